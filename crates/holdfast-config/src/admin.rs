@@ -1,0 +1,31 @@
+//! `admin`: the operator's port, for metrics, the API and the status page.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use secrecy::SecretString;
+
+use crate::Tls;
+
+/// The operator's port.
+#[derive(Clone, Debug)]
+pub struct Admin {
+    /// Where the operator connects. Loopback unless said otherwise; another address needs `token`.
+    pub address: SocketAddr,
+    /// What `Authorization: Bearer` must carry. At least 16 characters. `None`: nothing is asked.
+    pub token: Option<SecretString>,
+    /// TLS on this port; `None`: plain.
+    pub tls: Option<Tls>,
+    /// Host names under which the operator may reach this port besides its own address.
+    pub public_hosts: Vec<String>,
+}
+
+impl Default for Admin {
+    fn default() -> Self {
+        Self {
+            address: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 37374),
+            token: None,
+            tls: None,
+            public_hosts: Vec::new(),
+        }
+    }
+}
