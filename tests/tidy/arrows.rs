@@ -1,0 +1,99 @@
+//! Which crate may know which, and which crate is the only one to know a heavy dependency.
+//!
+//! The arrow that is missing, proxy to cluster, is the design's main fact: without a quorum the data
+//! plane goes on with its last state.
+
+use std::collections::BTreeSet;
+
+use crate::workspace::{manifests, none};
+
+/// Crate → the workspace crates that it may depend on. Crates that do not exist yet have their line,
+/// so that they are born with the right arrows.
+const ARROWS: &[(&str, &[&str])] = &[
+    ("mcp", &[]),
+    ("engine", &[]),
+    ("config", &["engine"]),
+    ("peer", &["config"]),
+    ("store", &["mcp", "engine", "config"]),
+    ("cluster", &["engine", "config", "peer"]),
+    ("proxy", &["mcp", "engine", "config", "store", "peer"]),
+    ("control", &["mcp", "engine", "config", "store", "peer", "cluster", "proxy"]),
+    ("admin", &["engine", "config", "cluster", "proxy", "control"]),
+    ("drill", &["mcp", "admin"]),
+];
+
+/// What may know every crate: the binary, and the tests that drive it.
+const EVERYTHING: [&str; 2] = ["holdfast", "holdfast-tests"];
+
+/// A dependency and the one crate that names it.
+const HOMES: [(&str, &str); 5] = [
+    ("openraft", "holdfast-cluster"),
+    ("redis", "holdfast-store"),
+    ("clap", "holdfast"),
+    ("axum", "holdfast-admin"),
+    ("serde-saphyr", "holdfast-config"),
+];
+
+fn full(short: &str) -> String {
+    format!("holdfast-{short}")
+}
+
+#[test]
+fn every_crate_has_its_line() {
+    let lines: BTreeSet<String> = ARROWS.iter().map(|(name, _)| full(name)).collect();
+    let strangers: Vec<String> = manifests()
+        .into_keys()
+        .filter(|name| {
+            !lines.contains(name) && !EVERYTHING.contains(&name.as_str()) && name != "xtask"
+        })
+        .collect();
+    none(&strangers, "these crates have no line in tests/tidy/arrows.rs and docs/architecture.md:");
+}
+
+#[test]
+fn arrows_point_as_designed() {
+    let manifests = manifests();
+    let mut findings = Vec::new();
+    for (name, allowed) in ARROWS {
+        let Some(manifest) = manifests.get(&full(name)) else { continue };
+        let allowed: BTreeSet<String> = allowed.iter().map(|name| full(name)).collect();
+        for dependency in manifest.shipped.iter().filter(|name| name.starts_with("holdfast")) {
+            if !allowed.contains(dependency) {
+                findings.push(format!("{} -> {dependency}", full(name)));
+            }
+        }
+    }
+    let checked = ARROWS.iter().filter(|(name, _)| manifests.contains_key(&full(name))).count();
+    assert!(checked >= 7, "only {checked} crates were checked");
+    none(
+        &findings,
+        "these arrows are not in the design; turn the dependency round or pass a value:",
+    );
+}
+
+#[test]
+fn xtask_knows_no_crate_of_the_gateway() {
+    let manifests = manifests();
+    let known: Vec<String> = manifests["xtask"]
+        .shipped
+        .iter()
+        .filter(|name| name.starts_with("holdfast"))
+        .cloned()
+        .collect();
+    none(&known, "xtask only starts programs, so that it is there before anything is built:");
+}
+
+#[test]
+fn heavy_dependencies_have_one_home() {
+    let mut findings = Vec::new();
+    for (name, manifest) in manifests() {
+        for (dependency, home) in HOMES {
+            let named =
+                manifest.shipped.contains(dependency) || manifest.tests_only.contains(dependency);
+            if named && name != home {
+                findings.push(format!("{name} names {dependency}, whose home is {home}"));
+            }
+        }
+    }
+    none(&findings, "one home per heavy dependency:");
+}

@@ -1,0 +1,50 @@
+//! `cargo xtask bench`: the gateway beside nginx on the same machine, in the same minutes.
+//!
+//! This part makes sure that there is something to measure (nginx, the gateway in its release
+//! profile, the rig) and hands over to the rig in `tests/bench`, which needs a runtime. Nothing here
+//! runs in CI: two shared cores tell nothing about a single run.
+
+use anyhow::{Context as _, Result};
+
+use crate::args::Args;
+use crate::{shell, tools};
+
+const USAGE: &str = "\
+Usage: cargo xtask bench [OPTIONS]
+
+  --rounds N        rounds of every case, interleaved (default 5)
+  --seconds N       length of one measurement (default 3)
+  --case NAME       only this case (repeatable by commas): read-64, read-64k, sse-20, paced-800
+  --sessions N      instead: N open sessions with GET streams; memory per session
+  --note TEXT       a remark that goes into docs/performance.md with the figures
+  --dry-run         print the table, do not append it to docs/performance.md
+";
+
+pub(crate) fn run(mut args: Args) -> Result<()> {
+    if args.flag("--help") || args.flag("-h") {
+        print!("{USAGE}");
+        return Ok(());
+    }
+    nginx()?;
+    shell::run(shell::cargo().args(["build", "--release", "--package", "holdfast"]))?;
+    let gateway = shell::target_dir()?.join("release/holdfast");
+    let mut rig = shell::cargo();
+    rig.args(["bench", "--quiet", "--package", "holdfast-tests", "--bench", "rig", "--"]);
+    rig.args(args.everything());
+    shell::run(rig.env("HOLDFAST_BIN", gateway))
+}
+
+fn nginx() -> Result<()> {
+    if tools::answers("nginx", "-v") {
+        return Ok(());
+    }
+    println!("nginx is missing: installing it once");
+    // The package would start its own nginx on port 80, which has no place in a measurement.
+    shell::run(
+        shell::command("apt-get")
+            .args(["install", "--yes", "--no-install-recommends", "nginx-light"])
+            .env("DEBIAN_FRONTEND", "noninteractive")
+            .env("RUNLEVEL", "1"),
+    )
+    .context("install nginx (it is what the gateway is measured against)")
+}
