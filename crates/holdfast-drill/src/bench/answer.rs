@@ -1,0 +1,146 @@
+//! What the fast server answers, built with one allocation per call.
+
+use std::fmt::Write as _;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use hyper::body::{Body, Frame, SizeHint};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::{DEFAULT_BYTES, EVENTS_PER_STREAM};
+
+/// Requests for more are answered with this much, in bytes.
+const MAX_BYTES: usize = 64 * 1024 * 1024;
+
+/// The few fields that the fast server reads.
+#[derive(Deserialize)]
+pub(super) struct Envelope<'a> {
+    #[serde(borrow, default)]
+    pub(super) id: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    pub(super) method: Option<&'a str>,
+    #[serde(borrow, default)]
+    pub(super) params: Option<Params<'a>>,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Params<'a> {
+    #[serde(borrow, default)]
+    pub(super) name: Option<&'a str>,
+    #[serde(default)]
+    pub(super) arguments: Option<Arguments>,
+    #[serde(rename = "protocolVersion", borrow, default)]
+    pub(super) protocol_version: Option<&'a str>,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Arguments {
+    #[serde(default)]
+    bytes: Option<usize>,
+}
+
+impl Params<'_> {
+    pub(super) fn bytes(&self) -> usize {
+        let asked = self.arguments.as_ref().and_then(|arguments| arguments.bytes);
+        asked.unwrap_or(DEFAULT_BYTES).min(MAX_BYTES)
+    }
+}
+
+/// A tool result whose text is `bytes` long.
+pub(super) fn tool_result(id: &str, bytes: usize) -> Bytes {
+    const HEAD: &str = r#"{"jsonrpc":"2.0","id":"#;
+    const MIDDLE: &str = r#","result":{"content":[{"type":"text","text":""#;
+    const TAIL: &str = r#""}],"isError":false,"resultType":"complete"}}"#;
+    let mut text = Vec::with_capacity(HEAD.len() + id.len() + MIDDLE.len() + bytes + TAIL.len());
+    text.extend_from_slice(HEAD.as_bytes());
+    text.extend_from_slice(id.as_bytes());
+    text.extend_from_slice(MIDDLE.as_bytes());
+    text.resize(text.len() + bytes, b'x');
+    text.extend_from_slice(TAIL.as_bytes());
+    text.into()
+}
+
+/// Any other result, given as JSON text.
+pub(super) fn result(id: &str, result: &str) -> Bytes {
+    format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{result}}}"#).into()
+}
+
+/// A JSON-RPC error.
+pub(super) fn error(id: &str, code: i64, message: &str) -> Bytes {
+    format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{{"code":{code},"message":"{message}"}}}}"#)
+        .into()
+}
+
+/// The body of every answer of the fast server.
+pub(super) enum AnswerBody {
+    /// One frame, or nothing.
+    Full(Option<Bytes>),
+    /// Events that are written one by one.
+    Events { id: Box<str>, sent: usize, yielded: bool },
+    /// A stream that stays open and silent until the client goes.
+    Held,
+}
+
+impl Body for AnswerBody {
+    type Data = Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        match self.get_mut() {
+            Self::Full(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Self::Held => Poll::Pending,
+            Self::Events { id, sent, yielded } => {
+                if *sent == EVENTS_PER_STREAM {
+                    return Poll::Ready(None);
+                }
+                // Yielding between events makes hyper flush each on its own, as a server does that
+                // streams progress; without it all twenty would leave in one write.
+                if *sent > 0 && !*yielded {
+                    *yielded = true;
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+                *yielded = false;
+                *sent += 1;
+                Poll::Ready(Some(Ok(Frame::data(event(id, *sent)))))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        matches!(self, Self::Full(None))
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Full(bytes) => {
+                SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
+            }
+            Self::Events { .. } | Self::Held => SizeHint::default(),
+        }
+    }
+}
+
+fn event(id: &str, number: usize) -> Bytes {
+    let mut text = String::with_capacity(192);
+    text.push_str("event: message\ndata: ");
+    // Writing to a String cannot fail.
+    let _ = if number == EVENTS_PER_STREAM {
+        write!(
+            text,
+            r#"{{"jsonrpc":"2.0","id":{id},"result":{{"content":[],"isError":false,"resultType":"complete"}}}}"#
+        )
+    } else {
+        write!(
+            text,
+            r#"{{"jsonrpc":"2.0","method":"notifications/progress","params":{{"progressToken":{id},"progress":{number},"total":{EVENTS_PER_STREAM}}}}}"#
+        )
+    };
+    text.push_str("\n\n");
+    text.into()
+}

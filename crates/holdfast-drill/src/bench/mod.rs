@@ -1,0 +1,28 @@
+//! Both ends of a benchmark: a server that costs next to nothing, and a load generator.
+//!
+//! What stands between them (nginx, the gateway, nothing) is what is measured, so both ends are
+//! written for few instructions per call and for honest latencies: the open loop measures from the
+//! moment at which a call *should* have started, so that a stall shows in every call it delayed.
+//!
+//! The server answers in both eras but checks nothing; correctness is the sample server's part.
+
+mod answer;
+mod client;
+mod histogram;
+mod load;
+mod plan;
+mod serve;
+
+pub use histogram::Histogram;
+pub use load::{LoadError, LoadReport, load};
+pub use plan::{Dialect, LoadPlan, Pace};
+pub use serve::{Serving, serve};
+
+/// How many events the tool `events` streams: 19 progress notifications and the answer.
+pub const EVENTS_PER_STREAM: usize = 20;
+
+/// The payload of a call that asks for no size, in bytes.
+pub const DEFAULT_BYTES: usize = 64;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,246 @@
+//! What load to make, and the bytes of the requests that make it.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+/// One run of the load generator.
+#[derive(Clone, Debug)]
+pub struct LoadPlan {
+    /// Where to connect to.
+    pub address: SocketAddr,
+    /// The path of the MCP endpoint, beginning with `/`.
+    pub path: String,
+    /// How calls are dressed.
+    pub dialect: Dialect,
+    /// The tool to call.
+    pub tool: String,
+    /// Its arguments, a JSON object.
+    pub arguments: Value,
+    /// Further request headers, for example an API key.
+    pub headers: Vec<(String, String)>,
+    /// Keep-alive connections, each with at most one call at a time. At least 1.
+    pub connections: usize,
+    /// Threads of the generator; connections are dealt out to them. At least 1.
+    pub threads: usize,
+    /// When calls start.
+    pub pace: Pace,
+    /// Calls of this first part are made but not counted.
+    pub warm_up: Duration,
+    /// The counted part.
+    pub duration: Duration,
+    /// How long calls may still take after the counted part has ended; what is open then is counted
+    /// as timed out.
+    pub grace: Duration,
+}
+
+/// How calls are dressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dialect {
+    /// 2025-11-25: every connection opens a session of its own and sends its id.
+    Legacy,
+    /// 2025-11-25 without a session.
+    Sessionless,
+    /// 2026-07-28: version, method and name in headers and `_meta`.
+    Modern,
+}
+
+/// When calls start.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Pace {
+    /// Each connection calls again as soon as it has its answer: finds the greatest throughput.
+    Closed,
+    /// Calls are due at a fixed rate whatever the answers do; latency counts from the due moment,
+    /// so waiting for a free connection is part of it.
+    Open {
+        /// Calls per second over all connections, greater than zero.
+        per_second: f64,
+    },
+}
+
+/// A request ready to be sent: only the digits of its id change from call to call.
+#[derive(Clone, Debug)]
+pub(super) struct Prepared {
+    bytes: Vec<u8>,
+    id_at: usize,
+}
+
+/// Ids have ten digits, so that a request's length never changes.
+const FIRST_ID: u64 = 1_000_000_000;
+const ID_DIGITS: usize = 10;
+
+// === impl LoadPlan ===
+
+impl LoadPlan {
+    /// A closed loop of `echo` calls of 64 bytes for five seconds after one of warm-up, over 32
+    /// connections and one thread, to `/mcp`.
+    pub fn new(address: SocketAddr) -> Self {
+        Self {
+            address,
+            path: "/mcp".to_owned(),
+            dialect: Dialect::Legacy,
+            tool: "echo".to_owned(),
+            arguments: json!({ "bytes": super::DEFAULT_BYTES }),
+            headers: Vec::new(),
+            connections: 32,
+            threads: 1,
+            pace: Pace::Closed,
+            warm_up: Duration::from_secs(1),
+            duration: Duration::from_secs(5),
+            grace: Duration::from_secs(10),
+        }
+    }
+
+    /// The call of this plan for a connection whose session is `session`.
+    pub(super) fn call(&self, session: Option<&str>) -> Prepared {
+        let mut params = json!({ "name": self.tool, "arguments": self.arguments });
+        if self.dialect == Dialect::Modern {
+            params["_meta"] = modern_meta();
+        }
+        let body =
+            json!({ "jsonrpc": "2.0", "id": FIRST_ID, "method": "tools/call", "params": params });
+        self.prepare("tools/call", Some(&self.tool), session, &body)
+    }
+
+    /// The request that opens a session; `None` for dialects without one.
+    pub(super) fn initialize(&self) -> Option<Prepared> {
+        let body = json!({
+            "jsonrpc": "2.0", "id": FIRST_ID, "method": "initialize",
+            "params": {
+                "protocolVersion": "2025-11-25", "capabilities": {},
+                "clientInfo": { "name": "holdfast-load", "version": env!("CARGO_PKG_VERSION") },
+            },
+        });
+        (self.dialect == Dialect::Legacy).then(|| self.prepare("initialize", None, None, &body))
+    }
+
+    /// The notification that completes the handshake.
+    pub(super) fn initialized(&self, session: &str) -> Prepared {
+        let body = json!({ "jsonrpc": "2.0", "method": "notifications/initialized" });
+        self.prepare("notifications/initialized", None, Some(session), &body)
+    }
+
+    fn prepare(
+        &self,
+        method: &str,
+        name: Option<&str>,
+        session: Option<&str>,
+        body: &Value,
+    ) -> Prepared {
+        let body = body.to_string();
+        let mut head = format!(
+            "POST {} HTTP/1.1\r\nHost: {}\r\nContent-Type: application/json\r\n\
+             Accept: application/json, text/event-stream\r\nContent-Length: {}\r\n",
+            self.path,
+            self.address,
+            body.len()
+        );
+        let mut header = |name: &str, value: &str| {
+            head.push_str(&format!("{name}: {value}\r\n"));
+        };
+        match self.dialect {
+            Dialect::Modern => {
+                header("MCP-Protocol-Version", "2026-07-28");
+                header("Mcp-Method", method);
+                if let Some(name) = name {
+                    header("Mcp-Name", name);
+                }
+            }
+            Dialect::Legacy | Dialect::Sessionless if method != "initialize" => {
+                header("MCP-Protocol-Version", "2025-11-25");
+            }
+            Dialect::Legacy | Dialect::Sessionless => {}
+        }
+        if let Some(session) = session {
+            header("Mcp-Session-Id", session);
+        }
+        for (name, value) in &self.headers {
+            header(name, value);
+        }
+        head.push_str("\r\n");
+        let id_at = body.find(&FIRST_ID.to_string()).map_or(0, |at| head.len() + at);
+        Prepared { bytes: [head.into_bytes(), body.into_bytes()].concat(), id_at }
+    }
+}
+
+// === impl Prepared ===
+
+impl Prepared {
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Adds one to the id, in place; after ten billion calls it starts again from zero.
+    pub(super) fn next_id(&mut self) {
+        for digit in self.bytes[self.id_at..self.id_at + ID_DIGITS].iter_mut().rev() {
+            if *digit < b'9' {
+                *digit += 1;
+                return;
+            }
+            *digit = b'0';
+        }
+        // A JSON number has no leading zeros.
+        self.bytes[self.id_at] = b'1';
+    }
+}
+
+fn modern_meta() -> Value {
+    json!({
+        "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+        "io.modelcontextprotocol/clientCapabilities": {},
+        "io.modelcontextprotocol/clientInfo": {
+            "name": "holdfast-load", "version": env!("CARGO_PKG_VERSION"),
+        },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn body_of(prepared: &Prepared) -> Value {
+        let text = std::str::from_utf8(prepared.bytes()).unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        assert!(head.contains(&format!("Content-Length: {}", body.len())));
+        serde_json::from_str(body).unwrap()
+    }
+
+    #[test]
+    fn ids_count_up_in_place() {
+        let plan = LoadPlan::new("127.0.0.1:1".parse().unwrap());
+        let mut call = plan.call(Some("s"));
+        for expected in FIRST_ID..FIRST_ID + 1200 {
+            assert_eq!(body_of(&call)["id"], expected);
+            call.next_id();
+        }
+    }
+
+    #[test]
+    fn the_last_id_is_followed_by_the_first() {
+        let plan = LoadPlan::new("127.0.0.1:1".parse().unwrap());
+        let mut call = plan.call(None);
+        let at = call.id_at;
+        call.bytes[at..at + ID_DIGITS].fill(b'9');
+        call.next_id();
+        assert_eq!(body_of(&call)["id"], FIRST_ID);
+    }
+
+    #[test]
+    fn a_modern_call_says_the_same_in_headers_and_body() {
+        let mut plan = LoadPlan::new("127.0.0.1:1".parse().unwrap());
+        plan.dialect = Dialect::Modern;
+        let call = plan.call(None);
+        let text = String::from_utf8(call.bytes().to_vec()).unwrap();
+        for line in ["MCP-Protocol-Version: 2026-07-28", "Mcp-Method: tools/call", "Mcp-Name: echo"]
+        {
+            assert!(text.contains(line), "{line}");
+        }
+        let body = body_of(&call);
+        assert_eq!(
+            body["params"]["_meta"]["io.modelcontextprotocol/protocolVersion"],
+            "2026-07-28"
+        );
+        assert!(plan.initialize().is_none());
+    }
+}
