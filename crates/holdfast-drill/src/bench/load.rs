@@ -336,12 +336,26 @@ impl Pacer {
             number += 1;
         }
         self.released.store(number, Ordering::Relaxed);
-        // What is still waiting was due, so it is made; then the semaphore is closed.
+        // What is still waiting was due, so it is made; then the semaphore is closed. A permit that
+        // was handed to a waiting connection counts only once it is taken: closing loses it.
         let patience = schedule.end + grace;
-        while self.due.available_permits() > 0 && Instant::now() < patience {
+        while self.taken.load(Ordering::Relaxed) < number && Instant::now() < patience {
             std::thread::sleep(Duration::from_millis(1));
         }
         self.due.close();
+    }
+}
+
+// === impl Errors ===
+
+impl Errors {
+    fn total(&self) -> u64 {
+        self.connect
+            + self.broken
+            + self.status
+            + self.no_result
+            + self.unanswered
+            + self.not_started
     }
 }
 
@@ -395,7 +409,7 @@ fn report(plan: &LoadPlan, schedule: &Schedule, tallies: &[Tally]) -> LoadReport
     let micros = |duration: Duration| duration.as_nanos() as f64 / 1000.0;
     LoadReport {
         calls: latencies.count(),
-        errors: kinds.connect + kinds.broken + kinds.status + kinds.no_result + kinds.unanswered,
+        errors: kinds.total(),
         errors_by_kind: kinds,
         first_error,
         body_bytes: tallies.iter().map(|tally| tally.body_bytes).sum(),

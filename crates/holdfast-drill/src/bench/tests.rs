@@ -68,7 +68,7 @@ fn an_open_loop_makes_the_calls_that_were_due() {
     plan.duration = Duration::from_millis(500);
     let report = clean(&plan);
     // Calls number 40 to 239 are due in the counted part, however slow the machine is.
-    assert_eq!(report.calls, 200, "{report}");
+    assert_eq!(report.calls, 200, "{report:?}");
 }
 
 #[test]
