@@ -1,1 +1,20 @@
+//! Every decision of the gateway, as pure code.
+//!
+//! Nothing here waits, logs, reads a clock, draws a random number or opens a socket: time and
+//! randomness are arguments, and effects are what the caller does with an answer. So each rule can be
+//! tested as a table, and the same input gives the same decision on every node.
+//!
+//! | module | decides | design |
+//! |---|---|---|
+//! | [`class`] | what a call may do | "Call classes" |
+//! | [`repeat`] | whether a failed call is sent again; whether a server lost its session | "Rules of repetition" |
+//! | [`bucket`] | whether a principal may call now | limits |
+//! | [`backoff`] | how long to wait before a next attempt | |
+//!
+//! Spec: 2025-11-25 Transports, "Session Management" (what a 400 and a 404 mean); schema
+//! `ToolAnnotations` (`readOnlyHint`, `idempotentHint`).
 
+pub mod backoff;
+pub mod bucket;
+pub mod class;
+pub mod repeat;

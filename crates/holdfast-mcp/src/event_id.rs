@@ -1,0 +1,262 @@
+//! Event ids that carry all that a node needs to resume a stream, sealed.
+//!
+//! A client hands an event id back with `Last-Event-ID`, possibly to another node than the one that
+//! gave it, possibly when the stream's record is gone. So the id itself says which stream and which
+//! call it belongs to, where the server's own stream can be resumed, and whose it is. It is sealed
+//! with XChaCha20-Poly1305: what opens was written by a node with the key, and says nothing to
+//! anyone else.
+//!
+//! A token is `base64url(key id, nonce, ciphertext, tag)` without padding. The caller draws the
+//! nonce (24 random bytes never repeat in practice); the purpose is authenticated with the key id,
+//! so that a token made for one thing does not open as another.
+//!
+//! Spec: 2025-11-25 Transports, "Resumability and Redelivery" (ids unique across a session's
+//! streams, and telling which stream they are of).
+
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use chacha20poly1305::{
+    KeyInit as _, XChaCha20Poly1305, XNonce,
+    aead::{Aead as _, Payload},
+};
+
+const NONCE: usize = 24;
+const TAG: usize = 16;
+/// Not a purpose that a caller could pass by accident.
+const EVENT_ID: &[u8] = b"holdfast event id 1";
+
+/// What kind of stream an event is of.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum StreamKind {
+    /// The answer to one call.
+    Call,
+    /// A standing GET stream.
+    Standing,
+}
+
+/// What an event id says.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct EventId {
+    /// The stream.
+    pub stream: u128,
+    /// The event's place in it, from 0.
+    pub seq: u64,
+    /// What stream it is.
+    pub kind: StreamKind,
+    /// The call's JSON-RPC id, as JSON text.
+    pub request_id: Option<Box<str>>,
+    /// The call's class, as a number.
+    pub class: u8,
+    /// The instance that the call went to: its place in the server's configuration.
+    pub instance: u16,
+    /// The binding's generation.
+    pub generation: u32,
+    /// Digest of the principal that the stream belongs to.
+    pub principal: u64,
+    /// The server's own session id.
+    pub server_session: Option<Box<str>>,
+    /// The server's own id of this event.
+    pub server_event: Option<Box<str>>,
+}
+
+/// Why a token does not open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum TokenError {
+    /// Not base64url, or too short.
+    #[error("the token is malformed")]
+    Malformed,
+    /// Sealed with a key that is not (or no longer) known.
+    #[error("the token is sealed with an unknown key")]
+    UnknownKey,
+    /// Altered, forged, or made for another purpose.
+    #[error("the token is not genuine")]
+    Forged,
+    /// Genuine, but of a form that this version does not know.
+    #[error("the token's content is of an unknown form")]
+    UnknownForm,
+}
+
+/// Seals with the current key, opens with that and the previous one.
+#[derive(Clone)]
+pub struct Sealer {
+    current: Key,
+    previous: Option<Key>,
+}
+
+#[derive(Clone)]
+struct Key {
+    id: u8,
+    cipher: XChaCha20Poly1305,
+}
+
+impl std::fmt::Debug for Sealer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Sealer")
+            .field("current", &self.current.id)
+            .field("previous", &self.previous.as_ref().map(|key| key.id))
+            .finish_non_exhaustive()
+    }
+}
+
+impl Key {
+    fn new(id: u8, key: [u8; 32]) -> Self {
+        Self { id, cipher: XChaCha20Poly1305::new(&key.into()) }
+    }
+}
+
+impl Sealer {
+    /// A sealer with one key.
+    #[must_use]
+    pub fn new(key_id: u8, key: [u8; 32]) -> Self {
+        Self { current: Key::new(key_id, key), previous: None }
+    }
+
+    /// The same sealer, which also opens what another key sealed.
+    #[must_use]
+    pub fn with_previous(self, key_id: u8, key: [u8; 32]) -> Self {
+        Self { previous: Some(Key::new(key_id, key)), ..self }
+    }
+
+    /// The token for an event. `nonce` must be random and never used again.
+    #[must_use]
+    pub fn seal(&self, id: &EventId, nonce: [u8; 24]) -> String {
+        self.seal_bytes(EVENT_ID, &id.to_bytes(), nonce)
+    }
+
+    /// What a token says.
+    ///
+    /// # Errors
+    /// When it is not a token that this sealer, or one with the same keys, made with `seal`.
+    pub fn open(&self, token: &[u8]) -> Result<EventId, TokenError> {
+        EventId::from_bytes(&self.open_bytes(EVENT_ID, token)?).ok_or(TokenError::UnknownForm)
+    }
+
+    /// A token for other bytes. `purpose` must be given again to open it; `nonce` must be random and
+    /// never used again.
+    #[must_use]
+    pub fn seal_bytes(&self, purpose: &[u8], plain: &[u8], nonce: [u8; 24]) -> String {
+        let key = &self.current;
+        let aad = aad(key.id, purpose);
+        let mut token = Vec::with_capacity(1 + NONCE + plain.len() + TAG);
+        token.push(key.id);
+        token.extend_from_slice(&nonce);
+        // Encryption fails only for texts beyond 256 GiB.
+        if let Ok(sealed) =
+            key.cipher.encrypt(XNonce::from_slice(&nonce), Payload { msg: plain, aad: &aad })
+        {
+            token.extend_from_slice(&sealed);
+        }
+        URL_SAFE_NO_PAD.encode(token)
+    }
+
+    /// The bytes of a token made with `seal_bytes` for the same purpose.
+    ///
+    /// # Errors
+    /// When it is no such token.
+    pub fn open_bytes(&self, purpose: &[u8], token: &[u8]) -> Result<Vec<u8>, TokenError> {
+        let token = URL_SAFE_NO_PAD.decode(token).map_err(|_| TokenError::Malformed)?;
+        if token.len() < 1 + NONCE + TAG {
+            return Err(TokenError::Malformed);
+        }
+        let (nonce, sealed) = token[1..].split_at(NONCE);
+        let aad = aad(token[0], purpose);
+        let mut error = TokenError::UnknownKey;
+        // Both keys may have the same id when an operator rotates without a new one.
+        for key in [Some(&self.current), self.previous.as_ref()].into_iter().flatten() {
+            if key.id != token[0] {
+                continue;
+            }
+            match key.cipher.decrypt(XNonce::from_slice(nonce), Payload { msg: sealed, aad: &aad })
+            {
+                Ok(plain) => return Ok(plain),
+                Err(_) => error = TokenError::Forged,
+            }
+        }
+        Err(error)
+    }
+}
+
+fn aad(key_id: u8, purpose: &[u8]) -> Vec<u8> {
+    let mut aad = Vec::with_capacity(1 + purpose.len());
+    aad.push(key_id);
+    aad.extend_from_slice(purpose);
+    aad
+}
+
+// === The content of a token: fixed fields, big-endian, then three optional strings ===
+
+const CALL: u8 = 0;
+const STANDING: u8 = 1;
+
+impl EventId {
+    fn to_bytes(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(96);
+        out.extend_from_slice(&self.stream.to_be_bytes());
+        out.extend_from_slice(&self.seq.to_be_bytes());
+        out.push(match self.kind {
+            StreamKind::Call => CALL,
+            StreamKind::Standing => STANDING,
+        });
+        out.push(self.class);
+        out.extend_from_slice(&self.instance.to_be_bytes());
+        out.extend_from_slice(&self.generation.to_be_bytes());
+        out.extend_from_slice(&self.principal.to_be_bytes());
+        for text in [&self.request_id, &self.server_session, &self.server_event] {
+            put_text(text.as_deref(), &mut out);
+        }
+        out
+    }
+
+    fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let mut bytes = bytes;
+        let id = Self {
+            stream: u128::from_be_bytes(take(&mut bytes)?),
+            seq: u64::from_be_bytes(take(&mut bytes)?),
+            kind: match take::<1>(&mut bytes)? {
+                [CALL] => StreamKind::Call,
+                [STANDING] => StreamKind::Standing,
+                _ => return None,
+            },
+            class: u8::from_be_bytes(take(&mut bytes)?),
+            instance: u16::from_be_bytes(take(&mut bytes)?),
+            generation: u32::from_be_bytes(take(&mut bytes)?),
+            principal: u64::from_be_bytes(take(&mut bytes)?),
+            request_id: take_text(&mut bytes)?,
+            server_session: take_text(&mut bytes)?,
+            server_event: take_text(&mut bytes)?,
+        };
+        bytes.is_empty().then_some(id)
+    }
+}
+
+/// One byte says absent or present; a length of four bytes and the text follow.
+fn put_text(text: Option<&str>, out: &mut Vec<u8>) {
+    // A text of 4 GiB cannot have come in through any limit; it is left out rather than cut.
+    let text = text.and_then(|text| Some((u32::try_from(text.len()).ok()?, text)));
+    match text {
+        None => out.push(0),
+        Some((length, text)) => {
+            out.push(1);
+            out.extend_from_slice(&length.to_be_bytes());
+            out.extend_from_slice(text.as_bytes());
+        }
+    }
+}
+
+fn take_text(bytes: &mut &[u8]) -> Option<Option<Box<str>>> {
+    match take::<1>(bytes)? {
+        [0] => Some(None),
+        [1] => {
+            let length = usize::try_from(u32::from_be_bytes(take(bytes)?)).ok()?;
+            let (text, rest) = bytes.split_at_checked(length)?;
+            *bytes = rest;
+            Some(Some(std::str::from_utf8(text).ok()?.into()))
+        }
+        _ => None,
+    }
+}
+
+fn take<const N: usize>(bytes: &mut &[u8]) -> Option<[u8; N]> {
+    let (first, rest) = bytes.split_first_chunk::<N>()?;
+    *bytes = rest;
+    Some(*first)
+}

@@ -1,0 +1,417 @@
+//! What the gateway reads of a message, in one pass over the body and without a copy.
+//!
+//! The pass validates the JSON and the JSON-RPC envelope, and picks up the few members that routing,
+//! sessions, streams and eras need. Everything else is stepped over and passes on untouched: unknown
+//! methods, unknown members, any content. The body itself is what is forwarded; a value that must
+//! change is replaced in place ([`crate::splice`]).
+//!
+//! # What is refused
+//! * text that is not UTF-8 or not JSON;
+//! * an array (JSON-RPC batches exist in 2025-03-26 only: [`crate::batch`]) or a bare value;
+//! * `jsonrpc` other than `"2.0"`, no `method` and no `result` or `error`, both of them, a request
+//!   id that is neither string nor number, a result without an id;
+//! * a member that the gateway reads, twice in one object. Two readers may take different ones,
+//!   which is how a message smuggles one tool's name past a check of another's.
+//!
+//! # What is not
+//! `params` may be an array or absent, a member may have an unexpected type (it counts as absent),
+//! numbers may have any size (they stay text). Nesting is limited by nothing but the body limit:
+//! values are stepped over without recursion.
+//!
+//! Spec: 2026-07-28 Base Protocol, "Messages" and "Per-request metadata" (`_meta`); 2025-11-25 Base
+//! Protocol, "Messages"; JSON-RPC 2.0 sections 4 and 5.
+
+use std::borrow::Cow;
+
+use serde::Deserialize;
+
+use crate::{
+    lenient::{Lenient, Text, present},
+    raw::Raw,
+};
+
+/// Peeks one message.
+///
+/// # Errors
+/// See the module documentation; the error's text can be shown to the sender.
+pub fn peek(body: &[u8]) -> Result<Peek<'_>, PeekError> {
+    // Strings that the pass steps over are not checked for UTF-8 one by one.
+    let text =
+        std::str::from_utf8(body).map_err(|error| PeekError::NotUtf8(error.valid_up_to()))?;
+    if crate::batch::is_batch(body) {
+        return Err(PeekError::Batch);
+    }
+    let envelope: Envelope<'_> =
+        serde_json::from_str(text).map_err(|e| PeekError::from_json(&e))?;
+    envelope.check()
+}
+
+/// What a message is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    /// Has `method` and `id`.
+    Request,
+    /// Has `method` and no `id`.
+    Notification,
+    /// Has `result` or `error`.
+    Response,
+}
+
+/// One message's envelope and the members that the gateway acts on.
+#[derive(Clone, Debug)]
+pub struct Peek<'a> {
+    /// Request, notification or response.
+    pub kind: Kind,
+    /// A string or a number; `null` only on an error response, `None` on a notification and on an
+    /// error response without one (2026-07-28).
+    pub id: Option<Raw<'a>>,
+    /// Empty for a response.
+    pub method: Cow<'a, str>,
+    /// Whether this is an error response.
+    pub is_error: bool,
+    /// `error.code`, when it is an integer.
+    pub error_code: Option<i64>,
+    /// `error.message`, when it is a string.
+    pub error_message: Option<Cow<'a, str>>,
+    /// Of a request or notification.
+    pub params: Params<'a>,
+    /// Of a successful response.
+    pub result: ResultPeek<'a>,
+}
+
+/// The members of `params` that the gateway acts on. A member of another type than the protocol's
+/// counts as absent.
+#[derive(Clone, Debug, Default)]
+pub struct Params<'a> {
+    /// `params.name`: the tool or prompt.
+    pub name: Option<Cow<'a, str>>,
+    /// `params.uri`: the resource.
+    pub uri: Option<Cow<'a, str>>,
+    /// `params.taskId`.
+    pub task_id: Option<Cow<'a, str>>,
+    /// `params.cursor`.
+    pub cursor: Option<Cow<'a, str>>,
+    /// `params.protocolVersion` of `initialize`.
+    pub protocol_version: Option<Cow<'a, str>>,
+    /// `params.level` of `logging/setLevel`.
+    pub level: Option<Raw<'a>>,
+    /// `params.requestId` of `notifications/cancelled`; a string or a number.
+    pub request_id: Option<Raw<'a>>,
+    /// `params.requestState` of a retry after `input_required`.
+    pub request_state: Option<Raw<'a>>,
+    /// Whether `params.inputResponses` is there.
+    pub has_input_responses: bool,
+    /// `params._meta.progressToken`; a string or a number.
+    pub progress_token: Option<Raw<'a>>,
+    /// `params.progressToken` of `notifications/progress`; a string or a number.
+    pub progressed_token: Option<Raw<'a>>,
+    /// `params.progress` of `notifications/progress`, when finite.
+    pub progress: Option<f64>,
+    /// `params._meta["io.modelcontextprotocol/protocolVersion"]`.
+    pub claimed_version: Option<Cow<'a, str>>,
+    /// Whether `params._meta["io.modelcontextprotocol/clientCapabilities"]` is an object.
+    pub has_client_capabilities: bool,
+    /// Whether `params._meta["io.modelcontextprotocol/logLevel"]` is there.
+    pub log_level: bool,
+    /// `params._meta["io.modelcontextprotocol/subscriptionId"]`; a string or a number.
+    pub subscription_id: Option<Raw<'a>>,
+}
+
+/// The members of `result` that the gateway acts on.
+#[derive(Clone, Debug, Default)]
+pub struct ResultPeek<'a> {
+    /// Whether the message has a `result`.
+    pub present: bool,
+    /// `result.protocolVersion` of an `initialize` answer.
+    pub protocol_version: Option<Cow<'a, str>>,
+    /// `result.resultType` (2026-07-28).
+    pub result_type: Option<Cow<'a, str>>,
+    /// `result.requestState` of an `input_required` answer.
+    pub request_state: Option<Raw<'a>>,
+    /// `result.taskId`.
+    pub task_id: Option<Cow<'a, str>>,
+    /// Whether `result.nextCursor` is there: the list goes on.
+    pub next_cursor: bool,
+    /// `result._meta["io.modelcontextprotocol/subscriptionId"]`; a string or a number.
+    pub subscription_id: Option<Raw<'a>>,
+}
+
+/// Why a body is no message. The text is for the sender: it says what was found and what is allowed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PeekError {
+    /// JSON travels as UTF-8.
+    #[error("the body is not UTF-8 (byte {0})")]
+    NotUtf8(usize),
+    /// Not JSON at all.
+    #[error("the body is not JSON: {0}")]
+    NotJson(String),
+    /// A batch where one message is due.
+    #[error(
+        "the body is a JSON array; JSON-RPC batches exist in protocol version 2025-03-26 only, send one message"
+    )]
+    Batch,
+    /// A batch without a message.
+    #[error("the batch is empty")]
+    EmptyBatch,
+    /// A bare string, number, boolean or null.
+    #[error("the body is not a JSON object")]
+    NotObject,
+    /// JSON, but no JSON-RPC 2.0 message.
+    #[error("not a JSON-RPC 2.0 message: {0}")]
+    NotJsonRpc(&'static str),
+    /// A member that the gateway reads is there twice.
+    #[error("a JSON object has the same member twice: {0}")]
+    DuplicateKey(String),
+    /// The id is neither a string nor a number.
+    #[error("the id must be a string or a number")]
+    BadId,
+}
+
+impl PeekError {
+    /// The JSON-RPC code that says the same: parse error or invalid request.
+    #[must_use]
+    pub fn code(&self) -> i64 {
+        match self {
+            Self::NotUtf8(_) | Self::NotJson(_) => crate::rpc_error::code::PARSE,
+            Self::Batch
+            | Self::EmptyBatch
+            | Self::NotObject
+            | Self::NotJsonRpc(_)
+            | Self::DuplicateKey(_)
+            | Self::BadId => crate::rpc_error::code::INVALID_REQUEST,
+        }
+    }
+
+    /// Whether the body was an array.
+    #[must_use]
+    pub fn is_batch(&self) -> bool {
+        matches!(self, Self::Batch)
+    }
+
+    pub(crate) fn from_json(error: &serde_json::Error) -> Self {
+        if !error.is_data() {
+            return Self::NotJson(error.to_string());
+        }
+        // Only two things are wrong with data: serde's text is the only sign which.
+        let text = error.to_string();
+        match text.strip_prefix("duplicate field ") {
+            Some(name) => Self::DuplicateKey(name.to_owned()),
+            None => Self::NotObject,
+        }
+    }
+}
+
+// === The shapes serde fills ===
+
+#[derive(Deserialize)]
+struct Envelope<'a> {
+    #[serde(default, borrow, deserialize_with = "present")]
+    jsonrpc: Option<Text<'a>>,
+    #[serde(default, borrow, deserialize_with = "present")]
+    id: Option<Text<'a>>,
+    #[serde(default, borrow, deserialize_with = "present")]
+    method: Option<Text<'a>>,
+    #[serde(default, borrow)]
+    params: Lenient<ParamsShape<'a>>,
+    #[serde(default, borrow, deserialize_with = "present")]
+    result: Option<Answer<ResultShape<'a>>>,
+    #[serde(default, borrow)]
+    error: Option<Lenient<ErrorShape<'a>>>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase")]
+struct ParamsShape<'a> {
+    #[serde(borrow)]
+    name: Option<Text<'a>>,
+    #[serde(borrow)]
+    uri: Option<Text<'a>>,
+    #[serde(borrow)]
+    task_id: Option<Text<'a>>,
+    #[serde(borrow)]
+    cursor: Option<Text<'a>>,
+    #[serde(borrow)]
+    protocol_version: Option<Text<'a>>,
+    #[serde(borrow)]
+    level: Option<Text<'a>>,
+    #[serde(borrow)]
+    request_id: Option<Text<'a>>,
+    #[serde(borrow)]
+    request_state: Option<Text<'a>>,
+    #[serde(borrow)]
+    input_responses: Option<Text<'a>>,
+    #[serde(borrow)]
+    progress_token: Option<Text<'a>>,
+    #[serde(borrow)]
+    progress: Option<Text<'a>>,
+    #[serde(default, borrow, rename = "_meta")]
+    meta: Lenient<MetaShape<'a>>,
+}
+
+#[derive(Deserialize, Default)]
+struct MetaShape<'a> {
+    #[serde(borrow, rename = "progressToken")]
+    progress_token: Option<Text<'a>>,
+    #[serde(borrow, rename = "io.modelcontextprotocol/protocolVersion")]
+    protocol_version: Option<Text<'a>>,
+    #[serde(borrow, rename = "io.modelcontextprotocol/clientCapabilities")]
+    client_capabilities: Option<Text<'a>>,
+    #[serde(borrow, rename = "io.modelcontextprotocol/logLevel")]
+    log_level: Option<Text<'a>>,
+    #[serde(borrow, rename = "io.modelcontextprotocol/subscriptionId")]
+    subscription_id: Option<Text<'a>>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase")]
+struct ResultShape<'a> {
+    #[serde(borrow)]
+    protocol_version: Option<Text<'a>>,
+    #[serde(borrow)]
+    result_type: Option<Text<'a>>,
+    #[serde(borrow)]
+    request_state: Option<Text<'a>>,
+    #[serde(borrow)]
+    task_id: Option<Text<'a>>,
+    #[serde(borrow)]
+    next_cursor: Option<Text<'a>>,
+    #[serde(default, borrow, rename = "_meta")]
+    meta: Lenient<MetaShape<'a>>,
+}
+
+#[derive(Deserialize, Default)]
+struct ErrorShape<'a> {
+    #[serde(borrow)]
+    code: Option<Text<'a>>,
+    #[serde(borrow)]
+    message: Option<Text<'a>>,
+}
+
+type Answer<T> = Lenient<T>;
+
+// === impl Envelope ===
+
+impl<'a> Envelope<'a> {
+    fn check(self) -> Result<Peek<'a>, PeekError> {
+        if self.jsonrpc.and_then(text).as_deref() != Some("2.0") {
+            return Err(PeekError::NotJsonRpc("\"jsonrpc\" must be \"2.0\""));
+        }
+        let id = self.id.map(|Text(raw)| raw);
+        match self.method {
+            Some(method) => {
+                if self.result.is_some() || self.error.is_some() {
+                    return Err(PeekError::NotJsonRpc("it has a method and an answer"));
+                }
+                let method =
+                    text(method).ok_or(PeekError::NotJsonRpc("\"method\" must be a string"))?;
+                if id.is_some_and(|id| !id.is_id()) {
+                    return Err(PeekError::BadId);
+                }
+                let kind = if id.is_some() { Kind::Request } else { Kind::Notification };
+                Ok(Peek { kind, id, method, params: self.params.0.into(), ..Peek::response() })
+            }
+            None => match (self.result, self.error) {
+                (Some(_), Some(_)) => {
+                    Err(PeekError::NotJsonRpc("it has both \"result\" and \"error\""))
+                }
+                (None, None) => Err(PeekError::NotJsonRpc(
+                    "it has none of \"method\", \"result\" and \"error\"",
+                )),
+                (Some(result), None) => match id {
+                    Some(id) if id.is_id() => {
+                        Ok(Peek { id: Some(id), result: result.0.into(), ..Peek::response() })
+                    }
+                    Some(_) => Err(PeekError::BadId),
+                    None => Err(PeekError::NotJsonRpc("a result needs an \"id\"")),
+                },
+                (None, Some(Lenient(error))) => {
+                    if id.is_some_and(|id| !id.is_id() && !id.is_null()) {
+                        return Err(PeekError::BadId);
+                    }
+                    Ok(Peek {
+                        id,
+                        is_error: true,
+                        error_code: error.code.and_then(|Text(raw)| raw.as_str().parse().ok()),
+                        error_message: error.message.and_then(text),
+                        ..Peek::response()
+                    })
+                }
+            },
+        }
+    }
+}
+
+impl Peek<'_> {
+    fn response() -> Self {
+        Self {
+            kind: Kind::Response,
+            id: None,
+            method: Cow::Borrowed(""),
+            is_error: false,
+            error_code: None,
+            error_message: None,
+            params: Params::default(),
+            result: ResultPeek::default(),
+        }
+    }
+}
+
+impl<'a> From<ParamsShape<'a>> for Params<'a> {
+    fn from(shape: ParamsShape<'a>) -> Self {
+        let meta = shape.meta.0;
+        Self {
+            name: shape.name.and_then(text),
+            uri: shape.uri.and_then(text),
+            task_id: shape.task_id.and_then(text),
+            cursor: shape.cursor.and_then(text),
+            protocol_version: shape.protocol_version.and_then(text),
+            level: shape.level.map(raw),
+            request_id: shape.request_id.and_then(id),
+            request_state: shape.request_state.map(raw),
+            has_input_responses: shape.input_responses.is_some(),
+            progress_token: meta.progress_token.and_then(id),
+            progressed_token: shape.progress_token.and_then(id),
+            progress: shape.progress.and_then(number),
+            claimed_version: meta.protocol_version.and_then(text),
+            has_client_capabilities: meta
+                .client_capabilities
+                .is_some_and(|Text(raw)| raw.as_str().starts_with('{')),
+            log_level: meta.log_level.is_some(),
+            subscription_id: meta.subscription_id.and_then(id),
+        }
+    }
+}
+
+impl<'a> From<ResultShape<'a>> for ResultPeek<'a> {
+    fn from(shape: ResultShape<'a>) -> Self {
+        Self {
+            present: true,
+            protocol_version: shape.protocol_version.and_then(text),
+            result_type: shape.result_type.and_then(text),
+            request_state: shape.request_state.map(raw),
+            task_id: shape.task_id.and_then(text),
+            next_cursor: shape.next_cursor.is_some(),
+            subscription_id: shape.meta.0.subscription_id.and_then(id),
+        }
+    }
+}
+
+fn text(Text(raw): Text<'_>) -> Option<Cow<'_, str>> {
+    raw.as_text()
+}
+
+fn raw(Text(raw): Text<'_>) -> Raw<'_> {
+    raw
+}
+
+fn id(Text(raw): Text<'_>) -> Option<Raw<'_>> {
+    raw.is_id().then_some(raw)
+}
+
+fn number(Text(raw): Text<'_>) -> Option<f64> {
+    // JSON's numbers are a subset of what Rust parses; what is no JSON number does not start so.
+    (raw.is_id() && !raw.as_str().starts_with('"'))
+        .then(|| raw.as_str().parse().ok())
+        .flatten()
+        .filter(|value: &f64| value.is_finite())
+}

@@ -1,0 +1,80 @@
+//! What a `tools/list` answer says about repeating its tools.
+//!
+//! The hints decide whether a call that was sent may be sent again, so this is its own parse, made
+//! only of such answers, and it errs on the safe side: a hint that is not exactly `true` is not
+//! given, and a tool that is listed twice gets what both entries allow.
+//!
+//! Spec: 2025-03-26 and later, schema `ToolAnnotations`.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+use crate::lenient::{Lenient, Text};
+
+/// One tool's hints.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ToolHint {
+    /// The tool.
+    pub name: String,
+    /// `annotations.readOnlyHint` is `true`.
+    pub read_only: bool,
+    /// `annotations.idempotentHint` is `true`.
+    pub idempotent: bool,
+}
+
+/// The hints of every tool in the answer, by name. Empty when the body is no such answer: a failed
+/// `tools/list` says nothing about tools.
+#[must_use]
+pub fn tool_hints(answer: &[u8]) -> Vec<ToolHint> {
+    let Ok(answer) = serde_json::from_slice::<Lenient<AnswerShape<'_>>>(answer) else {
+        return Vec::new();
+    };
+    let mut hints: BTreeMap<String, ToolHint> = BTreeMap::new();
+    for Lenient(tool) in answer.0.result.0.tools.unwrap_or_default() {
+        let Some(name) = tool.name.and_then(|Text(raw)| raw.as_text()) else { continue };
+        let read_only = is_true(tool.annotations.0.read_only_hint);
+        let idempotent = is_true(tool.annotations.0.idempotent_hint);
+        hints
+            .entry(name.clone().into_owned())
+            .and_modify(|hint| {
+                hint.read_only &= read_only;
+                hint.idempotent &= idempotent;
+            })
+            .or_insert_with(|| ToolHint { name: name.into_owned(), read_only, idempotent });
+    }
+    hints.into_values().collect()
+}
+
+#[derive(Deserialize, Default)]
+struct AnswerShape<'a> {
+    #[serde(default, borrow)]
+    result: Lenient<ResultShape<'a>>,
+}
+
+#[derive(Deserialize, Default)]
+struct ResultShape<'a> {
+    #[serde(default, borrow)]
+    tools: Option<Vec<Lenient<ToolShape<'a>>>>,
+}
+
+#[derive(Deserialize, Default)]
+struct ToolShape<'a> {
+    #[serde(borrow)]
+    name: Option<Text<'a>>,
+    #[serde(default, borrow)]
+    annotations: Lenient<AnnotationsShape<'a>>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase")]
+struct AnnotationsShape<'a> {
+    #[serde(borrow)]
+    read_only_hint: Option<Text<'a>>,
+    #[serde(borrow)]
+    idempotent_hint: Option<Text<'a>>,
+}
+
+fn is_true(hint: Option<Text<'_>>) -> bool {
+    hint.is_some_and(|Text(raw)| raw.as_str() == "true")
+}
