@@ -1,1 +1,6 @@
+//! The data plane: ingress, exchange, attempts, upstreams, sessions, replay, drain.
 
+pub mod health;
+pub mod metrics;
+pub mod report;
+pub mod tls;
