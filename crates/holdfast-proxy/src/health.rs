@@ -398,3 +398,6 @@ fn json_response(status: StatusCode, body: &Value) -> Response<Bytes> {
     headers.insert(CACHE_CONTROL, http::HeaderValue::from_static("no-store"));
     response
 }
+
+#[cfg(test)]
+mod tests;
