@@ -5,6 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use secrecy::SecretString;
 
 use crate::Tls;
+use crate::listen::{read_address, read_hosts};
+use crate::section::Section;
 
 /// The operator's port.
 #[derive(Clone, Debug)]
@@ -27,5 +29,22 @@ impl Default for Admin {
             tls: None,
             public_hosts: Vec::new(),
         }
+    }
+}
+
+// === impl Admin ===
+
+/// A shorter token could be guessed.
+const LEAST_TOKEN: usize = 16;
+
+impl Admin {
+    pub(crate) fn read(mut section: Section<'_>) -> Self {
+        let mut admin = Self::default();
+        read_address(&mut section, &mut admin.address);
+        admin.token = section.secret("token", LEAST_TOKEN);
+        admin.tls = Tls::read(&mut section);
+        admin.public_hosts = read_hosts(&mut section);
+        section.finish();
+        admin
     }
 }

@@ -9,13 +9,25 @@
 
 mod admin;
 mod auth;
+mod context;
+mod cross;
+mod environment;
+mod expand;
+mod field;
 mod limits;
 mod listen;
+mod load;
 mod log;
+mod nearest;
 mod node;
+mod problem;
+mod reserved;
+mod section;
 mod server;
 mod sessions;
 mod streams;
+mod tree;
+mod units;
 
 use std::collections::BTreeMap;
 
@@ -23,13 +35,18 @@ pub use self::admin::Admin;
 pub use self::auth::{ApiKey, Auth};
 pub use self::limits::Limits;
 pub use self::listen::{Listen, Tls};
+pub use self::load::{load, parse};
 pub use self::log::{Log, LogFormat};
 pub use self::node::Node;
+pub use self::problem::{Place, Problem, Problems};
 pub use self::server::{HttpUrl, Instance, Server, Stdio, ToolRule, Transport, UrlError};
 pub use self::sessions::{Sessions, StoreKind};
 pub use self::streams::Streams;
 /// Re-exported so that whoever reads a secret needs no dependency of its own.
 pub use secrecy::{ExposeSecret, SecretString};
+
+/// Where environment variables come from: `&|name| std::env::var(name).ok()`, or a test's table.
+pub type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
 
 /// One node's whole configuration, checked.
 #[derive(Clone, Debug, Default)]

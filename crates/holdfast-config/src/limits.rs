@@ -1,5 +1,7 @@
 //! `limits`: how much of anything one node takes on before it says no.
 
+use crate::section::Section;
+
 /// Upper bounds. Each gives an error of its own when it is reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -48,5 +50,32 @@ impl Default for Limits {
             requests_per_minute: None,
             burst: None,
         }
+    }
+}
+
+// === impl Limits ===
+
+const MILLION: u64 = 1_000_000;
+
+impl Limits {
+    pub(crate) fn read(mut section: Section<'_>) -> Self {
+        let (kib, mib, gib) = (1 << 10, 1 << 20, 1 << 30);
+        let mut limits = Self::default();
+        section.size("body", kib..=gib, &mut limits.body);
+        section.size("header_bytes", 8 * kib..=mib, &mut limits.header_bytes);
+        section.count("header_count", 16..=1000, &mut limits.header_count);
+        section.count("connections", 1..=MILLION, &mut limits.connections);
+        section.count("sessions", 1..=10 * MILLION, &mut limits.sessions);
+        // Whoever lowers the whole lowers the part with it.
+        limits.sessions_per_principal = limits.sessions_per_principal.min(limits.sessions);
+        let most = limits.sessions as u64;
+        section.count("sessions_per_principal", 1..=most, &mut limits.sessions_per_principal);
+        section.count("streams", 1..=MILLION, &mut limits.streams);
+        section.size("stream_queue", 64 * kib..=gib, &mut limits.stream_queue);
+        section.size("answer_buffer", 0..=64 * mib, &mut limits.answer_buffer);
+        section.count("in_flight", 1..=MILLION, &mut limits.in_flight);
+        section.rate(&mut limits.requests_per_minute, &mut limits.burst);
+        section.finish();
+        limits
     }
 }

@@ -4,6 +4,9 @@ use std::path::PathBuf;
 
 use secrecy::SecretString;
 
+use crate::field::Field;
+use crate::section::Section;
+
 /// Who this node is and what it keeps between two starts.
 #[derive(Clone, Debug)]
 pub struct Node {
@@ -20,4 +23,40 @@ impl Default for Node {
     fn default() -> Self {
         Self { id: "holdfast".into(), data_dir: None, secret: None }
     }
+}
+
+// === impl Node ===
+
+/// What sealing needs at least, in characters.
+pub(crate) const LEAST_SECRET: usize = 32;
+
+impl Node {
+    pub(crate) fn read(mut section: Section<'_>) -> Self {
+        let mut node = Self::default();
+        if let Some(id) = section.field("id").and_then(|field| read_id(&field)) {
+            node.id = id;
+        }
+        node.data_dir = section.text("data_dir").map(PathBuf::from);
+        node.secret = section.secret("secret", LEAST_SECRET);
+        section.finish();
+        node
+    }
+}
+
+/// What an id may look like, for nodes and instances.
+pub(crate) const ID_RULE: &str = "1 to 64 letters, digits, dots, dashes and underscores";
+
+pub(crate) fn is_id(text: &str) -> bool {
+    let known = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_');
+    (1..=64).contains(&text.len()) && text.bytes().all(known)
+}
+
+/// An id, or a problem.
+pub(crate) fn read_id(field: &Field<'_>) -> Option<String> {
+    let id = field.text()?;
+    if is_id(&id) {
+        return Some(id);
+    }
+    field.wrong("an id", ID_RULE, "write something like gateway-1");
+    None
 }

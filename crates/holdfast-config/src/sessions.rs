@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::section::Section;
+
 /// Where sessions are kept and for how long.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sessions {
@@ -21,5 +23,39 @@ pub enum StoreKind {
 impl Default for Sessions {
     fn default() -> Self {
         Self { store: StoreKind::Memory, ttl: Duration::from_secs(3600) }
+    }
+}
+
+// === impl Sessions ===
+
+const STORES: [(&str, Option<StoreKind>); 3] =
+    [("memory", Some(StoreKind::Memory)), ("redis", None), ("replicated", None)];
+
+impl Sessions {
+    pub(crate) fn read(mut section: Section<'_>) -> Self {
+        let mut sessions = Self::default();
+        if let Some(field) = section.field("store") {
+            match field.text().as_deref().map(parse_store) {
+                Some(Ok(store)) => sessions.store = store,
+                Some(Err((found, cure))) => field.problem(found, "memory", cure),
+                None => {}
+            }
+        }
+        let (second, day) = (Duration::from_secs(1), Duration::from_secs(86_400));
+        section.duration("ttl", second * 10..=day * 30, &mut sessions.ttl);
+        section.finish();
+        sessions
+    }
+}
+
+/// The store that a word names, or what is wrong with it and what to do.
+pub(crate) fn parse_store(word: &str) -> Result<StoreKind, (String, &'static str)> {
+    match STORES.iter().find(|(name, _)| *name == word) {
+        Some((_, Some(store))) => Ok(*store),
+        Some((name, None)) => Err((
+            format!("the {name} store needs several nodes, and this version runs one"),
+            "write memory: sessions then end with the process, and clients open new ones",
+        )),
+        None => Err((format!("{} is not a store", crate::field::quoted(word)), "write memory")),
     }
 }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::section::Section;
+
 /// How answers become streams and how streams live.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Streams {
@@ -38,5 +40,25 @@ impl Default for Streams {
             retain: Duration::from_secs(300),
             retain_bytes: 4 * 1024 * 1024,
         }
+    }
+}
+
+// === impl Streams ===
+
+impl Streams {
+    pub(crate) fn read(mut section: Section<'_>) -> Self {
+        let (zero, ms, s) = (Duration::ZERO, Duration::from_millis(1), Duration::from_secs(1));
+        let mut streams = Self::default();
+        section.duration("commit_after", zero..=s * 30, &mut streams.commit_after);
+        section.duration("headers_by", s..=s * 300, &mut streams.headers_by);
+        section.duration("keepalive", s..=s * 300, &mut streams.keepalive);
+        section.duration("rotate_after", s * 10..=s * 299, &mut streams.rotate_after);
+        section.duration("retry", ms * 10..=s * 60, &mut streams.retry);
+        section.flag("strict", &mut streams.strict);
+        section.duration("modern_grace", zero..=s * 600, &mut streams.modern_grace);
+        section.duration("retain", s..=s * 86_400, &mut streams.retain);
+        section.size("retain_bytes", 0..=1 << 30, &mut streams.retain_bytes);
+        section.finish();
+        streams
     }
 }

@@ -1,6 +1,9 @@
 //! `servers.NAME`: one MCP server behind the gateway.
 
+mod desktop;
+mod read;
 mod url;
+mod values;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -9,6 +12,8 @@ use std::time::Duration;
 use holdfast_engine::class::ToolClass;
 use secrecy::SecretString;
 
+pub(crate) use self::desktop::read_mcp_servers;
+pub(crate) use self::read::read_servers;
 pub use self::url::{HttpUrl, UrlError};
 
 /// One MCP server: how it is reached and what is known about it.

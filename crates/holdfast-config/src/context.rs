@@ -1,0 +1,63 @@
+//! What one reading of a file collects: problems, notices, and where every value came from.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+
+use crate::Env;
+use crate::problem::{Place, Problem};
+
+/// Shared by every reader of one file. Nothing here ends the reading.
+pub(crate) struct Context<'a> {
+    pub(crate) env: Env<'a>,
+    problems: RefCell<Vec<Problem>>,
+    notices: RefCell<Vec<String>>,
+    places: RefCell<BTreeMap<String, Place>>,
+}
+
+impl<'a> Context<'a> {
+    pub(crate) fn new(env: Env<'a>) -> Self {
+        Self {
+            env,
+            problems: RefCell::default(),
+            notices: RefCell::default(),
+            places: RefCell::default(),
+        }
+    }
+
+    pub(crate) fn problem(&self, problem: Problem) {
+        self.problems.borrow_mut().push(problem);
+    }
+
+    pub(crate) fn notice(&self, notice: String) {
+        self.notices.borrow_mut().push(notice);
+    }
+
+    /// Remembers where the value of `key` stands, for checks that compare several values.
+    pub(crate) fn located(&self, key: &str, place: Place) {
+        self.places.borrow_mut().insert(key.to_owned(), place);
+    }
+
+    /// Where the value of `key` stands, or the nearest section around it.
+    pub(crate) fn place_of(&self, key: &str) -> Place {
+        let places = self.places.borrow();
+        let mut key = key;
+        loop {
+            if let Some(place) = places.get(key) {
+                return place.clone();
+            }
+            match key.rfind(['.', '[']) {
+                Some(at) => key = &key[..at],
+                None => return Place::File,
+            }
+        }
+    }
+
+    /// Whether the file or the environment gives `key` a value of its own.
+    pub(crate) fn is_given(&self, key: &str) -> bool {
+        self.places.borrow().contains_key(key)
+    }
+
+    pub(crate) fn finish(self) -> (Vec<Problem>, Vec<String>) {
+        (self.problems.into_inner(), self.notices.into_inner())
+    }
+}

@@ -1,0 +1,128 @@
+//! Checks that need more than one value.
+
+use std::net::SocketAddr;
+
+use crate::Config;
+use crate::context::Context;
+use crate::problem::Problem;
+use crate::units::show_duration;
+
+/// Reports what does not fit together.
+pub(crate) fn check(config: &Config, context: &Context<'_>) {
+    listeners(config, context);
+    admin_token(config, context);
+    data_dir(config, context);
+    streams(config, context);
+    servers(config, context);
+}
+
+fn listeners(config: &Config, context: &Context<'_>) {
+    let (client, admin) = (config.listen.address, config.admin.address);
+    if !overlap(client, admin) {
+        return;
+    }
+    // Blame whichever was chosen rather than the default.
+    let given = context.is_given("admin.address") || !context.is_given("listen.address");
+    let key = if given { "admin.address" } else { "listen.address" };
+    report(
+        context,
+        key,
+        format!("the client port and the admin port are both {admin}"),
+        "two addresses",
+        "choose another port for one of the two",
+    );
+}
+
+/// Whether both cannot be bound at once.
+fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
+    let same_ip = a.ip() == b.ip() || a.ip().is_unspecified() || b.ip().is_unspecified();
+    a.port() != 0 && a.port() == b.port() && same_ip
+}
+
+fn admin_token(config: &Config, context: &Context<'_>) {
+    let admin = &config.admin;
+    if admin.address.ip().is_loopback() || admin.token.is_some() || context.is_given("admin.token")
+    {
+        return;
+    }
+    report(
+        context,
+        "admin.address",
+        format!("{} can be reached from other machines, and there is no token", admin.address),
+        "a loopback address, or one with admin.token",
+        "add admin.token: ${HOLDFAST_ADMIN_TOKEN}, or write 127.0.0.1",
+    );
+}
+
+fn data_dir(config: &Config, context: &Context<'_>) {
+    let Some(dir) = &config.node.data_dir else { return };
+    if dir.exists() && !dir.is_dir() {
+        report(
+            context,
+            "node.data_dir",
+            format!("{} is not a directory", dir.display()),
+            "a directory; it is made if it is missing",
+            "name another path",
+        );
+    }
+}
+
+fn streams(config: &Config, context: &Context<'_>) {
+    let streams = &config.streams;
+    if streams.commit_after > streams.headers_by {
+        report(
+            context,
+            "streams.commit_after",
+            format!(
+                "{} is longer than headers_by, {}",
+                show_duration(streams.commit_after),
+                show_duration(streams.headers_by)
+            ),
+            "commit_after up to headers_by",
+            "write 250ms, or a longer headers_by",
+        );
+    }
+    if streams.keepalive >= streams.rotate_after {
+        report(
+            context,
+            "streams.keepalive",
+            format!(
+                "{} is not shorter than rotate_after, {}",
+                show_duration(streams.keepalive),
+                show_duration(streams.rotate_after)
+            ),
+            "keepalive below rotate_after",
+            "write 15s",
+        );
+    }
+}
+
+fn servers(config: &Config, context: &Context<'_>) {
+    for (name, server) in &config.servers {
+        if server.timeout > server.max_duration {
+            let key = format!("servers.{name}.max_duration");
+            let key = if context.is_given(&key) { key } else { format!("servers.{name}.timeout") };
+            report(
+                context,
+                &key,
+                format!(
+                    "timeout, {}, is longer than max_duration, {}",
+                    show_duration(server.timeout),
+                    show_duration(server.max_duration)
+                ),
+                "timeout up to max_duration",
+                &format!("write max_duration: {}", show_duration(server.timeout)),
+            );
+        }
+    }
+}
+
+fn report(context: &Context<'_>, key: &str, found: String, allowed: &str, cure: &str) {
+    context.problem(Problem {
+        place: context.place_of(key),
+        key: key.to_owned(),
+        found,
+        allowed: allowed.to_owned(),
+        cure: cure.to_owned(),
+    });
+}

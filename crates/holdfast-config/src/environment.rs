@@ -1,0 +1,210 @@
+//! Environment variables that override the file: one image and one file serve many nodes.
+//!
+//! A variable that is set but empty counts as not set, since that is what Compose and Kubernetes
+//! pass for an unset one. Variables whose function this version does not have are checked all the
+//! same, and a notice says that they change nothing.
+
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+
+use crate::context::Context;
+use crate::field::quoted;
+use crate::problem::{Place, Problem};
+use crate::{Config, listen, log, node, sessions};
+
+/// Names the file that `load` reads when it is given none.
+pub(crate) const CONFIG: &str = "HOLDFAST_CONFIG";
+
+/// Puts every variable on top of what the file says.
+pub(crate) fn apply(config: &mut Config, context: &Context<'_>) {
+    node_variables(config, context);
+    listener_variables(config, context);
+    store_variables(config, context);
+    cluster_variables(context);
+    breaker_variables(context);
+}
+
+fn node_variables(config: &mut Config, context: &Context<'_>) {
+    if let Some(id) = read(context, "HA_NODE_ID", "node.id") {
+        if node::is_id(&id.text) {
+            config.node.id = id.text;
+        } else {
+            id.wrong("an id", node::ID_RULE, "set something like gateway-1");
+        }
+    }
+    if let Some(dir) = read(context, "HOLDFAST_DATA_DIR", "node.data_dir") {
+        config.node.data_dir = Some(PathBuf::from(dir.text));
+    }
+    if let Some(secret) = read(context, "HOLDFAST_CLUSTER_SECRET", "node.secret") {
+        let characters = secret.text.chars().count();
+        if characters >= node::LEAST_SECRET {
+            config.node.secret = Some(secret.text.into());
+        } else {
+            secret.problem(
+                format!("a secret of {characters} characters (not shown)"),
+                &format!("at least {} characters", node::LEAST_SECRET),
+                "make a random one: openssl rand -hex 32",
+            );
+        }
+    }
+    if let Some(level) = read(context, "HOLDFAST_LOG", "log.level") {
+        match log::check_level(&level.text) {
+            Ok(()) => config.log.level = level.text,
+            Err((found, cure)) => level.problem(found, log::LEVEL, &cure),
+        }
+    }
+}
+
+fn listener_variables(config: &mut Config, context: &Context<'_>) {
+    if let Some(port) = read(context, "PORT", "listen.address") {
+        match port.text.parse::<u16>() {
+            Ok(number) => {
+                let ip = config.listen.address.ip();
+                config.listen.address = SocketAddr::new(ip, number);
+            }
+            Err(_) => port.wrong("a port", "0 (any free one) to 65535", "set 37373"),
+        }
+    }
+    if let Some(address) = read(context, "HOLDFAST_ADMIN_LISTEN", "admin.address") {
+        match listen::parse_address(&address.text) {
+            Ok(parsed) => config.admin.address = parsed,
+            Err(why) => {
+                let found = format!("{} {why}", quoted(&address.text));
+                address.problem(found, listen::ADDRESS, "set something like 127.0.0.1:37374");
+            }
+        }
+    }
+    if let Some(path) = read(context, "LB_HEALTH_CHECK_PATH", "listen.health_path") {
+        // These answer already; `/` is nobody's.
+        if ["/health", "/health/live", "/health/ready"].contains(&path.text.as_str()) {
+            return;
+        }
+        match listen::check_health_path(&path.text) {
+            Ok(()) => config.listen.health_path = Some(path.text),
+            Err(why) => {
+                let found = format!("{} {why}", quoted(&path.text));
+                path.problem(found, listen::HEALTH_PATH, "set something like /healthz");
+            }
+        }
+    }
+}
+
+fn store_variables(config: &mut Config, context: &Context<'_>) {
+    if let Some(store) = read(context, "SESSION_STORE", "sessions.store") {
+        match sessions::parse_store(&store.text) {
+            Ok(kind) => config.sessions.store = kind,
+            Err((found, _)) => store.problem(
+                found,
+                "memory",
+                "set memory or unset it: sessions then end with the process",
+            ),
+        }
+    }
+    if let Some(url) = read(context, "SESSION_STORE_URL", "sessions") {
+        let known = ["redis://", "rediss://", "redis+sentinel://", "redis+cluster://", "memory://"];
+        if known.iter().any(|scheme| url.text.starts_with(scheme)) {
+            url.notice("sessions are kept in memory");
+        } else {
+            let allowed = "an address that begins with redis:// or rediss://";
+            let found = "an address of another kind (not shown)".to_owned();
+            url.problem(found, allowed, "set redis://HOST:6379, or unset it");
+        }
+    }
+    flag(context, "SESSION_FAILOVER_ENABLED", "this version runs one node");
+}
+
+fn cluster_variables(context: &Context<'_>) {
+    const PROCEED: &str =
+        "set HA_MODE=standalone and leave HA_CLUSTER_NODES unset, to run one node";
+    if let Some(mode) = read(context, "HA_MODE", "node") {
+        match mode.text.as_str() {
+            "standalone" => {}
+            "cluster" => {
+                let found = "cluster: this version runs one node".to_owned();
+                mode.problem(found, "standalone", PROCEED);
+            }
+            _ => mode.wrong("a mode", "standalone", PROCEED),
+        }
+    }
+    if let Some(nodes) = read(context, "HA_CLUSTER_NODES", "node") {
+        let found = "a list of nodes: this version runs one".to_owned();
+        nodes.problem(found, "nothing", PROCEED);
+    }
+    let none = "this version makes no active health checks";
+    number(context, "HA_HEALTH_CHECK_INTERVAL", 100..=3_600_000, "milliseconds", none);
+    let none = "this version runs one node";
+    number(context, "HA_FAILOVER_TIMEOUT", 100..=600_000, "milliseconds", none);
+}
+
+fn breaker_variables(context: &Context<'_>) {
+    const NONE: &str = "this version has no circuit breakers";
+    flag(context, "CIRCUIT_BREAKER_ENABLED", NONE);
+    number(context, "CIRCUIT_BREAKER_THRESHOLD", 1..=1000, "failures", NONE);
+    number(context, "CIRCUIT_BREAKER_TIMEOUT", 100..=3_600_000, "milliseconds", NONE);
+}
+
+/// Checks a switch that has no effect in this version.
+fn flag(context: &Context<'_>, name: &'static str, because: &str) {
+    let Some(variable) = read(context, name, "") else { return };
+    match variable.text.to_ascii_lowercase().as_str() {
+        "true" | "1" | "false" | "0" => variable.notice(because),
+        _ => variable.wrong("true or false", "true, false, 1, 0", "set true or false"),
+    }
+}
+
+/// Checks a number that has no effect in this version.
+fn number(
+    context: &Context<'_>,
+    name: &'static str,
+    range: RangeInclusive<u64>,
+    unit: &str,
+    because: &str,
+) {
+    let Some(variable) = read(context, name, "") else { return };
+    match variable.text.parse::<u64>() {
+        Ok(value) if range.contains(&value) => variable.notice(because),
+        _ => {
+            let allowed = format!("{} to {} {unit}", range.start(), range.end());
+            variable.wrong("a number in range", &allowed, "set a whole number, without a unit");
+        }
+    }
+}
+
+/// A variable that is set, and the key that it stands for.
+struct Variable<'c> {
+    context: &'c Context<'c>,
+    name: &'static str,
+    text: String,
+}
+
+fn read<'c>(context: &'c Context<'c>, name: &'static str, key: &str) -> Option<Variable<'c>> {
+    let text = (context.env)(name)?.trim().to_owned();
+    if text.is_empty() {
+        return None;
+    }
+    if !key.is_empty() {
+        context.located(key, Place::Variable(name));
+    }
+    Some(Variable { context, name, text })
+}
+
+impl Variable<'_> {
+    fn problem(&self, found: String, allowed: &str, cure: &str) {
+        self.context.problem(Problem {
+            place: Place::Variable(self.name),
+            key: String::new(),
+            found,
+            allowed: allowed.to_owned(),
+            cure: cure.to_owned(),
+        });
+    }
+
+    fn wrong(&self, what: &str, allowed: &str, cure: &str) {
+        self.problem(format!("{} is not {what}", quoted(&self.text)), allowed, cure);
+    }
+
+    fn notice(&self, because: &str) {
+        self.context.notice(format!("{} has no effect: {because}", self.name));
+    }
+}

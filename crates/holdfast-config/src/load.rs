@@ -1,0 +1,192 @@
+//! From a file to a [`Config`], or to everything that is wrong with it.
+
+use std::fs;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use crate::context::Context;
+use crate::problem::{Place, Problem, Problems};
+use crate::section::Section;
+use crate::server::{read_mcp_servers, read_servers};
+use crate::tree::{self, Node, Value};
+use crate::{
+    Admin, Auth, Config, Env, Limits, Listen, Log, Sessions, Streams, cross, environment,
+    node::Node as NodeSection,
+};
+
+/// Bytes of a configuration file.
+const MAX_FILE: u64 = 4 << 20;
+
+/// Holdfast's own sections; beside `mcpServers`, one of them makes the file ours.
+const OWN_SECTIONS: [&str; 9] =
+    ["node", "listen", "admin", "limits", "sessions", "streams", "auth", "servers", "log"];
+
+const EXAMPLE: &str = "begin with `servers:`, and below it `  files: { command: npx, args: [\"-y\", \
+                       \"some-mcp-server\"] }` or `  docs: { url: \"http://127.0.0.1:3001/mcp\" }`";
+
+/// Reads the file at `path`, or at `HOLDFAST_CONFIG` if there is none, puts the environment on
+/// top and checks the whole.
+///
+/// # Errors
+///
+/// All problems at once.
+pub fn load(path: Option<&Path>, env: Env<'_>) -> Result<Config, Problems> {
+    let path = match path {
+        Some(path) => path.to_owned(),
+        None => match env(environment::CONFIG).filter(|path| !path.is_empty()) {
+            Some(path) => PathBuf::from(path),
+            None => {
+                return Err(Problems::whole(
+                    "configuration",
+                    "no file is named".into(),
+                    "a YAML file, or a desktop client's mcpServers JSON",
+                    "name one with --config FILE or HOLDFAST_CONFIG",
+                ));
+            }
+        },
+    };
+    let origin = path.display().to_string();
+    let text = read_text(&path).map_err(|(found, cure)| {
+        Problems::whole(&origin, found, "a text file of at most 4MiB that can be read", cure)
+    })?;
+    parse(&text, &origin, env)
+}
+
+/// Reads `text` as a configuration file. `origin` is what problems call it.
+///
+/// # Errors
+///
+/// All problems at once.
+pub fn parse(text: &str, origin: &str, env: Env<'_>) -> Result<Config, Problems> {
+    let mut problems = Vec::new();
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let tree = tree::parse(text, &mut problems);
+    if tree.is_none() && !problems.is_empty() {
+        return Err(Problems::new(origin, problems));
+    }
+
+    let context = Context::new(env);
+    let mut config = read_file(tree.as_ref(), &context);
+    environment::apply(&mut config, &context);
+    cross::check(&config, &context);
+
+    let (found, notices) = context.finish();
+    problems.extend(found);
+    if problems.is_empty() {
+        config.notices = notices;
+        Ok(config)
+    } else {
+        Err(Problems::new(origin, problems))
+    }
+}
+
+fn read_file(tree: Option<&Node>, context: &Context<'_>) -> Config {
+    let mut config = Config::default();
+    let entries = match tree.map(|node| &node.value) {
+        None | Some(Value::Null) => &[][..],
+        Some(Value::Map(entries)) => entries,
+        Some(Value::Scalar(_) | Value::List(_)) => {
+            context.problem(Problem {
+                place: tree.map_or(Place::File, |node| node.place.clone()),
+                key: String::new(),
+                found: "the file does not hold sections".into(),
+                allowed: OWN_SECTIONS.join(", "),
+                cure: EXAMPLE.into(),
+            });
+            return config;
+        }
+    };
+    let mut top = Section::new(context, String::new(), Place::File, entries);
+
+    config.node = NodeSection::read(top.section("node"));
+    config.listen = Listen::read(top.section("listen"));
+    config.admin = Admin::read(top.section("admin"));
+    config.limits = Limits::read(top.section("limits"));
+    config.sessions = Sessions::read(top.section("sessions"));
+    config.streams = Streams::read(top.section("streams"));
+    config.auth = Auth::read(top.section("auth"));
+    config.log = Log::read(top.section("log"));
+
+    let servers = top.field("servers");
+    let desktop = top.field("mcpServers");
+    let named = servers
+        .as_ref()
+        .or(desktop.as_ref())
+        .is_some_and(|field| matches!(&field.node.value, Value::Map(map) if !map.is_empty()));
+    if let Some(field) = servers {
+        read_servers(&field, &mut config.servers);
+    }
+    let foreign_file = desktop.is_some() && top.given(&OWN_SECTIONS).is_empty();
+    if let Some(field) = desktop {
+        read_mcp_servers(&field, &mut config.servers);
+        if config.servers.is_empty() && named {
+            all_off(context);
+        }
+    }
+    if !named {
+        no_servers(context);
+    }
+    if foreign_file {
+        tolerate(top)
+    } else {
+        top.finish()
+    }
+    config
+}
+
+fn no_servers(context: &Context<'_>) {
+    context.problem(Problem {
+        place: context.place_of("servers"),
+        key: "servers".into(),
+        found: "there is no server to stand in front of".into(),
+        allowed: "at least one server".into(),
+        cure: EXAMPLE.into(),
+    });
+}
+
+/// Every server of a desktop file may be switched off, which leaves nothing to serve.
+fn all_off(context: &Context<'_>) {
+    context.problem(Problem {
+        place: context.place_of("mcpServers"),
+        key: "mcpServers".into(),
+        found: "no server is left: all are switched off or have problems".into(),
+        allowed: "at least one server".into(),
+        cure: "mend or switch on at least one".into(),
+    });
+}
+
+/// A desktop client's own settings beside `mcpServers`.
+fn tolerate(top: Section<'_>) {
+    let foreign: Vec<&str> = top.unknown().map(|entry| entry.key.as_str()).collect();
+    if !foreign.is_empty() {
+        top.context.notice(format!("{}: no effect here", foreign.join(", ")));
+    }
+    top.finish_but(&foreign);
+}
+
+/// The file's text, or what is wrong and what to do.
+fn read_text(path: &Path) -> Result<String, (String, &'static str)> {
+    let failed = |error: io::Error| {
+        let cure = match error.kind() {
+            io::ErrorKind::NotFound => "check the path",
+            io::ErrorKind::PermissionDenied => "let the user that runs the gateway read it",
+            _ => "check the path and the disk",
+        };
+        (format!("it cannot be read: {error}"), cure)
+    };
+    let metadata = fs::metadata(path).map_err(failed)?;
+    if metadata.is_dir() {
+        return Err(("it is a directory".into(), "name a file in it"));
+    }
+    let mut bytes = Vec::new();
+    let file = fs::File::open(path).map_err(failed)?;
+    file.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(failed)?;
+    if bytes.len() as u64 > MAX_FILE {
+        return Err(("it is larger than 4MiB".into(), "check that this is a configuration file"));
+    }
+    String::from_utf8(bytes).map_err(|error| {
+        let at = error.utf8_error().valid_up_to();
+        let found = format!("it is not text: byte {at} is not UTF-8");
+        (found, "save it as UTF-8, or check that this is a configuration file")
+    })
+}
