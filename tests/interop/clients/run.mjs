@@ -2,7 +2,7 @@
 // Drives one URL with a TypeScript SDK and asserts everything an MCP session can do.
 //
 //   run.mjs --url URL --sdk ts1|ts2 --era legacy|auto|modern --transport http|sse|ws
-//           [--expect-era legacy|modern] [--largest BYTES]
+//           [--expect-era legacy|modern]
 
 import { parseArgs } from 'node:util';
 import { Checks } from '../lib/checks.mjs';
@@ -15,7 +15,6 @@ const { values: options } = parseArgs({
         era: { type: 'string', default: 'legacy' },
         transport: { type: 'string', default: 'http' },
         'expect-era': { type: 'string' },
-        largest: { type: 'string' },
     },
 });
 const { url, sdk, era, transport } = options;
@@ -31,6 +30,5 @@ await checkSurface(checks, connect, {
     era,
     transport,
     expectEra: options['expect-era'],
-    largest: options.largest ? Number(options.largest) : undefined,
 });
 checks.finish();
