@@ -38,3 +38,50 @@ impl Backoff {
         self.step = self.base;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const fn ms(ms: u64) -> Duration {
+        Duration::from_millis(ms)
+    }
+
+    #[test]
+    fn steps_double_up_to_the_limit_and_start_over() {
+        let mut backoff = Backoff::new(ms(100), ms(500));
+        let most: Vec<_> = (0..5).map(|_| backoff.next(u64::MAX)).collect();
+        assert_eq!(most, [ms(100), ms(200), ms(400), ms(500), ms(500)]);
+        backoff.reset();
+        let least: Vec<_> = (0..5).map(|_| backoff.next(0)).collect();
+        assert_eq!(least, [ms(50), ms(100), ms(200), ms(250), ms(250)]);
+    }
+
+    #[test]
+    fn the_limit_holds_for_the_first_step_too_and_nothing_overflows() {
+        assert_eq!(Backoff::new(ms(100), ms(30)).next(u64::MAX), ms(30));
+        assert_eq!(Backoff::new(Duration::ZERO, ms(30)).next(u64::MAX), Duration::ZERO);
+        let mut backoff = Backoff::new(Duration::MAX, Duration::MAX);
+        backoff.next(u64::MAX);
+        assert!(backoff.next(u64::MAX) >= Duration::MAX / 2);
+    }
+
+    proptest! {
+        #[test]
+        fn every_delay_is_between_half_and_all_of_its_step(
+            base in 1u64..10_000,
+            max in 1u64..1_000_000,
+            randoms in prop::collection::vec(any::<u64>(), 1..40),
+        ) {
+            let mut backoff = Backoff::new(ms(base), ms(max));
+            let mut step = ms(base.min(max));
+            for random in randoms {
+                let delay = backoff.next(random);
+                prop_assert!(step / 2 <= delay && delay <= step, "{delay:?} of {step:?}");
+                step = (step * 2).min(ms(max));
+            }
+        }
+    }
+}

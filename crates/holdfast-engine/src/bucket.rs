@@ -45,3 +45,89 @@ impl Bucket {
         self.full_at.is_none_or(|full_at| full_at <= now)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn a_burst_passes_and_then_the_rate() {
+        let now = Instant::now();
+        let mut bucket = Bucket::new(60, 3);
+        for _ in 0..3 {
+            assert_eq!(bucket.take(now), Ok(()));
+        }
+        assert_eq!(bucket.take(now), Err(SECOND));
+        assert_eq!(bucket.take(now + SECOND / 4), Err(SECOND * 3 / 4));
+        assert_eq!(bucket.take(now + SECOND), Ok(()));
+        assert_eq!(bucket.take(now + SECOND), Err(SECOND));
+        // A long rest fills it, and no further than the burst.
+        let later = now + SECOND * 3600;
+        assert!(bucket.is_full(later));
+        for _ in 0..3 {
+            assert_eq!(bucket.take(later), Ok(()));
+        }
+        assert!(!bucket.is_full(later));
+        assert_eq!(bucket.take(later), Err(SECOND));
+    }
+
+    #[test]
+    fn zero_counts_as_one_and_the_largest_numbers_work() {
+        let now = Instant::now();
+        let mut bucket = Bucket::new(0, 0);
+        assert_eq!(bucket.take(now), Ok(()));
+        assert_eq!(bucket.take(now), Err(SECOND * 60));
+        let mut bucket = Bucket::new(u32::MAX, u32::MAX);
+        assert_eq!(bucket.take(now), Ok(()));
+        let mut bucket = Bucket::new(1, u32::MAX);
+        assert_eq!(bucket.take(now), Ok(()));
+    }
+
+    #[test]
+    fn a_clock_read_a_little_earlier_on_another_thread_gives_nothing_away() {
+        let now = Instant::now() + SECOND;
+        let mut bucket = Bucket::new(60, 1);
+        assert_eq!(bucket.take(now), Ok(()));
+        assert_eq!(bucket.take(now - SECOND / 2), Err(SECOND * 3 / 2));
+    }
+
+    proptest! {
+        /// In any stretch of time no more pass than the burst and what the stretch brings.
+        #[test]
+        fn never_more_than_rate_and_burst(
+            per_minute in 1u32..600,
+            burst in 1u32..20,
+            steps in prop::collection::vec(0u64..3_000, 1..200),
+        ) {
+            let start = Instant::now();
+            let mut bucket = Bucket::new(per_minute, burst);
+            let mut now = start;
+            let mut passed: Vec<Instant> = Vec::new();
+            for step in steps {
+                now += Duration::from_millis(step);
+                match bucket.take(now) {
+                    Ok(()) => passed.push(now),
+                    Err(wait) => {
+                        prop_assert!(wait > Duration::ZERO);
+                        // What it says is true: not before, but then.
+                        let before = now + wait - Duration::from_nanos(1);
+                        prop_assert!(bucket.clone().take(before).is_err());
+                        prop_assert!(bucket.clone().take(now + wait).is_ok());
+                    }
+                }
+            }
+            for (first, from) in passed.iter().enumerate() {
+                for (last, to) in passed.iter().enumerate().skip(first) {
+                    let brought = (*to - *from).as_nanos() * u128::from(per_minute) / 60_000_000_000;
+                    let count = u128::try_from(last - first + 1).unwrap();
+                    // The interval is rounded down to a nanosecond, hence the one more.
+                    prop_assert!(count <= u128::from(burst) + brought + 1);
+                }
+            }
+        }
+    }
+}

@@ -174,3 +174,146 @@ impl ToolTable {
     /// How many tools are learnt at most; those beyond stay Writes.
     pub const CAPACITY: usize = 10_000;
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table(trust: bool) -> ToolTable {
+        let overrides = BTreeMap::from([
+            ("configured-read".to_owned(), ToolClass::Read),
+            ("configured-write".to_owned(), ToolClass::Write),
+        ]);
+        let mut tools = ToolTable::new(trust, overrides);
+        tools.learn("read", true, false);
+        tools.learn("idempotent", false, true);
+        tools.learn("both", true, true);
+        tools.learn("plain", false, false);
+        tools.learn("configured-read", false, false);
+        tools.learn("configured-write", true, true);
+        tools
+    }
+
+    #[test]
+    fn every_method_has_its_class() {
+        let expected = [
+            ("initialize", CallClass::Lifecycle),
+            ("ping", CallClass::Lifecycle),
+            ("server/discover", CallClass::Lifecycle),
+            ("notifications/initialized", CallClass::Lifecycle),
+            ("notifications/vendor/thing", CallClass::Lifecycle),
+            ("tools/list", CallClass::Read),
+            ("resources/list", CallClass::Read),
+            ("resources/templates/list", CallClass::Read),
+            ("resources/read", CallClass::Read),
+            ("prompts/list", CallClass::Read),
+            ("prompts/get", CallClass::Read),
+            ("completion/complete", CallClass::Read),
+            ("roots/list", CallClass::Read),
+            ("tasks/get", CallClass::Read),
+            ("tasks/list", CallClass::Read),
+            ("tasks/result", CallClass::Read),
+            ("subscriptions/listen", CallClass::Read),
+            ("logging/setLevel", CallClass::Idempotent),
+            ("resources/subscribe", CallClass::Idempotent),
+            ("resources/unsubscribe", CallClass::Idempotent),
+            ("tools/call", CallClass::Write),
+            ("tasks/update", CallClass::Write),
+            ("tasks/cancel", CallClass::Write),
+            ("sampling/createMessage", CallClass::Write),
+            ("elicitation/create", CallClass::Write),
+            ("vendor/list", CallClass::Write),
+            ("Tools/List", CallClass::Write),
+            ("tools/list ", CallClass::Write),
+            ("notifications", CallClass::Write),
+            ("", CallClass::Write),
+        ];
+        for (method, class) in expected {
+            assert_eq!(classify(method, None, &table(true)), class, "{method}");
+            // A tool's name counts for tools/call alone.
+            if method != "tools/call" {
+                assert_eq!(classify(method, Some("read"), &table(true)), class, "{method}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_tool_is_what_is_known_of_it() {
+        let expected = [
+            // tool, where annotations are trusted, where not
+            ("read", ToolClass::Read, ToolClass::Write),
+            ("idempotent", ToolClass::Idempotent, ToolClass::Write),
+            ("both", ToolClass::Read, ToolClass::Write),
+            ("plain", ToolClass::Write, ToolClass::Write),
+            ("unknown", ToolClass::Write, ToolClass::Write),
+            ("Read", ToolClass::Write, ToolClass::Write),
+            ("configured-read", ToolClass::Read, ToolClass::Read),
+            ("configured-write", ToolClass::Write, ToolClass::Write),
+        ];
+        for (tool, trusted, untrusted) in expected {
+            assert_eq!(table(true).class_of(tool), trusted, "{tool}");
+            assert_eq!(table(false).class_of(tool), untrusted, "{tool}");
+            assert_eq!(classify("tools/call", Some(tool), &table(true)), trusted.into(), "{tool}");
+        }
+    }
+
+    #[test]
+    fn the_latest_listing_counts() {
+        let mut tools = table(true);
+        tools.learn("read", false, true);
+        assert_eq!(tools.class_of("read"), ToolClass::Idempotent);
+        tools.learn("read", false, false);
+        assert_eq!(tools.class_of("read"), ToolClass::Write);
+    }
+
+    #[test]
+    fn knows_says_whether_learning_would_change_anything() {
+        for trust in [true, false] {
+            for tool in ["read", "idempotent", "plain", "unknown", "configured-read"] {
+                for (read_only, idempotent) in
+                    [(false, false), (false, true), (true, false), (true, true)]
+                {
+                    let before = table(trust);
+                    let mut after = before.clone();
+                    after.learn(tool, read_only, idempotent);
+                    assert_eq!(
+                        before.knows(tool, read_only, idempotent),
+                        before == after,
+                        "{trust} {tool} {read_only} {idempotent}"
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_server_cannot_make_the_table_grow_without_end() {
+        let mut tools = ToolTable::new(true, BTreeMap::new());
+        for number in 0..ToolTable::CAPACITY + 10 {
+            tools.learn(&number.to_string(), true, false);
+        }
+        assert_eq!(tools.learnt.len(), ToolTable::CAPACITY);
+        let beyond = ToolTable::CAPACITY.to_string();
+        assert_eq!(tools.class_of(&beyond), ToolClass::Write);
+        // What is known can still change, and what leaves makes room.
+        tools.learn("0", false, true);
+        assert_eq!(tools.class_of("0"), ToolClass::Idempotent);
+        tools.learn("0", false, false);
+        tools.learn(&beyond, true, false);
+        assert_eq!(tools.class_of(&beyond), ToolClass::Read);
+    }
+
+    #[test]
+    fn numbers_go_both_ways_and_unknown_ones_are_writes() {
+        use CallClass::*;
+        assert!([Lifecycle, Read, Idempotent, Write].is_sorted());
+        for class in [Lifecycle, Read, Idempotent, Write] {
+            assert_eq!(CallClass::from_u8(class.as_u8()), class);
+        }
+        for number in 4..=255 {
+            assert_eq!(CallClass::from_u8(number), Write);
+        }
+        // A batch is as strong as its strongest call.
+        assert_eq!([Read, Write, Lifecycle].into_iter().max(), Some(Write));
+    }
+}

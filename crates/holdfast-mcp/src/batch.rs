@@ -36,3 +36,54 @@ pub fn split_batch(body: &[u8]) -> Result<Vec<Range<usize>>, PeekError> {
     }
     Ok(elements.into_iter().map(|element| Raw(element.get()).range_in(body)).collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn split(body: &str) -> Result<Vec<&str>, PeekError> {
+        Ok(split_batch(body.as_bytes())?.into_iter().map(|range| &body[range]).collect())
+    }
+
+    #[test]
+    fn each_message_keeps_its_bytes() {
+        let body = " [ {\"id\" : 1.0} ,\n{\"a\":[1, 2],\"a\":\"],[\"}, 7]\t";
+        assert_eq!(split(body), Ok(vec!["{\"id\" : 1.0}", "{\"a\":[1, 2],\"a\":\"],[\"}", "7"]));
+    }
+
+    #[test]
+    fn what_is_no_batch_is_refused() {
+        assert_eq!(split(" [ ] "), Err(PeekError::EmptyBatch));
+        for body in ["{}", "1", "null", "\"[]\""] {
+            assert!(matches!(split(body), Err(PeekError::NotJsonRpc(_))), "{body}");
+        }
+        for body in ["", "[", "[1,]", "[1]]", "[1 2]", "[{]"] {
+            assert!(matches!(split(body), Err(PeekError::NotJson(_))), "{body}");
+        }
+        assert!(matches!(split_batch(b"[\"\xff\"]"), Err(PeekError::NotUtf8(2))));
+    }
+
+    #[test]
+    fn the_first_byte_that_counts_tells_a_batch() {
+        for (body, expected) in
+            [("[", true), (" \t\r\n[1]", true), ("{}", false), ("", false), ("\u{a0}[", false)]
+        {
+            assert_eq!(is_batch(body.as_bytes()), expected, "{body:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn the_parts_are_the_elements(
+            elements in prop::collection::vec("[a-z\",\\\\\\[\\]{}]{0,8}", 1..6),
+            space in "[ \t\r\n]{0,3}",
+        ) {
+            let elements: Vec<String> =
+                elements.iter().map(|text| serde_json::to_string(text).unwrap()).collect();
+            let body = format!("{space}[{space}{}{space}]{space}", elements.join(&format!("{space},{space}")));
+            prop_assert_eq!(split(&body), Ok(elements.iter().map(String::as_str).collect()));
+        }
+    }
+}

@@ -26,6 +26,9 @@
 //! Spec: 2026-07-28 Transports, Streamable HTTP, "Standard request headers", "Value encoding",
 //! "Server behavior"; SEP-2243; SEP-2663 for tasks.
 
+#[cfg(test)]
+mod tests;
+
 use std::borrow::Cow;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
@@ -114,7 +117,7 @@ impl HeaderError {
 /// # Errors
 /// On characters that must be encoded, and on a sentinel that does not hold base64 of UTF-8.
 pub fn decode_value(raw: &[u8]) -> Result<Cow<'_, str>, HeaderError> {
-    let raw = raw.trim_ascii();
+    let raw = trim(raw);
     if !raw.iter().all(|byte| matches!(byte, b'\t' | b' '..=b'~')) {
         return Err(HeaderError::BadCharacter);
     }
@@ -201,6 +204,14 @@ pub fn is_hop_by_hop(name: &HeaderName) -> bool {
     )
 }
 
+/// Without the optional white space of RFC 9110 section 5.5.
+fn trim(mut raw: &[u8]) -> &[u8] {
+    while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = raw {
+        raw = rest;
+    }
+    raw
+}
+
 fn single<'h>(
     headers: &'h HeaderMap,
     name: &HeaderName,
@@ -216,8 +227,7 @@ fn single<'h>(
 
 /// A value that is never encoded: only trimmed and checked.
 fn plain<'h>(raw: &'h [u8], header: &'static str) -> Result<Cow<'h, str>, HeaderError> {
-    let raw = raw.trim_ascii();
-    match std::str::from_utf8(raw) {
+    match std::str::from_utf8(trim(raw)) {
         Ok(text) if text.bytes().all(|byte| matches!(byte, b' '..=b'~')) => Ok(Cow::Borrowed(text)),
         _ => Err(malformed(header, HeaderError::BadCharacter)),
     }

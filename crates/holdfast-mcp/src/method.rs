@@ -102,3 +102,26 @@ methods! {
     /// Server to client.
     RootsList => "roots/list",
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_places_go_both_ways() {
+        for (place, method) in Method::ALL.iter().enumerate() {
+            assert_eq!(method.index(), place);
+            assert_eq!(Method::parse(method.label()), *method);
+        }
+        assert_eq!(Method::ALL.last(), Some(&Method::Other));
+        assert_eq!(Method::ALL.len(), Method::Other.index() + 1);
+    }
+
+    #[test]
+    fn what_is_not_exactly_a_method_is_other() {
+        for name in ["", "TOOLS/CALL", "tools/call ", "tools/call/x", "notifications/message", "x"]
+        {
+            assert_eq!(Method::parse(name), Method::Other, "{name}");
+        }
+    }
+}

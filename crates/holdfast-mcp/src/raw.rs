@@ -73,3 +73,42 @@ impl fmt::Debug for Raw<'_> {
         write!(f, "Raw({})", self.0)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_is_read_from_strings_only() {
+        assert!(matches!(Raw("\"a b\"").as_text(), Some(Cow::Borrowed("a b"))));
+        assert_eq!(Raw(r#""\u00e9\"\\""#).as_text().as_deref(), Some("\u{e9}\"\\"));
+        assert_eq!(Raw("\"\"").as_text().as_deref(), Some(""));
+        for other in ["1", "null", "[\"a\"]", "{}", r#""\ud800""#] {
+            assert_eq!(Raw(other).as_text(), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn ids_are_strings_and_numbers() {
+        for id in ["\"\"", "0", "-1", "9.5e3"] {
+            assert!(Raw(id).is_id(), "{id}");
+        }
+        for other in ["null", "true", "[1]", "{}"] {
+            assert!(!Raw(other).is_id(), "{other}");
+        }
+        assert!(Raw("null").is_null() && !Raw("\"null\"").is_null());
+    }
+
+    #[test]
+    fn a_place_is_counted_from_the_bodys_start() {
+        let body = String::from("[1, \"x\"]");
+        assert_eq!(Raw(&body[4..7]).range_in(body.as_bytes()), 4..7);
+        assert_eq!(Raw(&body[4..7]).to_string(), "\"x\"");
+        assert_eq!(&*Raw(&body[4..7]).to_owned_text(), "\"x\"");
+        // Neither a value before the body nor one that ends beyond it.
+        let within = &body.as_bytes()[2..6];
+        for outside in [&body[1..2], &body[4..7]] {
+            assert!(std::panic::catch_unwind(|| Raw(outside).range_in(within)).is_err());
+        }
+    }
+}

@@ -102,3 +102,49 @@ impl RpcError {
         out.freeze()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn an_error_carries_the_id_as_it_was_written() {
+        let error = RpcError::new(code::OUTCOME_UNKNOWN, "line\n\"quoted\" \u{e9}")
+            .with_data(json!({"server": "files", "mayHaveRun": true}));
+        for id in ["1", "1.0", "\"a\\u0041\"", "123456789012345678901234567890"] {
+            let text = error.render(ErrorId::Raw(id));
+            let peek = crate::peek(&text).unwrap();
+            assert_eq!(peek.id.unwrap().as_str(), id);
+            assert_eq!(peek.error_code, Some(-31002));
+            assert_eq!(peek.error_message.as_deref(), Some("line\n\"quoted\" \u{e9}"));
+            assert!(!text.contains(&b'\n'), "one line, so that it is one SSE data line");
+            let value: Value = serde_json::from_slice(&text).unwrap();
+            assert_eq!(value["error"]["data"]["mayHaveRun"], true);
+        }
+    }
+
+    #[test]
+    fn an_unread_id_is_null_or_absent() {
+        let error = RpcError::new(code::PARSE, "no");
+        assert_eq!(
+            &error.render(ErrorId::Null)[..],
+            br#"{"jsonrpc":"2.0","id":null,"error":{"code":-32700,"message":"no"}}"#
+        );
+        assert_eq!(
+            &error.render(ErrorId::Absent)[..],
+            br#"{"jsonrpc":"2.0","error":{"code":-32700,"message":"no"}}"#
+        );
+    }
+
+    #[test]
+    fn own_codes_lie_outside_the_reserved_range() {
+        use code::*;
+        for own in
+            [SERVER_UNAVAILABLE, OUTCOME_UNKNOWN, OVERLOADED, DEPENDENCY_UNAVAILABLE, TIMED_OUT]
+        {
+            assert!(!(-32768..=-32000).contains(&own), "{own}");
+        }
+    }
+}

@@ -37,3 +37,62 @@ pub fn splice(body: &[u8], edits: &[(Range<usize>, &[u8])]) -> Bytes {
     out.put_slice(&body[done..]);
     out.freeze()
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn edits_replace_insert_and_delete() {
+        let body = b"0123456789";
+        assert_eq!(&splice(body, &[])[..], body);
+        let edits: [(Range<usize>, &[u8]); 5] =
+            [(0..0, b"<"), (1..3, b"ab"), (3..3, b"+"), (5..8, b""), (10..10, b">")];
+        assert_eq!(&splice(body, &edits)[..], b"<0ab+3489>");
+        assert_eq!(&splice(b"", &[(0..0, b"x")])[..], b"x");
+    }
+
+    #[test]
+    fn edits_in_the_wrong_place_never_go_out() {
+        let wrong: [&[(Range<usize>, &[u8])]; 4] = [
+            &[(2..4, b""), (3..5, b"")],
+            &[(4..5, b""), (1..2, b"")],
+            &[(9..11, b"")],
+            &[(11..11, b"")],
+        ];
+        for edits in wrong {
+            assert!(
+                std::panic::catch_unwind(|| splice(b"0123456789", edits)).is_err(),
+                "{edits:?}"
+            );
+        }
+        // A reversed range, which no range literal may be.
+        let reversed = Range { start: 3, end: 2 };
+        assert!(std::panic::catch_unwind(|| splice(b"0123456789", &[(reversed, b"")])).is_err());
+    }
+
+    proptest! {
+        /// Taking the edits from the back one at a time gives the same bytes.
+        #[test]
+        fn all_at_once_is_one_after_the_other(
+            body in prop::collection::vec(any::<u8>(), 0..40),
+            cuts in prop::collection::vec((0usize..8, 0usize..8, prop::collection::vec(any::<u8>(), 0..5)), 0..5),
+        ) {
+            let mut edits = Vec::new();
+            let mut at = 0;
+            for (skip, len, bytes) in &cuts {
+                let start = (at + skip).min(body.len());
+                let end = (start + len).min(body.len());
+                edits.push((start..end, &bytes[..]));
+                at = end;
+            }
+            let mut expected = body.clone();
+            for (range, bytes) in edits.iter().rev() {
+                expected.splice(range.clone(), bytes.iter().copied());
+            }
+            prop_assert_eq!(&splice(&body, &edits)[..], expected);
+        }
+    }
+}

@@ -78,3 +78,65 @@ struct AnnotationsShape<'a> {
 fn is_true(hint: Option<Text<'_>>) -> bool {
     hint.is_some_and(|Text(raw)| raw.as_str() == "true")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hints(tools: &str) -> Vec<(String, bool, bool)> {
+        let answer = format!(r#"{{"jsonrpc":"2.0","id":1,"result":{{"tools":{tools},"x":[]}}}}"#);
+        tool_hints(answer.as_bytes())
+            .into_iter()
+            .map(|hint| (hint.name, hint.read_only, hint.idempotent))
+            .collect()
+    }
+
+    #[test]
+    fn only_true_is_a_hint() {
+        let tools = r#"[
+            {"name":"a","annotations":{"readOnlyHint":true,"idempotentHint":false,"title":"A"}},
+            {"name":"b","annotations":{"idempotentHint":true}},
+            {"name":"c\u0041","inputSchema":{"name":"z"}},
+            {"name":"d","annotations":{"readOnlyHint":"true","idempotentHint":1}},
+            {"name":"e","annotations":null},
+            {"name":"f","annotations":[true]},
+            {"name":5,"annotations":{"readOnlyHint":true}},
+            {"annotations":{"readOnlyHint":true}},
+            "text"
+        ]"#;
+        let expected = [
+            ("a", true, false),
+            ("b", false, true),
+            ("cA", false, false),
+            ("d", false, false),
+            ("e", false, false),
+            ("f", false, false),
+        ];
+        assert_eq!(hints(tools), expected.map(|(name, r, i)| (name.to_owned(), r, i)));
+    }
+
+    #[test]
+    fn a_tool_listed_twice_gets_what_both_allow() {
+        let tools = r#"[
+            {"name":"a","annotations":{"readOnlyHint":true,"idempotentHint":true}},
+            {"name":"a","annotations":{"idempotentHint":true}}
+        ]"#;
+        assert_eq!(hints(tools), [("a".to_owned(), false, true)]);
+    }
+
+    #[test]
+    fn other_answers_say_nothing() {
+        for answer in [
+            "",
+            "[]",
+            "{}",
+            r#"{"jsonrpc":"2.0","id":1,"error":{"code":1,"message":""}}"#,
+            r#"{"result":{"tools":null}}"#,
+            r#"{"result":{"tools":{}}}"#,
+            r#"{"result":[{"tools":[{"name":"a"}]}]}"#,
+            r#"{"result":{"tools":[{"name":"a","annotations":{"readOnlyHint":true,"readOnlyHint":false}}]}}"#,
+        ] {
+            assert_eq!(tool_hints(answer.as_bytes()), [], "{answer}");
+        }
+    }
+}

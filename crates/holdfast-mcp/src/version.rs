@@ -6,8 +6,9 @@
 //!
 //! | header `MCP-Protocol-Version` | `_meta` claims a version | `initialize` | era |
 //! |---|---|---|---|
-//! | any | yes | any | modern |
-//! | any | no | yes | legacy |
+//! | any | yes | no | modern |
+//! | any | a legacy one, or no | yes | legacy |
+//! | any | another one | yes | modern |
 //! | absent or a legacy version | no | no | legacy |
 //! | 2026-07-28 or unknown | no | no | modern |
 //!
@@ -114,15 +115,102 @@ impl fmt::Display for Version {
 /// table above.
 #[must_use]
 pub fn classify(header: Option<&str>, peek: &Peek<'_>) -> Era {
-    if peek.params.claimed_version.is_some() {
-        return Era::Modern;
-    }
-    if peek.kind == Kind::Request && Method::parse(&peek.method) == Method::Initialize {
-        return Era::Legacy;
+    let is_handshake =
+        peek.kind == Kind::Request && Method::parse(&peek.method) == Method::Initialize;
+    match peek.params.claimed_version.as_deref() {
+        Some(claimed) if is_handshake => {
+            return Version::parse(claimed).map_or(Era::Modern, Version::era);
+        }
+        Some(_) => return Era::Modern,
+        None if is_handshake => return Era::Legacy,
+        None => {}
     }
     match header.map(Version::parse) {
         None => Era::Legacy,
         Some(Some(version)) => version.era(),
         Some(None) => Era::Modern,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::peek::peek;
+
+    #[test]
+    fn revisions_go_both_ways_in_order() {
+        assert!(Version::ALL.is_sorted());
+        for version in Version::ALL {
+            assert_eq!(Version::parse(version.as_str()), Some(*version));
+            assert_eq!(version.to_string(), version.as_str());
+        }
+        for text in ["", "2025-11-26", "2025-11-25 ", "DRAFT-2026-v1"] {
+            assert_eq!(Version::parse(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn each_revision_can_what_it_can() {
+        let table = [
+            ("2024-10-07", Era::Legacy, false, false),
+            ("2024-11-05", Era::Legacy, false, false),
+            ("2025-03-26", Era::Legacy, true, false),
+            ("2025-06-18", Era::Legacy, false, false),
+            ("2025-11-25", Era::Legacy, false, true),
+            ("2026-07-28", Era::Modern, false, false),
+        ];
+        assert_eq!(table.len(), Version::ALL.len());
+        for (text, era, batches, polling) in table {
+            let version = Version::parse(text).unwrap();
+            assert_eq!(
+                (version.era(), version.has_batches(), version.can_resume_polling()),
+                (era, batches, polling),
+                "{text}"
+            );
+        }
+        assert_eq!(Version::ASSUMED.as_str(), "2025-03-26");
+    }
+
+    #[test]
+    fn the_era_follows_the_table() {
+        let claim = |version: &str| {
+            format!(r#"{{"_meta":{{"io.modelcontextprotocol/protocolVersion":{version}}}}}"#)
+        };
+        let modern = claim("\"2026-07-28\"");
+        let legacy = claim("\"2025-11-25\"");
+        let odd = claim("7");
+        let (l, m) = (Era::Legacy, Era::Modern);
+        let table: &[(Option<&str>, &str, &str, Era)] = &[
+            // header, method, params, era
+            (None, "tools/call", "{}", l),
+            (Some("2025-03-26"), "tools/call", "{}", l),
+            (Some("2025-11-25"), "tools/call", "{}", l),
+            (Some("2026-07-28"), "tools/call", "{}", m),
+            (Some("2099-01-01"), "tools/call", "{}", m),
+            (Some(""), "tools/call", "{}", m),
+            (None, "tools/call", &modern, m),
+            (Some("2025-11-25"), "tools/call", &modern, m),
+            (Some("2025-11-25"), "tools/call", &legacy, m),
+            (None, "tools/call", &odd, l),
+            (Some("2026-07-28"), "tools/call", &odd, m),
+            (None, "server/discover", &modern, m),
+            (None, "initialize", "{}", l),
+            (Some("2026-07-28"), "initialize", "{}", l),
+            (Some("2026-07-28"), "initialize", &legacy, l),
+            (None, "initialize", &modern, m),
+            (None, "initialize", &claim("\"2099-01-01\""), m),
+        ];
+        for (header, method, params, era) in table {
+            let body =
+                format!(r#"{{"jsonrpc":"2.0","id":1,"method":"{method}","params":{params}}}"#);
+            let peek = peek(body.as_bytes()).unwrap();
+            assert_eq!(classify(*header, &peek), *era, "{header:?} {body}");
+        }
+        // A notification of that name is no handshake; a response follows the header.
+        let notification = peek(br#"{"jsonrpc":"2.0","method":"initialize"}"#).unwrap();
+        assert_eq!(classify(Some("2026-07-28"), &notification), m);
+        let response = peek(br#"{"jsonrpc":"2.0","id":1,"result":{}}"#).unwrap();
+        assert_eq!(classify(Some("2025-11-25"), &response), l);
+        assert_eq!(classify(Some("2026-07-28"), &response), m);
     }
 }

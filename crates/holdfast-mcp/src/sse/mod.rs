@@ -10,6 +10,8 @@
 
 mod decode;
 mod encode;
+#[cfg(test)]
+mod tests;
 
 use bytes::Bytes;
 
@@ -30,7 +32,8 @@ pub struct Event {
 }
 
 impl Event {
-    /// Whether a client hands this event on: it has data, or an empty data line that only primes.
+    /// Whether the event carries a message: it has data, and its type is `message` (the default).
+    /// What primes a stream, or only says when to come back, does not.
     #[must_use]
     pub fn is_message(&self) -> bool {
         self.data.as_ref().is_some_and(|data| !data.is_empty())
