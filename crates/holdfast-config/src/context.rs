@@ -28,6 +28,10 @@ impl<'a> Context<'a> {
         self.problems.borrow_mut().push(problem);
     }
 
+    pub(crate) fn problem_count(&self) -> usize {
+        self.problems.borrow().len()
+    }
+
     pub(crate) fn notice(&self, notice: String) {
         self.notices.borrow_mut().push(notice);
     }

@@ -107,24 +107,23 @@ fn read_file(tree: Option<&Node>, context: &Context<'_>) -> Config {
     config.auth = Auth::read(top.section("auth"));
     config.log = Log::read(top.section("log"));
 
+    let before = context.problem_count();
     let servers = top.field("servers");
     let desktop = top.field("mcpServers");
-    let named = servers
-        .as_ref()
-        .or(desktop.as_ref())
-        .is_some_and(|field| matches!(&field.node.value, Value::Map(map) if !map.is_empty()));
+    let foreign_file = desktop.is_some() && top.given(&OWN_SECTIONS).is_empty();
+    let named = [&servers, &desktop]
+        .into_iter()
+        .flatten()
+        .any(|field| matches!(&field.node.value, Value::Map(entries) if !entries.is_empty()));
     if let Some(field) = servers {
         read_servers(&field, &mut config.servers);
     }
-    let foreign_file = desktop.is_some() && top.given(&OWN_SECTIONS).is_empty();
     if let Some(field) = desktop {
         read_mcp_servers(&field, &mut config.servers);
-        if config.servers.is_empty() && named {
-            all_off(context);
-        }
     }
-    if !named {
-        no_servers(context);
+    // Servers with problems of their own have said so.
+    if config.servers.is_empty() && context.problem_count() == before {
+        if named { all_off(context) } else { no_servers(context) }
     }
     if foreign_file {
         tolerate(top)
@@ -149,9 +148,9 @@ fn all_off(context: &Context<'_>) {
     context.problem(Problem {
         place: context.place_of("mcpServers"),
         key: "mcpServers".into(),
-        found: "no server is left: all are switched off or have problems".into(),
+        found: "no server is left: all are switched off".into(),
         allowed: "at least one server".into(),
-        cure: "mend or switch on at least one".into(),
+        cure: "switch one on".into(),
     });
 }
 

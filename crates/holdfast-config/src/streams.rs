@@ -17,7 +17,8 @@ pub struct Streams {
     pub rotate_after: Duration,
     /// When a client is told to come back. 10ms to 1m.
     pub retry: Duration,
-    /// Modern clients are never given more events than the protocol's plainest reading allows.
+    /// Answers to modern clients never become a stream of ours: headers are held for them as for
+    /// clients that cannot resume.
     pub strict: bool,
     /// How long a modern client's call outlives its connection. 0s to 10m.
     pub modern_grace: Duration,

@@ -1,0 +1,59 @@
+//! `config/holdfast.yaml` shows every key, and shows the defaults.
+
+use std::path::Path;
+
+use holdfast_config::Config;
+
+use crate::{good, read};
+
+fn example() -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../config/holdfast.yaml");
+    std::fs::read_to_string(path).unwrap()
+}
+
+#[test]
+fn the_example_is_the_defaults_and_a_server() {
+    let mut config = good(&example());
+    assert_eq!(config.servers.keys().collect::<Vec<_>>(), ["files"]);
+    config.servers.clear();
+    assert_eq!(format!("{config:#?}"), format!("{:#?}", Config::default()));
+}
+
+#[test]
+fn the_example_names_every_key() {
+    let text = example();
+    let mut asked = 0;
+    let sections = [
+        "",
+        "node.",
+        "listen.",
+        "listen.tls.",
+        "admin.",
+        "limits.",
+        "sessions.",
+        "streams.",
+        "auth.",
+        "log.",
+        "servers.a.",
+    ];
+    for section in sections {
+        for key in known(section) {
+            let shown = format!("{key}:");
+            assert!(text.contains(&shown), "config/holdfast.yaml does not show {section}{key}");
+            asked += 1;
+        }
+    }
+    assert!(asked > 60, "only {asked} keys");
+}
+
+/// The keys of a section, from the problem that an unknown one makes.
+fn known(section: &str) -> Vec<String> {
+    let depth = section.matches('.').count();
+    let path: Vec<&str> = section.split_terminator('.').collect();
+    let probe = format!("{}: {{ qqqqqqqqqqqq: 1 {}", path.join(": { "), "}".repeat(depth));
+    let probe = if section.is_empty() { "qqqqqqqqqqqq: 1".to_owned() } else { probe };
+    let problems = read(&probe, &[]).expect_err("an unknown key");
+    let unknown = problems.iter().find(|problem| problem.found == "there is no such key");
+    let allowed = &unknown.unwrap_or_else(|| panic!("{probe}: {problems:#?}")).allowed;
+    allowed.split(", ").map(str::to_owned).collect()
+}

@@ -1,0 +1,42 @@
+//! Which configuration a command means, and what to say when there is none.
+
+use std::path::{Path, PathBuf};
+
+use holdfast_config::Config;
+
+use super::{ConfigArgs, Failure};
+
+/// Where a configuration is looked for when none is named.
+const USUAL: [&str; 2] = ["holdfast.yaml", "config/holdfast.yaml"];
+
+const NONE: &str = r#"holdfast: there is no configuration
+    looked for: --config FILE, the variable HOLDFAST_CONFIG, ./holdfast.yaml, ./config/holdfast.yaml
+    cure:       save these three lines as holdfast.yaml, or try `holdfast demo`
+
+servers:
+  docs: { url: "http://127.0.0.1:3001/mcp" }
+  files: { command: npx, args: ["-y", "@modelcontextprotocol/server-filesystem", "."] }"#;
+
+/// The file that is meant.
+pub(crate) fn find(args: &ConfigArgs) -> Result<PathBuf, Failure> {
+    if let Some(path) = &args.config {
+        return Ok(path.clone());
+    }
+    if let Some(path) = env("HOLDFAST_CONFIG").filter(|path| !path.is_empty()) {
+        return Ok(path.into());
+    }
+    let usual = USUAL.iter().map(Path::new).find(|path| path.exists());
+    usual.map(Path::to_owned).ok_or_else(|| Failure::Usage(NONE.into()))
+}
+
+/// The configuration that is meant, checked, with the environment on top.
+pub(crate) fn load(args: &ConfigArgs) -> Result<Config, Failure> {
+    let path = find(args)?;
+    holdfast_config::load(Some(&path), &env)
+        .map_err(|problems| Failure::Usage(problems.to_string()))
+}
+
+/// A variable of the process; one that is not UTF-8 counts as not set.
+pub(crate) fn env(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}

@@ -1,0 +1,89 @@
+//! The command line: one file per command.
+
+pub(crate) mod check_config;
+pub(crate) mod config_file;
+pub(crate) mod key;
+pub(crate) mod output;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Shown below every help text.
+const EXIT_CODES: &str = "\
+Exit codes: 0 done, 1 failed, 2 the command line or the configuration is wrong";
+
+/// A gateway that stands in front of MCP servers.
+#[derive(Parser)]
+#[command(name = "holdfast", version, after_help = EXIT_CODES, disable_help_subcommand = true)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    /// Check a configuration and report every problem at once; start nothing
+    #[command(after_help = EXIT_CODES)]
+    CheckConfig(check_config::CheckConfig),
+    /// Make and manage API keys
+    #[command(subcommand)]
+    Key(key::Key),
+}
+
+/// Which configuration to use.
+#[derive(Args)]
+pub(crate) struct ConfigArgs {
+    /// The configuration [default: $HOLDFAST_CONFIG, ./holdfast.yaml, ./config/holdfast.yaml]
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+}
+
+/// How to print results.
+#[derive(Args)]
+pub(crate) struct OutputArgs {
+    /// How to print the result
+    #[arg(short, long, value_name = "FORMAT", value_enum, default_value_t = Format::Table)]
+    pub(crate) output: Format,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// For people
+    Table,
+    /// For programs
+    Json,
+}
+
+/// What a command failed with; its kind is the exit code.
+pub(crate) enum Failure {
+    /// The command line or the configuration is wrong: 2.
+    Usage(String),
+    /// Anything else: 1.
+    Failed(anyhow::Error),
+}
+
+pub(crate) type Outcome = Result<ExitCode, Failure>;
+
+impl<E: Into<anyhow::Error>> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+impl Failure {
+    /// Says on standard error what went wrong and returns the exit code.
+    pub(crate) fn report(self) -> ExitCode {
+        match self {
+            Self::Usage(text) => {
+                output::complain(&text);
+                ExitCode::from(2)
+            }
+            Self::Failed(error) => {
+                output::complain(&format!("holdfast: {error:#}"));
+                ExitCode::FAILURE
+            }
+        }
+    }
+}
