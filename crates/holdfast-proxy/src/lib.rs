@@ -4,3 +4,4 @@ pub mod health;
 pub mod metrics;
 pub mod report;
 pub mod tls;
+pub mod upstream;

@@ -1,0 +1,91 @@
+//! The events of one answer, from whichever kind of server they come.
+
+use bytes::Bytes;
+use http_body_util::BodyExt;
+use holdfast_mcp::sse::{Decoder, Event};
+
+use super::http::Lease;
+use super::mux;
+
+/// The largest event taken from a server. A larger one ends the stream with an error that says so.
+pub(crate) const MAX_EVENT: usize = 64 * 1024 * 1024;
+
+/// A stream of events that ends in an answer, if all goes well.
+pub(crate) enum EventSource {
+    Http(Box<HttpEvents>),
+    Mux(mux::Call),
+}
+
+/// Events of a `text/event-stream` body.
+pub(crate) struct HttpEvents {
+    body: hyper::body::Incoming,
+    lease: Option<Lease>,
+    decoder: Decoder,
+}
+
+/// How a stream ended without more events.
+#[derive(Debug)]
+pub(crate) enum End {
+    /// The server finished its response.
+    Clean,
+    /// The connection broke, or what came could not be read.
+    Broken(String),
+}
+
+// === impl EventSource ===
+
+impl EventSource {
+    /// The next event, or how the stream ended.
+    ///
+    /// # Cancel safety
+    /// No event is lost: bytes already read stay in the decoder.
+    pub(crate) async fn next(&mut self) -> Result<Event, End> {
+        match self {
+            Self::Http(events) => events.next().await,
+            Self::Mux(call) => match call.next().await {
+                Some(mux::CallEvent::Message(data) | mux::CallEvent::Response(data)) => {
+                    Ok(message(data))
+                }
+                Some(mux::CallEvent::Lost(reason)) => Err(End::Broken(reason)),
+                None => Err(End::Clean),
+            },
+        }
+    }
+}
+
+/// A plain message event.
+pub(crate) fn message(data: Bytes) -> Event {
+    Event { id: None, event: None, data: Some(data), retry: None }
+}
+
+// === impl HttpEvents ===
+
+impl HttpEvents {
+    pub(crate) fn new(body: hyper::body::Incoming, lease: Lease) -> Self {
+        Self { body, lease: Some(lease), decoder: Decoder::new(MAX_EVENT) }
+    }
+
+    pub(crate) async fn next(&mut self) -> Result<Event, End> {
+        loop {
+            match self.decoder.next() {
+                Ok(Some(event)) => return Ok(event),
+                Ok(None) => {}
+                Err(error) => return Err(End::Broken(error.to_string())),
+            }
+            match self.body.frame().await {
+                Some(Ok(frame)) => {
+                    if let Ok(data) = frame.into_data() {
+                        self.decoder.push(data);
+                    }
+                }
+                Some(Err(error)) => return Err(End::Broken(error.to_string())),
+                None => {
+                    if let Some(lease) = self.lease.take() {
+                        lease.done();
+                    }
+                    return Err(End::Clean);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,4 @@
+//! The servers' side of the proxy.
+
+pub mod duplex;
+pub mod mux;
