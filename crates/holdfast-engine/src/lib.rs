@@ -11,6 +11,25 @@
 //! | [`bucket`] | whether a principal may call now | limits |
 //! | [`backoff`] | how long to wait before a next attempt | |
 //!
+//! # A call that failed
+//! ```
+//! use std::collections::BTreeMap;
+//! use holdfast_engine::{
+//!     class::{CallClass, ToolTable, classify},
+//!     repeat::{Progress, Repeat, Why, decide},
+//! };
+//!
+//! let mut tools = ToolTable::new(true, BTreeMap::new());
+//! tools.learn("read_file", true, false);
+//!
+//! let read = classify("tools/call", Some("read_file"), &tools);
+//! assert_eq!(decide(read, Progress::Sent, 1, true), Repeat::Again);
+//!
+//! let write = classify("tools/call", Some("write_file"), &tools);
+//! assert_eq!(decide(write, Progress::Sent, 1, true), Repeat::Never(Why::MayHaveRun));
+//! assert_eq!(decide(write, Progress::NotSent, 1, true), Repeat::Again);
+//! ```
+//!
 //! Spec: 2025-11-25 Transports, "Session Management" (what a 400 and a 404 mean); schema
 //! `ToolAnnotations` (`readOnlyHint`, `idempotentHint`).
 

@@ -23,8 +23,8 @@
 //! first and of the last copy would disagree. A body without a claim is left to the server, which
 //! answers -32602. Notifications need no headers, but what they carry must be true.
 //!
-//! Spec: 2026-07-28 Transports, Streamable HTTP, "Standard request headers", "Value encoding",
-//! "Server behavior"; SEP-2243; SEP-2663 for tasks.
+//! Spec: 2026-07-28 Streamable HTTP, "Standard Request Headers", "Value Encoding", "Server Validation";
+//! SEP-2243; SEP-2663 for tasks.
 
 #[cfg(test)]
 mod tests;

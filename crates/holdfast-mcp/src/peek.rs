@@ -3,7 +3,7 @@
 //! The pass validates the JSON and the JSON-RPC envelope, and picks up the few members that routing,
 //! sessions, streams and eras need. Everything else is stepped over and passes on untouched: unknown
 //! methods, unknown members, any content. The body itself is what is forwarded; a value that must
-//! change is replaced in place ([`crate::splice`]).
+//! change is replaced in place ([`mod@crate::splice`]).
 //!
 //! # What is refused
 //! * text that is not UTF-8 or not JSON;
@@ -18,8 +18,8 @@
 //! numbers may have any size (they stay text). Nesting is limited by nothing but the body limit:
 //! values are stepped over without recursion.
 //!
-//! Spec: 2026-07-28 Base Protocol, "Messages" and "Per-request metadata" (`_meta`); 2025-11-25 Base
-//! Protocol, "Messages"; JSON-RPC 2.0 sections 4 and 5.
+//! Spec: 2026-07-28 Base Protocol, "Messages" and "General fields" (`_meta`); 2025-11-25 Base Protocol,
+//! "Messages"; SEP-2663 for `taskId`; JSON-RPC 2.0 sections 4 and 5.
 
 mod shape;
 #[cfg(test)]

@@ -20,7 +20,7 @@
 //! | -31004 | a dependency or the store is unavailable | Holdfast |
 //! | -31005 | timed out | Holdfast |
 //!
-//! Spec: JSON-RPC 2.0 section 5.1; 2026-07-28 Base Protocol, "Error codes".
+//! Spec: JSON-RPC 2.0 section 5.1; 2026-07-28 Base Protocol, "Error Codes".
 
 use bytes::{BufMut, Bytes, BytesMut};
 use serde_json::Value;

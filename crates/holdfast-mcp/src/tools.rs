@@ -27,7 +27,9 @@ pub struct ToolHint {
 /// `tools/list` says nothing about tools.
 #[must_use]
 pub fn tool_hints(answer: &[u8]) -> Vec<ToolHint> {
-    let Ok(answer) = serde_json::from_slice::<Lenient<AnswerShape<'_>>>(answer) else {
+    // Strings that are stepped over are not checked for UTF-8 one by one.
+    let Ok(text) = std::str::from_utf8(answer) else { return Vec::new() };
+    let Ok(answer) = serde_json::from_str::<Lenient<AnswerShape<'_>>>(text) else {
         return Vec::new();
     };
     let mut hints: BTreeMap<String, ToolHint> = BTreeMap::new();
@@ -138,5 +140,7 @@ mod tests {
         ] {
             assert_eq!(tool_hints(answer.as_bytes()), [], "{answer}");
         }
+        let not_text = b"{\"x\":\"\xff\",\"result\":{\"tools\":[{\"name\":\"a\"}]}}";
+        assert_eq!(tool_hints(not_text), []);
     }
 }

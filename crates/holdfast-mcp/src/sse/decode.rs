@@ -28,6 +28,9 @@ pub enum SseError {
 }
 
 /// Reads one stream. An event that the stream's end cuts off is never given out.
+///
+/// Fields of an event are slices of what was pushed where they can be: whoever keeps one for long
+/// keeps its whole chunk, and had better copy it.
 #[derive(Debug)]
 pub struct Decoder {
     /// Limit on one event's lines together, in bytes.

@@ -5,7 +5,7 @@
 //! the gateway keeps its own streams alive.
 //!
 //! Spec: WHATWG HTML, "Server-sent events", 9.2.5 and 9.2.6; MCP 2025-11-25 Transports, "Sending
-//! Messages to the Server" and "Resumability and Redelivery"; 2026-07-28 Transports, "Receiving
+//! Messages to the Server" and "Resumability and Redelivery"; 2026-07-28 Streamable HTTP, "Receiving
 //! Messages".
 
 mod decode;
