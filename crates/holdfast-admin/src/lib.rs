@@ -1,1 +1,26 @@
+//! The operator's side of a node: metrics, health, a read-only API, the status page, and the client
+//! that the command line uses.
+//!
+//! It has a port of its own, so that what an operator may see is never a routing rule away from
+//! what the world may send. It knows the data plane only as something that can be looked at
+//! ([`holdfast_proxy::report::Observed`]); nothing here changes a node.
+//!
+//! | path | answers |
+//! |---|---|
+//! | `/` | the status page |
+//! | `/metrics` | Prometheus text (`docs/metrics.md`) |
+//! | `/health`, `/health/live`, `/health/ready` | as on the client port |
+//! | `/api/status` | [`api::StatusDto`] |
+//! | `/api/servers` | [`api::ServersDto`] |
+//! | `/api/sessions?offset=0&limit=100` | [`api::SessionsDto`] |
+//! | `/api/events` | server-sent events, [`api::StatusDto`] once a second |
 
+pub mod api;
+pub mod client;
+mod page;
+mod server;
+mod status;
+mod window;
+
+pub use client::{Client, ClientError};
+pub use server::{Admin, AdminError, serve};

@@ -1,0 +1,121 @@
+//! What the admin port answers. Everything is a GET and changes nothing.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, Request, State};
+use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router, middleware};
+use futures_util::{Stream, StreamExt, stream};
+use http::StatusCode;
+use http::header::CONTENT_TYPE;
+use serde::Deserialize;
+
+use super::{Shared, guard, json};
+use crate::api::{ErrorDto, ServersDto, SessionsDto, StatusDto};
+use crate::{page, status};
+
+/// Sessions in one answer unless the request says otherwise, and at most.
+const PAGE: usize = 100;
+const PAGE_MAX: usize = 1_000;
+
+const PATHS: &str = "/, /metrics, /health, /health/live, /health/ready, /api/status, /api/servers, \
+                     /api/sessions, /api/events";
+
+pub(super) fn router(shared: Arc<Shared>) -> Router {
+    Router::new()
+        .route("/", get(|| async { page::index() }))
+        .route("/page.js", get(|| async { page::script() }))
+        .route("/page.css", get(|| async { page::style() }))
+        .route("/metrics", get(metrics))
+        .route("/health", get(health))
+        .route("/health/live", get(health))
+        .route("/health/ready", get(health))
+        .route("/api/status", get(api_status))
+        .route("/api/servers", get(api_servers))
+        .route("/api/sessions", get(api_sessions))
+        .route("/api/events", get(api_events))
+        .fallback(not_found)
+        .method_not_allowed_fallback(not_allowed)
+        .layer(middleware::from_fn_with_state(Arc::clone(&shared), guard::check))
+        .with_state(shared)
+}
+
+/// Whether `path` is part of the status page: static, the same for everyone.
+pub(super) fn is_page(path: &str) -> bool {
+    matches!(path, "/" | "/page.js" | "/page.css")
+}
+
+async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
+    let mut text = String::with_capacity(16 * 1024);
+    shared.observed.metrics().render(&mut text);
+    ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
+}
+
+async fn health(State(shared): State<Arc<Shared>>, request: Request) -> Response {
+    let path = request.uri().path().to_owned();
+    let answer = holdfast_proxy::health::respond(&path, &*shared.observed).await;
+    answer.map(axum::body::Body::from)
+}
+
+async fn api_status(State(shared): State<Arc<Shared>>) -> Json<StatusDto> {
+    Json(shared.status().await)
+}
+
+async fn api_servers(State(shared): State<Arc<Shared>>) -> Json<ServersDto> {
+    Json(ServersDto { servers: shared.status().await.servers })
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Paging {
+    #[serde(default)]
+    offset: usize,
+    limit: Option<usize>,
+}
+
+async fn api_sessions(
+    State(shared): State<Arc<Shared>>,
+    paging: Result<Query<Paging>, QueryRejection>,
+) -> Result<Json<SessionsDto>, Response> {
+    let Query(Paging { offset, limit }) = paging.map_err(|_| {
+        let error = format!("allowed are offset=0… and limit=1…{PAGE_MAX}, both whole numbers");
+        (StatusCode::BAD_REQUEST, Json(ErrorDto { error })).into_response()
+    })?;
+    let limit = limit.unwrap_or(PAGE).clamp(1, PAGE_MAX);
+    Ok(Json(status::sessions(&shared.observed.sessions(offset, limit), offset)))
+}
+
+/// The status at once and then every second, until the client or the node goes.
+async fn api_events(
+    State(shared): State<Arc<Shared>>,
+) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
+    // Subscribed before the first status is made, so that no second is missed in between.
+    let feed = shared.feed.subscribe();
+    let first: Arc<str> = json(&shared.status().await).into();
+    // The watch channel keeps the latest only: a slow reader skips, nothing queues up.
+    let later = stream::unfold(feed, |mut feed| async {
+        feed.changed().await.ok()?;
+        let text = Arc::clone(&feed.borrow_and_update());
+        Some((text, feed))
+    });
+    let events = stream::once(std::future::ready(first))
+        .chain(later)
+        .map(|text| Ok(Event::default().event("status").data(&*text)))
+        .take_until(shared.stopping.clone().cancelled_owned());
+    Sse::new(events).keep_alive(KeepAlive::new().interval(Duration::from_secs(15)))
+}
+
+async fn not_found() -> Response {
+    let error = format!("no such path; there are {PATHS}");
+    (StatusCode::NOT_FOUND, Json(ErrorDto { error })).into_response()
+}
+
+async fn not_allowed() -> Response {
+    let error = "the admin port only answers GET: nothing here changes the node".to_owned();
+    (StatusCode::METHOD_NOT_ALLOWED, Json(ErrorDto { error })).into_response()
+}

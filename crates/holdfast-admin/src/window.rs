@@ -1,0 +1,120 @@
+//! The last minute of every server, from readings that are taken once a second.
+//!
+//! The metrics only rise; what a person wants to see is what happens now. Two readings a minute
+//! apart give both rates and quantiles of just that minute.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use holdfast_proxy::metrics::Traffic;
+
+/// How far back the status looks.
+const SPAN: Duration = Duration::from_secs(60);
+
+/// Readings of all servers, the oldest about a minute old.
+#[derive(Debug)]
+pub(crate) struct Window {
+    readings: VecDeque<(Instant, Vec<Traffic>)>,
+}
+
+/// What happened since the oldest reading.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Recent {
+    pub(crate) span: Duration,
+    pub(crate) traffic: Traffic,
+}
+
+impl Window {
+    /// A window that begins now, with `reading` as what was before.
+    pub(crate) fn new(now: Instant, reading: Vec<Traffic>) -> Self {
+        Self { readings: VecDeque::from([(now, reading)]) }
+    }
+
+    /// Adds a reading and forgets those that are no longer needed.
+    pub(crate) fn push(&mut self, now: Instant, reading: Vec<Traffic>) {
+        self.readings.push_back((now, reading));
+        // The oldest stays as long as the next one is not a full span old: the window then covers
+        // the span and at most one reading more.
+        while self.readings.get(1).is_some_and(|(at, _)| now.duration_since(*at) >= SPAN) {
+            self.readings.pop_front();
+        }
+    }
+
+    /// What `server` did between the oldest reading and `current`, which was read at `now`.
+    pub(crate) fn recent(&self, server: usize, now: Instant, current: &Traffic) -> Recent {
+        let Some((at, oldest)) = self.readings.front() else { return Recent::default() };
+        let traffic = oldest.get(server).map_or_else(|| current.clone(), |old| current.since(old));
+        Recent { span: now.saturating_duration_since(*at), traffic }
+    }
+}
+
+impl Recent {
+    /// Both together; the spans are the same.
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.span = self.span.max(other.span);
+        self.traffic.calls += other.traffic.calls;
+        self.traffic.errors += other.traffic.errors;
+        self.traffic.failures += other.traffic.failures;
+        self.traffic.cancelled += other.traffic.cancelled;
+        let buckets = self.traffic.buckets.iter_mut().zip(other.traffic.buckets);
+        buckets.for_each(|(sum, n)| *sum += n);
+    }
+
+    /// The share of finished calls that failed, 0 to 1; none without calls.
+    pub(crate) fn failed(&self) -> Option<f64> {
+        let finished = self.traffic.calls.saturating_sub(self.traffic.cancelled);
+        (finished > 0).then(|| self.traffic.failures as f64 / finished as f64)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn traffic(calls: u64) -> Traffic {
+        Traffic { calls, ..Traffic::default() }
+    }
+
+    #[test]
+    fn recent_is_what_came_after_the_oldest_reading() {
+        let start = Instant::now();
+        let at = |s| start + Duration::from_secs(s);
+        let mut window = Window::new(start, vec![traffic(100)]);
+        for s in 1..=30 {
+            window.push(at(s), vec![traffic(100 + s * 10)]);
+        }
+        let recent = window.recent(0, at(30), &traffic(400));
+        assert_eq!((recent.span, recent.traffic.calls), (Duration::from_secs(30), 300));
+    }
+
+    #[test]
+    fn what_is_older_than_a_minute_is_forgotten() {
+        let start = Instant::now();
+        let at = |s| start + Duration::from_secs(s);
+        let mut window = Window::new(start, vec![traffic(0)]);
+        for s in 1..=300 {
+            window.push(at(s), vec![traffic(s)]);
+        }
+        let recent = window.recent(0, at(300), &traffic(300));
+        assert_eq!((recent.span, recent.traffic.calls), (Duration::from_secs(60), 60));
+        assert!(window.readings.len() <= 62, "{}", window.readings.len());
+    }
+
+    #[test]
+    fn a_pause_between_readings_keeps_one_old_reading() {
+        let start = Instant::now();
+        let at = |s| start + Duration::from_secs(s);
+        let mut window = Window::new(start, vec![traffic(0)]);
+        window.push(at(200), vec![traffic(7)]);
+        let recent = window.recent(0, at(200), &traffic(7));
+        assert_eq!((recent.span, recent.traffic.calls), (Duration::from_secs(200), 7));
+    }
+
+    #[test]
+    fn cancelled_calls_are_not_in_the_share_of_failures() {
+        let traffic = Traffic { calls: 10, cancelled: 6, failures: 1, ..Traffic::default() };
+        let recent = Recent { span: SPAN, traffic };
+        assert_eq!(recent.failed(), Some(0.25));
+        assert_eq!(Recent::default().failed(), None);
+    }
+}
