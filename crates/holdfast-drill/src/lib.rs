@@ -1,8 +1,11 @@
 //! The other end of the wire: an MCP server that can be scripted to fail, and a benchmark's two ends.
 //!
+//! * [`sample`] is a server of both eras and all transports, with faults on demand and records of
+//!   everything that reached it. It is part of the binary: the demo needs a server that is always there.
 //! * [`bench`] measures what a proxied call costs.
 //!
 //! Nothing here uses the gateway's own parsers and codecs. A test that runs both against each other
 //! would otherwise agree with itself about a mistake.
 
 pub mod bench;
+pub mod sample;
