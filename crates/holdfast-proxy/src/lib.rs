@@ -1,7 +1,210 @@
-//! The data plane: ingress, exchange, attempts, upstreams, sessions, replay, drain.
+//! The data plane: from a client's request to a server's answer.
+//!
+//! A node is one [`Proxy`]: N worker threads, each with a current-thread runtime, a listening
+//! socket of its own and upstream connections of its own, over one shared `Gateway`. It knows
+//! nothing of a cluster. `docs/life-of-a-request.md` walks a call through the modules:
+//!
+//! | module | holds |
+//! |---|---|
+//! | `listener` | accepting, TLS, connection limits, drain |
+//! | `ingress` | client transports: checks at the edge, Streamable HTTP, WebSocket, HTTP+SSE |
+//! | `exchange` | one call's life: choose, send, decide, relay |
+//! | `session` | client sessions, re-establishing, standing streams |
+//! | `streams`, `resume` | stream logs, event ids, clients that come back |
+//! | `upstream` | server transports: HTTP pool, duplex connections, mux |
 
+mod body;
+mod clock;
+mod exchange;
+mod failure;
+mod gateway;
 pub mod health;
+mod ingress;
+mod keys;
+mod listener;
 pub mod metrics;
+mod observed;
+mod principal;
+mod random;
 pub mod report;
+mod resume;
+mod server;
+mod session;
+mod spliced;
+mod streams;
 pub mod tls;
 pub mod upstream;
+
+use std::ffi::OsString;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
+
+use holdfast_config::Config;
+use tokio_util::sync::CancellationToken;
+
+use crate::gateway::Gateway;
+pub use crate::server::ServerError;
+use crate::tls::{CertReloader, TlsError};
+
+/// What the binary knows and the configuration does not.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// The command that runs [`upstream::duplex::guard`], up to the guarded command itself.
+    pub guard: Vec<OsString>,
+}
+
+/// One node's data plane.
+pub struct Proxy {
+    gateway: Arc<Gateway>,
+    address: SocketAddr,
+    listeners: std::sync::Mutex<Vec<std::net::TcpListener>>,
+    tls: Option<Arc<CertReloader>>,
+}
+
+/// The worker threads of a running node.
+#[derive(Debug)]
+pub struct Running {
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// A node that cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// A server of the configuration cannot be used.
+    #[error(transparent)]
+    Server(#[from] ServerError),
+    /// Certificate or key cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The client port cannot be bound.
+    #[error("cannot listen on {address} (listen.address): {source}")]
+    Bind {
+        /// The configured address.
+        address: SocketAddr,
+        /// What the operating system says.
+        source: io::Error,
+    },
+    /// A worker thread cannot be started.
+    #[error("cannot start a worker thread: {0}")]
+    Worker(io::Error),
+}
+
+// === impl Proxy ===
+
+impl Proxy {
+    /// Checks everything and binds the client port. Nothing is accepted yet.
+    ///
+    /// # Errors
+    /// [`BuildError`] names the setting.
+    pub fn build(config: Arc<Config>, options: &Options) -> Result<Arc<Self>, BuildError> {
+        let gateway = Gateway::new(Arc::clone(&config), &options.guard)?;
+        let tls = config.listen.tls.as_ref().map(CertReloader::load).transpose()?;
+        let address = config.listen.address;
+        let workers = workers(&config);
+        let bind = |source| BuildError::Bind { address, source };
+        let listeners = listener::bind(address, workers).map_err(bind)?;
+        let address = listeners[0].local_addr().map_err(bind)?;
+        let _ = gateway.ports.client.set(address);
+        if gateway.auth.is_open() {
+            tracing::warn!(
+                "no API keys are configured: every client is the same anonymous principal"
+            );
+        }
+        Ok(Arc::new(Self { gateway, address, listeners: std::sync::Mutex::new(listeners), tls }))
+    }
+
+    /// The client port as bound.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Says where the admin side listens, for reports.
+    pub fn admin_listens(&self, address: SocketAddr) {
+        let _ = self.gateway.ports.admin.set(address);
+    }
+
+    /// Starts the workers. They run until `drain` is cancelled, then finish what they have.
+    ///
+    /// # Errors
+    /// [`BuildError::Worker`] if the operating system gives no thread.
+    pub fn run(self: &Arc<Self>, drain: CancellationToken) -> Result<Running, BuildError> {
+        let listeners = std::mem::take(
+            &mut *self.listeners.lock().unwrap_or_else(std::sync::PoisonError::into_inner),
+        );
+        let mut threads = Vec::with_capacity(listeners.len());
+        for (index, listener) in listeners.into_iter().enumerate() {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .map_err(BuildError::Worker)?;
+            let proxy = Arc::clone(self);
+            let drain = drain.clone();
+            let thread = std::thread::Builder::new()
+                .name(format!("holdfast-worker-{index}"))
+                .spawn(move || runtime.block_on(proxy.work(index, listener, drain)))
+                .map_err(BuildError::Worker)?;
+            threads.push(thread);
+        }
+        self.gateway.ports.accepting.store(true, Ordering::Relaxed);
+        Ok(Running { threads })
+    }
+
+    async fn work(
+        self: Arc<Self>,
+        index: usize,
+        listener: std::net::TcpListener,
+        drain: CancellationToken,
+    ) {
+        let listener = match tokio::net::TcpListener::from_std(listener) {
+            Ok(listener) => listener,
+            Err(error) => {
+                tracing::error!(error = %error, "a worker cannot use its listening socket");
+                return;
+            }
+        };
+        // The first worker does the node's housekeeping beside its calls.
+        if index == 0 {
+            tokio::spawn(Arc::clone(&self.gateway).sweep());
+            if let Some(tls) = &self.tls {
+                tokio::spawn(Arc::clone(tls).watch());
+            }
+            let gateway = Arc::clone(&self.gateway);
+            tokio::spawn(async move {
+                drain.cancelled().await;
+                gateway.drain().await;
+            });
+        }
+        listener::serve(Arc::clone(&self.gateway), listener, self.tls.clone()).await;
+    }
+}
+
+fn workers(config: &Config) -> usize {
+    match config.listen.workers {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        workers => workers,
+    }
+}
+
+// === impl Running ===
+
+impl Running {
+    /// Waits until every worker has finished. Blocks the calling thread.
+    pub fn join(self) {
+        for thread in self.threads {
+            if thread.join().is_err() {
+                tracing::error!("a worker thread panicked");
+            }
+        }
+    }
+
+    /// Waits until every worker has finished.
+    ///
+    /// # Cancel safety
+    /// The workers go on; nothing is lost but the wait.
+    pub async fn finished(self) {
+        let _ = tokio::task::spawn_blocking(move || self.join()).await;
+    }
+}

@@ -25,6 +25,7 @@ fn record(key: u128) -> SessionRecord {
         initialized: false,
         log_level: None,
         subscriptions: std::collections::BTreeMap::new(),
+        announces: crate::Announces::default(),
         binding: Binding { instance: 0, server_session: Some(Arc::from("s-1")), generation: 1 },
         revision: 0,
     }

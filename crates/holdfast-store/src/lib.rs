@@ -14,7 +14,7 @@ mod memory;
 mod record;
 
 pub use memory::MemoryStore;
-pub use record::{Binding, SessionKey, SessionRecord};
+pub use record::{Announces, Binding, SessionKey, SessionRecord};
 
 use std::time::Duration;
 

@@ -28,6 +28,14 @@ pub struct Binding {
     pub generation: u32,
 }
 
+/// The lists whose changes a server announces (`listChanged` in its capabilities).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Announces {
+    pub tools: bool,
+    pub prompts: bool,
+    pub resources: bool,
+}
+
 /// Everything a node needs to go on with a session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SessionRecord {
@@ -47,6 +55,8 @@ pub struct SessionRecord {
     pub log_level: Option<Bytes>,
     /// The `resources/subscribe` requests in force, by URI.
     pub subscriptions: BTreeMap<Box<str>, Bytes>,
+    /// Which lists the server said it would announce changes of.
+    pub announces: Announces,
     /// Where it is bound.
     pub binding: Binding,
     /// Compare-and-set guard, from 1.

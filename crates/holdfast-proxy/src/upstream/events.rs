@@ -1,8 +1,8 @@
 //! The events of one answer, from whichever kind of server they come.
 
 use bytes::Bytes;
-use http_body_util::BodyExt;
 use holdfast_mcp::sse::{Decoder, Event};
+use http_body_util::BodyExt;
 
 use super::http::Lease;
 use super::mux;

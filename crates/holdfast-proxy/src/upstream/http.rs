@@ -72,7 +72,8 @@ impl HttpTarget {
     /// # Errors
     /// If host or path cannot stand in a request; the configuration has checked both.
     pub(crate) fn new(id: String, url: HttpUrl, key: usize) -> Result<Self, http::Error> {
-        let host = if url.host.contains(':') { format!("[{}]", url.host) } else { url.host.clone() };
+        let host =
+            if url.host.contains(':') { format!("[{}]", url.host) } else { url.host.clone() };
         let default = if url.tls { 443 } else { 80 };
         let authority = if url.port == default { host } else { format!("{host}:{}", url.port) };
         Ok(Self {

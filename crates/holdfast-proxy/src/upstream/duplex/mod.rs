@@ -36,6 +36,7 @@ pub use self::error::{Closed, Exit, OpenError, SendError};
 pub use self::outbox::DuplexSender;
 
 /// An open connection.
+#[derive(Debug)]
 pub struct Duplex {
     pub sender: DuplexSender,
     /// What the server sends, in order: one JSON-RPC message each, or a batch. Not checked beyond
@@ -46,7 +47,7 @@ pub struct Duplex {
 }
 
 /// Where a connection leads.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Target {
     /// The server's configured name, for the log.
     pub server: Arc<str>,
@@ -55,7 +56,7 @@ pub struct Target {
 }
 
 /// How a server is reached.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub enum Way {
     Stdio {
         /// The program and first arguments that run [`guard::run`]: usually [`guard::own_binary`].

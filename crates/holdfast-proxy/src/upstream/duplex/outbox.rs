@@ -5,6 +5,7 @@
 //! *taken* or *withdrawn*, and only one side can win the change from waiting. So when a send gives up,
 //! it knows whether the writer can still have touched the message, and `NotSent` is never a guess.
 
+use std::fmt;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -84,6 +85,12 @@ impl DuplexSender {
 
     fn why_closed(&self) -> String {
         format!("the connection is closed: {}", self.closing())
+    }
+}
+
+impl fmt::Debug for DuplexSender {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DuplexSender").field("closed", &self.closed()).finish_non_exhaustive()
     }
 }
 
@@ -167,10 +174,6 @@ impl End {
     /// Cancel safe.
     pub(super) async fn begun(&self) {
         self.token.cancelled().await;
-    }
-
-    pub(super) fn has_begun(&self) -> bool {
-        self.token.is_cancelled()
     }
 
     pub(super) fn cause(&self) -> String {
@@ -295,6 +298,5 @@ mod tests {
         outbox.end().begin("first");
         sender.close();
         assert_eq!(outbox.end().cause(), "first");
-        assert!(outbox.end().has_begun());
     }
 }

@@ -1,6 +1,8 @@
-//! A connection without a wire, for tests of what lies above.
+//! For the tests of this module and of what lies above: a connection without a wire, the guard's
+//! binary, and waiting for something without guessing how long it takes.
 
-use std::time::Duration;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::sync::{mpsc, watch};
@@ -9,7 +11,10 @@ use super::error::{Closed, SendError};
 use super::outbox::{Outbox, outbox};
 use super::{Duplex, INBOX};
 
-/// The server's end.
+/// How long a test waits for what must happen.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The server's end of a connection without a wire.
 pub(crate) struct FakeServer {
     outbox: Outbox,
     deliver: mpsc::Sender<Bytes>,
@@ -25,7 +30,7 @@ pub(crate) fn pair() -> (Duplex, FakeServer) {
 }
 
 impl FakeServer {
-    /// The next message that was sent to the server.
+    /// The next message that was sent to the server; `None` once the connection is closed.
     pub(crate) async fn next(&mut self) -> Option<Bytes> {
         let taken = self.outbox.next().await?;
         let message = taken.message.clone();
@@ -45,4 +50,44 @@ impl FakeServer {
     pub(crate) fn end(self, reason: &str) {
         self.tell.send_replace(Some(Closed::new(reason)));
     }
+}
+
+/// The guard as a program of its own, which cargo builds with the tests.
+pub(crate) fn guard_binary() -> PathBuf {
+    let own = std::env::current_exe().expect("the test's own path");
+    let target = own.parent().and_then(|deps| deps.parent()).expect("the target folder");
+    let guard = target.join("examples/guard");
+    assert!(guard.exists(), "{} is missing: build the examples", guard.display());
+    guard
+}
+
+/// Whether a process runs. A zombie does not.
+pub(crate) fn runs(pid: i32) -> bool {
+    std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| {
+        stat.rsplit_once(')').is_some_and(|(_, rest)| !rest.trim_start().starts_with(['Z', 'X']))
+    })
+}
+
+/// Waits until something is so.
+#[track_caller]
+pub(crate) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(Instant::now() < deadline, "{what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// As [`until`], letting other tasks run.
+pub(crate) async fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(Instant::now() < deadline, "{what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// What a future gives, which must not take long.
+pub(crate) async fn soon<T>(future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(PATIENCE, future).await.expect("it takes too long")
 }

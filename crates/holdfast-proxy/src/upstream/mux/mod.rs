@@ -41,6 +41,7 @@ mod queue;
 mod rewrite;
 mod table;
 
+use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -311,6 +312,16 @@ fn is_shareable(message: &[u8]) -> bool {
     })
 }
 
+impl fmt::Debug for Mux {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Mux")
+            .field("sharing", &self.sharing)
+            .field("in_flight", &self.in_flight())
+            .field("closed", &self.closed())
+            .finish_non_exhaustive()
+    }
+}
+
 // === impl Call ===
 
 impl Call {
@@ -320,6 +331,12 @@ impl Call {
     /// Cancel safe: an event that is not returned stays in the queue.
     pub async fn next(&mut self) -> Option<CallEvent> {
         self.queue.next().await
+    }
+}
+
+impl fmt::Debug for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Call").field("number", &self.number).finish_non_exhaustive()
     }
 }
 

@@ -1,0 +1,248 @@
+//! From a call to the first thing its client can be told.
+//!
+//! A loop of choose → send → decide: the rules of what may be repeated are
+//! [`holdfast_engine::repeat`], and every turn of the loop is one attempt.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use holdfast_engine::repeat::{Progress, Repeat, decide, is_lost_session};
+use holdfast_mcp::method::Method;
+use holdfast_mcp::peek::peek;
+use http::StatusCode;
+
+use super::attempt::{self, AttemptError, Reply, Route};
+use super::{Answer, Call, Whole, observe, open, state};
+use crate::failure::Failure;
+use crate::session::{self, Session};
+use crate::upstream::Endpoint;
+
+/// Answers the call, or says that its answer is a stream.
+///
+/// It has no deadline of its own: the caller holds the clock, because what a caller does when time
+/// passes (become a stream, give up) depends on the client's transport.
+///
+/// # Cancel safety
+/// Dropping it hangs up on the server. For a legacy client, whose disconnect is not a cancellation,
+/// the caller moves it to a task instead.
+pub(crate) async fn first_answer(call: Arc<Call>) -> Answer {
+    if call.method == Method::Initialize && !call.modern() {
+        return open::initialize(&call).await;
+    }
+    let mut session = call.session.clone();
+    let mut attempts = 0;
+    let mut reestablished = false;
+    loop {
+        attempts += 1;
+        let route = match route(&call, session.as_ref()).await {
+            Ok(route) => route,
+            Err(failure) => return gave_up(&call, failure),
+        };
+        let error = match attempt::send(&call, &route).await {
+            Ok(reply) => match lost_session(&call, &route, &reply) {
+                None => return answered(&call, &route, reply).await,
+                Some(reason) => AttemptError { progress: Progress::DidNotRun, reason },
+            },
+            Err(error) => error,
+        };
+        let name = &call.server.name;
+        match decide(call.class, error.progress, attempts, true) {
+            Repeat::Never(_) if error.progress == Progress::Sent => {
+                return gave_up(&call, Failure::unknown(name, error.reason));
+            }
+            Repeat::Never(why) => {
+                let reason = format!("{} ({why})", error.reason);
+                return gave_up(&call, Failure::unavailable(name, reason));
+            }
+            Repeat::ReestablishThenAgain if reestablished => {
+                return gave_up(&call, Failure::unavailable(name, error.reason));
+            }
+            Repeat::ReestablishThenAgain => {
+                reestablished = true;
+                match make_session(&call, session.as_ref(), &route).await {
+                    Ok(fresh) => session = Some(fresh),
+                    Err(failure) => return gave_up(&call, failure),
+                }
+            }
+            Repeat::Again => {
+                tracing::debug!(server = %name, attempts, reason = %error.reason, "sent once more");
+            }
+        }
+        call.gateway.metrics.server(call.server.index).attempts_repeated.inc();
+    }
+}
+
+fn gave_up(call: &Call, failure: Failure) -> Answer {
+    // A discover that fails for the gateway's own reasons would make clients fall back to an old
+    // era for good: the last good result, or a closed connection, and never an error.
+    if call.method == Method::Discover && call.modern() {
+        if let Some(body) = known_discovery(call) {
+            call.settle_with(&body);
+            return Answer::Whole(Whole {
+                status: StatusCode::OK,
+                headers: attempt::json_headers(),
+                body,
+            });
+        }
+        call.fail(&failure);
+        return Answer::HangUp;
+    }
+    call.fail(&failure);
+    Answer::Failed(failure)
+}
+
+/// The last good discover result of this principal, under the id of this call.
+fn known_discovery(call: &Call) -> Option<bytes::Bytes> {
+    let known = call.server.discovered(call.principal.digest)?;
+    let range = peek(&known).ok()?.id?.range_in(&known);
+    let id = call.ids.one()?;
+    Some(holdfast_mcp::splice::splice(&known, &[(range, id.as_bytes())]))
+}
+
+/// Where the next attempt goes. Opens what has to be open.
+///
+/// # Errors
+/// [`Failure`] if it cannot be opened; the call did not run.
+pub(super) async fn route(call: &Call, session: Option<&Arc<Session>>) -> Result<Route, Failure> {
+    if let Some(session) = session {
+        let mut bound = session.bound();
+        if bound.mux.as_ref().is_some_and(|mux| mux.closed().is_some()) {
+            bound = session::reestablish(&call.gateway, session, &bound, &call.headers).await?;
+        }
+        let mux = bound.mux.clone();
+        let instance = bound.instance;
+        let session = Some(Arc::clone(session));
+        return Ok(Route { session, instance, mux, bound: Some(bound) });
+    }
+    match &call.server.endpoint {
+        Endpoint::Http(_) => {
+            let instance = state::instance_of(call).unwrap_or_else(|| call.server.pick());
+            Ok(Route { session: None, bound: None, instance, mux: None })
+        }
+        Endpoint::Duplex(target) if call.modern() => {
+            let mux = shared_mux(call, target).await?;
+            Ok(Route { session: None, bound: None, instance: 0, mux: Some(mux) })
+        }
+        Endpoint::Duplex(_) => {
+            let session = open::implicit(call).await?;
+            let bound = session.bound();
+            let mux = bound.mux.clone();
+            Ok(Route { session: Some(session), instance: 0, mux, bound: Some(bound) })
+        }
+    }
+}
+
+/// The duplex that modern clients of this server share, opened where necessary.
+async fn shared_mux(
+    call: &Call,
+    target: &crate::upstream::duplex::Target,
+) -> Result<Arc<crate::upstream::mux::Mux>, Failure> {
+    let deadline = Instant::now() + attempt::PATIENCE;
+    loop {
+        let mut shared = call.server.shared.lock().await;
+        let now = Instant::now();
+        if let Some(mux) = &shared.mux {
+            let Some(reason) = mux.closed() else { return Ok(Arc::clone(mux)) };
+            tracing::warn!(server = %call.server.name, reason = %reason, "the shared connection ended");
+            call.gateway.metrics.server(call.server.index).failed(&reason);
+            // The first restart is at once; the wait grows only while starting fails.
+            shared.mux = None;
+        }
+        if let Some(wait) = shared.not_before.and_then(|at| at.checked_duration_since(now)) {
+            if now + wait >= deadline {
+                let name = &call.server.name;
+                let reason = format!("it failed to start; next try in {} ms", wait.as_millis());
+                return Err(Failure::unavailable(name, reason));
+            }
+            drop(shared);
+            tokio::time::sleep(wait + Duration::from_millis(1)).await;
+            continue;
+        }
+        match open::duplex(&call.gateway, &call.server, target, true).await {
+            Ok((mux, unclaimed)) => {
+                // Nothing that a modern server says outside of a call has an addressee.
+                tokio::spawn(discard(unclaimed));
+                shared.mux = Some(Arc::clone(&mux));
+                shared.not_before = None;
+                shared.backoff.reset();
+                return Ok(mux);
+            }
+            Err(error) => {
+                shared.failed(now);
+                if error.is_misconfiguration() {
+                    return Err(Failure::unavailable(&call.server.name, error.to_string()));
+                }
+                tracing::warn!(server = %call.server.name, error = %error, "server not opened");
+                call.gateway.metrics.server(call.server.index).failed(&error.to_string());
+                if Instant::now() >= deadline {
+                    return Err(Failure::unavailable(&call.server.name, error.to_string()));
+                }
+            }
+        }
+    }
+}
+
+async fn discard(mut unclaimed: tokio::sync::mpsc::Receiver<bytes::Bytes>) {
+    while unclaimed.recv().await.is_some() {}
+}
+
+/// Whether the reply says that the server does not know the session, and how it said so.
+fn lost_session(call: &Call, route: &Route, reply: &Reply) -> Option<String> {
+    let Reply::Whole(whole) = reply else { return None };
+    if !matches!(whole.status, StatusCode::NOT_FOUND | StatusCode::BAD_REQUEST) {
+        return None;
+    }
+    let sent_session = route.bound.as_ref().is_some_and(|bound| bound.server_session.is_some());
+    let message = peek(&whole.body).ok();
+    let code = message.as_ref().and_then(|message| message.error_code);
+    let text = message.as_ref().and_then(|message| message.error_message.as_deref());
+    is_lost_session(whole.status.as_u16(), sent_session, code, text, call.modern()).then(|| {
+        format!("the server does not know the session ({})", text.unwrap_or(whole.status.as_str()))
+    })
+}
+
+/// A session for a call whose server lost or never had one.
+async fn make_session(
+    call: &Call,
+    session: Option<&Arc<Session>>,
+    route: &Route,
+) -> Result<Arc<Session>, Failure> {
+    match (session.or(route.session.as_ref()), &route.bound) {
+        (Some(session), Some(bound)) => {
+            session::reestablish(&call.gateway, session, bound, &call.headers).await?;
+            Ok(Arc::clone(session))
+        }
+        // A legacy client without a session, and a server that wants one.
+        _ => open::implicit(call).await,
+    }
+}
+
+/// Turns the reply to the call's last attempt into its answer.
+async fn answered(call: &Call, route: &Route, reply: Reply) -> Answer {
+    match reply {
+        Reply::Whole(mut whole) => {
+            if observe::matters(call.method) {
+                observe::observe(call, &whole.body).await;
+            }
+            whole.body = state::seal(call, route, whole.body);
+            call.settle_with(&whole.body);
+            Answer::Whole(whole)
+        }
+        Reply::One { status, headers, mut event } => {
+            if let Some(data) = event.data.take() {
+                if observe::matters(call.method) {
+                    observe::observe(call, &data).await;
+                }
+                let data = state::seal(call, route, data);
+                call.settle_with(&data);
+                event.data = Some(data);
+            }
+            Answer::One { status, headers, event }
+        }
+        Reply::Large(large) => {
+            call.settle(crate::metrics::CallOutcome::Ok);
+            Answer::Large(large)
+        }
+        Reply::Events(events) => Answer::Events(events),
+    }
+}

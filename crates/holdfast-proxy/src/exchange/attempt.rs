@@ -1,0 +1,258 @@
+//! One sending of a call: to an HTTP instance, or into a duplex.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use holdfast_engine::backoff::Backoff;
+use holdfast_engine::repeat::Progress;
+use holdfast_mcp::peek::{Kind, peek};
+use holdfast_mcp::rpc_error::code;
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
+
+use super::{Call, Events, Large, Whole, headers, state};
+use crate::gateway::Gateway;
+use crate::random;
+use crate::server::Server;
+use crate::session::{Bound, Session};
+use crate::upstream::Endpoint;
+use crate::upstream::events::{End, EventSource, HttpEvents, message};
+use crate::upstream::http::{self as upstream, Collected, HttpError};
+use crate::upstream::mux::{CallEvent, Mux};
+
+/// Where an attempt goes.
+#[derive(Clone)]
+pub(crate) struct Route {
+    /// The session whose binding it uses; none for modern and stateless calls.
+    pub(crate) session: Option<Arc<Session>>,
+    pub(crate) bound: Option<Arc<Bound>>,
+    pub(crate) instance: usize,
+    pub(crate) mux: Option<Arc<Mux>>,
+}
+
+/// What an attempt brought.
+pub(super) enum Reply {
+    Whole(Whole),
+    Large(Large),
+    One { status: StatusCode, headers: HeaderMap, event: holdfast_mcp::sse::Event },
+    Events(Box<Events>),
+}
+
+/// How an attempt failed.
+#[derive(Debug)]
+pub(crate) struct AttemptError {
+    pub(crate) progress: Progress,
+    pub(crate) reason: String,
+}
+
+/// The largest JSON answer that is turned into an event.
+pub(super) const LARGEST_MESSAGE: usize = 64 * 1024 * 1024;
+
+/// How long a call waits for a server that refuses connections: a restart takes about this long,
+/// and the client sees a pause instead of an error.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Sends the call once.
+///
+/// # Cancel safety
+/// Dropped after the request was written, an HTTP instance sees the connection close; a duplex
+/// forgets the call (and tells a modern server so).
+pub(super) async fn send(call: &Call, route: &Route) -> Result<Reply, AttemptError> {
+    match (&call.server.endpoint, &route.mux) {
+        (Endpoint::Http(_), _) => send_http(call, route).await,
+        (Endpoint::Duplex(_), Some(mux)) => send_mux(call, route, mux).await,
+        (Endpoint::Duplex(_), None) => Err(AttemptError::not_sent("no open connection".into())),
+    }
+}
+
+// --- HTTP ---
+
+async fn send_http(call: &Call, route: &Route) -> Result<Reply, AttemptError> {
+    let mut request = call.headers.clone();
+    headers::bind(&mut request, route.bound.as_deref());
+    let body = state::unseal(call).unwrap_or_else(|| call.body.clone());
+    let request = (Method::POST, request, body);
+    let bound = route.bound.is_some();
+    let (response, instance) =
+        request_http(&call.gateway, &call.server, bound, route.instance, request).await?;
+    let route = &Route { instance, ..route.clone() };
+    let status = response.status;
+    let mut headers = response.headers.clone();
+    headers::strip_answer(&mut headers);
+    if response.is_event_stream() && status.is_success() {
+        let source = EventSource::Http(Box::new(HttpEvents::new(response.body, response.lease)));
+        return first_event(status, headers, source, route).await;
+    }
+    let limit = call.gateway.config.limits.answer_buffer;
+    match response.collect(limit).await {
+        Ok(Collected::Whole(body)) => Ok(Reply::Whole(Whole { status, headers, body })),
+        Ok(Collected::Large { head, rest, lease }) => {
+            Ok(Reply::Large(Large { status, headers, head, rest, lease }))
+        }
+        Err(error) => Err(AttemptError::sent(error.to_string())),
+    }
+}
+
+/// Sends a request to the route's instance; while the connection is refused, to the others where
+/// the call is not bound, and again until [`PATIENCE`] is over. Nothing is sent twice: only what
+/// was never written is tried again.
+pub(crate) async fn request_http(
+    gateway: &Gateway,
+    server: &Server,
+    bound: bool,
+    mut instance: usize,
+    request: (Method, HeaderMap, Bytes),
+) -> Result<(upstream::Response, usize), AttemptError> {
+    let Endpoint::Http(targets) = &server.endpoint else {
+        return Err(AttemptError::not_sent("the server is not reached over HTTP".into()));
+    };
+    let metrics = gateway.metrics.server(server.index);
+    let (method, headers, body) = request;
+    let deadline = Instant::now() + PATIENCE;
+    let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_millis(500));
+    let mut tried = 0;
+    loop {
+        let target = targets.get(instance).unwrap_or(&targets[0]);
+        let sent = upstream::send(
+            target,
+            method.clone(),
+            headers.clone(),
+            body.clone(),
+            server.settings.connect_timeout,
+            &gateway.client_tls,
+        );
+        let error = match sent.await {
+            Ok(response) => return Ok((response, instance)),
+            Err(error) => error,
+        };
+        match error {
+            HttpError::NotSent(error) => {
+                metrics.connect_failures.inc();
+                tried += 1;
+                // A session's state lives at its instance; everything else may go anywhere.
+                if !bound && tried < targets.len() {
+                    instance = (instance + 1) % targets.len();
+                    continue;
+                }
+                let wait = backoff.next(random::u64());
+                if Instant::now() + wait >= deadline {
+                    return Err(AttemptError::not_sent(error.to_string()));
+                }
+                tried = 0;
+                tokio::time::sleep(wait).await;
+            }
+            HttpError::Unsent => return Err(AttemptError::not_sent(error.to_string())),
+            HttpError::Broken(_) | HttpError::Cut(_) => {
+                return Err(AttemptError::sent(error.to_string()));
+            }
+        }
+    }
+}
+
+/// Waits for a stream's first event: one that is the answer makes the stream a plain response.
+async fn first_event(
+    status: StatusCode,
+    headers: HeaderMap,
+    mut source: EventSource,
+    route: &Route,
+) -> Result<Reply, AttemptError> {
+    match source.next().await {
+        Ok(event) => {
+            let only = event.id.is_none()
+                && event.retry.is_none()
+                && event.data.as_deref().is_some_and(|data| {
+                    peek(data).is_ok_and(|message| message.kind == Kind::Response)
+                });
+            if only {
+                finish_reading(source);
+                return Ok(Reply::One { status, headers, event });
+            }
+            let route = route.clone();
+            Ok(Reply::Events(Box::new(Events { headers, first: Some(event), source, route })))
+        }
+        Err(End::Clean) => Err(AttemptError::sent("the stream ended before the answer".into())),
+        Err(End::Broken(reason)) => Err(AttemptError::sent(reason)),
+    }
+}
+
+/// After its last event a stream's end is still to be read, so that its connection can be used
+/// again.
+pub(super) fn finish_reading(mut source: EventSource) {
+    use futures_util::FutureExt as _;
+    if matches!(source, EventSource::Mux(_)) || source.next().now_or_never().is_some() {
+        return;
+    }
+    tokio::spawn(async move {
+        let _ = tokio::time::timeout(Duration::from_secs(1), source.next()).await;
+    });
+}
+
+// --- duplex ---
+
+async fn send_mux(call: &Call, route: &Route, mux: &Arc<Mux>) -> Result<Reply, AttemptError> {
+    let mut running = match mux.call_with(call.body.clone(), call.takes_stream).await {
+        Ok(running) => running,
+        Err(error) => {
+            let progress = if error.did_not_run() { Progress::NotSent } else { Progress::Sent };
+            return Err(AttemptError { progress, reason: error.to_string() });
+        }
+    };
+    match running.next().await {
+        Some(CallEvent::Response(body)) => {
+            let status = status_of(call, &body);
+            Ok(Reply::Whole(Whole { status, headers: json_headers(), body }))
+        }
+        Some(CallEvent::Message(data)) => {
+            let headers = stream_headers();
+            let first = Some(message(data));
+            let source = EventSource::Mux(running);
+            let route = route.clone();
+            Ok(Reply::Events(Box::new(Events { headers, first, source, route })))
+        }
+        Some(CallEvent::Lost(reason)) => Err(AttemptError::sent(reason)),
+        None => Err(AttemptError::sent("the connection ended".into())),
+    }
+}
+
+/// The HTTP status that a modern client expects beside an error (mcp-wire 2.4); legacy errors come
+/// with 200.
+fn status_of(call: &Call, body: &[u8]) -> StatusCode {
+    if !call.modern() || !super::observe::is_rpc_error(body) {
+        return StatusCode::OK;
+    }
+    let error = peek(body).ok().and_then(|message| message.error_code);
+    match error {
+        Some(code::METHOD_NOT_FOUND) => StatusCode::NOT_FOUND,
+        Some(
+            code::HEADER_MISMATCH
+            | code::MISSING_CAPABILITY
+            | code::UNSUPPORTED_VERSION
+            | code::PARSE
+            | code::INVALID_REQUEST,
+        ) => StatusCode::BAD_REQUEST,
+        _ => StatusCode::OK,
+    }
+}
+
+pub(super) fn json_headers() -> HeaderMap {
+    let mut headers = HeaderMap::with_capacity(4);
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers
+}
+
+pub(super) fn stream_headers() -> HeaderMap {
+    let mut headers = HeaderMap::with_capacity(6);
+    headers::as_stream(&mut headers);
+    headers
+}
+
+impl AttemptError {
+    pub(super) fn not_sent(reason: String) -> Self {
+        Self { progress: Progress::NotSent, reason }
+    }
+
+    pub(super) fn sent(reason: String) -> Self {
+        Self { progress: Progress::Sent, reason }
+    }
+}

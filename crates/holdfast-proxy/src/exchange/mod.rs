@@ -1,0 +1,188 @@
+//! A call's life in the proxy, from the parsed request to its answer.
+//!
+//! The phases are the headings of `docs/life-of-a-request.md`; each has a file here:
+//!
+//! | phase | file |
+//! |---|---|
+//! | open a session (`initialize`) | `open` |
+//! | choose where to, send, and decide about a repeat | `answer`, `attempt` |
+//! | relay a stream, mend it when it breaks | `relay` |
+//! | messages without an id | `tell` |
+//! | learn from answers | `observe` |
+//! | what changes in headers on the way | `headers` |
+//!
+//! The centre of the proxy speaks the semantics of Streamable HTTP: an ingress hands in one message
+//! and gets one [`Answer`]; WebSocket and HTTP+SSE clients, and stdio, WebSocket and HTTP+SSE
+//! servers, are adapters on either side (`docs/decisions/0001-streamable-http-in-the-middle.md`).
+
+mod answer;
+mod attempt;
+pub(crate) mod headers;
+mod observe;
+mod open;
+mod relay;
+mod state;
+mod tell;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use holdfast_engine::class::CallClass;
+use holdfast_mcp::method::Method;
+use holdfast_mcp::sse::Event;
+use holdfast_mcp::version::{Era, Version};
+use http::{HeaderMap, StatusCode};
+
+pub(crate) use self::answer::first_answer;
+pub(crate) use self::attempt::{PATIENCE, Route, request_http};
+pub(crate) use self::open::{close_at_server, replay};
+pub(crate) use self::relay::{Sink, relay, resume_at_server};
+pub(crate) use self::tell::tell;
+use crate::failure::Failure;
+use crate::gateway::Gateway;
+use crate::metrics::{CallOutcome, GaugeGuard};
+use crate::principal::Principal;
+use crate::server::Server;
+use crate::session::{InUse, Session};
+use crate::upstream::events::EventSource;
+use crate::upstream::http::Lease;
+
+/// One request (or batch) of a client, with everything that was decided at its receipt.
+pub(crate) struct Call {
+    pub(crate) gateway: Arc<Gateway>,
+    pub(crate) server: Arc<Server>,
+    pub(crate) session: Option<Arc<Session>>,
+    pub(crate) principal: Principal,
+    pub(crate) era: Era,
+    /// The version that the client's header named, where it has one.
+    pub(crate) version: Option<Version>,
+    pub(crate) method: Method,
+    pub(crate) class: CallClass,
+    pub(crate) ids: Ids,
+    /// What goes upstream: the client's headers without what belongs to its own connection.
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+    /// Whether the client takes an event stream for an answer.
+    pub(crate) takes_stream: bool,
+    /// Whether a stream to this client carries ids that it can come back with.
+    pub(crate) resumable: bool,
+    pub(crate) started: Instant,
+    pub(crate) guards: Guards,
+}
+
+/// What is held while a call runs.
+pub(crate) struct Guards {
+    pub(crate) _node: GaugeGuard,
+    pub(crate) _server: GaugeGuard,
+    pub(crate) _session: Option<InUse>,
+}
+
+/// The ids that wait for an answer, as JSON text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Ids {
+    None,
+    One(Box<str>),
+    Batch(Vec<Box<str>>),
+}
+
+/// The first thing that a client can be told.
+pub(crate) enum Answer {
+    /// A whole response.
+    Whole(Whole),
+    /// A response too large to hold back; streamed from here on.
+    Large(Large),
+    /// A stream that held exactly the answer.
+    One { status: StatusCode, headers: HeaderMap, event: Event },
+    /// A stream, from its first event on.
+    Events(Box<Events>),
+    /// The gateway's own failure.
+    Failed(Failure),
+    /// Nothing that may be said: the client's connection is closed instead.
+    HangUp,
+}
+
+/// A response whose body is here.
+pub(crate) struct Whole {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+}
+
+/// A response whose body is still coming.
+pub(crate) struct Large {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) head: Bytes,
+    pub(crate) rest: hyper::body::Incoming,
+    pub(crate) lease: Lease,
+}
+
+/// A server's stream.
+pub(crate) struct Events {
+    pub(crate) headers: HeaderMap,
+    pub(crate) first: Option<Event>,
+    pub(crate) source: EventSource,
+    pub(crate) route: Route,
+}
+
+// === impl Ids ===
+
+impl Ids {
+    pub(crate) fn count(&self) -> usize {
+        match self {
+            Self::None => 0,
+            Self::One(_) => 1,
+            Self::Batch(ids) => ids.len(),
+        }
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &str> {
+        let (one, many): (Option<&str>, &[Box<str>]) = match self {
+            Self::None => (None, &[]),
+            Self::One(id) => (Some(id), &[]),
+            Self::Batch(ids) => (None, ids),
+        };
+        one.into_iter().chain(many.iter().map(|id| &**id))
+    }
+
+    /// The one id, as a sealed event id carries it.
+    pub(crate) fn one(&self) -> Option<Box<str>> {
+        match self {
+            Self::One(id) => Some(id.clone()),
+            Self::None | Self::Batch(_) => None,
+        }
+    }
+}
+
+// === impl Call ===
+
+impl Call {
+    pub(crate) fn modern(&self) -> bool {
+        self.era == Era::Modern
+    }
+
+    /// Counts the call's end.
+    pub(crate) fn settle(&self, outcome: CallOutcome) {
+        let metrics = &self.gateway.metrics;
+        metrics.call(self.server.index, self.method, outcome, self.started.elapsed());
+    }
+
+    /// Counts the call's end by the message that answered it.
+    pub(crate) fn settle_with(&self, answer: &[u8]) {
+        let outcome =
+            if observe::is_rpc_error(answer) { CallOutcome::RpcError } else { CallOutcome::Ok };
+        self.settle(outcome);
+    }
+
+    pub(crate) fn fail(&self, failure: &Failure) {
+        self.settle(failure.outcome());
+        self.gateway.metrics.server(self.server.index).failed(&failure.reason);
+        tracing::debug!(
+            server = %self.server.name,
+            method = self.method.label(),
+            reason = %failure.reason,
+            "call failed"
+        );
+    }
+}

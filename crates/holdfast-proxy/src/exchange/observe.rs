@@ -1,0 +1,79 @@
+//! What the gateway learns from answers that pass: nothing on the way of most calls.
+
+use bytes::Bytes;
+use holdfast_mcp::method::Method;
+use holdfast_mcp::peek::{Kind, peek};
+use memchr::memmem;
+
+use super::Call;
+
+/// Larger bodies are never taken for errors: a JSON-RPC error is small, and looking costs.
+const LARGEST_ERROR: usize = 16 * 1024;
+
+/// Whether a JSON-RPC message is an error answer. Parsed only where the word occurs.
+pub(super) fn is_rpc_error(body: &[u8]) -> bool {
+    body.len() <= LARGEST_ERROR
+        && memmem::find(body, b"\"error\"").is_some()
+        && peek(body).is_ok_and(|message| message.is_error)
+}
+
+/// Looks at the answer to a call whose result the session or the server's table depends on.
+///
+/// # Cancel safety
+/// Cancelled, the record may not have the change: the client does not have the answer either.
+pub(super) async fn observe(call: &Call, answer: &Bytes) {
+    match call.method {
+        Method::ToolsList => call.server.learn_tools(answer),
+        Method::Discover if succeeded(answer) => {
+            call.server.keep_discovered(call.principal.digest, answer.clone());
+        }
+        Method::LoggingSetLevel if succeeded(answer) => {
+            record(call, |record| record.log_level = Some(call.body.clone())).await;
+        }
+        Method::ResourcesSubscribe if succeeded(answer) => {
+            if let Some(uri) = subscribed_uri(call) {
+                record(call, |record| {
+                    record.subscriptions.insert(uri.clone(), call.body.clone());
+                })
+                .await;
+            }
+        }
+        Method::ResourcesUnsubscribe if succeeded(answer) => {
+            if let Some(uri) = subscribed_uri(call) {
+                record(call, |record| {
+                    record.subscriptions.remove(&uri);
+                })
+                .await;
+            }
+        }
+        _ => {}
+    }
+}
+
+/// Whether the answer to this method is worth looking at.
+pub(super) fn matters(method: Method) -> bool {
+    matches!(
+        method,
+        Method::ToolsList
+            | Method::Discover
+            | Method::LoggingSetLevel
+            | Method::ResourcesSubscribe
+            | Method::ResourcesUnsubscribe
+    )
+}
+
+async fn record(call: &Call, change: impl Fn(&mut holdfast_store::SessionRecord)) {
+    let Some(session) = &call.session else { return };
+    if let Err(error) = session.update(&call.gateway.store, change).await {
+        // The session ended while its last answer was on the way; there is nothing to keep.
+        tracing::debug!(session = ?session.key, error = %error, "session record not updated");
+    }
+}
+
+fn subscribed_uri(call: &Call) -> Option<Box<str>> {
+    peek(&call.body).ok()?.params.uri.map(|uri| uri.into_owned().into_boxed_str())
+}
+
+fn succeeded(answer: &[u8]) -> bool {
+    peek(answer).is_ok_and(|message| message.kind == Kind::Response && !message.is_error)
+}

@@ -1,0 +1,503 @@
+//! Opening sessions: for a client that initializes, again for one whose server forgot, and for
+//! clients that send none.
+
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use holdfast_engine::repeat::{Progress, Repeat, decide};
+use holdfast_mcp::headers::name;
+use holdfast_mcp::peek::{Kind, peek};
+use holdfast_mcp::sse;
+use holdfast_mcp::version::Version;
+use holdfast_store::{Announces, Binding, SessionKey, SessionRecord};
+use http::header::{ACCEPT, CONTENT_TYPE};
+use http::{HeaderMap, HeaderValue, Method as HttpMethod, StatusCode};
+use serde::Deserialize;
+use tokio::sync::mpsc;
+
+use super::attempt::{AttemptError, json_headers, request_http, stream_headers};
+use super::{Answer, Call, Whole, headers};
+use crate::failure::Failure;
+use crate::gateway::Gateway;
+use crate::random;
+use crate::server::Server;
+use crate::session::{Bound, Session};
+use crate::upstream::Endpoint;
+use crate::upstream::duplex::{self, OpenError};
+use crate::upstream::events::HttpEvents;
+use crate::upstream::http::Collected;
+use crate::upstream::mux::{CallEvent, Mux, Sharing};
+
+/// A server's session, opened anew from a record.
+pub(crate) struct Replayed {
+    pub(crate) instance: usize,
+    pub(crate) server_session: Option<HeaderValue>,
+    pub(crate) duplex: Option<(Arc<Mux>, mpsc::Receiver<Bytes>)>,
+    pub(crate) version: Version,
+    pub(crate) announces: Announces,
+}
+
+/// The answer to an `initialize`, in whichever form it came.
+struct Initialized {
+    whole: Whole,
+    /// The JSON-RPC message itself.
+    message: Bytes,
+    instance: usize,
+    server_session: Option<HeaderValue>,
+    duplex: Option<(Arc<Mux>, mpsc::Receiver<Bytes>)>,
+}
+
+/// Answers a client's `initialize` and begins its session.
+pub(super) async fn initialize(call: &Arc<Call>) -> Answer {
+    let gateway = &call.gateway;
+    if let Err(full) = gateway.sessions.reserve(call.principal.digest) {
+        gateway.metrics.sessions_refused.inc();
+        let wait = std::time::Duration::from_secs(5);
+        let failure = Failure::overloaded(&call.server.name, full.to_string(), wait);
+        call.fail(&failure);
+        return Answer::Failed(failure);
+    }
+    let mut reserved = Reserved { gateway, principal: Some(call.principal.digest) };
+    let mut attempts = 0;
+    let opened = loop {
+        attempts += 1;
+        let instance = call.server.pick();
+        match send(gateway, &call.server, instance, &call.headers, &call.body).await {
+            Ok(opened) => break opened,
+            Err(error) => match decide(call.class, error.progress, attempts, true) {
+                Repeat::Again | Repeat::ReestablishThenAgain => {}
+                Repeat::Never(why) => {
+                    let reason = format!("{} ({why})", error.reason);
+                    let failure = Failure::unavailable(&call.server.name, reason);
+                    call.fail(&failure);
+                    return Answer::Failed(failure);
+                }
+            },
+        }
+    };
+    call.settle_with(&opened.message);
+    let mut whole = opened.whole;
+    let Some((version, announces)) = agreed(&opened.message) else { return Answer::Whole(whole) };
+    call.server.saw_version(version);
+    if opened.server_session.is_none() && opened.duplex.is_none() {
+        // A server without sessions: its client gets none from us either.
+        return Answer::Whole(whole);
+    }
+    let replayed = Replayed {
+        instance: opened.instance,
+        server_session: opened.server_session,
+        duplex: opened.duplex,
+        version,
+        announces,
+    };
+    match begin(call, call.body.clone(), replayed, false).await {
+        Ok(session) => {
+            reserved.principal = None;
+            whole.headers.insert(name::SESSION_ID, session.id.clone());
+            gateway.metrics.sessions_created.inc();
+            Answer::Whole(whole)
+        }
+        Err(failure) => Answer::Failed(failure),
+    }
+}
+
+/// A place in the session table, given back unless the session came to be.
+struct Reserved<'a> {
+    gateway: &'a Gateway,
+    principal: Option<u64>,
+}
+
+impl Drop for Reserved<'_> {
+    fn drop(&mut self) {
+        if let Some(principal) = self.principal {
+            self.gateway.sessions.release(principal);
+        }
+    }
+}
+
+/// The session that the gateway holds for clients of this principal that send none.
+///
+/// # Errors
+/// [`Failure`] if the server does not open one.
+pub(super) async fn implicit(call: &Call) -> Result<Arc<Session>, Failure> {
+    let gateway = &call.gateway;
+    let mut held = call.server.implicit.lock().await;
+    if let Some(session) = held.get(&call.principal.digest)
+        && gateway.sessions.get(session.key).is_some()
+    {
+        session.touch(gateway.clock.now());
+        return Ok(Arc::clone(session));
+    }
+    gateway.sessions.reserve(call.principal.digest).map_err(|full| {
+        let wait = std::time::Duration::from_secs(5);
+        Failure::overloaded(&call.server.name, full.to_string(), wait)
+    })?;
+    let mut reserved = Reserved { gateway, principal: Some(call.principal.digest) };
+    let initialize = Bytes::from(
+        serde_json::json!({
+            "jsonrpc": "2.0",
+            "id": "holdfast-initialize",
+            "method": "initialize",
+            "params": {
+                "protocolVersion": Version::V2025_11_25.as_str(),
+                "capabilities": {},
+                "clientInfo": { "name": "holdfast", "version": env!("CARGO_PKG_VERSION") },
+            },
+        })
+        .to_string(),
+    );
+    let record = blank(call, initialize.clone(), true);
+    let replayed = replay(gateway, &call.server, &record, &call.headers).await?;
+    let session = begin(call, initialize, replayed, true).await?;
+    reserved.principal = None;
+    held.insert(call.principal.digest, Arc::clone(&session));
+    Ok(session)
+}
+
+/// Opens a server's session from a record: `initialize`, `notifications/initialized`, log level and
+/// subscriptions, as the client once sent them.
+///
+/// # Errors
+/// [`Failure`]; the client's call did not run.
+pub(crate) async fn replay(
+    gateway: &Gateway,
+    server: &Server,
+    record: &SessionRecord,
+    live: &HeaderMap,
+) -> Result<Replayed, Failure> {
+    let unavailable = |reason: String| Failure::unavailable(&server.name, reason);
+    let mut own = headers::for_own_message(live);
+    own.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    own.insert(ACCEPT, HeaderValue::from_static("application/json, text/event-stream"));
+    own.remove(name::PROTOCOL_VERSION);
+    let mut instance = usize::from(record.binding.instance);
+    let mut attempts = 0;
+    let opened = loop {
+        attempts += 1;
+        match send(gateway, server, instance, &own, &record.initialize).await {
+            Ok(opened) => break opened,
+            Err(error) if attempts >= 3 => return Err(unavailable(error.reason)),
+            Err(_) => instance = (instance + 1) % server.instances(),
+        }
+    };
+    let Some((version, announces)) = agreed(&opened.message) else {
+        return Err(unavailable("it refused to open the session again".into()));
+    };
+    let replayed = Replayed {
+        instance: opened.instance,
+        server_session: opened.server_session,
+        duplex: opened.duplex,
+        version,
+        announces,
+    };
+    own.insert(name::PROTOCOL_VERSION, HeaderValue::from_static(version.as_str()));
+    if let Some(session) = &replayed.server_session {
+        own.insert(name::SESSION_ID, session.clone());
+    }
+    if record.initialized {
+        repeat(gateway, server, &replayed, &own, Bytes::from_static(INITIALIZED), false).await;
+    }
+    for message in record.log_level.iter().chain(record.subscriptions.values()) {
+        repeat(gateway, server, &replayed, &own, message.clone(), true).await;
+    }
+    Ok(replayed)
+}
+
+const INITIALIZED: &[u8] = br#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#;
+
+/// Says one of the client's earlier messages again. A refusal is logged: the session is usable
+/// without it.
+async fn repeat(
+    gateway: &Gateway,
+    server: &Server,
+    replayed: &Replayed,
+    headers: &HeaderMap,
+    body: Bytes,
+    expects_answer: bool,
+) {
+    let refused = match &replayed.duplex {
+        Some((mux, _)) if expects_answer => match mux.call_with(body, false).await {
+            Ok(mut running) => match running.next().await {
+                Some(CallEvent::Response(answer)) => super::observe::is_rpc_error(&answer),
+                _ => true,
+            },
+            Err(_) => true,
+        },
+        Some((mux, _)) => mux.tell(body).await.is_err(),
+        None => {
+            let request = (HttpMethod::POST, headers.clone(), body);
+            match request_http(gateway, server, true, replayed.instance, request).await {
+                Ok((response, _)) => {
+                    let refused = !response.status.is_success();
+                    // Read to the end, so that the server has done it before the call comes.
+                    let _ = response.collect(LARGEST_ANSWER).await;
+                    refused
+                }
+                Err(_) => true,
+            }
+        }
+    };
+    if refused {
+        tracing::warn!(server = %server.name, "the server did not take a setting of a restored session");
+    }
+}
+
+/// An `initialize` result larger than this is not kept whole.
+const LARGEST_ANSWER: usize = 4 * 1024 * 1024;
+
+/// Sends an `initialize` and reads its answer.
+async fn send(
+    gateway: &Gateway,
+    server: &Server,
+    instance: usize,
+    headers: &HeaderMap,
+    body: &Bytes,
+) -> Result<Initialized, AttemptError> {
+    match &server.endpoint {
+        Endpoint::Http(_) => {
+            let request = (HttpMethod::POST, headers.clone(), body.clone());
+            let (response, instance) =
+                request_http(gateway, server, false, instance, request).await?;
+            let status = response.status;
+            let server_session =
+                response.headers.get(name::SESSION_ID).filter(|_| status.is_success()).cloned();
+            let mut kept = response.headers.clone();
+            headers::strip_answer(&mut kept);
+            if response.is_event_stream() && status.is_success() {
+                let events = HttpEvents::new(response.body, response.lease);
+                let (body, message) = whole_stream(events).await?;
+                let mut headers = stream_headers();
+                headers.extend(kept);
+                let whole = Whole { status, headers, body };
+                return Ok(Initialized { whole, message, instance, server_session, duplex: None });
+            }
+            match response.collect(LARGEST_ANSWER).await {
+                Ok(Collected::Whole(body)) => {
+                    let whole = Whole { status, headers: kept, body: body.clone() };
+                    Ok(Initialized { whole, message: body, instance, server_session, duplex: None })
+                }
+                Ok(Collected::Large { .. }) => {
+                    Err(AttemptError::sent("the answer to initialize is over 4 MiB".into()))
+                }
+                Err(error) => Err(AttemptError::sent(error.to_string())),
+            }
+        }
+        Endpoint::Duplex(target) => {
+            let (mux, unclaimed) = duplex(gateway, server, target, false)
+                .await
+                .map_err(|error| AttemptError::not_sent(error.to_string()))?;
+            let mut running = mux
+                .call_with(body.clone(), false)
+                .await
+                .map_err(|error| AttemptError::not_sent(error.to_string()))?;
+            match running.next().await {
+                Some(CallEvent::Response(body)) => {
+                    let whole = Whole {
+                        status: StatusCode::OK,
+                        headers: json_headers(),
+                        body: body.clone(),
+                    };
+                    let duplex = Some((mux, unclaimed));
+                    Ok(Initialized {
+                        whole,
+                        message: body,
+                        instance: 0,
+                        server_session: None,
+                        duplex,
+                    })
+                }
+                Some(CallEvent::Lost(reason)) => Err(AttemptError::sent(reason)),
+                Some(CallEvent::Message(_)) | None => {
+                    Err(AttemptError::sent("the connection ended before the answer".into()))
+                }
+            }
+        }
+    }
+}
+
+/// Opens a duplex to a server; processes that fail to start are told apart from a wrong setting.
+pub(super) async fn duplex(
+    gateway: &Gateway,
+    server: &Server,
+    target: &duplex::Target,
+    shared: bool,
+) -> Result<(Arc<Mux>, mpsc::Receiver<Bytes>), OpenError> {
+    let metrics = gateway.metrics.server(server.index);
+    let deadline = tokio::time::Instant::now() + super::PATIENCE;
+    let mut wait = std::time::Duration::from_millis(50);
+    let opened = loop {
+        match duplex::open(target, &server.headers).await {
+            Ok(opened) => break opened,
+            // A shared connection has a back-off of its own.
+            Err(error) => {
+                metrics.connect_failures.inc();
+                let over = tokio::time::Instant::now() + wait >= deadline;
+                if error.is_misconfiguration() || shared || over {
+                    return Err(error);
+                }
+            }
+        }
+        tokio::time::sleep(wait).await;
+        wait = (wait * 2).min(std::time::Duration::from_millis(500));
+    };
+    metrics.connects.inc();
+    if matches!(target.way, duplex::Way::Stdio { .. }) {
+        metrics.process_starts.inc();
+        let running = server.processes.enter();
+        let mut ended = opened.closed.clone();
+        tokio::spawn(async move {
+            let _ = ended.wait_for(Option::is_some).await;
+            drop(running);
+        });
+    }
+    let sharing = if shared { Sharing::Shared } else { Sharing::Private };
+    Ok(Mux::start(opened, sharing, gateway.mux_limits()))
+}
+
+/// Reads a stream up to the answer. Returns the events without their ids (they name a stream that
+/// is over) and the answer itself.
+async fn whole_stream(mut events: HttpEvents) -> Result<(Bytes, Bytes), AttemptError> {
+    let mut body = BytesMut::new();
+    loop {
+        let event = events
+            .next()
+            .await
+            .map_err(|_| AttemptError::sent("the stream ended before the answer".into()))?;
+        let Some(data) = event.data.filter(|data| !data.is_empty()) else { continue };
+        sse::encode_message(None, &data, &mut body);
+        if body.len() > LARGEST_ANSWER {
+            return Err(AttemptError::sent("the answer to initialize is over 4 MiB".into()));
+        }
+        if peek(&data).is_ok_and(|message| message.kind == Kind::Response) {
+            super::attempt::finish_reading(crate::upstream::events::EventSource::Http(Box::new(
+                events,
+            )));
+            return Ok((body.freeze(), data));
+        }
+    }
+}
+
+/// What client and server agreed on, if they did.
+fn agreed(message: &[u8]) -> Option<(Version, Announces)> {
+    let answer = peek(message).ok()?;
+    if answer.kind != Kind::Response || answer.is_error {
+        return None;
+    }
+    let version = answer.result.protocol_version.as_deref()?;
+    Some((Version::parse(version).unwrap_or(Version::ASSUMED), announces(message)))
+}
+
+fn announces(message: &[u8]) -> Announces {
+    #[derive(Deserialize, Default)]
+    struct List {
+        #[serde(default, rename = "listChanged")]
+        list_changed: bool,
+    }
+    #[derive(Deserialize, Default)]
+    #[serde(default)]
+    struct Capabilities {
+        tools: Option<List>,
+        prompts: Option<List>,
+        resources: Option<List>,
+    }
+    #[derive(Deserialize)]
+    struct Outcome {
+        #[serde(default)]
+        capabilities: Capabilities,
+    }
+    #[derive(Deserialize)]
+    struct Message {
+        result: Outcome,
+    }
+    let Ok(Message { result }) = serde_json::from_slice(message) else {
+        return Announces::default();
+    };
+    let says = |list: Option<List>| list.is_some_and(|list| list.list_changed);
+    let Capabilities { tools, prompts, resources } = result.capabilities;
+    Announces { tools: says(tools), prompts: says(prompts), resources: says(resources) }
+}
+
+/// Writes the record and puts the living session into the table.
+async fn begin(
+    call: &Call,
+    initialize: Bytes,
+    replayed: Replayed,
+    initialized: bool,
+) -> Result<Arc<Session>, Failure> {
+    let gateway = &call.gateway;
+    let mut record = blank(call, initialize, initialized);
+    record.version = replayed.version;
+    record.announces = replayed.announces;
+    record.binding = Binding {
+        instance: u16::try_from(replayed.instance).unwrap_or(u16::MAX),
+        server_session: replayed
+            .server_session
+            .as_ref()
+            .and_then(|session| session.to_str().ok())
+            .map(Arc::from),
+        generation: 1,
+    };
+    let record = gateway.store.create(record).await.map_err(|error| {
+        Failure::unavailable(&call.server.name, format!("the session could not be kept: {error}"))
+    })?;
+    let (mux, unclaimed) = replayed.duplex.unzip();
+    let bound = Bound {
+        instance: replayed.instance,
+        generation: 1,
+        server_session: replayed.server_session,
+        mux,
+    };
+    let server = Arc::clone(&call.server);
+    let now = gateway.clock.now();
+    let gauge = gateway.metrics.server(call.server.index).sessions.enter();
+    let session = Session::new(record, server, bound, call.principal.clone(), gauge, now);
+    gateway.sessions.insert(Arc::clone(&session));
+    if let Some(unclaimed) = unclaimed {
+        crate::session::feed_duplex(gateway, &session, unclaimed).await;
+    }
+    Ok(session)
+}
+
+fn blank(call: &Call, initialize: Bytes, initialized: bool) -> SessionRecord {
+    SessionRecord {
+        key: SessionKey(random::u128()),
+        principal: call.principal.digest,
+        server: Arc::clone(&call.server.name),
+        version: Version::V2025_11_25,
+        initialize,
+        initialized,
+        log_level: None,
+        subscriptions: std::collections::BTreeMap::new(),
+        announces: Announces::default(),
+        binding: Binding { instance: 0, server_session: None, generation: 0 },
+        revision: 0,
+    }
+}
+
+/// Ends the session at the server, in the background: nobody waits for it.
+pub(crate) fn close_at_server(gateway: &Arc<Gateway>, server: &Arc<Server>, bound: Arc<Bound>) {
+    let (gateway, server) = (Arc::clone(gateway), Arc::clone(server));
+    tokio::spawn(async move {
+        if let Some(mux) = &bound.mux {
+            mux.close().await;
+        }
+        let Some(session) = bound.server_session.clone() else { return };
+        let mut own = HeaderMap::new();
+        own.insert(name::SESSION_ID, session);
+        own.extend(server.headers.iter().cloned());
+        let request = (HttpMethod::DELETE, own, Bytes::new());
+        let sent = request_http(&gateway, &server, true, bound.instance, request);
+        match tokio::time::timeout(std::time::Duration::from_secs(10), sent).await {
+            Ok(Ok((response, _))) => {
+                let _ = response.collect(LARGEST_ANSWER).await;
+            }
+            Ok(Err(AttemptError { progress: Progress::NotSent, .. })) => {
+                tracing::debug!(server = %server.name, "a session's server was gone before it");
+            }
+            Ok(Err(error)) => {
+                tracing::debug!(server = %server.name, reason = %error.reason, "session not deleted");
+            }
+            Err(_) => tracing::debug!(server = %server.name, "session not deleted within 10 s"),
+        }
+    });
+}

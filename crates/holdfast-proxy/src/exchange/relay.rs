@@ -1,0 +1,388 @@
+//! Relaying a stream to its end, and mending it when the server's side breaks.
+//!
+//! | the server's stream ends before the answer | what follows |
+//! |---|---|
+//! | cleanly, and it has given event ids (SEP-1699) | a client that can come back is let go and the stream resumed when it does; for others it is resumed behind their open stream |
+//! | broken, with event ids | resumed at the server |
+//! | otherwise, or not resumable any more: a Read | the call is sent again |
+//! | otherwise: a Write | a JSON-RPC error under the call's id: it may have run |
+//!
+//! After a repeat, progress up to the last value that was sent is suppressed: it must only rise.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use holdfast_engine::backoff::Backoff;
+use holdfast_engine::repeat::{Progress, Repeat, decide};
+use holdfast_mcp::headers::name;
+use holdfast_mcp::method::Method;
+use holdfast_mcp::peek::{Kind, peek};
+use holdfast_mcp::sse::Event;
+use http::header::ACCEPT;
+use http::{HeaderValue, Method as HttpMethod};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::attempt::{self, Route, finish_reading};
+use super::{Answer, Call, Events, answer, headers, observe, state};
+use crate::failure::Failure;
+use crate::metrics::CallOutcome;
+use crate::random;
+use crate::session::Bound;
+use crate::spliced;
+use crate::streams::StreamLog;
+use crate::upstream::events::{End, EventSource, HttpEvents};
+
+/// Where a relay delivers.
+pub(crate) enum Sink {
+    /// A stream that an HTTP response follows.
+    Log(Arc<StreamLog>),
+    /// Messages one by one, for a client with a connection of its own (WebSocket, HTTP+SSE).
+    Frames(mpsc::Sender<Bytes>),
+    /// Nobody: a legacy client that left does not cancel its call.
+    Nobody,
+}
+
+/// Delivers an answer, and for a stream everything up to its end. Every id of the call gets exactly
+/// one answer or error.
+///
+/// # Cancel safety
+/// Not cancel safe: owned by a task, cancelled through the log's token only.
+pub(crate) async fn relay(call: Arc<Call>, first: Answer, sink: Sink) {
+    let deadline = Instant::now() + call.server.settings.max_duration;
+    let mut relay = Relay { call: &call, sink: &sink, left: call.ids.count(), progress: None };
+    let run = relay.run(first, deadline);
+    match &sink {
+        Sink::Log(log) => {
+            let cancelled = log.cancel.clone();
+            tokio::select! {
+                () = run => {}
+                () = cancelled.cancelled() => call.settle(CallOutcome::Cancelled),
+            }
+            log.finish();
+            if log.resumable() {
+                call.gateway.streams.retire(log);
+            }
+        }
+        Sink::Frames(_) | Sink::Nobody => run.await,
+    }
+}
+
+struct Relay<'a> {
+    call: &'a Arc<Call>,
+    sink: &'a Sink,
+    /// Answers still to come.
+    left: usize,
+    /// The highest progress that the client was told.
+    progress: Option<f64>,
+}
+
+impl Relay<'_> {
+    async fn run(&mut self, first: Answer, deadline: Instant) {
+        let mut next = first;
+        loop {
+            let events = match next {
+                Answer::Events(events) => events,
+                other => return self.whole(other).await,
+            };
+            match timeout_at(deadline, self.stream(*events)).await {
+                Ok(None) => return,
+                Ok(Some(again)) => next = again,
+                Err(_) => {
+                    let after = self.call.server.settings.max_duration;
+                    return self.fail(Failure::timed_out(&self.call.server.name, after)).await;
+                }
+            }
+        }
+    }
+
+    /// Delivers what came in one piece; it is counted already.
+    async fn whole(&mut self, answer: Answer) {
+        let failure = match answer {
+            Answer::Whole(whole) => match peek_answer(&whole.body) {
+                Some(()) => return self.send(&whole.body, None).await,
+                None => {
+                    let reason = format!("it answered with HTTP status {}", whole.status);
+                    Failure::unknown(&self.call.server.name, reason)
+                }
+            },
+            Answer::One { event, .. } => {
+                let data = event.data.unwrap_or_default();
+                return self.send(&data, None).await;
+            }
+            Answer::Large(large) => {
+                use http_body_util::BodyExt as _;
+                let limit = attempt::LARGEST_MESSAGE;
+                let rest = http_body_util::Limited::new(large.rest, limit).collect().await;
+                match rest {
+                    Ok(rest) => {
+                        large.lease.done();
+                        let mut body = bytes::BytesMut::from(&large.head[..]);
+                        body.extend_from_slice(&rest.to_bytes());
+                        return self.send(&body.freeze(), None).await;
+                    }
+                    Err(error) => Failure::unknown(&self.call.server.name, error.to_string()),
+                }
+            }
+            Answer::Failed(failure) => failure,
+            Answer::Events(_) | Answer::HangUp => return,
+        };
+        self.render(failure).await;
+    }
+
+    /// Relays one stream. `None`: it brought every answer. Otherwise what the call goes on with.
+    async fn stream(&mut self, events: Events) -> Option<Answer> {
+        let Events { first, mut source, mut route, .. } = events;
+        let mut first = first;
+        let mut server_event: Option<Box<str>> = None;
+        let mut retry = None;
+        let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(2));
+        loop {
+            let end = loop {
+                let event = match first.take() {
+                    Some(event) => Ok(event),
+                    None => match timeout(self.call.server.settings.timeout, source.next()).await {
+                        Ok(event) => event,
+                        Err(_) => {
+                            let after = self.call.server.settings.timeout;
+                            let failure = Failure::timed_out(&self.call.server.name, after);
+                            self.fail(failure).await;
+                            return None;
+                        }
+                    },
+                };
+                match event {
+                    Ok(event) => {
+                        backoff.reset();
+                        self.event(event, &route, &mut server_event, &mut retry).await;
+                        if self.left == 0 {
+                            finish_reading(source);
+                            return None;
+                        }
+                    }
+                    Err(end) => break end,
+                }
+            };
+            let reason = match &end {
+                End::Clean => "the stream ended before the answer".to_owned(),
+                End::Broken(reason) => {
+                    let metrics = self.call.gateway.metrics.server(self.call.server.index);
+                    metrics.streams_broken.inc();
+                    reason.clone()
+                }
+            };
+            let resumed = match &server_event {
+                Some(event) => self.resume(&route, event, retry, &end, &mut backoff).await,
+                None => None,
+            };
+            match resumed {
+                Some(next) => source = next,
+                None => return self.again(&mut route, reason).await,
+            }
+        }
+    }
+
+    /// One event of the server on its way to the client.
+    async fn event(
+        &mut self,
+        event: Event,
+        route: &Route,
+        server_event: &mut Option<Box<str>>,
+        retry: &mut Option<Duration>,
+    ) {
+        if let Some(ms) = event.retry {
+            *retry = Some(Duration::from_millis(ms));
+        }
+        let id = event.id.as_deref().and_then(|id| std::str::from_utf8(id).ok());
+        if let Some(id) = id {
+            *server_event = Some(id.into());
+        }
+        let Some(data) = event.data.filter(|data| !data.is_empty()) else {
+            // A priming event: ours has primed the client already, but not with the server's delay.
+            if let Sink::Log(log) = self.sink {
+                if let Some(id) = id {
+                    log.note_server_event(id);
+                }
+                if let Some(ms) = event.retry {
+                    log.hint(ms);
+                }
+            }
+            return;
+        };
+        let generation = route.bound.as_ref().map_or(1, |bound| bound.generation);
+        let Ok(message) = peek(&data) else {
+            // Not a message that we know, and not ours to judge (a batch, say).
+            self.left = self.left.saturating_sub(count_batch(&data));
+            return self.send(&data, id).await;
+        };
+        match message.kind {
+            Kind::Response => {
+                if observe::matters(self.call.method) {
+                    observe::observe(self.call, &data).await;
+                }
+                let data = state::seal(self.call, route, data);
+                self.deliver(&data, id).await;
+            }
+            Kind::Request => {
+                if let (Some(session), Some(request)) = (&route.session, message.id) {
+                    session.asked(&spliced::client_id(request.as_str(), generation));
+                }
+                self.send(&spliced::for_client(data, generation), id).await;
+            }
+            Kind::Notification => match Method::parse(&message.method) {
+                Method::Progress if !self.rises(message.params.progress) => {}
+                Method::Cancelled => self.send(&spliced::for_client(data, generation), id).await,
+                _ => self.send(&data, id).await,
+            },
+        }
+    }
+
+    fn rises(&mut self, value: Option<f64>) -> bool {
+        let Some(value) = value else { return true };
+        // One call has one progress token; a batch has many, and is never repeated in mid-stream.
+        if self.call.ids.count() == 1 && self.progress.is_some_and(|last| value <= last) {
+            return false;
+        }
+        self.progress = Some(value);
+        true
+    }
+
+    /// Takes the server's own stream up where it ended.
+    async fn resume(
+        &self,
+        route: &Route,
+        last: &str,
+        retry: Option<Duration>,
+        end: &End,
+        backoff: &mut Backoff,
+    ) -> Option<EventSource> {
+        if let End::Clean = end {
+            match self.sink {
+                // The client sees the end too, and comes back when the server said.
+                Sink::Log(log) if log.resumable() => log.pause().await,
+                _ => tokio::time::sleep(retry.unwrap_or(Duration::from_secs(1))).await,
+            }
+        }
+        for _ in 0..RESUME_TRIES {
+            match take_up(self.call, route.bound.as_deref(), route.instance, last).await {
+                TakenUp::Stream(source) => return Some(source),
+                TakenUp::Refused => return None,
+                TakenUp::Unreachable => tokio::time::sleep(backoff.next(random::u64())).await,
+            }
+        }
+        None
+    }
+
+    /// The stream is gone for good: the call is repeated where that is safe, else it fails.
+    async fn again(&mut self, route: &mut Route, reason: String) -> Option<Answer> {
+        let call = self.call;
+        match decide(call.class, Progress::Sent, 1, !matches!(self.sink, Sink::Nobody)) {
+            Repeat::Again | Repeat::ReestablishThenAgain if call.ids.count() == 1 => {
+                call.gateway.metrics.server(call.server.index).attempts_repeated.inc();
+                tracing::debug!(server = %call.server.name, %reason, "stream broke, call sent again");
+                // What the lost attempt had asked of the client is void.
+                if let Some(session) = &route.session {
+                    self.take_back(session).await;
+                }
+                Some(answer::first_answer(Arc::clone(call)).await)
+            }
+            _ => {
+                self.fail(Failure::unknown(&call.server.name, reason)).await;
+                None
+            }
+        }
+    }
+
+    async fn take_back(&self, session: &crate::session::Session) {
+        for id in session.take_outstanding() {
+            let message = format!(
+                r#"{{"jsonrpc":"2.0","method":"notifications/cancelled","params":{{"requestId":{id},"reason":"the call was lost"}}}}"#
+            );
+            self.send(message.as_bytes(), None).await;
+        }
+    }
+
+    async fn deliver(&mut self, answer: &[u8], id: Option<&str>) {
+        self.left = self.left.saturating_sub(1);
+        if self.left == 0 {
+            self.call.settle_with(answer);
+        }
+        self.send(answer, id).await;
+    }
+
+    async fn fail(&mut self, failure: Failure) {
+        self.call.fail(&failure);
+        self.render(failure).await;
+    }
+
+    /// Tells the client of a failure that is already counted.
+    async fn render(&mut self, failure: Failure) {
+        for id in self.call.ids.iter() {
+            let body = failure.render_one(id);
+            self.send(&body, None).await;
+        }
+        self.left = 0;
+    }
+
+    async fn send(&self, data: &[u8], server_event: Option<&str>) {
+        self.call.gateway.metrics.events.inc();
+        match self.sink {
+            Sink::Log(log) => log.append(data, server_event).await,
+            Sink::Frames(frames) => {
+                // A client that is gone leaves its answer to nobody.
+                let _ = frames.send(Bytes::copy_from_slice(data)).await;
+            }
+            Sink::Nobody => {}
+        }
+    }
+}
+
+enum TakenUp {
+    Stream(EventSource),
+    Refused,
+    Unreachable,
+}
+
+/// Asks the server for the rest of its own stream.
+async fn take_up(call: &Call, bound: Option<&Bound>, instance: usize, last: &str) -> TakenUp {
+    let Ok(last) = HeaderValue::from_str(last) else { return TakenUp::Refused };
+    let mut request = headers::for_own_message(&call.headers);
+    request.insert(ACCEPT, HeaderValue::from_static("text/event-stream"));
+    headers::bind(&mut request, bound);
+    request.insert(name::LAST_EVENT_ID, last);
+    let request = (HttpMethod::GET, request, Bytes::new());
+    match attempt::request_http(&call.gateway, &call.server, true, instance, request).await {
+        Ok((response, _)) if response.status.is_success() && response.is_event_stream() => {
+            let events = HttpEvents::new(response.body, response.lease);
+            TakenUp::Stream(EventSource::Http(Box::new(events)))
+        }
+        Ok((response, _)) if response.status.is_client_error() => TakenUp::Refused,
+        Ok(_) | Err(_) => TakenUp::Unreachable,
+    }
+}
+
+/// The rest of a server's stream, for a client that came back to a stream whose log is gone.
+pub(crate) async fn resume_at_server(
+    call: &Call,
+    bound: &Bound,
+    last: &str,
+) -> Option<EventSource> {
+    match take_up(call, Some(bound), bound.instance, last).await {
+        TakenUp::Stream(source) => Some(source),
+        TakenUp::Refused | TakenUp::Unreachable => None,
+    }
+}
+
+/// How often a server is asked to take its stream up again.
+const RESUME_TRIES: u32 = 5;
+
+/// Whether a body is JSON-RPC that can go out as an event.
+fn peek_answer(body: &[u8]) -> Option<()> {
+    let known = peek(body).is_ok() || holdfast_mcp::batch::is_batch(body);
+    known.then_some(())
+}
+
+fn count_batch(data: &[u8]) -> usize {
+    holdfast_mcp::batch::split_batch(data).map_or(0, |elements| elements.len())
+}

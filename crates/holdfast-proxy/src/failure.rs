@@ -1,0 +1,149 @@
+//! The gateway's own failures of a call: one enum from which code, text, metric and log follow.
+//!
+//! A JSON-RPC request is never answered with a 5xx or an HTML page: one 503 on one POST kills every
+//! call of some clients. A failure is `200` with a JSON-RPC error that carries the request's id,
+//! and its `data` says which server, why, whether the call may have run, and when to try again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use holdfast_mcp::rpc_error::{ErrorId, RpcError, code};
+use serde_json::json;
+
+use crate::exchange::Ids;
+use crate::metrics::CallOutcome;
+
+/// What kind of failure it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum FailureKind {
+    /// No instance could be reached, or it refused.
+    ServerUnavailable,
+    /// The call was sent and its fate is not known.
+    OutcomeUnknown,
+    /// A limit of this gateway is reached.
+    Overloaded,
+    /// The call's deadline passed.
+    TimedOut,
+}
+
+/// Whether the call may have had its effect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ran {
+    No,
+    Maybe,
+}
+
+/// A call that the gateway could not bring to an answer.
+#[derive(Debug, Clone)]
+pub(crate) struct Failure {
+    pub(crate) kind: FailureKind,
+    pub(crate) server: Arc<str>,
+    pub(crate) reason: String,
+    pub(crate) ran: Ran,
+    pub(crate) retry_after: Option<Duration>,
+}
+
+// === impl Failure ===
+
+impl Failure {
+    pub(crate) fn unavailable(server: &Arc<str>, reason: String) -> Self {
+        Self {
+            kind: FailureKind::ServerUnavailable,
+            server: Arc::clone(server),
+            reason,
+            ran: Ran::No,
+            retry_after: Some(Duration::from_secs(1)),
+        }
+    }
+
+    pub(crate) fn unknown(server: &Arc<str>, reason: String) -> Self {
+        Self {
+            kind: FailureKind::OutcomeUnknown,
+            server: Arc::clone(server),
+            reason,
+            ran: Ran::Maybe,
+            retry_after: None,
+        }
+    }
+
+    pub(crate) fn timed_out(server: &Arc<str>, after: Duration) -> Self {
+        Self {
+            kind: FailureKind::TimedOut,
+            server: Arc::clone(server),
+            reason: format!("no answer within {} s", after.as_secs()),
+            ran: Ran::Maybe,
+            retry_after: None,
+        }
+    }
+
+    pub(crate) fn overloaded(server: &Arc<str>, reason: String, retry_after: Duration) -> Self {
+        Self {
+            kind: FailureKind::Overloaded,
+            server: Arc::clone(server),
+            reason,
+            ran: Ran::No,
+            retry_after: Some(retry_after),
+        }
+    }
+
+    pub(crate) fn outcome(&self) -> CallOutcome {
+        match self.kind {
+            FailureKind::ServerUnavailable => CallOutcome::ServerUnavailable,
+            FailureKind::OutcomeUnknown => CallOutcome::OutcomeUnknown,
+            FailureKind::Overloaded => CallOutcome::Overloaded,
+            FailureKind::TimedOut => CallOutcome::TimedOut,
+        }
+    }
+
+    fn error(&self) -> RpcError {
+        let (code, what) = match self.kind {
+            FailureKind::ServerUnavailable => (code::SERVER_UNAVAILABLE, "is unavailable"),
+            FailureKind::OutcomeUnknown => {
+                (code::OUTCOME_UNKNOWN, "was lost in mid-call; the call may have run")
+            }
+            FailureKind::Overloaded => (code::OVERLOADED, "cannot be called right now"),
+            FailureKind::TimedOut => (code::TIMED_OUT, "did not answer in time"),
+        };
+        let mut data = json!({
+            "server": &*self.server,
+            "reason": self.reason,
+            "mayHaveRun": self.ran == Ran::Maybe,
+        });
+        if let (Some(after), Some(fields)) = (self.retry_after, data.as_object_mut()) {
+            let ms = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
+            fields.insert("retryAfterMs".into(), ms.into());
+        }
+        let message = format!("server {} {what}: {}", self.server, self.reason);
+        RpcError { code, message, data: Some(data) }
+    }
+
+    /// The JSON-RPC answer to the call: an error for every id of a batch.
+    pub(crate) fn render(&self, ids: &Ids) -> Bytes {
+        render(&self.error(), ids)
+    }
+
+    /// The error under one request's id.
+    pub(crate) fn render_one(&self, id: &str) -> Bytes {
+        self.error().render(ErrorId::Raw(id))
+    }
+}
+
+/// Renders an error for every id that waits for an answer.
+pub(crate) fn render(error: &RpcError, ids: &Ids) -> Bytes {
+    match ids {
+        Ids::None => error.render(ErrorId::Null),
+        Ids::One(id) => error.render(ErrorId::Raw(id)),
+        Ids::Batch(ids) => {
+            let mut out = BytesMut::from(&b"["[..]);
+            for (index, id) in ids.iter().enumerate() {
+                if index > 0 {
+                    out.put_u8(b',');
+                }
+                out.extend_from_slice(&error.render(ErrorId::Raw(id)));
+            }
+            out.put_u8(b']');
+            out.freeze()
+        }
+    }
+}

@@ -1,0 +1,212 @@
+//! What all workers of a node share. Everything in it is read without a lock that a call can wait
+//! on, or locked for nanoseconds.
+
+use std::collections::{BTreeMap, HashMap};
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use holdfast_config::Config;
+use holdfast_engine::bucket::Bucket;
+use holdfast_mcp::event_id::Sealer;
+use holdfast_store::Store;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::Clock;
+use crate::exchange;
+use crate::health::Checker;
+use crate::ingress::Connections;
+use crate::ingress::edge::Edge;
+use crate::metrics::Metrics;
+use crate::principal::Authenticator;
+use crate::server::{Server, ServerError};
+use crate::session::{Session, Sessions};
+use crate::streams::Streams;
+use crate::{keys, tls, upstream};
+
+/// The shared heart of a node.
+pub(crate) struct Gateway {
+    pub(crate) config: Arc<Config>,
+    pub(crate) clock: Clock,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) edge: Edge,
+    pub(crate) auth: Authenticator,
+    pub(crate) store: Store,
+    pub(crate) sessions: Sessions,
+    pub(crate) streams: Streams,
+    pub(crate) connections: Connections,
+    pub(crate) sealer: Arc<Sealer>,
+    pub(crate) servers: Vec<Arc<Server>>,
+    by_name: BTreeMap<String, usize>,
+    pub(crate) client_tls: Arc<rustls::ClientConfig>,
+    pub(crate) checker: Checker,
+    limits: Mutex<HashMap<u64, Bucket>>,
+    /// Set once: no new work, streams end.
+    pub(crate) draining: CancellationToken,
+    pub(crate) ports: Ports,
+}
+
+/// Where the node listens, for reports.
+#[derive(Debug, Default)]
+pub(crate) struct Ports {
+    pub(crate) client: OnceLock<SocketAddr>,
+    pub(crate) admin: OnceLock<SocketAddr>,
+    pub(crate) accepting: AtomicBool,
+}
+
+/// How long a deleted session's key stays taken.
+const TOMBSTONE: Duration = Duration::from_secs(24 * 3600);
+
+impl Gateway {
+    pub(crate) fn new(config: Arc<Config>, guard: &[OsString]) -> Result<Arc<Self>, ServerError> {
+        let client_tls = tls::client_config();
+        let mut servers = Vec::with_capacity(config.servers.len());
+        let mut by_name = BTreeMap::new();
+        let mut next_key = 0;
+        for (index, (name, settings)) in config.servers.iter().enumerate() {
+            let server =
+                Server::new(index, name, settings.clone(), &mut next_key, &client_tls, guard)?;
+            servers.push(Arc::new(server));
+            by_name.insert(name.clone(), index);
+        }
+        let names: Vec<String> = config.servers.keys().cloned().collect();
+        let limits = &config.limits;
+        Ok(Arc::new(Self {
+            clock: Clock::start(),
+            metrics: Metrics::new(&names),
+            edge: Edge::new(&config.listen),
+            auth: Authenticator::new(&config.auth),
+            store: Store::memory(),
+            sessions: Sessions::new(limits.sessions, limits.sessions_per_principal),
+            streams: Streams::new(config.streams.retain),
+            connections: Connections::default(),
+            sealer: Arc::new(keys::sealer(&config.node)),
+            servers,
+            by_name,
+            client_tls,
+            checker: Checker::new(&config.servers),
+            limits: Mutex::default(),
+            draining: CancellationToken::new(),
+            ports: Ports::default(),
+            config,
+        }))
+    }
+
+    /// The server of this name, if the configuration has it.
+    pub(crate) fn server(&self, name: &str) -> Option<&Arc<Server>> {
+        self.by_name.get(name).map(|index| &self.servers[*index])
+    }
+
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.by_name.keys().map(String::as_str)
+    }
+
+    pub(crate) fn mux_limits(&self) -> upstream::mux::MuxLimits {
+        let queue_bytes = self.config.limits.stream_queue;
+        upstream::mux::MuxLimits { queue_bytes, ..upstream::mux::MuxLimits::default() }
+    }
+
+    /// Takes one call from a principal's allowance.
+    pub(crate) fn admit(&self, principal: u64) -> Result<(), Duration> {
+        let limits = &self.config.limits;
+        let Some(per_minute) = limits.requests_per_minute else { return Ok(()) };
+        let burst = limits.burst.unwrap_or_else(|| (per_minute / 10).max(1));
+        let mut buckets = self.limits.lock().unwrap_or_else(PoisonError::into_inner);
+        buckets
+            .entry(principal)
+            .or_insert_with(|| Bucket::new(per_minute, burst))
+            .take(Instant::now())
+    }
+
+    /// Ends a session for good: its id is 404 from here on.
+    pub(crate) async fn end_session(self: &Arc<Self>, session: &Arc<Session>, tell_server: bool) {
+        if self.sessions.remove(session.key).is_none() {
+            return;
+        }
+        let now = self.clock.now();
+        if let Err(error) = self.store.delete(session.key, now, TOMBSTONE).await {
+            tracing::debug!(session = ?session.key, error = %error, "session was gone already");
+        }
+        if let Some(standing) = session.standing.lock().await.take() {
+            standing.log.cancel.cancel();
+            standing.log.finish();
+            self.streams.remove(standing.log.id());
+        }
+        let bound = session.bound();
+        if tell_server || bound.mux.is_some() {
+            exchange::close_at_server(self, &session.server, bound);
+        }
+    }
+
+    /// Begins the drain: nothing new is accepted, standing streams end cleanly and tell their
+    /// clients when to come back, running calls go on until the deadline.
+    pub(crate) async fn drain(self: Arc<Self>) {
+        self.draining.cancel();
+        let retry = u64::try_from(self.config.streams.retry.as_millis()).unwrap_or(u64::MAX);
+        let mut sessions = Vec::new();
+        self.sessions.each(|session| sessions.push(Arc::clone(session)));
+        for session in sessions {
+            if let Some(standing) = session.standing.lock().await.as_ref() {
+                standing.log.hint(retry);
+                standing.log.finish();
+            }
+        }
+    }
+
+    /// Closes every session at its server: the node is going and takes its sessions along.
+    pub(crate) async fn close_all(self: Arc<Self>) {
+        let mut sessions = Vec::new();
+        self.sessions.each(|session| sessions.push(Arc::clone(session)));
+        let ended = sessions.iter().map(|session| self.end_session(session, true));
+        futures_util::future::join_all(ended).await;
+    }
+
+    /// Ends what has expired. Runs for the life of the node.
+    pub(crate) async fn sweep(self: Arc<Self>) {
+        let ttl = self.config.sessions.ttl;
+        let period = (ttl / 10).clamp(Duration::from_millis(200), Duration::from_secs(5));
+        loop {
+            tokio::time::sleep(period).await;
+            let now = self.clock.now();
+            for session in self.sessions.expired(now, ttl) {
+                self.metrics.sessions_expired.inc();
+                tracing::debug!(session = ?session.key, "session expired");
+                self.end_session(&session, true).await;
+            }
+            self.store.sweep(now).await;
+            let now = Instant::now();
+            self.streams.sweep(now);
+            self.close_unread(now).await;
+            self.metrics.sessions.set(self.sessions.len());
+            self.limits
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .retain(|_, bucket| !bucket.is_full(now));
+        }
+    }
+
+    /// Closes standing streams at HTTP servers that no client has read for the retention time.
+    async fn close_unread(&self, now: Instant) {
+        let retain = self.config.streams.retain;
+        let mut sessions = Vec::new();
+        self.sessions.each(|session| {
+            if !session.server.is_duplex() {
+                sessions.push(Arc::clone(session));
+            }
+        });
+        for session in sessions {
+            let Ok(mut standing) = session.standing.try_lock() else { continue };
+            let unread = standing.as_ref().is_some_and(|open| {
+                open.log
+                    .usage()
+                    .1
+                    .is_some_and(|since| now.saturating_duration_since(since) > retain)
+            });
+            if unread && let Some(open) = standing.take() {
+                open.log.cancel.cancel();
+            }
+        }
+    }
+}

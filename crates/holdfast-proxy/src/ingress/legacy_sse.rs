@@ -1,0 +1,209 @@
+//! HTTP+SSE of 2024-11-05: a stream from the server, and POSTs to the address that its first event
+//! names.
+//!
+//! The session is the stream: when it ends, so does the session. The token in the messages address
+//! is unguessable and works only for the principal that opened the stream. Modern bodies travel
+//! over it too (mcp-wire 2.16), so each message's era is its own.
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use holdfast_mcp::sse;
+use http::request::Parts;
+use http::{HeaderMap, Method, Response, StatusCode};
+use http_body::Frame;
+use hyper::body::Incoming;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, Sleep};
+
+use super::connected::{Connected, FRAMES};
+use super::receive::{BodyError, read_body};
+use super::{method_not_allowed, refuse, respond};
+use crate::body::Body;
+use crate::exchange::headers;
+use crate::gateway::Gateway;
+use crate::metrics::{GaugeGuard, Rejection};
+use crate::principal::Principal;
+use crate::random;
+use crate::server::Server;
+
+/// Open HTTP+SSE connections of this node, by the token in their messages address.
+#[derive(Debug, Default)]
+pub(crate) struct Connections {
+    open: Mutex<HashMap<u128, Arc<Line>>>,
+}
+
+/// The way from the POSTs to the connection's task.
+#[derive(Debug)]
+struct Line {
+    principal: u64,
+    server: usize,
+    messages: mpsc::Sender<Bytes>,
+}
+
+impl Connections {
+    fn get(&self, token: u128) -> Option<Arc<Line>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner).get(&token).cloned()
+    }
+
+    fn insert(&self, token: u128, line: Arc<Line>) {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner).insert(token, line);
+    }
+
+    fn remove(&self, token: u128) {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner).remove(&token);
+    }
+}
+
+/// Messages that may wait between POST and connection; then POSTs wait.
+const WAITING: usize = 64;
+
+/// Opens the stream.
+pub(super) async fn open(
+    gateway: &Arc<Gateway>,
+    server: Arc<Server>,
+    principal: Principal,
+    parts: &Parts,
+) -> Response<Body> {
+    if parts.method != Method::GET {
+        return method_not_allowed(gateway, "GET");
+    }
+    if gateway.metrics.streams.get() >= gateway.config.limits.streams {
+        let text = "this node holds its limit of streams (limits.streams)";
+        return refuse(gateway, Rejection::AtCapacity, StatusCode::TOO_MANY_REQUESTS, text);
+    }
+    let token = random::u128();
+    let (frames, outgoing) = mpsc::channel(FRAMES);
+    let (messages, mut incoming) = mpsc::channel(WAITING);
+    let line = Arc::new(Line { principal: principal.digest, server: server.index, messages });
+    gateway.connections.insert(token, line);
+    let endpoint = endpoint(parts, token);
+    let connected =
+        Connected::new(Arc::clone(gateway), server, principal, parts.headers.clone(), frames);
+    let gone = tokio_util::sync::CancellationToken::new();
+    let stream = LineBody {
+        first: Some(endpoint),
+        outgoing,
+        keepalive: gateway.config.streams.keepalive,
+        alarm: Box::pin(tokio::time::sleep(gateway.config.streams.keepalive)),
+        _gone: gone.clone().drop_guard(),
+        _gauge: gateway.metrics.streams.enter(),
+    };
+    let gateway = Arc::clone(gateway);
+    tokio::spawn(async move {
+        loop {
+            tokio::select! {
+                message = incoming.recv() => match message {
+                    Some(message) => connected.incoming(message).await,
+                    None => break,
+                },
+                () = gone.cancelled() => break,
+                () = connected.drained() => break,
+            }
+        }
+        gateway.connections.remove(token);
+        connected.end().await;
+    });
+    let mut kept = HeaderMap::with_capacity(4);
+    headers::as_stream(&mut kept);
+    respond::build(StatusCode::OK, kept, Body::Line(Box::new(stream)))
+}
+
+/// The first event: where messages go, on the origin that the client used.
+fn endpoint(parts: &Parts, token: u128) -> Bytes {
+    let path = parts.uri.path().replacen("/sse", "/messages", 1);
+    Bytes::from(format!("event: endpoint\ndata: {path}?sessionId={token:032x}\n\n"))
+}
+
+/// Takes one message: `202` once it is on its way, in the order of the POSTs.
+pub(super) async fn message(
+    gateway: &Arc<Gateway>,
+    server: &Arc<Server>,
+    principal: &Principal,
+    parts: Parts,
+    body: Incoming,
+) -> Response<Body> {
+    if parts.method != Method::POST {
+        return method_not_allowed(gateway, "POST");
+    }
+    let token = parts.uri.query().and_then(session_token);
+    let line = token
+        .and_then(|token| gateway.connections.get(token))
+        .filter(|line| line.principal == principal.digest && line.server == server.index);
+    let Some(line) = line else {
+        let text = "no open event stream has this sessionId: open /sse first";
+        return refuse(gateway, Rejection::UnknownSession, StatusCode::NOT_FOUND, text);
+    };
+    let limit = gateway.config.limits.body;
+    let body = match read_body(body, limit, gateway.config.listen.body_timeout).await {
+        Ok(body) => body,
+        Err(error) => {
+            let (status, why) = match error {
+                BodyError::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, Rejection::BodyTooLarge),
+                BodyError::TooSlow => (StatusCode::REQUEST_TIMEOUT, Rejection::BodyTimeout),
+                BodyError::Broken => (StatusCode::BAD_REQUEST, Rejection::Malformed),
+            };
+            return refuse(gateway, why, status, "the body could not be taken (limits.body)");
+        }
+    };
+    if let Err(error) = holdfast_mcp::peek::peek(&body)
+        && !error.is_batch()
+    {
+        let status = StatusCode::BAD_REQUEST;
+        return refuse(gateway, Rejection::Malformed, status, &error.to_string());
+    }
+    if line.messages.send(body).await.is_err() {
+        let text = "the event stream has ended: open /sse again";
+        return refuse(gateway, Rejection::UnknownSession, StatusCode::NOT_FOUND, text);
+    }
+    respond::build(
+        StatusCode::ACCEPTED,
+        HeaderMap::new(),
+        Body::full(Bytes::from_static(b"Accepted")),
+    )
+}
+
+fn session_token(query: &str) -> Option<u128> {
+    let value = query.split('&').find_map(|pair| pair.strip_prefix("sessionId="))?;
+    (value.len() == 32).then(|| u128::from_str_radix(value, 16).ok())?
+}
+
+/// The event stream of one connection.
+pub(crate) struct LineBody {
+    first: Option<Bytes>,
+    outgoing: mpsc::Receiver<Bytes>,
+    keepalive: Duration,
+    alarm: Pin<Box<Sleep>>,
+    _gone: tokio_util::sync::DropGuard,
+    _gauge: GaugeGuard,
+}
+
+impl LineBody {
+    pub(crate) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        if let Some(first) = self.first.take() {
+            return Poll::Ready(Some(Ok(Frame::data(first))));
+        }
+        match self.outgoing.poll_recv(cx) {
+            Poll::Ready(Some(message)) => {
+                let mut out = BytesMut::with_capacity(message.len() + 32);
+                sse::encode_message(None, &message, &mut out);
+                return Poll::Ready(Some(Ok(Frame::data(out.freeze()))));
+            }
+            Poll::Ready(None) => return Poll::Ready(None),
+            Poll::Pending => {}
+        }
+        std::task::ready!(self.alarm.as_mut().poll(cx));
+        self.alarm.as_mut().reset(Instant::now() + self.keepalive);
+        // Polled once more so that the new alarm is armed.
+        let _ = self.alarm.as_mut().poll(cx);
+        Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(sse::COMMENT)))))
+    }
+}

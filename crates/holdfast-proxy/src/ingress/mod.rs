@@ -1,0 +1,173 @@
+//! Client transports: what arrives on the client port and which adapter it belongs to.
+//!
+//! | path | transport |
+//! |---|---|
+//! | `/mcp`, `/mcp/{server}` | Streamable HTTP; WebSocket where the client asks to upgrade |
+//! | `/sse`, `/sse/{server}` | the event stream of HTTP+SSE |
+//! | `/messages`, `/messages/{server}` | the messages of HTTP+SSE |
+//! | `/health`, `/health/live`, `/health/ready` | health, exempt from Host and Origin checks |
+
+mod connected;
+pub(crate) mod edge;
+mod legacy_sse;
+mod receive;
+pub(crate) mod respond;
+pub(crate) mod streamable;
+mod websocket;
+
+use std::sync::Arc;
+
+pub(crate) use self::legacy_sse::{Connections, LineBody};
+
+use bytes::Bytes;
+use holdfast_mcp::rpc_error::{ErrorId, RpcError, code};
+use http::header::{ALLOW, CONTENT_TYPE, WWW_AUTHENTICATE};
+use http::request::Parts;
+use http::{HeaderValue, Method, Request, Response, StatusCode};
+use hyper::body::Incoming;
+
+use crate::body::Body;
+use crate::gateway::Gateway;
+use crate::health;
+use crate::metrics::Rejection;
+use crate::principal::Principal;
+use crate::server::Server;
+
+/// The connection is closed without a response: some requests may not be answered with an error.
+#[derive(Debug, thiserror::Error)]
+#[error("no answer that this client could bear")]
+pub(crate) struct HangUp;
+
+/// Serves one request of a client.
+///
+/// # Cancel safety
+/// Dropped when the client disconnects. A legacy call that runs goes on in a task of its own; a
+/// modern one is cancelled, which is what its disconnect means.
+pub(crate) async fn serve(
+    gateway: Arc<Gateway>,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, HangUp> {
+    let (mut parts, body) = request.into_parts();
+    if let Err(error) = gateway.edge.check_framing(&parts) {
+        return Ok(refuse(
+            &gateway,
+            error.rejection(),
+            StatusCode::BAD_REQUEST,
+            &error.to_string(),
+        ));
+    }
+    let path = parts.uri.path();
+    if health::serves(path) || gateway.config.listen.health_path.as_deref() == Some(path) {
+        let path = if health::serves(path) { path } else { "/health/ready" };
+        return Ok(health::respond(path, &*gateway).await.map(Body::full));
+    }
+    if let Err(error) = gateway.edge.check_names(&parts) {
+        return Ok(refuse(&gateway, error.rejection(), StatusCode::FORBIDDEN, &error.to_string()));
+    }
+    let principal = match gateway.auth.authenticate(&parts.headers) {
+        Ok(principal) => principal,
+        Err(error) => {
+            let status = StatusCode::UNAUTHORIZED;
+            let mut response =
+                refuse(&gateway, Rejection::Unauthorized, status, &error.to_string());
+            let challenge = HeaderValue::from_static("Bearer realm=\"holdfast\"");
+            response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
+            return Ok(response);
+        }
+    };
+    let (endpoint, server) = match find(&gateway, parts.uri.path()) {
+        Ok(found) => found,
+        Err(response) => return Ok(*response),
+    };
+    match endpoint {
+        Endpoint::Mcp if websocket::wants(&parts) => {
+            Ok(websocket::upgrade(&gateway, server, principal, &mut parts))
+        }
+        Endpoint::Mcp => streamable::serve(gateway, server, principal, parts, body).await,
+        Endpoint::Sse => Ok(legacy_sse::open(&gateway, server, principal, &parts).await),
+        Endpoint::Messages => {
+            Ok(legacy_sse::message(&gateway, &server, &principal, parts, body).await)
+        }
+    }
+}
+
+enum Endpoint {
+    Mcp,
+    Sse,
+    Messages,
+}
+
+/// Which adapter and which server a path names.
+fn find(gateway: &Gateway, path: &str) -> Result<(Endpoint, Arc<Server>), Box<Response<Body>>> {
+    let rest = path.strip_prefix('/').unwrap_or(path);
+    let (first, name) = rest.split_once('/').map_or((rest, None), |(a, b)| (a, Some(b)));
+    let endpoint = match first {
+        "mcp" => Endpoint::Mcp,
+        "sse" => Endpoint::Sse,
+        "messages" => Endpoint::Messages,
+        _ => {
+            let text =
+                format!("nothing is served at {path}; MCP is at /mcp{}", listed(gateway, "mcp"));
+            return Err(Box::new(refuse(
+                gateway,
+                Rejection::NotServed,
+                StatusCode::NOT_FOUND,
+                &text,
+            )));
+        }
+    };
+    let name = name.map(|name| name.strip_suffix('/').unwrap_or(name)).filter(|n| !n.is_empty());
+    let server = match (name, gateway.servers.as_slice()) {
+        (None, [only]) => Some(only),
+        (Some(name), _) => gateway.server(name),
+        (None, _) => None,
+    };
+    if let Some(server) = server {
+        return Ok((endpoint, Arc::clone(server)));
+    }
+    let text = match name {
+        Some(name) => format!("there is no server `{name}`; there is{}", listed(gateway, first)),
+        None => format!("several servers are configured; choose one:{}", listed(gateway, first)),
+    };
+    Err(Box::new(refuse(gateway, Rejection::NotServed, StatusCode::NOT_FOUND, &text)))
+}
+
+fn listed(gateway: &Gateway, prefix: &str) -> String {
+    let paths: Vec<_> = gateway.names().map(|name| format!("/{prefix}/{name}")).collect();
+    format!(" {}", paths.join(", "))
+}
+
+/// Refuses a request: counted, with a JSON-RPC error without an id as its body.
+fn refuse(gateway: &Gateway, why: Rejection, status: StatusCode, text: &str) -> Response<Body> {
+    gateway.metrics.rejected(why);
+    let error = RpcError::new(code::INVALID_REQUEST, text);
+    json(status, error.render(ErrorId::Null))
+}
+
+fn method_not_allowed(gateway: &Gateway, allow: &'static str) -> Response<Body> {
+    let text = format!("this path takes {allow}");
+    let mut response = refuse(gateway, Rejection::NotServed, StatusCode::METHOD_NOT_ALLOWED, &text);
+    response.headers_mut().insert(ALLOW, HeaderValue::from_static(allow));
+    response
+}
+
+fn json(status: StatusCode, body: Bytes) -> Response<Body> {
+    let mut response = Response::new(Body::full(body));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+/// What every ingress knows of a request once it may enter.
+struct Entered {
+    gateway: Arc<Gateway>,
+    server: Arc<Server>,
+    principal: Principal,
+    parts: Parts,
+}
+
+impl Entered {
+    fn method(&self) -> &Method {
+        &self.parts.method
+    }
+}

@@ -1,0 +1,283 @@
+//! From bytes to a call: the message is looked at once, and everything that its life depends on
+//! (era, class, session, ids) is decided here.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use holdfast_engine::class::CallClass;
+use holdfast_mcp::batch;
+use holdfast_mcp::headers::{check_modern, name};
+use holdfast_mcp::method::Method;
+use holdfast_mcp::peek::{Kind, Peek, peek};
+use holdfast_mcp::rpc_error::{RpcError, code};
+use holdfast_mcp::version::{Era, Version, classify};
+use http::{HeaderMap, StatusCode};
+use http_body_util::BodyExt as _;
+use hyper::body::{Body as _, Incoming};
+
+use crate::exchange::{Call, Guards, Ids, headers};
+use crate::failure;
+use crate::gateway::Gateway;
+use crate::metrics::Rejection;
+use crate::principal::Principal;
+use crate::server::Server;
+use crate::session::Session;
+
+/// A message on its way in, whichever transport brought it.
+pub(super) struct Inbound<'a> {
+    pub(super) gateway: &'a Arc<Gateway>,
+    pub(super) server: &'a Arc<Server>,
+    pub(super) principal: &'a Principal,
+    /// The client's headers, taken over.
+    pub(super) headers: HeaderMap,
+    pub(super) body: Bytes,
+    /// The session that the transport has found, if any.
+    pub(super) session: Option<Arc<Session>>,
+    /// Whether header and body have to agree: only HTTP carries the headers.
+    pub(super) check_headers: bool,
+    pub(super) takes_stream: bool,
+    /// Whether this transport can carry event ids at all.
+    pub(super) has_event_ids: bool,
+}
+
+/// What an inbound message is.
+pub(super) enum Received {
+    Call(Arc<Call>),
+    /// A notification, or the client's answer to the server.
+    Message(Arc<Call>, Kind),
+}
+
+/// A message that is refused, as Streamable HTTP says it. The others use its body.
+pub(super) struct Refused {
+    pub(super) status: StatusCode,
+    pub(super) body: Bytes,
+    pub(super) why: Rejection,
+}
+
+/// Looks at a message and decides what it is.
+///
+/// # Errors
+/// [`Refused`] with the JSON-RPC error that says why.
+pub(super) fn receive(inbound: Inbound<'_>) -> Result<Received, Refused> {
+    if batch::is_batch(&inbound.body) {
+        return receive_batch(inbound);
+    }
+    let body = inbound.body.clone();
+    let message = peek(&body).map_err(|error| {
+        let error = RpcError::new(error.code(), error.to_string());
+        Refused::new(StatusCode::BAD_REQUEST, Rejection::Malformed, &error, &Ids::None)
+    })?;
+    let ids = match message.id {
+        Some(id) if message.kind == Kind::Request => Ids::One(id.to_owned_text()),
+        _ => Ids::None,
+    };
+    let header = version_header(&inbound.headers);
+    let era = classify(header, &message);
+    let version = header.and_then(Version::parse);
+    if era == Era::Modern {
+        check_claims(&inbound, &message, &ids)?;
+    }
+    let method = Method::parse(&message.method);
+    let class = inbound.server.classify(&message.method, message.params.name.as_deref());
+    if message.kind == Kind::Request && method != Method::Discover {
+        admit(&inbound, &ids)?;
+    }
+    let kind = message.kind;
+    let call = Arc::new(build(inbound, era, version, method, class, ids));
+    Ok(if kind == Kind::Request { Received::Call(call) } else { Received::Message(call, kind) })
+}
+
+fn version_header(headers: &HeaderMap) -> Option<&str> {
+    headers.get(name::PROTOCOL_VERSION).map(|value| value.to_str().unwrap_or("?"))
+}
+
+/// The rules of 2026-07-28 about header and body.
+fn check_claims(inbound: &Inbound<'_>, message: &Peek<'_>, ids: &Ids) -> Result<(), Refused> {
+    if message.params.claimed_version.is_none() && message.kind == Kind::Request {
+        // An HTTP server says so itself; what stands behind a pipe sees no headers.
+        if inbound.server.is_duplex() && inbound.check_headers {
+            let text = "params._meta lacks io.modelcontextprotocol/protocolVersion";
+            let error = RpcError::new(code::INVALID_PARAMS, text);
+            let status = StatusCode::BAD_REQUEST;
+            return Err(Refused::new(status, Rejection::Malformed, &error, ids));
+        }
+        return Ok(());
+    }
+    if !inbound.check_headers || message.kind != Kind::Request {
+        return Ok(());
+    }
+    check_modern(&inbound.headers, message).map_err(|error| {
+        let error = RpcError::new(error.code(), error.to_string());
+        Refused::new(StatusCode::BAD_REQUEST, Rejection::HeaderMismatch, &error, ids)
+    })
+}
+
+/// The limits that one call counts against. Refusals are answers, not HTTP errors.
+fn admit(inbound: &Inbound<'_>, ids: &Ids) -> Result<(), Refused> {
+    let gateway = inbound.gateway;
+    let refuse = |why, reason: String, wait: Duration| {
+        let failure = failure::Failure::overloaded(&inbound.server.name, reason, wait);
+        Err(Refused { status: StatusCode::OK, body: failure.render(ids), why })
+    };
+    let limit = gateway.config.limits.in_flight;
+    if gateway.metrics.in_flight.get() >= limit {
+        let reason = format!("this node runs its limit of {limit} calls (limits.in_flight)");
+        return refuse(Rejection::AtCapacity, reason, Duration::from_secs(1));
+    }
+    if let Err(wait) = gateway.admit(inbound.principal.digest) {
+        let reason = "this principal has used up its calls (limits.requests_per_minute)".into();
+        return refuse(Rejection::RateLimited, reason, wait);
+    }
+    if let Err(wait) = inbound.server.admit(Instant::now()) {
+        let reason = "this server has used up its calls (servers.*.requests_per_minute)".into();
+        return refuse(Rejection::RateLimited, reason, wait);
+    }
+    Ok(())
+}
+
+/// A batch (2025-03-26) is one unit with the strongest class of its members.
+fn receive_batch(inbound: Inbound<'_>) -> Result<Received, Refused> {
+    let malformed = |code: i64, text: String| {
+        let error = RpcError::new(code, text);
+        Refused::new(StatusCode::BAD_REQUEST, Rejection::Malformed, &error, &Ids::None)
+    };
+    let body = inbound.body.clone();
+    let ranges =
+        batch::split_batch(&body).map_err(|error| malformed(error.code(), error.to_string()))?;
+    if inbound.session.as_ref().is_some_and(|session| !session.version.has_batches()) {
+        let text = "batches exist only in protocol version 2025-03-26".to_owned();
+        return Err(malformed(code::INVALID_REQUEST, text));
+    }
+    let mut ids = Vec::new();
+    let mut class = CallClass::Lifecycle;
+    let mut kind = Kind::Notification;
+    for range in ranges {
+        let message =
+            peek(&body[range]).map_err(|error| malformed(error.code(), error.to_string()))?;
+        if message.params.claimed_version.is_some() {
+            let text = "a 2026-07-28 request cannot be part of a batch".to_owned();
+            return Err(malformed(code::INVALID_REQUEST, text));
+        }
+        if Method::parse(&message.method) == Method::Initialize {
+            let text = "initialize cannot be part of a batch".to_owned();
+            return Err(malformed(code::INVALID_REQUEST, text));
+        }
+        if let (Kind::Request, Some(id)) = (message.kind, message.id) {
+            let own = inbound.server.classify(&message.method, message.params.name.as_deref());
+            class = class.max(own);
+            ids.push(id.to_owned_text());
+        }
+        if message.kind == Kind::Response {
+            kind = Kind::Response;
+        }
+    }
+    let version = version_header(&inbound.headers).and_then(Version::parse);
+    if ids.is_empty() {
+        let call = build(inbound, Era::Legacy, version, Method::Other, class, Ids::None);
+        return Ok(Received::Message(Arc::new(call), kind));
+    }
+    let ids = Ids::Batch(ids);
+    admit(&inbound, &ids)?;
+    let call = build(inbound, Era::Legacy, version, Method::Other, class, ids);
+    Ok(Received::Call(Arc::new(call)))
+}
+
+fn build(
+    inbound: Inbound<'_>,
+    era: Era,
+    version: Option<Version>,
+    method: Method,
+    class: CallClass,
+    ids: Ids,
+) -> Call {
+    let Inbound { gateway, server, principal, headers, body, session, .. } = inbound;
+    // A modern request has no session, whatever its client still sends.
+    let session = session.filter(|_| era == Era::Legacy && method != Method::Initialize);
+    let spoken = session.as_ref().map(|session| session.version).or(version);
+    let can_prime = match era {
+        Era::Modern => !gateway.config.streams.strict,
+        Era::Legacy => spoken.is_some_and(Version::can_resume_polling),
+    };
+    let in_use = session.as_ref().map(|session| session.enter(gateway.clock));
+    Call {
+        resumable: inbound.has_event_ids && inbound.takes_stream && can_prime,
+        takes_stream: inbound.takes_stream,
+        headers: headers::for_server(headers, server),
+        guards: Guards {
+            _node: gateway.metrics.in_flight.enter(),
+            _server: gateway.metrics.server(server.index).in_flight.enter(),
+            _session: in_use,
+        },
+        gateway: Arc::clone(gateway),
+        server: Arc::clone(server),
+        principal: principal.clone(),
+        started: Instant::now(),
+        session,
+        era,
+        version,
+        method,
+        class,
+        ids,
+        body,
+    }
+}
+
+impl Refused {
+    fn new(status: StatusCode, why: Rejection, error: &RpcError, ids: &Ids) -> Self {
+        Self { status, why, body: failure::render(error, ids) }
+    }
+}
+
+/// Why a body could not be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum BodyError {
+    TooLarge,
+    TooSlow,
+    Broken,
+}
+
+/// Reads a request's body: a single frame is not copied, and a timer is set only if the body is not
+/// here yet.
+///
+/// # Errors
+/// [`BodyError`].
+///
+/// # Cancel safety
+/// What was read is lost.
+pub(super) async fn read_body(
+    body: Incoming,
+    limit: usize,
+    deadline: Duration,
+) -> Result<Bytes, BodyError> {
+    if body.size_hint().lower() > limit as u64 {
+        return Err(BodyError::TooLarge);
+    }
+    let mut read = std::pin::pin!(collect(body, limit));
+    match futures_util::poll!(read.as_mut()) {
+        std::task::Poll::Ready(done) => done,
+        std::task::Poll::Pending => {
+            tokio::time::timeout(deadline, read).await.unwrap_or(Err(BodyError::TooSlow))
+        }
+    }
+}
+
+async fn collect(mut body: Incoming, limit: usize) -> Result<Bytes, BodyError> {
+    let mut first = Bytes::new();
+    let mut joined = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame.map_err(|_| BodyError::Broken)?.into_data() else { continue };
+        if first.len() + joined.len() + data.len() > limit {
+            return Err(BodyError::TooLarge);
+        }
+        if first.is_empty() && joined.is_empty() {
+            first = data;
+        } else {
+            if joined.is_empty() {
+                joined.extend_from_slice(&std::mem::take(&mut first));
+            }
+            joined.extend_from_slice(&data);
+        }
+    }
+    Ok(if joined.is_empty() { first } else { joined.freeze() })
+}

@@ -1,0 +1,171 @@
+//! From an answer to an HTTP response.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use holdfast_mcp::event_id::StreamKind;
+use holdfast_mcp::method::Method;
+use holdfast_mcp::sse;
+use http::{HeaderMap, Response, StatusCode};
+
+use super::HangUp;
+use crate::body::Body;
+use crate::exchange::{Answer, Call, Sink, headers, relay};
+use crate::session::Session;
+use crate::streams::{NewLog, Origin, Reader, ReaderOptions, StreamLog};
+
+/// Turns a call's first answer into the response.
+///
+/// # Errors
+/// [`HangUp`] where nothing may be said.
+pub(crate) fn answer(call: &Arc<Call>, answer: Answer) -> Result<Response<Body>, HangUp> {
+    Ok(match answer {
+        Answer::Whole(whole) => build(whole.status, whole.headers, Body::full(whole.body)),
+        Answer::Large(large) => {
+            build(large.status, large.headers, Body::rest(large.head, large.rest, large.lease))
+        }
+        Answer::One { status, headers, event } => {
+            let mut out = BytesMut::new();
+            sse::encode(&event, &mut out);
+            build(status, headers, Body::full(out.freeze()))
+        }
+        Answer::Failed(failure) => super::json(StatusCode::OK, failure.render(&call.ids)),
+        Answer::HangUp => return Err(HangUp),
+        Answer::Events(events) => {
+            let mut kept = events.headers.clone();
+            headers::as_stream(&mut kept);
+            let log = new_log(call);
+            let stream = follow(call, &log, None);
+            tokio::spawn(relay(Arc::clone(call), Answer::Events(events), Sink::Log(log)));
+            build(StatusCode::OK, kept, stream)
+        }
+    })
+}
+
+/// The headers cannot wait any longer: the answer, whenever it comes, comes as a stream.
+pub(crate) fn commit(
+    call: &Arc<Call>,
+    work: impl Future<Output = Answer> + Send + 'static,
+) -> Response<Body> {
+    let log = new_log(call);
+    let stream = follow(call, &log, None);
+    let owned = Arc::clone(call);
+    let deadline = call.server.settings.max_duration;
+    tokio::spawn(async move {
+        // The log's token is what a modern client's disconnect cancels.
+        let cancelled = log.cancel.clone();
+        let first = tokio::select! {
+            first = tokio::time::timeout(deadline, work) => first.unwrap_or_else(|_| {
+                let failure = crate::failure::Failure::timed_out(&owned.server.name, deadline);
+                owned.fail(&failure);
+                Answer::Failed(failure)
+            }),
+            () = cancelled.cancelled() => {
+                owned.settle(crate::metrics::CallOutcome::Cancelled);
+                log.finish();
+                return;
+            }
+        };
+        relay(owned, first, Sink::Log(log)).await;
+    });
+    let mut headers = HeaderMap::with_capacity(4);
+    headers::as_stream(&mut headers);
+    build(StatusCode::OK, headers, stream)
+}
+
+fn new_log(call: &Call) -> Arc<StreamLog> {
+    let bound = call.session.as_ref().map(|session| session.bound());
+    let log = StreamLog::new(NewLog {
+        origin: Origin {
+            principal: call.principal.digest,
+            kind: StreamKind::Call,
+            request_id: call.ids.one(),
+            class: call.class.as_u8(),
+            instance: bound.as_ref().map_or(0, |b| u16::try_from(b.instance).unwrap_or(u16::MAX)),
+            generation: bound.as_ref().map_or(1, |b| b.generation),
+            server_session: bound.as_ref().and_then(|b| b.server_session_text().map(Into::into)),
+        },
+        sealer: call.resumable.then(|| Arc::clone(&call.gateway.sealer)),
+        // The acknowledgement of a listen is the first thing its client may see.
+        prime: call.resumable && call.method != Method::SubscriptionsListen,
+        queue: call.gateway.config.limits.stream_queue,
+        retain: call.gateway.config.streams.retain_bytes,
+    });
+    if log.resumable() {
+        call.gateway.streams.insert(&log);
+    }
+    log
+}
+
+/// A response body that follows a call's stream.
+pub(crate) fn follow(call: &Call, log: &Arc<StreamLog>, after: Option<u64>) -> Body {
+    let streams = &call.gateway.config.streams;
+    Body::Stream(Box::new(Reader::new(
+        Arc::clone(log),
+        ReaderOptions {
+            after,
+            keepalive: streams.keepalive,
+            rotate_after: None,
+            retry: streams.retry,
+            cancel_after: call.modern().then_some(streams.modern_grace),
+            in_use: call.session.as_ref().map(|session| session.enter(call.gateway.clock)),
+            gauge: call.gateway.metrics.streams.enter(),
+        },
+    )))
+}
+
+/// A response body that follows a session's standing stream.
+pub(crate) fn stand(
+    gateway: &crate::gateway::Gateway,
+    session: &Arc<Session>,
+    log: &Arc<StreamLog>,
+    after: Option<u64>,
+) -> Body {
+    let streams = &gateway.config.streams;
+    let reader = Reader::new(
+        Arc::clone(log),
+        ReaderOptions {
+            after,
+            keepalive: streams.keepalive,
+            rotate_after: Some(streams.rotate_after),
+            retry: streams.retry,
+            cancel_after: None::<Duration>,
+            in_use: Some(session.enter(gateway.clock)),
+            gauge: gateway.metrics.streams.enter(),
+        },
+    );
+    if reader.gap {
+        gateway.metrics.stream_gaps.inc();
+    }
+    Body::Stream(Box::new(reader))
+}
+
+pub(crate) fn build(status: StatusCode, headers: HeaderMap, body: Body) -> Response<Body> {
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    *response.headers_mut() = headers;
+    response
+}
+
+/// An empty stream that carries one message and ends.
+pub(crate) fn one_event(message: &[u8]) -> Response<Body> {
+    let mut out = BytesMut::new();
+    sse::encode_message(None, message, &mut out);
+    let mut headers = HeaderMap::with_capacity(4);
+    headers::as_stream(&mut headers);
+    build(StatusCode::OK, headers, Body::full(out.freeze()))
+}
+
+/// Lets a legacy call that its client has left run to its end.
+pub(crate) fn finish_for_nobody(
+    call: Arc<Call>,
+    work: impl Future<Output = Answer> + Send + 'static,
+) {
+    let deadline = call.server.settings.max_duration;
+    tokio::spawn(async move {
+        if let Ok(first) = tokio::time::timeout(deadline, work).await {
+            relay(call, first, Sink::Nobody).await;
+        }
+    });
+}

@@ -1,0 +1,201 @@
+//! The client port: one accept loop per worker thread, and what each connection is allowed.
+//!
+//! Every worker has its own listening socket (`SO_REUSEPORT`), its own current-thread runtime and
+//! its own upstream connections, so a call stays on the thread that accepted its client
+//! (`docs/performance.md`). `axum::serve` would neither time out slow headers nor cap connections.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::task::TaskTracker;
+
+use crate::gateway::Gateway;
+use crate::ingress;
+use crate::tls::CertReloader;
+
+/// Connections that wait to be accepted, per worker.
+const BACKLOG: i32 = 1024;
+
+/// How long a TLS handshake may take.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+
+/// Binds one listening socket per worker to the same address.
+///
+/// # Errors
+/// What the operating system says; a port in use by another program among it.
+pub(crate) fn bind(address: SocketAddr, workers: usize) -> io::Result<Vec<std::net::TcpListener>> {
+    if address.port() != 0 {
+        // Bound once without SO_REUSEPORT: another program on the port is an error, and not half of
+        // the clients.
+        drop(std::net::TcpListener::bind(address)?);
+    }
+    let first = reuse(address)?;
+    let address = first.local_addr()?;
+    let mut listeners = vec![first];
+    for _ in 1..workers {
+        listeners.push(reuse(address)?);
+    }
+    Ok(listeners)
+}
+
+fn reuse(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// Accepts and serves until the node drains; then waits for what is running.
+pub(crate) async fn serve(
+    gateway: Arc<Gateway>,
+    listener: TcpListener,
+    tls: Option<Arc<CertReloader>>,
+) {
+    let tracker = TaskTracker::new();
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = gateway.draining.cancelled() => break,
+        };
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                // Out of descriptors, most likely: accepting again at once would only spin.
+                tracing::warn!(error = %error, "a connection could not be accepted");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                continue;
+            }
+        };
+        gateway.metrics.connections_accepted.inc();
+        if gateway.metrics.connections.get() >= gateway.config.limits.connections {
+            gateway.metrics.connections_refused.inc();
+            tracker.spawn(refuse(stream));
+            continue;
+        }
+        let open = gateway.metrics.connections.enter();
+        let (gateway, tls) = (Arc::clone(&gateway), tls.clone());
+        tracker.spawn(async move {
+            let _open = open;
+            let _ = stream.set_nodelay(true);
+            match tls {
+                None => http1_connection(gateway, stream, peer).await,
+                Some(tls) => tls_connection(gateway, stream, peer, &tls).await,
+            }
+        });
+    }
+    drop(listener);
+    tracker.close();
+    if tokio::time::timeout(gateway.config.listen.drain_deadline, tracker.wait()).await.is_err() {
+        tracing::warn!(connections = tracker.len(), "drain deadline passed with connections open");
+    }
+}
+
+/// Says why the connection is closed: the cap is reached.
+async fn refuse(mut stream: TcpStream) {
+    const BODY: &str = "this node holds its limit of connections (limits.connections)\n";
+    let response = format!(
+        "HTTP/1.1 503 Service Unavailable\r\ncontent-type: text/plain\r\ncontent-length: {}\r\nretry-after: 1\r\nconnection: close\r\n\r\n{BODY}",
+        BODY.len()
+    );
+    let written = stream.write_all(response.as_bytes());
+    let _ = tokio::time::timeout(Duration::from_secs(1), written).await;
+    let _ = stream.shutdown().await;
+}
+
+async fn tls_connection(
+    gateway: Arc<Gateway>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    tls: &CertReloader,
+) {
+    let stream = match tokio::time::timeout(HANDSHAKE, tls.acceptor().accept(stream)).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => {
+            gateway.metrics.tls_failures.inc();
+            tracing::debug!(%peer, error = %error, "TLS handshake failed");
+            return;
+        }
+        Err(_) => {
+            gateway.metrics.tls_failures.inc();
+            tracing::debug!(%peer, "TLS handshake timed out");
+            return;
+        }
+    };
+    if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
+        http2_connection(gateway, stream, peer).await;
+    } else {
+        http1_connection(gateway, stream, peer).await;
+    }
+}
+
+async fn http1_connection<S>(gateway: Arc<Gateway>, stream: S, peer: SocketAddr)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let limits = &gateway.config.limits;
+    let mut builder = http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(gateway.config.listen.header_timeout)
+        .max_headers(limits.header_count)
+        .max_buf_size(limits.header_bytes.max(MIN_BUFFER));
+    let draining = gateway.draining.clone();
+    let service = service_fn(move |request| ingress::serve(Arc::clone(&gateway), request));
+    let connection = builder.serve_connection(TokioIo::new(stream), service).with_upgrades();
+    let mut connection = std::pin::pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = draining.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%peer, error = %error, "client connection ended");
+    }
+}
+
+/// hyper takes no smaller buffer.
+const MIN_BUFFER: usize = 8192;
+
+async fn http2_connection<S>(gateway: Arc<Gateway>, stream: S, peer: SocketAddr)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let limits = &gateway.config.limits;
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(MAX_STREAMS)
+        .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX))
+        .keep_alive_interval(Duration::from_secs(20))
+        .keep_alive_timeout(Duration::from_secs(20));
+    let draining = gateway.draining.clone();
+    let service = service_fn(move |request| ingress::serve(Arc::clone(&gateway), request));
+    let connection = builder.serve_connection(TokioIo::new(stream), service);
+    let mut connection = std::pin::pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = draining.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%peer, error = %error, "client connection ended");
+    }
+}
+
+/// Calls at once on one HTTP/2 connection.
+const MAX_STREAMS: u32 = 256;

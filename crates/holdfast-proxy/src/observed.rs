@@ -1,0 +1,195 @@
+//! The data plane as the admin side sees it.
+
+use std::sync::atomic::Ordering;
+
+use holdfast_config::{HttpUrl, Transport};
+use holdfast_store::SessionKey;
+
+use crate::Proxy;
+use crate::gateway::Gateway;
+use crate::health::HealthFuture;
+use crate::metrics::Metrics;
+use crate::report::{
+    ConfigSummary, Gauged, InstanceReport, Listener, NodeState, Observed, Processes, Report,
+    ServerReport, SessionPage, SessionReport, Usage, session_digest,
+};
+use crate::server::Server;
+use crate::session::Session;
+
+impl Observed for Gateway {
+    fn report(&self) -> Report {
+        let config = &self.config;
+        let limits = &config.limits;
+        let gauged = |now, limit| Gauged { now, limit };
+        Report {
+            node: config.node.id.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            started: self.metrics.started(),
+            uptime: self.metrics.uptime(),
+            state: self.state(),
+            listeners: self.listeners(),
+            usage: Usage {
+                connections: gauged(self.metrics.connections.get(), limits.connections),
+                sessions: gauged(self.sessions.len(), limits.sessions),
+                streams: gauged(self.metrics.streams.get(), limits.streams),
+                in_flight: gauged(self.metrics.in_flight.get(), limits.in_flight),
+            },
+            servers: self.servers.iter().map(|server| self.server_report(server)).collect(),
+            config: ConfigSummary {
+                auth: !self.auth.is_open(),
+                principals: config
+                    .auth
+                    .keys
+                    .iter()
+                    .map(|key| key.principal.as_str())
+                    .collect::<std::collections::BTreeSet<_>>()
+                    .len(),
+                store: "memory",
+                workers: crate::workers(config),
+            },
+        }
+    }
+
+    fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    fn draining(&self) -> bool {
+        self.draining.is_cancelled()
+    }
+
+    fn sessions(&self, offset: usize, limit: usize) -> SessionPage {
+        let mut keys: Vec<SessionKey> = Vec::new();
+        self.sessions.each(|session| keys.push(session.key));
+        keys.sort_unstable();
+        let now = self.clock.now();
+        let page = keys.iter().skip(offset).take(limit).filter_map(|key| self.sessions.get(*key));
+        SessionPage {
+            total: keys.len(),
+            sessions: page.map(|session| session_report(&session, now)).collect(),
+        }
+    }
+
+    fn ready(&self) -> HealthFuture<'_> {
+        Box::pin(async move {
+            let report = self.report();
+            // The memory store is part of the process: it answers as long as anything does.
+            self.checker.ready(&report, std::future::ready(Ok(()))).await
+        })
+    }
+}
+
+impl Gateway {
+    fn state(&self) -> NodeState {
+        if self.draining() {
+            NodeState::Draining
+        } else if self.ports.accepting.load(Ordering::Relaxed) {
+            NodeState::Ready
+        } else {
+            NodeState::Starting
+        }
+    }
+
+    fn listeners(&self) -> Vec<Listener> {
+        let accepting = self.ports.accepting.load(Ordering::Relaxed) && !self.draining();
+        let client = self.ports.client.get().map(|address| Listener {
+            name: "client",
+            address: address.to_string(),
+            tls: self.config.listen.tls.is_some(),
+            accepting,
+        });
+        let admin = self.ports.admin.get().map(|address| Listener {
+            name: "admin",
+            address: address.to_string(),
+            tls: self.config.admin.tls.is_some(),
+            accepting: true,
+        });
+        client.into_iter().chain(admin).collect()
+    }
+
+    fn server_report(&self, server: &Server) -> ServerReport {
+        let counted = self.metrics.server(server.index);
+        let transport = &server.settings.transport;
+        let instance = |id: &str, target: String| InstanceReport { id: id.to_owned(), target };
+        let (instances, processes) = match transport {
+            Transport::Http { instances } => {
+                (instances.iter().map(|i| instance(&i.id, shown(&i.url))).collect(), None)
+            }
+            Transport::Sse { url } | Transport::WebSocket { url } => {
+                (vec![instance("default", shown(url))], None)
+            }
+            Transport::Stdio(process) => {
+                let (started, exited) = (counted.process_starts.get(), counted.process_exits.get());
+                let processes = Processes { running: server.processes.get(), started, exited };
+                (vec![instance("default", process.command.clone())], Some(processes))
+            }
+        };
+        ServerReport {
+            name: server.name.to_string(),
+            transport: transport.label(),
+            instances,
+            versions: server.versions().iter().map(|v| v.as_str().to_owned()).collect(),
+            sessions: counted.sessions.get(),
+            in_flight: counted.in_flight.get(),
+            traffic: self.metrics.traffic(server.index),
+            repeated: counted.attempts_repeated.get(),
+            last_success: counted.last_success(),
+            last_error: counted.last_error(),
+            processes,
+        }
+    }
+}
+
+/// A URL without its query, which may hold a credential.
+fn shown(url: &HttpUrl) -> String {
+    let url = url.to_string();
+    url.split_once('?').map_or(url.clone(), |(path, _)| path.to_owned())
+}
+
+fn session_report(session: &Session, now: std::time::Duration) -> SessionReport {
+    let record = session.record();
+    SessionReport {
+        digest: session_digest(session.id.to_str().unwrap_or_default()),
+        server: session.server.name.to_string(),
+        principal: session.owner.name.to_string(),
+        version: session.version.as_str().to_owned(),
+        client: client_info(&record.initialize),
+        age: now.saturating_sub(session.created),
+        idle: now.saturating_sub(session.idle_since()),
+    }
+}
+
+/// Name and version out of an `initialize` request.
+fn client_info(initialize: &[u8]) -> Option<String> {
+    let message: serde_json::Value = serde_json::from_slice(initialize).ok()?;
+    let info = message.get("params")?.get("clientInfo")?;
+    let name: String = info.get("name")?.as_str()?.chars().take(64).collect();
+    let version: Option<String> =
+        info.get("version").and_then(|v| v.as_str()).map(|v| v.chars().take(32).collect());
+    Some(match version {
+        Some(version) => format!("{name} {version}"),
+        None => name,
+    })
+}
+
+impl Observed for Proxy {
+    fn report(&self) -> Report {
+        self.gateway.report()
+    }
+
+    fn metrics(&self) -> &Metrics {
+        self.gateway.metrics()
+    }
+
+    fn draining(&self) -> bool {
+        self.gateway.draining()
+    }
+
+    fn sessions(&self, offset: usize, limit: usize) -> SessionPage {
+        Observed::sessions(&*self.gateway, offset, limit)
+    }
+
+    fn ready(&self) -> HealthFuture<'_> {
+        self.gateway.ready()
+    }
+}

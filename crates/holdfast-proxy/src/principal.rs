@@ -1,0 +1,137 @@
+//! Who is calling.
+//!
+//! A principal is a named owner, not a key: two keys of one principal see the same sessions. What
+//! is bound to a principal (sessions, event ids, caches) carries the digest of its name.
+
+use std::sync::Arc;
+
+use holdfast_config::Auth;
+use http::HeaderMap;
+use http::header::AUTHORIZATION;
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+
+/// A caller whose identity has been established.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Principal {
+    pub(crate) name: Arc<str>,
+    pub(crate) digest: u64,
+}
+
+/// Establishes who is calling: the seam where other means than API keys will join.
+#[derive(Debug)]
+pub(crate) struct Authenticator {
+    keys: Vec<(Principal, [u8; 32])>,
+    anonymous: Principal,
+}
+
+/// The request names nobody whom the gateway knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum AuthError {
+    #[error("an API key is needed: send it as Authorization: Bearer KEY or X-API-Key: KEY")]
+    Missing,
+    #[error("this API key is not known to the gateway")]
+    Unknown,
+}
+
+// === impl Principal ===
+
+impl Principal {
+    fn named(name: &str) -> Self {
+        let hash = Sha256::digest(name.as_bytes());
+        let mut digest = [0; 8];
+        digest.copy_from_slice(&hash[..8]);
+        Self { name: Arc::from(name), digest: u64::from_be_bytes(digest) }
+    }
+}
+
+// === impl Authenticator ===
+
+impl Authenticator {
+    pub(crate) fn new(auth: &Auth) -> Self {
+        let keys =
+            auth.keys.iter().map(|key| (Principal::named(&key.principal), key.sha256)).collect();
+        Self { keys, anonymous: Principal::named("anonymous") }
+    }
+
+    /// Without keys everybody is one anonymous principal.
+    pub(crate) fn is_open(&self) -> bool {
+        self.keys.is_empty()
+    }
+
+    /// # Errors
+    /// [`AuthError`] if keys are configured and the request carries none of them.
+    pub(crate) fn authenticate(&self, headers: &HeaderMap) -> Result<Principal, AuthError> {
+        if self.is_open() {
+            return Ok(self.anonymous.clone());
+        }
+        let key = presented(headers).ok_or(AuthError::Missing)?;
+        let digest = Sha256::digest(key);
+        let mut found = None;
+        // Every key is compared, so that the time tells nothing about which one was near.
+        for (principal, known) in &self.keys {
+            if bool::from(known.as_slice().ct_eq(digest.as_slice())) {
+                found = Some(principal);
+            }
+        }
+        found.cloned().ok_or(AuthError::Unknown)
+    }
+}
+
+fn presented(headers: &HeaderMap) -> Option<&[u8]> {
+    if let Some(value) = headers.get("x-api-key") {
+        return Some(value.as_bytes());
+    }
+    let value = headers.get(AUTHORIZATION)?.as_bytes();
+    let (scheme, key) = value.split_at_checked(7)?;
+    scheme.eq_ignore_ascii_case(b"bearer ").then(|| key.trim_ascii())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use holdfast_config::ApiKey;
+
+    fn authenticator() -> Authenticator {
+        let key = |name: &str, secret: &str| ApiKey {
+            principal: name.into(),
+            sha256: Sha256::digest(secret.as_bytes()).into(),
+        };
+        Authenticator::new(&Auth {
+            keys: vec![key("alice", "a-1"), key("alice", "a-2"), key("bob", "b-1")],
+        })
+    }
+
+    fn with(name: &'static str, value: &str) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        headers.insert(name, value.parse().unwrap());
+        headers
+    }
+
+    #[test]
+    fn two_keys_of_one_principal_are_one_principal() {
+        let auth = authenticator();
+        let first = auth.authenticate(&with("authorization", "Bearer a-1")).unwrap();
+        let second = auth.authenticate(&with("x-api-key", "a-2")).unwrap();
+        assert_eq!(first, second);
+        assert_ne!(first, auth.authenticate(&with("authorization", "bearer b-1")).unwrap());
+    }
+
+    #[test]
+    fn what_is_not_a_known_key_is_refused() {
+        let auth = authenticator();
+        let refused = |headers: HeaderMap| auth.authenticate(&headers).unwrap_err();
+        assert_eq!(refused(HeaderMap::new()), AuthError::Missing);
+        assert_eq!(refused(with("authorization", "Basic a-1")), AuthError::Missing);
+        assert_eq!(refused(with("authorization", "Bearer")), AuthError::Missing);
+        assert_eq!(refused(with("authorization", "Bearer a-3")), AuthError::Unknown);
+        assert_eq!(refused(with("x-api-key", "")), AuthError::Unknown);
+    }
+
+    #[test]
+    fn without_keys_everybody_is_one() {
+        let auth = Authenticator::new(&Auth::default());
+        assert!(auth.is_open());
+        assert_eq!(&*auth.authenticate(&HeaderMap::new()).unwrap().name, "anonymous");
+    }
+}

@@ -1,0 +1,141 @@
+//! A client that comes back with `Last-Event-ID`.
+//!
+//! The token says which stream, how far, for whom and about which request, so a stream's fate can
+//! be told even when its log is gone: the server's own stream is taken up again where the token
+//! names one, and otherwise the request ends in an error under its right id.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use holdfast_engine::class::CallClass;
+use holdfast_mcp::event_id::{EventId, StreamKind, TokenError};
+use holdfast_mcp::method::Method;
+use holdfast_mcp::version::Era;
+use http::{HeaderMap, Response, StatusCode};
+
+use crate::body::Body;
+use crate::exchange::{Answer, Call, Events, Guards, Ids, Route, headers, resume_at_server};
+use crate::failure::Failure;
+use crate::gateway::Gateway;
+use crate::ingress::{respond, streamable};
+use crate::principal::Principal;
+use crate::server::Server;
+use crate::session::Session;
+
+/// Why a client cannot come back with this id. All are 404: nothing is told about streams that are
+/// not the caller's.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ResumeError {
+    #[error("this event id was not issued by the gateway ({0})")]
+    Token(#[from] TokenError),
+    #[error("this event id does not belong to a stream of yours")]
+    NotYours,
+}
+
+/// Answers a resuming GET: with the rest of the stream, or with its fate.
+///
+/// # Errors
+/// [`ResumeError`] if the token is not one of ours, or another principal's.
+pub(crate) async fn resume(
+    gateway: &Arc<Gateway>,
+    server: &Arc<Server>,
+    principal: &Principal,
+    session: Option<&Arc<Session>>,
+    token: &[u8],
+    client_headers: &HeaderMap,
+) -> Result<Response<Body>, ResumeError> {
+    let id = gateway.sealer.open(token)?;
+    if id.principal != principal.digest {
+        return Err(ResumeError::NotYours);
+    }
+    gateway.metrics.streams_resumed.inc();
+    let live = headers::for_server(client_headers.clone(), server);
+    let known = gateway.streams.get(id.stream).filter(|log| log.belongs_to(principal.digest));
+    match (id.kind, session) {
+        (StreamKind::Standing, Some(session)) => {
+            let open = session.standing.lock().await.as_ref().map(|open| open.log.id());
+            let after = (open == Some(id.stream)).then_some(id.seq);
+            if after.is_none() {
+                gateway.metrics.stream_gaps.inc();
+            }
+            Ok(streamable::standing(gateway, session, live, after).await)
+        }
+        // A standing stream without its session has nothing to stand on.
+        (StreamKind::Standing, None) => Err(ResumeError::NotYours),
+        (StreamKind::Call, _) => {
+            let call = returning(gateway, server, principal, session, &id, live);
+            if let Some(log) = known {
+                let mut kept = HeaderMap::with_capacity(4);
+                headers::as_stream(&mut kept);
+                let body = respond::follow(&call, &log, Some(id.seq));
+                return Ok(respond::build(StatusCode::OK, kept, body));
+            }
+            gateway.metrics.stream_gaps.inc();
+            Ok(fate(call, &id).await)
+        }
+    }
+}
+
+/// The call that the token speaks of, as far as the token knows it.
+fn returning(
+    gateway: &Arc<Gateway>,
+    server: &Arc<Server>,
+    principal: &Principal,
+    session: Option<&Arc<Session>>,
+    id: &EventId,
+    headers: HeaderMap,
+) -> Arc<Call> {
+    Arc::new(Call {
+        gateway: Arc::clone(gateway),
+        server: Arc::clone(server),
+        session: session.cloned(),
+        principal: principal.clone(),
+        // Without a session the stream was a modern call's, and hanging up on it cancels it.
+        era: if session.is_some() || id.server_session.is_some() {
+            Era::Legacy
+        } else {
+            Era::Modern
+        },
+        version: session.map(|session| session.version),
+        method: Method::Other,
+        // The body is not here any more, so nothing can be sent again.
+        class: CallClass::Write,
+        ids: id.request_id.clone().map_or(Ids::None, Ids::One),
+        headers,
+        body: Bytes::new(),
+        takes_stream: true,
+        resumable: true,
+        started: Instant::now(),
+        guards: Guards {
+            _node: gateway.metrics.in_flight.enter(),
+            _server: gateway.metrics.server(server.index).in_flight.enter(),
+            _session: session.map(|session| session.enter(gateway.clock)),
+        },
+    })
+}
+
+/// The rest of a stream whose log is gone.
+async fn fate(call: Arc<Call>, id: &EventId) -> Response<Body> {
+    if let (Some(session), Some(event)) = (&call.session, &id.server_event) {
+        let bound = session.bound();
+        let same = bound.server_session_text() == id.server_session.as_deref();
+        if same && let Some(source) = resume_at_server(&call, &bound, event).await {
+            let route = Route {
+                session: Some(Arc::clone(session)),
+                instance: bound.instance,
+                mux: None,
+                bound: Some(bound),
+            };
+            let events = Events { headers: HeaderMap::new(), first: None, source, route };
+            let answer = respond::answer(&call, Answer::Events(Box::new(events)));
+            if let Ok(response) = answer {
+                return response;
+            }
+        }
+    }
+    let reason = "the gateway no longer has the stream".to_owned();
+    let failure = Failure::unknown(&call.server.name, reason);
+    call.fail(&failure);
+    respond::one_event(&failure.render(&call.ids))
+}

@@ -1,0 +1,224 @@
+//! The logical servers of the configuration, as calls use them.
+
+use std::collections::{BTreeMap, HashMap};
+use std::ffi::OsString;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use holdfast_config::{ExposeSecret, Transport};
+use holdfast_engine::backoff::Backoff;
+use holdfast_engine::bucket::Bucket;
+use holdfast_engine::class::{CallClass, ToolTable, classify};
+use holdfast_mcp::version::Version;
+use http::{HeaderName, HeaderValue};
+
+use crate::metrics::Gauge;
+use crate::random;
+use crate::session::Session;
+use crate::upstream::Endpoint;
+use crate::upstream::duplex::{self, Way};
+use crate::upstream::http::HttpTarget;
+use crate::upstream::mux::Mux;
+
+/// One logical MCP server.
+#[derive(Debug)]
+pub(crate) struct Server {
+    pub(crate) index: usize,
+    pub(crate) name: Arc<str>,
+    pub(crate) settings: holdfast_config::Server,
+    pub(crate) endpoint: Endpoint,
+    /// Headers that the configuration adds to every request.
+    pub(crate) headers: Vec<(HeaderName, HeaderValue)>,
+    tools: RwLock<ToolTable>,
+    versions: RwLock<Vec<Version>>,
+    limit: Option<Mutex<Bucket>>,
+    next: AtomicUsize,
+    /// Processes that run for this server now.
+    pub(crate) processes: Gauge,
+    /// The duplex that all modern clients share.
+    pub(crate) shared: tokio::sync::Mutex<Shared>,
+    /// Sessions that the gateway holds for clients that send none, by principal.
+    pub(crate) implicit: tokio::sync::Mutex<HashMap<u64, Arc<Session>>>,
+    /// The last good `server/discover` result by principal, for the time when the server is away.
+    discovered: Mutex<HashMap<u64, bytes::Bytes>>,
+}
+
+/// The shared duplex and how soon it may be opened again.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) mux: Option<Arc<Mux>>,
+    pub(crate) backoff: Backoff,
+    pub(crate) not_before: Option<Instant>,
+}
+
+/// A configured server that cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("servers.{server}: {reason}")]
+pub struct ServerError {
+    server: String,
+    reason: String,
+}
+
+/// Principals whose discover result is kept per server; more would only be forgetful clients.
+const MAX_DISCOVERED: usize = 1024;
+
+impl Server {
+    pub(crate) fn new(
+        index: usize,
+        name: &str,
+        settings: holdfast_config::Server,
+        next_key: &mut usize,
+        tls: &Arc<rustls::ClientConfig>,
+        guard: &[OsString],
+    ) -> Result<Self, ServerError> {
+        let fail = |reason: String| ServerError { server: name.to_owned(), reason };
+        let mut headers = Vec::new();
+        for (header, value) in &settings.headers {
+            let header = HeaderName::from_bytes(header.as_bytes())
+                .map_err(|_| fail(format!("headers.{header} is not a header name")))?;
+            let mut value = HeaderValue::from_str(value.expose_secret())
+                .map_err(|_| fail(format!("headers.{header} is not a header value")))?;
+            value.set_sensitive(true);
+            headers.push((header, value));
+        }
+        let endpoint = match &settings.transport {
+            Transport::Http { instances } => {
+                let mut targets = Vec::with_capacity(instances.len());
+                for instance in instances {
+                    let key = *next_key;
+                    *next_key += 1;
+                    let target = HttpTarget::new(instance.id.clone(), instance.url.clone(), key)
+                        .map_err(|error| fail(format!("{}: {error}", instance.url)))?;
+                    targets.push(Arc::new(target));
+                }
+                Endpoint::Http(targets)
+            }
+            Transport::Sse { url } => {
+                duplex(name, Way::Sse { url: url.clone(), tls: url.tls.then(|| Arc::clone(tls)) })
+            }
+            Transport::WebSocket { url } => {
+                let tls = url.tls.then(|| Arc::clone(tls));
+                duplex(name, Way::WebSocket { url: url.clone(), tls })
+            }
+            Transport::Stdio(process) => {
+                duplex(name, Way::Stdio { guard: guard.to_vec(), process: process.clone() })
+            }
+        };
+        let overrides: BTreeMap<_, _> =
+            settings.tools.iter().map(|(tool, rule)| (tool.clone(), rule.class)).collect();
+        let limit = settings.requests_per_minute.map(|per_minute| {
+            let burst = settings.burst.unwrap_or_else(|| (per_minute / 10).max(1));
+            Mutex::new(Bucket::new(per_minute, burst))
+        });
+        Ok(Self {
+            index,
+            name: Arc::from(name),
+            endpoint,
+            headers,
+            tools: RwLock::new(ToolTable::new(settings.trust_annotations, overrides)),
+            versions: RwLock::default(),
+            limit,
+            next: AtomicUsize::new(0),
+            processes: Gauge::default(),
+            shared: tokio::sync::Mutex::new(Shared {
+                mux: None,
+                backoff: Backoff::new(Duration::from_millis(100), Duration::from_secs(30)),
+                not_before: None,
+            }),
+            implicit: tokio::sync::Mutex::default(),
+            discovered: Mutex::default(),
+            settings,
+        })
+    }
+
+    pub(crate) fn is_duplex(&self) -> bool {
+        matches!(self.endpoint, Endpoint::Duplex(_))
+    }
+
+    /// The class of a call, fixed at receipt.
+    pub(crate) fn classify(&self, method: &str, tool: Option<&str>) -> CallClass {
+        classify(method, tool, &self.tools.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Learns from a `tools/list` answer which tools may be repeated.
+    pub(crate) fn learn_tools(&self, answer: &[u8]) {
+        let hints = holdfast_mcp::tools::tool_hints(answer);
+        let known = {
+            let tools = self.tools.read().unwrap_or_else(PoisonError::into_inner);
+            hints.iter().all(|hint| tools.knows(&hint.name, hint.read_only, hint.idempotent))
+        };
+        if known {
+            return;
+        }
+        let mut tools = self.tools.write().unwrap_or_else(PoisonError::into_inner);
+        for hint in hints {
+            tools.learn(&hint.name, hint.read_only, hint.idempotent);
+        }
+    }
+
+    /// Takes one call from the server's allowance.
+    pub(crate) fn admit(&self, now: Instant) -> Result<(), Duration> {
+        match &self.limit {
+            Some(bucket) => bucket.lock().unwrap_or_else(PoisonError::into_inner).take(now),
+            None => Ok(()),
+        }
+    }
+
+    /// Where the next new session or sessionless call goes: instances in turn.
+    pub(crate) fn pick(&self) -> usize {
+        match &self.endpoint {
+            Endpoint::Http(targets) if targets.len() > 1 => {
+                self.next.fetch_add(1, Ordering::Relaxed) % targets.len()
+            }
+            _ => 0,
+        }
+    }
+
+    pub(crate) fn instances(&self) -> usize {
+        match &self.endpoint {
+            Endpoint::Http(targets) => targets.len(),
+            Endpoint::Duplex(_) => 1,
+        }
+    }
+
+    /// A protocol version that a client and this server have agreed on.
+    pub(crate) fn saw_version(&self, version: Version) {
+        if self.versions.read().unwrap_or_else(PoisonError::into_inner).contains(&version) {
+            return;
+        }
+        let mut versions = self.versions.write().unwrap_or_else(PoisonError::into_inner);
+        if !versions.contains(&version) {
+            versions.push(version);
+            versions.sort();
+        }
+    }
+
+    pub(crate) fn versions(&self) -> Vec<Version> {
+        self.versions.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn keep_discovered(&self, principal: u64, answer: bytes::Bytes) {
+        let mut kept = self.discovered.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.len() < MAX_DISCOVERED || kept.contains_key(&principal) {
+            kept.insert(principal, answer);
+        }
+    }
+
+    pub(crate) fn discovered(&self, principal: u64) -> Option<bytes::Bytes> {
+        self.discovered.lock().unwrap_or_else(PoisonError::into_inner).get(&principal).cloned()
+    }
+}
+
+fn duplex(server: &str, way: Way) -> Endpoint {
+    let limits = duplex::Limits::default();
+    Endpoint::Duplex(Box::new(duplex::Target { server: Arc::from(server), way, limits }))
+}
+
+impl Shared {
+    /// Notes that opening failed or that what was open broke; the next try waits.
+    pub(crate) fn failed(&mut self, now: Instant) {
+        self.mux = None;
+        self.not_before = Some(now + self.backoff.next(random::u64()));
+    }
+}

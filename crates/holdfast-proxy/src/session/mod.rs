@@ -1,0 +1,195 @@
+//! Client sessions as this node holds them.
+//!
+//! A [`Session`] is the living side of a [`SessionRecord`]: the record says what the session is,
+//! the living side holds what belongs to this process (the open duplex to a stdio server, the
+//! standing stream, what is running). The id that the client holds is ours and never changes; what
+//! it is bound to may, and every change of binding raises the generation.
+
+mod restore;
+mod standing;
+mod table;
+
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use holdfast_mcp::version::Version;
+use holdfast_store::{SessionKey, SessionRecord, Store, StoreError};
+use http::HeaderValue;
+use tokio::sync::Notify;
+
+pub(crate) use self::restore::reestablish;
+pub(crate) use self::standing::{Opened, Standing, feed_duplex, open as open_standing};
+pub(crate) use self::table::{Sessions, parse_id};
+use crate::metrics::GaugeGuard;
+use crate::principal::Principal;
+use crate::server::Server;
+use crate::upstream::mux::Mux;
+
+/// The session's tie to an instance, as calls use it.
+#[derive(Debug)]
+pub(crate) struct Bound {
+    pub(crate) instance: usize,
+    pub(crate) generation: u32,
+    /// `Mcp-Session-Id` for the instance; none where the connection is the session.
+    pub(crate) server_session: Option<HeaderValue>,
+    /// The open duplex to a stdio, WebSocket or HTTP+SSE server.
+    pub(crate) mux: Option<Arc<Mux>>,
+}
+
+impl Bound {
+    pub(crate) fn server_session_text(&self) -> Option<&str> {
+        self.server_session.as_ref().and_then(|value| value.to_str().ok())
+    }
+}
+
+/// One client session.
+#[derive(Debug)]
+pub(crate) struct Session {
+    pub(crate) key: SessionKey,
+    pub(crate) id: HeaderValue,
+    pub(crate) principal: u64,
+    pub(crate) owner: Principal,
+    pub(crate) server: Arc<Server>,
+    pub(crate) version: Version,
+    pub(crate) created: Duration,
+    _gauge: GaugeGuard,
+    bound: ArcSwap<Bound>,
+    record: Mutex<Arc<SessionRecord>>,
+    /// One re-establishment at a time; the others wait for its result.
+    rebind: tokio::sync::Mutex<()>,
+    /// Tells the standing stream that the binding has changed.
+    rebound: Notify,
+    pub(crate) standing: tokio::sync::Mutex<Option<Arc<Standing>>>,
+    /// Ids of server→client requests without an answer, as the client knows them.
+    outstanding: Mutex<HashSet<Box<str>>>,
+    last_used: AtomicU64,
+    in_use: AtomicU32,
+}
+
+/// While it lives, the session does not expire: a running call or an open stream.
+pub(crate) struct InUse {
+    session: Arc<Session>,
+    clock: crate::clock::Clock,
+}
+
+// === impl Session ===
+
+impl Session {
+    pub(crate) fn new(
+        record: SessionRecord,
+        server: Arc<Server>,
+        bound: Bound,
+        owner: Principal,
+        gauge: GaugeGuard,
+        now: Duration,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            key: record.key,
+            id: table::id_header(record.key),
+            principal: record.principal,
+            owner,
+            server,
+            version: record.version,
+            created: now,
+            _gauge: gauge,
+            bound: ArcSwap::from_pointee(bound),
+            record: Mutex::new(Arc::new(record)),
+            rebind: tokio::sync::Mutex::new(()),
+            rebound: Notify::new(),
+            standing: tokio::sync::Mutex::new(None),
+            outstanding: Mutex::default(),
+            last_used: AtomicU64::new(now.as_secs()),
+            in_use: AtomicU32::new(0),
+        })
+    }
+
+    pub(crate) fn bound(&self) -> Arc<Bound> {
+        self.bound.load_full()
+    }
+
+    pub(crate) fn record(&self) -> Arc<SessionRecord> {
+        Arc::clone(&self.record.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Keeps the session alive until the guard is dropped.
+    pub(crate) fn enter(self: &Arc<Self>, clock: crate::clock::Clock) -> InUse {
+        self.in_use.fetch_add(1, Ordering::Relaxed);
+        InUse { session: Arc::clone(self), clock }
+    }
+
+    pub(crate) fn touch(&self, now: Duration) {
+        self.last_used.store(now.as_secs(), Ordering::Relaxed);
+    }
+
+    pub(crate) fn idle_since(&self) -> Duration {
+        Duration::from_secs(self.last_used.load(Ordering::Relaxed))
+    }
+
+    /// Unused for longer than `ttl`, and nothing of it is running.
+    pub(crate) fn expired(&self, now: Duration, ttl: Duration) -> bool {
+        self.in_use.load(Ordering::Relaxed) == 0 && now.saturating_sub(self.idle_since()) >= ttl
+    }
+
+    /// Changes the record by compare-and-set; `change` runs again on the newest record after a
+    /// conflict.
+    ///
+    /// # Errors
+    /// [`StoreError::Gone`] or [`StoreError::Missing`] if the session ended meanwhile.
+    pub(crate) async fn update(
+        &self,
+        store: &Store,
+        change: impl Fn(&mut SessionRecord),
+    ) -> Result<(), StoreError> {
+        let mut record = (*self.record()).clone();
+        loop {
+            change(&mut record);
+            match store.replace(record).await {
+                Ok(stored) => {
+                    let mut newest = self.record.lock().unwrap_or_else(PoisonError::into_inner);
+                    if newest.revision < stored.revision {
+                        *newest = Arc::new(stored);
+                    }
+                    return Ok(());
+                }
+                Err(StoreError::Conflict { .. }) => record = store.get(self.key).await?,
+                Err(gone) => return Err(gone),
+            }
+        }
+    }
+
+    fn outstanding(&self) -> MutexGuard<'_, HashSet<Box<str>>> {
+        self.outstanding.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A request of the server went to the client under this id (JSON text).
+    pub(crate) fn asked(&self, id: &str) {
+        let mut outstanding = self.outstanding();
+        // A client that never answers must not grow the set without bound.
+        if outstanding.len() < MAX_OUTSTANDING {
+            outstanding.insert(id.into());
+        }
+    }
+
+    /// The client answered the server's request of this id.
+    pub(crate) fn answered(&self, id: &str) {
+        self.outstanding().remove(id);
+    }
+
+    /// The requests whose binding died: the client is told to forget them.
+    pub(crate) fn take_outstanding(&self) -> Vec<Box<str>> {
+        self.outstanding().drain().collect()
+    }
+}
+
+/// Server→client requests of one session that are remembered while unanswered.
+const MAX_OUTSTANDING: usize = 1024;
+
+impl Drop for InUse {
+    fn drop(&mut self) {
+        self.session.touch(self.clock.now());
+        self.session.in_use.fetch_sub(1, Ordering::Relaxed);
+    }
+}

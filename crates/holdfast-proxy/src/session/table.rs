@@ -1,0 +1,158 @@
+//! The sessions of this node by key.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
+
+use holdfast_store::SessionKey;
+use http::HeaderValue;
+
+use super::Session;
+
+const SHARDS: usize = 64;
+
+/// Sessions by key; lookups take a shared lock on one of 64 shards for some nanoseconds.
+#[derive(Debug)]
+pub(crate) struct Sessions {
+    shards: [RwLock<HashMap<u128, Arc<Session>, BuildHasherDefault<RandomKey>>>; SHARDS],
+    counts: Mutex<Counts>,
+    max: usize,
+    max_per_principal: usize,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    total: usize,
+    by_principal: HashMap<u64, usize>,
+}
+
+/// Why a new session was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum TableError {
+    #[error("this node holds its limit of {0} sessions (limits.sessions)")]
+    Full(usize),
+    #[error("this principal holds its limit of {0} sessions (limits.sessions_per_principal)")]
+    PrincipalFull(usize),
+}
+
+/// Keys are random bits already; hashing them again would only cost.
+#[derive(Debug, Default)]
+pub(crate) struct RandomKey(u64);
+
+// === impl Sessions ===
+
+impl Sessions {
+    pub(crate) fn new(max: usize, max_per_principal: usize) -> Self {
+        Self {
+            shards: std::array::from_fn(|_| RwLock::default()),
+            counts: Mutex::default(),
+            max,
+            max_per_principal,
+        }
+    }
+
+    fn shard(
+        &self,
+        key: SessionKey,
+    ) -> &RwLock<HashMap<u128, Arc<Session>, BuildHasherDefault<RandomKey>>> {
+        &self.shards[(key.0 >> 64) as usize % SHARDS]
+    }
+
+    pub(crate) fn get(&self, key: SessionKey) -> Option<Arc<Session>> {
+        self.shard(key).read().unwrap_or_else(PoisonError::into_inner).get(&key.0).cloned()
+    }
+
+    /// Takes a place for a new session of `principal`; give it back with [`Self::release`] if the
+    /// session does not come to be.
+    pub(crate) fn reserve(&self, principal: u64) -> Result<(), TableError> {
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        if counts.total >= self.max {
+            return Err(TableError::Full(self.max));
+        }
+        let own = counts.by_principal.entry(principal).or_default();
+        if *own >= self.max_per_principal {
+            return Err(TableError::PrincipalFull(self.max_per_principal));
+        }
+        *own += 1;
+        counts.total += 1;
+        Ok(())
+    }
+
+    pub(crate) fn release(&self, principal: u64) {
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        counts.total = counts.total.saturating_sub(1);
+        if let Some(own) = counts.by_principal.get_mut(&principal) {
+            *own = own.saturating_sub(1);
+            if *own == 0 {
+                counts.by_principal.remove(&principal);
+            }
+        }
+    }
+
+    /// Adds a session for which a place was reserved.
+    pub(crate) fn insert(&self, session: Arc<Session>) {
+        let shard = self.shard(session.key);
+        shard.write().unwrap_or_else(PoisonError::into_inner).insert(session.key.0, session);
+    }
+
+    /// Removes a session and gives its place back; the first caller gets it, later ones nothing.
+    pub(crate) fn remove(&self, key: SessionKey) -> Option<Arc<Session>> {
+        let removed =
+            self.shard(key).write().unwrap_or_else(PoisonError::into_inner).remove(&key.0)?;
+        self.release(removed.principal);
+        Some(removed)
+    }
+
+    /// The sessions that have outlived `ttl`.
+    pub(crate) fn expired(&self, now: Duration, ttl: Duration) -> Vec<Arc<Session>> {
+        let mut out = Vec::new();
+        self.each(|session| {
+            if session.expired(now, ttl) {
+                out.push(Arc::clone(session));
+            }
+        });
+        out
+    }
+
+    pub(crate) fn each(&self, mut visit: impl FnMut(&Arc<Session>)) {
+        for shard in &self.shards {
+            shard.read().unwrap_or_else(PoisonError::into_inner).values().for_each(&mut visit);
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner).total
+    }
+}
+
+/// The id that the client holds: the key's 128 bits as 32 hexadecimal digits.
+pub(super) fn id_header(key: SessionKey) -> HeaderValue {
+    let text = format!("{:032x}", key.0);
+    HeaderValue::from_str(&text).unwrap_or_else(|_| HeaderValue::from_static(""))
+}
+
+/// Reads an id that a client sent; `None` if it cannot be one of ours.
+pub(crate) fn parse_id(id: &[u8]) -> Option<SessionKey> {
+    let canonical = id.len() == 32 && id.iter().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+    let text = std::str::from_utf8(id).ok().filter(|_| canonical)?;
+    u128::from_str_radix(text, 16).ok().map(SessionKey)
+}
+
+impl Hasher for RandomKey {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for chunk in bytes.chunks(8) {
+            let mut word = [0; 8];
+            word[..chunk.len()].copy_from_slice(chunk);
+            self.0 ^= u64::from_ne_bytes(word);
+        }
+    }
+
+    fn write_u128(&mut self, key: u128) {
+        self.0 = key as u64;
+    }
+}

@@ -1,0 +1,412 @@
+//! One stream's events, from the first that a client may ask for again to the newest.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
+use std::time::Instant;
+
+use bytes::{Bytes, BytesMut};
+use holdfast_mcp::event_id::{EventId, Sealer, StreamKind};
+use holdfast_mcp::sse;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use crate::random;
+
+/// Where a stream comes from: what its event ids carry beside their number.
+#[derive(Clone, Debug)]
+pub(crate) struct Origin {
+    pub(crate) principal: u64,
+    pub(crate) kind: StreamKind,
+    /// The call's JSON-RPC id as JSON text; none for a standing stream.
+    pub(crate) request_id: Option<Box<str>>,
+    pub(crate) class: u8,
+    pub(crate) instance: u16,
+    pub(crate) generation: u32,
+    pub(crate) server_session: Option<Box<str>>,
+}
+
+/// What a new log is made from.
+pub(crate) struct NewLog {
+    pub(crate) origin: Origin,
+    /// Seals event ids; `None`: the client cannot resume, events carry none.
+    pub(crate) sealer: Option<Arc<Sealer>>,
+    /// Whether the first event of each response primes the client (2025-11-25 and later).
+    pub(crate) prime: bool,
+    /// Bytes that may wait for a reader before the writer has to.
+    pub(crate) queue: usize,
+    /// Bytes of delivered events kept for a client that comes back.
+    pub(crate) retain: usize,
+}
+
+/// What a reader finds at the end of the events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LogState {
+    /// More may come.
+    Open,
+    /// The server ended its response and waits to be asked again: readers end cleanly, the next
+    /// one wakes the relay.
+    Paused,
+    /// Nothing more will come.
+    Complete,
+}
+
+#[derive(Debug)]
+struct Entry {
+    seq: u64,
+    encoded: Bytes,
+}
+
+#[derive(Debug)]
+struct Inner {
+    origin: Origin,
+    entries: VecDeque<Entry>,
+    next_seq: u64,
+    /// First number that no reader has been given.
+    undelivered: u64,
+    bytes: usize,
+    undelivered_bytes: usize,
+    state: LogState,
+    server_event: Option<Box<str>>,
+    /// Counts readers; only the newest receives.
+    epoch: u64,
+    attached: bool,
+    waker: Option<Waker>,
+    last_seen: Instant,
+}
+
+/// A stream's events and the place where its writer and its reader meet.
+#[derive(Debug)]
+pub(crate) struct StreamLog {
+    id: u128,
+    sealer: Option<Arc<Sealer>>,
+    prime: bool,
+    queue: usize,
+    retain: usize,
+    inner: Mutex<Inner>,
+    room: Notify,
+    arrived: Notify,
+    /// Cancels the relay: a modern client hung up, or the session ended.
+    pub(crate) cancel: CancellationToken,
+}
+
+// === impl StreamLog ===
+
+impl StreamLog {
+    pub(crate) fn new(new: NewLog) -> Arc<Self> {
+        Arc::new(Self {
+            id: random::u128(),
+            sealer: new.sealer,
+            prime: new.prime,
+            queue: new.queue.max(1),
+            retain: new.retain,
+            inner: Mutex::new(Inner {
+                origin: new.origin,
+                entries: VecDeque::new(),
+                next_seq: 1,
+                undelivered: 1,
+                bytes: 0,
+                undelivered_bytes: 0,
+                state: LogState::Open,
+                server_event: None,
+                epoch: 0,
+                attached: false,
+                waker: None,
+                last_seen: Instant::now(),
+            }),
+            room: Notify::new(),
+            arrived: Notify::new(),
+            cancel: CancellationToken::new(),
+        })
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        // No code panics under this lock, so a poisoned one still guards a whole log.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn id(&self) -> u128 {
+        self.id
+    }
+
+    pub(crate) fn kind(&self) -> StreamKind {
+        self.inner().origin.kind
+    }
+
+    /// Whether clients can come back to it.
+    pub(crate) fn resumable(&self) -> bool {
+        self.sealer.is_some()
+    }
+
+    pub(crate) fn state(&self) -> LogState {
+        self.inner().state
+    }
+
+    pub(crate) fn belongs_to(&self, principal: u64) -> bool {
+        self.inner().origin.principal == principal
+    }
+
+    /// Bytes held, and since when nobody reads (`None` while somebody does).
+    pub(crate) fn usage(&self) -> (usize, Option<Instant>) {
+        let inner = self.inner();
+        (inner.bytes, (!inner.attached).then_some(inner.last_seen))
+    }
+
+    /// The session behind the stream was bound anew.
+    pub(crate) fn rebind(&self, instance: u16, generation: u32, server_session: Option<Box<str>>) {
+        let mut inner = self.inner();
+        inner.origin.instance = instance;
+        inner.origin.generation = generation;
+        inner.origin.server_session = server_session;
+        inner.server_event = None;
+    }
+
+    /// Appends a message. Waits while more bytes than the queue allows are undelivered.
+    ///
+    /// # Cancel safety
+    /// Cancelled while it waits, nothing was appended.
+    pub(crate) async fn append(&self, data: &[u8], server_event: Option<&str>) {
+        loop {
+            let room = self.room.notified();
+            {
+                let mut inner = self.inner();
+                if inner.undelivered_bytes < self.queue || inner.state == LogState::Complete {
+                    self.push(&mut inner, data, server_event);
+                    return;
+                }
+            }
+            room.await;
+        }
+    }
+
+    /// Appends a message if there is room; whether there was.
+    pub(crate) fn try_append(&self, data: &[u8]) -> bool {
+        let mut inner = self.inner();
+        if inner.undelivered_bytes >= self.queue {
+            return false;
+        }
+        self.push(&mut inner, data, None);
+        true
+    }
+
+    fn push(&self, inner: &mut Inner, data: &[u8], server_event: Option<&str>) {
+        if inner.state == LogState::Complete {
+            return;
+        }
+        if let Some(event) = server_event {
+            inner.server_event = Some(event.into());
+        }
+        let seq = inner.next_seq;
+        inner.next_seq += 1;
+        let id = self.seal(inner, seq);
+        let mut out = BytesMut::with_capacity(data.len() + 64 + id.as_ref().map_or(0, String::len));
+        sse::encode_message(id.as_deref(), data, &mut out);
+        self.store(inner, seq, out.freeze());
+    }
+
+    fn store(&self, inner: &mut Inner, seq: u64, encoded: Bytes) {
+        inner.bytes += encoded.len();
+        inner.undelivered_bytes += encoded.len();
+        inner.entries.push_back(Entry { seq, encoded });
+        inner.trim(self.retain_now());
+        if let Some(waker) = inner.waker.take() {
+            waker.wake();
+        }
+    }
+
+    /// Passes the server's reconnection delay on, to clients that are primed.
+    pub(crate) fn hint(&self, retry_ms: u64) {
+        let mut inner = self.inner();
+        if !self.prime || inner.state == LogState::Complete {
+            return;
+        }
+        let seq = inner.next_seq;
+        let Some(id) = self.seal(&inner, seq) else { return };
+        inner.next_seq += 1;
+        let mut out = BytesMut::new();
+        sse::encode_prime(&id, retry_ms, &mut out);
+        self.store(&mut inner, seq, out.freeze());
+    }
+
+    /// Remembers how far the server's own stream has come, without an event for the client.
+    pub(crate) fn note_server_event(&self, event: &str) {
+        self.inner().server_event = Some(event.into());
+    }
+
+    /// The server's last event id, where its stream can be taken up again.
+    pub(crate) fn server_event(&self) -> Option<Box<str>> {
+        self.inner().server_event.clone()
+    }
+
+    /// Nothing more comes; readers end once they have read the rest.
+    pub(crate) fn finish(&self) {
+        self.set_state(LogState::Complete);
+        self.room.notify_waiters();
+    }
+
+    /// Ends the present response cleanly and waits until a client has come back for more.
+    pub(crate) async fn pause(&self) {
+        let back = self.arrived.notified();
+        self.set_state(LogState::Paused);
+        back.await;
+    }
+
+    fn set_state(&self, state: LogState) {
+        let mut inner = self.inner();
+        if inner.state == LogState::Complete {
+            return;
+        }
+        inner.state = state;
+        if let Some(waker) = inner.waker.take() {
+            waker.wake();
+        }
+    }
+
+    fn seal(&self, inner: &Inner, seq: u64) -> Option<String> {
+        let sealer = self.sealer.as_ref()?;
+        let origin = &inner.origin;
+        let id = EventId {
+            stream: self.id,
+            seq,
+            kind: origin.kind,
+            request_id: origin.request_id.clone(),
+            class: origin.class,
+            instance: origin.instance,
+            generation: origin.generation,
+            principal: origin.principal,
+            server_session: origin.server_session.clone(),
+            server_event: inner.server_event.clone(),
+        };
+        Some(sealer.seal(&id, random::nonce()))
+    }
+
+    /// Bytes of delivered events worth keeping: none where nobody can come back for them.
+    fn retain_now(&self) -> usize {
+        if self.resumable() { self.retain } else { 0 }
+    }
+
+    // --- the reader's side ---
+
+    /// Makes the caller the one reader. `after`: the last number it has seen; without one it gets
+    /// what nobody has been given. Returns its epoch, its first number, and whether events that
+    /// it asked for are gone.
+    pub(super) fn attach(&self, after: Option<u64>) -> (u64, u64, bool) {
+        let mut inner = self.inner();
+        inner.epoch += 1;
+        inner.attached = true;
+        inner.last_seen = Instant::now();
+        if let Some(older) = inner.waker.take() {
+            older.wake();
+        }
+        if inner.state == LogState::Paused {
+            inner.state = LogState::Open;
+            self.arrived.notify_one();
+        }
+        let wanted =
+            after.map_or(inner.undelivered, |seq| seq.saturating_add(1)).min(inner.next_seq);
+        let oldest = inner.entries.front().map_or(inner.next_seq, |entry| entry.seq);
+        (inner.epoch, wanted.max(oldest), wanted < oldest)
+    }
+
+    /// The event that primes a client: an id to come back with, and when.
+    pub(super) fn prime(&self, next: u64, retry_ms: u64) -> Option<Bytes> {
+        if !self.prime {
+            return None;
+        }
+        let id = self.seal(&self.inner(), next.saturating_sub(1))?;
+        let mut out = BytesMut::new();
+        sse::encode_prime(&id, retry_ms, &mut out);
+        Some(out.freeze())
+    }
+
+    /// What the reader of `epoch` gets next.
+    pub(super) fn read(&self, epoch: u64, next: &mut u64, waker: &Waker) -> Read {
+        let mut inner = self.inner();
+        if inner.epoch != epoch {
+            return Read::End { replaced: true };
+        }
+        let Some(front) = inner.entries.front().map(|entry| entry.seq) else {
+            return inner.wait(waker);
+        };
+        let start = next.saturating_sub(front) as usize;
+        let mut frames = inner.entries.iter().skip(start);
+        let Some(first) = frames.next() else {
+            return inner.wait(waker);
+        };
+        let mut last = first.seq;
+        let mut frame = first.encoded.clone();
+        // Small events that wait together leave together: one write instead of many.
+        if let Some(second) = frames.next() {
+            let mut joined = BytesMut::from(&frame[..]);
+            for entry in std::iter::once(second).chain(frames) {
+                if joined.len() + entry.encoded.len() > JOIN {
+                    break;
+                }
+                joined.extend_from_slice(&entry.encoded);
+                last = entry.seq;
+            }
+            frame = joined.freeze();
+        }
+        *next = last + 1;
+        if *next > inner.undelivered {
+            inner.undelivered = *next;
+            inner.undelivered_bytes = inner
+                .entries
+                .iter()
+                .rev()
+                .take_while(|e| e.seq > last)
+                .map(|e| e.encoded.len())
+                .sum();
+            inner.trim(self.retain_now());
+            self.room.notify_waiters();
+        }
+        Read::Frame(frame)
+    }
+
+    /// The reader of `epoch` is gone; whether it was the newest.
+    pub(super) fn detach(&self, epoch: u64) -> bool {
+        let mut inner = self.inner();
+        if inner.epoch != epoch {
+            return false;
+        }
+        inner.attached = false;
+        inner.waker = None;
+        inner.last_seen = Instant::now();
+        true
+    }
+}
+
+/// Events up to this many bytes leave in one write.
+const JOIN: usize = 16 * 1024;
+
+pub(super) enum Read {
+    Frame(Bytes),
+    Wait,
+    End { replaced: bool },
+}
+
+// === impl Inner ===
+
+impl Inner {
+    fn wait(&mut self, waker: &Waker) -> Read {
+        if self.state != LogState::Open {
+            return Read::End { replaced: false };
+        }
+        self.waker = Some(waker.clone());
+        Read::Wait
+    }
+
+    /// Forgets delivered events beyond `keep` bytes, oldest first. An undelivered one is never
+    /// forgotten.
+    fn trim(&mut self, keep: usize) {
+        while self.bytes.saturating_sub(self.undelivered_bytes) > keep {
+            match self.entries.front() {
+                Some(entry) if entry.seq < self.undelivered => {
+                    self.bytes -= entry.encoded.len();
+                    self.entries.pop_front();
+                }
+                _ => return,
+            }
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! The response body that follows a stream's log.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::Frame;
+use tokio::time::{Instant, Sleep};
+
+use super::log::{Read, StreamLog};
+use crate::metrics::GaugeGuard;
+use crate::session::InUse;
+use holdfast_mcp::sse;
+
+/// How one response follows its log.
+pub(crate) struct ReaderOptions {
+    /// The last number the client has seen.
+    pub(crate) after: Option<u64>,
+    /// A comment goes out after this long without an event.
+    pub(crate) keepalive: Duration,
+    /// When the response ends cleanly so that the client opens a new one; `None`: never.
+    pub(crate) rotate_after: Option<Duration>,
+    /// What the client is told to wait before it comes back.
+    pub(crate) retry: Duration,
+    /// A disconnect cancels the call after this long; `None`: it never does (legacy).
+    pub(crate) cancel_after: Option<Duration>,
+    /// Keeps the session from expiring while the stream is open.
+    pub(crate) in_use: Option<InUse>,
+    /// Counts the open stream.
+    pub(crate) gauge: GaugeGuard,
+}
+
+/// Follows a log as an HTTP body. Dropping it is the client's disconnect.
+pub(crate) struct Reader {
+    log: Arc<StreamLog>,
+    epoch: u64,
+    next: u64,
+    prime: Option<Bytes>,
+    keepalive: Duration,
+    last_sent: Instant,
+    alarm: Pin<Box<Sleep>>,
+    rotate_at: Option<Instant>,
+    retry_ms: u64,
+    cancel_after: Option<Duration>,
+    ended: bool,
+    /// Whether the client had asked for events that are gone.
+    pub(crate) gap: bool,
+    _in_use: Option<InUse>,
+    _gauge: GaugeGuard,
+}
+
+impl Reader {
+    /// Becomes the log's one reader; an older one ends cleanly.
+    pub(crate) fn new(log: Arc<StreamLog>, options: ReaderOptions) -> Self {
+        let (epoch, next, gap) = log.attach(options.after);
+        let retry_ms = u64::try_from(options.retry.as_millis()).unwrap_or(u64::MAX);
+        let now = Instant::now();
+        let rotate_at = options.rotate_after.map(|after| now + after);
+        let first = now + options.keepalive;
+        Self {
+            prime: log.prime(next, retry_ms),
+            log,
+            epoch,
+            next,
+            keepalive: options.keepalive,
+            last_sent: now,
+            alarm: Box::pin(tokio::time::sleep_until(rotate_at.map_or(first, |at| at.min(first)))),
+            rotate_at,
+            retry_ms,
+            cancel_after: options.cancel_after,
+            ended: false,
+            gap,
+            _in_use: options.in_use,
+            _gauge: options.gauge,
+        }
+    }
+
+    /// The timer went off: rotate, send a comment, or sleep on.
+    fn on_alarm(&mut self, now: Instant) -> Option<Bytes> {
+        if self.rotate_at.is_some_and(|at| at <= now) {
+            self.ended = true;
+            // The last event names a fresh id and says when to come back.
+            return self
+                .log
+                .prime(self.next, self.retry_ms)
+                .or(Some(Bytes::from_static(sse::COMMENT)));
+        }
+        let silent_at = self.last_sent + self.keepalive;
+        let comment = silent_at <= now;
+        if comment {
+            self.last_sent = now;
+        }
+        let next = self.last_sent + self.keepalive;
+        self.alarm.as_mut().reset(self.rotate_at.map_or(next, |at| at.min(next)));
+        comment.then(|| Bytes::from_static(sse::COMMENT))
+    }
+}
+
+impl http_body::Body for Reader {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let this = &mut *self;
+        if this.ended {
+            return Poll::Ready(None);
+        }
+        if let Some(prime) = this.prime.take() {
+            return Poll::Ready(Some(Ok(Frame::data(prime))));
+        }
+        match this.log.read(this.epoch, &mut this.next, cx.waker()) {
+            Read::Frame(frame) => {
+                this.last_sent = Instant::now();
+                return Poll::Ready(Some(Ok(Frame::data(frame))));
+            }
+            Read::End { .. } => {
+                this.ended = true;
+                return Poll::Ready(None);
+            }
+            Read::Wait => {}
+        }
+        while this.alarm.as_mut().poll(cx).is_ready() {
+            if let Some(frame) = this.on_alarm(Instant::now()) {
+                return Poll::Ready(Some(Ok(Frame::data(frame))));
+            }
+        }
+        Poll::Pending
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        let newest = self.log.detach(self.epoch);
+        // A stream that the gateway ended is not a disconnect.
+        let (true, false, Some(after)) = (newest, self.ended, self.cancel_after) else { return };
+        if after.is_zero() {
+            self.log.cancel.cancel();
+            return;
+        }
+        let log = Arc::clone(&self.log);
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move {
+                tokio::time::sleep(after).await;
+                if log.usage().1.is_some() {
+                    log.cancel.cancel();
+                }
+            });
+        }
+    }
+}
