@@ -1,0 +1,144 @@
+use proptest::prelude::*;
+
+use super::*;
+
+const NONCE: [u8; 24] = [7; 24];
+
+fn sample() -> EventId {
+    EventId {
+        stream: u128::MAX - 1,
+        seq: 3,
+        kind: StreamKind::Call,
+        request_id: Some("\"a\"".into()),
+        class: 3,
+        instance: 513,
+        generation: 70_000,
+        principal: u64::MAX,
+        server_session: None,
+        server_event: Some("".into()),
+    }
+}
+
+fn sealer() -> Sealer {
+    Sealer::new(1, [1; 32])
+}
+
+#[test]
+fn a_token_opens_to_what_was_sealed_and_fits_in_a_header() {
+    let token = sealer().seal(&sample(), NONCE);
+    assert_eq!(sealer().open(token.as_bytes()), Ok(sample()));
+    assert!(token.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_'));
+    assert!(token.len() < 180, "{}", token.len());
+    assert!(!token.contains(&sealer().seal(&sample(), [8; 24])[34..]), "hides what it says");
+}
+
+#[test]
+fn two_keys_live_at_once() {
+    let old = sealer().seal(&sample(), NONCE);
+    let rotated = Sealer::new(2, [2; 32]).with_previous(1, [1; 32]);
+    assert_eq!(rotated.open(old.as_bytes()), Ok(sample()));
+    let new = rotated.seal(&sample(), NONCE);
+    assert_eq!(rotated.open(new.as_bytes()), Ok(sample()));
+    assert_eq!(sealer().open(new.as_bytes()), Err(TokenError::UnknownKey));
+    // The same id for another key, either way round.
+    assert_eq!(Sealer::new(1, [9; 32]).open(old.as_bytes()), Err(TokenError::Forged));
+    let same = Sealer::new(1, [9; 32]).with_previous(1, [1; 32]);
+    assert_eq!(same.open(old.as_bytes()), Ok(sample()));
+}
+
+#[test]
+fn a_token_is_good_for_its_purpose_only() {
+    let bytes = sealer().seal_bytes(b"request state", b"inner", NONCE);
+    let open = |purpose: &[u8], token: &str| sealer().open_bytes(purpose, token.as_bytes());
+    assert_eq!(open(b"request state", &bytes), Ok(b"inner".to_vec()));
+    assert_eq!(open(b"task", &bytes), Err(TokenError::Forged));
+    assert_eq!(open(b"", &bytes), Err(TokenError::Forged));
+    assert_eq!(sealer().open(bytes.as_bytes()), Err(TokenError::Forged));
+    let event = sealer().seal(&sample(), NONCE);
+    assert_eq!(open(b"request state", &event), Err(TokenError::Forged));
+    let empty = sealer().seal_bytes(b"", b"", NONCE);
+    assert_eq!(open(b"", &empty), Ok(Vec::new()));
+}
+
+#[test]
+fn nothing_else_opens() {
+    let token = sealer().seal(&sample(), NONCE);
+    for (text, error) in [
+        ("", TokenError::Malformed),
+        ("x", TokenError::Malformed),
+        ("443", TokenError::Malformed),
+        ("a::b_c", TokenError::Malformed),
+        (&token[..50], TokenError::Malformed),
+        (&format!("{token}="), TokenError::Malformed),
+        (&format!(" {token}"), TokenError::Malformed),
+    ] {
+        assert_eq!(sealer().open(text.as_bytes()), Err(error), "{text}");
+    }
+    assert!(sealer().open(&token.as_bytes()[..token.len() - 4]).is_err());
+    assert!(sealer().open(format!("{token}AAAA").as_bytes()).is_err());
+}
+
+#[test]
+fn no_altered_token_opens() {
+    let token = sealer().seal(&sample(), NONCE).into_bytes();
+    for place in 0..token.len() {
+        let mut altered = token.clone();
+        altered[place] = if altered[place] == b'A' { b'B' } else { b'A' };
+        assert!(sealer().open(&altered).is_err(), "byte {place}");
+    }
+}
+
+#[test]
+fn genuine_content_of_another_form_is_told_apart() {
+    let mut wrong = vec![sample().to_bytes(); 6];
+    wrong[0].push(0);
+    wrong[1].pop();
+    wrong[2].clear();
+    wrong[3][24] = 9; // kind
+    wrong[4][40] = 2; // neither absent nor present
+    wrong[5][41..45].fill(0xff); // a length beyond the end
+    for content in wrong {
+        let token = sealer().seal_bytes(EVENT_ID, &content, NONCE);
+        assert_eq!(sealer().open(token.as_bytes()), Err(TokenError::UnknownForm));
+    }
+}
+
+#[test]
+fn a_sealer_does_not_print_its_keys() {
+    let text = format!("{:?}", Sealer::new(5, [0x41; 32]).with_previous(4, [0x42; 32]));
+    assert!(text.contains('5') && text.contains('4') && !text.contains("65"), "{text}");
+}
+
+fn event_id() -> impl Strategy<Value = EventId> {
+    let text = || prop::option::of("\\PC{0,40}".prop_map(String::into_boxed_str));
+    (any::<(u128, u64, bool, u8, u16, u32, u64)>(), text(), text(), text()).prop_map(
+        |((stream, seq, call, class, instance, generation, principal), a, b, c)| EventId {
+            stream,
+            seq,
+            kind: if call { StreamKind::Call } else { StreamKind::Standing },
+            request_id: a,
+            class,
+            instance,
+            generation,
+            principal,
+            server_session: b,
+            server_event: c,
+        },
+    )
+}
+
+proptest! {
+    #[test]
+    fn opening_undoes_sealing(id in event_id(), nonce in any::<[u8; 24]>(), key in any::<[u8; 32]>()) {
+        let sealer = Sealer::new(key[0], key);
+        prop_assert_eq!(sealer.open(sealer.seal(&id, nonce).as_bytes()), Ok(id));
+    }
+
+    /// One content has one form: what reads as an event id is what that id is written as.
+    #[test]
+    fn the_form_is_canonical(bytes in prop::collection::vec(any::<u8>(), 0..80)) {
+        if let Some(id) = EventId::from_bytes(&bytes) {
+            prop_assert_eq!(id.to_bytes(), bytes);
+        }
+    }
+}
