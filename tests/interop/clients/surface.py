@@ -174,15 +174,32 @@ class Surface:
         size = self.largest
         equal(len(await self.said("big", {"bytes": size})), size, "length")
 
-    async def progress(self) -> None:
+    async def slowly(self, count: int, ms: int) -> list[tuple[float, float | None, str | None]]:
+        """Calls ``slow``, which answers only once the last step was seen."""
+        key = f"slow-{unique()}"
         steps: list[tuple[float, float | None, str | None]] = []
+        last = anyio.Event()
 
         async def on(progress: float, total: float | None, message: str | None) -> None:
             steps.append((progress, total, message))
+            if progress == count:
+                last.set()
 
-        done = await self.said("slow", {"key": f"progress-{unique()}", "steps": 8, "ms": 20}, on)
-        equal(done, "finished 8 steps", "answer")
-        equal([step[0] for step in steps], [1, 2, 3, 4, 5, 6, 7, 8], "progress")
+        async def let_go() -> None:
+            await last.wait()
+            await self.said("let_go", {"key": key})
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(let_go)
+            answer = await self.said("slow", {"key": key, "steps": count, "ms": ms, "hold": True}, on)
+            if not last.is_set():
+                tasks.cancel_scope.cancel()
+        equal(answer, f"finished {count} steps", "answer")
+        equal([step[0] for step in steps], list(range(1, count + 1)), "progress")
+        return steps
+
+    async def progress(self) -> None:
+        steps = await self.slowly(8, 20)
         equal(steps[1], (2, 8, "Schritt 2 von 8 – 第2步"), "second step")
 
     async def cancellation(self) -> None:
@@ -199,16 +216,7 @@ class Surface:
         equal(await gather(*((self.said, "echo", {"value": value}) for value in values)), values, "answers")
 
     async def many_slow(self) -> None:
-        async def one(at: int) -> list[float]:
-            steps: list[float] = []
-
-            async def on(progress: float, *_: Any) -> None:
-                steps.append(progress)
-
-            await self.said("slow", {"key": f"many-{at}-{unique()}", "steps": 3, "ms": 30}, on)
-            return steps
-
-        equal(await gather(*((one, at) for at in range(50))), [[1, 2, 3]] * 50, "progress of each call")
+        await gather(*((self.slowly, 3, 30) for _ in range(50)))
 
     async def state(self) -> None:
         equal([await self.said("count") for _ in range(3)], ["1", "2", "3"], "first session")

@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# The interop tests: the official conformance suite, the official SDKs' clients and published
+# servers, all through the gateway binary $HOLDFAST_BIN.
+#
+#   run.sh [--only GROUP] [--direct]     --direct leaves the gateway out, to prove the tests themselves
+#
+# Prints a line a group and ends with `N passed, N failed`; exits with 0 only if nothing failed.
+set -euo pipefail
+
+here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
+export HOLDFAST_TOOLS="${HOLDFAST_TOOLS:-$(cd "$here/../.." && pwd)/.tools}"
+"$here/setup.sh"
+exec "$HOLDFAST_TOOLS/node_modules/.bin/node" "$here/run.mjs" "$@"
