@@ -13,9 +13,6 @@
 //! Spec: 2025-11-25 Transports, "Resumability and Redelivery" (ids unique across a session's
 //! streams, and telling which stream they are of).
 
-#[cfg(test)]
-mod tests;
-
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use chacha20poly1305::{
     KeyInit as _, XChaCha20Poly1305, XNonce,
@@ -263,3 +260,6 @@ fn take<const N: usize>(bytes: &mut &[u8]) -> Option<[u8; N]> {
     *bytes = rest;
     Some(*first)
 }
+
+#[cfg(test)]
+mod tests;

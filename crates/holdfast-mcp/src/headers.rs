@@ -26,9 +26,6 @@
 //! Spec: 2026-07-28 Streamable HTTP, "Standard Request Headers", "Value Encoding", "Server Validation";
 //! SEP-2243; SEP-2663 for tasks.
 
-#[cfg(test)]
-mod tests;
-
 use std::borrow::Cow;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
@@ -246,3 +243,6 @@ fn same(header: &'static str, value: &str, body: Option<&str>) -> Result<(), Hea
 fn malformed(header: &'static str, cause: HeaderError) -> HeaderError {
     HeaderError::Malformed { header, cause: Box::new(cause) }
 }
+
+#[cfg(test)]
+mod tests;

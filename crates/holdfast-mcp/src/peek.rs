@@ -22,8 +22,6 @@
 //! "Messages"; SEP-2663 for `taskId`; JSON-RPC 2.0 sections 4 and 5.
 
 mod shape;
-#[cfg(test)]
-mod tests;
 
 use std::borrow::Cow;
 
@@ -200,3 +198,6 @@ impl PeekError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,3 +1,5 @@
+//! What opens, what does not, and what a token shows.
+
 use proptest::prelude::*;
 
 use super::*;

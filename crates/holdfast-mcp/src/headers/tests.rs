@@ -1,3 +1,5 @@
+//! The specification's examples, a table of agreement, and the encoding's properties.
+
 use http::{HeaderMap, HeaderValue};
 use proptest::prelude::*;
 

@@ -1,3 +1,5 @@
+//! Tables, and a model made of `serde_json::Value` that shares no code with the peek.
+
 use std::borrow::Cow;
 
 use proptest::prelude::*;

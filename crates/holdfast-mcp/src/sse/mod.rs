@@ -10,8 +10,6 @@
 
 mod decode;
 mod encode;
-#[cfg(test)]
-mod tests;
 
 use bytes::Bytes;
 
@@ -40,3 +38,6 @@ impl Event {
             && self.event.as_ref().is_none_or(|event| event.is_empty() || &event[..] == b"message")
     }
 }
+
+#[cfg(test)]
+mod tests;

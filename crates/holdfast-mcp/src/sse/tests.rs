@@ -1,3 +1,5 @@
+//! A table of streams, a slow model of the specification's algorithm, and the codec's properties.
+
 use bytes::{Bytes, BytesMut};
 use proptest::prelude::*;
 
