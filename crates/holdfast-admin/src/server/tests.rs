@@ -300,7 +300,9 @@ async fn the_feed_speaks_at_once_and_again_and_ends_with_the_node() {
     let data = text.split("data: ").nth(1).unwrap().lines().next().unwrap();
     let status: StatusDto = serde_json::from_str(data).unwrap();
     assert_eq!(status.node.id, "gateway-1");
-    read_until(&mut stream, "data: ").await;
+    for _ in 0..2 {
+        read_until(&mut stream, "}\n\n").await;
+    }
     node.stop().await;
     let mut rest = Vec::new();
     stream.read_to_end(&mut rest).await.unwrap();
