@@ -1,0 +1,104 @@
+//! JSON-RPC batches: part of 2025-03-26, gone in every version after it.
+
+use std::collections::BTreeSet;
+
+use crate::harness::client::Client;
+use crate::harness::gateway::{Gateway, Setup};
+use crate::harness::message;
+use crate::harness::recorder::{Recorder, Reply};
+
+/// A server that understands batches: it answers each request in it.
+async fn start() -> (Recorder, Gateway) {
+    let recorder = Recorder::scripted(|seen| {
+        let items: Vec<serde_json::Value> = serde_json::from_slice(&seen.body).ok()?;
+        let answers: Vec<String> = items
+            .iter()
+            .filter_map(|item| item.get("id").filter(|_| item.get("method").is_some()))
+            .map(|id| message::result(id, r#"{"content":[]}"#))
+            .collect();
+        match answers.is_empty() {
+            true => Some(Reply::Status(202)),
+            false => Some(Reply::json(format!("[{}]", answers.join(",")))),
+        }
+    })
+    .await;
+    let gateway = Setup::http(&recorder.url()).start().await;
+    (recorder, gateway)
+}
+
+fn ids(answers: &serde_json::Value) -> BTreeSet<String> {
+    let answers = answers.as_array().expect("an array of answers");
+    answers.iter().map(|answer| answer["id"].to_string()).collect()
+}
+
+#[tokio::test]
+async fn every_request_of_a_batch_is_answered() {
+    let (recorder, gateway) = start().await;
+    let client = Client::legacy(&gateway).speaking("2025-03-26").initialized().await;
+    let batch = format!(
+        "[ {} ,{},\n{}]",
+        message::call(1, "read"),
+        message::notification("notifications/x", "{}"),
+        message::call("\"two\"", "read"),
+    );
+    let answer = client.post(&batch).await.answer();
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    assert_eq!(ids(&answer.json()), ["1".into(), "\"two\"".into()].into());
+    let carried: Vec<String> = recorder.seen().iter().map(|seen| seen.text()).collect();
+    assert!(carried.contains(&batch), "the batch is one unit, byte for byte: {carried:?}");
+}
+
+#[tokio::test]
+async fn a_batch_without_requests_is_accepted() {
+    let (_recorder, gateway) = start().await;
+    let client = Client::legacy(&gateway).speaking("2025-03-26").initialized().await;
+    let batch = format!("[{}]", message::notification("notifications/x", "{}"));
+    let answer = client.post(&batch).await.answer();
+    assert_eq!((answer.status, answer.body.len()), (202, 0));
+}
+
+#[tokio::test]
+async fn initialize_cannot_be_in_a_batch() {
+    let (recorder, gateway) = start().await;
+    let batch = format!("[{}]", message::initialize("2025-03-26"));
+    let client = Client::legacy(&gateway).speaking("2025-03-26");
+    let answer = client.post(&batch).await.answer();
+    assert_eq!(answer.status, 400, "{}", answer.text());
+    assert!(recorder.seen().is_empty());
+}
+
+#[tokio::test]
+async fn later_versions_have_no_batches() {
+    let (recorder, gateway) = start().await;
+    for version in ["2025-06-18", "2025-11-25"] {
+        let client = Client::legacy(&gateway).speaking(version).initialized().await;
+        let before = recorder.seen().len();
+        let answer = client.post(&format!("[{}]", message::call(1, "read"))).await.answer();
+        assert_eq!(answer.status, 400, "{version}: {}", answer.text());
+        assert_eq!(answer.json()["error"]["code"], -32600, "{version}");
+        assert_eq!(recorder.seen().len(), before, "{version}");
+    }
+    let modern = Client::modern(&gateway);
+    let answer = modern.post(&format!("[{}]", message::modern_call(1, "read"))).await.answer();
+    assert_eq!(answer.status, 400, "{}", answer.text());
+    assert_eq!(answer.json()["error"]["code"], -32600);
+}
+
+/// Each id in a batch gets its own error when the server cannot be reached.
+#[tokio::test]
+async fn every_request_of_a_failed_batch_gets_its_own_error() {
+    let recorder =
+        Recorder::scripted(|seen| seen.text().starts_with('[').then_some(Reply::Cut)).await;
+    let gateway = Setup::http(&recorder.url()).start().await;
+    let client = Client::legacy(&gateway).speaking("2025-03-26").initialized().await;
+    let batch = format!("[{},{}]", message::call(1, "write"), message::call(2, "write"));
+    let answer = client.post(&batch).await.answer();
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let answers = answer.json();
+    assert_eq!(ids(&answers), ["1".into(), "2".into()].into());
+    for answer in answers.as_array().unwrap() {
+        assert_eq!(answer["error"]["code"], -31002, "{answer}");
+    }
+    let carried = recorder.seen().iter().filter(|seen| seen.text().starts_with('[')).count();
+    assert_eq!(carried, 1, "a batch with a Write in it is on the wire once");
+}

@@ -1,0 +1,226 @@
+//! A gateway in a process of its own, with a configuration made for the test.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::{Command, ExitStatus};
+use std::time::Duration;
+
+use super::process::{Process, binary, free_address};
+use super::wire::Conn;
+use super::{DEADLINE, TempDir, within};
+
+/// What a test wants to be configured; everything else keeps its default.
+#[derive(Clone, Default)]
+pub(crate) struct Setup {
+    servers: Vec<(String, String)>,
+    listen: Vec<String>,
+    sections: Vec<String>,
+    tls: bool,
+}
+
+/// A running gateway. Dropping it kills it.
+pub(crate) struct Gateway {
+    process: Process,
+    setup: Setup,
+    pub(crate) address: SocketAddr,
+    pub(crate) admin: SocketAddr,
+    folder: TempDir,
+}
+
+// === impl Setup ===
+
+impl Setup {
+    pub(crate) fn new() -> Self {
+        Self::default()
+    }
+
+    /// One server called `main` behind Streamable HTTP.
+    pub(crate) fn http(url: &str) -> Self {
+        Self::new().server("main", &format!(r#"{{ url: "{url}" }}"#))
+    }
+
+    /// A server by name; its settings as a YAML flow mapping.
+    pub(crate) fn server(mut self, name: &str, settings: &str) -> Self {
+        self.servers.push((name.into(), settings.into()));
+        self
+    }
+
+    /// A further line of `listen`, such as `header_timeout: 1s`.
+    pub(crate) fn listen(mut self, line: &str) -> Self {
+        self.listen.push(line.into());
+        self
+    }
+
+    /// A further section, such as `limits: { body: 64KiB }`.
+    pub(crate) fn section(mut self, section: &str) -> Self {
+        self.sections.push(section.into());
+        self
+    }
+
+    /// The client port speaks TLS: readiness cannot be asked for in plain text.
+    pub(crate) fn tls(mut self, certificate: &std::path::Path, key: &std::path::Path) -> Self {
+        self.tls = true;
+        self.listen(&format!(
+            r#"tls: {{ certificate: "{}", key: "{}" }}"#,
+            certificate.display(),
+            key.display()
+        ))
+    }
+
+    fn text(&self, address: SocketAddr, admin: SocketAddr) -> String {
+        let mut text = format!("listen:\n  address: \"{address}\"\n");
+        for line in &self.listen {
+            text.push_str(&format!("  {line}\n"));
+        }
+        text.push_str(&format!("admin: {{ address: \"{admin}\" }}\nlog: {{ level: debug }}\n"));
+        for section in &self.sections {
+            text.push_str(&format!("{section}\n"));
+        }
+        text.push_str("servers:\n");
+        for (name, settings) in &self.servers {
+            text.push_str(&format!("  {name}: {settings}\n"));
+        }
+        text
+    }
+
+    /// Starts the gateway and waits until it is ready.
+    pub(crate) async fn start(self) -> Gateway {
+        let folder = TempDir::new();
+        // A port can be taken between finding and binding it; a gateway that fails for anything
+        // else fails again and says why.
+        for _ in 0..2 {
+            if let Ok(gateway) = self.try_start(&folder).await {
+                return gateway.into_gateway(self, folder);
+            }
+        }
+        match self.try_start(&folder).await {
+            Ok(gateway) => gateway.into_gateway(self, folder),
+            Err(said) => panic!("the gateway does not start; it said:\n{said}"),
+        }
+    }
+
+    async fn try_start(&self, folder: &TempDir) -> Result<Started, String> {
+        let (address, admin) = (free_address(), free_address());
+        let config = folder.join("holdfast.yaml");
+        std::fs::write(&config, self.text(address, admin)).expect("write the configuration");
+        let mut process = Process::start(&mut serve(&config));
+        ready(&mut process, address, self.tls).await?;
+        Ok(Started { process, address, admin })
+    }
+}
+
+struct Started {
+    process: Process,
+    address: SocketAddr,
+    admin: SocketAddr,
+}
+
+impl Started {
+    fn into_gateway(self, setup: Setup, folder: TempDir) -> Gateway {
+        let Self { process, address, admin } = self;
+        Gateway { process, setup, address, admin, folder }
+    }
+}
+
+fn serve(config: &PathBuf) -> Command {
+    let mut command = Command::new(binary());
+    command.arg("serve").arg("--config").arg(config);
+    // What a developer has set must not reach the tests.
+    for (name, _) in std::env::vars() {
+        let ours = ["HA_", "HOLDFAST_", "LB_", "SESSION_", "CIRCUIT_", "PORT"];
+        if ours.iter().any(|prefix| name.starts_with(prefix)) {
+            command.env_remove(name);
+        }
+    }
+    command
+}
+
+async fn ready(process: &mut Process, address: SocketAddr, tls: bool) -> Result<(), String> {
+    let deadline = tokio::time::Instant::now() + DEADLINE;
+    while tokio::time::Instant::now() < deadline {
+        if let Some(status) = process.ended() {
+            // Let the pipe's readers catch up with what it said last.
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            return Err(format!("{status}\n{}", process.output()));
+        }
+        if is_ready(address, tls).await {
+            return Ok(());
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    Err(format!("not ready within {DEADLINE:?}\n{}", process.output()))
+}
+
+async fn is_ready(address: SocketAddr, tls: bool) -> bool {
+    let Ok(stream) = tokio::net::TcpStream::connect(address).await else { return false };
+    if tls {
+        return true;
+    }
+    let mut conn = Conn::over(stream);
+    let request =
+        format!("GET /health/ready HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    conn.try_send(request).await && conn.answer().await.is_some_and(|it| it.status == 200)
+}
+
+// === impl Gateway ===
+
+impl Gateway {
+    /// Everything it has logged.
+    pub(crate) fn log(&self) -> String {
+        self.process.output()
+    }
+
+    pub(crate) fn kill(&mut self) {
+        self.process.kill();
+    }
+
+    pub(crate) fn terminate(&self) {
+        self.process.terminate();
+    }
+
+    /// SIGTERM, and waits for the end.
+    pub(crate) fn stop(&mut self) -> ExitStatus {
+        self.process.stop()
+    }
+
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.process.ended().is_some()
+    }
+
+    /// Starts it again on the same ports with the same configuration, after it has ended.
+    pub(crate) async fn restart(&mut self) {
+        self.kill();
+        self.process = Process::start(&mut serve(&self.folder.join("holdfast.yaml")));
+        if let Err(said) = ready(&mut self.process, self.address, self.setup.tls).await {
+            panic!("the gateway does not start again; it said:\n{said}");
+        }
+    }
+
+    /// The value of a metric without labels, or the sum over its labels.
+    pub(crate) async fn metric(&self, name: &str) -> f64 {
+        let request =
+            format!("GET /metrics HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", self.admin);
+        let answer = Conn::open(self.admin).await.exchange(request).await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        let text = answer.text();
+        let samples = text.lines().filter(|line| {
+            let rest = line.strip_prefix(name);
+            rest.is_some_and(|rest| rest.starts_with(' ') || rest.starts_with('{'))
+        });
+        let values: Vec<f64> = samples
+            .map(|line| line.rsplit(' ').next().and_then(|it| it.parse().ok()).expect("a number"))
+            .collect();
+        assert!(!values.is_empty(), "there is no metric {name} in\n{text}");
+        values.iter().sum()
+    }
+
+    /// Polls a metric until it fits.
+    pub(crate) async fn wait_metric(&self, name: &str, fits: impl Fn(f64) -> bool) {
+        within(name, async {
+            while !fits(self.metric(name).await) {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        })
+        .await;
+    }
+}

@@ -1,0 +1,17 @@
+//! Integration tests: the real binary, real sockets, servers that misbehave on purpose.
+
+mod batches;
+mod bytes;
+mod harness;
+mod health;
+mod host_origin;
+mod kill_server;
+mod limits;
+mod principals;
+mod sessions;
+mod slow_headers;
+mod smuggling;
+mod stdio;
+mod streams;
+mod tls;
+mod transports;

@@ -1,0 +1,168 @@
+//! API keys make principals; sessions and event ids belong to one and are nothing to another.
+
+use crate::harness::client::Client;
+use crate::harness::gateway::{Gateway, Setup};
+use crate::harness::message;
+use crate::harness::recorder::{Gate, Recorder, Reply, Step};
+use crate::harness::wire::Conn;
+
+/// SHA-256 of `alice-key-one`, `alice-key-two` and `bob-key-one`.
+const KEYS: &str = "auth:
+  keys:
+    - { principal: alice, sha256: 9ed640183e3b3b77fe8db34e151b54cb8895cdfa4be23c9d56c2f5735a057610 }
+    - { principal: alice, sha256: 3a94ebb9d336da8c23f8f4f83dca4d633f521da8b65cc8783726a69304b16146 }
+    - { principal: bob, sha256: b714c4186a91a889fe7e99a025340982d5dd0b81e1e0dedf8aab52b45ea50089 }";
+
+async fn start() -> (Recorder, Gateway) {
+    let recorder = Recorder::scripted(|seen| {
+        let note = message::notification("notifications/x", "{}");
+        match (seen.tool().as_str(), seen.method.as_str()) {
+            ("slow", _) => Some(Reply::Stream(vec![
+                Step::Send(message::event(&note)),
+                Step::Wait(Gate::new()),
+            ])),
+            (_, "GET") => Some(Reply::Stream(vec![Step::Wait(Gate::new())])),
+            _ => None,
+        }
+    })
+    .await;
+    let gateway = Setup::http(&recorder.url()).section(KEYS).start().await;
+    (recorder, gateway)
+}
+
+#[tokio::test]
+async fn a_key_is_taken_from_either_header() {
+    let (recorder, gateway) = start().await;
+    for (name, value) in [
+        ("Authorization", "Bearer alice-key-one"),
+        ("authorization", "bearer alice-key-two"),
+        ("X-API-Key", "bob-key-one"),
+    ] {
+        let client = Client::modern(&gateway).with(name, value);
+        assert_eq!(client.call(1, "tool").await["id"], 1, "{name}: {value}");
+    }
+    for seen in recorder.calls("tool") {
+        assert_eq!(seen.header("authorization"), None, "the key is for the gateway");
+        assert_eq!(seen.header("x-api-key"), None, "the key is for the gateway");
+    }
+}
+
+#[tokio::test]
+async fn without_a_key_there_is_401() {
+    let (recorder, gateway) = start().await;
+    let anonymous = Client::modern(&gateway);
+    let clients = [
+        anonymous.clone(),
+        anonymous.clone().with("Authorization", "Bearer nobody"),
+        anonymous.clone().with("Authorization", "Basic YWxpY2U6YQ=="),
+        anonymous.clone().with("Authorization", "Bearer "),
+        anonymous.clone().with("X-API-Key", ""),
+        anonymous.clone().with("X-API-Key", "alice-key-on"),
+        anonymous
+            .with("X-API-Key", "9ed640183e3b3b77fe8db34e151b54cb8895cdfa4be23c9d56c2f5735a057610"),
+    ];
+    for client in clients {
+        for answer in [
+            client.post(&message::modern_call(1, "tool")).await.answer(),
+            client.post(&message::initialize("2025-11-25")).await.answer(),
+            client.get(None).await.answer(),
+            client.delete().await,
+        ] {
+            assert_eq!(answer.status, 401, "{}", answer.text());
+            let challenge = answer.header("www-authenticate").expect("a challenge");
+            assert!(challenge.starts_with("Bearer"), "{challenge}");
+        }
+    }
+    let upgrade = format!(
+        "GET /mcp HTTP/1.1\r\nHost: {}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+        gateway.address
+    );
+    let sse = format!(
+        "GET /sse HTTP/1.1\r\nHost: {}\r\nAccept: text/event-stream\r\n\r\n",
+        gateway.address
+    );
+    for request in [upgrade, sse] {
+        assert_eq!(Conn::open(gateway.address).await.exchange(request).await.status, 401);
+    }
+    assert!(recorder.seen().is_empty(), "nothing reached the server");
+}
+
+/// Health is for balancers, which have no key.
+#[tokio::test]
+async fn health_needs_no_key() {
+    let (_recorder, gateway) = start().await;
+    let request = format!("GET /health/live HTTP/1.1\r\nHost: {}\r\n\r\n", gateway.address);
+    assert_eq!(Conn::open(gateway.address).await.exchange(request).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_session_is_its_principals() {
+    let (recorder, gateway) = start().await;
+    let plain = Client::legacy(&gateway);
+    let alice = plain.clone().with("X-API-Key", "alice-key-one").initialized().await;
+    let with_key = |key: &str| plain.clone().with("X-API-Key", key).in_session(alice.session());
+    let before = recorder.seen().len();
+
+    let bob = with_key("bob-key-one");
+    for answer in [
+        bob.post(&message::call(1, "tool")).await.answer(),
+        bob.post(&message::notification("notifications/x", "{}")).await.answer(),
+        bob.get(None).await.answer(),
+        bob.delete().await,
+    ] {
+        assert_eq!(answer.status, 404, "{}", answer.text());
+    }
+    assert_eq!(recorder.seen().len(), before, "nothing of it reached the server");
+
+    // Another key of the same owner is the same principal.
+    assert_eq!(with_key("alice-key-two").call(2, "tool").await["id"], 2);
+    assert_eq!(alice.call(3, "tool").await["id"], 3);
+}
+
+#[tokio::test]
+async fn an_event_id_is_its_principals() {
+    let (_recorder, gateway) = start().await;
+    let plain = Client::legacy(&gateway);
+    let alice = plain.clone().with("X-API-Key", "alice-key-one").initialized().await;
+    let bob = plain.clone().with("X-API-Key", "bob-key-one").initialized().await;
+    let mut stream = alice.post(&message::call(1, "slow")).await.stream();
+    stream.find("the note", |message| message["method"] == "notifications/x").await;
+    let id = stream.last_id.clone().expect("an id");
+
+    assert!((400..=404).contains(&bob.get(Some(&id)).await.answer().status));
+    let stolen = bob.in_session(alice.session());
+    assert_eq!(stolen.get(Some(&id)).await.answer().status, 404);
+    let sessionless = plain.with("X-API-Key", "bob-key-one");
+    assert!((400..=405).contains(&sessionless.get(Some(&id)).await.answer().status));
+
+    let resumed = alice.get(Some(&id)).await.stream();
+    assert_eq!(resumed.head.status, 200);
+}
+
+/// Sessions that the gateway holds for sessionless callers are not shared between principals.
+#[tokio::test]
+async fn sessionless_calls_are_kept_apart() {
+    let (recorder, gateway) = start().await;
+    for key in ["alice-key-one", "bob-key-one", "alice-key-two"] {
+        Client::legacy(&gateway).with("X-API-Key", key).call(1, "tool").await;
+    }
+    let sessions: Vec<Option<String>> = recorder
+        .calls("tool")
+        .iter()
+        .map(|seen| seen.header("mcp-session-id").map(str::to_owned))
+        .collect();
+    assert_ne!(sessions[0], sessions[1], "{sessions:?}");
+    assert_eq!(sessions[0], sessions[2], "{sessions:?}");
+}
+
+#[tokio::test]
+async fn without_keys_everybody_is_anonymous_and_the_log_says_so() {
+    let recorder = Recorder::start().await;
+    let gateway = Setup::http(&recorder.url()).start().await;
+    assert_eq!(Client::modern(&gateway).call(1, "tool").await["id"], 1);
+    let log = gateway.log();
+    assert!(log.contains("anonymous") || log.contains("no API keys"), "{log}");
+    let keyed = Setup::http(&recorder.url()).section(KEYS).start().await;
+    assert!(!keyed.log().contains("anonymous"), "{}", keyed.log());
+    assert!(!keyed.log().contains("alice-key-one"));
+}

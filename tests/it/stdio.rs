@@ -1,0 +1,206 @@
+//! Servers that are processes: who gets which, and that none is ever left behind.
+
+use crate::harness::client::Client;
+use crate::harness::eventually;
+use crate::harness::gateway::{Gateway, Setup};
+use crate::harness::message::{self, META};
+use crate::harness::process::{binary, is_alive, with_environment};
+use crate::harness::sample::{ExecutionLog, stdio};
+
+async fn start(mark: &str) -> (ExecutionLog, Gateway) {
+    let log = ExecutionLog::new();
+    let gateway = Setup::new().server("main", &stdio(&log, mark)).start().await;
+    (log, gateway)
+}
+
+/// The process that serves this client, found by what it writes down.
+async fn pid(log: &ExecutionLog, client: &Client, key: &str) -> u32 {
+    let meta = if client.version == message::MODERN { format!(",{META}") } else { String::new() };
+    let params = format!(r#"{{"name":"write","arguments":{{"key":"{key}"}}{meta}}}"#);
+    let response = client.ask(1, "tools/call", &params).await;
+    assert!(response.get("result").is_some(), "{response}");
+    log.pid(key).expect("an execution")
+}
+
+/// Unique over test processes, so that each finds only its own.
+fn mark(name: &str) -> String {
+    format!("{name}-{}", std::process::id())
+}
+
+/// Processes with this mark, the gateway's guard left out: it serves the gateway, not a session.
+fn marked(mark: &str) -> Vec<u32> {
+    with_environment(&format!("HOLDFAST_IT_MARK={mark}"))
+}
+
+async fn none_left(mark: &str) {
+    eventually("no process is left", || marked(mark).is_empty().then_some(())).await;
+}
+
+#[tokio::test]
+async fn every_legacy_session_has_a_process_of_its_own() {
+    let (log, gateway) = start(&mark("own")).await;
+    let first = Client::legacy(&gateway).initialized().await;
+    let second = Client::legacy(&gateway).initialized().await;
+    let pids = [pid(&log, &first, "a").await, pid(&log, &second, "b").await];
+    assert_ne!(pids[0], pids[1]);
+    assert_eq!(pid(&log, &first, "c").await, pids[0]);
+    first.delete().await;
+    eventually("the end of its process", || (!is_alive(pids[0])).then_some(())).await;
+    assert!(is_alive(pids[1]), "the other session's process goes on");
+    assert_eq!(pid(&log, &second, "d").await, pids[1]);
+}
+
+#[tokio::test]
+async fn modern_clients_share_one() {
+    let (log, gateway) = start(&mark("shared")).await;
+    let mut pids = std::collections::BTreeSet::new();
+    for number in 0..5 {
+        pids.insert(pid(&log, &Client::modern(&gateway), &number.to_string()).await);
+    }
+    assert_eq!(pids.len(), 1, "{pids:?}");
+}
+
+/// The session of a WebSocket client ends with its connection, and so does the process.
+#[tokio::test]
+async fn a_connection_that_closes_takes_its_process_along() {
+    use crate::harness::duplex::Duplex;
+    let mark = mark("closing");
+    let (log, gateway) = start(&mark).await;
+    let mut duplex = Duplex::websocket(gateway.address, "/mcp").await;
+    duplex.ask(&message::initialize(message::LEGACY)).await;
+    let body = message::request(1, "tools/call", r#"{"name":"write","arguments":{"key":"k"}}"#);
+    duplex.ask(&body).await;
+    let pid = log.pid("k").expect("an execution");
+    drop(duplex);
+    eventually("the end of its process", || (!is_alive(pid)).then_some(())).await;
+    none_left(&mark).await;
+}
+
+#[tokio::test]
+async fn none_is_left_after_sigterm() {
+    let mark = mark("term");
+    let (log, mut gateway) = start(&mark).await;
+    for number in 0..3 {
+        pid(&log, &Client::legacy(&gateway).initialized().await, &number.to_string()).await;
+    }
+    pid(&log, &Client::modern(&gateway), "modern").await;
+    assert!(marked(&mark).len() >= 4);
+    assert!(gateway.stop().success());
+    none_left(&mark).await;
+}
+
+#[tokio::test]
+async fn none_is_left_after_kill_9() {
+    let mark = mark("kill");
+    let (log, mut gateway) = start(&mark).await;
+    for number in 0..3 {
+        pid(&log, &Client::legacy(&gateway).initialized().await, &number.to_string()).await;
+    }
+    assert!(marked(&mark).len() >= 3);
+    gateway.kill();
+    none_left(&mark).await;
+}
+
+/// As `npx` does it: a shell that starts the server as its child and has another child besides.
+/// None of them reads a signal that is sent to the first alone.
+fn like_npx(log: &ExecutionLog, mark: &str) -> String {
+    let script = format!(
+        "sleep 3600 & {} sample-server --stdio --execution-log {} ; wait",
+        binary().display(),
+        log.path().display()
+    );
+    format!(
+        r#"{{ command: sh, args: ["-c", "{script}"], env: {{ HOLDFAST_IT_MARK: "{mark}" }}, stop_grace: 200ms }}"#
+    )
+}
+
+async fn start_npx(mark: &str) -> (ExecutionLog, Gateway, Client) {
+    let log = ExecutionLog::new();
+    let gateway = Setup::new().server("main", &like_npx(&log, mark)).start().await;
+    let client = Client::legacy(&gateway).initialized().await;
+    pid(&log, &client, "k").await;
+    assert!(marked(mark).len() >= 3, "a shell, its sleep and the server");
+    (log, gateway, client)
+}
+
+#[tokio::test]
+async fn grandchildren_end_with_the_session() {
+    let mark = mark("npx-session");
+    let (_log, _gateway, client) = start_npx(&mark).await;
+    client.delete().await;
+    none_left(&mark).await;
+}
+
+#[tokio::test]
+async fn grandchildren_end_with_sigterm() {
+    let mark = mark("npx-term");
+    let (_log, mut gateway, _client) = start_npx(&mark).await;
+    gateway.stop();
+    none_left(&mark).await;
+}
+
+#[tokio::test]
+async fn grandchildren_end_with_kill_9() {
+    let mark = mark("npx-kill");
+    let (_log, mut gateway, _client) = start_npx(&mark).await;
+    gateway.kill();
+    none_left(&mark).await;
+}
+
+/// A session that expires takes its process along.
+#[tokio::test]
+async fn an_expired_session_has_no_process() {
+    let mark = mark("expired");
+    let log = ExecutionLog::new();
+    let gateway = Setup::new()
+        .section("sessions: { ttl: 10s }")
+        .server("main", &stdio(&log, &mark))
+        .start()
+        .await;
+    let client = Client::legacy(&gateway).initialized().await;
+    let served = pid(&log, &client, "k").await;
+    eventually("the end of its process", || (!is_alive(served)).then_some(())).await;
+    none_left(&mark).await;
+    assert_eq!(client.post(&message::call(1, "echo")).await.answer().status, 404);
+}
+
+#[tokio::test]
+async fn a_command_that_does_not_exist_is_unavailable() {
+    let gateway = Setup::new().server("main", "{ command: /nonexistent/mcp-server }").start().await;
+    let answer = Client::legacy(&gateway).initialize().await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    assert_eq!(answer.json()["error"]["code"], -31001, "{}", answer.text());
+}
+
+/// A process that dies at once is not started again in a loop.
+#[tokio::test]
+async fn a_process_that_dies_at_once_backs_off() {
+    let gateway =
+        Setup::new().server("main", r#"{ command: sh, args: ["-c", "exit 3"] }"#).start().await;
+    for id in 0..10 {
+        let response = Client::modern(&gateway).call(id, "t").await;
+        let code = response["error"]["code"].as_i64().unwrap_or_default();
+        assert!([-31001, -31002].contains(&code), "{response}");
+    }
+    let starts = gateway.metric("holdfast_server_process_starts_total").await;
+    assert!(starts < 10.0, "{starts} starts for ten calls in a row");
+}
+
+#[tokio::test]
+async fn what_it_says_on_stderr_is_in_the_log() {
+    let log = ExecutionLog::new();
+    let script = format!(
+        "echo needle-on-stderr >&2; exec {} sample-server --stdio --execution-log {}",
+        binary().display(),
+        log.path().display()
+    );
+    let settings = format!(r#"{{ command: sh, args: ["-c", "{script}"] }}"#);
+    let gateway = Setup::new().server("main", &settings).start().await;
+    Client::legacy(&gateway).initialized().await;
+    let line = eventually("the line in the log", || {
+        let log = gateway.log();
+        log.lines().find(|line| line.contains("needle-on-stderr")).map(str::to_owned)
+    })
+    .await;
+    assert!(line.contains("main"), "the line names the server: {line}");
+}

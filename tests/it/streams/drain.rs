@@ -1,0 +1,109 @@
+//! SIGTERM: what runs is finished, what stands ends in order, and then the process ends by itself.
+
+use super::start;
+use crate::harness::client::Client;
+use crate::harness::eventually;
+use crate::harness::message::{self, META};
+use crate::harness::recorder::{Gate, Reply, Step};
+use crate::harness::sse::End;
+use crate::harness::wire::Conn;
+
+#[tokio::test]
+async fn a_drain_finishes_calls_and_ends_streams() {
+    let gate = Gate::new();
+    let held = gate.clone();
+    let (recorder, mut gateway) = start("", move |seen| {
+        if seen.tool() == "slow" {
+            let answer = message::result(seen.id(), r#"{"content":[],"resultType":"complete"}"#);
+            return Some(Reply::after(&held, Reply::json(answer)));
+        }
+        if seen.rpc() == "subscriptions/listen" {
+            let params = r#"{"_meta":{"io.modelcontextprotocol/subscriptionId":"sub"}}"#;
+            let acknowledged =
+                message::notification("notifications/subscriptions/acknowledged", params);
+            let send = Step::Send(message::event(&acknowledged));
+            return Some(Reply::Stream(vec![send, Step::Wait(Gate::new())]));
+        }
+        (seen.method == "GET").then(|| Reply::Stream(vec![Step::Wait(Gate::new())]))
+    })
+    .await;
+    let client = Client::legacy(&gateway).initialized().await;
+    let mut standing = client.get(None).await.stream();
+    let params = format!(r#"{{"notifications":{{"toolsListChanged":true}},{META}}}"#);
+    let body = message::request("\"sub\"", "subscriptions/listen", &params);
+    let mut listening = Client::modern(&gateway).post(&body).await.stream();
+    listening.message().await.expect("the acknowledgement");
+    let caller = client.clone();
+    let call = tokio::spawn(async move { caller.call(1, "slow").await });
+    recorder.wait_for("the call at the server", 1, |seen| seen.tool() == "slow").await;
+
+    gateway.terminate();
+
+    assert_eq!(standing.end().await, End::Clean);
+    let completion = listening.message().await.expect("the completion result");
+    assert_eq!(completion["id"], "sub", "{completion}");
+    assert_eq!(completion["result"]["resultType"], "complete", "{completion}");
+    assert_eq!(listening.end().await, End::Clean);
+    assert!(!gateway.has_ended(), "the call is still running");
+    gate.open();
+    assert_eq!(call.await.unwrap()["id"], 1);
+    eventually("the end of the process", || gateway.has_ended().then_some(())).await;
+    assert!(gateway.stop().success());
+}
+
+/// A call that does not end is given up on at the deadline, with an answer.
+#[tokio::test]
+async fn a_drain_ends_at_its_deadline() {
+    let recorder = crate::harness::recorder::Recorder::scripted(|seen| {
+        (seen.tool() == "slow").then(|| Reply::after(&Gate::new(), Reply::Cut))
+    })
+    .await;
+    let mut gateway = crate::harness::gateway::Setup::http(&recorder.url())
+        .listen("drain_deadline: 1s")
+        .start()
+        .await;
+    let client = Client::legacy(&gateway).speaking("2025-06-18").initialized().await;
+    let caller = client.clone();
+    let call = tokio::spawn(async move { caller.call("\"w\"", "slow").await });
+    recorder.wait_for("the call at the server", 1, |seen| seen.tool() == "slow").await;
+    gateway.terminate();
+    let response = call.await.unwrap();
+    assert_eq!(response["id"], "w", "{response}");
+    assert_eq!(response["error"]["code"], -31002, "{response}");
+    eventually("the end of the process", || gateway.has_ended().then_some(())).await;
+}
+
+/// Draining shows in readiness before it shows to clients.
+#[tokio::test]
+async fn a_draining_node_is_not_ready() {
+    let (recorder, gateway) =
+        start("", |seen| (seen.tool() == "slow").then(|| Reply::after(&Gate::new(), Reply::Cut)))
+            .await;
+    let client = Client::legacy(&gateway).speaking("2025-06-18").initialized().await;
+    let mut calling = Conn::open(gateway.address).await;
+    calling.send(client.request("POST", &[], Some(&message::call(1, "slow")))).await;
+    recorder.wait_for("the call at the server", 1, |seen| seen.tool() == "slow").await;
+    // A connection from before the drain: new ones may be refused.
+    let mut asking = Conn::open(gateway.address).await;
+    let ready = format!("GET /health/ready HTTP/1.1\r\nHost: {}\r\n\r\n", gateway.address);
+    assert_eq!(asking.exchange(&ready).await.status, 200);
+    gateway.terminate();
+    let refused = crate::harness::within("readiness", async {
+        loop {
+            let Ok(stream) = tokio::net::TcpStream::connect(gateway.address).await else {
+                return None;
+            };
+            let mut conn = Conn::over(stream);
+            if !conn.try_send(&ready).await {
+                return None;
+            }
+            match conn.answer().await {
+                Some(answer) if answer.status == 200 => {}
+                Some(answer) => return Some(answer.status),
+                None => return None,
+            }
+        }
+    })
+    .await;
+    assert!(refused.is_none_or(|status| status == 503), "{refused:?}");
+}

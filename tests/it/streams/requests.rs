@@ -1,0 +1,163 @@
+//! What a server asks of a client in mid-call, and how the client's answers find their way.
+
+use std::sync::Arc;
+
+use super::start;
+use crate::harness::client::Client;
+use crate::harness::message;
+use crate::harness::recorder::{Gate, Reply, Step};
+
+const SAMPLE: &str = r#"{ "jsonrpc":"2.0","id":0,"method":"sampling/createMessage","params":{"maxTokens":1.0,"messages":[]}}"#;
+
+/// Sampling, elicitation and roots all travel alike: the request on the call's stream, the answer
+/// as a POST, byte for byte and to the same session at the server.
+#[tokio::test]
+async fn a_request_on_the_calls_stream_is_answered() {
+    let answered = Gate::new();
+    let held = answered.clone();
+    let (recorder, gateway) = start("", move |seen| {
+        (seen.tool() == "ask").then(|| {
+            Reply::Stream(vec![
+                Step::Send(message::event(SAMPLE)),
+                Step::Wait(held.clone()),
+                Step::Send(message::event(&message::result(seen.id(), r#"{"content":[]}"#))),
+            ])
+        })
+    })
+    .await;
+    let client = Client::legacy(&gateway).initialized().await;
+    let mut stream = client.post(&message::call(1, "ask")).await.stream();
+    let request = loop {
+        let event = stream.next().await.expect("the server's request");
+        if let Some(data) = event.data.filter(|data| !data.is_empty()) {
+            break data;
+        }
+    };
+    assert_eq!(request, SAMPLE);
+    let answer = r#"{"jsonrpc":"2.0","id":0,"result":{ "role":"assistant","n":1.50,"content":{"type":"text","text":"\u00e9"}}}"#;
+    let accepted = client.post(answer).await.answer();
+    assert_eq!((accepted.status, accepted.body.len()), (202, 0));
+    let seen = recorder.wait_for("the answer", 1, |seen| seen.text() == answer).await;
+    assert_eq!(seen[0].header("mcp-session-id"), Some("server-session-1"));
+    answered.open();
+    assert!(stream.message().await.expect("the result").get("result").is_some());
+}
+
+/// Ids of servers collide across sessions: the answer goes where its session says.
+#[tokio::test]
+async fn answers_are_routed_by_session() {
+    let gate = Gate::new();
+    let held = gate.clone();
+    let (recorder, gateway) = start("", move |seen| {
+        (seen.tool() == "ask").then(|| {
+            Reply::Stream(vec![
+                Step::Send(message::event(SAMPLE)),
+                Step::Wait(held.clone()),
+                Step::Send(message::event(&message::result(seen.id(), r#"{"content":[]}"#))),
+            ])
+        })
+    })
+    .await;
+    let clients = [
+        Client::legacy(&gateway).initialized().await,
+        Client::legacy(&gateway).initialized().await,
+    ];
+    let mut streams = Vec::new();
+    for client in &clients {
+        let mut stream = client.post(&message::call(1, "ask")).await.stream();
+        stream.find("the request", |it| it["method"] == "sampling/createMessage").await;
+        streams.push(stream);
+    }
+    for (at, client) in clients.iter().enumerate().rev() {
+        let answer = message::result(0, &format!(r#"{{"of":{at}}}"#));
+        assert_eq!(client.post(&answer).await.answer().status, 202);
+        let seen = recorder.wait_for("the answer", 1, |seen| seen.text() == answer).await;
+        let session = format!("server-session-{}", at + 1);
+        assert_eq!(seen[0].header("mcp-session-id"), Some(session.as_str()));
+    }
+    gate.open();
+    for mut stream in streams {
+        assert!(stream.message().await.expect("the result").get("result").is_some());
+    }
+}
+
+/// An error is an answer too.
+#[tokio::test]
+async fn a_refusal_reaches_the_server() {
+    let (recorder, gateway) = start("", |_| None).await;
+    let client = Client::legacy(&gateway).initialized().await;
+    let refusal = message::error(0, -1, "User rejected sampling request");
+    assert_eq!(client.post(&refusal).await.answer().status, 202);
+    recorder.wait_for("the refusal", 1, |seen| seen.text() == refusal).await;
+}
+
+#[tokio::test]
+async fn a_cancellation_reaches_the_server() {
+    let gate = Gate::new();
+    let held = gate.clone();
+    let (recorder, gateway) = start("streams: { commit_after: 10ms }", move |seen| {
+        (seen.tool() == "slow").then(|| Reply::after(&held, Reply::Cut))
+    })
+    .await;
+    let client = Client::legacy(&gateway).initialized().await;
+    let stream = client.post(&message::call(77, "slow")).await.stream();
+    let cancel = message::notification("notifications/cancelled", r#"{"requestId":77}"#);
+    assert_eq!(client.post(&cancel).await.answer().status, 202);
+    let seen = recorder
+        .wait_for("the cancellation", 1, |seen| seen.rpc() == "notifications/cancelled")
+        .await;
+    assert_eq!(seen[0].text(), cancel);
+    assert_eq!(seen[0].header("mcp-session-id"), Some("server-session-1"));
+    drop(stream);
+    gate.open();
+}
+
+/// Progress arrives as it is made, not with the answer.
+#[tokio::test]
+async fn progress_arrives_at_once() {
+    let gates: Arc<[Gate]> = (0..3).map(|_| Gate::new()).collect();
+    let held = Arc::clone(&gates);
+    let (_recorder, gateway) = start("", move |seen| {
+        if seen.tool() != "slow" {
+            return None;
+        }
+        let mut steps = Vec::new();
+        for (number, gate) in held.iter().enumerate() {
+            let params = format!(r#"{{"progressToken":"t","progress":{number}}}"#);
+            let note = message::notification("notifications/progress", &params);
+            steps.extend([Step::Send(message::event(&note)), Step::Wait(gate.clone())]);
+        }
+        let answer = message::result(seen.id(), r#"{"content":[]}"#);
+        steps.push(Step::Send(message::event(&answer)));
+        Some(Reply::Stream(steps))
+    })
+    .await;
+    let client = Client::legacy(&gateway).initialized().await;
+    let params = r#"{"name":"slow","arguments":{},"_meta":{"progressToken":"t"}}"#;
+    let mut stream = client.post(&message::request(1, "tools/call", params)).await.stream();
+    for (number, gate) in gates.iter().enumerate() {
+        // The server goes on only when this one has been seen.
+        let message = stream.message().await.expect("progress");
+        assert_eq!(message["params"]["progress"], number);
+        gate.open();
+    }
+    assert!(stream.message().await.expect("the result").get("result").is_some());
+}
+
+/// A ping of the client's is answered, and one of the server's reaches the client.
+#[tokio::test]
+async fn pings_in_both_directions() {
+    let (_recorder, gateway) = start("", |seen| {
+        (seen.method == "GET").then(|| {
+            let ping = message::event(&message::request(5, "ping", "{}"));
+            Reply::Stream(vec![Step::Send(ping), Step::Wait(Gate::new())])
+        })
+    })
+    .await;
+    let client = Client::legacy(&gateway).initialized().await;
+    assert!(client.ask(1, "ping", "{}").await.get("result").is_some());
+    let mut stream = client.get(None).await.stream();
+    let ping = stream.find("the server's ping", |message| message["method"] == "ping").await;
+    let answer = message::result(&ping["id"], "{}");
+    assert_eq!(client.post(&answer).await.answer().status, 202);
+}
