@@ -49,8 +49,9 @@ fn summary(path: &Path, config: &Config) -> String {
         .collect();
     text.push('\n');
     text.push_str(&table(&["SERVER", "TRANSPORT", "TARGET"], &rows));
-    for notice in &config.notices {
-        text.push_str(&format!("\nnotice: {notice}"));
+    for (at, notice) in config.notices.iter().enumerate() {
+        let gap = if at == 0 { "\n" } else { "" };
+        text.push_str(&format!("{gap}\nnotice: {notice}"));
     }
     text
 }
@@ -60,14 +61,14 @@ fn listener(address: std::net::SocketAddr, tls: bool) -> String {
 }
 
 fn keys(config: &Config) -> String {
-    match config.auth.keys.len() {
-        0 => "none: every client is one anonymous principal".into(),
-        count => {
-            let principals: std::collections::BTreeSet<_> =
-                config.auth.keys.iter().map(|key| &key.principal).collect();
-            format!("{count}, of {} principals", principals.len())
-        }
+    let keys = &config.auth.keys;
+    if keys.is_empty() {
+        return "none: every client is one anonymous principal".into();
     }
+    let principals: std::collections::BTreeSet<_> = keys.iter().map(|key| &key.principal).collect();
+    let many =
+        |count: usize, one: &str| format!("{count} {one}{}", if count == 1 { "" } else { "s" });
+    format!("{} of {}", many(keys.len(), "key"), many(principals.len(), "principal"))
 }
 
 /// Addresses without their query and commands without their arguments: both may hold secrets.

@@ -29,6 +29,11 @@ pub(crate) fn find(args: &ConfigArgs) -> Result<PathBuf, Failure> {
     usual.map(Path::to_owned).ok_or_else(|| Failure::Usage(NONE.into()))
 }
 
+/// Whether one is named or found.
+pub(crate) fn is_there(args: &ConfigArgs) -> bool {
+    find(args).is_ok()
+}
+
 /// The configuration that is meant, checked, with the environment on top.
 pub(crate) fn load(args: &ConfigArgs) -> Result<Config, Failure> {
     let path = find(args)?;

@@ -4,6 +4,7 @@ pub(crate) mod check_config;
 pub(crate) mod config_file;
 pub(crate) mod key;
 pub(crate) mod output;
+pub(crate) mod status;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -27,8 +28,11 @@ pub(crate) enum Command {
     /// Check a configuration and report every problem at once; start nothing
     #[command(after_help = EXIT_CODES)]
     CheckConfig(check_config::CheckConfig),
-    /// Make and manage API keys
-    #[command(subcommand)]
+    /// Show what a running node says about itself
+    #[command(after_help = EXIT_CODES)]
+    Status(status::Status),
+    /// Make API keys
+    #[command(subcommand, after_help = EXIT_CODES)]
     Key(key::Key),
 }
 
@@ -50,9 +54,9 @@ pub(crate) struct OutputArgs {
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
-    /// For people
+    // For people.
     Table,
-    /// For programs
+    // For programs.
     Json,
 }
 

@@ -1,0 +1,76 @@
+//! From a checked configuration to a running node, one block per component in the order in which
+//! they start. Every port is bound before the first call is answered, so a port in use is an error
+//! at the start and never half a node.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use holdfast_admin::Admin;
+use holdfast_config::Config;
+use holdfast_proxy::upstream::duplex::guard;
+use holdfast_proxy::{Options, Proxy};
+use tokio_util::sync::CancellationToken;
+
+use crate::descriptors;
+use crate::shutdown::Signals;
+
+/// Where a node that has started can be reached.
+pub(crate) struct Started {
+    pub(crate) client: SocketAddr,
+    pub(crate) admin: SocketAddr,
+}
+
+/// Runs a node until a signal has drained it. `started` is called once, when both ports are open.
+///
+/// # Errors
+///
+/// A component that cannot start. Nothing runs then.
+pub(crate) fn run(config: Config, started: impl FnOnce(&Started)) -> anyhow::Result<()> {
+    // Calls run on threads of the data plane's own; this one has the operator's port and signals.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(start(Arc::new(config), started))
+}
+
+async fn start(config: Arc<Config>, started: impl FnOnce(&Started)) -> anyhow::Result<()> {
+    // === process: TLS provider, file descriptors ===
+    crate::install_crypto()?;
+    descriptors::raise(config.limits.connections);
+
+    // === signals: caught before anything is open ===
+    let signals = Signals::catch().context("signals cannot be caught")?;
+    let drain = CancellationToken::new();
+
+    // === data plane: client port, servers, sessions ===
+    let options = Options { guard: guard::own_binary() };
+    let proxy = Proxy::build(Arc::clone(&config), options)?;
+    let client = proxy.local_addr();
+
+    // === operator's port ===
+    let admin = Admin::bind(Arc::clone(&proxy) as _, &config.admin).await?;
+    let admin_address = admin.address();
+
+    // === run ===
+    let running = Arc::clone(&proxy).run(drain.clone())?;
+    let close_admin = CancellationToken::new();
+    let admin = tokio::spawn(admin.run(close_admin.clone()));
+    let signals = tokio::spawn(signals.drive(drain));
+    tracing::info!(
+        node = config.node.id,
+        version = env!("CARGO_PKG_VERSION"),
+        clients = %client,
+        admin = %admin_address,
+        servers = config.servers.len(),
+        "started"
+    );
+    started(&Started { client, admin: admin_address });
+
+    // === drain: clients first; the operator's port stays open to watch it ===
+    running.finished().await;
+    close_admin.cancel();
+    admin.await.context("the admin port failed")?;
+    // Ready for a second signal until the very end.
+    signals.abort();
+    tracing::info!(node = config.node.id, "ended");
+    Ok(())
+}
