@@ -136,7 +136,7 @@ impl Gateway {
         }
         let bound = session.bound();
         if tell_server || bound.mux.is_some() {
-            exchange::close_at_server(self, &session.server, bound);
+            exchange::close_at_server(self, &session.server, &bound).await;
         }
     }
 
@@ -161,6 +161,11 @@ impl Gateway {
         self.sessions.each(|session| sessions.push(Arc::clone(session)));
         let ended = sessions.iter().map(|session| self.end_session(session, true));
         futures_util::future::join_all(ended).await;
+        for server in &self.servers {
+            if let Some(mux) = server.shared.lock().await.mux.take() {
+                mux.close().await;
+            }
+        }
     }
 
     /// Ends what has expired. Runs for the life of the node.
@@ -173,7 +178,9 @@ impl Gateway {
             for session in self.sessions.expired(now, ttl) {
                 self.metrics.sessions_expired.inc();
                 tracing::debug!(session = ?session.key, "session expired");
-                self.end_session(&session, true).await;
+                // A server that is slow to say goodbye does not hold up the sweep.
+                let gateway = Arc::clone(&self);
+                tokio::spawn(async move { gateway.end_session(&session, true).await });
             }
             self.store.sweep(now).await;
             let now = Instant::now();

@@ -178,8 +178,16 @@ impl Proxy {
             });
         }
         listener::serve(Arc::clone(&self.gateway), listener, self.tls.clone()).await;
+        if index == 0 {
+            // The node's sessions end with it; its servers are told while there is time.
+            let told = Arc::clone(&self.gateway).close_all();
+            let _ = tokio::time::timeout(FAREWELL, told).await;
+        }
     }
 }
+
+/// How long servers are given to hear that their sessions have ended.
+const FAREWELL: std::time::Duration = std::time::Duration::from_secs(5);
 
 fn workers(config: &Config) -> usize {
     match config.listen.workers {

@@ -97,7 +97,6 @@ fn returning(
         } else {
             Era::Modern
         },
-        version: session.map(|session| session.version),
         method: Method::Other,
         // The body is not here any more, so nothing can be sent again.
         class: CallClass::Write,
@@ -107,7 +106,7 @@ fn returning(
         takes_stream: true,
         resumable: true,
         started: Instant::now(),
-        guards: Guards {
+        _guards: Guards {
             _node: gateway.metrics.in_flight.enter(),
             _server: gateway.metrics.server(server.index).in_flight.enter(),
             _session: session.map(|session| session.enter(gateway.clock)),

@@ -88,7 +88,7 @@ impl Server {
                 for instance in instances {
                     let key = *next_key;
                     *next_key += 1;
-                    let target = HttpTarget::new(instance.id.clone(), instance.url.clone(), key)
+                    let target = HttpTarget::new(instance.url.clone(), key)
                         .map_err(|error| fail(format!("{}: {error}", instance.url)))?;
                     targets.push(Arc::new(target));
                 }

@@ -12,7 +12,7 @@ use holdfast_mcp::peek::peek;
 use http::StatusCode;
 
 use super::attempt::{self, AttemptError, Reply, Route};
-use super::{Answer, Call, Whole, observe, open, state};
+use super::{Answer, Call, Whole, judge, observe, open, state};
 use crate::failure::Failure;
 use crate::session::{self, Session};
 use crate::upstream::Endpoint;
@@ -220,7 +220,11 @@ async fn make_session(
 /// Turns the reply to the call's last attempt into its answer.
 async fn answered(call: &Call, route: &Route, reply: Reply) -> Answer {
     match reply {
-        Reply::Whole(mut whole) => {
+        Reply::Whole(whole) => {
+            let mut whole = match judge::judge(call, whole) {
+                Ok(whole) => whole,
+                Err(failure) => return gave_up(call, failure),
+            };
             if observe::matters(call.method) {
                 observe::observe(call, &whole.body).await;
             }

@@ -8,7 +8,9 @@
 //! | choose where to, send, and decide about a repeat | `answer`, `attempt` |
 //! | relay a stream, mend it when it breaks | `relay` |
 //! | messages without an id | `tell` |
+//! | what a server's HTTP status may mean to a client | `judge` |
 //! | learn from answers | `observe` |
+//! | which instance an opaque state belongs to | `state` |
 //! | what changes in headers on the way | `headers` |
 //!
 //! The centre of the proxy speaks the semantics of Streamable HTTP: an ingress hands in one message
@@ -18,6 +20,7 @@
 mod answer;
 mod attempt;
 pub(crate) mod headers;
+mod judge;
 mod observe;
 mod open;
 mod relay;
@@ -31,7 +34,7 @@ use bytes::Bytes;
 use holdfast_engine::class::CallClass;
 use holdfast_mcp::method::Method;
 use holdfast_mcp::sse::Event;
-use holdfast_mcp::version::{Era, Version};
+use holdfast_mcp::version::Era;
 use http::{HeaderMap, StatusCode};
 
 pub(crate) use self::answer::first_answer;
@@ -55,8 +58,6 @@ pub(crate) struct Call {
     pub(crate) session: Option<Arc<Session>>,
     pub(crate) principal: Principal,
     pub(crate) era: Era,
-    /// The version that the client's header named, where it has one.
-    pub(crate) version: Option<Version>,
     pub(crate) method: Method,
     pub(crate) class: CallClass,
     pub(crate) ids: Ids,
@@ -68,7 +69,7 @@ pub(crate) struct Call {
     /// Whether a stream to this client carries ids that it can come back with.
     pub(crate) resumable: bool,
     pub(crate) started: Instant,
-    pub(crate) guards: Guards,
+    pub(crate) _guards: Guards,
 }
 
 /// What is held while a call runs.

@@ -474,30 +474,30 @@ fn blank(call: &Call, initialize: Bytes, initialized: bool) -> SessionRecord {
     }
 }
 
-/// Ends the session at the server, in the background: nobody waits for it.
-pub(crate) fn close_at_server(gateway: &Arc<Gateway>, server: &Arc<Server>, bound: Arc<Bound>) {
-    let (gateway, server) = (Arc::clone(gateway), Arc::clone(server));
-    tokio::spawn(async move {
-        if let Some(mux) = &bound.mux {
-            mux.close().await;
+/// Ends a session at its server, within ten seconds.
+///
+/// # Cancel safety
+/// Cancelled, the server's session is left to expire there.
+pub(crate) async fn close_at_server(gateway: &Gateway, server: &Server, bound: &Bound) {
+    if let Some(mux) = &bound.mux {
+        mux.close().await;
+    }
+    let Some(session) = bound.server_session.clone() else { return };
+    let mut own = HeaderMap::new();
+    own.insert(name::SESSION_ID, session);
+    own.extend(server.headers.iter().cloned());
+    let request = (HttpMethod::DELETE, own, Bytes::new());
+    let sent = request_http(gateway, server, true, bound.instance, request);
+    match tokio::time::timeout(std::time::Duration::from_secs(10), sent).await {
+        Ok(Ok((response, _))) => {
+            let _ = response.collect(LARGEST_ANSWER).await;
         }
-        let Some(session) = bound.server_session.clone() else { return };
-        let mut own = HeaderMap::new();
-        own.insert(name::SESSION_ID, session);
-        own.extend(server.headers.iter().cloned());
-        let request = (HttpMethod::DELETE, own, Bytes::new());
-        let sent = request_http(&gateway, &server, true, bound.instance, request);
-        match tokio::time::timeout(std::time::Duration::from_secs(10), sent).await {
-            Ok(Ok((response, _))) => {
-                let _ = response.collect(LARGEST_ANSWER).await;
-            }
-            Ok(Err(AttemptError { progress: Progress::NotSent, .. })) => {
-                tracing::debug!(server = %server.name, "a session's server was gone before it");
-            }
-            Ok(Err(error)) => {
-                tracing::debug!(server = %server.name, reason = %error.reason, "session not deleted");
-            }
-            Err(_) => tracing::debug!(server = %server.name, "session not deleted within 10 s"),
+        Ok(Err(AttemptError { progress: Progress::NotSent, .. })) => {
+            tracing::debug!(server = %server.name, "a session's server was gone before it");
         }
-    });
+        Ok(Err(error)) => {
+            tracing::debug!(server = %server.name, reason = %error.reason, "session not deleted");
+        }
+        Err(_) => tracing::debug!(server = %server.name, "session not deleted within 10 s"),
+    }
 }

@@ -59,6 +59,7 @@ pub(crate) async fn relay(call: Arc<Call>, first: Answer, sink: Sink) {
             tokio::select! {
                 () = run => {}
                 () = cancelled.cancelled() => call.settle(CallOutcome::Cancelled),
+                () = drained(&call) => goodbye(&call, log).await,
             }
             log.finish();
             if log.resumable() {
@@ -336,6 +337,24 @@ impl Relay<'_> {
             Sink::Nobody => {}
         }
     }
+}
+
+/// Resolves when a listen stream has to end because its node does.
+async fn drained(call: &Call) {
+    if call.method != Method::SubscriptionsListen {
+        return std::future::pending().await;
+    }
+    call.gateway.draining.cancelled().await;
+}
+
+/// The graceful end of a listen stream: its result, so that its client listens again elsewhere.
+async fn goodbye(call: &Call, log: &StreamLog) {
+    call.settle(CallOutcome::Ok);
+    let Some(id) = call.ids.one() else { return };
+    let result = format!(
+        r#"{{"jsonrpc":"2.0","id":{id},"result":{{"resultType":"complete","_meta":{{"io.modelcontextprotocol/subscriptionId":{id}}}}}}}"#
+    );
+    log.append(result.as_bytes(), None).await;
 }
 
 enum TakenUp {

@@ -204,7 +204,7 @@ fn build(
         resumable: inbound.has_event_ids && inbound.takes_stream && can_prime,
         takes_stream: inbound.takes_stream,
         headers: headers::for_server(headers, server),
-        guards: Guards {
+        _guards: Guards {
             _node: gateway.metrics.in_flight.enter(),
             _server: gateway.metrics.server(server.index).in_flight.enter(),
             _session: in_use,
@@ -215,7 +215,6 @@ fn build(
         started: Instant::now(),
         session,
         era,
-        version,
         method,
         class,
         ids,

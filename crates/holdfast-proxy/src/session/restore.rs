@@ -49,7 +49,7 @@ pub(crate) async fn reestablish(
     let kept = session.update(&gateway.store, |record| record.binding = binding.clone()).await;
     if let Err(ended) = kept {
         // DELETE came between: the new session has no owner.
-        exchange::close_at_server(gateway, server, next);
+        exchange::close_at_server(gateway, server, &next).await;
         return Err(Failure::unavailable(&server.name, format!("{ended}")));
     }
     session.bound.store(Arc::clone(&next));

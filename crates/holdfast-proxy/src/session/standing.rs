@@ -50,7 +50,7 @@ enum Got {
     Busy,
     Lost,
     Refused(Whole),
-    Unreachable(String),
+    Unreachable,
 }
 
 /// How long a server's stream that ended is left alone, where the server does not say.
@@ -89,14 +89,14 @@ pub(crate) async fn open(
     match get(gateway, session, &bound, &live, None).await {
         Got::Stream(open) => events = Some(open),
         // Behind the client's open stream there is time to try again.
-        Got::Busy | Got::Unreachable(_) => {}
+        Got::Busy | Got::Unreachable => {}
         Got::Lost => {
             bound = reestablish(gateway, session, &bound, &live).await?;
             gap = true;
             match get(gateway, session, &bound, &live, None).await {
                 Got::Stream(open) => events = Some(open),
                 Got::Refused(whole) => return Ok(Opened::Refused(whole)),
-                Got::Busy | Got::Lost | Got::Unreachable(_) => {}
+                Got::Busy | Got::Lost | Got::Unreachable => {}
             }
         }
         Got::Refused(whole) => return Ok(Opened::Refused(whole)),
@@ -253,7 +253,7 @@ async fn get(
         exchange::request_http(gateway, &session.server, true, bound.instance, request).await;
     let response = match sent {
         Ok((response, _)) => response,
-        Err(error) => return Got::Unreachable(error.reason),
+        Err(_) => return Got::Unreachable,
     };
     let status = response.status;
     if status.is_success() && response.is_event_stream() {
@@ -266,7 +266,7 @@ async fn get(
         return Got::Lost;
     }
     if status.is_server_error() {
-        return Got::Unreachable(format!("the server answered GET with {status}"));
+        return Got::Unreachable;
     }
     let mut kept = response.headers.clone();
     exchange::headers::strip_answer(&mut kept);
@@ -327,7 +327,7 @@ impl Feed {
                     }
                     *events = Some(open);
                 }
-                Got::Busy | Got::Unreachable(_) => {}
+                Got::Busy | Got::Unreachable => {}
                 Got::Lost => {
                     let again =
                         reestablish(&self.gateway, &self.session, &self.bound, &self.live).await;

@@ -323,7 +323,7 @@ impl StreamLog {
     pub(super) fn read(&self, epoch: u64, next: &mut u64, waker: &Waker) -> Read {
         let mut inner = self.inner();
         if inner.epoch != epoch {
-            return Read::End { replaced: true };
+            return Read::End;
         }
         let Some(front) = inner.entries.front().map(|entry| entry.seq) else {
             return inner.wait(waker);
@@ -382,7 +382,7 @@ const JOIN: usize = 16 * 1024;
 pub(super) enum Read {
     Frame(Bytes),
     Wait,
-    End { replaced: bool },
+    End,
 }
 
 // === impl Inner ===
@@ -390,7 +390,7 @@ pub(super) enum Read {
 impl Inner {
     fn wait(&mut self, waker: &Waker) -> Read {
         if self.state != LogState::Open {
-            return Read::End { replaced: false };
+            return Read::End;
         }
         self.waker = Some(waker.clone());
         Read::Wait

@@ -120,7 +120,7 @@ impl http_body::Body for Reader {
                 this.last_sent = Instant::now();
                 return Poll::Ready(Some(Ok(Frame::data(frame))));
             }
-            Read::End { .. } => {
+            Read::End => {
                 this.ended = true;
                 return Poll::Ready(None);
             }

@@ -95,8 +95,4 @@ impl Streams {
             }
         }
     }
-
-    pub(crate) fn len(&self) -> usize {
-        self.shards.iter().map(|s| s.lock().unwrap_or_else(PoisonError::into_inner).len()).sum()
-    }
 }

@@ -1,7 +1,6 @@
 //! One HTTP exchange with an instance, and what is known about it when it fails.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -16,13 +15,11 @@ use holdfast_config::HttpUrl;
 /// An HTTP instance.
 #[derive(Debug)]
 pub(crate) struct HttpTarget {
-    pub(crate) id: String,
     pub(crate) url: HttpUrl,
     /// The instance's key in the pools of all threads.
     pub(crate) key: usize,
     host: HeaderValue,
     uri: Uri,
-    in_flight: AtomicUsize,
 }
 
 /// What went wrong, and what is known about it.
@@ -55,10 +52,7 @@ pub(crate) struct Response {
 pub(crate) struct Lease {
     key: usize,
     sender: Option<Sender>,
-    _in_flight: InFlight,
 }
-
-struct InFlight(Arc<HttpTarget>);
 
 /// A whole body, or the part that fitted and the rest to come.
 pub(crate) enum Collected {
@@ -71,7 +65,7 @@ pub(crate) enum Collected {
 impl HttpTarget {
     /// # Errors
     /// If host or path cannot stand in a request; the configuration has checked both.
-    pub(crate) fn new(id: String, url: HttpUrl, key: usize) -> Result<Self, http::Error> {
+    pub(crate) fn new(url: HttpUrl, key: usize) -> Result<Self, http::Error> {
         let host =
             if url.host.contains(':') { format!("[{}]", url.host) } else { url.host.clone() };
         let default = if url.tls { 443 } else { 80 };
@@ -79,32 +73,13 @@ impl HttpTarget {
         Ok(Self {
             host: HeaderValue::from_str(&authority)?,
             uri: Uri::builder().path_and_query(url.path.as_str()).build()?,
-            id,
             url,
             key,
-            in_flight: AtomicUsize::new(0),
         })
     }
 
     pub(crate) fn address(&self) -> String {
         format!("{}:{}", self.url.host, self.url.port)
-    }
-
-    pub(crate) fn in_flight(&self) -> usize {
-        self.in_flight.load(Ordering::Relaxed)
-    }
-}
-
-impl InFlight {
-    fn enter(target: &Arc<HttpTarget>) -> Self {
-        target.in_flight.fetch_add(1, Ordering::Relaxed);
-        Self(Arc::clone(target))
-    }
-}
-
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -142,7 +117,6 @@ pub(crate) async fn send(
     *request.method_mut() = method;
     *request.uri_mut() = target.uri.clone();
     *request.headers_mut() = headers;
-    let in_flight = InFlight::enter(target);
     let mut pooled = true;
     loop {
         let taken = if pooled { pool::take(target.key).await } else { None };
@@ -156,7 +130,7 @@ pub(crate) async fn send(
         match sender.try_send_request(request).await {
             Ok(response) => {
                 let (parts, body) = response.into_parts();
-                let lease = Lease { key: target.key, sender: Some(sender), _in_flight: in_flight };
+                let lease = Lease { key: target.key, sender: Some(sender) };
                 return Ok(Response { status: parts.status, headers: parts.headers, body, lease });
             }
             Err(mut error) => match error.take_message() {

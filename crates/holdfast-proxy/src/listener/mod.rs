@@ -4,6 +4,8 @@
 //! its own upstream connections, so a call stays on the thread that accepted its client
 //! (`docs/performance.md`). `axum::serve` would neither time out slow headers nor cap connections.
 
+mod patience;
+
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -17,6 +19,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::task::TaskTracker;
 
+use self::patience::{Impatient, Requests};
 use crate::gateway::Gateway;
 use crate::ingress;
 use crate::tls::CertReloader;
@@ -147,11 +150,20 @@ where
     let mut builder = http1::Builder::new();
     builder
         .timer(TokioTimer::new())
-        .header_read_timeout(gateway.config.listen.header_timeout)
+        .header_read_timeout(gateway.config.listen.idle_timeout)
         .max_headers(limits.header_count)
         .max_buf_size(limits.header_bytes.max(MIN_BUFFER));
     let draining = gateway.draining.clone();
-    let service = service_fn(move |request| ingress::serve(Arc::clone(&gateway), request));
+    let requests = Requests::default();
+    let stream = Impatient::new(stream, requests.clone(), gateway.config.listen.header_timeout);
+    let service = service_fn(move |request| {
+        let in_service = requests.start();
+        let gateway = Arc::clone(&gateway);
+        async move {
+            let _in_service = in_service;
+            ingress::serve(gateway, request).await
+        }
+    });
     let connection = builder.serve_connection(TokioIo::new(stream), service).with_upgrades();
     let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {

@@ -1,0 +1,74 @@
+//! What a server's HTTP status may mean to a client.
+//!
+//! Bytes pass, but not every status does: a 5xx on one POST kills all calls of some clients, any
+//! status of 300 and above makes others give the server up, and an empty 200 leaves a call without
+//! its answer. So a request is answered by JSON-RPC with `200` wherever the protocol does not demand
+//! the status itself.
+
+use std::time::Duration;
+
+use holdfast_mcp::batch::is_batch;
+use holdfast_mcp::method::Method;
+use holdfast_mcp::peek::{Kind, peek};
+use http::StatusCode;
+use http::header::RETRY_AFTER;
+
+use super::{Call, Whole};
+use crate::failure::Failure;
+
+/// The response as the client may see it.
+///
+/// # Errors
+/// [`Failure`] where the server's response is no answer to the request.
+pub(super) fn judge(call: &Call, mut whole: Whole) -> Result<Whole, Failure> {
+    let status = whole.status;
+    if status.is_success() {
+        if whole.body.is_empty() {
+            let reason = format!("it answered {status} without a body");
+            return Err(Failure::unknown(&call.server.name, reason));
+        }
+        return Ok(whole);
+    }
+    let is_answer = answers(&whole.body);
+    let limited = status == StatusCode::TOO_MANY_REQUESTS;
+    // The first discover decides the era for a client's whole life: what is only the server's bad
+    // moment must not be read as an old server.
+    if call.method == Method::Discover && call.modern() && (limited || status.is_server_error()) {
+        return Err(overloaded(call, &whole));
+    }
+    if status.is_server_error() || limited {
+        if is_answer {
+            whole.status = StatusCode::OK;
+            return Ok(whole);
+        }
+        if limited || (status == StatusCode::SERVICE_UNAVAILABLE && retry_after(&whole).is_some()) {
+            return Err(overloaded(call, &whole));
+        }
+        let reason = format!("it answered with HTTP status {status}");
+        return Err(Failure::unknown(&call.server.name, reason));
+    }
+    if status.is_redirection() || status.is_informational() {
+        let reason = format!(
+            "it answered with HTTP status {status}; redirects are not followed, configure the final URL"
+        );
+        return Err(Failure::unavailable(&call.server.name, reason));
+    }
+    Ok(whole)
+}
+
+fn answers(body: &[u8]) -> bool {
+    is_batch(body)
+        || peek(body).is_ok_and(|message| message.kind == Kind::Response && message.id.is_some())
+}
+
+fn overloaded(call: &Call, whole: &Whole) -> Failure {
+    let reason = format!("it answered with HTTP status {}", whole.status);
+    let wait = retry_after(whole).unwrap_or(Duration::from_secs(1));
+    Failure::overloaded(&call.server.name, reason, wait)
+}
+
+/// `Retry-After` in seconds; the form with a date is rare and reads as absent.
+fn retry_after(whole: &Whole) -> Option<Duration> {
+    let seconds = whole.headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
+    Some(Duration::from_secs(seconds))
+}

@@ -1,0 +1,194 @@
+//! How long a client may take over the head of a request.
+//!
+//! hyper has one timeout for both waiting for a next request and reading its head. They want
+//! different limits: a kept-alive connection may idle for longer than a balancer keeps it (75 s), a
+//! head that has begun may not (10 s, against slow-header attacks). So hyper is given the idle limit
+//! and this wrapper of the socket watches the head: from its first byte until the service is called.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, Sleep};
+
+/// Counts the requests of one connection whose head is complete and whose response is not begun.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Requests(Arc<Counts>);
+
+#[derive(Debug, Default)]
+struct Counts {
+    started: AtomicU32,
+    finished: AtomicU32,
+}
+
+/// One request in service.
+pub(super) struct InService(Requests);
+
+impl Requests {
+    pub(super) fn start(&self) -> InService {
+        self.0.started.fetch_add(1, Ordering::Relaxed);
+        InService(self.clone())
+    }
+
+    /// How many have begun, if none is in service.
+    fn idle_after(&self) -> Option<u32> {
+        let started = self.0.started.load(Ordering::Relaxed);
+        (started == self.0.finished.load(Ordering::Relaxed)).then_some(started)
+    }
+}
+
+impl Drop for InService {
+    fn drop(&mut self) {
+        self.0.0.finished.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// A socket whose reads fail once a head has taken too long.
+pub(super) struct Impatient<S> {
+    inner: S,
+    requests: Requests,
+    limit: Duration,
+    /// When the head of request number `.0` began to arrive.
+    head: Option<(u32, Instant)>,
+    /// Set only for a head that did not arrive at once.
+    alarm: Option<Pin<Box<Sleep>>>,
+}
+
+impl<S> Impatient<S> {
+    pub(super) fn new(inner: S, requests: Requests, limit: Duration) -> Self {
+        Self { inner, requests, limit, head: None, alarm: None }
+    }
+
+    /// When the head that is arriving has to be complete.
+    fn deadline(&mut self) -> Option<Instant> {
+        let number = self.requests.idle_after()?;
+        match self.head {
+            Some((of, since)) if of == number => Some(since + self.limit),
+            _ => None,
+        }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Impatient<S> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let before = buf.filled().len();
+        let read = Pin::new(&mut this.inner).poll_read(cx, buf);
+        let deadline = this.deadline();
+        if read.is_ready() {
+            let Some(number) = this.requests.idle_after() else {
+                this.alarm = None;
+                return read;
+            };
+            if deadline.is_some_and(|at| at <= Instant::now()) {
+                return Poll::Ready(Err(too_slow()));
+            }
+            if deadline.is_none() && buf.filled().len() > before {
+                this.head = Some((number, Instant::now()));
+                this.alarm = None;
+            }
+            return read;
+        }
+        let Some(deadline) = deadline else {
+            this.alarm = None;
+            return Poll::Pending;
+        };
+        let alarm = this.alarm.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
+        ready!(alarm.as_mut().poll(cx));
+        Poll::Ready(Err(too_slow()))
+    }
+}
+
+fn too_slow() -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, "the head of the request took too long")
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Impatient<S> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().inner).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().inner).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().inner).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().inner).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    const LIMIT: Duration = Duration::from_secs(10);
+
+    #[tokio::test(start_paused = true)]
+    async fn a_head_that_trickles_is_cut_at_the_limit() {
+        let (mut client, server) = tokio::io::duplex(64);
+        let mut server = Impatient::new(server, Requests::default(), LIMIT);
+        let begun = Instant::now();
+        let trickle = tokio::spawn(async move {
+            while client.write_all(b"x").await.is_ok() {
+                tokio::time::sleep(Duration::from_secs(3)).await;
+            }
+        });
+        let mut buf = [0; 8];
+        let error = loop {
+            match server.read(&mut buf).await {
+                Ok(_) => {}
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert_eq!(begun.elapsed(), LIMIT);
+        drop(server);
+        trickle.await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_idle_connection_and_a_slow_body_are_not_its_business() {
+        let (mut client, server) = tokio::io::duplex(64);
+        let requests = Requests::default();
+        let mut server = Impatient::new(server, requests.clone(), LIMIT);
+        let mut buf = [0; 8];
+        // Idle for a minute, then a head, then a body that takes another minute.
+        let idle = tokio::time::timeout(Duration::from_secs(60), server.read(&mut buf)).await;
+        assert!(idle.is_err());
+        client.write_all(b"head").await.unwrap();
+        assert_eq!(server.read(&mut buf).await.unwrap(), 4);
+        let in_service = requests.start();
+        let body = tokio::time::timeout(Duration::from_secs(60), server.read(&mut buf)).await;
+        assert!(body.is_err());
+        drop(in_service);
+        // The next head has a clock of its own.
+        client.write_all(b"h").await.unwrap();
+        assert_eq!(server.read(&mut buf).await.unwrap(), 1);
+        assert_eq!(server.read(&mut buf).await.unwrap_err().kind(), io::ErrorKind::TimedOut);
+    }
+}
