@@ -1,10 +1,11 @@
-// Each SDK client on each of its transports, against each server on each of its transports: 128
-// pairs, of which the gateway must make every one look like a direct connection.
+// Each SDK client on each of its transports, against each server on each of its transports: the
+// gateway must make every pair look like a direct connection.
 
 import { join } from 'node:path';
 import { interop, KINDS, node, python, startFixture } from '../lib/fixtures.mjs';
 import { startGateway } from '../lib/gateway.mjs';
 import { run, tail } from '../lib/processes.mjs';
+import { buildRmcp, RMCP } from '../lib/rmcp.mjs';
 
 const script = (name) => join(interop, 'clients', name);
 const ts = (sdk) => [node, script('run.mjs'), '--sdk', sdk];
@@ -16,10 +17,13 @@ const CLIENTS = [
     { sdk: 'ts2', command: ts('ts2'), runs: { legacy: ['http', 'sse'], auto: ['http', 'sse'], modern: ['http', 'sse'] } },
     { sdk: 'py1', command: py('py1'), runs: { legacy: ['http', 'sse', 'ws'] } },
     { sdk: 'py2', command: py('py2'), runs: { legacy: ['http', 'sse'], auto: ['http', 'sse'], modern: ['http'] } },
+    { sdk: 'rmcp', command: [RMCP], runs: { legacy: ['http'], auto: ['http'], modern: ['http'] } },
 ];
-const AT_ONCE = 3;
+const AT_ONCE = 4;
 
 export async function clients({ report, folder, direct }) {
+    const built = await buildRmcp();
+    if (built.code !== 0) return report.group('build the Rust client', [built.output]);
     for (const kind of KINDS) {
         const fixture = await startFixture(kind, folder);
         try {
