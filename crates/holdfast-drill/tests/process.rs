@@ -163,3 +163,15 @@ fn a_process_on_stdio_is_scripted_over_a_port_of_its_own() {
     writeln!(input, "{}", write("k")).unwrap();
     assert_eq!(server.exit_code(), Some(4));
 }
+
+#[test]
+fn a_process_on_stdio_ends_when_its_connection_is_cut() {
+    let rule = r#"{"tool":"write","fault":{"kind":"reset"}}"#;
+    let mut server = Server::start(&["--behaviour", rule]);
+    let (mut input, mut output) = server.pipes();
+    writeln!(input, "{}", write("k")).unwrap();
+    let mut line = String::new();
+    output.read_line(&mut line).unwrap();
+    assert_eq!(line, "");
+    assert_eq!(server.exit_code(), Some(0), "although its input is still open");
+}

@@ -13,7 +13,10 @@ use super::message::Message;
 /// The newest requests are kept, at most so many …
 const MAX_REQUESTS: usize = 20_000;
 /// … and at most so many bytes of them.
-const MAX_BYTES: usize = 64 * 1024 * 1024;
+const MAX_BYTES: usize = 16 * 1024 * 1024;
+
+/// Of what clients answered and gave up the newest so many are kept.
+const MAX_OBSERVED: usize = 10_000;
 
 /// A request as it came over the wire; a message on a connection has only a body.
 #[derive(Clone, Debug)]
@@ -46,8 +49,8 @@ struct State {
 /// What clients did that a tool cannot see.
 #[derive(Debug, Default)]
 pub(super) struct Observed {
-    answers: Mutex<Vec<Value>>,
-    cancelled: Mutex<Vec<Value>>,
+    answers: Mutex<VecDeque<Value>>,
+    cancelled: Mutex<VecDeque<Value>>,
 }
 
 // === impl Recorder ===
@@ -124,16 +127,17 @@ fn header_lines(head: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
 impl Observed {
     /// A client answered a request of the server.
     pub(super) fn answer(&self, session: &str, response: &Message) {
-        lock(&self.answers).push(json!({
+        let answer = json!({
             "session": session, "id": response.id, "result": response.result,
             "error": response.error,
-        }));
+        });
+        keep(&self.answers, answer);
     }
 
     /// A client gave a request up, by a `notification` or by a `disconnect`; `id` is JSON text.
     pub(super) fn cancelled(&self, how: &str, session: Option<&str>, id: &str, running: bool) {
-        lock(&self.cancelled)
-            .push(json!({ "how": how, "session": session, "id": id, "running": running }));
+        let given_up = json!({ "how": how, "session": session, "id": id, "running": running });
+        keep(&self.cancelled, given_up);
     }
 
     pub(super) fn clear(&self) {
@@ -147,6 +151,14 @@ impl Observed {
 
     pub(super) fn cancellations(&self) -> Value {
         json!(*lock(&self.cancelled))
+    }
+}
+
+fn keep(list: &Mutex<VecDeque<Value>>, value: Value) {
+    let mut list = lock(list);
+    list.push_back(value);
+    if list.len() > MAX_OBSERVED {
+        list.pop_front();
     }
 }
 

@@ -8,6 +8,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
+/// Of messages that stay after they were read, the newest so many stay.
+const MAX_RETAINED: usize = 10_000;
+
 /// One message, and where it stands.
 #[derive(Clone, Debug)]
 pub(super) struct Item {
@@ -55,6 +58,9 @@ impl Stream {
             state.pushed += 1;
             let item = Item { position: state.pushed, text: text.into(), last };
             state.items.push_back(item);
+            if self.retain && state.items.len() > MAX_RETAINED {
+                state.items.pop_front();
+            }
         }
         drop(state);
         self.changed.notify_waiters();

@@ -90,7 +90,8 @@ async fn handle(context: Context, request: Request<Incoming>) -> Reply {
     context.wire.next_request();
     let path = parts.uri.path();
     if let Some(endpoint) = path.strip_prefix("/_drill/") {
-        return Ok(control::handle(&context, &parts, endpoint, &body));
+        let refused = check_origin(&parts);
+        return Ok(refused.unwrap_or_else(|| control::handle(&context, &parts, endpoint, &body)));
     }
     let target = parts.uri.to_string();
     context.record(&parts.method, &target, head, body.clone());

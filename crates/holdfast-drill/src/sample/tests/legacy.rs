@@ -383,4 +383,7 @@ async fn what_is_not_mcp_is_refused() {
     assert_eq!(status(&[kind, accept, ("Origin", "http://evil.example")], &body).await, 403);
     let own = format!("http://{}", server.address);
     assert_eq!(status(&[kind, accept, ("Origin", &own)], &body).await, 400, "no session");
+    let evil = [("Origin".to_owned(), "http://evil.example".to_owned())];
+    let reset = request(server.address, "POST", "/_drill/reset", &evil, b"").await.unwrap();
+    assert_eq!(reset.status, 403, "a web page must not script the server");
 }
