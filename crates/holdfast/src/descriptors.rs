@@ -1,9 +1,8 @@
-//! Open files: a connection costs one at the client's side and may cost one at the server's, and
-//! many systems allow 1,024 unless asked for more.
+//! Open files: a connection costs one, and many systems allow 1,024 unless asked for more.
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-/// Besides connections: listeners, pipes of processes, runtimes, files.
+/// Besides clients: connections to servers, pipes of processes, listeners, runtimes.
 const OTHERS: u64 = 256;
 
 /// Raises the soft limit to the hard one and says so where that is too little for `connections`.
@@ -13,7 +12,7 @@ pub(crate) fn raise(connections: usize) {
         Ok(()) => hard,
         Err(_) => soft,
     };
-    let wanted = (connections as u64).saturating_mul(2).saturating_add(OTHERS);
+    let wanted = (connections as u64).saturating_add(OTHERS);
     if allowed < wanted {
         tracing::warn!(
             allowed,

@@ -1,8 +1,10 @@
 //! The gateway's binary: a table of contents.
 
 mod cli;
+mod descriptors;
 mod shutdown;
 mod telemetry;
+mod wire;
 
 use std::process::ExitCode;
 
@@ -11,10 +13,17 @@ use clap::Parser as _;
 use cli::{Cli, Command};
 
 fn main() -> ExitCode {
+    // First of all: a guard must be the only thread of its process.
+    if let Some(ended) = cli::guard::run_if_asked() {
+        return ended;
+    }
     let outcome = match Cli::parse().command {
+        Command::Serve(command) => command.run(),
         Command::CheckConfig(command) => command.run(),
+        Command::Demo(command) => command.run(),
         Command::Status(command) => command.run(),
         Command::Key(command) => command.run(),
+        Command::SampleServer(command) => command.run(),
     };
     outcome.unwrap_or_else(cli::Failure::report)
 }

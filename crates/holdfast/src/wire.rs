@@ -43,15 +43,16 @@ async fn start(config: Arc<Config>, started: impl FnOnce(&Started)) -> anyhow::R
 
     // === data plane: client port, servers, sessions ===
     let options = Options { guard: guard::own_binary() };
-    let proxy = Proxy::build(Arc::clone(&config), options)?;
+    let proxy = Proxy::build(Arc::clone(&config), &options)?;
     let client = proxy.local_addr();
 
     // === operator's port ===
     let admin = Admin::bind(Arc::clone(&proxy) as _, &config.admin).await?;
     let admin_address = admin.address();
+    proxy.admin_listens(admin_address);
 
     // === run ===
-    let running = Arc::clone(&proxy).run(drain.clone())?;
+    let running = proxy.run(drain.clone())?;
     let close_admin = CancellationToken::new();
     let admin = tokio::spawn(admin.run(close_admin.clone()));
     let signals = tokio::spawn(signals.drive(drain));

@@ -118,7 +118,7 @@ const DESKTOP: &str = r#"{
 #[test]
 fn help() {
     golden("help", &[], &["--help"], &[]);
-    for command in ["check-config", "key", "status"] {
+    for command in ["serve", "check-config", "demo", "key", "status"] {
         golden(&format!("help-{command}"), &[], &[command, "--help"], &[]);
     }
     golden("help-key-new", &[], &["key", "new", "--help"], &[]);

@@ -81,7 +81,8 @@ pub struct Stdio {
     pub command: String,
     /// Its arguments, passed as they are.
     pub args: Vec<String>,
-    /// Added to the environment it inherits.
+    /// Its environment, beside the few variables that every process needs (`PATH`, `HOME`, …): the
+    /// gateway's own environment is not passed on.
     pub env: BTreeMap<String, SecretString>,
     /// Where it runs; `None`: where the gateway does.
     pub cwd: Option<PathBuf>,

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use clap::Args;
-use holdfast_config::{Config, HttpUrl, Instance, Server, Stdio as Process, Transport};
+use holdfast_config::{Config, HttpUrl, Instance, Listen, Server, Stdio as Process, Transport};
 use holdfast_proxy::upstream::duplex::guard;
 
 use super::{Outcome, output};
@@ -24,51 +24,70 @@ const UP_WITHIN: Duration = Duration::from_secs(10);
 /// How many ports after the usual one are tried.
 const PORTS: u16 = 100;
 
+/// How long the guard waits before each stronger way to end the HTTP server, which does not read
+/// its standard input and so does not end by itself.
+const GRACE_MS: &str = "100";
+
 /// Names of the two servers.
 const HTTP: &str = "sample-http";
 const STDIO: &str = "sample-stdio";
 
 #[derive(Args)]
-pub(crate) struct Demo {}
+pub(crate) struct Demo {
+    /// The port for clients; 0 is any free one [default: 37373 or the next free one]
+    #[arg(long)]
+    port: Option<u16>,
+    /// The port for the operator; 0 is any free one [default: the next free one after clients']
+    #[arg(long, value_name = "PORT")]
+    admin_port: Option<u16>,
+}
 
 impl Demo {
     pub(crate) fn run(&self) -> Outcome {
         let server = SampleHttp::start()?;
-        let config = config(server.address)?;
+        let config = self.config(server.address)?;
         telemetry::start(&config.log)?;
-        let usual = Config::default();
-        let moved = config.listen.address != usual.listen.address
-            || config.admin.address != usual.admin.address;
+        let moved = self.port.is_none() && config.listen.address != Listen::default().address;
         wire::run(config, |started| {
             // A reader that has gone away does not end the demo.
             let _ = output::say(&welcome(started, moved));
         })?;
         Ok(ExitCode::SUCCESS)
     }
-}
 
-fn config(server: SocketAddr) -> anyhow::Result<Config> {
-    let mut config = Config::default();
-    config.node.id = "demo".into();
-    config.log.level = super::config_file::env("HOLDFAST_LOG")
-        .filter(|level| !level.is_empty())
-        .unwrap_or_else(|| "warn".into());
-    // Whoever presses Ctrl-C here does not want to wait for a stream.
-    config.listen.drain_deadline = Duration::from_secs(2);
-    config.listen.address = free_after(config.listen.address)?;
-    // The port next to the clients' one is the operator's.
-    config.admin.address.set_port(config.listen.address.port().saturating_add(1));
-    config.admin.address = free_after(config.admin.address)?;
+    fn config(&self, server: SocketAddr) -> anyhow::Result<Config> {
+        let mut config = Config::default();
+        config.node.id = "demo".into();
+        config.log.level = super::config_file::env("HOLDFAST_LOG")
+            .filter(|level| !level.is_empty())
+            .unwrap_or_else(|| "error".into());
+        // Whoever presses Ctrl-C here does not want to wait for a stream.
+        config.listen.drain_deadline = Duration::from_secs(2);
+        config.limits.connections = 1000;
 
-    let url: HttpUrl = format!("http://{server}/mcp").parse()?;
-    let instances = vec![Instance { id: "1".into(), url }];
-    let mut process = Process::new(std::env::current_exe()?.to_string_lossy());
-    process.args = vec!["sample-server".into(), "--stdio".into()];
-    config.servers = BTreeMap::from([
-        (HTTP.into(), Server::new(Transport::Http { instances })),
-        (STDIO.into(), Server::new(Transport::Stdio(process))),
-    ]);
-    Ok(config)
+        let (client, admin) = (&mut config.listen.address, &mut config.admin.address);
+        match self.port {
+            Some(port) => client.set_port(port),
+            None => *client = free_after(*client)?,
+        }
+        match self.admin_port {
+            Some(port) => admin.set_port(port),
+            None => {
+                admin.set_port(client.port().saturating_add(1));
+                *admin = free_after(*admin)?;
+            }
+        }
+
+        let url: HttpUrl = format!("http://{server}/mcp").parse()?;
+        let instances = vec![Instance { id: "1".into(), url }];
+        let mut process = Process::new(std::env::current_exe()?.to_string_lossy());
+        process.args = vec!["sample-server".into(), "--stdio".into()];
+        config.servers = BTreeMap::from([
+            (HTTP.into(), Server::new(Transport::Http { instances })),
+            (STDIO.into(), Server::new(Transport::Stdio(process))),
+        ]);
+        Ok(config)
+    }
 }
 
 /// The address itself, or the next one whose port nobody has.
@@ -83,7 +102,7 @@ fn free_after(address: SocketAddr) -> anyhow::Result<SocketAddr> {
 fn welcome(started: &Started, moved: bool) -> String {
     let Started { client, admin } = started;
     let url = format!("http://{client}/mcp/{HTTP}");
-    let note = if moved { "\n  (other ports than usual: the usual ones are taken)" } else { "" };
+    let note = if moved { "\nPort 37373 is taken, so the next free one is used." } else { "" };
     format!(
         r#"Holdfast demo: one gateway in front of two sample servers.{note}
 
@@ -119,7 +138,7 @@ impl SampleHttp {
         let (program, first) = argv.split_first().context("the guard has no command line")?;
         let child = Command::new(program)
             .args(first)
-            .arg("--")
+            .args([guard::GRACE_OPTION, GRACE_MS, "--"])
             .arg(std::env::current_exe()?)
             .args(["sample-server", "--http", &address.to_string()])
             .stdin(Stdio::piped())

@@ -2,8 +2,12 @@
 
 pub(crate) mod check_config;
 pub(crate) mod config_file;
+pub(crate) mod demo;
+pub(crate) mod guard;
 pub(crate) mod key;
 pub(crate) mod output;
+pub(crate) mod sample_server;
+pub(crate) mod serve;
 pub(crate) mod status;
 
 use std::path::PathBuf;
@@ -25,15 +29,23 @@ pub(crate) struct Cli {
 
 #[derive(Subcommand)]
 pub(crate) enum Command {
+    /// Run one node until SIGTERM or Ctrl-C, which let running calls end; a second one does not
+    #[command(after_help = EXIT_CODES)]
+    Serve(serve::Serve),
     /// Check a configuration and report every problem at once; start nothing
     #[command(after_help = EXIT_CODES)]
     CheckConfig(check_config::CheckConfig),
+    /// Try it: a gateway in front of two sample servers, with nothing to install or configure
+    #[command(after_help = EXIT_CODES)]
+    Demo(demo::Demo),
     /// Show what a running node says about itself
     #[command(after_help = EXIT_CODES)]
     Status(status::Status),
     /// Make API keys
     #[command(subcommand, after_help = EXIT_CODES)]
     Key(key::Key),
+    #[command(hide = true, disable_help_flag = true)]
+    SampleServer(sample_server::SampleServer),
 }
 
 /// Which configuration to use.

@@ -4,9 +4,11 @@
 use std::process::ExitCode;
 
 use clap::Args;
+use holdfast_config::Log;
 use holdfast_drill::sample;
 
 use super::{Failure, Outcome};
+use crate::telemetry;
 
 #[derive(Args)]
 pub(crate) struct SampleServer {
@@ -19,11 +21,12 @@ impl SampleServer {
     pub(crate) fn run(&self) -> Outcome {
         let options = sample::Options::from_args(self.options.iter().cloned())
             .map_err(|error| Failure::Usage(format!("holdfast: {error}\n\n{}", sample::USAGE)))?;
+        telemetry::start(&Log::default())?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        match options.http {
-            Some(_) => runtime.block_on(sample::serve_http(options))?,
-            None => runtime.block_on(sample::run_stdio(options))?,
-        }
+        let served = runtime.block_on(sample::run(options));
+        // A read of standard input cannot be cancelled, and would keep the process.
+        runtime.shutdown_background();
+        served?;
         Ok(ExitCode::SUCCESS)
     }
 }

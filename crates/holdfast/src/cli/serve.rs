@@ -20,9 +20,6 @@ impl Serve {
         for notice in &config.notices {
             tracing::warn!("{notice}");
         }
-        if config.auth.keys.is_empty() {
-            tracing::warn!("no API keys (auth.keys): every client is one anonymous principal");
-        }
         wire::run(config, |_| {})?;
         Ok(ExitCode::SUCCESS)
     }

@@ -1,0 +1,333 @@
+//! Nodes as processes: how they start, what they say, and how they end.
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+/// For everything that is waited for; generous, since it only ends failing tests.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// A `holdfast` process; killed when dropped. Its standard error goes to a file, so that a pipe
+/// nobody reads never stops it.
+struct Node {
+    child: Child,
+    folder: PathBuf,
+}
+
+impl Node {
+    fn start(name: &str, arguments: &[&str], config: &str) -> Self {
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("node-{name}"));
+        let _ = std::fs::remove_dir_all(&folder);
+        std::fs::create_dir_all(&folder).expect("a folder");
+        std::fs::write(folder.join("holdfast.yaml"), config).expect("a file");
+        let errors = std::fs::File::create(folder.join("stderr")).expect("a file");
+        let child = Command::new(env!("CARGO_BIN_EXE_holdfast"))
+            .args(arguments)
+            .current_dir(&folder)
+            .env_clear()
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(errors)
+            .spawn()
+            .expect("the binary runs");
+        Self { child, folder }
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.join("stderr")).expect("the log is text")
+    }
+
+    /// The first line of the log with `text` in it.
+    fn wait_for_log(&mut self, text: &str) -> String {
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            let log = self.log();
+            if let Some(line) = log.lines().find(|line| line.contains(text)) {
+                return line.to_owned();
+            }
+            assert!(Instant::now() < deadline, "no {text} in the log:\n{log}");
+            if let Some(status) = self.child.try_wait().expect("a status") {
+                panic!("ended with {status} and without {text}:\n{}", self.log());
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    fn signal(&self, signal: Signal) {
+        let pid = i32::try_from(self.child.id()).expect("a process id");
+        kill(Pid::from_raw(pid), signal).expect("the process is there");
+    }
+
+    fn wait(&mut self) -> ExitStatus {
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            if let Some(status) = self.child.try_wait().expect("a status") {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "it does not end:\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A configuration on free ports; `more` is put before its server.
+fn config(more: &str) -> String {
+    format!(
+        "listen: {{ address: \"127.0.0.1:0\", workers: 1 }}\n\
+         admin: {{ address: \"127.0.0.1:0\" }}\n{more}\n\
+         servers: {{ sample: {{ command: {:?}, args: [sample-server, --stdio] }} }}\n",
+        env!("CARGO_BIN_EXE_holdfast")
+    )
+}
+
+/// The value of `key` in a line of logfmt, as an address.
+fn address(line: &str, key: &str) -> SocketAddr {
+    let start = line.find(&format!(" {key}=")).expect("the key") + key.len() + 2;
+    let value = line[start..].split(' ').next().expect("a value");
+    value.parse().unwrap_or_else(|_| panic!("{key} of {line} is no address"))
+}
+
+/// Posts a message and returns the connection, on which the answer comes.
+fn post(address: SocketAddr, path: &str, body: &str) -> TcpStream {
+    let mut stream = TcpStream::connect(address).expect("a connection");
+    stream.set_read_timeout(Some(DEADLINE)).expect("a deadline");
+    write!(
+        stream,
+        "POST {path} HTTP/1.1\r\nHost: {address}\r\nContent-Type: application/json\r\n\
+         Accept: application/json, text/event-stream\r\nContent-Length: {}\r\n\
+         Connection: close\r\n\r\n{body}",
+        body.len()
+    )
+    .expect("the request is sent");
+    stream
+}
+
+fn answer(mut stream: TcpStream) -> String {
+    let mut text = String::new();
+    stream.read_to_string(&mut text).expect("an answer");
+    text
+}
+
+const LIST: &str = r#"{"jsonrpc":"2.0","id":7,"method":"tools/list"}"#;
+
+/// One process: its id, its parent's, and what it runs. The dead that nobody has buried are not
+/// counted.
+#[derive(Clone, Debug)]
+struct Process {
+    id: u32,
+    parent: u32,
+    command: String,
+}
+
+fn processes() -> Vec<Process> {
+    let entries = std::fs::read_dir("/proc").expect("the processes");
+    let read = |entry: std::fs::DirEntry| {
+        let id: u32 = entry.file_name().to_str()?.parse().ok()?;
+        let stat = std::fs::read_to_string(entry.path().join("stat")).ok()?;
+        // The name before it may hold anything, a parenthesis too.
+        let mut words = stat.rsplit(')').next()?.split_whitespace();
+        let (state, parent) = (words.next()?, words.next()?.parse().ok()?);
+        let command = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        let command = String::from_utf8_lossy(&command).replace('\0', " ");
+        (state != "Z").then_some(Process { id, parent, command })
+    };
+    entries.flatten().filter_map(read).collect()
+}
+
+/// All that the node has started, and what that has started.
+fn descendants(node: &Node) -> Vec<Process> {
+    let all = processes();
+    let mut found: Vec<Process> = Vec::new();
+    let mut parents = vec![node.child.id()];
+    while let Some(parent) = parents.pop() {
+        let children = all.iter().filter(|process| process.parent == parent);
+        parents.extend(children.clone().map(|process| process.id));
+        found.extend(children.cloned());
+    }
+    found
+}
+
+/// The descendants, once a server (and not only its guard) is among them with this in its command.
+fn wait_for_server(node: &Node, word: &str) -> Vec<Process> {
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        let found = descendants(node);
+        let server = |it: &Process| it.command.contains(word) && !it.command.contains("guard");
+        if found.iter().any(server) {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "no {word}: {found:#?}\n{}", node.log());
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+fn wait_until_gone(them: &[Process]) {
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        let same = |it: &Process| them.iter().any(|p| p.id == it.id && p.command == it.command);
+        let left: Vec<Process> = processes().into_iter().filter(same).collect();
+        if left.is_empty() {
+            return;
+        }
+        assert!(Instant::now() < deadline, "left behind: {left:#?}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn a_node_serves_says_what_it_is_and_ends_at_sigterm() {
+    let more = "limits: { connections: 100 }\nsessions: { ttl: 1h }";
+    let mut node = Node::start("serve", &["serve"], &config(more));
+    let started = node.wait_for_log("msg=started");
+    let client = address(&started, "clients");
+    let text = answer(post(client, "/mcp", LIST));
+    assert!(text.starts_with("HTTP/1.1 200") && text.contains("\"id\":7"), "{text}");
+    assert!(node.log().contains("no API keys"), "{}", node.log());
+
+    let admin = address(&started, "admin").to_string();
+    let status = Command::new(env!("CARGO_BIN_EXE_holdfast"))
+        .args(["status", "--admin", &admin, "-o", "json"])
+        .output()
+        .expect("the binary runs");
+    let value: serde_json::Value = serde_json::from_slice(&status.stdout).expect("JSON");
+    assert_eq!(value["servers"][0]["name"], "sample", "{value:#}");
+    assert_eq!(value["listeners"].as_array().map(Vec::len), Some(2), "{value:#}");
+    let table = Command::new(env!("CARGO_BIN_EXE_holdfast"))
+        .args(["status", "--admin", &admin])
+        .output()
+        .expect("the binary runs");
+    let table = String::from_utf8_lossy(&table.stdout).into_owned();
+    assert!(table.contains("sample") && table.contains("stdio"), "{table}");
+
+    let servers = wait_for_server(&node, "--stdio");
+    node.signal(Signal::SIGTERM);
+    assert!(node.wait().success(), "{}", node.log());
+    assert!(node.log().contains("msg=ended"), "{}", node.log());
+    wait_until_gone(&servers);
+}
+
+#[test]
+fn a_second_signal_does_not_wait_for_running_calls() {
+    let mut node = Node::start("second", &["serve"], &config(""));
+    let client = address(&node.wait_for_log("msg=started"), "clients");
+    // A call that runs as long as its client waits.
+    let call = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"slow","arguments":{"ms":600000}}}"#;
+    let waiting = post(client, "/mcp", call);
+    let servers = wait_for_server(&node, "--stdio");
+    node.signal(Signal::SIGINT);
+    node.wait_for_log("draining");
+    node.signal(Signal::SIGINT);
+    let status = node.wait();
+    assert_eq!(status.code(), Some(1), "{}", node.log());
+    drop(waiting);
+    wait_until_gone(&servers);
+}
+
+#[test]
+fn nothing_outlives_a_killed_node() {
+    let mut node = Node::start("killed", &["serve"], &config(""));
+    let client = address(&node.wait_for_log("msg=started"), "clients");
+    let text = answer(post(client, "/mcp", LIST));
+    assert!(text.contains("\"id\":7"), "{text}");
+    let servers = wait_for_server(&node, "--stdio");
+    node.signal(Signal::SIGKILL);
+    assert_eq!(node.wait().signal(), Some(9));
+    wait_until_gone(&servers);
+}
+
+#[test]
+fn a_port_in_use_is_named_and_nothing_starts() {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = taken.local_addr().expect("an address");
+    for (section, other) in [("listen", "admin"), ("admin", "listen")] {
+        let text = format!(
+            "{section}: {{ address: \"{address}\" }}\n{other}: {{ address: \"127.0.0.1:0\" }}\n\
+             servers: {{ a: {{ command: b }} }}\n"
+        );
+        let mut node = Node::start(&format!("taken-{section}"), &["serve"], &text);
+        assert_eq!(node.wait().code(), Some(1));
+        let log = node.log();
+        assert!(log.contains(&address.to_string()), "{log}");
+        assert!(log.contains(&format!("{section}.address")), "{log}");
+        assert!(!log.contains("msg=started"), "{log}");
+    }
+}
+
+#[test]
+fn a_wrong_configuration_opens_no_port() {
+    let mut node = Node::start("wrong", &["serve"], "servers: { a: { comand: b } }\n");
+    assert_eq!(node.wait().code(), Some(2));
+    let log = node.log();
+    assert!(log.contains("did you mean command?") && log.contains("holdfast.yaml:1:"), "{log}");
+}
+
+#[test]
+fn logs_can_be_json_and_hold_no_secret() {
+    let more = "log: { format: json, level: trace }\n\
+                node: { secret: hunter2hunter2hunter2hunter2hunter2 }\n";
+    let text = config(more).replace("--stdio] }", "--stdio], env: { TOKEN: hunter2 } }");
+    let mut node = Node::start("json", &["serve"], &text);
+    let started = node.wait_for_log("\"msg\":\"started\"");
+    let value: serde_json::Value = serde_json::from_str(&started).expect("JSON");
+    let client: SocketAddr = value["clients"].as_str().expect("text").parse().expect("an address");
+    let text = answer(post(client, "/mcp", LIST));
+    assert!(text.contains("\"id\":7"), "{text}");
+    node.signal(Signal::SIGTERM);
+    assert!(node.wait().success());
+    let log = node.log();
+    assert!(log.lines().count() > 5, "{log}");
+    for line in log.lines() {
+        let value: serde_json::Value = serde_json::from_str(line).expect(line);
+        assert!(value["ts"].is_string() && value["level"].is_string(), "{line}");
+    }
+    assert!(!log.contains("hunter2"), "{log}");
+}
+
+#[test]
+fn the_demo_answers_on_both_servers_and_leaves_nothing_behind() {
+    for signal in [Signal::SIGINT, Signal::SIGKILL] {
+        let name = format!("demo-{signal}");
+        let mut node =
+            Node::start(&name, &["demo", "--port", "0", "--admin-port", "0"], "not read");
+        let mut lines = Vec::new();
+        let out = node.child.stdout.take().expect("standard output");
+        for line in BufReader::new(out).lines().map_while(Result::ok) {
+            let last = line.starts_with("Ctrl-C");
+            lines.push(line);
+            if last {
+                break;
+            }
+        }
+        let text = lines.join("\n");
+        for server in ["sample-http", "sample-stdio"] {
+            let url = text.split_whitespace().find(|word| {
+                word.starts_with("http://") && word.ends_with(&format!("/mcp/{server}"))
+            });
+            let url = url.unwrap_or_else(|| panic!("no {server}:\n{text}\n{}", node.log()));
+            let (address, path) = url["http://".len()..].split_once('/').expect("a path");
+            let address = address.parse().expect("an address");
+            let text = answer(post(address, &format!("/{path}"), LIST));
+            assert!(text.starts_with("HTTP/1.1 200") && text.contains("\"id\":7"), "{text}");
+        }
+        let servers = [wait_for_server(&node, "--stdio"), wait_for_server(&node, "--http")];
+        node.signal(signal);
+        let status = node.wait();
+        if signal == Signal::SIGINT {
+            assert!(status.success(), "{}", node.log());
+        }
+        wait_until_gone(&servers.concat());
+    }
+}
