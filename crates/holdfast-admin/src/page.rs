@@ -1,4 +1,4 @@
-//! The status page: three static files, built by nobody. It reads the API as any client does.
+//! The status page: static files without a build step. It reads the API as any client does.
 
 use axum::response::{IntoResponse, Response};
 use http::header::CONTENT_TYPE;
@@ -13,6 +13,10 @@ pub(crate) fn script() -> Response {
 
 pub(crate) fn style() -> Response {
     file("text/css; charset=utf-8", include_str!("page/page.css"))
+}
+
+pub(crate) fn icon() -> Response {
+    file("image/svg+xml", include_str!("page/icon.svg"))
 }
 
 fn file(content_type: &'static str, text: &'static str) -> Response {

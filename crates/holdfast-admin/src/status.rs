@@ -79,7 +79,8 @@ pub(crate) fn sessions(page: &SessionPage, offset: usize) -> SessionsDto {
         version: session.version.clone(),
         client: session.client.clone(),
         age_s: session.age.as_secs(),
-        idle_s: session.idle.as_secs(),
+        // The two are read off clocks of different grain.
+        idle_s: session.idle.min(session.age).as_secs(),
     };
     SessionsDto { total: page.total, offset, sessions: page.sessions.iter().map(dto).collect() }
 }

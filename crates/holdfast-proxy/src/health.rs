@@ -24,7 +24,7 @@ use futures_util::future::join_all;
 use holdfast_config::{Server, Stdio, Transport};
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{Response, StatusCode};
-use serde_json::{Map, Value, json};
+use serde::Serialize;
 use tokio::net::TcpStream;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
@@ -119,9 +119,9 @@ pub async fn respond(path: &str, observed: &dyn Observed) -> Response<Bytes> {
     let health = match path {
         "/health/live" => observed.live(),
         "/health" | "/health/ready" => observed.ready().await,
-        _ => return json_response(StatusCode::NOT_FOUND, &json!({ "error": "no such path" })),
+        _ => return json_response(StatusCode::NOT_FOUND, r#"{"error":"no such path"}"#.to_owned()),
     };
-    json_response(health.status(), &health.to_json())
+    json_response(health.status(), health.to_json())
 }
 
 // === impl Checker ===
@@ -258,19 +258,18 @@ impl Health {
         }
     }
 
-    /// The body of the health endpoints.
+    /// The body of the health endpoints: JSON.
     #[must_use]
-    pub fn to_json(&self) -> Value {
-        let mut body = json!({
-            "status": self.verdict.label(),
-            "node": self.node,
-            "version": self.version,
-            "uptime_s": self.uptime.as_secs(),
-        });
-        if self.verdict != Verdict::Live {
-            body["checks"] = self.checks.iter().map(Check::to_json).collect();
-        }
-        body
+    pub fn to_json(&self) -> String {
+        let live = self.verdict == Verdict::Live;
+        let body = HealthBody {
+            status: self.verdict.label(),
+            node: &self.node,
+            version: &self.version,
+            uptime_s: self.uptime.as_secs(),
+            checks: (!live).then(|| self.checks.iter().map(CheckBody::of).collect()),
+        };
+        serde_json::to_string(&body).unwrap_or_else(|error| unreachable!("plain data: {error}"))
     }
 }
 
@@ -288,21 +287,44 @@ impl Verdict {
     }
 }
 
-impl Check {
-    fn to_json(&self) -> Value {
-        let millis = |d: Duration| (d.as_secs_f64() * 1e5).round() / 1e2;
-        let mut body = Map::new();
-        body.insert("name".to_owned(), json!(self.name));
-        body.insert("ok".to_owned(), json!(self.ok));
-        body.insert("critical".to_owned(), json!(self.critical));
-        body.insert("response_time_ms".to_owned(), json!(millis(self.elapsed)));
-        if !self.age.is_zero() {
-            body.insert("age_ms".to_owned(), json!(millis(self.age)));
+#[derive(Serialize)]
+struct HealthBody<'a> {
+    status: &'static str,
+    node: &'a str,
+    version: &'a str,
+    uptime_s: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    checks: Option<Vec<CheckBody<'a>>>,
+}
+
+#[derive(Serialize)]
+struct CheckBody<'a> {
+    name: &'a str,
+    ok: bool,
+    critical: bool,
+    response_time_ms: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    age_ms: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    detail: Option<&'a str>,
+}
+
+impl<'a> CheckBody<'a> {
+    fn of(check: &'a Check) -> Self {
+        // To the microsecond.
+        let millis = |d: Duration| (d.as_secs_f64() * 1e6).round() / 1e3;
+        let detail = check.detail.as_deref();
+        Self {
+            name: &check.name,
+            ok: check.ok,
+            critical: check.critical,
+            response_time_ms: millis(check.elapsed),
+            age_ms: (!check.age.is_zero()).then(|| millis(check.age)),
+            error: detail.filter(|_| !check.ok),
+            detail: detail.filter(|_| check.ok),
         }
-        if let Some(detail) = &self.detail {
-            body.insert(if self.ok { "detail" } else { "error" }.to_owned(), json!(detail));
-        }
-        Value::Object(body)
     }
 }
 
@@ -390,8 +412,8 @@ fn check(
     Check { name, ok, critical, elapsed, age: Duration::ZERO, detail }
 }
 
-fn json_response(status: StatusCode, body: &Value) -> Response<Bytes> {
-    let mut response = Response::new(Bytes::from(body.to_string()));
+fn json_response(status: StatusCode, body: String) -> Response<Bytes> {
+    let mut response = Response::new(Bytes::from(body));
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, http::HeaderValue::from_static("application/json"));

@@ -18,7 +18,11 @@ const NONE = "–";
 const whole = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
 const tenth = new Intl.NumberFormat("en", { maximumFractionDigits: 1 });
 const few = (n) => (n < 10 ? tenth : whole).format(n);
-const millis = (ms) => (ms == null ? NONE : ms >= 1000 ? `${tenth.format(ms / 1000)} s` : `${few(ms)} ms`);
+function millis(ms) {
+  if (ms == null) return NONE;
+  if (ms < 0.1) return "<0.1 ms";
+  return ms >= 1000 ? `${tenth.format(ms / 1000)} s` : `${few(ms)} ms`;
+}
 // Rounded down: 99.97 % is not 100 %.
 const share = (x) => (x == null ? NONE : `${tenth.format(Math.floor(x * 1000) / 10)} %`);
 

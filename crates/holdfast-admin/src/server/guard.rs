@@ -8,7 +8,7 @@
 //! |---|---|---|
 //! | `/health`, `/health/live`, `/health/ready` | not checked: probes use any name | not asked |
 //! | `/metrics` | not checked: scrapers use any name | asked when one is set |
-//! | `/`, `/page.js`, `/page.css` | checked | not asked: they hold no data, and ask for it |
+//! | `/`, `/page.js`, `/page.css`, `/icon.svg` | checked | not asked: they hold no data, and ask for it |
 //! | everything else | checked | asked when one is set |
 
 use std::net::{IpAddr, SocketAddr};
@@ -282,7 +282,9 @@ mod tests {
             assert_eq!(admit(path, Some("Basic 0123456789abcdef")), Err(Refusal::NoToken));
             assert_eq!(admit(path, Some("bearer 0123456789abcdef")), Ok(()), "{path}");
         }
-        for path in ["/", "/page.js", "/page.css", "/health", "/health/live", "/health/ready"] {
+        for path in
+            ["/", "/page.js", "/page.css", "/icon.svg", "/health", "/health/live", "/health/ready"]
+        {
             assert_eq!(admit(path, None), Ok(()), "{path}");
         }
     }

@@ -31,6 +31,7 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
         .route("/", get(|| async { page::index() }))
         .route("/page.js", get(|| async { page::script() }))
         .route("/page.css", get(|| async { page::style() }))
+        .route("/icon.svg", get(|| async { page::icon() }))
         .route("/metrics", get(metrics))
         .route("/health", get(health))
         .route("/health/live", get(health))
@@ -47,7 +48,7 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
 
 /// Whether `path` is part of the status page: static, the same for everyone.
 pub(super) fn is_page(path: &str) -> bool {
-    matches!(path, "/" | "/page.js" | "/page.css")
+    matches!(path, "/" | "/page.js" | "/page.css" | "/icon.svg")
 }
 
 async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
