@@ -3,7 +3,7 @@
 import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { node, tools } from '../lib/fixtures.mjs';
+import { interop, node, tools } from '../lib/fixtures.mjs';
 import { run } from '../lib/processes.mjs';
 
 const SUITE = join(tools, 'node_modules', '@modelcontextprotocol', 'conformance', 'dist', 'index.js');
@@ -17,14 +17,25 @@ export const requirements = (url, revision) => suite(['server', '--url', url, '-
 export const everything = (url, version) =>
     suite(['server', '--url', url, '--suite', 'all', '--spec-version', version]);
 
-/** The client leg over a requirement set; `command` gets the URL of the suite's server appended. */
-export const clientRequirements = (command, revision) =>
-    suite(['client', '--command', command, '--requirements', revision]);
+/**
+ * The client leg over a requirement set; the suite appends its server's URL to the command. It starts
+ * all clients at once and gives each a time; so that a small machine does not run out of it, they
+ * queue for one of three locks and the time is long.
+ */
+export async function clientRequirements(script, revision) {
+    const locks = mkdtempSync(join(tmpdir(), 'holdfast-locks-'));
+    const command = `flock ${locks}/$(($$%3)) ${node} ${join(interop, 'conformance', script)}`;
+    try {
+        return await suite(['client', '--command', command, '--requirements', revision, '--timeout', '240000']);
+    } finally {
+        rmSync(locks, { recursive: true });
+    }
+}
 
 async function suite(args) {
     const folder = mkdtempSync(join(tmpdir(), 'holdfast-suite-'));
     try {
-        const { code, output } = await run(node, [SUITE, ...args, '-o', folder], { within: 240_000 });
+        const { code, output } = await run(node, [SUITE, ...args, '-o', folder], { within: 480_000 });
         return { code, output, scenarios: results(folder) };
     } finally {
         rmSync(folder, { recursive: true });

@@ -1,9 +1,8 @@
 // The official conformance suite: the required scenarios must pass through the gateway, and every
 // scenario there is must come to what it comes to without the gateway.
 
-import { join } from 'node:path';
 import { ALL, clientRequirements, differences, everything, requirements, REVISIONS } from '../conformance/suite.mjs';
-import { interop, node, startFixture } from '../lib/fixtures.mjs';
+import { startFixture } from '../lib/fixtures.mjs';
 import { startGateway } from '../lib/gateway.mjs';
 
 export async function serverLeg({ report, folder, direct }) {
@@ -30,12 +29,11 @@ export async function serverLeg({ report, folder, direct }) {
 }
 
 export async function clientLeg({ report, direct }) {
-    const command = (script) => `${node} ${join(interop, 'conformance', script)}`;
     for (const revision of REVISIONS) {
-        const wanted = await clientRequirements(command('client.mjs'), revision);
+        const wanted = await clientRequirements('client.mjs', revision);
         report.group(`conformance ${revision}, client, direct`, exitProblems(wanted), counts(wanted));
         if (direct) continue;
-        const got = await clientRequirements(command('through-gateway.mjs'), revision);
+        const got = await clientRequirements('through-gateway.mjs', revision);
         report.group(`conformance ${revision}, client, through the gateway`, exitProblems(got), counts(got));
         const problems = differences(wanted.scenarios, got.scenarios);
         report.group(`conformance ${revision}, client: as direct`, nonEmpty(problems, wanted), counts(got));
