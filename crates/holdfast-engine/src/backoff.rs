@@ -60,6 +60,14 @@ mod tests {
     }
 
     #[test]
+    fn the_delay_lies_in_its_range_where_the_random_number_lies_in_its_own() {
+        let delay = |random| Backoff::new(ms(100), ms(500)).next(random);
+        assert_eq!(delay(u64::MAX / 4), Duration::from_micros(62_500));
+        assert_eq!(delay(u64::MAX / 2), ms(75));
+        assert_eq!(delay(u64::MAX / 4 * 3), Duration::from_micros(87_500));
+    }
+
+    #[test]
     fn the_limit_holds_for_the_first_step_too_and_nothing_overflows() {
         assert_eq!(Backoff::new(ms(100), ms(30)).next(u64::MAX), ms(30));
         assert_eq!(Backoff::new(Duration::ZERO, ms(30)).next(u64::MAX), Duration::ZERO);

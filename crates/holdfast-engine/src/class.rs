@@ -309,6 +309,7 @@ mod tests {
         assert!([Lifecycle, Read, Idempotent, Write].is_sorted());
         for class in [Lifecycle, Read, Idempotent, Write] {
             assert_eq!(CallClass::from_u8(class.as_u8()), class);
+            assert_eq!(class.label(), format!("{class:?}").to_lowercase());
         }
         for number in 4..=255 {
             assert_eq!(CallClass::from_u8(number), Write);

@@ -60,8 +60,8 @@ const SENTINEL_END: &str = "?=";
 /// Why a header is refused. The text is the JSON-RPC error's message.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum HeaderError {
-    /// Control characters or bytes above 0x7E; such text must be base64-encoded.
-    #[error("the header value has characters that must be sent as =?base64?…?=")]
+    /// Control characters or bytes above 0x7E; where such text may stand, it is base64-encoded.
+    #[error("the header value has characters other than printable ASCII")]
     BadCharacter,
     /// The sentinel is there, but not valid base64 of valid UTF-8.
     #[error("the header value is not valid base64 of UTF-8 text")]

@@ -81,6 +81,15 @@ fn nothing_else_opens() {
 }
 
 #[test]
+fn a_token_has_room_for_key_nonce_and_tag_or_is_none() {
+    for length in 0..60 {
+        let token = URL_SAFE_NO_PAD.encode(vec![0; length]);
+        let error = if length < 41 { TokenError::Malformed } else { TokenError::UnknownKey };
+        assert_eq!(sealer().open(token.as_bytes()), Err(error), "{length} bytes");
+    }
+}
+
+#[test]
 fn no_altered_token_opens() {
     let token = sealer().seal(&sample(), NONCE).into_bytes();
     for place in 0..token.len() {

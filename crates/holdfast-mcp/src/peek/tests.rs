@@ -179,6 +179,7 @@ fn what_is_no_message_is_refused_with_a_reason() {
     assert_eq!(refused(r#"{"jsonrpc":"2.0","id":[],"error":{}}"#), PeekError::BadId);
     for bare in ["1", "\"x\"", "null", "true", " 1.5 ", "-1"] {
         assert_eq!(refused(bare), PeekError::NotObject, "{bare}");
+        assert!(!refused(bare).is_batch(), "{bare}");
     }
     for not_json in
         ["", " ", "{", "{]", "nul", "{\"a\":1,}", "{} {}", "{\"a\":\"\u{1}\"}", "\u{feff}{}"]
