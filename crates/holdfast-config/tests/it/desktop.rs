@@ -11,7 +11,7 @@ fn the_usual_file_is_taken_as_it_is() {
 	"mcpServers": {
 		"files": {
 			"command": "npx",
-			"args": ["-y", "@modelcontextprotocol/server-filesystem", "/some dir"],
+			"args": ["-y", "@modelcontextprotocol/server-filesystem", "/some dir", "\ud83d\ude00 \u00e9"],
 			"env": {"TOKEN": "t", "DEBUG": ""}
 		},
 		"x": {"type": "http", "url": "https://x.example.com/mcp", "headers": {"Authorization": "Bearer b"}},
@@ -24,7 +24,7 @@ fn the_usual_file_is_taken_as_it_is() {
     );
     assert!(config.notices.is_empty(), "{:?}", config.notices);
     let Transport::Stdio(files) = &config.servers["files"].transport else { panic!() };
-    assert_eq!(files.args[2], "/some dir");
+    assert_eq!(files.args[2..], ["/some dir", "😀 é"]);
     assert_eq!(files.env["TOKEN"].expose_secret(), "t");
     let x = &config.servers["x"];
     assert_eq!(x.headers["authorization"].expose_secret(), "Bearer b");

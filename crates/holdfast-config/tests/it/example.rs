@@ -8,7 +8,7 @@ use crate::{good, read};
 
 fn example() -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../config/holdfast.yaml");
-    std::fs::read_to_string(path).unwrap()
+    std::fs::read_to_string(path).expect("the example is there")
 }
 
 #[test]

@@ -44,7 +44,7 @@ impl Status {
             if self.watch {
                 return self.watch(&client).await;
             }
-            let status = client.status().await?;
+            let status = client.status().await.map_err(|error| self.explain(error))?;
             match self.output.output {
                 Format::Table => say(&page(&status))?,
                 Format::Json => say_json(&serde_json::to_value(&status)?)?,
@@ -75,6 +75,16 @@ impl Status {
                 }
             }
         }
+    }
+
+    /// Says where this command takes its token from, which the client cannot know.
+    fn explain(&self, error: ClientError) -> anyhow::Error {
+        let wants_token = matches!(error, ClientError::Unauthorized { .. });
+        let error = anyhow::Error::from(error);
+        if wants_token && self.admin.is_some() {
+            return error.context(format!("with --admin, the token is read from {TOKEN}"));
+        }
+        error
     }
 
     fn client(&self) -> Result<Client, Failure> {
