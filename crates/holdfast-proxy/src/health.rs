@@ -131,6 +131,10 @@ impl Checker {
     #[must_use]
     pub fn new(servers: &BTreeMap<String, Server>) -> Self {
         let target = |server: &Server| match &server.transport {
+            // Where there is only one, its id says nothing.
+            Transport::Http { instances } if instances.len() == 1 => Target::Tcp(
+                instances.iter().map(|i| (String::new(), i.url.host.clone(), i.url.port)).collect(),
+            ),
             Transport::Http { instances } => Target::Tcp(
                 instances.iter().map(|i| (i.id.clone(), i.url.host.clone(), i.url.port)).collect(),
             ),

@@ -61,14 +61,17 @@ function style(node, base, ...more) {
 }
 
 // Makes `parent` have one child per item, keyed, in order; `make` builds one, `update` fills it.
+// Children without a key stay in front.
 function keyed(parent, items, key, make, update) {
-  const old = new Map([...parent.children].map((child) => [child.dataset.key, child]));
+  const keyless = [...parent.children].filter((child) => child.dataset.key === undefined).length;
+  const old = new Map([...parent.children].slice(keyless).map((child) => [child.dataset.key, child]));
   items.forEach((item, index) => {
     const id = key(item);
     let child = old.get(id);
     if (child) old.delete(id);
     else { child = make(item); child.dataset.key = id; }
-    if (parent.children[index] !== child) parent.insertBefore(child, parent.children[index] ?? null);
+    const there = parent.children[keyless + index] ?? null;
+    if (there !== child) parent.insertBefore(child, there);
     update(child, item);
   });
   for (const gone of old.values()) gone.remove();
@@ -133,7 +136,7 @@ document.addEventListener("keydown", (event) => {
 
 const COLUMNS = [
   // heading, class, cell(server) → [text, small print]
-  ["State", "", (s) => [`${look(s.state)[1]} ${s.state}`, s.reason]],
+  ["State", "", (s) => [`${look(s.state)[1]} ${s.state}`]],
   ["Calls/s", "number", (s) => [few(s.recent.rate), `${whole.format(s.total.calls)} in all`]],
   ["Success", "number", (s) => [share(s.recent.success)]],
   ["p50", "number", (s) => [millis(s.recent.p50_ms)]],
@@ -142,7 +145,7 @@ const COLUMNS = [
   ["Sessions", "number", (s) => [whole.format(s.sessions), processes(s)]],
   ["Versions", "", (s) => [s.versions.join(", ") || NONE]],
   ["Last success", "", (s) => [ago(s.last_success_s)]],
-  ["Last error", "wide", (s) => (s.last_error ? [ago(s.last_error.age_s), s.last_error.text] : ["none"])],
+  ["Last error", "", (s) => [s.last_error ? ago(s.last_error.age_s) : "none"]],
 ];
 
 function processes(server) {
@@ -158,14 +161,19 @@ for (const [word, className] of [["Server", ""], ...COLUMNS]) {
   $("columns").append(th);
 }
 
+// A row of figures, and below it one for what needs the whole width: reason and last error.
 function makeServer() {
   const name = el("th", "", el("span"), el("small", "cut"));
   name.scope = "row";
-  return el("tr", "", name, ...COLUMNS.map(([, className]) => el("td", className, el("span"), el("small"))));
+  const figures = el("tr", "", name, ...COLUMNS.map(([, className]) => el("td", className, el("span"), el("small"))));
+  const words = el("td", "", el("p", "words"), el("p", "words"));
+  words.colSpan = COLUMNS.length + 1;
+  return el("tbody", "", figures, el("tr", "more", words));
 }
 
-function updateServer(row, server) {
-  const [name, ...cells] = row.children;
+function updateServer(body, server) {
+  const [figures, more] = body.children;
+  const [name, ...cells] = figures.children;
   say(name.children[0], server.name);
   const targets = server.instances.map((i) => i.target).join(", ");
   say(name.children[1], `${server.transport} · ${targets}`);
@@ -176,9 +184,16 @@ function updateServer(row, server) {
     say(main, text);
     say(print, small ?? "");
   });
-  const state = cells[0].children;
-  style(state[0], "state", look(server.state)[0]);
-  style(state[1], "reason");
+  const className = look(server.state)[0];
+  style(cells[0].children[0], "state", className);
+
+  const [reason, error] = more.children[0].children;
+  say(reason, server.reason ? `Now ${server.state}: ${server.reason}` : "");
+  style(reason, "words state", className);
+  say(error, server.last_error ? `Last error, ${ago(server.last_error.age_s)}: ${server.last_error.text}` : "");
+  reason.hidden = !server.reason;
+  error.hidden = !server.last_error;
+  more.hidden = reason.hidden && error.hidden;
 }
 
 // === The rest of the page ===
@@ -266,15 +281,22 @@ function updateFacts(status) {
   });
 }
 
+let lastVerdict = "";
+
+function showVerdict(state, text) {
+  const [className, mark] = look(state);
+  style($("verdict"), "verdict", className);
+  say($("verdict").children[0], mark);
+  say($("verdict").children[1], text);
+}
+
 function update(status) {
   document.querySelector("main").hidden = false;
   const { verdict, node } = status;
-  const [className, mark] = look(verdict.state);
-  style($("verdict"), "verdict", className);
-  say($("verdict").children[0], mark);
-  say($("verdict").children[1], verdict.text);
+  lastVerdict = verdict.text;
+  showVerdict(verdict.state, verdict.text);
   say($("node"), `${node.id} · version ${node.version} · up ${span(node.uptime_s)}`);
-  document.title = `${mark} ${node.id} – Holdfast`;
+  document.title = `${look(verdict.state)[1]} ${node.id} – Holdfast`;
   updateFigures(status);
   $("no-servers").hidden = status.servers.length > 0;
   keyed($("servers"), status.servers, (s) => s.name, makeServer, updateServer);
@@ -353,6 +375,10 @@ function connected(yes) {
   lostAt = yes ? null : (lostAt ?? Date.now());
   style($("feed"), "feed", yes ? "quiet" : "lost");
   say($("feed"), yes ? "live" : `no connection for ${span(Math.round((Date.now() - lostAt) / 1000))}, trying again`);
+  if (!yes) {
+    document.title = "■ no connection – Holdfast";
+    showVerdict("unreachable", `No connection to the node. Its last word: ${lastVerdict}`);
+  }
   document.querySelector("main").classList.toggle("stale", !yes);
 }
 
