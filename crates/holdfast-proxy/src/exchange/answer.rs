@@ -41,11 +41,27 @@ pub(crate) async fn first_answer(call: Arc<Call>) -> Answer {
         let error = match attempt::send(&call, &route).await {
             Ok(reply) => match lost_session(&call, &route, &reply) {
                 None => return answered(&call, &route, reply).await,
-                Some(reason) => AttemptError { progress: Progress::DidNotRun, reason },
+                Some(reason) => {
+                    AttemptError { progress: Progress::DidNotRun, reason, waited: false }
+                }
             },
             Err(error) => error,
         };
         let name = &call.server.name;
+        if error.waited {
+            // The instance is gone. Its session moves to another one, if there is another.
+            let movable =
+                session.as_ref().filter(|_| !reestablished && call.server.instances() > 1);
+            let (Some(lost), Some(bound)) = (movable, &route.bound) else {
+                return gave_up(&call, Failure::unavailable(name, error.reason));
+            };
+            reestablished = true;
+            let moved = session::reestablish(&call.gateway, lost, bound, &call.headers, true).await;
+            if let Err(failure) = moved {
+                return gave_up(&call, failure);
+            }
+            continue;
+        }
         match decide(call.class, error.progress, attempts, true) {
             Repeat::Never(_) if error.progress == Progress::Sent => {
                 return gave_up(&call, Failure::unknown(name, error.reason));
@@ -107,7 +123,8 @@ pub(super) async fn route(call: &Call, session: Option<&Arc<Session>>) -> Result
     if let Some(session) = session {
         let mut bound = session.bound();
         if bound.mux.as_ref().is_some_and(|mux| mux.closed().is_some()) {
-            bound = session::reestablish(&call.gateway, session, &bound, &call.headers).await?;
+            bound =
+                session::reestablish(&call.gateway, session, &bound, &call.headers, false).await?;
         }
         let mux = bound.mux.clone();
         let instance = bound.instance;
@@ -209,7 +226,7 @@ async fn make_session(
 ) -> Result<Arc<Session>, Failure> {
     match (session.or(route.session.as_ref()), &route.bound) {
         (Some(session), Some(bound)) => {
-            session::reestablish(&call.gateway, session, bound, &call.headers).await?;
+            session::reestablish(&call.gateway, session, bound, &call.headers, false).await?;
             Ok(Arc::clone(session))
         }
         // A legacy client without a session, and a server that wants one.

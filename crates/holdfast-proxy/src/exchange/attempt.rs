@@ -44,6 +44,8 @@ pub(super) enum Reply {
 pub(crate) struct AttemptError {
     pub(crate) progress: Progress,
     pub(crate) reason: String,
+    /// The server's patience is used up: trying again at once would only wait as long again.
+    pub(crate) waited: bool,
 }
 
 /// The largest JSON answer that is turned into an event.
@@ -52,6 +54,9 @@ pub(super) const LARGEST_MESSAGE: usize = 64 * 1024 * 1024;
 /// How long a call waits for a server that refuses connections: a restart takes about this long,
 /// and the client sees a pause instead of an error.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The same where a session can be moved to another instance.
+const SHORT_PATIENCE: Duration = Duration::from_millis(500);
 
 /// Sends the call once.
 ///
@@ -109,7 +114,9 @@ pub(crate) async fn request_http(
     };
     let metrics = gateway.metrics.server(server.index);
     let (method, headers, body) = request;
-    let deadline = Instant::now() + PATIENCE;
+    // Where there is another instance to move to, less time is spent on one that is gone.
+    let patience = if bound && targets.len() > 1 { SHORT_PATIENCE } else { PATIENCE };
+    let deadline = Instant::now() + patience;
     let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_millis(500));
     let mut tried = 0;
     loop {
@@ -137,7 +144,8 @@ pub(crate) async fn request_http(
                 }
                 let wait = backoff.next(random::u64());
                 if Instant::now() + wait >= deadline {
-                    return Err(AttemptError::not_sent(error.to_string()));
+                    let reason = error.to_string();
+                    return Err(AttemptError { progress: Progress::NotSent, reason, waited: true });
                 }
                 tried = 0;
                 tokio::time::sleep(wait).await;
@@ -195,7 +203,7 @@ async fn send_mux(call: &Call, route: &Route, mux: &Arc<Mux>) -> Result<Reply, A
         Ok(running) => running,
         Err(error) => {
             let progress = if error.did_not_run() { Progress::NotSent } else { Progress::Sent };
-            return Err(AttemptError { progress, reason: error.to_string() });
+            return Err(AttemptError { progress, reason: error.to_string(), waited: false });
         }
     };
     match running.next().await {
@@ -249,10 +257,10 @@ pub(super) fn stream_headers() -> HeaderMap {
 
 impl AttemptError {
     pub(super) fn not_sent(reason: String) -> Self {
-        Self { progress: Progress::NotSent, reason }
+        Self { progress: Progress::NotSent, reason, waited: false }
     }
 
     pub(super) fn sent(reason: String) -> Self {
-        Self { progress: Progress::Sent, reason }
+        Self { progress: Progress::Sent, reason, waited: false }
     }
 }

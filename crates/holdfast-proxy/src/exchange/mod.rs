@@ -166,7 +166,16 @@ impl Call {
     /// Counts the call's end.
     pub(crate) fn settle(&self, outcome: CallOutcome) {
         let metrics = &self.gateway.metrics;
-        metrics.call(self.server.index, self.method, outcome, self.started.elapsed());
+        let elapsed = self.started.elapsed();
+        metrics.call(self.server.index, self.method, outcome, elapsed);
+        tracing::debug!(
+            server = %self.server.name,
+            method = self.method.label(),
+            class = self.class.label(),
+            outcome = outcome.label(),
+            micros = elapsed.as_micros(),
+            "call"
+        );
     }
 
     /// Counts the call's end by the message that answered it.

@@ -2,6 +2,7 @@
 //! clients that send none.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use holdfast_engine::repeat::{Progress, Repeat, decide};
@@ -52,7 +53,7 @@ pub(super) async fn initialize(call: &Arc<Call>) -> Answer {
     let gateway = &call.gateway;
     if let Err(full) = gateway.sessions.reserve(call.principal.digest) {
         gateway.metrics.sessions_refused.inc();
-        let wait = std::time::Duration::from_secs(5);
+        let wait = Duration::from_secs(5);
         let failure = Failure::overloaded(&call.server.name, full.to_string(), wait);
         call.fail(&failure);
         return Answer::Failed(failure);
@@ -64,6 +65,11 @@ pub(super) async fn initialize(call: &Arc<Call>) -> Answer {
         let instance = call.server.pick();
         match send(gateway, &call.server, instance, &call.headers, &call.body).await {
             Ok(opened) => break opened,
+            Err(error) if error.waited => {
+                let failure = Failure::unavailable(&call.server.name, error.reason);
+                call.fail(&failure);
+                return Answer::Failed(failure);
+            }
             Err(error) => match decide(call.class, error.progress, attempts, true) {
                 Repeat::Again | Repeat::ReestablishThenAgain => {}
                 Repeat::Never(why) => {
@@ -129,7 +135,7 @@ pub(super) async fn implicit(call: &Call) -> Result<Arc<Session>, Failure> {
         return Ok(Arc::clone(session));
     }
     gateway.sessions.reserve(call.principal.digest).map_err(|full| {
-        let wait = std::time::Duration::from_secs(5);
+        let wait = Duration::from_secs(5);
         Failure::overloaded(&call.server.name, full.to_string(), wait)
     })?;
     let mut reserved = Reserved { gateway, principal: Some(call.principal.digest) };
@@ -147,7 +153,7 @@ pub(super) async fn implicit(call: &Call) -> Result<Arc<Session>, Failure> {
         .to_string(),
     );
     let record = blank(call, initialize.clone(), true);
-    let replayed = replay(gateway, &call.server, &record, &call.headers).await?;
+    let replayed = replay(gateway, &call.server, &record, &call.headers, false).await?;
     let session = begin(call, initialize, replayed, true).await?;
     reserved.principal = None;
     held.insert(call.principal.digest, Arc::clone(&session));
@@ -164,6 +170,28 @@ pub(crate) async fn replay(
     server: &Server,
     record: &SessionRecord,
     live: &HeaderMap,
+    elsewhere: bool,
+) -> Result<Replayed, Failure> {
+    match tokio::time::timeout(REPLAY, replay_unbounded(gateway, server, record, live, elsewhere))
+        .await
+    {
+        Ok(done) => done,
+        Err(_) => {
+            let reason = format!("it did not open a session again within {} s", REPLAY.as_secs());
+            Err(Failure::unavailable(&server.name, reason))
+        }
+    }
+}
+
+/// How long opening a session again may take in all.
+const REPLAY: Duration = Duration::from_secs(60);
+
+async fn replay_unbounded(
+    gateway: &Gateway,
+    server: &Server,
+    record: &SessionRecord,
+    live: &HeaderMap,
+    elsewhere: bool,
 ) -> Result<Replayed, Failure> {
     let unavailable = |reason: String| Failure::unavailable(&server.name, reason);
     let mut own = headers::for_own_message(live);
@@ -171,12 +199,17 @@ pub(crate) async fn replay(
     own.insert(ACCEPT, HeaderValue::from_static("application/json, text/event-stream"));
     own.remove(name::PROTOCOL_VERSION);
     let mut instance = usize::from(record.binding.instance);
+    if elsewhere {
+        instance = (instance + 1) % server.instances();
+    }
     let mut attempts = 0;
     let opened = loop {
         attempts += 1;
         match send(gateway, server, instance, &own, &record.initialize).await {
             Ok(opened) => break opened,
-            Err(error) if attempts >= 3 => return Err(unavailable(error.reason)),
+            Err(error) if attempts >= 3 || (error.waited && server.instances() == 1) => {
+                return Err(unavailable(error.reason));
+            }
             Err(_) => instance = (instance + 1) % server.instances(),
         }
     };
@@ -324,7 +357,7 @@ pub(super) async fn duplex(
 ) -> Result<(Arc<Mux>, mpsc::Receiver<Bytes>), OpenError> {
     let metrics = gateway.metrics.server(server.index);
     let deadline = tokio::time::Instant::now() + super::PATIENCE;
-    let mut wait = std::time::Duration::from_millis(50);
+    let mut wait = Duration::from_millis(50);
     let opened = loop {
         match duplex::open(target, &server.headers).await {
             Ok(opened) => break opened,
@@ -338,7 +371,7 @@ pub(super) async fn duplex(
             }
         }
         tokio::time::sleep(wait).await;
-        wait = (wait * 2).min(std::time::Duration::from_millis(500));
+        wait = (wait * 2).min(Duration::from_millis(500));
     };
     metrics.connects.inc();
     if matches!(target.way, duplex::Way::Stdio { .. }) {
@@ -488,7 +521,7 @@ pub(crate) async fn close_at_server(gateway: &Gateway, server: &Server, bound: &
     own.extend(server.headers.iter().cloned());
     let request = (HttpMethod::DELETE, own, Bytes::new());
     let sent = request_http(gateway, server, true, bound.instance, request);
-    match tokio::time::timeout(std::time::Duration::from_secs(10), sent).await {
+    match tokio::time::timeout(Duration::from_secs(10), sent).await {
         Ok(Ok((response, _))) => {
             let _ = response.collect(LARGEST_ANSWER).await;
         }

@@ -39,7 +39,8 @@ pub(crate) async fn tell(call: &Call, kind: Kind) -> Answer {
             };
             // Re-establishing says `initialized` by itself, and an answer to a request of the
             // server's lost session has no addressee any more.
-            let fresh = session::reestablish(&call.gateway, session, bound, &call.headers).await;
+            let fresh =
+                session::reestablish(&call.gateway, session, bound, &call.headers, false).await;
             if let (Ok(_), true) =
                 (fresh, kind == Kind::Notification && call.method != Method::Initialized)
                 && let Ok(route) = answer::route(call, call.session.as_ref()).await

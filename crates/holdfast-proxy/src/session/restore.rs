@@ -11,7 +11,8 @@ use crate::failure::Failure;
 use crate::gateway::Gateway;
 
 /// Opens the session at its server again and binds it there. Of several callers that saw the same
-/// binding fail, one does it and the others get its result.
+/// binding fail, one does it and the others get its result. `elsewhere`: its instance is gone, so
+/// another one comes first.
 ///
 /// # Errors
 /// [`Failure`] if the server does not open a session within its patience, or the session ended
@@ -24,6 +25,7 @@ pub(crate) async fn reestablish(
     session: &Arc<Session>,
     seen: &Bound,
     live: &HeaderMap,
+    elsewhere: bool,
 ) -> Result<Arc<Bound>, Failure> {
     let _one_at_a_time = session.rebind.lock().await;
     let present = session.bound();
@@ -33,7 +35,7 @@ pub(crate) async fn reestablish(
     }
     let server = &session.server;
     let record = session.record();
-    let replayed = exchange::replay(gateway, server, &record, live).await?;
+    let replayed = exchange::replay(gateway, server, &record, live, elsewhere).await?;
     let (mux, unclaimed) = replayed.duplex.unzip();
     let next = Arc::new(Bound {
         instance: replayed.instance,

@@ -6,6 +6,7 @@
 //! cannot be resumed the client is told what it may have missed: `list_changed` for the lists that
 //! the server announces, and `resources/updated` for what it subscribed to.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -77,34 +78,24 @@ pub(crate) async fn open(
         // Its messages have been logged since the session began, unless its process is gone.
         drop(standing);
         if bound.mux.as_ref().is_none_or(|mux| mux.closed().is_some()) {
-            reestablish(gateway, session, &bound, &live).await?;
+            reestablish(gateway, session, &bound, &live, false).await?;
         }
         let standing = session.standing.lock().await;
         return standing.clone().map(Opened::Stream).ok_or_else(|| {
             Failure::unavailable(&session.server.name, "the connection ended".into())
         });
     }
-    let mut events = None;
-    let mut gap = false;
-    match get(gateway, session, &bound, &live, None).await {
-        Got::Stream(open) => events = Some(open),
-        // Behind the client's open stream there is time to try again.
-        Got::Busy | Got::Unreachable => {}
-        Got::Lost => {
-            bound = reestablish(gateway, session, &bound, &live).await?;
-            gap = true;
-            match get(gateway, session, &bound, &live, None).await {
-                Got::Stream(open) => events = Some(open),
-                Got::Refused(whole) => return Ok(Opened::Refused(whole)),
-                Got::Busy | Got::Lost | Got::Unreachable => {}
-            }
-        }
-        Got::Refused(whole) => return Ok(Opened::Refused(whole)),
-    }
+    // The server's answer decides between a stream and its refusal; one that says nothing until it
+    // has an event is waited for behind the client's open stream.
+    let mut first = Box::pin(first_get(Arc::clone(gateway), Arc::clone(session), live.clone()));
+    let got = tokio::time::timeout(FIRST_ANSWER, &mut first).await;
+    bound = session.bound();
+    let first: First = match got {
+        Ok(Got::Refused(whole)) => return Ok(Opened::Refused(whole)),
+        Ok(got) => Box::pin(std::future::ready(got)),
+        Err(_) => first,
+    };
     let opened = Arc::new(Standing { log: new_log(gateway, session, &bound) });
-    if gap {
-        tell_gap(session, &opened.log);
-    }
     *standing = Some(Arc::clone(&opened));
     drop(standing);
     let feed = Feed {
@@ -114,8 +105,25 @@ pub(crate) async fn open(
         live,
         bound,
     };
-    tokio::spawn(feed.run(events));
+    tokio::spawn(feed.run(first));
     Ok(Opened::Stream(opened))
+}
+
+/// The answer to the first GET, perhaps still to come.
+type First = Pin<Box<dyn Future<Output = Got> + Send>>;
+
+/// How long a client's GET waits for what the server says to ours.
+const FIRST_ANSWER: Duration = Duration::from_secs(2);
+
+async fn first_get(gateway: Arc<Gateway>, session: Arc<Session>, live: HeaderMap) -> Got {
+    let bound = session.bound();
+    match get(&gateway, &session, &bound, &live, None).await {
+        Got::Lost => match reestablish(&gateway, &session, &bound, &live, false).await {
+            Ok(bound) => get(&gateway, &session, &bound, &live, None).await,
+            Err(_) => Got::Unreachable,
+        },
+        got => got,
+    }
 }
 
 fn new_log(gateway: &Gateway, session: &Session, bound: &Bound) -> Arc<StreamLog> {
@@ -289,21 +297,28 @@ struct Feed {
 }
 
 impl Feed {
-    async fn run(mut self, mut events: Option<HttpEvents>) {
+    async fn run(mut self, first: First) {
         let cancelled = self.log.cancel.clone();
         tokio::select! {
             () = cancelled.cancelled() => {}
-            () = self.feed(&mut events) => {}
+            () = self.feed(first) => {}
         }
         self.log.finish();
         self.gateway.streams.retire(&self.log);
     }
 
-    async fn feed(&mut self, events: &mut Option<HttpEvents>) {
+    async fn feed(&mut self, first: First) {
+        let mut events = match first.await {
+            Got::Stream(open) => Some(open),
+            Got::Refused(_) => return,
+            // Behind the client's open stream there is time to try again.
+            Got::Busy | Got::Lost | Got::Unreachable => None,
+        };
+        self.bound = self.session.bound();
         let mut backoff = Backoff::new(REOPEN, Duration::from_secs(15));
         let mut retry = None;
         loop {
-            if let Some(open) = events {
+            if let Some(open) = &mut events {
                 match self.follow(open, &mut retry, &mut backoff).await {
                     End::Clean => tokio::time::sleep(retry.unwrap_or(REOPEN)).await,
                     End::Broken(_) => {
@@ -315,7 +330,6 @@ impl Feed {
             } else {
                 tokio::time::sleep(backoff.next(random::u64())).await;
             }
-            *events = None;
             self.bound = self.session.bound();
             let last = self.log.server_event();
             let got =
@@ -325,12 +339,14 @@ impl Feed {
                     if last.is_none() {
                         tell_gap(&self.session, &self.log);
                     }
-                    *events = Some(open);
+                    events = Some(open);
+                    continue;
                 }
                 Got::Busy | Got::Unreachable => {}
                 Got::Lost => {
                     let again =
-                        reestablish(&self.gateway, &self.session, &self.bound, &self.live).await;
+                        reestablish(&self.gateway, &self.session, &self.bound, &self.live, false)
+                            .await;
                     if let Err(failure) = again {
                         tracing::debug!(reason = %failure.reason, "standing stream waits for its server");
                     }
@@ -338,6 +354,7 @@ impl Feed {
                 // The server does not offer the stream any more.
                 Got::Refused(_) => return,
             }
+            events = None;
         }
     }
 

@@ -111,12 +111,7 @@ impl Dispatcher {
             }
         }
         debug!("a caller does not take its messages, its call ends");
-        let id = {
-            let mut table = lock(&self.table);
-            let id = table.cancel(number);
-            table.remove(number);
-            id
-        };
+        let id = lock(&self.table).abandon(number);
         queue.overflow();
         if let Some(id) = id {
             self.replies.post(rewrite::cancelled(&id));
