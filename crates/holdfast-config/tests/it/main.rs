@@ -2,6 +2,7 @@
 
 mod defaults;
 mod desktop;
+mod documented;
 mod environment;
 mod example;
 mod mistakes;

@@ -53,7 +53,7 @@ pub struct Metrics {
     /// Sessions established anew at a server that had lost them, unseen by the client.
     pub sessions_restored: Counter,
 
-    /// SSE streams to clients that are open, those of single calls included.
+    /// Streams to clients that are open: SSE, those of single calls included, and WebSocket.
     pub streams: Gauge,
     /// WebSocket connections of clients that are open.
     pub websockets: Gauge,
@@ -122,8 +122,6 @@ pub enum Rejection {
     Malformed,
     /// Header and body disagree, or a required header is missing.
     HeaderMismatch,
-    /// Header section over its size or count.
-    HeadersTooLarge,
     /// Body over its limit.
     BodyTooLarge,
     /// The body did not arrive in time.
@@ -138,8 +136,6 @@ pub enum Rejection {
     RateLimited,
     /// A cap on sessions, streams or calls was reached.
     AtCapacity,
-    /// The node is draining.
-    Draining,
 }
 
 // === impl Metrics ===
@@ -300,13 +296,12 @@ impl ServerMetrics {
 
 impl Rejection {
     /// All of them, in the order of their discriminants.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 12] = [
         Self::Host,
         Self::Origin,
         Self::Unauthorized,
         Self::Malformed,
         Self::HeaderMismatch,
-        Self::HeadersTooLarge,
         Self::BodyTooLarge,
         Self::BodyTimeout,
         Self::NotServed,
@@ -314,7 +309,6 @@ impl Rejection {
         Self::BadEventId,
         Self::RateLimited,
         Self::AtCapacity,
-        Self::Draining,
     ];
 
     /// The value of the label `reason`.
@@ -326,7 +320,6 @@ impl Rejection {
             Self::Unauthorized => "unauthorized",
             Self::Malformed => "malformed",
             Self::HeaderMismatch => "header_mismatch",
-            Self::HeadersTooLarge => "headers_too_large",
             Self::BodyTooLarge => "body_too_large",
             Self::BodyTimeout => "body_timeout",
             Self::NotServed => "not_served",
@@ -334,7 +327,6 @@ impl Rejection {
             Self::BadEventId => "bad_event_id",
             Self::RateLimited => "rate_limited",
             Self::AtCapacity => "at_capacity",
-            Self::Draining => "draining",
         }
     }
 }

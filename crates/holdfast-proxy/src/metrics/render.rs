@@ -33,7 +33,7 @@ const NODE: &[NodeFamily] = &[
     ("holdfast_sessions_deleted_total", COUNTER, "Sessions ended by the client.", |m| m.sessions_deleted.get()),
     ("holdfast_sessions_refused_total", COUNTER, "Sessions refused because a cap was reached.", |m| m.sessions_refused.get()),
     ("holdfast_sessions_restored_total", COUNTER, "Sessions established anew at a server that had lost them.", |m| m.sessions_restored.get()),
-    ("holdfast_streams", GAUGE, "Open SSE streams to clients.", |m| m.streams.get() as u64),
+    ("holdfast_streams", GAUGE, "Open streams to clients, SSE and WebSocket.", |m| m.streams.get() as u64),
     ("holdfast_websockets", GAUGE, "Open WebSocket connections of clients.", |m| m.websockets.get() as u64),
     ("holdfast_streams_resumed_total", COUNTER, "Streams taken up again with Last-Event-ID.", |m| m.streams_resumed.get()),
     ("holdfast_stream_gaps_total", COUNTER, "Resumptions with events that could not be brought back.", |m| m.stream_gaps.get()),
