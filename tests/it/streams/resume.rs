@@ -142,18 +142,6 @@ async fn a_forged_id_is_404() {
     gate.open();
 }
 
-/// The ids of one session are of no use with another.
-#[tokio::test]
-async fn an_id_of_another_session_is_refused() {
-    let (_recorder, gateway, gate) = talkative().await;
-    let client = Client::legacy(&gateway).initialized().await;
-    let other = Client::legacy(&gateway).initialized().await;
-    let (_stream, ids) = two_events(&client).await;
-    let answer = other.get(ids.last().map(String::as_str)).await.answer();
-    assert!([400, 404].contains(&answer.status), "{}", answer.status);
-    gate.open();
-}
-
 /// Official clients resume modern streams too, without a session.
 #[tokio::test]
 async fn a_modern_stream_is_resumed_within_its_grace() {

@@ -138,10 +138,11 @@ async fn the_newest_stream_receives() {
 /// survive only one abrupt end.
 #[tokio::test]
 async fn streams_are_rotated() {
-    let (recorder, gateway) = start("streams: { rotate_after: 10s, retry: 300ms }", |seen| {
-        (seen.method == "GET").then(|| Reply::Stream(vec![Step::Wait(Gate::new())]))
-    })
-    .await;
+    let (recorder, gateway) =
+        start("streams: { rotate_after: 10s, keepalive: 5s, retry: 300ms }", |seen| {
+            (seen.method == "GET").then(|| Reply::Stream(vec![Step::Wait(Gate::new())]))
+        })
+        .await;
     let client = Client::legacy(&gateway).initialized().await;
     let mut ids = Vec::new();
     for _ in 0..2 {
