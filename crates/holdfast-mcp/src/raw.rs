@@ -104,6 +104,7 @@ mod tests {
         let body = String::from("[1, \"x\"]");
         assert_eq!(Raw(&body[4..7]).range_in(body.as_bytes()), 4..7);
         assert_eq!(Raw(&body[4..7]).to_string(), "\"x\"");
+        assert_eq!(format!("{:?}", Raw(&body[4..7])), "Raw(\"x\")");
         assert_eq!(&*Raw(&body[4..7]).to_owned_text(), "\"x\"");
         // Neither a value before the body nor one that ends beyond it.
         let within = &body.as_bytes()[2..6];

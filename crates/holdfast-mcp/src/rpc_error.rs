@@ -139,6 +139,33 @@ mod tests {
     }
 
     #[test]
+    fn the_codes_are_those_of_the_table_above() {
+        use code::*;
+        let specified = [
+            (PARSE, -32700),
+            (INVALID_REQUEST, -32600),
+            (METHOD_NOT_FOUND, -32601),
+            (INVALID_PARAMS, -32602),
+            (INTERNAL, -32603),
+            (HEADER_MISMATCH, -32020),
+            (MISSING_CAPABILITY, -32021),
+            (UNSUPPORTED_VERSION, -32022),
+            (SERVER_UNAVAILABLE, -31001),
+            (OUTCOME_UNKNOWN, -31002),
+            (OVERLOADED, -31003),
+            (DEPENDENCY_UNAVAILABLE, -31004),
+            (TIMED_OUT, -31005),
+        ];
+        let rows = include_str!("rpc_error.rs").lines().filter_map(|line| {
+            line.strip_prefix("//! | -")?.split(' ').next()?.parse::<i64>().ok()
+        });
+        assert!(rows.map(|code| -code).eq(specified.map(|(_, code)| code)), "the documented table");
+        for (code, expected) in specified {
+            assert_eq!(code, expected);
+        }
+    }
+
+    #[test]
     fn own_codes_lie_outside_the_reserved_range() {
         use code::*;
         for own in

@@ -124,6 +124,11 @@ mod tests {
             {"name":"a","annotations":{"idempotentHint":true}}
         ]"#;
         assert_eq!(hints(tools), [("a".to_owned(), false, true)]);
+        let tools = r#"[
+            {"name":"a","annotations":{"readOnlyHint":true}},
+            {"name":"a","annotations":{"readOnlyHint":true,"idempotentHint":true}}
+        ]"#;
+        assert_eq!(hints(tools), [("a".to_owned(), true, false)]);
     }
 
     #[test]

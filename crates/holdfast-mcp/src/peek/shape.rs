@@ -214,9 +214,6 @@ fn id(Text(raw): Text<'_>) -> Option<Raw<'_>> {
 }
 
 fn number(Text(raw): Text<'_>) -> Option<f64> {
-    // JSON's numbers are a subset of what Rust parses; what is no JSON number does not start so.
-    (raw.is_id() && !raw.as_str().starts_with('"'))
-        .then(|| raw.as_str().parse().ok())
-        .flatten()
-        .filter(|value: &f64| value.is_finite())
+    // No other JSON value reads as a number, and Rust's `inf` and `nan` are no JSON.
+    raw.as_str().parse().ok().filter(|value: &f64| value.is_finite())
 }

@@ -99,7 +99,7 @@ fn unknown_methods_members_and_types_pass() {
         r#"{"jsonrpc":"2.0","id":1,"method":"","params":{}}"#,
         r#"{"jsonrpc":"2.0","id":1,"method":"x","params":[1,{"name":"n"}]}"#,
         r#"{"jsonrpc":"2.0","id":1,"method":"x","params":null}"#,
-        r#"{"jsonrpc":"2.0","id":1,"method":"x","params":{"name":5,"uri":{},"_meta":[1],"progress":"fast"}}"#,
+        r#"{"jsonrpc":"2.0","id":1,"method":"x","params":{"name":5,"uri":{},"_meta":[1],"progress":"5"}}"#,
         r#"{"jsonrpc":"2.0","id":1,"method":"x","params":{"name":1e999,"progress":1e999}}"#,
         r#"{"jsonrpc":"2.0","id":1,"method":"x","params":{"name":"\ud800","_meta":{"io.modelcontextprotocol/protocolVersion":7}}}"#,
         r#"{"extra":{"id":1,"id":2},"jsonrpc":"2.0","id":1,"method":"x","future":[]}"#,

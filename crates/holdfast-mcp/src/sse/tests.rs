@@ -128,6 +128,13 @@ fn an_event_beyond_the_limit_ends_the_stream() {
         let (events, found) = events_of([Bytes::from_static(text.as_bytes())], 10);
         assert_eq!((events.len(), found), (0, error), "{text:?}");
     }
+    // Line ends count, a comment only while it is incomplete.
+    for (limit, fits) in [(10, true), (9, false)] {
+        let (events, _) = events_of([Bytes::from_static(b"data\ndata\n\n")], limit);
+        assert_eq!(events.len() == 1, fits);
+    }
+    let chunks = [Bytes::from_static(b": 34567890"), Bytes::from_static(b"\ndata: 1\n\n")];
+    assert_eq!(events_of(chunks, 10), (vec![data("1")], None));
     // The limit is on one event, not on the stream.
     let text = "data: 123\n\n: 23456789\n".repeat(50);
     assert_eq!(events_of([Bytes::from(text)], 10).0.len(), 50);
