@@ -13,7 +13,7 @@ import { severalServers } from './groups/several-servers.mjs';
 const GROUPS = { 'conformance-server': serverLeg, 'conformance-client': clientLeg, clients, 'several-servers': severalServers, 'real-servers': realServers };
 
 const { values: options } = parseArgs({
-    options: { only: { type: 'string' }, direct: { type: 'boolean', default: false } },
+    options: { only: { type: 'string' }, match: { type: 'string' }, direct: { type: 'boolean', default: false } },
 });
 const chosen = Object.keys(GROUPS).filter((name) => !options.only || name.startsWith(options.only));
 if (chosen.length === 0) {
@@ -40,7 +40,7 @@ const report = {
 for (const name of chosen) {
     const from = performance.now();
     try {
-        await GROUPS[name]({ report, folder, direct: options.direct });
+        await GROUPS[name]({ report, folder, direct: options.direct, match: new RegExp(options.match ?? '') });
     } catch (error) {
         report.group(name, [error.stack]);
     }

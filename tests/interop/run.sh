@@ -2,7 +2,10 @@
 # The interop tests: the official conformance suite, the official SDKs' clients and published
 # servers, all through the gateway binary $HOLDFAST_BIN.
 #
-#   run.sh [--only GROUP] [--direct]     --direct leaves the gateway out, to prove the tests themselves
+#   run.sh [--only GROUP] [--match REGEX] [--direct]
+#
+# --match picks among the pairs of client and server by name ("py2 .* -> ts stdio"); --direct leaves
+# the gateway out, to prove the tests themselves.
 #
 # Prints a line a group and ends with `N passed, N failed`; exits with 0 only if nothing failed.
 set -euo pipefail

@@ -16,6 +16,7 @@ NAME = "mcp 2.3.0"
 TRANSPORTS = {"http": lambda url: url, "sse": sse_client}
 MODES = {"legacy": "legacy", "auto": "auto", "modern": "2026-07-28"}
 MIB = 1 << 20
+ESCAPES: set[str] = set()
 
 
 def largest_answer(transport: str, modern: bool) -> int:

@@ -21,7 +21,7 @@ const CLIENTS = [
 ];
 const AT_ONCE = 4;
 
-export async function clients({ report, folder, direct }) {
+export async function clients({ report, folder, direct, match }) {
     const built = await buildRmcp();
     if (built.code !== 0) return report.group('build the Rust client', [built.output]);
     for (const kind of KINDS) {
@@ -29,7 +29,7 @@ export async function clients({ report, folder, direct }) {
         try {
             for (const server of Object.keys(fixture.config)) {
                 if (direct && server === 'stdio') continue;
-                await throughServer({ report, folder, direct, fixture, server });
+                await throughServer({ report, folder, direct, match, fixture, server });
             }
         } finally {
             await fixture.stop();
@@ -37,22 +37,23 @@ export async function clients({ report, folder, direct }) {
     }
 }
 
-async function throughServer({ report, folder, direct, fixture, server }) {
-    const gateway = direct ? undefined : await startGateway({ fixture: fixture.config[server] }, folder);
+async function throughServer({ report, folder, direct, match, fixture, server }) {
     const waiting = CLIENTS.flatMap(({ sdk, command, runs }) =>
         Object.entries(runs).flatMap(([era, transports]) =>
             transports
                 .filter((transport) => !direct || transport === server)
                 .filter(() => era !== 'modern' || fixture.modern)
-                .map((transport) => ({ sdk, command, era, transport })),
+                .map((transport) => ({ sdk, command, era, transport, name: `${sdk} ${era} ${transport} -> ${fixture.kind} ${server}` })),
         ),
-    );
+    ).filter(({ name }) => match.test(name));
+    if (waiting.length === 0) return;
+    const gateway = direct ? undefined : await startGateway({ fixture: fixture.config[server] }, folder);
     try {
         await Promise.all(
             Array.from({ length: AT_ONCE }, async () => {
                 for (let client = waiting.shift(); client; client = waiting.shift()) {
                     const url = gateway ? gateway.urlFor(client.transport) : fixture.urls[client.transport];
-                    await one({ report, client, url, fixture, server, gateway });
+                    await one({ report, client, url, fixture, gateway });
                 }
             }),
         );
@@ -61,7 +62,7 @@ async function throughServer({ report, folder, direct, fixture, server }) {
     }
 }
 
-async function one({ report, client: { sdk, command, era, transport }, url, fixture, server, gateway }) {
+async function one({ report, client: { name, command, era, transport }, url, fixture, gateway }) {
     const from = performance.now();
     const [program, ...args] = command;
     const negotiated = era === 'auto' ? ['--expect-era', fixture.modern ? 'modern' : 'legacy'] : [];
@@ -71,5 +72,5 @@ async function one({ report, client: { sdk, command, era, transport }, url, fixt
     if (problems.length > 0 && gateway) problems.push(`gateway: ${tail(gateway.log, 5)}`);
     const checks = output.match(/"ok": ?true/g)?.length ?? 0;
     const seconds = ((performance.now() - from) / 1000).toFixed(1);
-    report.group(`${sdk} ${era} ${transport} -> ${fixture.kind} ${server}`, problems, `${checks} checks, ${seconds} s`);
+    report.group(name, problems, `${checks} checks, ${seconds} s`);
 }

@@ -1,0 +1,49 @@
+//! The benchmark's rig: a fast server, nginx and the gateway before it, and a load generator.
+//!
+//! `cargo xtask bench` starts it. All targets are measured in the same minutes and in turn, since the
+//! machine is shared and its speed drifts; a figure is the median of its rounds, and what is kept is
+//! the ratio to nginx. CPU is read from the kernel's accounting of each target's own threads, so the
+//! generator and the server do not count.
+#![expect(clippy::print_stdout, reason = "the figures are for the terminal")]
+
+mod cases;
+mod measure;
+mod options;
+mod report;
+mod sessions;
+mod targets;
+
+use std::net::TcpListener;
+use std::process::ExitCode;
+
+use holdfast_drill::bench;
+
+use options::Options;
+
+/// What went wrong, for a person to read.
+type Error = Box<dyn std::error::Error>;
+
+fn main() -> ExitCode {
+    match Options::from_args(std::env::args().skip(1)).map_err(Error::from).and_then(run) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            println!("bench: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(options: Options) -> Result<(), Error> {
+    measure::raise_descriptors()?;
+    let server = bench::serve(TcpListener::bind("127.0.0.1:0")?, 1)?;
+    let text = match options.sessions {
+        Some(many) => sessions::run(server.address(), many)?,
+        None => cases::run(server.address(), &options)?,
+    };
+    println!("{text}");
+    if !options.dry_run {
+        report::append(&text, options.note.as_deref())?;
+        println!("appended to {}", report::DOCUMENT);
+    }
+    Ok(())
+}
