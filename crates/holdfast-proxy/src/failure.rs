@@ -77,6 +77,11 @@ impl Failure {
         }
     }
 
+    /// The drain deadline passed while the call ran.
+    pub(crate) fn restarting(server: &Arc<str>) -> Self {
+        Self::unknown(server, "the gateway is restarting and could not wait for its answer".into())
+    }
+
     pub(crate) fn overloaded(server: &Arc<str>, reason: String, retry_after: Duration) -> Self {
         Self {
             kind: FailureKind::Overloaded,

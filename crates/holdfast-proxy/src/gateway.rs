@@ -45,6 +45,8 @@ pub(crate) struct Gateway {
     limits: Mutex<HashMap<u64, Bucket>>,
     /// Set once: no new work, streams end.
     pub(crate) draining: CancellationToken,
+    /// Set once, at the drain deadline: what still runs is answered with an error.
+    pub(crate) giving_up: CancellationToken,
     pub(crate) ports: Ports,
 }
 
@@ -89,6 +91,7 @@ impl Gateway {
             checker: Checker::new(&config.servers),
             limits: Mutex::default(),
             draining: CancellationToken::new(),
+            giving_up: CancellationToken::new(),
             ports: Ports::default(),
             config,
         }))
@@ -125,6 +128,7 @@ impl Gateway {
         if self.sessions.remove(session.key).is_none() {
             return;
         }
+        self.metrics.sessions.set(self.sessions.len());
         let now = self.clock.now();
         if let Err(error) = self.store.delete(session.key, now, TOMBSTONE).await {
             tracing::debug!(session = ?session.key, error = %error, "session was gone already");
@@ -162,7 +166,7 @@ impl Gateway {
         let ended = sessions.iter().map(|session| self.end_session(session, true));
         futures_util::future::join_all(ended).await;
         for server in &self.servers {
-            if let Some(mux) = server.shared.lock().await.mux.take() {
+            if let Some(mux) = server.shared.lock().await.take() {
                 mux.close().await;
             }
         }

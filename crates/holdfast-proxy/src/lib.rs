@@ -34,6 +34,7 @@ mod spliced;
 mod streams;
 pub mod tls;
 pub mod upstream;
+mod worker;
 
 use std::ffi::OsString;
 use std::io;

@@ -13,6 +13,7 @@ use holdfast_mcp::event_id::{EventId, StreamKind, TokenError};
 use holdfast_mcp::method::Method;
 use holdfast_mcp::version::Era;
 use http::{HeaderMap, Response, StatusCode};
+use tokio_util::sync::CancellationToken;
 
 use crate::body::Body;
 use crate::exchange::{Answer, Call, Events, Guards, Ids, Route, headers, resume_at_server};
@@ -33,18 +34,25 @@ pub(crate) enum ResumeError {
     NotYours,
 }
 
+/// The client that comes back, where it comes.
+pub(crate) struct Returning<'a> {
+    pub(crate) gateway: &'a Arc<Gateway>,
+    pub(crate) server: &'a Arc<Server>,
+    pub(crate) principal: &'a Principal,
+    pub(crate) connection: &'a CancellationToken,
+}
+
 /// Answers a resuming GET: with the rest of the stream, or with its fate.
 ///
 /// # Errors
 /// [`ResumeError`] if the token is not one of ours, or another principal's.
 pub(crate) async fn resume(
-    gateway: &Arc<Gateway>,
-    server: &Arc<Server>,
-    principal: &Principal,
+    returning: &Returning<'_>,
     session: Option<&Arc<Session>>,
     token: &[u8],
     client_headers: &HeaderMap,
 ) -> Result<Response<Body>, ResumeError> {
+    let Returning { gateway, server, principal, connection } = *returning;
     let id = gateway.sealer.open(token)?;
     if id.principal != principal.digest {
         return Err(ResumeError::NotYours);
@@ -59,26 +67,26 @@ pub(crate) async fn resume(
             if after.is_none() {
                 gateway.metrics.stream_gaps.inc();
             }
-            Ok(streamable::standing(gateway, session, live, after).await)
+            Ok(streamable::standing(gateway, session, live, after, connection).await)
         }
         // A standing stream without its session has nothing to stand on.
         (StreamKind::Standing, None) => Err(ResumeError::NotYours),
         (StreamKind::Call, _) => {
-            let call = returning(gateway, server, principal, session, &id, live);
+            let call = call_of(gateway, server, principal, session, &id, live);
             if let Some(log) = known {
                 let mut kept = HeaderMap::with_capacity(4);
                 headers::as_stream(&mut kept);
-                let body = respond::follow(&call, &log, Some(id.seq));
+                let body = respond::follow(&call, &log, Some(id.seq), connection);
                 return Ok(respond::build(StatusCode::OK, kept, body));
             }
             gateway.metrics.stream_gaps.inc();
-            Ok(fate(call, &id).await)
+            Ok(fate(call, &id, connection).await)
         }
     }
 }
 
 /// The call that the token speaks of, as far as the token knows it.
-fn returning(
+fn call_of(
     gateway: &Arc<Gateway>,
     server: &Arc<Server>,
     principal: &Principal,
@@ -115,7 +123,7 @@ fn returning(
 }
 
 /// The rest of a stream whose log is gone.
-async fn fate(call: Arc<Call>, id: &EventId) -> Response<Body> {
+async fn fate(call: Arc<Call>, id: &EventId, connection: &CancellationToken) -> Response<Body> {
     if let (Some(session), Some(event)) = (&call.session, &id.server_event) {
         let bound = session.bound();
         let same = bound.server_session_text() == id.server_session.as_deref();
@@ -127,7 +135,7 @@ async fn fate(call: Arc<Call>, id: &EventId) -> Response<Body> {
                 bound: Some(bound),
             };
             let events = Events { headers: HeaderMap::new(), first: None, source, route };
-            let answer = respond::answer(&call, Answer::Events(Box::new(events)));
+            let answer = respond::answer(&call, Answer::Events(Box::new(events)), connection);
             if let Ok(response) = answer {
                 return response;
             }

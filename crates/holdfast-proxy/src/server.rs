@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsString;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
@@ -36,21 +36,32 @@ pub(crate) struct Server {
     next: AtomicUsize,
     /// Processes that run for this server now.
     pub(crate) processes: Gauge,
+    /// How soon its process may be started again.
+    pub(crate) restarts: Restarts,
+    /// Whether a legacy call without a session was refused: the next ones get the implicit one.
+    pub(crate) wants_session: AtomicBool,
     /// The duplex that all modern clients share.
-    pub(crate) shared: tokio::sync::Mutex<Shared>,
+    pub(crate) shared: tokio::sync::Mutex<Option<Arc<Mux>>>,
     /// Sessions that the gateway holds for clients that send none, by principal.
     pub(crate) implicit: tokio::sync::Mutex<HashMap<u64, Arc<Session>>>,
     /// The last good `server/discover` result by principal, for the time when the server is away.
     discovered: Mutex<HashMap<u64, bytes::Bytes>>,
 }
 
-/// The shared duplex and how soon it may be opened again.
+/// Back-off of a process that dies young. The first restart is at once; the wait grows from one
+/// early death to the next, up to half a minute, and is forgotten after a life that was long enough.
 #[derive(Debug)]
-pub(crate) struct Shared {
-    pub(crate) mux: Option<Arc<Mux>>,
-    pub(crate) backoff: Backoff,
-    pub(crate) not_before: Option<Instant>,
+pub(crate) struct Restarts(Mutex<RestartState>);
+
+#[derive(Debug)]
+struct RestartState {
+    backoff: Backoff,
+    not_before: Option<Instant>,
+    ending: String,
 }
+
+/// A process that lived for this long did not die of starting.
+const LONG_LIFE: Duration = Duration::from_secs(5);
 
 /// A configured server that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -121,11 +132,9 @@ impl Server {
             limit,
             next: AtomicUsize::new(0),
             processes: Gauge::default(),
-            shared: tokio::sync::Mutex::new(Shared {
-                mux: None,
-                backoff: Backoff::new(Duration::from_millis(100), Duration::from_secs(30)),
-                not_before: None,
-            }),
+            restarts: Restarts::default(),
+            wants_session: AtomicBool::new(false),
+            shared: tokio::sync::Mutex::default(),
             implicit: tokio::sync::Mutex::default(),
             discovered: Mutex::default(),
             settings,
@@ -215,10 +224,41 @@ fn duplex(server: &str, way: Way) -> Endpoint {
     Endpoint::Duplex(Box::new(duplex::Target { server: Arc::from(server), way, limits }))
 }
 
-impl Shared {
-    /// Notes that opening failed or that what was open broke; the next try waits.
-    pub(crate) fn failed(&mut self, now: Instant) {
-        self.mux = None;
-        self.not_before = Some(now + self.backoff.next(random::u64()));
+// === impl Restarts ===
+
+impl Default for Restarts {
+    fn default() -> Self {
+        Self(Mutex::new(RestartState {
+            backoff: Backoff::new(Duration::from_millis(200), Duration::from_secs(30)),
+            not_before: None,
+            ending: String::new(),
+        }))
+    }
+}
+
+impl Restarts {
+    /// How long to wait before the next start.
+    pub(crate) fn pause(&self, now: Instant) -> Option<Duration> {
+        let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        state.not_before?.checked_duration_since(now).filter(|pause| !pause.is_zero())
+    }
+
+    /// A process ended without being asked to.
+    pub(crate) fn ended(&self, born: Instant, now: Instant, ending: &str) {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        ending.clone_into(&mut state.ending);
+        if now.saturating_duration_since(born) >= LONG_LIFE {
+            state.backoff.reset();
+            state.not_before = None;
+        } else {
+            let wait = state.backoff.next(random::u64());
+            state.not_before = Some(now + wait);
+        }
+    }
+
+    /// Why there is a wait, for the error that says so.
+    pub(crate) fn describe(&self) -> String {
+        let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        format!("its process keeps ending as soon as it starts: {}", state.ending)
     }
 }

@@ -4,7 +4,7 @@
 //! [`holdfast_engine::repeat`], and every turn of the loop is one attempt.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::sync::atomic::Ordering;
 
 use holdfast_engine::repeat::{Progress, Repeat, decide, is_lost_session};
 use holdfast_mcp::method::Method;
@@ -13,9 +13,10 @@ use http::StatusCode;
 
 use super::attempt::{self, AttemptError, Reply, Route};
 use super::{Answer, Call, Whole, judge, observe, open, state};
-use crate::failure::Failure;
+use crate::failure::{Failure, FailureKind};
 use crate::session::{self, Session};
 use crate::upstream::Endpoint;
+use crate::upstream::mux::Mux;
 
 /// Answers the call, or says that its answer is a stream.
 ///
@@ -40,7 +41,14 @@ pub(crate) async fn first_answer(call: Arc<Call>) -> Answer {
         };
         let error = match attempt::send(&call, &route).await {
             Ok(reply) => match lost_session(&call, &route, &reply) {
-                None => return answered(&call, &route, reply).await,
+                None => match judge::judge(&call, reply) {
+                    Ok(reply) => return answered(&call, &route, reply).await,
+                    // No answer at all: what may be sent again is.
+                    Err(failure) if failure.kind == FailureKind::OutcomeUnknown => {
+                        AttemptError::sent(failure.reason)
+                    }
+                    Err(failure) => return gave_up(&call, failure),
+                },
                 Some(reason) => {
                     AttemptError { progress: Progress::DidNotRun, reason, waited: false }
                 }
@@ -61,6 +69,17 @@ pub(crate) async fn first_answer(call: Arc<Call>) -> Answer {
                 return gave_up(&call, failure);
             }
             continue;
+        }
+        // A connection that ended before the call went in: its session is opened again first.
+        let severed = error.progress == Progress::NotSent && route.mux.is_some() && !reestablished;
+        if let (true, Some(lost), Some(bound)) = (severed, &session, &route.bound) {
+            reestablished = true;
+            let again =
+                session::reestablish(&call.gateway, lost, bound, &call.headers, false).await;
+            match again {
+                Ok(_) => continue,
+                Err(failure) => return gave_up(&call, failure),
+            }
         }
         match decide(call.class, error.progress, attempts, true) {
             Repeat::Never(_) if error.progress == Progress::Sent => {
@@ -122,7 +141,7 @@ fn known_discovery(call: &Call) -> Option<bytes::Bytes> {
 pub(super) async fn route(call: &Call, session: Option<&Arc<Session>>) -> Result<Route, Failure> {
     if let Some(session) = session {
         let mut bound = session.bound();
-        if bound.mux.as_ref().is_some_and(|mux| mux.closed().is_some()) {
+        if bound.mux.as_ref().is_some_and(|mux| mux.ending().is_some()) {
             bound =
                 session::reestablish(&call.gateway, session, &bound, &call.headers, false).await?;
         }
@@ -132,6 +151,14 @@ pub(super) async fn route(call: &Call, session: Option<&Arc<Session>>) -> Result
         return Ok(Route { session, instance, mux, bound: Some(bound) });
     }
     match &call.server.endpoint {
+        Endpoint::Http(_)
+            if !call.modern() && call.server.wants_session.load(Ordering::Relaxed) =>
+        {
+            let session = open::implicit(call).await?;
+            let bound = session.bound();
+            let instance = bound.instance;
+            Ok(Route { session: Some(session), instance, mux: None, bound: Some(bound) })
+        }
         Endpoint::Http(_) => {
             let instance = state::instance_of(call).unwrap_or_else(|| call.server.pick());
             Ok(Route { session: None, bound: None, instance, mux: None })
@@ -153,48 +180,22 @@ pub(super) async fn route(call: &Call, session: Option<&Arc<Session>>) -> Result
 async fn shared_mux(
     call: &Call,
     target: &crate::upstream::duplex::Target,
-) -> Result<Arc<crate::upstream::mux::Mux>, Failure> {
-    let deadline = Instant::now() + attempt::PATIENCE;
-    loop {
-        let mut shared = call.server.shared.lock().await;
-        let now = Instant::now();
-        if let Some(mux) = &shared.mux {
-            let Some(reason) = mux.closed() else { return Ok(Arc::clone(mux)) };
-            tracing::warn!(server = %call.server.name, reason = %reason, "the shared connection ended");
-            call.gateway.metrics.server(call.server.index).failed(&reason);
-            // The first restart is at once; the wait grows only while starting fails.
-            shared.mux = None;
+) -> Result<Arc<Mux>, Failure> {
+    let mut shared = call.server.shared.lock().await;
+    if let Some(mux) = shared.as_ref().filter(|mux| mux.ending().is_none()) {
+        return Ok(Arc::clone(mux));
+    }
+    *shared = None;
+    match open::duplex(&call.gateway, &call.server, target, true).await {
+        Ok((mux, unclaimed)) => {
+            // Nothing that a modern server says outside of a call has an addressee.
+            tokio::spawn(discard(unclaimed));
+            *shared = Some(Arc::clone(&mux));
+            Ok(mux)
         }
-        if let Some(wait) = shared.not_before.and_then(|at| at.checked_duration_since(now)) {
-            if now + wait >= deadline {
-                let name = &call.server.name;
-                let reason = format!("it failed to start; next try in {} ms", wait.as_millis());
-                return Err(Failure::unavailable(name, reason));
-            }
-            drop(shared);
-            tokio::time::sleep(wait + Duration::from_millis(1)).await;
-            continue;
-        }
-        match open::duplex(&call.gateway, &call.server, target, true).await {
-            Ok((mux, unclaimed)) => {
-                // Nothing that a modern server says outside of a call has an addressee.
-                tokio::spawn(discard(unclaimed));
-                shared.mux = Some(Arc::clone(&mux));
-                shared.not_before = None;
-                shared.backoff.reset();
-                return Ok(mux);
-            }
-            Err(error) => {
-                shared.failed(now);
-                if error.is_misconfiguration() {
-                    return Err(Failure::unavailable(&call.server.name, error.to_string()));
-                }
-                tracing::warn!(server = %call.server.name, error = %error, "server not opened");
-                call.gateway.metrics.server(call.server.index).failed(&error.to_string());
-                if Instant::now() >= deadline {
-                    return Err(Failure::unavailable(&call.server.name, error.to_string()));
-                }
-            }
+        Err(error) => {
+            tracing::warn!(server = %call.server.name, error = %error, "server not opened");
+            Err(Failure::unavailable(&call.server.name, error.to_string()))
         }
     }
 }
@@ -230,18 +231,17 @@ async fn make_session(
             Ok(Arc::clone(session))
         }
         // A legacy client without a session, and a server that wants one.
-        _ => open::implicit(call).await,
+        _ => {
+            call.server.wants_session.store(true, Ordering::Relaxed);
+            open::implicit(call).await
+        }
     }
 }
 
 /// Turns the reply to the call's last attempt into its answer.
 async fn answered(call: &Call, route: &Route, reply: Reply) -> Answer {
     match reply {
-        Reply::Whole(whole) => {
-            let mut whole = match judge::judge(call, whole) {
-                Ok(whole) => whole,
-                Err(failure) => return gave_up(call, failure),
-            };
+        Reply::Whole(mut whole) => {
             if observe::matters(call.method) {
                 observe::observe(call, &whole.body).await;
             }

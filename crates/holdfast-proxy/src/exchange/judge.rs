@@ -13,6 +13,7 @@ use holdfast_mcp::peek::{Kind, peek};
 use http::StatusCode;
 use http::header::RETRY_AFTER;
 
+use super::attempt::Reply;
 use super::{Call, Whole};
 use crate::failure::Failure;
 
@@ -20,14 +21,28 @@ use crate::failure::Failure;
 ///
 /// # Errors
 /// [`Failure`] where the server's response is no answer to the request.
-pub(super) fn judge(call: &Call, mut whole: Whole) -> Result<Whole, Failure> {
+pub(super) fn judge(call: &Call, reply: Reply) -> Result<Reply, Failure> {
+    match reply {
+        Reply::Whole(whole) => judge_whole(call, whole).map(Reply::Whole),
+        other => Ok(other),
+    }
+}
+
+fn judge_whole(call: &Call, mut whole: Whole) -> Result<Whole, Failure> {
     let status = whole.status;
     if status.is_success() {
-        if whole.body.is_empty() {
-            let reason = format!("it answered {status} without a body");
-            return Err(Failure::unknown(&call.server.name, reason));
-        }
-        return Ok(whole);
+        let first = whole.body.iter().find(|byte| !byte.is_ascii_whitespace());
+        return match first {
+            Some(b'{' | b'[') => Ok(whole),
+            Some(_) => {
+                let reason = format!("it answered {status} with something that is not JSON-RPC");
+                Err(Failure::unknown(&call.server.name, reason))
+            }
+            None => {
+                let reason = format!("it answered {status} without a body");
+                Err(Failure::unknown(&call.server.name, reason))
+            }
+        };
     }
     let is_answer = answers(&whole.body);
     let limited = status == StatusCode::TOO_MANY_REQUESTS;

@@ -21,6 +21,7 @@ mod answer;
 mod attempt;
 pub(crate) mod headers;
 mod judge;
+mod listen;
 mod observe;
 mod open;
 mod relay;

@@ -167,7 +167,7 @@ pub(super) async fn implicit(call: &Call) -> Result<Arc<Session>, Failure> {
 /// [`Failure`]; the client's call did not run.
 pub(crate) async fn replay(
     gateway: &Gateway,
-    server: &Server,
+    server: &Arc<Server>,
     record: &SessionRecord,
     live: &HeaderMap,
     elsewhere: bool,
@@ -188,7 +188,7 @@ const REPLAY: Duration = Duration::from_secs(60);
 
 async fn replay_unbounded(
     gateway: &Gateway,
-    server: &Server,
+    server: &Arc<Server>,
     record: &SessionRecord,
     live: &HeaderMap,
     elsewhere: bool,
@@ -242,7 +242,7 @@ const INITIALIZED: &[u8] = br#"{"jsonrpc":"2.0","method":"notifications/initiali
 /// without it.
 async fn repeat(
     gateway: &Gateway,
-    server: &Server,
+    server: &Arc<Server>,
     replayed: &Replayed,
     headers: &HeaderMap,
     body: Bytes,
@@ -281,7 +281,7 @@ const LARGEST_ANSWER: usize = 4 * 1024 * 1024;
 /// Sends an `initialize` and reads its answer.
 async fn send(
     gateway: &Gateway,
-    server: &Server,
+    server: &Arc<Server>,
     instance: usize,
     headers: &HeaderMap,
     body: &Bytes,
@@ -351,12 +351,20 @@ async fn send(
 /// Opens a duplex to a server; processes that fail to start are told apart from a wrong setting.
 pub(super) async fn duplex(
     gateway: &Gateway,
-    server: &Server,
+    server: &Arc<Server>,
     target: &duplex::Target,
     shared: bool,
 ) -> Result<(Arc<Mux>, mpsc::Receiver<Bytes>), OpenError> {
     let metrics = gateway.metrics.server(server.index);
     let deadline = tokio::time::Instant::now() + super::PATIENCE;
+    // What dies as soon as it lives is given longer and longer before it is started again.
+    if let Some(pause) = server.restarts.pause(std::time::Instant::now()) {
+        if pause > super::PATIENCE {
+            let after = server.restarts.describe();
+            return Err(OpenError::Start { command: server.name.to_string(), reason: after });
+        }
+        tokio::time::sleep(pause).await;
+    }
     let mut wait = Duration::from_millis(50);
     let opened = loop {
         match duplex::open(target, &server.headers).await {
@@ -376,15 +384,31 @@ pub(super) async fn duplex(
     metrics.connects.inc();
     if matches!(target.way, duplex::Way::Stdio { .. }) {
         metrics.process_starts.inc();
-        let running = server.processes.enter();
-        let mut ended = opened.closed.clone();
-        tokio::spawn(async move {
-            let _ = ended.wait_for(Option::is_some).await;
-            drop(running);
-        });
     }
+    watch_life(gateway, server, &opened, matches!(target.way, duplex::Way::Stdio { .. }));
     let sharing = if shared { Sharing::Shared } else { Sharing::Private };
     Ok(Mux::start(opened, sharing, gateway.mux_limits()))
+}
+
+/// Follows a connection to its end: counts its process, and remembers if it died young.
+fn watch_life(gateway: &Gateway, server: &Arc<Server>, opened: &duplex::Duplex, is_process: bool) {
+    let running = is_process.then(|| server.processes.enter());
+    let mut closed = opened.closed.clone();
+    let metrics = Arc::clone(&gateway.metrics);
+    let server = Arc::clone(server);
+    let born = std::time::Instant::now();
+    tokio::spawn(async move {
+        let ending = closed.wait_for(Option::is_some).await.ok().and_then(|ending| ending.clone());
+        drop(running);
+        let Some(ending) = ending.filter(|ending| ending.exit().is_some() && !ending.by_gateway())
+        else {
+            return;
+        };
+        metrics.server(server.index).process_exits.inc();
+        metrics.server(server.index).failed(&ending.to_string());
+        tracing::warn!(server = %server.name, ending = %ending, "a server's process ended");
+        server.restarts.ended(born, std::time::Instant::now(), &ending.to_string());
+    });
 }
 
 /// Reads a stream up to the answer. Returns the events without their ids (they name a stream that
@@ -485,6 +509,7 @@ async fn begin(
     let gauge = gateway.metrics.server(call.server.index).sessions.enter();
     let session = Session::new(record, server, bound, call.principal.clone(), gauge, now);
     gateway.sessions.insert(Arc::clone(&session));
+    gateway.metrics.sessions.set(gateway.sessions.len());
     if let Some(unclaimed) = unclaimed {
         crate::session::feed_duplex(gateway, &session, unclaimed).await;
     }

@@ -22,10 +22,10 @@ use holdfast_mcp::sse::Event;
 use http::header::ACCEPT;
 use http::{HeaderValue, Method as HttpMethod};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout_at};
 
 use super::attempt::{self, Route, finish_reading};
-use super::{Answer, Call, Events, answer, headers, observe, state};
+use super::{Answer, Call, Events, answer, headers, listen, observe, state};
 use crate::failure::Failure;
 use crate::metrics::CallOutcome;
 use crate::random;
@@ -51,7 +51,15 @@ pub(crate) enum Sink {
 /// Not cancel safe: owned by a task, cancelled through the log's token only.
 pub(crate) async fn relay(call: Arc<Call>, first: Answer, sink: Sink) {
     let deadline = Instant::now() + call.server.settings.max_duration;
-    let mut relay = Relay { call: &call, sink: &sink, left: call.ids.count(), progress: None };
+    let mut relay = Relay {
+        call: &call,
+        sink: &sink,
+        left: call.ids.count(),
+        progress: None,
+        attempts: 1,
+        acknowledged: false,
+        backoff: Backoff::new(Duration::from_millis(100), Duration::from_secs(15)),
+    };
     let run = relay.run(first, deadline);
     match &sink {
         Sink::Log(log) => {
@@ -77,6 +85,11 @@ struct Relay<'a> {
     left: usize,
     /// The highest progress that the client was told.
     progress: Option<f64>,
+    attempts: u32,
+    /// Whether the client has the acknowledgement of its listen.
+    acknowledged: bool,
+    /// Between listens that break.
+    backoff: Backoff,
 }
 
 impl Relay<'_> {
@@ -87,6 +100,13 @@ impl Relay<'_> {
                 Answer::Events(events) => events,
                 other => return self.whole(other).await,
             };
+            if self.listens() {
+                match self.stream(*events).await {
+                    Some(again) => next = again,
+                    None => return,
+                }
+                continue;
+            }
             match timeout_at(deadline, self.stream(*events)).await {
                 Ok(None) => return,
                 Ok(Some(again)) => next = again,
@@ -143,9 +163,11 @@ impl Relay<'_> {
             let end = loop {
                 let event = match first.take() {
                     Some(event) => Ok(event),
-                    None => match timeout(self.call.server.settings.timeout, source.next()).await {
-                        Ok(event) => event,
-                        Err(_) => {
+                    // A listen stream is silent for as long as nothing changes.
+                    None if self.listens() => source.next().await,
+                    None => match source.next_within(self.call.server.settings.timeout).await {
+                        Some(event) => event,
+                        None => {
                             let after = self.call.server.settings.timeout;
                             let failure = Failure::timed_out(&self.call.server.name, after);
                             self.fail(failure).await;
@@ -233,10 +255,25 @@ impl Relay<'_> {
             }
             Kind::Notification => match Method::parse(&message.method) {
                 Method::Progress if !self.rises(message.params.progress) => {}
+                _ if self.listens() && message.method == listen::ACKNOWLEDGED => {
+                    if std::mem::replace(&mut self.acknowledged, true) {
+                        // Made again behind the client's open stream: it is not told of that, but
+                        // of what it may have missed.
+                        for message in listen::missed(&self.call.body) {
+                            self.send(message.as_bytes(), None).await;
+                        }
+                        return;
+                    }
+                    self.send(&data, id).await;
+                }
                 Method::Cancelled => self.send(&spliced::for_client(data, generation), id).await,
                 _ => self.send(&data, id).await,
             },
         }
+    }
+
+    fn listens(&self) -> bool {
+        self.call.method == Method::SubscriptionsListen
     }
 
     fn rises(&mut self, value: Option<f64>) -> bool {
@@ -278,8 +315,19 @@ impl Relay<'_> {
     /// The stream is gone for good: the call is repeated where that is safe, else it fails.
     async fn again(&mut self, route: &mut Route, reason: String) -> Option<Answer> {
         let call = self.call;
-        match decide(call.class, Progress::Sent, 1, !matches!(self.sink, Sink::Nobody)) {
+        if self.listens() {
+            // A listen is made again for as long as its client is there, with growing pauses.
+            tokio::time::sleep(self.backoff.next(random::u64())).await;
+            let again = answer::first_answer(Arc::clone(call)).await;
+            return match again {
+                Answer::Failed(_) => Box::pin(self.again(route, reason)).await,
+                again => Some(again),
+            };
+        }
+        let waits = !matches!(self.sink, Sink::Nobody);
+        match decide(call.class, Progress::Sent, self.attempts, waits) {
             Repeat::Again | Repeat::ReestablishThenAgain if call.ids.count() == 1 => {
+                self.attempts += 1;
                 call.gateway.metrics.server(call.server.index).attempts_repeated.inc();
                 tracing::debug!(server = %call.server.name, %reason, "stream broke, call sent again");
                 // What the lost attempt had asked of the client is void.

@@ -184,7 +184,7 @@ impl Shared {
     }
 
     async fn initialize(self: &Arc<Self>, call: Arc<Call>) {
-        let deadline = call.server.settings.max_duration;
+        let deadline = call.server.settings.timeout;
         let answer =
             tokio::time::timeout(deadline, exchange::first_answer(Arc::clone(&call))).await;
         let Ok(answer) = answer else { return };
@@ -212,7 +212,7 @@ impl Shared {
         if let (true, Some(id)) = (modern, call.ids.one()) {
             self.running().insert(id, token.clone());
         }
-        let deadline = call.server.settings.max_duration;
+        let deadline = call.server.settings.timeout;
         let work = {
             let (shared, call) = (Arc::clone(&self), Arc::clone(&call));
             async move {
@@ -286,7 +286,7 @@ impl Shared {
             }
         };
         debug_assert_eq!(log.kind(), StreamKind::Standing);
-        let mut body = respond::stand(&self.gateway, &session, &log, None);
+        let mut body = respond::stand(&self.gateway, &session, &log, None, None);
         let mut decoder = Decoder::new(crate::upstream::events::MAX_EVENT);
         loop {
             let frame = tokio::select! {
@@ -298,7 +298,7 @@ impl Shared {
                 if log.state() != crate::streams::LogState::Open {
                     return;
                 }
-                body = respond::stand(&self.gateway, &session, &log, None);
+                body = respond::stand(&self.gateway, &session, &log, None, None);
                 continue;
             };
             let Ok(data) = frame.into_data() else { continue };

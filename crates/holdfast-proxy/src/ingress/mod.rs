@@ -21,11 +21,13 @@ pub(crate) use self::legacy_sse::{Connections, LineBody};
 
 use bytes::Bytes;
 use holdfast_mcp::rpc_error::{ErrorId, RpcError, code};
-use http::header::{ALLOW, CONTENT_TYPE, WWW_AUTHENTICATE};
+use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, WWW_AUTHENTICATE};
 use http::request::Parts;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
+use tokio_util::sync::CancellationToken;
 
+use self::edge::EdgeError;
 use crate::body::Body;
 use crate::gateway::Gateway;
 use crate::health;
@@ -46,15 +48,11 @@ pub(crate) struct HangUp;
 pub(crate) async fn serve(
     gateway: Arc<Gateway>,
     request: Request<Incoming>,
+    connection: CancellationToken,
 ) -> Result<Response<Body>, HangUp> {
     let (mut parts, body) = request.into_parts();
     if let Err(error) = gateway.edge.check_framing(&parts) {
-        return Ok(refuse(
-            &gateway,
-            error.rejection(),
-            StatusCode::BAD_REQUEST,
-            &error.to_string(),
-        ));
+        return Ok(refuse_framing(&gateway, error));
     }
     let path = parts.uri.path();
     if health::serves(path) || gateway.config.listen.health_path.as_deref() == Some(path) {
@@ -83,12 +81,29 @@ pub(crate) async fn serve(
         Endpoint::Mcp if websocket::wants(&parts) => {
             Ok(websocket::upgrade(&gateway, server, principal, &mut parts))
         }
-        Endpoint::Mcp => streamable::serve(gateway, server, principal, parts, body).await,
+        Endpoint::Mcp => {
+            let entered = Entered { gateway, server, principal, parts, connection };
+            streamable::serve(entered, body).await
+        }
         Endpoint::Sse => Ok(legacy_sse::open(&gateway, server, principal, &parts).await),
         Endpoint::Messages => {
             Ok(legacy_sse::message(&gateway, &server, &principal, parts, body).await)
         }
     }
+}
+
+/// Refuses a head that names two lengths.
+pub(crate) fn refuse_ambiguous(gateway: &Gateway) -> Response<Body> {
+    refuse_framing(gateway, EdgeError::BothLengths)
+}
+
+/// Refuses a request whose framing another reader could take differently. What follows it on the
+/// connection cannot be trusted either.
+fn refuse_framing(gateway: &Gateway, error: EdgeError) -> Response<Body> {
+    let status = StatusCode::BAD_REQUEST;
+    let mut response = refuse(gateway, error.rejection(), status, &error.to_string());
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    response
 }
 
 enum Endpoint {
@@ -164,6 +179,8 @@ struct Entered {
     server: Arc<Server>,
     principal: Principal,
     parts: Parts,
+    /// Cutting it closes the client's connection, for one that does not read.
+    connection: CancellationToken,
 }
 
 impl Entered {

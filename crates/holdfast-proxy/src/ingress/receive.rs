@@ -75,6 +75,12 @@ pub(super) fn receive(inbound: Inbound<'_>) -> Result<Received, Refused> {
     let header = version_header(&inbound.headers);
     let era = classify(header, &message);
     let version = header.and_then(Version::parse);
+    if header.is_some() && version.is_none() && message.params.claimed_version.is_none() {
+        let text = "unsupported protocol version in MCP-Protocol-Version";
+        let error = RpcError::new(code::INVALID_REQUEST, text);
+        let status = StatusCode::BAD_REQUEST;
+        return Err(Refused::new(status, Rejection::HeaderMismatch, &error, &ids));
+    }
     if era == Era::Modern {
         check_claims(&inbound, &message, &ids)?;
     }

@@ -8,18 +8,24 @@ use holdfast_mcp::event_id::StreamKind;
 use holdfast_mcp::method::Method;
 use holdfast_mcp::sse;
 use http::{HeaderMap, Response, StatusCode};
+use tokio_util::sync::CancellationToken;
 
 use super::HangUp;
 use crate::body::Body;
 use crate::exchange::{Answer, Call, Sink, headers, relay};
 use crate::session::Session;
 use crate::streams::{NewLog, Origin, Reader, ReaderOptions, StreamLog};
+use crate::worker;
 
 /// Turns a call's first answer into the response.
 ///
 /// # Errors
 /// [`HangUp`] where nothing may be said.
-pub(crate) fn answer(call: &Arc<Call>, answer: Answer) -> Result<Response<Body>, HangUp> {
+pub(crate) fn answer(
+    call: &Arc<Call>,
+    answer: Answer,
+    connection: &CancellationToken,
+) -> Result<Response<Body>, HangUp> {
     Ok(match answer {
         Answer::Whole(whole) => build(whole.status, whole.headers, Body::full(whole.body)),
         Answer::Large(large) => {
@@ -36,7 +42,7 @@ pub(crate) fn answer(call: &Arc<Call>, answer: Answer) -> Result<Response<Body>,
             let mut kept = events.headers.clone();
             headers::as_stream(&mut kept);
             let log = new_log(call);
-            let stream = follow(call, &log, None);
+            let stream = follow(call, &log, None, connection);
             tokio::spawn(relay(Arc::clone(call), Answer::Events(events), Sink::Log(log)));
             build(StatusCode::OK, kept, stream)
         }
@@ -47,16 +53,19 @@ pub(crate) fn answer(call: &Arc<Call>, answer: Answer) -> Result<Response<Body>,
 pub(crate) fn commit(
     call: &Arc<Call>,
     work: impl Future<Output = Answer> + Send + 'static,
+    patience: Duration,
+    connection: &CancellationToken,
 ) -> Response<Body> {
     let log = new_log(call);
-    let stream = follow(call, &log, None);
+    let stream = follow(call, &log, None, connection);
     let owned = Arc::clone(call);
-    let deadline = call.server.settings.max_duration;
+    let deadline = call.server.settings.timeout;
+    let giving_up = worker::giving_up(&call.gateway);
     tokio::spawn(async move {
         // The log's token is what a modern client's disconnect cancels.
         let cancelled = log.cancel.clone();
         let first = tokio::select! {
-            first = tokio::time::timeout(deadline, work) => first.unwrap_or_else(|_| {
+            first = tokio::time::timeout(patience, work) => first.unwrap_or_else(|_| {
                 let failure = crate::failure::Failure::timed_out(&owned.server.name, deadline);
                 owned.fail(&failure);
                 Answer::Failed(failure)
@@ -65,6 +74,11 @@ pub(crate) fn commit(
                 owned.settle(crate::metrics::CallOutcome::Cancelled);
                 log.finish();
                 return;
+            }
+            () = giving_up.cancelled() => {
+                let failure = crate::failure::Failure::restarting(&owned.server.name);
+                owned.fail(&failure);
+                Answer::Failed(failure)
             }
         };
         relay(owned, first, Sink::Log(log)).await;
@@ -91,6 +105,7 @@ fn new_log(call: &Call) -> Arc<StreamLog> {
         prime: call.resumable && call.method != Method::SubscriptionsListen,
         queue: call.gateway.config.limits.stream_queue,
         retain: call.gateway.config.streams.retain_bytes,
+        metrics: Arc::clone(&call.gateway.metrics),
     });
     if log.resumable() {
         call.gateway.streams.insert(&log);
@@ -99,7 +114,12 @@ fn new_log(call: &Call) -> Arc<StreamLog> {
 }
 
 /// A response body that follows a call's stream.
-pub(crate) fn follow(call: &Call, log: &Arc<StreamLog>, after: Option<u64>) -> Body {
+pub(crate) fn follow(
+    call: &Call,
+    log: &Arc<StreamLog>,
+    after: Option<u64>,
+    connection: &CancellationToken,
+) -> Body {
     let streams = &call.gateway.config.streams;
     Body::Stream(Box::new(Reader::new(
         Arc::clone(log),
@@ -111,6 +131,7 @@ pub(crate) fn follow(call: &Call, log: &Arc<StreamLog>, after: Option<u64>) -> B
             cancel_after: call.modern().then_some(streams.modern_grace),
             in_use: call.session.as_ref().map(|session| session.enter(call.gateway.clock)),
             gauge: call.gateway.metrics.streams.enter(),
+            connection: Some(connection.clone()),
         },
     )))
 }
@@ -121,6 +142,7 @@ pub(crate) fn stand(
     session: &Arc<Session>,
     log: &Arc<StreamLog>,
     after: Option<u64>,
+    connection: Option<&CancellationToken>,
 ) -> Body {
     let streams = &gateway.config.streams;
     let reader = Reader::new(
@@ -133,6 +155,7 @@ pub(crate) fn stand(
             cancel_after: None::<Duration>,
             in_use: Some(session.enter(gateway.clock)),
             gauge: gateway.metrics.streams.enter(),
+            connection: connection.cloned(),
         },
     );
     if reader.gap {
@@ -162,7 +185,7 @@ pub(crate) fn finish_for_nobody(
     call: Arc<Call>,
     work: impl Future<Output = Answer> + Send + 'static,
 ) {
-    let deadline = call.server.settings.max_duration;
+    let deadline = call.server.settings.timeout;
     tokio::spawn(async move {
         if let Ok(first) = tokio::time::timeout(deadline, work).await {
             relay(call, first, Sink::Nobody).await;

@@ -9,34 +9,27 @@ use holdfast_mcp::headers::name;
 use holdfast_mcp::rpc_error::{ErrorId, RpcError, code};
 use holdfast_mcp::version::Era;
 use http::header::ACCEPT;
-use http::request::Parts;
 use http::{HeaderMap, Method, Response, StatusCode};
 use hyper::body::Incoming;
+use tokio_util::sync::CancellationToken;
 
 use super::receive::{BodyError, Inbound, Received, read_body, receive};
 use super::{Entered, HangUp, json, method_not_allowed, refuse, respond};
 use crate::body::Body;
 use crate::exchange::{self, Answer, Call, headers};
+use crate::failure::Failure;
 use crate::gateway::Gateway;
 use crate::metrics::Rejection;
-use crate::principal::Principal;
 use crate::resume;
-use crate::server::Server;
 use crate::session::{self, Opened, Session, parse_id};
 use crate::upstream::http::has_media_type;
+use crate::worker;
 
 /// Serves one request on an MCP path.
 ///
 /// # Errors
 /// [`HangUp`] where nothing may be said.
-pub(super) async fn serve(
-    gateway: Arc<Gateway>,
-    server: Arc<Server>,
-    principal: Principal,
-    parts: Parts,
-    body: Incoming,
-) -> Result<Response<Body>, HangUp> {
-    let entered = Entered { gateway, server, principal, parts };
+pub(super) async fn serve(entered: Entered, body: Incoming) -> Result<Response<Body>, HangUp> {
     match *entered.method() {
         Method::POST => post(entered, body).await,
         Method::GET => Ok(get(entered).await),
@@ -76,7 +69,7 @@ async fn post(entered: Entered, body: Incoming) -> Result<Response<Body>, HangUp
         has_event_ids: true,
     });
     match received {
-        Ok(Received::Call(call)) => run(call).await,
+        Ok(Received::Call(call)) => run(call, entered.connection).await,
         Ok(Received::Message(call, kind)) => {
             let told =
                 Survivor::new(Arc::clone(&call), async move { exchange::tell(&call, kind).await });
@@ -93,28 +86,31 @@ async fn post(entered: Entered, body: Incoming) -> Result<Response<Body>, HangUp
 }
 
 /// Runs a call: its answer as it is if it comes soon, as a stream otherwise.
-async fn run(call: Arc<Call>) -> Result<Response<Body>, HangUp> {
+async fn run(call: Arc<Call>, connection: CancellationToken) -> Result<Response<Body>, HangUp> {
     let streams = &call.gateway.config.streams;
     let hold = if call.resumable { streams.commit_after } else { streams.headers_by };
-    let deadline = call.server.settings.max_duration;
+    let deadline = call.server.settings.timeout;
     let mut work = Survivor::new(Arc::clone(&call), exchange::first_answer(Arc::clone(&call)));
-    let patience = if call.takes_stream { hold } else { deadline };
-    let first = tokio::select! {
+    let can_wait_as_stream = call.takes_stream && hold < deadline;
+    let patience = if can_wait_as_stream { hold } else { deadline };
+    let giving_up = worker::giving_up(&call.gateway);
+    let failure = tokio::select! {
         biased;
-        first = &mut work => first,
+        first = &mut work => return respond::answer(&call, first, &connection),
         () = tokio::time::sleep(patience) => {
-            if !call.takes_stream {
-                let failure = crate::failure::Failure::timed_out(&call.server.name, deadline);
-                call.fail(&failure);
-                return respond::answer(&call, Answer::Failed(failure));
+            if can_wait_as_stream {
+                return match work.take() {
+                    Some(work) => Ok(respond::commit(&call, work, deadline - hold, &connection)),
+                    None => Err(HangUp),
+                };
             }
-            return match work.take() {
-                Some(work) => Ok(respond::commit(&call, work)),
-                None => Err(HangUp),
-            };
+            Failure::timed_out(&call.server.name, deadline)
         }
+        () = giving_up.cancelled() => Failure::restarting(&call.server.name),
     };
-    respond::answer(&call, first)
+    drop(work.take());
+    call.fail(&failure);
+    respond::answer(&call, Answer::Failed(failure), &connection)
 }
 
 /// Work that outlives its client where the protocol says so: a legacy client's disconnect is not a
@@ -172,7 +168,7 @@ where
 // --- GET ---
 
 async fn get(entered: Entered) -> Response<Body> {
-    let Entered { gateway, server, principal, parts } = &entered;
+    let Entered { gateway, server, principal, parts, connection } = &entered;
     if !accepts(&parts.headers, "text/event-stream") {
         let text = "GET opens an event stream: send Accept: text/event-stream";
         return refuse(gateway, Rejection::NotServed, StatusCode::NOT_ACCEPTABLE, text);
@@ -191,16 +187,8 @@ async fn get(entered: Entered) -> Response<Body> {
     }
     if let Some(token) = parts.headers.get(name::LAST_EVENT_ID) {
         let token = token.as_bytes();
-        return match resume::resume(
-            gateway,
-            server,
-            principal,
-            session.as_ref(),
-            token,
-            &parts.headers,
-        )
-        .await
-        {
+        let returning = resume::Returning { gateway, server, principal, connection };
+        return match resume::resume(&returning, session.as_ref(), token, &parts.headers).await {
             Ok(response) => response,
             Err(error) => {
                 let status = StatusCode::NOT_FOUND;
@@ -212,7 +200,7 @@ async fn get(entered: Entered) -> Response<Body> {
         return pass_on(&entered, Method::GET).await;
     };
     let live = headers::for_server(parts.headers.clone(), server);
-    standing(gateway, &session, live, None).await
+    standing(gateway, &session, live, None, connection).await
 }
 
 /// The response that follows a session's standing stream.
@@ -221,12 +209,17 @@ pub(crate) async fn standing(
     session: &Arc<Session>,
     live: HeaderMap,
     after: Option<u64>,
+    connection: &CancellationToken,
 ) -> Response<Body> {
     match session::open_standing(gateway, session, live).await {
         Ok(Opened::Stream(open)) => {
             let mut kept = HeaderMap::with_capacity(4);
             headers::as_stream(&mut kept);
-            respond::build(StatusCode::OK, kept, respond::stand(gateway, session, &open.log, after))
+            respond::build(
+                StatusCode::OK,
+                kept,
+                respond::stand(gateway, session, &open.log, after, Some(connection)),
+            )
         }
         Ok(Opened::Refused(whole)) => {
             respond::build(whole.status, whole.headers, Body::full(whole.body))

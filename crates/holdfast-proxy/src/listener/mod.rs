@@ -4,6 +4,7 @@
 //! its own upstream connections, so a call stays on the thread that accepted its client
 //! (`docs/performance.md`). `axum::serve` would neither time out slow headers nor cap connections.
 
+mod head;
 mod patience;
 
 use std::io;
@@ -17,6 +18,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::patience::{Impatient, Requests};
@@ -99,10 +101,18 @@ pub(crate) async fn serve(
     }
     drop(listener);
     tracker.close();
-    if tokio::time::timeout(gateway.config.listen.drain_deadline, tracker.wait()).await.is_err() {
+    if tokio::time::timeout(gateway.config.listen.drain_deadline, tracker.wait()).await.is_ok() {
+        return;
+    }
+    // What still runs is given up on, with an answer; then there is a moment to write it.
+    gateway.giving_up.cancel();
+    if tokio::time::timeout(LAST_WORDS, tracker.wait()).await.is_err() {
         tracing::warn!(connections = tracker.len(), "drain deadline passed with connections open");
     }
 }
+
+/// How long answers may take to be written after the drain deadline.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// Says why the connection is closed: the cap is reached.
 async fn refuse(mut stream: TcpStream) {
@@ -155,19 +165,26 @@ where
         .max_buf_size(limits.header_bytes.max(MIN_BUFFER));
     let draining = gateway.draining.clone();
     let requests = Requests::default();
+    let token = CancellationToken::new();
+    let cut = token.clone();
     let stream = Impatient::new(stream, requests.clone(), gateway.config.listen.header_timeout);
     let service = service_fn(move |request| {
+        let ambiguous = requests.is_ambiguous();
         let in_service = requests.start();
-        let gateway = Arc::clone(&gateway);
+        let (gateway, connection) = (Arc::clone(&gateway), token.clone());
         async move {
             let _in_service = in_service;
-            ingress::serve(gateway, request).await
+            if ambiguous {
+                return Ok(ingress::refuse_ambiguous(&gateway));
+            }
+            ingress::serve(gateway, request, connection).await
         }
     });
     let connection = builder.serve_connection(TokioIo::new(stream), service).with_upgrades();
     let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
+        () = cut.cancelled() => Ok(()),
         () = draining.cancelled() => {
             connection.as_mut().graceful_shutdown();
             connection.await
@@ -194,11 +211,15 @@ where
         .keep_alive_interval(Duration::from_secs(20))
         .keep_alive_timeout(Duration::from_secs(20));
     let draining = gateway.draining.clone();
-    let service = service_fn(move |request| ingress::serve(Arc::clone(&gateway), request));
+    let token = CancellationToken::new();
+    let cut = token.clone();
+    let service =
+        service_fn(move |request| ingress::serve(Arc::clone(&gateway), request, token.clone()));
     let connection = builder.serve_connection(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
+        () = cut.cancelled() => Ok(()),
         () = draining.cancelled() => {
             connection.as_mut().graceful_shutdown();
             connection.await

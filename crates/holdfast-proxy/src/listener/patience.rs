@@ -1,4 +1,4 @@
-//! How long a client may take over the head of a request.
+//! How long a client may take over the head of a request, and what the head says.
 //!
 //! hyper has one timeout for both waiting for a next request and reading its head. They want
 //! different limits: a kept-alive connection may idle for longer than a balancer keeps it (75 s), a
@@ -8,10 +8,11 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use super::head::HeadScan;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
@@ -23,12 +24,19 @@ pub(super) struct Requests(Arc<Counts>);
 struct Counts {
     started: AtomicU32,
     finished: AtomicU32,
+    /// The head that has just arrived names two lengths.
+    ambiguous: AtomicBool,
 }
 
 /// One request in service.
 pub(super) struct InService(Requests);
 
 impl Requests {
+    /// Whether the head that has just arrived must not be believed.
+    pub(super) fn is_ambiguous(&self) -> bool {
+        self.0.ambiguous.load(Ordering::Relaxed)
+    }
+
     pub(super) fn start(&self) -> InService {
         self.0.started.fetch_add(1, Ordering::Relaxed);
         InService(self.clone())
@@ -54,13 +62,14 @@ pub(super) struct Impatient<S> {
     limit: Duration,
     /// When the head of request number `.0` began to arrive.
     head: Option<(u32, Instant)>,
+    scan: HeadScan,
     /// Set only for a head that did not arrive at once.
     alarm: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S> Impatient<S> {
     pub(super) fn new(inner: S, requests: Requests, limit: Duration) -> Self {
-        Self { inner, requests, limit, head: None, alarm: None }
+        Self { inner, requests, limit, head: None, scan: HeadScan::default(), alarm: None }
     }
 
     /// When the head that is arriving has to be complete.
@@ -91,10 +100,14 @@ impl<S: AsyncRead + Unpin> AsyncRead for Impatient<S> {
             if deadline.is_some_and(|at| at <= Instant::now()) {
                 return Poll::Ready(Err(too_slow()));
             }
-            if deadline.is_none() && buf.filled().len() > before {
+            let arrived = &buf.filled()[before..];
+            if deadline.is_none() && !arrived.is_empty() {
                 this.head = Some((number, Instant::now()));
+                this.scan = HeadScan::default();
                 this.alarm = None;
             }
+            this.scan.push(arrived);
+            this.requests.0.ambiguous.store(this.scan.is_ambiguous(), Ordering::Relaxed);
             return read;
         }
         let Some(deadline) = deadline else {

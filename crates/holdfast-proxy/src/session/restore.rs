@@ -30,7 +30,7 @@ pub(crate) async fn reestablish(
     let _one_at_a_time = session.rebind.lock().await;
     let present = session.bound();
     let fresh = present.generation != seen.generation;
-    if fresh && present.mux.as_ref().is_none_or(|mux| mux.closed().is_none()) {
+    if fresh && present.mux.as_ref().is_none_or(|mux| mux.ending().is_none()) {
         return Ok(present);
     }
     let server = &session.server;

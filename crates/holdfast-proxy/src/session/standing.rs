@@ -77,7 +77,7 @@ pub(crate) async fn open(
     if session.server.is_duplex() {
         // Its messages have been logged since the session began, unless its process is gone.
         drop(standing);
-        if bound.mux.as_ref().is_none_or(|mux| mux.closed().is_some()) {
+        if bound.mux.as_ref().is_none_or(|mux| mux.ending().is_some()) {
             reestablish(gateway, session, &bound, &live, false).await?;
         }
         let standing = session.standing.lock().await;
@@ -141,6 +141,7 @@ fn new_log(gateway: &Gateway, session: &Session, bound: &Bound) -> Arc<StreamLog
         prime: session.version.can_resume_polling(),
         queue: gateway.config.limits.stream_queue,
         retain: gateway.config.streams.retain_bytes,
+        metrics: Arc::clone(&gateway.metrics),
     });
     gateway.streams.insert(&log);
     log

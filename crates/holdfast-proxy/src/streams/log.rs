@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use holdfast_mcp::event_id::{EventId, Sealer, StreamKind};
@@ -11,6 +11,7 @@ use holdfast_mcp::sse;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use crate::metrics::Metrics;
 use crate::random;
 
 /// Where a stream comes from: what its event ids carry beside their number.
@@ -37,6 +38,7 @@ pub(crate) struct NewLog {
     pub(crate) queue: usize,
     /// Bytes of delivered events kept for a client that comes back.
     pub(crate) retain: usize,
+    pub(crate) metrics: Arc<Metrics>,
 }
 
 /// What a reader finds at the end of the events.
@@ -72,6 +74,8 @@ struct Inner {
     epoch: u64,
     attached: bool,
     waker: Option<Waker>,
+    /// The newest reader's connection.
+    connection: Option<CancellationToken>,
     last_seen: Instant,
 }
 
@@ -83,6 +87,7 @@ pub(crate) struct StreamLog {
     prime: bool,
     queue: usize,
     retain: usize,
+    metrics: Arc<Metrics>,
     inner: Mutex<Inner>,
     room: Notify,
     arrived: Notify,
@@ -100,6 +105,7 @@ impl StreamLog {
             prime: new.prime,
             queue: new.queue.max(1),
             retain: new.retain,
+            metrics: new.metrics,
             inner: Mutex::new(Inner {
                 origin: new.origin,
                 entries: VecDeque::new(),
@@ -112,6 +118,7 @@ impl StreamLog {
                 epoch: 0,
                 attached: false,
                 waker: None,
+                connection: None,
                 last_seen: Instant::now(),
             }),
             room: Notify::new(),
@@ -175,8 +182,23 @@ impl StreamLog {
                     return;
                 }
             }
-            room.await;
+            if tokio::time::timeout(STALL, room).await.is_err() {
+                self.cut_slow_reader();
+            }
         }
+    }
+
+    /// A reader that has taken nothing for [`STALL`] while its queue is full is cut off: it costs
+    /// what its queue holds and a connection, and may come back for what it missed.
+    fn cut_slow_reader(&self) {
+        if let Some(connection) = self.inner().connection.take() {
+            self.metrics.slow_readers.inc();
+            connection.cancel();
+        }
+    }
+
+    pub(super) fn count_rotation(&self) {
+        self.metrics.streams_rotated.inc();
     }
 
     /// Appends a message if there is room; whether there was.
@@ -290,10 +312,15 @@ impl StreamLog {
     /// Makes the caller the one reader. `after`: the last number it has seen; without one it gets
     /// what nobody has been given. Returns its epoch, its first number, and whether events that
     /// it asked for are gone.
-    pub(super) fn attach(&self, after: Option<u64>) -> (u64, u64, bool) {
+    pub(super) fn attach(
+        &self,
+        after: Option<u64>,
+        connection: Option<CancellationToken>,
+    ) -> (u64, u64, bool) {
         let mut inner = self.inner();
         inner.epoch += 1;
         inner.attached = true;
+        inner.connection = connection;
         inner.last_seen = Instant::now();
         if let Some(older) = inner.waker.take() {
             older.wake();
@@ -370,11 +397,15 @@ impl StreamLog {
             return false;
         }
         inner.attached = false;
+        inner.connection = None;
         inner.waker = None;
         inner.last_seen = Instant::now();
         true
     }
 }
+
+/// How long a full queue waits for its reader.
+const STALL: Duration = Duration::from_secs(10);
 
 /// Events up to this many bytes leave in one write.
 const JOIN: usize = 16 * 1024;

@@ -10,6 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body::Frame;
 use tokio::time::{Instant, Sleep};
+use tokio_util::sync::CancellationToken;
 
 use super::log::{Read, StreamLog};
 use crate::metrics::GaugeGuard;
@@ -32,6 +33,8 @@ pub(crate) struct ReaderOptions {
     pub(crate) in_use: Option<InUse>,
     /// Counts the open stream.
     pub(crate) gauge: GaugeGuard,
+    /// Cut if the client does not read.
+    pub(crate) connection: Option<CancellationToken>,
 }
 
 /// Follows a log as an HTTP body. Dropping it is the client's disconnect.
@@ -56,7 +59,7 @@ pub(crate) struct Reader {
 impl Reader {
     /// Becomes the log's one reader; an older one ends cleanly.
     pub(crate) fn new(log: Arc<StreamLog>, options: ReaderOptions) -> Self {
-        let (epoch, next, gap) = log.attach(options.after);
+        let (epoch, next, gap) = log.attach(options.after, options.connection);
         let retry_ms = u64::try_from(options.retry.as_millis()).unwrap_or(u64::MAX);
         let now = Instant::now();
         let rotate_at = options.rotate_after.map(|after| now + after);
@@ -83,6 +86,7 @@ impl Reader {
     fn on_alarm(&mut self, now: Instant) -> Option<Bytes> {
         if self.rotate_at.is_some_and(|at| at <= now) {
             self.ended = true;
+            self.log.count_rotation();
             // The last event names a fresh id and says when to come back.
             return self
                 .log

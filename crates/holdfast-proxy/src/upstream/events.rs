@@ -1,5 +1,7 @@
 //! The events of one answer, from whichever kind of server they come.
 
+use std::time::{Duration, Instant};
+
 use bytes::Bytes;
 use holdfast_mcp::sse::{Decoder, Event};
 use http_body_util::BodyExt;
@@ -21,6 +23,8 @@ pub(crate) struct HttpEvents {
     body: hyper::body::Incoming,
     lease: Option<Lease>,
     decoder: Decoder,
+    /// When the last byte came, comments included.
+    heard: Instant,
 }
 
 /// How a stream ended without more events.
@@ -53,6 +57,24 @@ impl EventSource {
     }
 }
 
+impl EventSource {
+    /// The next event, or `None` if the server has been silent for `limit`. A comment is a sign of
+    /// life.
+    ///
+    /// # Cancel safety
+    /// As [`Self::next`].
+    pub(crate) async fn next_within(&mut self, limit: Duration) -> Option<Result<Event, End>> {
+        let mut wait = limit;
+        loop {
+            if let Ok(event) = tokio::time::timeout(wait, self.next()).await {
+                return Some(event);
+            }
+            let Self::Http(events) = self else { return None };
+            wait = limit.checked_sub(events.heard.elapsed()).filter(|left| !left.is_zero())?;
+        }
+    }
+}
+
 /// A plain message event.
 pub(crate) fn message(data: Bytes) -> Event {
     Event { id: None, event: None, data: Some(data), retry: None }
@@ -62,7 +84,7 @@ pub(crate) fn message(data: Bytes) -> Event {
 
 impl HttpEvents {
     pub(crate) fn new(body: hyper::body::Incoming, lease: Lease) -> Self {
-        Self { body, lease: Some(lease), decoder: Decoder::new(MAX_EVENT) }
+        Self { body, lease: Some(lease), decoder: Decoder::new(MAX_EVENT), heard: Instant::now() }
     }
 
     pub(crate) async fn next(&mut self) -> Result<Event, End> {
@@ -74,6 +96,7 @@ impl HttpEvents {
             }
             match self.body.frame().await {
                 Some(Ok(frame)) => {
+                    self.heard = Instant::now();
                     if let Ok(data) = frame.into_data() {
                         self.decoder.push(data);
                     }

@@ -113,8 +113,7 @@ async fn connect_unbounded(
     for address in addresses {
         match TcpStream::connect(address).await {
             Ok(stream) => {
-                // Small writes of one call must not wait for the other side's acknowledgement.
-                let _ = stream.set_nodelay(true);
+                prepare(&stream);
                 if !target.url.tls {
                     return handshake(target, stream).await;
                 }
@@ -125,6 +124,22 @@ async fn connect_unbounded(
         }
     }
     Err(ConnectError::Connect { address: target.address(), source: last })
+}
+
+/// How long a server may leave probes and data unacknowledged before its connection is given up: a
+/// machine that vanished without a word is noticed in seconds and not in a quarter of an hour.
+const DEAF: Duration = Duration::from_secs(20);
+
+fn prepare(stream: &TcpStream) {
+    // Small writes of one call must not wait for the other side's acknowledgement.
+    let _ = stream.set_nodelay(true);
+    let socket = socket2::SockRef::from(stream);
+    let probes = socket2::TcpKeepalive::new()
+        .with_time(Duration::from_secs(15))
+        .with_interval(Duration::from_secs(5))
+        .with_retries(3);
+    let _ = socket.set_tcp_keepalive(&probes);
+    let _ = socket.set_tcp_user_timeout(Some(DEAF));
 }
 
 async fn start_tls(

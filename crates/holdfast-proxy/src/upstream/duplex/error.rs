@@ -96,6 +96,9 @@ pub(super) fn is_lost_session(status: u16) -> bool {
     matches!(status, 400 | 404)
 }
 
+/// The reason of a connection that the gateway ended.
+pub(super) const BY_GATEWAY: &str = "closed by the gateway";
+
 /// Why a connection ended. Cheap to clone.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Closed(Arc<Ending>);
@@ -132,6 +135,11 @@ impl Closed {
     /// What happened, in words.
     pub fn reason(&self) -> &str {
         &self.0.reason
+    }
+
+    /// Whether the gateway itself ended it, so that nothing is wrong with the server.
+    pub fn by_gateway(&self) -> bool {
+        self.reason() == BY_GATEWAY
     }
 
     /// How the server's process ended, where there was one and it has ended.

@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use super::error::{Closed, SendError};
+use super::error::{BY_GATEWAY, Closed, SendError};
 
 /// Messages that may wait for the writer. Small: senders wait in their own `send`, with its deadline.
 const WAITING: usize = 16;
@@ -71,7 +71,7 @@ impl DuplexSender {
     /// Ends the connection: what is queued is not sent any more. Returns at once; `closed` tells when
     /// it is over.
     pub fn close(&self) {
-        self.end.begin("closed by the gateway");
+        self.end.begin(BY_GATEWAY);
     }
 
     /// Why the connection ended, once it has.
@@ -129,7 +129,7 @@ impl Outbox {
                 parcel = self.queue.recv() => parcel,
             };
             let Some(parcel) = parcel else {
-                self.end.begin("closed by the gateway");
+                self.end.begin(BY_GATEWAY);
                 return None;
             };
             if parcel.state.take() {

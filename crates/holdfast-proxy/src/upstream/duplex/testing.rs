@@ -1,7 +1,9 @@
 //! For the tests of this module and of what lies above: a connection without a wire, the guard's
 //! binary, and waiting for something without guessing how long it takes.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -52,13 +54,46 @@ impl FakeServer {
     }
 }
 
-/// The guard as a program of its own, which cargo builds with the tests.
+/// The guard as a program of its own. Cargo builds it with the tests, but not when it is told to run
+/// only some of them; then it is built here.
 pub(crate) fn guard_binary() -> PathBuf {
-    let own = std::env::current_exe().expect("the test's own path");
-    let target = own.parent().and_then(|deps| deps.parent()).expect("the target folder");
-    let guard = target.join("examples/guard");
-    assert!(guard.exists(), "{} is missing: build the examples", guard.display());
-    guard
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT
+        .get_or_init(|| {
+            let own = std::env::current_exe().expect("the test's own path");
+            let target = own.parent().and_then(Path::parent).expect("the target folder");
+            let guard = target.join("examples/guard");
+            if is_stale(&guard) {
+                build_guard(target);
+            }
+            guard
+        })
+        .clone()
+}
+
+fn is_stale(guard: &Path) -> bool {
+    let changed = |path: &Path| std::fs::metadata(path).and_then(|data| data.modified()).ok();
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/upstream/duplex/guard");
+    let newest =
+        ["mod.rs", "descendants.rs"].iter().filter_map(|file| changed(&source.join(file))).max();
+    changed(guard).is_none_or(|built| Some(built) < newest)
+}
+
+fn build_guard(target: &Path) {
+    let profile = match target.file_name().and_then(|name| name.to_str()) {
+        Some("debug") | None => "dev",
+        Some(profile) => profile,
+    };
+    let status = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+        .args(["build", "--quiet", "--package", env!("CARGO_PKG_NAME"), "--example", "guard"])
+        .args([
+            "--profile",
+            profile,
+            "--manifest-path",
+            concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"),
+        ])
+        .status();
+    assert!(status.is_ok_and(|status| status.success()), "the guard cannot be built");
 }
 
 /// Whether a process runs. A zombie does not.

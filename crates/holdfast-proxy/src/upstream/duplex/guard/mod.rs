@@ -34,15 +34,17 @@
 
 mod descendants;
 
-use std::ffi::OsString;
+use std::ffi::{CString, OsString};
 use std::io::{self, Write};
 use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::ExitStatusExt;
-use std::process::{Command, ExitCode, ExitStatus};
+use std::process::{ExitCode, ExitStatus};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::spawn::{PosixSpawnAttr, PosixSpawnFileActions, PosixSpawnFlags, posix_spawnp};
 use nix::sys::signal::{SigSet, Signal, kill, killpg};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
@@ -165,25 +167,25 @@ fn parse(argv: Vec<OsString>) -> Result<(Duration, Vec<OsString>), String> {
 
 fn guard(grace: Duration, command: &[OsString]) -> io::Result<u8> {
     nix::sys::prctl::set_child_subreaper(true)?;
+    // Blocked before there is a child: a signal at any time finds a guard that handles it.
     let mut mask = SigSet::empty();
     for signal in
         [Signal::SIGCHLD, Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT]
     {
         mask.add(signal);
     }
-    // The child does not inherit the blocked signals: `Command` clears its mask before exec.
     mask.thread_block()?;
     let signals = SignalFd::with_flags(&mask, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
 
-    let child = match Command::new(&command[0]).args(&command[1..]).spawn() {
-        Ok(child) => Pid::from_raw(child.id().cast_signed()),
+    let child = match spawn(command) {
+        Ok(child) => child,
         Err(error) => {
-            let (kind, status) = match error.kind() {
-                io::ErrorKind::NotFound => (Failure::NotFound, 127),
-                io::ErrorKind::PermissionDenied => (Failure::NotExecutable, 126),
+            let (kind, status) = match error {
+                Errno::ENOENT => (Failure::NotFound, 127),
+                Errno::EACCES | Errno::ENOEXEC => (Failure::NotExecutable, 126),
                 _ => (Failure::Other, 126),
             };
-            report(&Notice::Failed { kind, message: error.to_string() });
+            report(&Notice::Failed { kind, message: error.desc().to_owned() });
             return Ok(status);
         }
     };
@@ -191,6 +193,25 @@ fn guard(grace: Duration, command: &[OsString]) -> io::Result<u8> {
     // The gateway takes the end of the server's output as its end, so the guard must not hold it open.
     nix::unistd::dup2_stdout(std::fs::File::open("/dev/null")?)?;
     watch(grace, child, &signals)
+}
+
+/// Starts the command with the guard's streams, environment and process group, and with no signal
+/// blocked or ignored: the standard library's `Command` would pass on what the guard blocks.
+fn spawn(command: &[OsString]) -> Result<Pid, Errno> {
+    let text = |bytes: Vec<u8>| CString::new(bytes).map_err(|_| Errno::EINVAL);
+    let arguments =
+        command.iter().map(|word| text(word.as_bytes().to_vec())).collect::<Result<Vec<_>, _>>()?;
+    let environment = std::env::vars_os()
+        .map(|(name, value)| text([name.as_bytes(), b"=", value.as_bytes()].concat()))
+        .collect::<Result<Vec<_>, _>>()?;
+    let mut attributes = PosixSpawnAttr::init()?;
+    attributes.set_flags(
+        PosixSpawnFlags::POSIX_SPAWN_SETSIGMASK | PosixSpawnFlags::POSIX_SPAWN_SETSIGDEF,
+    )?;
+    attributes.set_sigmask(&SigSet::empty())?;
+    attributes.set_sigdefault(&SigSet::all())?;
+    let actions = PosixSpawnFileActions::init()?;
+    posix_spawnp(&arguments[0], &actions, &attributes, &arguments, &environment)
 }
 
 /// Waits for the server to end, or for the gateway to go, and ends what is left.

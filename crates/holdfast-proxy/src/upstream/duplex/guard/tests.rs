@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::process::CommandExt;
-use std::process::{Child, ChildStdout, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 
 use super::*;
 use crate::upstream::duplex::testing::{guard_binary, runs, until};
@@ -106,7 +106,7 @@ fn a_server_that_ends_with_its_input_is_not_signalled() {
 
 #[test]
 fn a_server_that_ignores_the_end_of_its_input_is_terminated() {
-    let mut guarded = start(50, "echo $$; exec sleep 1000");
+    let mut guarded = start(1000, "echo $$; exec sleep 1000");
     let pid = guarded.pid();
     guarded.close_stdin();
     assert_eq!(guarded.status(), 143);
@@ -124,7 +124,7 @@ fn a_server_that_ignores_signals_is_killed() {
 
 #[test]
 fn each_process_is_asked_once() {
-    let mut guarded = start(300, "trap 'echo asked' TERM; echo up; while :; do sleep 0.02; done");
+    let mut guarded = start(1500, "trap 'echo asked' TERM; echo up; while :; do sleep 0.02; done");
     assert_eq!(guarded.line(), "up");
     guarded.signal(Signal::SIGTERM);
     assert_eq!(guarded.status(), 137);
@@ -172,12 +172,12 @@ fn what_a_server_leaves_behind_is_ended_too() {
 
 #[test]
 fn a_parent_that_is_killed_takes_everything_with_it() {
+    let script = format!("{TREE} echo $$; exec sleep 1000");
+    let mut command = guard_command(50, &["sh", "-c", &script]);
     // The process that holds the guard's input, as the gateway does.
     let mut parent =
         Command::new("sleep").arg("1000").stdout(Stdio::piped()).spawn().expect("sleep starts");
     let held = parent.stdout.take().expect("piped");
-    let script = format!("{TREE} echo $$; exec sleep 1000");
-    let mut command = guard_command(50, &["sh", "-c", &script]);
     let mut guarded = start_with(command.stdin(held));
     drop(command); // it holds a copy of the pipe's read end only, but let nothing hang on that
     let mut all = pids(&mut guarded);

@@ -88,7 +88,11 @@ async fn serve(
         if head.starts_with("get ") {
             assert!(head.starts_with("get /sse?key=1 "), "{head}");
             assert!(head.contains("accept: text/event-stream\r\n"), "{head}");
-            posts.lock().expect("not poisoned").push(Post { head, body: String::new(), connection });
+            posts.lock().expect("not poisoned").push(Post {
+                head,
+                body: String::new(),
+                connection,
+            });
             let start = format!("{}{}", script.head, script.endpoint);
             let _ = stream.write_all(start.as_bytes()).await;
             while let Some(Some(event)) = feed.lock().await.recv().await {
@@ -119,15 +123,18 @@ impl Server {
 
     async fn open(&self) -> Result<Duplex, OpenError> {
         let headers = [(HeaderName::from_static("x-api-key"), HeaderValue::from_static("secret"))];
-        let limits = Limits {
-            open: Duration::from_secs(2),
-            ..Limits::default()
-        };
+        let limits = Limits { open: Duration::from_secs(2), ..Limits::default() };
         soon(open(&"test".into(), &self.url, None, &headers, limits)).await
     }
 
     fn posts(&self) -> Vec<Post> {
-        self.posts.lock().expect("not poisoned").iter().filter(|post| post.head.starts_with("post")).cloned().collect()
+        self.posts
+            .lock()
+            .expect("not poisoned")
+            .iter()
+            .filter(|post| post.head.starts_with("post"))
+            .cloned()
+            .collect()
     }
 
     async fn say(&self, event: &'static str) {
@@ -169,7 +176,11 @@ async fn requests_carry_what_they_need() {
     assert_eq!(all.len(), 2);
     for request in &all {
         assert!(request.head.contains("x-api-key: secret\r\n"), "{}", request.head);
-        assert!(request.head.contains(&format!("host: {}\r\n", server.url.authority())), "{}", request.head);
+        assert!(
+            request.head.contains(&format!("host: {}\r\n", server.url.authority())),
+            "{}",
+            request.head
+        );
     }
     assert!(all[1].head.starts_with("post /messages?session=7 http/1.1\r\n"), "{}", all[1].head);
     assert!(all[1].head.contains("content-type: application/json\r\n"), "{}", all[1].head);
@@ -190,9 +201,13 @@ async fn an_encoded_message_comes_back_as_it_was() {
     let (server, mut duplex) = Server::start().await;
     let mut event = bytes::BytesMut::new();
     encode_message(None, "{\"text\":\"ä\\n\"}".as_bytes(), &mut event);
-    let event: &'static str = Box::leak(String::from_utf8(event.to_vec()).expect("UTF-8").into_boxed_str());
+    let event: &'static str =
+        Box::leak(String::from_utf8(event.to_vec()).expect("UTF-8").into_boxed_str());
     server.say(event).await;
-    assert_eq!(soon(duplex.inbox.recv()).await.expect("a message"), "{\"text\":\"ä\\n\"}".as_bytes());
+    assert_eq!(
+        soon(duplex.inbox.recv()).await.expect("a message"),
+        "{\"text\":\"ä\\n\"}".as_bytes()
+    );
 }
 
 #[tokio::test]
@@ -258,11 +273,9 @@ async fn the_end_of_the_stream_is_the_end_of_the_connection() {
 #[tokio::test]
 async fn an_event_over_the_limit_ends_the_connection() {
     let server = server(Script::default()).await;
-    let limits = Limits {
-        message: 100,
-        ..Limits::default()
-    };
-    let mut duplex = soon(open(&"test".into(), &server.url, None, &[], limits)).await.expect("open");
+    let limits = Limits { message: 100, ..Limits::default() };
+    let mut duplex =
+        soon(open(&"test".into(), &server.url, None, &[], limits)).await.expect("open");
     let event: &'static str = Box::leak(format!("data: {{{}", " ".repeat(500)).into_boxed_str());
     server.say(event).await;
     assert!(reason(&mut duplex).await.contains("cannot be read"));
@@ -298,10 +311,8 @@ async fn what_is_no_event_stream_is_refused() {
 async fn a_server_that_names_no_endpoint_times_out() {
     let endpoint = "data: {\"early\":1}\n\n";
     let server = server(Script { endpoint, ..Script::default() }).await;
-    let limits = Limits {
-        open: Duration::from_millis(200),
-        ..Limits::default()
-    };
-    let error = soon(open(&"test".into(), &server.url, None, &[], limits)).await.expect_err("silent");
+    let limits = Limits { open: Duration::from_millis(200), ..Limits::default() };
+    let error =
+        soon(open(&"test".into(), &server.url, None, &[], limits)).await.expect_err("silent");
     assert!(matches!(error, OpenError::TimedOut { .. }), "{error}");
 }

@@ -115,7 +115,7 @@ async fn a_command_that_cannot_be_run_says_why() {
 
     let mut process = shell("cat");
     process.cwd = Some("/no/such/folder".into());
-    let error = try_open(&process, Limits::default()).await.err().expect("refused");
+    let error = try_open(&process, Limits::default()).await.expect_err("refused");
     assert!(matches!(error, OpenError::NoSuchFolder { .. }), "{error}");
 }
 

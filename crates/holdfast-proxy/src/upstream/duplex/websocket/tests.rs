@@ -1,7 +1,9 @@
 //! Against small WebSocket servers in the same process.
 
 use tokio::net::{TcpListener, TcpStream};
-use tokio_tungstenite::tungstenite::handshake::server::{ErrorResponse, Request as Handshake, Response};
+use tokio_tungstenite::tungstenite::handshake::server::{
+    ErrorResponse, Request as Handshake, Response,
+};
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
@@ -30,7 +32,10 @@ async fn accept(stream: TcpStream) -> ServerSocket {
 }
 
 #[expect(clippy::result_large_err, reason = "the type is tungstenite's")]
-fn with_subprotocol(request: &Handshake, mut response: Response) -> Result<Response, ErrorResponse> {
+fn with_subprotocol(
+    request: &Handshake,
+    mut response: Response,
+) -> Result<Response, ErrorResponse> {
     assert_eq!(request.headers()[SEC_WEBSOCKET_PROTOCOL], "mcp");
     response.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static("mcp"));
     Ok(response)
@@ -152,10 +157,7 @@ async fn a_server_that_does_not_answer_the_handshake_times_out() {
         std::future::pending::<()>().await;
     })
     .await;
-    let limits = Limits {
-        open: Duration::from_millis(100),
-        ..Limits::default()
-    };
+    let limits = Limits { open: Duration::from_millis(100), ..Limits::default() };
     let error = connected(&url, limits).await.expect_err("silent");
     assert!(matches!(error, OpenError::TimedOut { .. }), "{error}");
 }
@@ -165,10 +167,7 @@ async fn the_servers_close_is_told_after_its_last_message() {
     let url = server(|stream| async move {
         let mut socket = accept(stream).await;
         socket.send(Message::text("{\"last\":1}")).await.expect("sent");
-        let frame = CloseFrame {
-            code: CloseCode::Away,
-            reason: "restarting".into(),
-        };
+        let frame = CloseFrame { code: CloseCode::Away, reason: "restarting".into() };
         socket.close(Some(frame)).await.expect("closed");
         while let Some(Ok(_)) = socket.next().await {}
     })
@@ -208,10 +207,7 @@ async fn our_close_is_a_close_frame() {
 #[tokio::test]
 async fn a_message_over_the_limit_ends_the_connection() {
     let url = server(echo).await;
-    let limits = Limits {
-        message: 1000,
-        ..Limits::default()
-    };
+    let limits = Limits { message: 1000, ..Limits::default() };
     let mut duplex = connected(&url, limits).await.expect("open");
     soon(duplex.sender.send(vec![b' '; 1001].into())).await.expect("sent");
     assert!(reason(&mut duplex).await.contains("larger than 1000 bytes"));
@@ -224,10 +220,7 @@ async fn a_server_that_answers_no_ping_is_given_up() {
         std::future::pending::<()>().await;
     })
     .await;
-    let limits = Limits {
-        ping: Duration::from_millis(50),
-        ..Limits::default()
-    };
+    let limits = Limits { ping: Duration::from_millis(50), ..Limits::default() };
     let mut duplex = connected(&url, limits).await.expect("open");
     assert!(reason(&mut duplex).await.contains("pings"));
 }
@@ -247,10 +240,7 @@ async fn a_server_that_answers_pings_is_kept() {
         }
     })
     .await;
-    let limits = Limits {
-        ping: Duration::from_millis(50),
-        ..Limits::default()
-    };
+    let limits = Limits { ping: Duration::from_millis(50), ..Limits::default() };
     let duplex = connected(&url, limits).await.expect("open");
     for _ in 0..5 {
         soon(pings.recv()).await.expect("a ping");
@@ -265,12 +255,10 @@ async fn a_server_that_does_not_read_ends_the_connection() {
         std::future::pending::<()>().await;
     })
     .await;
-    let limits = Limits {
-        send: Duration::from_millis(200),
-        ..Limits::default()
-    };
+    let limits = Limits { send: Duration::from_millis(200), ..Limits::default() };
     let mut duplex = connected(&url, limits).await.expect("open");
-    let error = soon(duplex.sender.send(vec![b' '; 64 << 20].into())).await.expect_err("nobody reads");
+    let error =
+        soon(duplex.sender.send(vec![b' '; 64 << 20].into())).await.expect_err("nobody reads");
     assert!(matches!(error, SendError::Closed(_)), "{error}");
     assert!(reason(&mut duplex).await.contains("does not read"));
 }

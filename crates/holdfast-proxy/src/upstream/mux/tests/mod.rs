@@ -71,8 +71,10 @@ fn lost(reason: &str) -> Option<CallEvent> {
 async fn the_end_reaches_every_call_and_those_that_come_later() {
     for sharing in [Sharing::Private, Sharing::Shared] {
         let mut connection = connect(sharing);
-        let (mut one, _) = connection.call(r#"{"jsonrpc":"2.0","id":1,"method":"tools/call"}"#).await;
-        let (mut two, _) = connection.call(r#"{"jsonrpc":"2.0","id":2,"method":"tools/call"}"#).await;
+        let (mut one, _) =
+            connection.call(r#"{"jsonrpc":"2.0","id":1,"method":"tools/call"}"#).await;
+        let (mut two, _) =
+            connection.call(r#"{"jsonrpc":"2.0","id":2,"method":"tools/call"}"#).await;
         assert_eq!((connection.mux.in_flight(), connection.mux.closed()), (2, None));
         let Connection { mux, server, mut standing } = connection;
         server.end("the server's process ended");
@@ -82,8 +84,14 @@ async fn the_end_reaches_every_call_and_those_that_come_later() {
         }
         assert_eq!(soon(mux.wait_closed()).await, "the server's process ended");
         assert_eq!(mux.closed().as_deref(), Some("the server's process ended"));
-        let late = mux.call(r#"{"jsonrpc":"2.0","id":3,"method":"ping"}"#.into()).await.expect_err("closed");
-        assert!(matches!(&late, SendError::NotSent(why) if why.contains("process ended")), "{late}");
+        let late = mux
+            .call(r#"{"jsonrpc":"2.0","id":3,"method":"ping"}"#.into())
+            .await
+            .expect_err("closed");
+        assert!(
+            matches!(&late, SendError::NotSent(why) if why.contains("process ended")),
+            "{late}"
+        );
         assert_eq!(soon(standing.recv()).await, None);
         assert_eq!(mux.in_flight(), 0);
     }

@@ -67,7 +67,8 @@ async fn progress_of_no_call_in_flight_is_a_message_like_others() {
 async fn a_batch_is_taken_apart() {
     let mut connection = connect(Sharing::Private);
     let (mut one, _) = connection.call(r#"{"jsonrpc":"2.0","id":1,"method":"x"}"#).await;
-    let (mut two, _) = connection.call_with(r#"{"jsonrpc":"2.0","id":2,"method":"x"}"#, false).await;
+    let (mut two, _) =
+        connection.call_with(r#"{"jsonrpc":"2.0","id":2,"method":"x"}"#, false).await;
     let batch = r#" [ {"jsonrpc":"2.0","id":2,"result":{}} , {"jsonrpc":"2.0","method":"notifications/message","params":{}},
         {"jsonrpc":"2.0","id":1,"result":{}} ] "#;
     connection.server.say(batch).await;
@@ -104,7 +105,8 @@ async fn tell_passes_anything() {
         r#"{"jsonrpc":"2.0","id":0,"result":{"role":"assistant"}}"#,
         r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":1}}"#,
     ] {
-        let (told, sent) = soon(async { tokio::join!(mux.tell(text.into()), connection.server.next()) }).await;
+        let (told, sent) =
+            soon(async { tokio::join!(mux.tell(text.into()), connection.server.next()) }).await;
         told.expect("sent");
         assert_eq!(sent.expect("a message"), text);
     }
@@ -116,7 +118,10 @@ async fn cancelling_names_the_clients_id() {
     let (call, _) = connection.call(r#"{"jsonrpc":"2.0","id":"x","method":"x"}"#).await;
     connection.mux.cancel(&call);
     let sent = connection.sent().await;
-    assert_eq!(sent, r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":"x"}}"#);
+    assert_eq!(
+        sent,
+        r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":"x"}}"#
+    );
 }
 
 #[tokio::test]
@@ -126,18 +131,15 @@ async fn a_request_that_was_not_sent_leaves_nothing_behind() {
     let request = r#"{"jsonrpc":"2.0","id":1,"method":"x"}"#;
     let refusal = SendError::NotSent("full".to_owned());
     let call = mux.call(request.into());
-    let (call, ()) = soon(async { tokio::join!(call, connection.server.refuse(refusal.clone())) }).await;
+    let (call, ()) =
+        soon(async { tokio::join!(call, connection.server.refuse(refusal.clone())) }).await;
     assert_eq!(call.expect_err("refused"), refusal);
     let (_call, sent) = connection.call(request).await;
     assert_eq!(sent, request, "the id is free again");
 }
 
 fn narrow() -> MuxLimits {
-    MuxLimits {
-        queue_messages: 1,
-        standing: 1,
-        ..MuxLimits::default()
-    }
+    MuxLimits { queue_messages: 1, standing: 1, ..MuxLimits::default() }
 }
 
 const NEWS: &str = r#"{"jsonrpc":"2.0","method":"notifications/message","params":{}}"#;
@@ -184,7 +186,8 @@ async fn a_caller_that_leaves_does_not_hold_the_server_up() {
         connection.server.say(NEWS).await;
     }
     drop(slow);
-    let (mut other, _) = connection.call_with(r#"{"jsonrpc":"2.0","id":2,"method":"x"}"#, false).await;
+    let (mut other, _) =
+        connection.call_with(r#"{"jsonrpc":"2.0","id":2,"method":"x"}"#, false).await;
     connection.server.say(r#"{"jsonrpc":"2.0","id":2,"result":{}}"#).await;
     drop(connection.standing);
     assert_eq!(next(&mut other).await, response(r#"{"jsonrpc":"2.0","id":2,"result":{}}"#));

@@ -28,7 +28,16 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 /// Ids that look alike, and some that only look different.
-const SPELLINGS: [&str; 8] = ["1", "\"1\"", "2", "1.0", "\"a\\u0031\"", "\"a1\"", "3e0", "\"\\ud83d\\ude00 {\\\"id\\\":1}\""];
+const SPELLINGS: [&str; 8] = [
+    "1",
+    "\"1\"",
+    "2",
+    "1.0",
+    "\"a\\u0031\"",
+    "\"a1\"",
+    "3e0",
+    "\"\\ud83d\\ude00 {\\\"id\\\":1}\"",
+];
 
 struct Running {
     call: Call,
@@ -50,16 +59,25 @@ async fn play(sharing: Sharing, steps: Vec<Step>) {
             Step::Start { id, token } => {
                 // A legacy client does not use an id twice; several modern ones may.
                 let (id, token) = match sharing {
-                    Sharing::Shared => (SPELLINGS[id].to_owned(), token.map(|token| SPELLINGS[token].to_owned())),
-                    Sharing::Private if id % 2 == 0 => (count.to_string(), token.map(|_| format!("\"{count}\""))),
+                    Sharing::Shared => {
+                        (SPELLINGS[id].to_owned(), token.map(|token| SPELLINGS[token].to_owned()))
+                    }
+                    Sharing::Private if id % 2 == 0 => {
+                        (count.to_string(), token.map(|_| format!("\"{count}\"")))
+                    }
                     Sharing::Private => (format!("\"{count}\""), token.map(|_| count.to_string())),
                 };
-                let meta = token.as_ref().map_or_else(String::new, |token| format!(r#""_meta":{{"progressToken": {token} }},"#));
-                let request = format!(r#"{{ "method":"x","params":{{{meta}"n":{count}}},"id": {id} ,"jsonrpc":"2.0"}}"#);
+                let meta = token.as_ref().map_or_else(String::new, |token| {
+                    format!(r#""_meta":{{"progressToken": {token} }},"#)
+                });
+                let request = format!(
+                    r#"{{ "method":"x","params":{{{meta}"n":{count}}},"id": {id} ,"jsonrpc":"2.0"}}"#
+                );
                 let (call, sent) = connection.call(request).await;
                 let peeked = peek(&sent).expect("a message");
                 let server_id = peeked.id.expect("an id").as_str().to_owned();
-                let server_token = peeked.params.progress_token.map(|token| token.as_str().to_owned());
+                let server_token =
+                    peeked.params.progress_token.map(|token| token.as_str().to_owned());
                 if sharing == Sharing::Shared {
                     assert!(running.iter().all(|other| other.server_id != server_id));
                 }
@@ -67,12 +85,15 @@ async fn play(sharing: Sharing, steps: Vec<Step>) {
                 running.push(Running { call, id, token, server_id, server_token, expected });
             }
             Step::Progress(which) => {
-                let mut with_token: Vec<_> = running.iter_mut().filter(|running| running.token.is_some()).collect();
+                let mut with_token: Vec<_> =
+                    running.iter_mut().filter(|running| running.token.is_some()).collect();
                 let Some(at) = which.checked_rem(with_token.len()) else { continue };
                 let running = &mut with_token[at];
                 let render = |token: &Option<String>| {
                     let token = token.as_ref().expect("it has one");
-                    format!(r#"{{"params":{{"progress":{count},"progressToken": {token} }},"method":"notifications/progress","jsonrpc":"2.0"}}"#)
+                    format!(
+                        r#"{{"params":{{"progress":{count},"progressToken": {token} }},"method":"notifications/progress","jsonrpc":"2.0"}}"#
+                    )
                 };
                 connection.server.say(render(&running.server_token)).await;
                 running.expected.push(CallEvent::Message(render(&running.token).into()));
@@ -80,7 +101,9 @@ async fn play(sharing: Sharing, steps: Vec<Step>) {
             Step::Answer(which) => {
                 let Some(at) = which.checked_rem(running.len()) else { continue };
                 let mut running = running.swap_remove(at);
-                let render = |id: &str| format!(r#"{{"id" :{id},"result":{{"n":{count}}},"jsonrpc":"2.0"}}"#);
+                let render = |id: &str| {
+                    format!(r#"{{"id" :{id},"result":{{"n":{count}}},"jsonrpc":"2.0"}}"#)
+                };
                 connection.server.say(render(&running.server_id)).await;
                 running.expected.push(CallEvent::Response(render(&running.id).into()));
                 finished.push(running);
@@ -97,11 +120,16 @@ async fn play(sharing: Sharing, steps: Vec<Step>) {
                 }
                 // Its answer, and progress before it, come all the same.
                 if let Some(token) = &gone.server_token {
-                    let late = format!(r#"{{"params":{{"progress":1,"progressToken":{token}}},"method":"notifications/progress","jsonrpc":"2.0"}}"#);
+                    let late = format!(
+                        r#"{{"params":{{"progress":1,"progressToken":{token}}},"method":"notifications/progress","jsonrpc":"2.0"}}"#
+                    );
                     connection.server.say(late).await;
                 }
                 let id = &gone.server_id;
-                connection.server.say(format!(r#"{{"id":{id},"result":{{}},"jsonrpc":"2.0"}}"#)).await;
+                connection
+                    .server
+                    .say(format!(r#"{{"id":{id},"result":{{}},"jsonrpc":"2.0"}}"#))
+                    .await;
             }
         }
     }
@@ -118,7 +146,8 @@ async fn play(sharing: Sharing, steps: Vec<Step>) {
 }
 
 fn run(sharing: Sharing, steps: Vec<Step>) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(play(sharing, steps));
 }
 
