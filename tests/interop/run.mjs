@@ -7,10 +7,18 @@ import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { clients } from './groups/clients.mjs';
 import { clientLeg, serverLeg } from './groups/conformance.mjs';
+import { quiet } from './groups/quiet.mjs';
 import { realServers } from './groups/real-servers.mjs';
 import { severalServers } from './groups/several-servers.mjs';
 
-const GROUPS = { 'conformance-server': serverLeg, 'conformance-client': clientLeg, clients, 'several-servers': severalServers, 'real-servers': realServers };
+const GROUPS = {
+    'conformance-server': serverLeg,
+    'conformance-client': clientLeg,
+    clients,
+    quiet,
+    'several-servers': severalServers,
+    'real-servers': realServers,
+};
 
 const { values: options } = parseArgs({
     options: { only: { type: 'string' }, match: { type: 'string' }, direct: { type: 'boolean', default: false } },
