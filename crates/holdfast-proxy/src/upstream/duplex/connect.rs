@@ -56,3 +56,73 @@ pub(super) async fn connect(
     let stream = TlsConnector::from(Arc::new(config)).connect(name, tcp).await.map_err(failed)?;
     Ok(Box::new(stream))
 }
+
+#[cfg(test)]
+mod tests {
+    use rustls::crypto::aws_lc_rs::default_provider;
+    use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+    use rustls::{RootCertStore, ServerConfig};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+    use tokio_rustls::TlsAcceptor;
+
+    use super::*;
+    use crate::upstream::duplex::testing::soon;
+
+    /// A TLS server that says which protocol was agreed on; its address and certificate.
+    async fn server() -> (HttpUrl, CertificateDer<'static>) {
+        let pair = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+        let key = PrivateKeyDer::try_from(pair.signing_key.serialize_der()).unwrap();
+        let certificate = pair.cert.der().clone();
+        let mut config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate.clone()], key)
+            .unwrap();
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let Ok(mut stream) = acceptor.accept(stream).await else { continue };
+                let agreed = stream.get_ref().1.alpn_protocol().unwrap_or_default().to_vec();
+                let _ = stream.write_all(&agreed).await;
+                let _ = stream.shutdown().await;
+            }
+        });
+        (format!("https://127.0.0.1:{port}/").parse().unwrap(), certificate)
+    }
+
+    fn client(trusted: &[CertificateDer<'static>]) -> Arc<ClientConfig> {
+        let mut roots = RootCertStore::empty();
+        roots.add_parsable_certificates(trusted.iter().cloned());
+        let mut config = ClientConfig::builder_with_provider(Arc::new(default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        Arc::new(config)
+    }
+
+    #[tokio::test]
+    async fn a_trusted_server_is_spoken_to_over_http_1() {
+        let (url, certificate) = server().await;
+        let mut stream = soon(connect(&url, Some(&client(&[certificate])))).await.unwrap();
+        let mut agreed = String::new();
+        soon(stream.read_to_string(&mut agreed)).await.unwrap();
+        assert_eq!(agreed, "http/1.1");
+    }
+
+    #[tokio::test]
+    async fn another_server_is_not() {
+        let (url, _) = server().await;
+        let (_, other) = server().await;
+        for trust in [Some(client(&[other])), Some(client(&[])), None] {
+            let refused = soon(connect(&url, trust.as_ref())).await;
+            assert!(matches!(refused, Err(OpenError::Tls { .. })));
+        }
+    }
+}
