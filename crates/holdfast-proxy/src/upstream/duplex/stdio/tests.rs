@@ -132,14 +132,28 @@ async fn a_guard_that_cannot_be_run_says_why() {
 
 #[tokio::test]
 async fn the_environment_is_what_the_configuration_names() {
-    let mut process = shell(
-        r#"echo "{\"own\":\"$CARGO_MANIFEST_DIR\",\"set\":\"$GREETING\"}"; test -n "$PATH" && cat"#,
-    );
+    let mut process = shell(PIDS);
     process.env = BTreeMap::from([("GREETING".to_owned(), SecretString::from("hello"))]);
-    process.cwd = Some("/proc".into());
-    assert!(std::env::var_os("CARGO_MANIFEST_DIR").is_some(), "cargo sets it for tests");
+    process.cwd = Some("/".into());
     let mut duplex = try_open(&process, Limits::default()).await.expect("it starts");
-    assert_eq!(next(&mut duplex).await.expect("a line"), r#"{"own":"","set":"hello"}"#);
+    let (server, _) = pids(&mut duplex).await;
+
+    // The shell adds a few of its own.
+    let known = |name: &str| {
+        INHERITED.contains(&name) || ["GREETING", "PWD", "OLDPWD", "SHLVL", "_"].contains(&name)
+    };
+    let environment = std::fs::read_to_string(format!("/proc/{server}/environ")).expect("its own");
+    let mut entries = environment.split_terminator('\0').filter_map(|entry| entry.split_once('='));
+    let unknown: Vec<_> = entries.clone().filter(|(name, _)| !known(name)).collect();
+    assert!(unknown.is_empty(), "{unknown:?}");
+    assert!(entries.clone().any(|(name, _)| name == "PATH"));
+    assert!(entries.any(|entry| entry == ("GREETING", "hello")));
+    assert!(
+        std::env::vars_os().any(|(name, _)| !name.to_str().is_some_and(known)),
+        "nothing here could have been passed on by mistake"
+    );
+    let folder = std::fs::read_link(format!("/proc/{server}/cwd")).expect("its own");
+    assert_eq!(folder, Path::new("/"));
 }
 
 #[tokio::test]
