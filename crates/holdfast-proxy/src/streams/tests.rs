@@ -1,0 +1,201 @@
+//! Stories about a log and its readers, on a paused clock.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use holdfast_mcp::event_id::{Sealer, StreamKind};
+use holdfast_mcp::sse::{Decoder, Event};
+use http_body_util::BodyExt as _;
+use tokio_util::sync::CancellationToken;
+
+use super::{LogState, NewLog, Origin, Reader, ReaderOptions, StreamLog};
+use crate::metrics::Metrics;
+
+fn sealer() -> Arc<Sealer> {
+    Arc::new(Sealer::new(1, [7; 32]))
+}
+
+fn log(queue: usize, retain: usize, prime: bool) -> Arc<StreamLog> {
+    StreamLog::new(NewLog {
+        origin: Origin {
+            principal: 1,
+            kind: StreamKind::Call,
+            request_id: Some("1".into()),
+            class: 3,
+            instance: 0,
+            generation: 1,
+            server_session: None,
+        },
+        sealer: Some(sealer()),
+        prime,
+        queue,
+        retain,
+        metrics: Metrics::new(&[]),
+    })
+}
+
+fn options(log: &StreamLog, after: Option<u64>) -> ReaderOptions {
+    let _ = log;
+    ReaderOptions {
+        after,
+        keepalive: Duration::from_secs(15),
+        rotate_after: None,
+        retry: Duration::from_millis(500),
+        cancel_after: None,
+        in_use: None,
+        gauge: Metrics::new(&[]).streams.enter(),
+        connection: None,
+    }
+}
+
+fn reader(log: &Arc<StreamLog>, after: Option<u64>) -> Reader {
+    Reader::new(Arc::clone(log), options(log, after))
+}
+
+/// All events until the body ends.
+async fn read_all(mut reader: Reader) -> Vec<Event> {
+    let mut decoder = Decoder::new(1 << 20);
+    let mut events = Vec::new();
+    while let Some(Ok(frame)) = reader.frame().await {
+        decoder.push(frame.into_data().unwrap());
+        while let Ok(Some(event)) = decoder.next() {
+            events.push(event);
+        }
+    }
+    events
+}
+
+fn texts(events: &[Event]) -> Vec<Bytes> {
+    events.iter().filter_map(|event| event.data.clone()).filter(|data| !data.is_empty()).collect()
+}
+
+fn seq(event: &Event) -> u64 {
+    sealer().open(event.id.as_deref().unwrap()).unwrap().seq
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_comes_back_gets_what_it_missed_and_nothing_twice() {
+    let log = log(1 << 20, 1 << 20, true);
+    for text in ["a", "b", "c"] {
+        log.append(text.as_bytes(), None).await;
+    }
+    log.finish();
+    let first = read_all(reader(&log, None)).await;
+    assert_eq!(texts(&first), ["a", "b", "c"]);
+    assert_eq!(first[0].retry, Some(500), "the first event primes");
+    assert_eq!(seq(&first[0]), 0);
+    assert_eq!(seq(&first[1]), 1);
+    assert_eq!(texts(&read_all(reader(&log, Some(seq(&first[1])))).await), ["b", "c"]);
+    assert_eq!(texts(&read_all(reader(&log, Some(3))).await), [""; 0]);
+    assert_eq!(texts(&read_all(reader(&log, None)).await), [""; 0], "nothing is undelivered");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_newest_reader_takes_over() {
+    let log = log(1 << 20, 1 << 20, false);
+    let old = tokio::spawn(read_all(reader(&log, None)));
+    tokio::task::yield_now().await;
+    log.append(b"a", None).await;
+    tokio::task::yield_now().await;
+    let new = tokio::spawn(read_all(reader(&log, None)));
+    assert_eq!(texts(&old.await.unwrap()), ["a"], "the older one ends cleanly");
+    log.append(b"b", None).await;
+    log.finish();
+    assert_eq!(texts(&new.await.unwrap()), ["b"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_writer_waits_for_room_and_a_deaf_reader_is_cut() {
+    let log = log(8, 1 << 20, false);
+    let connection = CancellationToken::new();
+    let slow = Reader::new(
+        Arc::clone(&log),
+        ReaderOptions { connection: Some(connection.clone()), ..options(&log, None) },
+    );
+    log.append(b"fills the queue", None).await;
+    let writer = tokio::spawn({
+        let log = Arc::clone(&log);
+        async move { log.append(b"waits", None).await }
+    });
+    connection.cancelled().await;
+    assert!(!writer.is_finished());
+    drop(slow);
+    // It comes back, reads, and the writer goes on.
+    let back = tokio::spawn(read_all(reader(&log, Some(0))));
+    writer.await.unwrap();
+    log.finish();
+    assert_eq!(texts(&back.await.unwrap()), ["fills the queue", "waits"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_delivered_is_forgotten_beyond_the_budget_and_the_gap_is_told() {
+    let log = log(1 << 20, 0, false);
+    log.append(b"a", None).await;
+    log.append(b"b", None).await;
+    let mut first = reader(&log, None);
+    first.frame().await.unwrap().unwrap();
+    drop(first);
+    log.append(b"c", None).await;
+    log.finish();
+    let back = reader(&log, Some(0));
+    assert!(back.gap);
+    assert_eq!(texts(&read_all(back).await), ["c"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pause_ends_the_response_and_the_next_reader_wakes_the_relay() {
+    let log = log(1 << 20, 1 << 20, true);
+    let relay = tokio::spawn({
+        let log = Arc::clone(&log);
+        async move {
+            log.append(b"a", Some("server-1")).await;
+            log.pause().await;
+            log.append(b"b", None).await;
+            log.finish();
+        }
+    });
+    let first = read_all(reader(&log, None)).await;
+    assert_eq!(texts(&first), ["a"]);
+    assert_eq!(log.state(), LogState::Paused);
+    assert_eq!(log.server_event().as_deref(), Some("server-1"));
+    let rest = read_all(reader(&log, Some(seq(first.last().unwrap())))).await;
+    relay.await.unwrap();
+    assert_eq!(texts(&rest), ["b"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn silence_is_filled_with_comments_and_rotation_ends_with_a_fresh_id() {
+    let log = log(1 << 20, 1 << 20, true);
+    let rotating = Reader::new(
+        Arc::clone(&log),
+        ReaderOptions { rotate_after: Some(Duration::from_secs(40)), ..options(&log, None) },
+    );
+    let begun = tokio::time::Instant::now();
+    let body = rotating.collect().await.unwrap().to_bytes();
+    assert_eq!(begun.elapsed(), Duration::from_secs(40));
+    let text = String::from_utf8(body.to_vec()).unwrap();
+    let blocks: Vec<&str> = text.split_terminator("\n\n").collect();
+    assert_eq!(blocks.len(), 4, "{text}");
+    assert_eq!((blocks[1], blocks[2]), (":", ":"));
+    assert!(blocks[0].contains("id: ") && blocks[3].contains("retry: 500"), "{text}");
+    assert_ne!(blocks[0], blocks[3], "each id is new");
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_a_disconnect_cancels_and_only_where_it_may() {
+    let modern = |log: &StreamLog| ReaderOptions {
+        cancel_after: Some(Duration::ZERO),
+        ..options(log, None)
+    };
+    let legacy = log(1 << 20, 0, false);
+    drop(reader(&legacy, None));
+    assert!(!legacy.cancel.is_cancelled());
+    let hung_up = log(1 << 20, 0, false);
+    drop(Reader::new(Arc::clone(&hung_up), modern(&hung_up)));
+    assert!(hung_up.cancel.is_cancelled());
+    let ended = log(1 << 20, 0, false);
+    ended.finish();
+    read_all(Reader::new(Arc::clone(&ended), modern(&ended))).await;
+    assert!(!ended.cancel.is_cancelled(), "a stream that the gateway ended is no disconnect");
+}
