@@ -143,7 +143,7 @@ impl Gateway {
 /// A URL without its query, which may hold a credential.
 fn shown(url: &HttpUrl) -> String {
     let url = url.to_string();
-    url.split_once('?').map_or(url.clone(), |(path, _)| path.to_owned())
+    url.split_once('?').map_or_else(|| url.clone(), |(path, _)| path.to_owned())
 }
 
 fn session_report(session: &Session, now: std::time::Duration) -> SessionReport {

@@ -260,10 +260,7 @@ async fn get(
     let request = (HttpMethod::GET, headers, Bytes::new());
     let sent =
         exchange::request_http(gateway, &session.server, true, bound.instance, request).await;
-    let response = match sent {
-        Ok((response, _)) => response,
-        Err(_) => return Got::Unreachable,
-    };
+    let Ok((response, _)) = sent else { return Got::Unreachable };
     let status = response.status;
     if status.is_success() && response.is_event_stream() {
         return Got::Stream(HttpEvents::new(response.body, response.lease));

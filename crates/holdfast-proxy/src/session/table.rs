@@ -12,10 +12,12 @@ use super::Session;
 
 const SHARDS: usize = 64;
 
+type Shard = RwLock<HashMap<u128, Arc<Session>, BuildHasherDefault<RandomKey>>>;
+
 /// Sessions by key; lookups take a shared lock on one of 64 shards for some nanoseconds.
 #[derive(Debug)]
 pub(crate) struct Sessions {
-    shards: [RwLock<HashMap<u128, Arc<Session>, BuildHasherDefault<RandomKey>>>; SHARDS],
+    shards: [Shard; SHARDS],
     counts: Mutex<Counts>,
     max: usize,
     max_per_principal: usize,
@@ -52,10 +54,7 @@ impl Sessions {
         }
     }
 
-    fn shard(
-        &self,
-        key: SessionKey,
-    ) -> &RwLock<HashMap<u128, Arc<Session>, BuildHasherDefault<RandomKey>>> {
+    fn shard(&self, key: SessionKey) -> &Shard {
         &self.shards[(key.0 >> 64) as usize % SHARDS]
     }
 
