@@ -3,10 +3,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use holdfast_engine::backoff::Backoff;
 use holdfast_engine::repeat::Progress;
-use holdfast_mcp::peek::{Kind, peek};
+use holdfast_mcp::peek::peek;
 use holdfast_mcp::rpc_error::code;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
@@ -18,7 +17,7 @@ use crate::server::Server;
 use crate::session::{Bound, Session};
 use crate::upstream::Endpoint;
 use crate::upstream::events::{End, EventSource, HttpEvents, message};
-use crate::upstream::http::{self as upstream, Collected, HttpError};
+use crate::upstream::http::{self as upstream, Collected, HttpError, Outgoing};
 use crate::upstream::mux::{CallEvent, Mux};
 
 /// Where an attempt goes.
@@ -29,6 +28,13 @@ pub(crate) struct Route {
     pub(crate) bound: Option<Arc<Bound>>,
     pub(crate) instance: usize,
     pub(crate) mux: Option<Arc<Mux>>,
+}
+
+impl Route {
+    /// What the instance calls its session.
+    pub(crate) fn server_session(&self) -> Option<HeaderValue> {
+        self.bound.as_ref().and_then(|bound| bound.server_session.clone())
+    }
 }
 
 /// What an attempt brought.
@@ -74,20 +80,23 @@ pub(super) async fn send(call: &Call, route: &Route) -> Result<Reply, AttemptErr
 // --- HTTP ---
 
 async fn send_http(call: &Call, route: &Route) -> Result<Reply, AttemptError> {
-    let mut request = call.headers.clone();
-    headers::bind(&mut request, route.bound.as_deref());
-    let body = state::unseal(call).unwrap_or_else(|| call.body.clone());
-    let request = (Method::POST, request, body);
+    let outgoing = Outgoing {
+        method: Method::POST,
+        headers: &call.headers,
+        session: route.server_session(),
+        body: state::unseal(call).unwrap_or_else(|| call.body.clone()),
+    };
     let bound = route.bound.is_some();
-    let (response, instance) =
-        request_http(&call.gateway, &call.server, bound, route.instance, request).await?;
-    let route = &Route { instance, ..route.clone() };
+    let (mut response, instance) =
+        request_http(&call.gateway, &call.server, bound, route.instance, outgoing).await?;
     let status = response.status;
-    let mut headers = response.headers.clone();
+    let is_stream = response.is_event_stream() && status.is_success();
+    let mut headers = std::mem::take(&mut response.headers);
     headers::strip_answer(&mut headers);
-    if response.is_event_stream() && status.is_success() {
+    if is_stream {
+        let route = Route { instance, ..route.clone() };
         let source = EventSource::Http(Box::new(HttpEvents::new(response.body, response.lease)));
-        return first_event(status, headers, source, route).await;
+        return first_event(call, status, headers, source, route).await;
     }
     let limit = call.gateway.config.limits.answer_buffer;
     match response.collect(limit).await {
@@ -107,13 +116,12 @@ pub(crate) async fn request_http(
     server: &Server,
     bound: bool,
     mut instance: usize,
-    request: (Method, HeaderMap, Bytes),
+    outgoing: Outgoing<'_>,
 ) -> Result<(upstream::Response, usize), AttemptError> {
     let Endpoint::Http(targets) = &server.endpoint else {
         return Err(AttemptError::not_sent("the server is not reached over HTTP".into()));
     };
     let metrics = gateway.metrics.server(server.index);
-    let (method, headers, body) = request;
     // Where there is another instance to move to, less time is spent on one that is gone.
     let patience = if bound && targets.len() > 1 { SHORT_PATIENCE } else { PATIENCE };
     let deadline = Instant::now() + patience;
@@ -121,15 +129,8 @@ pub(crate) async fn request_http(
     let mut tried = 0;
     loop {
         let target = targets.get(instance).unwrap_or(&targets[0]);
-        let sent = upstream::send(
-            target,
-            method.clone(),
-            headers.clone(),
-            body.clone(),
-            server.settings.connect_timeout,
-            &gateway.client_tls,
-        );
-        let error = match sent.await {
+        let timeout = server.settings.connect_timeout;
+        let error = match upstream::send(target, &outgoing, timeout, &gateway.client_tls).await {
             Ok(response) => return Ok((response, instance)),
             Err(error) => error,
         };
@@ -160,23 +161,21 @@ pub(crate) async fn request_http(
 
 /// Waits for a stream's first event: one that is the answer makes the stream a plain response.
 async fn first_event(
+    call: &Call,
     status: StatusCode,
     headers: HeaderMap,
     mut source: EventSource,
-    route: &Route,
+    route: Route,
 ) -> Result<Reply, AttemptError> {
     match source.next().await {
         Ok(event) => {
             let only = event.id.is_none()
                 && event.retry.is_none()
-                && event.data.as_deref().is_some_and(|data| {
-                    peek(data).is_ok_and(|message| message.kind == Kind::Response)
-                });
+                && event.data.as_deref().is_some_and(|data| call.ids.is_whole_answer(data));
             if only {
                 finish_reading(source);
                 return Ok(Reply::One { status, headers, event });
             }
-            let route = route.clone();
             Ok(Reply::Events(Box::new(Events { headers, first: Some(event), source, route })))
         }
         Err(End::Clean) => Err(AttemptError::sent("the stream ended before the answer".into())),

@@ -12,7 +12,6 @@ use http::header::{
 use http::{HeaderMap, HeaderValue};
 
 use crate::server::Server;
-use crate::session::Bound;
 
 const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
@@ -35,13 +34,6 @@ pub(crate) fn for_server(mut headers: HeaderMap, server: &Server) -> HeaderMap {
         headers.insert(name.clone(), value.clone());
     }
     headers
-}
-
-/// Puts the server's session id in.
-pub(crate) fn bind(headers: &mut HeaderMap, bound: Option<&Bound>) {
-    if let Some(session) = bound.and_then(|bound| bound.server_session.clone()) {
-        headers.insert(name::SESSION_ID, session);
-    }
 }
 
 /// The subset of a live request's headers with which the gateway itself may speak for its session:

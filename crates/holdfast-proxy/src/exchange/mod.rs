@@ -34,6 +34,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use holdfast_engine::class::CallClass;
 use holdfast_mcp::method::Method;
+use holdfast_mcp::peek::{Kind, peek};
 use holdfast_mcp::sse::Event;
 use holdfast_mcp::version::Era;
 use http::{HeaderMap, StatusCode};
@@ -146,6 +147,15 @@ impl Ids {
             Self::Batch(ids) => (None, ids),
         };
         one.into_iter().chain(many.iter().map(|id| &**id))
+    }
+
+    /// Whether this message is the answer to everything that waits.
+    pub(crate) fn is_whole_answer(&self, data: &[u8]) -> bool {
+        let Self::One(id) = self else { return false };
+        peek(data).is_ok_and(|message| {
+            message.kind == Kind::Response
+                && message.id.is_none_or(|answered| answered.as_str() == &**id)
+        })
     }
 
     /// The one id, as a sealed event id carries it.

@@ -26,7 +26,7 @@ use crate::session::{Bound, Session};
 use crate::upstream::Endpoint;
 use crate::upstream::duplex::{self, OpenError};
 use crate::upstream::events::HttpEvents;
-use crate::upstream::http::Collected;
+use crate::upstream::http::{Collected, Outgoing};
 use crate::upstream::mux::{CallEvent, Mux, Sharing};
 
 /// A server's session, opened anew from a record.
@@ -258,8 +258,8 @@ async fn repeat(
         },
         Some((mux, _)) => mux.tell(body).await.is_err(),
         None => {
-            let request = (HttpMethod::POST, headers.clone(), body);
-            match request_http(gateway, server, true, replayed.instance, request).await {
+            let outgoing = Outgoing { method: HttpMethod::POST, headers, session: None, body };
+            match request_http(gateway, server, true, replayed.instance, outgoing).await {
                 Ok((response, _)) => {
                     let refused = !response.status.is_success();
                     // Read to the end, so that the server has done it before the call comes.
@@ -288,9 +288,10 @@ async fn send(
 ) -> Result<Initialized, AttemptError> {
     match &server.endpoint {
         Endpoint::Http(_) => {
-            let request = (HttpMethod::POST, headers.clone(), body.clone());
+            let method = HttpMethod::POST;
+            let outgoing = Outgoing { method, headers, session: None, body: body.clone() };
             let (response, instance) =
-                request_http(gateway, server, false, instance, request).await?;
+                request_http(gateway, server, false, instance, outgoing).await?;
             let status = response.status;
             let server_session =
                 response.headers.get(name::SESSION_ID).filter(|_| status.is_success()).cloned();
@@ -541,11 +542,14 @@ pub(crate) async fn close_at_server(gateway: &Gateway, server: &Server, bound: &
         mux.close().await;
     }
     let Some(session) = bound.server_session.clone() else { return };
-    let mut own = HeaderMap::new();
-    own.insert(name::SESSION_ID, session);
-    own.extend(server.headers.iter().cloned());
-    let request = (HttpMethod::DELETE, own, Bytes::new());
-    let sent = request_http(gateway, server, true, bound.instance, request);
+    let own: HeaderMap = server.headers.iter().cloned().collect();
+    let outgoing = Outgoing {
+        method: HttpMethod::DELETE,
+        headers: &own,
+        session: Some(session),
+        body: Bytes::new(),
+    };
+    let sent = request_http(gateway, server, true, bound.instance, outgoing);
     match tokio::time::timeout(Duration::from_secs(10), sent).await {
         Ok(Ok((response, _))) => {
             let _ = response.collect(LARGEST_ANSWER).await;

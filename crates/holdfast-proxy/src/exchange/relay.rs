@@ -15,6 +15,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use holdfast_engine::backoff::Backoff;
 use holdfast_engine::repeat::{Progress, Repeat, decide};
+use holdfast_mcp::batch::split_batch;
 use holdfast_mcp::headers::name;
 use holdfast_mcp::method::Method;
 use holdfast_mcp::peek::{Kind, peek};
@@ -33,6 +34,7 @@ use crate::session::Bound;
 use crate::spliced;
 use crate::streams::StreamLog;
 use crate::upstream::events::{End, EventSource, HttpEvents};
+use crate::upstream::http::Outgoing;
 
 /// Where a relay delivers.
 pub(crate) enum Sink {
@@ -54,7 +56,7 @@ pub(crate) async fn relay(call: Arc<Call>, first: Answer, sink: Sink) {
     let mut relay = Relay {
         call: &call,
         sink: &sink,
-        left: call.ids.count(),
+        left: call.ids.iter().map(Into::into).collect(),
         progress: None,
         attempts: 1,
         acknowledged: false,
@@ -81,8 +83,8 @@ pub(crate) async fn relay(call: Arc<Call>, first: Answer, sink: Sink) {
 struct Relay<'a> {
     call: &'a Arc<Call>,
     sink: &'a Sink,
-    /// Answers still to come.
-    left: usize,
+    /// The ids that still wait for their answer, as JSON text.
+    left: Vec<Box<str>>,
     /// The highest progress that the client was told.
     progress: Option<f64>,
     attempts: u32,
@@ -179,7 +181,7 @@ impl Relay<'_> {
                     Ok(event) => {
                         backoff.reset();
                         self.event(event, &route, &mut server_event, &mut retry).await;
-                        if self.left == 0 {
+                        if self.left.is_empty() {
                             finish_reading(source);
                             return None;
                         }
@@ -235,12 +237,29 @@ impl Relay<'_> {
         };
         let generation = route.bound.as_ref().map_or(1, |bound| bound.generation);
         let Ok(message) = peek(&data) else {
-            // Not a message that we know, and not ours to judge (a batch, say).
-            self.left = self.left.saturating_sub(count_batch(&data));
+            // A batch, or nothing that we know and not ours to judge.
+            for element in split_batch(&data).unwrap_or_default() {
+                if let Some(answered) = peek(&data[element]).ok().and_then(|message| message.id) {
+                    self.answered(answered.as_str());
+                }
+            }
+            if self.left.is_empty() {
+                self.call.settle(CallOutcome::Ok);
+            }
             return self.send(&data, id).await;
         };
         match message.kind {
             Kind::Response => {
+                // An error without a usable id can only mean the one call of this stream.
+                let answered = message.id.filter(|id| !id.is_null()).map(|id| id.to_owned_text());
+                let first = match &answered {
+                    Some(answered) => self.answered(answered),
+                    None => self.left.pop().is_some(),
+                };
+                if !first {
+                    tracing::debug!(server = %self.call.server.name, "answer to nothing dropped");
+                    return;
+                }
                 if observe::matters(self.call.method) {
                     observe::observe(self.call, &data).await;
                 }
@@ -352,9 +371,14 @@ impl Relay<'_> {
         }
     }
 
+    /// Strikes an id off; whether it was waited for.
+    fn answered(&mut self, id: &str) -> bool {
+        let at = self.left.iter().position(|left| &**left == id);
+        at.map(|at| self.left.swap_remove(at)).is_some()
+    }
+
     async fn deliver(&mut self, answer: &[u8], id: Option<&str>) {
-        self.left = self.left.saturating_sub(1);
-        if self.left == 0 {
+        if self.left.is_empty() {
             self.call.settle_with(answer);
         }
         self.send(answer, id).await;
@@ -367,11 +391,10 @@ impl Relay<'_> {
 
     /// Tells the client of a failure that is already counted.
     async fn render(&mut self, failure: Failure) {
-        for id in self.call.ids.iter() {
-            let body = failure.render_one(id);
+        for id in std::mem::take(&mut self.left) {
+            let body = failure.render_one(&id);
             self.send(&body, None).await;
         }
-        self.left = 0;
     }
 
     async fn send(&self, data: &[u8], server_event: Option<&str>) {
@@ -416,10 +439,14 @@ async fn take_up(call: &Call, bound: Option<&Bound>, instance: usize, last: &str
     let Ok(last) = HeaderValue::from_str(last) else { return TakenUp::Refused };
     let mut request = headers::for_own_message(&call.headers);
     request.insert(ACCEPT, HeaderValue::from_static("text/event-stream"));
-    headers::bind(&mut request, bound);
     request.insert(name::LAST_EVENT_ID, last);
-    let request = (HttpMethod::GET, request, Bytes::new());
-    match attempt::request_http(&call.gateway, &call.server, true, instance, request).await {
+    let outgoing = Outgoing {
+        method: HttpMethod::GET,
+        headers: &request,
+        session: bound.and_then(|bound| bound.server_session.clone()),
+        body: Bytes::new(),
+    };
+    match attempt::request_http(&call.gateway, &call.server, true, instance, outgoing).await {
         Ok((response, _)) if response.status.is_success() && response.is_event_stream() => {
             let events = HttpEvents::new(response.body, response.lease);
             TakenUp::Stream(EventSource::Http(Box::new(events)))
@@ -448,8 +475,4 @@ const RESUME_TRIES: u32 = 5;
 fn peek_answer(body: &[u8]) -> Option<()> {
     let known = peek(body).is_ok() || holdfast_mcp::batch::is_batch(body);
     known.then_some(())
-}
-
-fn count_batch(data: &[u8]) -> usize {
-    holdfast_mcp::batch::split_batch(data).map_or(0, |elements| elements.len())
 }

@@ -11,7 +11,7 @@ use super::{Answer, Call, Whole, answer, headers};
 use crate::session;
 use crate::spliced;
 use crate::upstream::Endpoint;
-use crate::upstream::http::Collected;
+use crate::upstream::http::{Collected, Outgoing};
 
 /// Hands a message without an id to the server. `202` once it is routed; the server's own 4xx where
 /// it refuses the message.
@@ -67,12 +67,15 @@ fn addressed(call: &Call, kind: Kind) -> Option<Bytes> {
 async fn send(call: &Call, route: &Route, body: Bytes) -> Option<Whole> {
     match (&call.server.endpoint, &route.mux) {
         (Endpoint::Http(_), _) => {
-            let mut request = call.headers.clone();
-            headers::bind(&mut request, route.bound.as_deref());
-            let request = (HttpMethod::POST, request, body);
+            let outgoing = Outgoing {
+                method: HttpMethod::POST,
+                headers: &call.headers,
+                session: route.server_session(),
+                body,
+            };
             let bound = route.bound.is_some();
             let sent =
-                attempt::request_http(&call.gateway, &call.server, bound, route.instance, request);
+                attempt::request_http(&call.gateway, &call.server, bound, route.instance, outgoing);
             let response = match sent.await {
                 Ok((response, _)) => response,
                 Err(error) => {

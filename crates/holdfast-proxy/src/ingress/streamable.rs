@@ -22,7 +22,7 @@ use crate::gateway::Gateway;
 use crate::metrics::Rejection;
 use crate::resume;
 use crate::session::{self, Opened, Session, parse_id};
-use crate::upstream::http::has_media_type;
+use crate::upstream::http::{Outgoing, has_media_type};
 use crate::worker;
 
 /// Serves one request on an MCP path.
@@ -255,10 +255,14 @@ async fn delete(entered: Entered) -> Response<Body> {
         return respond::build(StatusCode::OK, HeaderMap::new(), Body::Full(None));
     }
     let bound = session.bound();
-    let mut own = headers::for_server(entered.parts.headers.clone(), server);
-    headers::bind(&mut own, Some(&bound));
-    let request = (Method::DELETE, own, bytes::Bytes::new());
-    let sent = exchange::request_http(gateway, server, true, bound.instance, request).await;
+    let own = headers::for_server(entered.parts.headers.clone(), server);
+    let outgoing = Outgoing {
+        method: Method::DELETE,
+        headers: &own,
+        session: bound.server_session.clone(),
+        body: bytes::Bytes::new(),
+    };
+    let sent = exchange::request_http(gateway, server, true, bound.instance, outgoing).await;
     let status = match sent {
         // A server that does not let clients end sessions: the session lives on.
         Ok((response, _)) if response.status == StatusCode::METHOD_NOT_ALLOWED => {
@@ -283,8 +287,9 @@ async fn pass_on(entered: &Entered, method: Method) -> Response<Body> {
         return method_not_allowed(gateway, "POST");
     }
     let own = headers::for_server(parts.headers.clone(), server);
-    let request = (method, own, bytes::Bytes::new());
-    match exchange::request_http(gateway, server, false, server.pick(), request).await {
+    let body = bytes::Bytes::new();
+    let outgoing = Outgoing { method, headers: &own, session: None, body };
+    match exchange::request_http(gateway, server, false, server.pick(), outgoing).await {
         Ok((response, _)) => plain(response).await,
         Err(_) => method_not_allowed(gateway, "POST"),
     }

@@ -29,7 +29,7 @@ use crate::random;
 use crate::spliced;
 use crate::streams::{LogState, NewLog, Origin, StreamLog};
 use crate::upstream::events::{End, HttpEvents};
-use crate::upstream::http::Collected;
+use crate::upstream::http::{Collected, Outgoing};
 
 /// A session's standing stream.
 #[derive(Debug)]
@@ -253,13 +253,17 @@ async fn get(
     let mut headers = exchange::headers::for_own_message(live);
     headers.insert(ACCEPT, HeaderValue::from_static("text/event-stream"));
     headers.insert(name::PROTOCOL_VERSION, HeaderValue::from_static(session.version.as_str()));
-    exchange::headers::bind(&mut headers, Some(bound));
     if let Some(last) = last_event.and_then(|event| HeaderValue::from_str(event).ok()) {
         headers.insert(name::LAST_EVENT_ID, last);
     }
-    let request = (HttpMethod::GET, headers, Bytes::new());
+    let outgoing = Outgoing {
+        method: HttpMethod::GET,
+        headers: &headers,
+        session: bound.server_session.clone(),
+        body: Bytes::new(),
+    };
     let sent =
-        exchange::request_http(gateway, &session.server, true, bound.instance, request).await;
+        exchange::request_http(gateway, &session.server, true, bound.instance, outgoing).await;
     let Ok((response, _)) = sent else { return Got::Unreachable };
     let status = response.status;
     if status.is_success() && response.is_event_stream() {

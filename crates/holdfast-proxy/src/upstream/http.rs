@@ -11,6 +11,7 @@ use hyper::body::{Body, Incoming};
 
 use super::pool::{self, ConnectError, Sender};
 use holdfast_config::HttpUrl;
+use holdfast_mcp::headers::name;
 
 /// An HTTP instance.
 #[derive(Debug)]
@@ -39,12 +40,24 @@ pub(crate) enum HttpError {
     Cut(hyper::Error),
 }
 
+/// A request on its way out. The headers are copied once it has a connection.
+#[derive(Clone)]
+pub(crate) struct Outgoing<'a> {
+    pub(crate) method: Method,
+    pub(crate) headers: &'a HeaderMap,
+    /// The instance's own session, where it has one.
+    pub(crate) session: Option<HeaderValue>,
+    pub(crate) body: Bytes,
+}
+
 /// A response whose head has arrived.
 pub(crate) struct Response {
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Incoming,
     pub(crate) lease: Lease,
+    /// `Content-Length`.
+    declared: Option<usize>,
 }
 
 /// The connection a response is read from. It goes back to the pool when the response was read to
@@ -78,6 +91,19 @@ impl HttpTarget {
         })
     }
 
+    fn request(&self, outgoing: &Outgoing<'_>) -> Request<Full<Bytes>> {
+        let mut request = Request::new(Full::new(outgoing.body.clone()));
+        *request.method_mut() = outgoing.method.clone();
+        *request.uri_mut() = self.uri.clone();
+        let mut headers = outgoing.headers.clone();
+        headers.insert(HOST, self.host.clone());
+        if let Some(session) = &outgoing.session {
+            headers.insert(name::SESSION_ID, session.clone());
+        }
+        *request.headers_mut() = headers;
+        request
+    }
+
     pub(crate) fn address(&self) -> String {
         format!("{}:{}", self.url.host, self.url.port)
     }
@@ -105,19 +131,13 @@ impl Lease {
 /// Cancelled after the request was written, the connection is closed: a modern server reads that
 /// as a cancellation.
 pub(crate) async fn send(
-    target: &Arc<HttpTarget>,
-    method: Method,
-    mut headers: HeaderMap,
-    body: Bytes,
+    target: &HttpTarget,
+    outgoing: &Outgoing<'_>,
     connect_timeout: Duration,
     tls: &Arc<rustls::ClientConfig>,
 ) -> Result<Response, HttpError> {
-    headers.insert(HOST, target.host.clone());
-    let mut request = Request::new(Full::new(body));
-    *request.method_mut() = method;
-    *request.uri_mut() = target.uri.clone();
-    *request.headers_mut() = headers;
     let mut pooled = true;
+    let mut written = None;
     loop {
         let taken = if pooled { pool::take(target.key).await } else { None };
         let mut sender = match taken {
@@ -127,16 +147,20 @@ pub(crate) async fn send(
                 pool::connect(target, connect_timeout, tls).await?
             }
         };
+        let request = written.take().unwrap_or_else(|| target.request(outgoing));
         match sender.try_send_request(request).await {
             Ok(response) => {
                 let (parts, body) = response.into_parts();
                 let lease = Lease { key: target.key, sender: Some(sender) };
-                return Ok(Response { status: parts.status, headers: parts.headers, body, lease });
+                let length = parts.headers.get(CONTENT_LENGTH);
+                let declared = length.and_then(|length| length.to_str().ok()?.parse().ok());
+                let (status, headers) = (parts.status, parts.headers);
+                return Ok(Response { status, headers, body, lease, declared });
             }
             Err(mut error) => match error.take_message() {
                 Some(unsent) if pooled => {
                     pooled = false;
-                    request = unsent;
+                    written = Some(unsent);
                 }
                 Some(_) => return Err(HttpError::Unsent),
                 None => return Err(HttpError::Broken(error.into_error())),
@@ -157,8 +181,7 @@ impl Response {
     /// # Errors
     /// [`HttpError::Cut`] if the body ends before it is whole.
     pub(crate) async fn collect(self, limit: usize) -> Result<Collected, HttpError> {
-        let Self { headers, mut body, lease, .. } = self;
-        let declared = headers.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse().ok());
+        let Self { mut body, lease, declared, .. } = self;
         if declared.is_some_and(|length: usize| length > limit) {
             return Ok(Collected::Large { head: Bytes::new(), rest: body, lease });
         }
