@@ -13,4 +13,13 @@ set -euo pipefail
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 export HOLDFAST_TOOLS="${HOLDFAST_TOOLS:-$(cd "$here/../.." && pwd)/.tools}"
 "$here/setup.sh"
+HOLDFAST_TOOLS="$(cd "$HOLDFAST_TOOLS" && pwd)"
+if [[ -n "${HOLDFAST_BIN:-}" ]]; then
+    [[ -x "$HOLDFAST_BIN" ]] || {
+        echo "run.sh: HOLDFAST_BIN=$HOLDFAST_BIN is no program" >&2
+        exit 2
+    }
+    HOLDFAST_BIN="$(realpath "$HOLDFAST_BIN")"
+    export HOLDFAST_BIN
+fi
 exec "$HOLDFAST_TOOLS/node_modules/.bin/node" "$here/run.mjs" "$@"

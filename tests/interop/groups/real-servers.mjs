@@ -10,7 +10,8 @@ export async function realServers({ report, folder, direct }) {
     for (const { name, server, open } of REAL_SERVERS) {
         const { config, url, args = [], stop } = await open(folder);
         if (direct && !url) continue; // a stdio server has no URL of its own
-        const gateway = direct ? undefined : await startGateway({ [server]: config }, folder);
+        // Named as a desktop client's file names them: that file is what people have.
+        const gateway = direct ? undefined : await startGateway({ [server]: config }, folder, 'mcpServers');
         const script = join(interop, 'real-servers', 'check.mjs');
         const target = gateway?.url ?? url;
         const { code, output } = await run(node, [script, '--url', target, '--server', server, ...args]);

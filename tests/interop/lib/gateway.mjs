@@ -7,8 +7,8 @@ import { freePort, start, tail } from './processes.mjs';
 
 let count = 0;
 
-/** `servers` is the section of that name; `folder` takes the configuration and the log. */
-export async function startGateway(servers, folder) {
+/** `servers` is the section of that name, or of another `key`; `folder` takes the configuration and the log. */
+export async function startGateway(servers, folder, key = 'servers') {
     const binary = process.env.HOLDFAST_BIN;
     if (!binary) throw new Error('HOLDFAST_BIN names no gateway');
     const [port, adminPort] = [await freePort(), await freePort()];
@@ -20,7 +20,7 @@ export async function startGateway(servers, folder) {
         listen: { address: `127.0.0.1:${port}` },
         admin: { address: `127.0.0.1:${adminPort}` },
         log: { level: process.env.HOLDFAST_LOG_LEVEL ?? 'info' },
-        servers,
+        [key]: servers,
     };
     writeFileSync(config, JSON.stringify(settings, null, 2)); // JSON is YAML too
     const gateway = await start(binary, ['serve', '--config', config], { log });
