@@ -90,7 +90,7 @@ fn check_tools(plan: &Plan) -> Result<()> {
 
 /// Binaries and tests in one go: cargo then resolves features once, and nothing is built twice.
 fn build(plan: &Plan) -> Result<()> {
-    shell::run(shell::cargo().args(["build", "--workspace", "--bins", "--tests"]))?;
+    shell::run(shell::cargo().args(["build", "--workspace", "--bins", "--tests", "--examples"]))?;
     if !plan.gateway.is_file() {
         bail!("the build made no {}", plan.gateway.display());
     }
