@@ -112,6 +112,7 @@ fn call_of(
         headers,
         body: Bytes::new(),
         takes_stream: true,
+        framed: false,
         resumable: true,
         started: Instant::now(),
         _guards: Guards {

@@ -26,9 +26,11 @@ use crate::upstream::mux::Mux;
 /// # Cancel safety
 /// Dropping it hangs up on the server. For a legacy client, whose disconnect is not a cancellation,
 /// the caller moves it to a task instead.
+///
+/// What few calls need is boxed where it is awaited: the future of every call stays small.
 pub(crate) async fn first_answer(call: Arc<Call>) -> Answer {
     if call.method == Method::Initialize && !call.modern() {
-        return open::initialize(&call).await;
+        return Box::pin(open::initialize(&call)).await;
     }
     let mut session = call.session.clone();
     let mut attempts = 0;
@@ -64,7 +66,9 @@ pub(crate) async fn first_answer(call: Arc<Call>) -> Answer {
                 return gave_up(&call, Failure::unavailable(name, error.reason));
             };
             reestablished = true;
-            let moved = session::reestablish(&call.gateway, lost, bound, &call.headers, true).await;
+            let moved =
+                Box::pin(session::reestablish(&call.gateway, lost, bound, &call.headers, true))
+                    .await;
             if let Err(failure) = moved {
                 return gave_up(&call, failure);
             }
@@ -75,7 +79,8 @@ pub(crate) async fn first_answer(call: Arc<Call>) -> Answer {
         if let (true, Some(lost), Some(bound)) = (severed, &session, &route.bound) {
             reestablished = true;
             let again =
-                session::reestablish(&call.gateway, lost, bound, &call.headers, false).await;
+                Box::pin(session::reestablish(&call.gateway, lost, bound, &call.headers, false))
+                    .await;
             match again {
                 Ok(_) => continue,
                 Err(failure) => return gave_up(&call, failure),
@@ -94,7 +99,7 @@ pub(crate) async fn first_answer(call: Arc<Call>) -> Answer {
             }
             Repeat::ReestablishThenAgain => {
                 reestablished = true;
-                match make_session(&call, session.as_ref(), &route).await {
+                match Box::pin(make_session(&call, session.as_ref(), &route)).await {
                     Ok(fresh) => session = Some(fresh),
                     Err(failure) => return gave_up(&call, failure),
                 }
@@ -142,8 +147,14 @@ pub(super) async fn route(call: &Call, session: Option<&Arc<Session>>) -> Result
     if let Some(session) = session {
         let mut bound = session.bound();
         if bound.mux.as_ref().is_some_and(|mux| mux.ending().is_some()) {
-            bound =
-                session::reestablish(&call.gateway, session, &bound, &call.headers, false).await?;
+            bound = Box::pin(session::reestablish(
+                &call.gateway,
+                session,
+                &bound,
+                &call.headers,
+                false,
+            ))
+            .await?;
         }
         let mux = bound.mux.clone();
         let instance = bound.instance;
@@ -154,7 +165,7 @@ pub(super) async fn route(call: &Call, session: Option<&Arc<Session>>) -> Result
         Endpoint::Http(_)
             if !call.modern() && call.server.wants_session.load(Ordering::Relaxed) =>
         {
-            let session = open::implicit(call).await?;
+            let session = Box::pin(open::implicit(call)).await?;
             let bound = session.bound();
             let instance = bound.instance;
             Ok(Route { session: Some(session), instance, mux: None, bound: Some(bound) })
@@ -164,11 +175,11 @@ pub(super) async fn route(call: &Call, session: Option<&Arc<Session>>) -> Result
             Ok(Route { session: None, bound: None, instance, mux: None })
         }
         Endpoint::Duplex(target) if call.modern() => {
-            let mux = shared_mux(call, target).await?;
+            let mux = Box::pin(shared_mux(call, target)).await?;
             Ok(Route { session: None, bound: None, instance: 0, mux: Some(mux) })
         }
         Endpoint::Duplex(_) => {
-            let session = open::implicit(call).await?;
+            let session = Box::pin(open::implicit(call)).await?;
             let bound = session.bound();
             let mux = bound.mux.clone();
             Ok(Route { session: Some(session), instance: 0, mux, bound: Some(bound) })
@@ -243,7 +254,7 @@ async fn answered(call: &Call, route: &Route, reply: Reply) -> Answer {
     match reply {
         Reply::Whole(mut whole) => {
             if observe::matters(call.method) {
-                observe::observe(call, &whole.body).await;
+                Box::pin(observe::observe(call, &whole.body)).await;
             }
             whole.body = state::seal(call, route, whole.body);
             call.settle_with(&whole.body);
@@ -252,7 +263,7 @@ async fn answered(call: &Call, route: &Route, reply: Reply) -> Answer {
         Reply::One { status, headers, mut event } => {
             if let Some(data) = event.data.take() {
                 if observe::matters(call.method) {
-                    observe::observe(call, &data).await;
+                    Box::pin(observe::observe(call, &data)).await;
                 }
                 let data = state::seal(call, route, data);
                 call.settle_with(&data);

@@ -18,18 +18,18 @@ const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering")
 
 /// Makes a client's headers fit for the server.
 pub(crate) fn for_server(mut headers: HeaderMap, server: &Server) -> HeaderMap {
-    strip_hop_by_hop(&mut headers);
-    // Bodies are read on the way, so they must not be compressed.
-    for name in [HOST, CONTENT_LENGTH, ORIGIN, ACCEPT_ENCODING, EXPECT, API_KEY] {
-        headers.remove(name);
-    }
     // A client's credential is for the gateway unless the configuration says that the gateway's URL
     // is the resource it is for.
-    if !server.settings.forward_authorization {
-        headers.remove(AUTHORIZATION);
-    }
-    headers.remove(name::SESSION_ID);
-    headers.remove(name::LAST_EVENT_ID);
+    let keeps_authorization = server.settings.forward_authorization;
+    strip(&mut headers, |key| {
+        is_hop_by_hop(key)
+            // Bodies are read on the way, so they must not be compressed.
+            || matches!(*key, HOST | CONTENT_LENGTH | ORIGIN | ACCEPT_ENCODING | EXPECT)
+            || (*key == AUTHORIZATION && !keeps_authorization)
+            || *key == API_KEY
+            || *key == name::SESSION_ID
+            || *key == name::LAST_EVENT_ID
+    });
     for (name, value) in &server.headers {
         headers.insert(name.clone(), value.clone());
     }
@@ -57,9 +57,7 @@ pub(crate) fn for_own_message(live: &HeaderMap) -> HeaderMap {
 
 /// Takes out of a server's answer what belongs to its connection and to its session.
 pub(crate) fn strip_answer(headers: &mut HeaderMap) {
-    strip_hop_by_hop(headers);
-    headers.remove(CONTENT_LENGTH);
-    headers.remove(name::SESSION_ID);
+    strip(headers, |key| is_hop_by_hop(key) || *key == CONTENT_LENGTH || *key == name::SESSION_ID);
 }
 
 /// The headers of an event stream: nothing on the way may hold it back.
@@ -69,7 +67,36 @@ pub(crate) fn as_stream(headers: &mut HeaderMap) {
     headers.insert(ACCEL_BUFFERING, HeaderValue::from_static("no"));
 }
 
-fn strip_hop_by_hop(headers: &mut HeaderMap) {
+/// Removes what `doomed` names and what `Connection` does, in one pass over the keys.
+fn strip(headers: &mut HeaderMap, doomed: impl Fn(&HeaderName) -> bool) {
+    let names_others = headers.get_all(CONNECTION).iter().any(|value| !is_plain(value));
+    if names_others {
+        strip_named_by_connection(headers);
+    }
+    // Few headers go with each message, so the list stays on the stack in all but odd cases.
+    const FEW: usize = 8;
+    loop {
+        let mut names: [Option<HeaderName>; FEW] = [const { None }; FEW];
+        let mut found = headers.keys().filter(|key| doomed(key)).cloned();
+        names.iter_mut().zip(&mut found).for_each(|(slot, name)| *slot = Some(name));
+        let more = found.next().is_some();
+        drop(found);
+        for name in names.into_iter().flatten() {
+            headers.remove(name);
+        }
+        if !more {
+            return;
+        }
+    }
+}
+
+/// Whether `Connection` names no other header.
+fn is_plain(connection: &HeaderValue) -> bool {
+    let value = connection.as_bytes();
+    [&b"keep-alive"[..], b"close", b"upgrade"].iter().any(|known| value.eq_ignore_ascii_case(known))
+}
+
+fn strip_named_by_connection(headers: &mut HeaderMap) {
     let named: Vec<HeaderName> = headers
         .get_all(CONNECTION)
         .iter()
@@ -80,8 +107,64 @@ fn strip_hop_by_hop(headers: &mut HeaderMap) {
     for name in named {
         headers.remove(name);
     }
-    let own: Vec<HeaderName> = headers.keys().filter(|key| is_hop_by_hop(key)).cloned().collect();
-    for name in own {
-        headers.remove(name);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn map(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
+        pairs
+            .iter()
+            .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)))
+            .collect()
+    }
+
+    #[test]
+    fn an_answer_keeps_all_but_what_belongs_to_its_connection() {
+        let mut headers = map(&[
+            ("content-type", "application/json"),
+            ("connection", "x-secret, Keep-Alive"),
+            ("keep-alive", "timeout=5"),
+            ("x-secret", "1"),
+            ("transfer-encoding", "chunked"),
+            ("mcp-session-id", "theirs"),
+            ("x-trace", "kept"),
+        ]);
+        strip_answer(&mut headers);
+        let mut left: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
+        left.sort_unstable();
+        assert_eq!(left, ["content-type", "x-trace"]);
+    }
+
+    #[test]
+    fn a_second_connection_header_counts_too() {
+        let mut headers = map(&[("connection", "keep-alive"), ("x-hop", "1"), ("x-kept", "1")]);
+        headers.append(CONNECTION, HeaderValue::from_static("X-Hop"));
+        strip_answer(&mut headers);
+        assert_eq!(headers.len(), 1);
+        assert!(headers.contains_key("x-kept"));
+    }
+
+    #[test]
+    fn more_than_a_handful_go_as_well() {
+        let names = [
+            "connection",
+            "keep-alive",
+            "proxy-authenticate",
+            "proxy-authorization",
+            "te",
+            "trailer",
+            "transfer-encoding",
+            "upgrade",
+            "content-length",
+            "mcp-session-id",
+        ];
+        let mut headers: HeaderMap = names
+            .iter()
+            .map(|name| (HeaderName::from_static(name), HeaderValue::from_static("x")))
+            .collect();
+        strip_answer(&mut headers);
+        assert!(headers.is_empty(), "{headers:?}");
     }
 }

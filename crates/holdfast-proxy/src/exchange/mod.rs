@@ -68,6 +68,9 @@ pub(crate) struct Call {
     pub(crate) body: Bytes,
     /// Whether the client takes an event stream for an answer.
     pub(crate) takes_stream: bool,
+    /// Whether the client's messages are frames of one connection, so that no HTTP response carries
+    /// the answer.
+    pub(crate) framed: bool,
     /// Whether a stream to this client carries ids that it can come back with.
     pub(crate) resumable: bool,
     pub(crate) started: Instant,

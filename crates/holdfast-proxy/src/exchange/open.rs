@@ -83,6 +83,11 @@ pub(super) async fn initialize(call: &Arc<Call>) -> Answer {
     };
     call.settle_with(&opened.message);
     let mut whole = opened.whole;
+    if call.framed {
+        // Only the message itself can be a frame.
+        let body = opened.message.clone();
+        whole = Whole { status: StatusCode::OK, headers: json_headers(), body };
+    }
     let Some((version, announces)) = agreed(&opened.message) else { return Answer::Whole(whole) };
     call.server.saw_version(version);
     if opened.server_session.is_none() && opened.duplex.is_none() {

@@ -75,7 +75,7 @@ pub(crate) async fn serve(
     };
     let (endpoint, server) = match find(&gateway, parts.uri.path()) {
         Ok(found) => found,
-        Err(response) => return Ok(*response),
+        Err(text) => return Ok(Box::pin(not_found(&gateway, &parts, body, &text)).await),
     };
     match endpoint {
         Endpoint::Mcp if websocket::wants(&parts) => {
@@ -85,9 +85,9 @@ pub(crate) async fn serve(
             let entered = Entered { gateway, server, principal, parts, connection };
             streamable::serve(entered, body).await
         }
-        Endpoint::Sse => Ok(legacy_sse::open(&gateway, server, principal, &parts).await),
+        Endpoint::Sse => Ok(Box::pin(legacy_sse::open(&gateway, server, principal, &parts)).await),
         Endpoint::Messages => {
-            Ok(legacy_sse::message(&gateway, &server, &principal, parts, body).await)
+            Ok(Box::pin(legacy_sse::message(&gateway, &server, &principal, parts, body)).await)
         }
     }
 }
@@ -113,7 +113,7 @@ enum Endpoint {
 }
 
 /// Which adapter and which server a path names.
-fn find(gateway: &Gateway, path: &str) -> Result<(Endpoint, Arc<Server>), Box<Response<Body>>> {
+fn find(gateway: &Gateway, path: &str) -> Result<(Endpoint, Arc<Server>), String> {
     let rest = path.strip_prefix('/').unwrap_or(path);
     let (first, name) = rest.split_once('/').map_or((rest, None), |(a, b)| (a, Some(b)));
     let endpoint = match first {
@@ -121,14 +121,10 @@ fn find(gateway: &Gateway, path: &str) -> Result<(Endpoint, Arc<Server>), Box<Re
         "sse" => Endpoint::Sse,
         "messages" => Endpoint::Messages,
         _ => {
-            let text =
-                format!("nothing is served at {path}; MCP is at /mcp{}", listed(gateway, "mcp"));
-            return Err(Box::new(refuse(
-                gateway,
-                Rejection::NotServed,
-                StatusCode::NOT_FOUND,
-                &text,
-            )));
+            return Err(format!(
+                "nothing is served at {path}; MCP is at:{}",
+                listed(gateway, "mcp")
+            ));
         }
     };
     let name = name.map(|name| name.strip_suffix('/').unwrap_or(name)).filter(|n| !n.is_empty());
@@ -140,11 +136,28 @@ fn find(gateway: &Gateway, path: &str) -> Result<(Endpoint, Arc<Server>), Box<Re
     if let Some(server) = server {
         return Ok((endpoint, Arc::clone(server)));
     }
-    let text = match name {
+    Err(match name {
         Some(name) => format!("there is no server `{name}`; there is{}", listed(gateway, first)),
         None => format!("several servers are configured; choose one:{}", listed(gateway, first)),
-    };
-    Err(Box::new(refuse(gateway, Rejection::NotServed, StatusCode::NOT_FOUND, &text)))
+    })
+}
+
+/// Says what there is instead of what was asked for, under the id of the request if it has one:
+/// clients wait for ever for an answer without it.
+async fn not_found(gateway: &Gateway, parts: &Parts, body: Incoming, text: &str) -> Response<Body> {
+    let status = StatusCode::NOT_FOUND;
+    if parts.method != Method::POST {
+        return refuse(gateway, Rejection::NotServed, status, text);
+    }
+    let (limit, wait) = (gateway.config.limits.body, gateway.config.listen.body_timeout);
+    let body = receive::read_body(body, limit, wait).await.unwrap_or_default();
+    gateway.metrics.rejected(Rejection::NotServed);
+    let error = RpcError::new(code::INVALID_REQUEST, text);
+    let message = holdfast_mcp::peek::peek(&body);
+    match message.as_ref().ok().and_then(|message| message.id.as_ref()) {
+        Some(id) => json(status, error.render(ErrorId::Raw(id.as_str()))),
+        None => json(status, error.render(ErrorId::Null)),
+    }
 }
 
 fn listed(gateway: &Gateway, prefix: &str) -> String {

@@ -202,13 +202,18 @@ fn build(
     let session = session.filter(|_| era == Era::Legacy && method != Method::Initialize);
     let spoken = session.as_ref().map(|session| session.version).or(version);
     let can_prime = match era {
-        Era::Modern => !gateway.config.streams.strict,
+        // Where a disconnect cancels at once nobody can come back (docs/decisions/0005).
+        Era::Modern => {
+            let streams = &gateway.config.streams;
+            !streams.strict && !streams.modern_grace.is_zero()
+        }
         Era::Legacy => spoken.is_some_and(Version::can_resume_polling),
     };
     let in_use = session.as_ref().map(|session| session.enter(gateway.clock));
     Call {
         resumable: inbound.has_event_ids && inbound.takes_stream && can_prime,
         takes_stream: inbound.takes_stream,
+        framed: !inbound.has_event_ids,
         headers: headers::for_server(headers, server),
         _guards: Guards {
             _node: gateway.metrics.in_flight.enter(),

@@ -23,7 +23,7 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
-use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
+use tokio_tungstenite::tungstenite::{Error as WsError, Message, Utf8Bytes};
 
 use super::connected::{Connected, FRAMES};
 use super::refuse;
@@ -145,9 +145,15 @@ async fn serve(upgrade: OnUpgrade, connected: Connected, mut outgoing: mpsc::Rec
                     }
                     Some(Ok(Message::Close(_))) | None => break None,
                     Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => {}
+                    Some(Err(WsError::Capacity(_))) => {
+                        break Some((CloseCode::Size, "the message is too large (limits.body)"));
+                    }
+                    Some(Err(WsError::Utf8(_))) => {
+                        break Some((CloseCode::Invalid, "messages are UTF-8 text"));
+                    }
                     Some(Err(error)) => {
                         tracing::debug!(error = %error, "WebSocket connection ended");
-                        break Some((CloseCode::Size, "the message cannot be taken (limits.body)"));
+                        break None;
                     }
                 }
             }

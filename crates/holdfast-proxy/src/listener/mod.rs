@@ -12,6 +12,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::header::TRANSFER_ENCODING;
+use http::{Request, StatusCode};
+use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -168,16 +171,22 @@ where
     let token = CancellationToken::new();
     let cut = token.clone();
     let stream = Impatient::new(stream, requests.clone(), gateway.config.listen.header_timeout);
-    let service = service_fn(move |request| {
-        let ambiguous = requests.is_ambiguous();
+    let service = service_fn(move |request: Request<Incoming>| {
+        let has_coding = request.headers().contains_key(TRANSFER_ENCODING);
+        let ambiguous = has_coding && requests.names_length();
         let in_service = requests.start();
+        let requests = requests.clone();
         let (gateway, connection) = (Arc::clone(&gateway), token.clone());
         async move {
             let _in_service = in_service;
             if ambiguous {
                 return Ok(ingress::refuse_ambiguous(&gateway));
             }
-            ingress::serve(gateway, request, connection).await
+            let response = ingress::serve(gateway, request, connection).await;
+            if response.as_ref().is_ok_and(|r| r.status() == StatusCode::SWITCHING_PROTOCOLS) {
+                requests.upgraded();
+            }
+            response
         }
     });
     let connection = builder.serve_connection(TokioIo::new(stream), service).with_upgrades();

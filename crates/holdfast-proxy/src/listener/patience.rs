@@ -7,12 +7,12 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use super::head::HeadScan;
+use super::head::RawHead;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
@@ -24,17 +24,24 @@ pub(super) struct Requests(Arc<Counts>);
 struct Counts {
     started: AtomicU32,
     finished: AtomicU32,
-    /// The head that has just arrived names two lengths.
-    ambiguous: AtomicBool,
+    /// The connection has become something else (WebSocket): no heads follow.
+    upgraded: AtomicBool,
+    /// The head that is arriving or has just arrived.
+    head: Mutex<RawHead>,
 }
 
 /// One request in service.
 pub(super) struct InService(Requests);
 
 impl Requests {
-    /// Whether the head that has just arrived must not be believed.
-    pub(super) fn is_ambiguous(&self) -> bool {
-        self.0.ambiguous.load(Ordering::Relaxed)
+    /// Whether the head that has just arrived names a length: asked where it has a coding too.
+    pub(super) fn names_length(&self) -> bool {
+        self.head().names_length()
+    }
+
+    /// Reader and service take turns on one thread; the lock is never waited for.
+    fn head(&self) -> MutexGuard<'_, RawHead> {
+        self.0.head.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn start(&self) -> InService {
@@ -42,8 +49,16 @@ impl Requests {
         InService(self.clone())
     }
 
+    /// The connection speaks another protocol from here on.
+    pub(super) fn upgraded(&self) {
+        self.0.upgraded.store(true, Ordering::Relaxed);
+    }
+
     /// How many have begun, if none is in service.
     fn idle_after(&self) -> Option<u32> {
+        if self.0.upgraded.load(Ordering::Relaxed) {
+            return None;
+        }
         let started = self.0.started.load(Ordering::Relaxed);
         (started == self.0.finished.load(Ordering::Relaxed)).then_some(started)
     }
@@ -62,14 +77,13 @@ pub(super) struct Impatient<S> {
     limit: Duration,
     /// When the head of request number `.0` began to arrive.
     head: Option<(u32, Instant)>,
-    scan: HeadScan,
     /// Set only for a head that did not arrive at once.
     alarm: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S> Impatient<S> {
     pub(super) fn new(inner: S, requests: Requests, limit: Duration) -> Self {
-        Self { inner, requests, limit, head: None, scan: HeadScan::default(), alarm: None }
+        Self { inner, requests, limit, head: None, alarm: None }
     }
 
     /// When the head that is arriving has to be complete.
@@ -103,11 +117,10 @@ impl<S: AsyncRead + Unpin> AsyncRead for Impatient<S> {
             let arrived = &buf.filled()[before..];
             if deadline.is_none() && !arrived.is_empty() {
                 this.head = Some((number, Instant::now()));
-                this.scan = HeadScan::default();
+                this.requests.head().clear();
                 this.alarm = None;
             }
-            this.scan.push(arrived);
-            this.requests.0.ambiguous.store(this.scan.is_ambiguous(), Ordering::Relaxed);
+            this.requests.head().push(arrived);
             return read;
         }
         let Some(deadline) = deadline else {
@@ -182,6 +195,20 @@ mod tests {
         assert_eq!(begun.elapsed(), LIMIT);
         drop(server);
         trickle.await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_upgraded_connection_may_say_little_and_slowly() {
+        let (mut client, server) = tokio::io::duplex(64);
+        let requests = Requests::default();
+        let mut server = Impatient::new(server, requests.clone(), LIMIT);
+        requests.upgraded();
+        let mut buf = [0; 8];
+        for _ in 0..3 {
+            client.write_all(b"f").await.unwrap();
+            assert_eq!(server.read(&mut buf).await.unwrap(), 1);
+            tokio::time::sleep(LIMIT * 2).await;
+        }
     }
 
     #[tokio::test(start_paused = true)]

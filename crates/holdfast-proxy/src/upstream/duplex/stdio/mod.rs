@@ -42,7 +42,7 @@ use super::{Duplex, INBOX, Limits};
 /// programs need to find their language, their temporary files, a proxy and the machine's
 /// certificates. The gateway's own settings and secrets are not a server's business; what a server
 /// needs beyond this its configuration names.
-const INHERITED: [&str; 19] = [
+const INHERITED: [&str; 20] = [
     "HOME",
     "LOGNAME",
     "PATH",
@@ -62,6 +62,7 @@ const INHERITED: [&str; 19] = [
     "no_proxy",
     "SSL_CERT_FILE",
     "SSL_CERT_DIR",
+    "NODE_EXTRA_CA_CERTS",
 ];
 
 /// The cause of an end that the server chose.
