@@ -23,7 +23,7 @@ async fn a_slow_answer_becomes_a_primed_stream() {
     let gate = Gate::new();
     let held = gate.clone();
     let (_recorder, gateway) =
-        start("streams: { commit_after: 50ms, retry: 700ms }", move |seen| {
+        start("streams: { commit_after: 50ms, retry: 700ms, modern_grace: 1s }", move |seen| {
             let done = Reply::json(message::result(
                 seen.id(),
                 r#"{"content":[],"resultType":"complete"}"#,

@@ -9,10 +9,11 @@ use crate::harness::sse::End;
 
 #[tokio::test]
 async fn a_client_that_leaves_has_cancelled() {
-    let (recorder, gateway) = start("streams: { commit_after: 10ms }", |seen| {
-        (seen.tool() == "slow").then(|| Reply::after(&Gate::new(), Reply::Cut))
-    })
-    .await;
+    let (recorder, gateway) =
+        start("streams: { commit_after: 10ms, modern_grace: 10ms }", |seen| {
+            (seen.tool() == "slow").then(|| Reply::after(&Gate::new(), Reply::Cut))
+        })
+        .await;
     let client = Client::modern(&gateway);
     // Once after the stream was committed …
     let stream = client.post(&message::modern_call(1, "slow")).await.stream();
@@ -28,6 +29,26 @@ async fn a_client_that_leaves_has_cancelled() {
     eventually("the cancellation at the server", || (recorder.abandoned() == 2).then_some(()))
         .await;
     assert!(recorder.rpc("notifications/cancelled").is_empty(), "HTTP needs no message for it");
+}
+
+/// Where a disconnect cancels at once there is nothing to come back to, so a slow answer stays what it
+/// is: some clients refuse large events (docs/decisions/0005).
+#[tokio::test]
+async fn a_slow_answer_stays_json() {
+    let gate = Gate::new();
+    let held = gate.clone();
+    let (recorder, gateway) = start("streams: { commit_after: 0s }", move |seen| {
+        let answer = message::result(seen.id(), r#"{"content":[],"resultType":"complete"}"#);
+        (seen.tool() == "slow").then(|| Reply::after(&held, Reply::json(answer)))
+    })
+    .await;
+    let client = Client::modern(&gateway);
+    let call = tokio::spawn(async move { client.post(&message::modern_call(1, "slow")).await });
+    recorder.wait_for("the call at the server", 1, |seen| seen.tool() == "slow").await;
+    gate.open();
+    let answer = call.await.unwrap().answer();
+    assert_eq!(answer.header("content-type"), Some("application/json"));
+    assert_eq!(answer.json()["id"], 1);
 }
 
 fn listen(id: &str) -> String {

@@ -7,7 +7,7 @@ use crate::harness::message;
 use crate::harness::recorder::{Gate, Recorder, Reply, Step};
 use crate::harness::sse::{End, Stream};
 
-const SETTINGS: &str = "streams: { commit_after: 10ms }";
+const SETTINGS: &str = "streams: { commit_after: 10ms, modern_grace: 1m }";
 
 fn progress(number: u32) -> String {
     message::notification(
