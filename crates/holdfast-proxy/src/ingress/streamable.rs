@@ -92,7 +92,8 @@ async fn run(call: Arc<Call>, connection: CancellationToken) -> Result<Response<
     let hold = if call.resumable { streams.commit_after } else { streams.headers_by };
     let deadline = call.server.settings.timeout;
     let mut work = Survivor::new(Arc::clone(&call), exchange::first_answer(Arc::clone(&call)));
-    let can_wait_as_stream = call.takes_stream && hold < deadline;
+    let stays_json = call.modern() && streams.strict;
+    let can_wait_as_stream = call.takes_stream && !stays_json && hold < deadline;
     let patience = if can_wait_as_stream { hold } else { deadline };
     let giving_up = worker::giving_up(&call.gateway);
     let failure = tokio::select! {
