@@ -188,6 +188,13 @@ impl StreamLog {
         }
     }
 
+    /// Appends what ends the exchange, whether there is room or not: its writer is done after it,
+    /// so there is nothing to hold back, and a stream whose reader is gone for good must not keep
+    /// its relay.
+    pub(crate) fn append_last(&self, data: &[u8], server_event: Option<&str>) {
+        self.push(&mut self.inner(), data, server_event);
+    }
+
     /// A reader that has taken nothing for [`STALL`] while its queue is full is cut off: it costs
     /// what its queue holds and a connection, and may come back for what it missed.
     fn cut_slow_reader(&self) {
