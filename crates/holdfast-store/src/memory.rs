@@ -12,7 +12,9 @@ const SHARDS: usize = 32;
 enum Slot {
     Live(Box<SessionRecord>),
     /// Deleted; the key stays taken until the instant.
-    Tombstone { until: Duration },
+    Tombstone {
+        until: Duration,
+    },
 }
 
 /// Sessions in this process's memory.
