@@ -27,7 +27,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
 
 use super::attempt::{self, Route, finish_reading};
-use super::{Answer, Call, Events, Ids, answer, headers, listen, observe, state};
+use super::{Answer, Call, Events, Ids, Large, answer, headers, listen, observe, state};
 use crate::failure::Failure;
 use crate::metrics::CallOutcome;
 use crate::random;
@@ -36,6 +36,7 @@ use crate::spliced;
 use crate::streams::StreamLog;
 use crate::upstream::events::{End, EventSource, HttpEvents};
 use crate::upstream::http::Outgoing;
+use crate::worker;
 
 /// Where a relay delivers.
 pub(crate) enum Sink {
@@ -61,23 +62,46 @@ pub(crate) async fn relay(call: Arc<Call>, first: Answer, sink: Sink) {
         progress: None,
         attempts: 1,
         acknowledged: false,
+        floor: None,
+        asked: Vec::new(),
         backoff: Backoff::new(Duration::from_millis(100), Duration::from_secs(15)),
     };
-    let run = relay.run(first, deadline);
-    match &sink {
-        Sink::Log(log) => {
-            let cancelled = log.cancel.clone();
-            tokio::select! {
-                () = run => {}
-                () = cancelled.cancelled() => call.settle(CallOutcome::Cancelled),
-                () = drained(&call) => goodbye(&call, log).await,
-            }
-            log.finish();
-            if log.resumable() {
-                call.gateway.streams.retire(log);
-            }
-        }
-        Sink::Frames(_) | Sink::Nobody => run.await,
+    let giving_up = worker::giving_up(&call.gateway);
+    let end = tokio::select! {
+        () = relay.run(first, deadline) => Ended::Answered,
+        () = hung_up(&sink) => Ended::HungUp,
+        () = drained(&call) => Ended::Drained,
+        () = giving_up.cancelled() => Ended::GivenUp,
+    };
+    match end {
+        Ended::Answered => {}
+        Ended::HungUp => call.settle(CallOutcome::Cancelled),
+        Ended::Drained => relay.goodbye().await,
+        Ended::GivenUp => relay.fail(Failure::restarting(&call.server.name)).await,
+    }
+    let Sink::Log(log) = &sink else { return };
+    log.finish();
+    if log.resumable() && !matches!(end, Ended::HungUp) {
+        call.gateway.streams.retire(log);
+    } else {
+        // Whoever comes back for a stream without its end is told its fate.
+        call.gateway.streams.remove(log.id());
+    }
+}
+
+/// How a relay came to its end.
+enum Ended {
+    Answered,
+    HungUp,
+    Drained,
+    GivenUp,
+}
+
+/// Resolves when the client's disconnect has cancelled the call.
+async fn hung_up(sink: &Sink) {
+    match sink {
+        Sink::Log(log) => log.cancel.cancelled().await,
+        Sink::Frames(_) | Sink::Nobody => std::future::pending().await,
     }
 }
 
@@ -91,6 +115,10 @@ struct Relay<'a> {
     attempts: u32,
     /// Whether the client has the acknowledgement of its listen.
     acknowledged: bool,
+    /// The highest progress of the attempts before this one.
+    floor: Option<f64>,
+    /// Requests of the server that went to the client with this call.
+    asked: Vec<Box<str>>,
     /// Between listens that break.
     backoff: Backoff,
 }
@@ -135,24 +163,32 @@ impl Relay<'_> {
                 let data = event.data.unwrap_or_default();
                 return self.send(&data, None).await;
             }
-            Answer::Large(large) => {
-                use http_body_util::BodyExt as _;
-                let limit = attempt::LARGEST_MESSAGE;
-                let rest = http_body_util::Limited::new(large.rest, limit).collect().await;
-                match rest {
-                    Ok(rest) => {
-                        large.lease.done();
-                        let mut body = bytes::BytesMut::from(&large.head[..]);
-                        body.extend_from_slice(&rest.to_bytes());
-                        return self.send(&body.freeze(), None).await;
-                    }
-                    Err(error) => Failure::unknown(&self.call.server.name, error.to_string()),
-                }
-            }
+            Answer::Large(_) if matches!(self.sink, Sink::Nobody) => return,
+            Answer::Large(large) => match self.rest_of(large).await {
+                Ok(body) => return self.send(&body, None).await,
+                Err(failure) => failure,
+            },
             Answer::Failed(failure) => failure,
             Answer::Events(_) | Answer::HangUp => return,
         };
         self.render(failure).await;
+    }
+
+    /// Reads the rest of a large answer: it has to become one event.
+    async fn rest_of(&self, large: Large) -> Result<Bytes, Failure> {
+        use http_body_util::BodyExt as _;
+        let server = &self.call.server;
+        let rest = http_body_util::Limited::new(large.rest, attempt::LARGEST_MESSAGE).collect();
+        let limit = server.settings.timeout;
+        let rest = match tokio::time::timeout(limit, rest).await {
+            Ok(Ok(rest)) => rest.to_bytes(),
+            Ok(Err(error)) => return Err(Failure::unknown(&server.name, error.to_string())),
+            Err(_) => return Err(Failure::timed_out(&server.name, limit)),
+        };
+        large.lease.done();
+        let mut body = bytes::BytesMut::from(&large.head[..]);
+        body.extend_from_slice(&rest);
+        Ok(body.freeze())
     }
 
     /// Relays one stream. `None`: it brought every answer. Otherwise what the call goes on with.
@@ -181,6 +217,7 @@ impl Relay<'_> {
                 match event {
                     Ok(event) => {
                         backoff.reset();
+                        self.backoff.reset();
                         self.event(event, &route, &mut server_event, &mut retry).await;
                         if self.left.is_empty() {
                             finish_reading(source);
@@ -223,6 +260,10 @@ impl Relay<'_> {
         let id = event.id.as_deref().and_then(|id| std::str::from_utf8(id).ok());
         if let Some(id) = id {
             *server_event = Some(id.into());
+        }
+        if event.event.as_deref().is_some_and(|kind| kind != b"message") {
+            tracing::debug!(server = %self.call.server.name, "event of an unknown type dropped");
+            return;
         }
         let Some(data) = event.data.filter(|data| !data.is_empty()) else {
             // A priming event: ours has primed the client already, but not with the server's delay.
@@ -271,7 +312,9 @@ impl Relay<'_> {
             }
             Kind::Request => {
                 if let (Some(session), Some(request)) = (&route.session, message.id) {
-                    session.asked(&spliced::client_id(request.as_str(), generation));
+                    let id = spliced::client_id(request.as_str(), generation);
+                    session.asked(&id);
+                    self.asked.push(id);
                 }
                 self.send(&spliced::for_client(data, generation), id).await;
             }
@@ -300,11 +343,11 @@ impl Relay<'_> {
 
     fn rises(&mut self, value: Option<f64>) -> bool {
         let Some(value) = value else { return true };
-        // One call has one progress token; a batch has many, and is never repeated in mid-stream.
-        if self.call.ids.count() == 1 && self.progress.is_some_and(|last| value <= last) {
+        // What earlier attempts have told already; within one attempt the server may do as it likes.
+        if self.floor.is_some_and(|told| value <= told) {
             return false;
         }
-        self.progress = Some(value);
+        self.progress = Some(self.progress.map_or(value, |last| last.max(value)));
         true
     }
 
@@ -339,12 +382,13 @@ impl Relay<'_> {
         let call = self.call;
         if self.listens() {
             // A listen is made again for as long as its client is there, with growing pauses.
-            tokio::time::sleep(self.backoff.next(random::u64())).await;
-            let again = answer::first_answer(Arc::clone(call)).await;
-            return match again {
-                Answer::Failed(_) => Box::pin(self.again(route, reason)).await,
-                again => Some(again),
-            };
+            loop {
+                tokio::time::sleep(self.backoff.next(random::u64())).await;
+                match self.first_answer().await {
+                    Answer::Failed(_) => {}
+                    again => return Some(again),
+                }
+            }
         }
         let waits = !matches!(self.sink, Sink::Nobody);
         match decide(call.class, Progress::Sent, self.attempts, waits) {
@@ -352,21 +396,50 @@ impl Relay<'_> {
                 self.attempts += 1;
                 call.gateway.metrics.server(call.server.index).attempts_repeated.inc();
                 tracing::debug!(server = %call.server.name, %reason, "stream broke, call sent again");
-                // What the lost attempt had asked of the client is void.
-                if let Some(session) = &route.session {
-                    self.take_back(session).await;
-                }
-                Some(answer::first_answer(Arc::clone(call)).await)
+                self.floor = self.progress;
+                self.take_back(route).await;
+                Some(self.first_answer().await)
             }
             _ => {
+                self.take_back(route).await;
                 self.fail(Failure::unknown(&call.server.name, reason)).await;
                 None
             }
         }
     }
 
-    async fn take_back(&self, session: &crate::session::Session) {
-        for id in session.take_outstanding() {
+    /// The first answer of one more attempt, within the server's time.
+    async fn first_answer(&self) -> Answer {
+        let limit = self.call.server.settings.timeout;
+        let again = Box::pin(answer::first_answer(Arc::clone(self.call)));
+        match tokio::time::timeout(limit, again).await {
+            Ok(answer) => answer,
+            Err(_) => {
+                let failure = Failure::timed_out(&self.call.server.name, limit);
+                self.call.fail(&failure);
+                Answer::Failed(failure)
+            }
+        }
+    }
+
+    /// The graceful end of a listen stream: its result, so that its client listens again elsewhere.
+    async fn goodbye(&mut self) {
+        self.call.settle(CallOutcome::Ok);
+        for id in std::mem::take(&mut self.left) {
+            let result = format!(
+                r#"{{"jsonrpc":"2.0","id":{id},"result":{{"resultType":"complete","_meta":{{"io.modelcontextprotocol/subscriptionId":{id}}}}}}}"#
+            );
+            self.send_last(result.as_bytes()).await;
+        }
+    }
+
+    /// What the lost attempt had asked of the client, and has no answer yet, is void.
+    async fn take_back(&mut self, route: &Route) {
+        let Some(session) = &route.session else { return };
+        for id in std::mem::take(&mut self.asked) {
+            if !session.answered(&id) {
+                continue;
+            }
             let message = format!(
                 r#"{{"jsonrpc":"2.0","method":"notifications/cancelled","params":{{"requestId":{id},"reason":"the call was lost"}}}}"#
             );
@@ -396,7 +469,20 @@ impl Relay<'_> {
     async fn render(&mut self, failure: Failure) {
         for id in std::mem::take(&mut self.left) {
             let body = failure.render_one(&id);
-            self.send(&body, None).await;
+            self.send_last(&body).await;
+        }
+    }
+
+    /// Sends an end of the call, for which there is always room: nothing follows it.
+    async fn send_last(&self, data: &[u8]) {
+        self.call.gateway.metrics.events.inc();
+        match self.sink {
+            Sink::Log(log) => log.append_last(data, None),
+            Sink::Frames(frames) => {
+                let sent = frames.send(Bytes::copy_from_slice(data));
+                let _ = tokio::time::timeout(LAST_SEND, sent).await;
+            }
+            Sink::Nobody => {}
         }
     }
 
@@ -419,16 +505,6 @@ async fn drained(call: &Call) {
         return std::future::pending().await;
     }
     call.gateway.draining.cancelled().await;
-}
-
-/// The graceful end of a listen stream: its result, so that its client listens again elsewhere.
-async fn goodbye(call: &Call, log: &StreamLog) {
-    call.settle(CallOutcome::Ok);
-    let Some(id) = call.ids.one() else { return };
-    let result = format!(
-        r#"{{"jsonrpc":"2.0","id":{id},"result":{{"resultType":"complete","_meta":{{"io.modelcontextprotocol/subscriptionId":{id}}}}}}}"#
-    );
-    log.append(result.as_bytes(), None).await;
 }
 
 enum TakenUp {
@@ -470,6 +546,9 @@ pub(crate) async fn resume_at_server(
         TakenUp::Refused | TakenUp::Unreachable => None,
     }
 }
+
+/// How long the end of a call waits for a framed client that does not read.
+const LAST_SEND: Duration = Duration::from_secs(10);
 
 /// How often a server is asked to take its stream up again.
 const RESUME_TRIES: u32 = 5;

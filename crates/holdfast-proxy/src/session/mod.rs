@@ -173,9 +173,9 @@ impl Session {
         }
     }
 
-    /// The client answered the server's request of this id.
-    pub(crate) fn answered(&self, id: &str) {
-        self.outstanding().remove(id);
+    /// The client answered the server's request of this id, or it is void; whether it was open.
+    pub(crate) fn answered(&self, id: &str) -> bool {
+        self.outstanding().remove(id)
     }
 
     /// The requests whose binding died: the client is told to forget them.
