@@ -6,8 +6,8 @@
 use std::sync::Arc;
 
 use holdfast_config::Auth;
-use http::HeaderMap;
 use http::header::AUTHORIZATION;
+use http::{HeaderMap, HeaderName};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
@@ -59,14 +59,18 @@ impl Authenticator {
         self.keys.is_empty()
     }
 
+    /// Takes the key out of the headers: it is for the gateway alone.
+    ///
     /// # Errors
     /// [`AuthError`] if keys are configured and the request carries none of them.
-    pub(crate) fn authenticate(&self, headers: &HeaderMap) -> Result<Principal, AuthError> {
+    pub(crate) fn authenticate(&self, headers: &mut HeaderMap) -> Result<Principal, AuthError> {
         if self.is_open() {
             return Ok(self.anonymous.clone());
         }
-        let key = presented(headers).ok_or(AuthError::Missing)?;
+        let (key, header) = presented(headers).ok_or(AuthError::Missing)?;
         let digest = Sha256::digest(key);
+        // The gateway's own key is nobody else's business, even where `Authorization` is forwarded.
+        headers.remove(header);
         let mut found = None;
         // Every key is compared, so that the time tells nothing about which one was near.
         for (principal, known) in &self.keys {
@@ -78,13 +82,16 @@ impl Authenticator {
     }
 }
 
-fn presented(headers: &HeaderMap) -> Option<&[u8]> {
-    if let Some(value) = headers.get("x-api-key") {
-        return Some(value.as_bytes());
+const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
+
+/// The key that a request presents, and the header that it stands in.
+fn presented(headers: &HeaderMap) -> Option<(&[u8], HeaderName)> {
+    if let Some(value) = headers.get(API_KEY) {
+        return Some((value.as_bytes(), API_KEY));
     }
     let value = headers.get(AUTHORIZATION)?.as_bytes();
     let (scheme, key) = value.split_at_checked(7)?;
-    scheme.eq_ignore_ascii_case(b"bearer ").then(|| key.trim_ascii())
+    scheme.eq_ignore_ascii_case(b"bearer ").then(|| (key.trim_ascii(), AUTHORIZATION))
 }
 
 #[cfg(test)]
@@ -111,16 +118,29 @@ mod tests {
     #[test]
     fn two_keys_of_one_principal_are_one_principal() {
         let auth = authenticator();
-        let first = auth.authenticate(&with("authorization", "Bearer a-1")).unwrap();
-        let second = auth.authenticate(&with("x-api-key", "a-2")).unwrap();
+        let first = auth.authenticate(&mut with("authorization", "Bearer a-1")).unwrap();
+        let second = auth.authenticate(&mut with("x-api-key", "a-2")).unwrap();
         assert_eq!(first, second);
-        assert_ne!(first, auth.authenticate(&with("authorization", "bearer b-1")).unwrap());
+        assert_ne!(first, auth.authenticate(&mut with("authorization", "bearer b-1")).unwrap());
+    }
+
+    #[test]
+    fn the_key_goes_no_further_and_another_credential_does() {
+        let auth = authenticator();
+        let mut headers = with("x-api-key", "a-1");
+        headers.insert(AUTHORIZATION, "Bearer for-the-server".parse().unwrap());
+        auth.authenticate(&mut headers).unwrap();
+        assert_eq!(headers.len(), 1);
+        assert!(headers.contains_key(AUTHORIZATION));
+        let mut headers = with("authorization", "Bearer a-1");
+        auth.authenticate(&mut headers).unwrap();
+        assert!(headers.is_empty());
     }
 
     #[test]
     fn what_is_not_a_known_key_is_refused() {
         let auth = authenticator();
-        let refused = |headers: HeaderMap| auth.authenticate(&headers).unwrap_err();
+        let refused = |mut headers: HeaderMap| auth.authenticate(&mut headers).unwrap_err();
         assert_eq!(refused(HeaderMap::new()), AuthError::Missing);
         assert_eq!(refused(with("authorization", "Basic a-1")), AuthError::Missing);
         assert_eq!(refused(with("authorization", "Bearer")), AuthError::Missing);
@@ -132,6 +152,6 @@ mod tests {
     fn without_keys_everybody_is_one() {
         let auth = Authenticator::new(&Auth::default());
         assert!(auth.is_open());
-        assert_eq!(&*auth.authenticate(&HeaderMap::new()).unwrap().name, "anonymous");
+        assert_eq!(&*auth.authenticate(&mut HeaderMap::new()).unwrap().name, "anonymous");
     }
 }

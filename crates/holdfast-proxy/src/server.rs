@@ -20,6 +20,7 @@ use crate::upstream::Endpoint;
 use crate::upstream::duplex::{self, Way};
 use crate::upstream::http::HttpTarget;
 use crate::upstream::mux::Mux;
+use tokio::sync::Semaphore;
 
 /// One logical MCP server.
 #[derive(Debug)]
@@ -42,8 +43,10 @@ pub(crate) struct Server {
     pub(crate) wants_session: AtomicBool,
     /// The duplex that all modern clients share.
     pub(crate) shared: tokio::sync::Mutex<Option<Arc<Mux>>>,
-    /// Sessions that the gateway holds for clients that send none, by principal.
-    pub(crate) implicit: tokio::sync::Mutex<HashMap<u64, Arc<Session>>>,
+    /// Idle sessions that the gateway holds for clients that send none, by principal.
+    implicit: Mutex<HashMap<u64, Vec<Arc<Session>>>>,
+    /// Calls of such clients at once.
+    pub(crate) implicit_calls: Arc<Semaphore>,
     /// The last good `server/discover` result by principal, for the time when the server is away.
     discovered: Mutex<HashMap<u64, bytes::Bytes>>,
 }
@@ -70,6 +73,10 @@ pub struct ServerError {
     server: String,
     reason: String,
 }
+
+/// Calls of clients without a session that run at once per server, each on a session of its own: the
+/// ids of two clients may be the same. More wait.
+const IMPLICIT_CALLS: usize = 64;
 
 /// Principals whose discover result is kept per server; more would only be forgetful clients.
 const MAX_DISCOVERED: usize = 1024;
@@ -135,7 +142,8 @@ impl Server {
             restarts: Restarts::default(),
             wants_session: AtomicBool::new(false),
             shared: tokio::sync::Mutex::default(),
-            implicit: tokio::sync::Mutex::default(),
+            implicit: Mutex::default(),
+            implicit_calls: Arc::new(Semaphore::new(IMPLICIT_CALLS)),
             discovered: Mutex::default(),
             settings,
         })
@@ -205,6 +213,23 @@ impl Server {
 
     pub(crate) fn versions(&self) -> Vec<Version> {
         self.versions.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// An idle session for a client of this principal that has none; the one used last.
+    pub(crate) fn take_implicit(&self, principal: u64) -> Option<Arc<Session>> {
+        let mut implicit = self.implicit.lock().unwrap_or_else(PoisonError::into_inner);
+        let idle = implicit.get_mut(&principal)?;
+        let session = idle.pop();
+        if idle.is_empty() {
+            implicit.remove(&principal);
+        }
+        session
+    }
+
+    /// Gives a session back after its call.
+    pub(crate) fn keep_implicit(&self, session: Arc<Session>) {
+        let mut implicit = self.implicit.lock().unwrap_or_else(PoisonError::into_inner);
+        implicit.entry(session.principal).or_default().push(session);
     }
 
     pub(crate) fn keep_discovered(&self, principal: u64, answer: bytes::Bytes) {

@@ -32,16 +32,16 @@ pub(crate) async fn first_answer(call: Arc<Call>) -> Answer {
     if call.method == Method::Initialize && !call.modern() {
         return Box::pin(open::initialize(&call)).await;
     }
-    let mut session = call.session.clone();
+    let session = call.session.clone();
     let mut attempts = 0;
     let mut reestablished = false;
     loop {
         attempts += 1;
-        let route = match route(&call, session.as_ref()).await {
+        let mut route = match route(&call, session.as_ref()).await {
             Ok(route) => route,
             Err(failure) => return gave_up(&call, failure),
         };
-        let error = match attempt::send(&call, &route).await {
+        let error = match attempt::send(&call, &mut route).await {
             Ok(reply) => match lost_session(&call, &route, &reply) {
                 None => match judge::judge(&call, reply) {
                     Ok(reply) => return answered(&call, &route, reply).await,
@@ -60,8 +60,8 @@ pub(crate) async fn first_answer(call: Arc<Call>) -> Answer {
         let name = &call.server.name;
         if error.waited {
             // The instance is gone. Its session moves to another one, if there is another.
-            let movable =
-                session.as_ref().filter(|_| !reestablished && call.server.instances() > 1);
+            let used = route.session.as_ref();
+            let movable = used.filter(|_| !reestablished && call.server.instances() > 1);
             let (Some(lost), Some(bound)) = (movable, &route.bound) else {
                 return gave_up(&call, Failure::unavailable(name, error.reason));
             };
@@ -75,8 +75,9 @@ pub(crate) async fn first_answer(call: Arc<Call>) -> Answer {
             continue;
         }
         // A connection that ended before the call went in: its session is opened again first.
-        let severed = error.progress == Progress::NotSent && route.mux.is_some() && !reestablished;
-        if let (true, Some(lost), Some(bound)) = (severed, &session, &route.bound) {
+        let ended = route.mux.as_ref().is_some_and(|mux| mux.ending().is_some());
+        let severed = error.progress == Progress::NotSent && ended && !reestablished;
+        if let (true, Some(lost), Some(bound)) = (severed, &route.session, &route.bound) {
             reestablished = true;
             let again =
                 Box::pin(session::reestablish(&call.gateway, lost, bound, &call.headers, false))
@@ -99,8 +100,8 @@ pub(crate) async fn first_answer(call: Arc<Call>) -> Answer {
             }
             Repeat::ReestablishThenAgain => {
                 reestablished = true;
-                match Box::pin(make_session(&call, session.as_ref(), &route)).await {
-                    Ok(fresh) => session = Some(fresh),
+                match Box::pin(make_session(&call, &route)).await {
+                    Ok(()) => {}
                     Err(failure) => return gave_up(&call, failure),
                 }
             }
@@ -112,7 +113,8 @@ pub(crate) async fn first_answer(call: Arc<Call>) -> Answer {
     }
 }
 
-fn gave_up(call: &Call, failure: Failure) -> Answer {
+/// Ends a call with a failure of the gateway's own.
+pub(crate) fn gave_up(call: &Call, failure: Failure) -> Answer {
     // A discover that fails for the gateway's own reasons would make clients fall back to an old
     // era for good: the last good result, or a closed connection, and never an error.
     if call.method == Method::Discover && call.modern() {
@@ -144,47 +146,28 @@ fn known_discovery(call: &Call) -> Option<bytes::Bytes> {
 /// # Errors
 /// [`Failure`] if it cannot be opened; the call did not run.
 pub(super) async fn route(call: &Call, session: Option<&Arc<Session>>) -> Result<Route, Failure> {
-    if let Some(session) = session {
+    let needs_one = session.is_none()
+        && !call.modern()
+        && (call.server.is_duplex() || call.server.wants_session.load(Ordering::Relaxed));
+    let borrowed = match needs_one {
+        true => Some(Arc::new(Box::pin(open::implicit(call)).await?)),
+        false => None,
+    };
+    if let Some(session) = session.or(borrowed.as_ref().map(|borrowed| borrowed.session())) {
         let mut bound = session.bound();
         if bound.mux.as_ref().is_some_and(|mux| mux.ending().is_some()) {
-            bound = Box::pin(session::reestablish(
-                &call.gateway,
-                session,
-                &bound,
-                &call.headers,
-                false,
-            ))
-            .await?;
+            let again = session::reestablish(&call.gateway, session, &bound, &call.headers, false);
+            bound = Box::pin(again).await?;
         }
-        let mux = bound.mux.clone();
-        let instance = bound.instance;
+        let (mux, instance) = (bound.mux.clone(), bound.instance);
         let session = Some(Arc::clone(session));
-        return Ok(Route { session, instance, mux, bound: Some(bound) });
+        return Ok(Route { session, _borrowed: borrowed, instance, mux, bound: Some(bound) });
     }
-    match &call.server.endpoint {
-        Endpoint::Http(_)
-            if !call.modern() && call.server.wants_session.load(Ordering::Relaxed) =>
-        {
-            let session = Box::pin(open::implicit(call)).await?;
-            let bound = session.bound();
-            let instance = bound.instance;
-            Ok(Route { session: Some(session), instance, mux: None, bound: Some(bound) })
-        }
-        Endpoint::Http(_) => {
-            let instance = state::instance_of(call).unwrap_or_else(|| call.server.pick());
-            Ok(Route { session: None, bound: None, instance, mux: None })
-        }
-        Endpoint::Duplex(target) if call.modern() => {
-            let mux = Box::pin(shared_mux(call, target)).await?;
-            Ok(Route { session: None, bound: None, instance: 0, mux: Some(mux) })
-        }
-        Endpoint::Duplex(_) => {
-            let session = Box::pin(open::implicit(call)).await?;
-            let bound = session.bound();
-            let mux = bound.mux.clone();
-            Ok(Route { session: Some(session), instance: 0, mux, bound: Some(bound) })
-        }
-    }
+    let (mux, instance) = match &call.server.endpoint {
+        Endpoint::Http(_) => (None, state::instance_of(call).unwrap_or_else(|| call.server.pick())),
+        Endpoint::Duplex(target) => (Some(Box::pin(shared_mux(call, target)).await?), 0),
+    };
+    Ok(Route { session: None, _borrowed: None, bound: None, instance, mux })
 }
 
 /// The duplex that modern clients of this server share, opened where necessary.
@@ -230,23 +213,16 @@ fn lost_session(call: &Call, route: &Route, reply: &Reply) -> Option<String> {
     })
 }
 
-/// A session for a call whose server lost or never had one.
-async fn make_session(
-    call: &Call,
-    session: Option<&Arc<Session>>,
-    route: &Route,
-) -> Result<Arc<Session>, Failure> {
-    match (session.or(route.session.as_ref()), &route.bound) {
+/// Opens the session again that the server has lost. A legacy client without a session, at a server
+/// that wants one, is lent one from here on.
+async fn make_session(call: &Call, route: &Route) -> Result<(), Failure> {
+    match (&route.session, &route.bound) {
         (Some(session), Some(bound)) => {
             session::reestablish(&call.gateway, session, bound, &call.headers, false).await?;
-            Ok(Arc::clone(session))
         }
-        // A legacy client without a session, and a server that wants one.
-        _ => {
-            call.server.wants_session.store(true, Ordering::Relaxed);
-            open::implicit(call).await
-        }
+        _ => call.server.wants_session.store(true, Ordering::Relaxed),
     }
+    Ok(())
 }
 
 /// Turns the reply to the call's last attempt into its answer.

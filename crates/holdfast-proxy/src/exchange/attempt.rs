@@ -5,12 +5,16 @@ use std::time::{Duration, Instant};
 
 use holdfast_engine::backoff::Backoff;
 use holdfast_engine::repeat::Progress;
-use holdfast_mcp::peek::peek;
+use holdfast_mcp::batch::split_batch;
+use holdfast_mcp::peek::{Kind, peek};
 use holdfast_mcp::rpc_error::code;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
-use super::{Call, Events, Large, Whole, headers, state};
+use bytes::{BufMut as _, BytesMut};
+
+use super::open::Borrowed;
+use super::{Call, Events, Ids, Large, Whole, headers, state};
 use crate::gateway::Gateway;
 use crate::random;
 use crate::server::Server;
@@ -25,6 +29,8 @@ use crate::upstream::mux::{CallEvent, Mux};
 pub(crate) struct Route {
     /// The session whose binding it uses; none for modern and stateless calls.
     pub(crate) session: Option<Arc<Session>>,
+    /// Set where that session is lent to a client without one, for as long as its call lasts.
+    pub(crate) _borrowed: Option<Arc<Borrowed>>,
     pub(crate) bound: Option<Arc<Bound>>,
     pub(crate) instance: usize,
     pub(crate) mux: Option<Arc<Mux>>,
@@ -69,9 +75,12 @@ const SHORT_PATIENCE: Duration = Duration::from_millis(500);
 /// # Cancel safety
 /// Dropped after the request was written, an HTTP instance sees the connection close; a duplex
 /// forgets the call (and tells a modern server so).
-pub(super) async fn send(call: &Call, route: &Route) -> Result<Reply, AttemptError> {
+pub(super) async fn send(call: &Call, route: &mut Route) -> Result<Reply, AttemptError> {
     match (&call.server.endpoint, &route.mux) {
         (Endpoint::Http(_), _) => send_http(call, route).await,
+        (Endpoint::Duplex(_), Some(mux)) if matches!(call.ids, Ids::Batch(_)) => {
+            send_batch(call, mux).await
+        }
         (Endpoint::Duplex(_), Some(mux)) => send_mux(call, route, mux).await,
         (Endpoint::Duplex(_), None) => Err(AttemptError::not_sent("no open connection".into())),
     }
@@ -79,7 +88,7 @@ pub(super) async fn send(call: &Call, route: &Route) -> Result<Reply, AttemptErr
 
 // --- HTTP ---
 
-async fn send_http(call: &Call, route: &Route) -> Result<Reply, AttemptError> {
+async fn send_http(call: &Call, route: &mut Route) -> Result<Reply, AttemptError> {
     let outgoing = Outgoing {
         method: Method::POST,
         headers: &call.headers,
@@ -89,14 +98,15 @@ async fn send_http(call: &Call, route: &Route) -> Result<Reply, AttemptError> {
     let bound = route.bound.is_some();
     let (mut response, instance) =
         request_http(&call.gateway, &call.server, bound, route.instance, outgoing).await?;
+    // Another instance may have taken it; what it says belongs to that one.
+    route.instance = instance;
     let status = response.status;
     let is_stream = response.is_event_stream() && status.is_success();
     let mut headers = std::mem::take(&mut response.headers);
     headers::strip_answer(&mut headers);
     if is_stream {
-        let route = Route { instance, ..route.clone() };
         let source = EventSource::Http(Box::new(HttpEvents::new(response.body, response.lease)));
-        return first_event(call, status, headers, source, route).await;
+        return first_event(call, status, headers, source, route.clone()).await;
     }
     let limit = call.gateway.config.limits.answer_buffer;
     match response.collect(limit).await {
@@ -220,6 +230,47 @@ async fn send_mux(call: &Call, route: &Route, mux: &Arc<Mux>) -> Result<Reply, A
         Some(CallEvent::Lost(reason)) => Err(AttemptError::sent(reason)),
         None => Err(AttemptError::sent("the connection ended".into())),
     }
+}
+
+/// A batch on a connection that takes one message at a time: its members one by one, their answers
+/// together.
+async fn send_batch(call: &Call, mux: &Arc<Mux>) -> Result<Reply, AttemptError> {
+    let members = split_batch(&call.body).unwrap_or_default();
+    let mut running = Vec::with_capacity(members.len());
+    for range in members {
+        let message = call.body.slice(range);
+        let asks = peek(&message).is_ok_and(|message| message.kind == Kind::Request);
+        let sent = if asks {
+            mux.call_with(message, false).await.map(|call| running.push(call))
+        } else {
+            mux.tell(message).await
+        };
+        if let Err(error) = sent {
+            // The first that does not go means that nothing has; after that the batch is under way.
+            let nothing = running.is_empty() && error.did_not_run();
+            let reason = error.to_string();
+            let progress = if nothing { Progress::NotSent } else { Progress::Sent };
+            return Err(AttemptError { progress, reason, waited: false });
+        }
+    }
+    let mut body = BytesMut::from(&b"["[..]);
+    for (index, mut call) in running.into_iter().enumerate() {
+        let answer = loop {
+            match call.next().await {
+                Some(CallEvent::Response(answer)) => break answer,
+                Some(CallEvent::Message(_)) => {}
+                Some(CallEvent::Lost(reason)) => return Err(AttemptError::sent(reason)),
+                None => return Err(AttemptError::sent("the connection ended".into())),
+            }
+        };
+        if index > 0 {
+            body.put_u8(b',');
+        }
+        body.extend_from_slice(&answer);
+    }
+    body.put_u8(b']');
+    let whole = Whole { status: StatusCode::OK, headers: json_headers(), body: body.freeze() };
+    Ok(Reply::Whole(whole))
 }
 
 /// The HTTP status that a modern client expects beside an error (mcp-wire 2.4); legacy errors come

@@ -5,17 +5,19 @@
 //! its answer. So a request is answered by JSON-RPC with `200` wherever the protocol does not demand
 //! the status itself.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use holdfast_mcp::batch::is_batch;
 use holdfast_mcp::method::Method;
 use holdfast_mcp::peek::{Kind, peek};
-use http::StatusCode;
-use http::header::RETRY_AFTER;
+use holdfast_mcp::rpc_error::{RpcError, code};
+use http::header::{CONTENT_TYPE, RETRY_AFTER};
+use http::{HeaderValue, StatusCode};
 
 use super::attempt::Reply;
 use super::{Call, Whole};
-use crate::failure::Failure;
+use crate::failure::{self, Failure};
 
 /// The response as the client may see it.
 ///
@@ -23,12 +25,28 @@ use crate::failure::Failure;
 /// [`Failure`] where the server's response is no answer to the request.
 pub(super) fn judge(call: &Call, reply: Reply) -> Result<Reply, Failure> {
     match reply {
-        Reply::Whole(whole) => judge_whole(call, whole).map(Reply::Whole),
+        Reply::Whole(whole) => {
+            let discover = call.method == Method::Discover && call.modern();
+            let whole = judge_whole(&call.server.name, discover, whole)?;
+            Ok(Reply::Whole(with_error_body(call, whole)))
+        }
+        Reply::Large(large) if !large.status.is_success() => {
+            let reason = format!("it answered with HTTP status {}", large.status);
+            Err(Failure::unknown(&call.server.name, reason))
+        }
         other => Ok(other),
     }
 }
 
-fn judge_whole(call: &Call, mut whole: Whole) -> Result<Whole, Failure> {
+/// The same for a whole response of `server`; `discover`: to the request that decides the era.
+///
+/// # Errors
+/// As [`judge`].
+pub(super) fn judge_whole(
+    server: &Arc<str>,
+    discover: bool,
+    mut whole: Whole,
+) -> Result<Whole, Failure> {
     let status = whole.status;
     if status.is_success() {
         let first = whole.body.iter().find(|byte| !byte.is_ascii_whitespace());
@@ -36,11 +54,11 @@ fn judge_whole(call: &Call, mut whole: Whole) -> Result<Whole, Failure> {
             Some(b'{' | b'[') => Ok(whole),
             Some(_) => {
                 let reason = format!("it answered {status} with something that is not JSON-RPC");
-                Err(Failure::unknown(&call.server.name, reason))
+                Err(Failure::unknown(server, reason))
             }
             None => {
                 let reason = format!("it answered {status} without a body");
-                Err(Failure::unknown(&call.server.name, reason))
+                Err(Failure::unknown(server, reason))
             }
         };
     }
@@ -48,8 +66,8 @@ fn judge_whole(call: &Call, mut whole: Whole) -> Result<Whole, Failure> {
     let limited = status == StatusCode::TOO_MANY_REQUESTS;
     // The first discover decides the era for a client's whole life: what is only the server's bad
     // moment must not be read as an old server.
-    if call.method == Method::Discover && call.modern() && (limited || status.is_server_error()) {
-        return Err(overloaded(call, &whole));
+    if discover && (limited || status.is_server_error()) {
+        return Err(overloaded(server, &whole));
     }
     if status.is_server_error() || limited {
         if is_answer {
@@ -57,18 +75,34 @@ fn judge_whole(call: &Call, mut whole: Whole) -> Result<Whole, Failure> {
             return Ok(whole);
         }
         if limited || (status == StatusCode::SERVICE_UNAVAILABLE && retry_after(&whole).is_some()) {
-            return Err(overloaded(call, &whole));
+            return Err(overloaded(server, &whole));
         }
         let reason = format!("it answered with HTTP status {status}");
-        return Err(Failure::unknown(&call.server.name, reason));
+        return Err(Failure::unknown(server, reason));
     }
     if status.is_redirection() || status.is_informational() {
         let reason = format!(
             "it answered with HTTP status {status}; redirects are not followed, configure the final URL"
         );
-        return Err(Failure::unavailable(&call.server.name, reason));
+        return Err(Failure::unavailable(server, reason));
     }
     Ok(whole)
+}
+
+/// A refusal whose status the protocol wants to be seen gets a body that a client can read, unless it
+/// is about credentials.
+fn with_error_body(call: &Call, mut whole: Whole) -> Whole {
+    let status = whole.status;
+    let about_credentials = matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN);
+    let looks_like_json = whole.body.trim_ascii_start().starts_with(b"{");
+    if !status.is_client_error() || about_credentials || looks_like_json {
+        return whole;
+    }
+    let text = format!("server {} answered with HTTP status {status}", call.server.name);
+    let error = RpcError::new(code::SERVER_UNAVAILABLE, text);
+    whole.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    whole.body = failure::render(&error, &call.ids);
+    whole
 }
 
 fn answers(body: &[u8]) -> bool {
@@ -76,10 +110,10 @@ fn answers(body: &[u8]) -> bool {
         || peek(body).is_ok_and(|message| message.kind == Kind::Response && message.id.is_some())
 }
 
-fn overloaded(call: &Call, whole: &Whole) -> Failure {
+fn overloaded(server: &Arc<str>, whole: &Whole) -> Failure {
     let reason = format!("it answered with HTTP status {}", whole.status);
     let wait = retry_after(whole).unwrap_or(Duration::from_secs(1));
-    Failure::overloaded(&call.server.name, reason, wait)
+    Failure::overloaded(server, reason, wait)
 }
 
 /// `Retry-After` in seconds; the form with a date is rare and reads as absent.

@@ -39,7 +39,7 @@ use holdfast_mcp::sse::Event;
 use holdfast_mcp::version::Era;
 use http::{HeaderMap, StatusCode};
 
-pub(crate) use self::answer::first_answer;
+pub(crate) use self::answer::{first_answer, gave_up};
 pub(crate) use self::attempt::{PATIENCE, Route, request_http};
 pub(crate) use self::open::{close_at_server, replay};
 pub(crate) use self::relay::{Sink, relay, resume_at_server};

@@ -14,15 +14,15 @@ use holdfast_store::{Announces, Binding, SessionKey, SessionRecord};
 use http::header::{ACCEPT, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Method as HttpMethod, StatusCode};
 use serde::Deserialize;
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use super::attempt::{AttemptError, json_headers, request_http, stream_headers};
-use super::{Answer, Call, Whole, headers};
-use crate::failure::Failure;
+use super::{Answer, Call, Whole, headers, judge};
+use crate::failure::{Failure, FailureKind};
 use crate::gateway::Gateway;
 use crate::random;
 use crate::server::Server;
-use crate::session::{Bound, Session};
+use crate::session::{Bound, InUse, Session};
 use crate::upstream::Endpoint;
 use crate::upstream::duplex::{self, OpenError};
 use crate::upstream::events::HttpEvents;
@@ -126,18 +126,45 @@ impl Drop for Reserved<'_> {
     }
 }
 
-/// The session that the gateway holds for clients of this principal that send none.
+/// A session that serves one call of a client without one, and then the next.
+pub(crate) struct Borrowed {
+    session: Arc<Session>,
+    _in_use: InUse,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Borrowed {
+    pub(crate) fn session(&self) -> &Arc<Session> {
+        &self.session
+    }
+}
+
+impl Drop for Borrowed {
+    fn drop(&mut self) {
+        self.session.server.keep_implicit(Arc::clone(&self.session));
+    }
+}
+
+/// A session for a call of a client that has none: one that is idle, or a new one.
 ///
 /// # Errors
 /// [`Failure`] if the server does not open one.
-pub(super) async fn implicit(call: &Call) -> Result<Arc<Session>, Failure> {
+pub(super) async fn implicit(call: &Call) -> Result<Borrowed, Failure> {
     let gateway = &call.gateway;
-    let mut held = call.server.implicit.lock().await;
-    if let Some(session) = held.get(&call.principal.digest)
-        && gateway.sessions.get(session.key).is_some()
-    {
-        session.touch(gateway.clock.now());
-        return Ok(Arc::clone(session));
+    let permit = Arc::clone(&call.server.implicit_calls).acquire_owned().await;
+    let Ok(permit) = permit else {
+        return Err(Failure::unavailable(&call.server.name, "the gateway is ending".into()));
+    };
+    let borrowed = |session: Arc<Session>, permit| Borrowed {
+        _in_use: session.enter(gateway.clock),
+        session,
+        _permit: permit,
+    };
+    while let Some(session) = call.server.take_implicit(call.principal.digest) {
+        // An expired one is forgotten here.
+        if gateway.sessions.get(session.key).is_some() {
+            return Ok(borrowed(session, permit));
+        }
     }
     gateway.sessions.reserve(call.principal.digest).map_err(|full| {
         let wait = Duration::from_secs(5);
@@ -161,8 +188,7 @@ pub(super) async fn implicit(call: &Call) -> Result<Arc<Session>, Failure> {
     let replayed = replay(gateway, &call.server, &record, &call.headers, false).await?;
     let session = begin(call, initialize, replayed, true).await?;
     reserved.principal = None;
-    held.insert(call.principal.digest, Arc::clone(&session));
-    Ok(session)
+    Ok(borrowed(session, permit))
 }
 
 /// Opens a server's session from a record: `initialize`, `notifications/initialized`, log level and
@@ -312,7 +338,9 @@ async fn send(
             }
             match response.collect(LARGEST_ANSWER).await {
                 Ok(Collected::Whole(body)) => {
-                    let whole = Whole { status, headers: kept, body: body.clone() };
+                    let whole = Whole { status, headers: kept, body };
+                    let whole = judge::judge_whole(&server.name, false, whole).map_err(refused)?;
+                    let body = whole.body.clone();
                     Ok(Initialized { whole, message: body, instance, server_session, duplex: None })
                 }
                 Ok(Collected::Large { .. }) => {
@@ -351,6 +379,14 @@ async fn send(
                 }
             }
         }
+    }
+}
+
+/// What a server's answer to `initialize` means that is none.
+fn refused(failure: Failure) -> AttemptError {
+    match failure.kind {
+        FailureKind::OutcomeUnknown => AttemptError::sent(failure.reason),
+        _ => AttemptError { progress: Progress::NotSent, reason: failure.reason, waited: true },
     }
 }
 

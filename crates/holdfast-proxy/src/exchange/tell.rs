@@ -1,29 +1,56 @@
 //! Messages that expect no answer: notifications, and the client's answers to the server.
 
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
 use bytes::Bytes;
 use holdfast_engine::repeat::is_lost_session;
+use holdfast_mcp::batch::{is_batch, split_batch};
 use holdfast_mcp::method::Method;
 use holdfast_mcp::peek::{Kind, peek};
 use http::{HeaderMap, Method as HttpMethod, StatusCode};
 
 use super::attempt::{self, Route};
 use super::{Answer, Call, Whole, answer, headers};
-use crate::session;
+use crate::session::{self, Session};
 use crate::spliced;
 use crate::upstream::Endpoint;
 use crate::upstream::http::{Collected, Outgoing};
 
-/// Hands a message without an id to the server. `202` once it is routed; the server's own 4xx where
-/// it refuses the message.
+/// Hands a message without an id to the server. `202` unless the server itself refuses it: who sends
+/// such a message expects no answer, and has no use for an error either.
 ///
 /// # Cancel safety
 /// The message may or may not have reached the server.
 pub(crate) async fn tell(call: &Call, kind: Kind) -> Answer {
-    let Some(body) = addressed(call, kind) else { return accepted() };
+    match tokio::time::timeout(DEADLINE, tell_unbounded(call, kind)).await {
+        Ok(answer) => answer,
+        Err(_) => {
+            let reason = format!("it did not take a message within {} s", DEADLINE.as_secs());
+            call.gateway.metrics.server(call.server.index).failed(&reason);
+            accepted()
+        }
+    }
+}
+
+/// How long a server may take over a message that has no answer.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+async fn tell_unbounded(call: &Call, kind: Kind) -> Answer {
+    if call.session.is_none() && !call.modern() && needs_session(call) {
+        // Without a session it is nobody's: its ids could only hit somebody else's call.
+        return accepted();
+    }
     if call.method == Method::Initialized
         && let Some(session) = &call.session
     {
         let _ = session.update(&call.gateway.store, |record| record.initialized = true).await;
+    }
+    if kind == Kind::Response
+        && let Some(session) = &call.session
+    {
+        return answer_server(call, session).await;
     }
     let route = match answer::route(call, call.session.as_ref()).await {
         Ok(route) => route,
@@ -32,20 +59,18 @@ pub(crate) async fn tell(call: &Call, kind: Kind) -> Answer {
             return accepted();
         }
     };
-    match send(call, &route, body.clone()).await {
+    match send(call, &route, call.body.clone()).await {
         Some(whole) if lost(call, &route, &whole) => {
             let (Some(session), Some(bound)) = (&call.session, &route.bound) else {
                 return Answer::Whole(whole);
             };
-            // Re-establishing says `initialized` by itself, and an answer to a request of the
-            // server's lost session has no addressee any more.
-            let fresh =
-                session::reestablish(&call.gateway, session, bound, &call.headers, false).await;
-            if let (Ok(_), true) =
-                (fresh, kind == Kind::Notification && call.method != Method::Initialized)
+            let again = session::reestablish(&call.gateway, session, bound, &call.headers, false);
+            // Re-establishing says `initialized` by itself.
+            if Box::pin(again).await.is_ok()
+                && call.method != Method::Initialized
                 && let Ok(route) = answer::route(call, call.session.as_ref()).await
             {
-                send(call, &route, body).await;
+                send(call, &route, call.body.clone()).await;
             }
             accepted()
         }
@@ -54,14 +79,41 @@ pub(crate) async fn tell(call: &Call, kind: Kind) -> Answer {
     }
 }
 
-/// The message as the binding that it is for knows it; `None` if that binding is gone.
-fn addressed(call: &Call, kind: Kind) -> Option<Bytes> {
-    let (Some(session), Kind::Response) = (&call.session, kind) else {
-        return Some(call.body.clone());
+fn needs_session(call: &Call) -> bool {
+    call.server.is_duplex() || call.server.wants_session.load(Ordering::Relaxed)
+}
+
+/// The client's answer (or a batch of them) to requests of the server: only to the binding that asked.
+/// If that is gone, so is the question, and nothing is opened again for it.
+async fn answer_server(call: &Call, session: &Arc<Session>) -> Answer {
+    let bound = session.bound();
+    if bound.mux.as_ref().is_some_and(|mux| mux.ending().is_some()) {
+        return accepted();
+    }
+    let members = match is_batch(&call.body) {
+        true => split_batch(&call.body).unwrap_or_default(),
+        false => vec![0..call.body.len()],
     };
-    let id = peek(&call.body).ok()?.id?.to_owned_text();
-    session.answered(&id);
-    spliced::restore(&call.body, session.bound().generation)
+    let route = Route {
+        session: Some(Arc::clone(session)),
+        _borrowed: None,
+        instance: bound.instance,
+        mux: bound.mux.clone(),
+        bound: Some(Arc::clone(&bound)),
+    };
+    for range in members {
+        let body = call.body.slice(range);
+        let Some(id) = peek(&body).ok().and_then(|message| message.id) else { continue };
+        session.answered(id.as_str());
+        let Some(body) = spliced::restore(&body, bound.generation) else { continue };
+        match send(call, &route, body).await {
+            Some(whole) if whole.status.is_client_error() && !lost(call, &route, &whole) => {
+                return Answer::Whole(whole);
+            }
+            _ => {}
+        }
+    }
+    accepted()
 }
 
 async fn send(call: &Call, route: &Route, body: Bytes) -> Option<Whole> {
@@ -76,7 +128,7 @@ async fn send(call: &Call, route: &Route, body: Bytes) -> Option<Whole> {
             let bound = route.bound.is_some();
             let sent =
                 attempt::request_http(&call.gateway, &call.server, bound, route.instance, outgoing);
-            let response = match sent.await {
+            let mut response = match sent.await {
                 Ok((response, _)) => response,
                 Err(error) => {
                     call.gateway.metrics.server(call.server.index).failed(&error.reason);
@@ -84,7 +136,7 @@ async fn send(call: &Call, route: &Route, body: Bytes) -> Option<Whole> {
                 }
             };
             let status = response.status;
-            let mut headers = response.headers.clone();
+            let mut headers = std::mem::take(&mut response.headers);
             headers::strip_answer(&mut headers);
             match response.collect(LARGEST_REFUSAL).await {
                 Ok(Collected::Whole(body)) => Some(Whole { status, headers, body }),
@@ -92,8 +144,14 @@ async fn send(call: &Call, route: &Route, body: Bytes) -> Option<Whole> {
             }
         }
         (Endpoint::Duplex(_), Some(mux)) => {
-            if let Err(error) = mux.tell(body).await {
-                call.gateway.metrics.server(call.server.index).failed(&error.to_string());
+            let members = match is_batch(&body) {
+                true => split_batch(&body).unwrap_or_default(),
+                false => vec![0..body.len()],
+            };
+            for range in members {
+                if let Err(error) = mux.tell(body.slice(range)).await {
+                    call.gateway.metrics.server(call.server.index).failed(&error.to_string());
+                }
             }
             None
         }

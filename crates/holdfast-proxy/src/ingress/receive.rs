@@ -211,7 +211,11 @@ fn build(
     };
     let in_use = session.as_ref().map(|session| session.enter(gateway.clock));
     Call {
-        resumable: inbound.has_event_ids && inbound.takes_stream && can_prime,
+        // The answer to `initialize` carries the session's id in its head.
+        resumable: inbound.has_event_ids
+            && inbound.takes_stream
+            && can_prime
+            && method != Method::Initialize,
         takes_stream: inbound.takes_stream,
         framed: !inbound.has_event_ids,
         headers: headers::for_server(headers, server),

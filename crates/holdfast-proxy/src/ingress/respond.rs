@@ -73,6 +73,7 @@ pub(crate) fn commit(
             () = cancelled.cancelled() => {
                 owned.settle(crate::metrics::CallOutcome::Cancelled);
                 log.finish();
+                owned.gateway.streams.remove(log.id());
                 return;
             }
             () = giving_up.cancelled() => {

@@ -4,8 +4,10 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use holdfast_mcp::headers::name;
+use holdfast_mcp::method::Method as RpcMethod;
 use holdfast_mcp::rpc_error::{ErrorId, RpcError, code};
 use holdfast_mcp::version::Era;
 use http::header::ACCEPT;
@@ -90,10 +92,12 @@ async fn post(entered: Entered, body: Incoming) -> Result<Response<Body>, HangUp
 async fn run(call: Arc<Call>, connection: CancellationToken) -> Result<Response<Body>, HangUp> {
     let streams = &call.gateway.config.streams;
     let hold = if call.resumable { streams.commit_after } else { streams.headers_by };
+    // What decides a client's era or session is not begun before it is known.
+    let opens = matches!(call.method, RpcMethod::Initialize | RpcMethod::Discover);
     let deadline = call.server.settings.timeout;
     let mut work = Survivor::new(Arc::clone(&call), exchange::first_answer(Arc::clone(&call)));
     let stays_json = call.modern() && streams.strict;
-    let can_wait_as_stream = call.takes_stream && !stays_json && hold < deadline;
+    let can_wait_as_stream = call.takes_stream && !stays_json && !opens && hold < deadline;
     let patience = if can_wait_as_stream { hold } else { deadline };
     let giving_up = worker::giving_up(&call.gateway);
     let failure = tokio::select! {
@@ -111,8 +115,8 @@ async fn run(call: Arc<Call>, connection: CancellationToken) -> Result<Response<
         () = giving_up.cancelled() => Failure::restarting(&call.server.name),
     };
     drop(work.take());
-    call.fail(&failure);
-    respond::answer(&call, Answer::Failed(failure), &connection)
+    let answer = exchange::gave_up(&call, failure);
+    respond::answer(&call, answer, &connection)
 }
 
 /// Work that outlives its client where the protocol says so: a legacy client's disconnect is not a
@@ -264,7 +268,13 @@ async fn delete(entered: Entered) -> Response<Body> {
         session: bound.server_session.clone(),
         body: bytes::Bytes::new(),
     };
-    let sent = exchange::request_http(gateway, server, true, bound.instance, outgoing).await;
+    let sent = exchange::request_http(gateway, server, true, bound.instance, outgoing);
+    let Ok(sent) = tokio::time::timeout(DELETE_WITHIN, sent).await else {
+        // A server that does not answer keeps its session; ours ends all the same.
+        gateway.end_session(&session, false).await;
+        gateway.metrics.sessions_deleted.inc();
+        return respond::build(StatusCode::OK, HeaderMap::new(), Body::Full(None));
+    };
     let status = match sent {
         // A server that does not let clients end sessions: the session lives on.
         Ok((response, _)) if response.status == StatusCode::METHOD_NOT_ALLOWED => {
@@ -282,6 +292,9 @@ async fn delete(entered: Entered) -> Response<Body> {
     respond::build(status, HeaderMap::new(), Body::Full(None))
 }
 
+/// How long a server may take over the end of its session.
+const DELETE_WITHIN: Duration = Duration::from_secs(10);
+
 /// Hands a request of a client without a session on to the server, as it is.
 async fn pass_on(entered: &Entered, method: Method) -> Response<Body> {
     let Entered { gateway, server, parts, .. } = entered;
@@ -291,9 +304,10 @@ async fn pass_on(entered: &Entered, method: Method) -> Response<Body> {
     let own = headers::for_server(parts.headers.clone(), server);
     let body = bytes::Bytes::new();
     let outgoing = Outgoing { method, headers: &own, session: None, body };
-    match exchange::request_http(gateway, server, false, server.pick(), outgoing).await {
-        Ok((response, _)) => plain(response).await,
-        Err(_) => method_not_allowed(gateway, "POST"),
+    let sent = exchange::request_http(gateway, server, false, server.pick(), outgoing);
+    match tokio::time::timeout(server.settings.timeout, sent).await {
+        Ok(Ok((response, _))) => plain(response).await,
+        Ok(Err(_)) | Err(_) => method_not_allowed(gateway, "POST"),
     }
 }
 
