@@ -45,6 +45,7 @@ use std::thread::JoinHandle;
 
 use holdfast_config::Config;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::gateway::Gateway;
 pub use crate::server::ServerError;
@@ -143,9 +144,10 @@ impl Proxy {
                 .map_err(BuildError::Worker)?;
             let proxy = Arc::clone(self);
             let drain = drain.clone();
+            let accepting = self.gateway.open.token();
             let thread = std::thread::Builder::new()
                 .name(format!("holdfast-worker-{index}"))
-                .spawn(move || runtime.block_on(proxy.work(index, listener, drain)))
+                .spawn(move || runtime.block_on(proxy.work(index, listener, accepting, drain)))
                 .map_err(BuildError::Worker)?;
             threads.push(thread);
         }
@@ -157,8 +159,11 @@ impl Proxy {
         self: Arc<Self>,
         index: usize,
         listener: std::net::TcpListener,
+        accepting: TaskTrackerToken,
         drain: CancellationToken,
     ) {
+        // Set however the first worker ends: the others wait for nobody who is not there.
+        let _gone = (index == 0).then(|| self.gateway.gone.clone().drop_guard());
         let listener = match tokio::net::TcpListener::from_std(listener) {
             Ok(listener) => listener,
             Err(error) => {
@@ -179,11 +184,15 @@ impl Proxy {
             });
         }
         listener::serve(Arc::clone(&self.gateway), listener, self.tls.clone()).await;
-        if index == 0 {
-            // The node's sessions end with it; its servers are told while there is time.
-            let told = Arc::clone(&self.gateway).close_all();
-            let _ = tokio::time::timeout(FAREWELL, told).await;
+        drop(accepting);
+        listener::drained(&self.gateway).await;
+        if index > 0 {
+            // What this worker runs for the node's sessions is needed until they are closed.
+            return self.gateway.gone.cancelled().await;
         }
+        // The node's sessions end with it; its servers are told while there is time.
+        let told = Arc::clone(&self.gateway).close_all();
+        let _ = tokio::time::timeout(FAREWELL, told).await;
     }
 }
 

@@ -4,12 +4,15 @@
 //! a POST, the standing stream is a GET that it holds, and everything that comes back is a message
 //! on the connection. It ends with the connection: its session is deleted, its modern calls are
 //! cancelled, its legacy calls run to their end for nobody.
+//!
+//! Messages are taken in the order in which they arrive, and none waits for a call to end: a running
+//! call may be waiting for just the message behind it. A call over the limit waits beside the queue.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
-use holdfast_mcp::event_id::StreamKind;
 use holdfast_mcp::headers::name;
 use holdfast_mcp::method::Method;
 use holdfast_mcp::peek::{Kind, peek};
@@ -17,22 +20,38 @@ use holdfast_mcp::sse::Decoder;
 use http::header::{ACCEPT, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue};
 use http_body_util::BodyExt as _;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use super::receive::{Inbound, Received, receive};
 use super::respond;
 use crate::exchange::{self, Answer, Call, Sink, headers};
+use crate::failure::Failure;
 use crate::gateway::Gateway;
+use crate::metrics::{CallOutcome, Rejection};
 use crate::principal::Principal;
 use crate::server::Server;
-use crate::session::{self, Opened, Session, parse_id};
+use crate::session::{self, InUse, Opened, Session, parse_id};
+use crate::worker;
 
 /// Messages that may wait to be written to one connection.
 pub(super) const FRAMES: usize = 256;
 
-/// Calls at once on one connection; the next message waits unread, which is back-pressure.
+/// Calls at once on one connection; more wait for their turn.
 const CALLS: usize = 256;
+
+/// Bytes of calls that wait for their turn on one connection; more are refused.
+const WAITING: usize = 4 << 20;
+
+/// What a waiting call costs beyond its body.
+const OVERHEAD: usize = 1024;
+
+/// How long a server may take over a message that has no answer: what comes behind it waits.
+const TELLING: Duration = Duration::from_secs(30);
+
+/// How long the last messages of a client that has left may take to be handed on.
+const REST: Duration = Duration::from_secs(2);
 
 /// One connected client.
 pub(super) struct Connected {
@@ -46,11 +65,29 @@ struct Shared {
     principal: Principal,
     headers: HeaderMap,
     frames: mpsc::Sender<Bytes>,
-    session: Mutex<Option<Arc<Session>>>,
-    /// Tokens that cancel running modern calls, by request id.
-    running: Mutex<HashMap<Box<str>, CancellationToken>>,
+    session: Mutex<Option<Open>>,
+    /// Calls without an answer, by request id.
+    running: Mutex<HashMap<Box<str>, Running>>,
     calls: Arc<Semaphore>,
+    waiting: Arc<Semaphore>,
+    /// The tasks that owe the client an answer.
+    tasks: TaskTracker,
     ended: CancellationToken,
+}
+
+/// The connection's session: it lives for as long as the connection does.
+struct Open {
+    session: Arc<Session>,
+    _in_use: InUse,
+}
+
+/// What a client's cancellation meets.
+struct Running {
+    /// Ends it here.
+    cancel: CancellationToken,
+    modern: bool,
+    /// Whether the server may know of it.
+    sent: bool,
 }
 
 impl Connected {
@@ -73,16 +110,31 @@ impl Connected {
             session: Mutex::default(),
             running: Mutex::default(),
             calls: Arc::new(Semaphore::new(CALLS)),
+            waiting: Arc::new(Semaphore::new(WAITING.max(gateway.config.limits.body + OVERHEAD))),
+            tasks: TaskTracker::new(),
             ended: CancellationToken::new(),
         });
         Self { gateway, shared }
     }
 
-    /// Takes one message of the client. Waits while the connection runs as many calls as it may.
+    /// Takes the client's messages until no more can come.
     ///
     /// # Cancel safety
-    /// Cancelled while it waits, the message is lost; the connection is ending then.
-    pub(super) async fn incoming(&self, body: Bytes) {
+    /// A message that is being handed on is lost; the connection is ending then.
+    pub(super) async fn take(&self, mut arriving: mpsc::Receiver<Bytes>) {
+        while let Some(message) = arriving.recv().await {
+            self.incoming(message).await;
+        }
+    }
+
+    /// Goes on with [`Self::take`] for a moment: the client left right behind its last messages.
+    pub(super) async fn take_rest(&self, taking: impl Future<Output = ()>) {
+        if tokio::time::timeout(REST, taking).await.is_err() {
+            tracing::debug!(server = %self.shared.server.name, "last messages not handed on");
+        }
+    }
+
+    async fn incoming(&self, body: Bytes) {
         let shared = &self.shared;
         let received = receive(Inbound {
             gateway: &shared.gateway,
@@ -90,24 +142,19 @@ impl Connected {
             principal: &shared.principal,
             headers: shared.headers_for(&body),
             body,
-            session: shared.session().clone(),
+            session: shared.session().as_ref().map(|open| Arc::clone(&open.session)),
             check_headers: false,
             takes_stream: true,
             has_event_ids: false,
         });
         match received {
             Ok(Received::Call(call)) if call.method == Method::Initialize && !call.modern() => {
-                // Nothing else may be said before the session is open.
-                shared.initialize(call).await;
+                // Nothing else may be said before the session is open. In a task of its own, so that
+                // a session that opens behind a client that has left finds somebody to end it.
+                let opening = shared.tasks.spawn(Arc::clone(shared).initialize(call));
+                let _ = opening.await;
             }
-            Ok(Received::Call(call)) => {
-                let Ok(permit) = Arc::clone(&shared.calls).acquire_owned().await else { return };
-                let shared = Arc::clone(shared);
-                tokio::spawn(async move {
-                    shared.run(call).await;
-                    drop(permit);
-                });
-            }
+            Ok(Received::Call(call)) => shared.start(call).await,
             Ok(Received::Message(call, kind)) => {
                 if kind == Kind::Notification
                     && call.method == Method::Cancelled
@@ -116,47 +163,47 @@ impl Connected {
                     return;
                 }
                 // In order: an `initialized` must not overtake or be overtaken.
-                exchange::tell(&call, kind).await;
+                if tokio::time::timeout(TELLING, exchange::tell(&call, kind)).await.is_err() {
+                    tracing::debug!(server = %call.server.name, "a message was not taken in time");
+                }
             }
-            Err(refused) => {
-                shared.gateway.metrics.rejected(refused.why);
-                let _ = shared.frames.send(refused.body).await;
-            }
+            Err(refused) => shared.refuse(refused.why, refused.body).await,
         }
+    }
+
+    /// Resolves when the connection has to be closed though its client is still there.
+    pub(super) async fn ended(&self) {
+        self.shared.ended.cancelled().await;
     }
 
     /// Resolves when the node drains and the connection has nothing left to wait for.
     pub(super) async fn drained(&self) {
         self.gateway.draining.cancelled().await;
-        while self.shared.calls.available_permits() < CALLS {
-            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-        }
+        self.shared.tasks.close();
+        self.shared.tasks.wait().await;
     }
 
     /// The connection is over: so is its session.
     pub(super) async fn end(self) {
         self.shared.ended.cancel();
-        let session = self.shared.session().take();
-        if let Some(session) = session {
-            self.gateway.end_session(&session, true).await;
-        }
+        self.shared.close_session().await;
     }
 }
 
 impl Shared {
-    fn session(&self) -> MutexGuard<'_, Option<Arc<Session>>> {
+    fn session(&self) -> MutexGuard<'_, Option<Open>> {
         self.session.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn running(&self) -> MutexGuard<'_, HashMap<Box<str>, CancellationToken>> {
+    fn running(&self) -> MutexGuard<'_, HashMap<Box<str>, Running>> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The headers that an HTTP server expects with this message: the client's transport has none.
     fn headers_for(&self, body: &[u8]) -> HeaderMap {
         let mut headers = self.headers.clone();
-        if let Some(session) = &*self.session() {
-            let version = HeaderValue::from_static(session.version.as_str());
+        if let Some(open) = &*self.session() {
+            let version = HeaderValue::from_static(open.session.version.as_str());
             headers.insert(name::PROTOCOL_VERSION, version);
         }
         let Ok(message) = peek(body) else { return headers };
@@ -183,11 +230,37 @@ impl Shared {
         headers
     }
 
-    async fn initialize(self: &Arc<Self>, call: Arc<Call>) {
+    async fn close_session(&self) {
+        let open = self.session().take();
+        if let Some(open) = open {
+            self.gateway.end_session(&open.session, None).await;
+        }
+    }
+
+    /// Refuses a message. A client that does not read waits here for itself only.
+    async fn refuse(&self, why: Rejection, body: Bytes) {
+        self.gateway.metrics.rejected(why);
+        let _ = self.frames.send(body).await;
+    }
+
+    /// A call's first answer, or the failure that takes its place.
+    async fn first_answer(&self, call: &Arc<Call>) -> Answer {
         let deadline = call.server.settings.timeout;
-        let answer =
-            tokio::time::timeout(deadline, exchange::first_answer(Arc::clone(&call))).await;
-        let Ok(answer) = answer else { return };
+        let giving_up = worker::giving_up(&self.gateway);
+        let first = exchange::first_answer(Arc::clone(call));
+        let failure = tokio::select! {
+            first = tokio::time::timeout(deadline, first) => match first {
+                Ok(answer) => return answer,
+                Err(_) => Failure::timed_out(&call.server.name, deadline),
+            },
+            () = giving_up.cancelled() => Failure::restarting(&call.server.name),
+        };
+        call.fail(&failure);
+        Answer::Failed(failure)
+    }
+
+    async fn initialize(self: Arc<Self>, call: Arc<Call>) {
+        let answer = self.first_answer(&call).await;
         let opened = match &answer {
             Answer::Whole(whole) => whole
                 .headers
@@ -196,43 +269,101 @@ impl Shared {
                 .and_then(|key| self.gateway.sessions.get(key)),
             _ => None,
         };
-        if let Some(session) = &opened {
-            let replaced = self.session().replace(Arc::clone(session));
+        if let Some(session) = opened {
+            let _in_use = session.enter(self.gateway.clock);
+            let replaced = self.session().replace(Open { session: Arc::clone(&session), _in_use });
             if let Some(old) = replaced {
-                self.gateway.end_session(&old, true).await;
+                self.gateway.end_session(&old.session, None).await;
             }
-            tokio::spawn(Arc::clone(self).stand(Arc::clone(session)));
+            if self.ended.is_cancelled() {
+                // The client left while its session opened: nobody else sees that it is there.
+                return self.close_session().await;
+            }
+            tokio::spawn(Arc::clone(&self).stand(session));
         }
         self.forward(call, answer).await;
     }
 
-    async fn run(self: Arc<Self>, call: Arc<Call>) {
+    /// Starts a call, or lets it wait for its turn.
+    async fn start(self: &Arc<Self>, call: Arc<Call>) {
         let token = CancellationToken::new();
-        let modern = call.modern();
-        if let (true, Some(id)) = (modern, call.ids.one()) {
-            self.running().insert(id, token.clone());
+        let permit = Arc::clone(&self.calls).try_acquire_owned().ok();
+        let sent = permit.is_some();
+        let Some(permit) = permit else {
+            let cost = u32::try_from(call.body.len() + OVERHEAD).unwrap_or(u32::MAX);
+            let Ok(place) = Arc::clone(&self.waiting).try_acquire_many_owned(cost) else {
+                let reason = format!("this connection runs {CALLS} calls and more are waiting");
+                let wait = Duration::from_secs(1);
+                let failure = Failure::overloaded(&call.server.name, reason, wait);
+                return self.refuse(Rejection::AtCapacity, failure.render(&call.ids)).await;
+            };
+            self.enter(&call, &token, sent);
+            self.tasks.spawn(Arc::clone(self).queue(call, token, place));
+            return;
+        };
+        self.enter(&call, &token, sent);
+        let mut work = Box::pin(Arc::clone(self).run(call, token, permit));
+        // Its first step is done here, so that what the client says next does not overtake it.
+        let first_step = tokio::task::unconstrained(work.as_mut());
+        if futures_util::poll!(first_step).is_pending() {
+            self.tasks.spawn(work);
         }
-        let deadline = call.server.settings.timeout;
+    }
+
+    fn enter(&self, call: &Call, cancel: &CancellationToken, sent: bool) {
+        if let Some(id) = call.ids.one() {
+            let running = Running { cancel: cancel.clone(), modern: call.modern(), sent };
+            self.running().insert(id, running);
+        }
+    }
+
+    /// Waits for the call's turn.
+    async fn queue(
+        self: Arc<Self>,
+        call: Arc<Call>,
+        token: CancellationToken,
+        place: OwnedSemaphorePermit,
+    ) {
+        let giving_up = worker::giving_up(&self.gateway);
+        let permit = tokio::select! {
+            permit = Arc::clone(&self.calls).acquire_owned() => permit.ok(),
+            () = token.cancelled() => None,
+            () = self.ended.cancelled() => None,
+            () = giving_up.cancelled() => {
+                let reason = "the gateway is restarting".to_owned();
+                let failure = Failure::unavailable(&call.server.name, reason);
+                call.fail(&failure);
+                return self.forward(call, Answer::Failed(failure)).await;
+            }
+        };
+        drop(place);
+        let Some(permit) = permit else { return call.settle(CallOutcome::Cancelled) };
+        if let Some(id) = call.ids.one()
+            && let Some(running) = self.running().get_mut(&id)
+        {
+            running.sent = true;
+        }
+        self.run(call, token, permit).await;
+    }
+
+    async fn run(
+        self: Arc<Self>,
+        call: Arc<Call>,
+        token: CancellationToken,
+        _permit: OwnedSemaphorePermit,
+    ) {
         let work = {
             let (shared, call) = (Arc::clone(&self), Arc::clone(&call));
             async move {
-                let first = exchange::first_answer(Arc::clone(&call));
-                match tokio::time::timeout(deadline, first).await {
-                    Ok(answer) => shared.forward(call, answer).await,
-                    Err(_) => {
-                        let failure =
-                            crate::failure::Failure::timed_out(&call.server.name, deadline);
-                        call.fail(&failure);
-                        shared.forward(call, Answer::Failed(failure)).await;
-                    }
-                }
+                let first = shared.first_answer(&call).await;
+                shared.forward(call, first).await;
             }
         };
-        if modern {
+        if call.modern() {
             tokio::select! {
                 () = work => {}
-                () = token.cancelled() => call.settle(crate::metrics::CallOutcome::Cancelled),
-                () = self.ended.cancelled() => call.settle(crate::metrics::CallOutcome::Cancelled),
+                () = token.cancelled() => call.settle(CallOutcome::Cancelled),
+                () = self.ended.cancelled() => call.settle(CallOutcome::Cancelled),
             }
         } else {
             work.await;
@@ -242,20 +373,19 @@ impl Shared {
         }
     }
 
-    /// A modern cancellation: the call is dropped, which its server sees as it sees any.
+    /// Cancels a call here: a modern one is dropped, which its server sees as it sees any; one that
+    /// waits for its turn is forgotten. Whether that is all there is to do.
     fn cancel(&self, body: &[u8]) -> bool {
-        let Some(id) =
-            peek(body).ok().and_then(|m| m.params.request_id.map(|id| id.to_owned_text()))
-        else {
+        let id = peek(body).ok().and_then(|m| m.params.request_id.map(|id| id.to_owned_text()));
+        let Some(id) = id else { return false };
+        let mut running = self.running();
+        if running.get(&id).is_none_or(|call| !call.modern && call.sent) {
             return false;
-        };
-        match self.running().remove(&id) {
-            Some(token) => {
-                token.cancel();
-                true
-            }
-            None => false,
         }
+        if let Some(call) = running.remove(&id) {
+            call.cancel.cancel();
+        }
+        true
     }
 
     async fn forward(&self, call: Arc<Call>, answer: Answer) {
@@ -285,7 +415,6 @@ impl Shared {
                 return;
             }
         };
-        debug_assert_eq!(log.kind(), StreamKind::Standing);
         let mut body = respond::stand(&self.gateway, &session, &log, None, None);
         let mut decoder = Decoder::new(crate::upstream::events::MAX_EVENT);
         loop {

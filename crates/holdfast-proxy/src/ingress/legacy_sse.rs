@@ -79,7 +79,7 @@ pub(super) async fn open(
     }
     let token = random::u128();
     let (frames, outgoing) = mpsc::channel(FRAMES);
-    let (messages, mut incoming) = mpsc::channel(WAITING);
+    let (messages, arriving) = mpsc::channel(WAITING);
     let line = Arc::new(Line { principal: principal.digest, server: server.index, messages });
     gateway.connections.insert(token, line);
     let endpoint = endpoint(parts, token);
@@ -94,19 +94,20 @@ pub(super) async fn open(
         _gone: gone.clone().drop_guard(),
         _gauge: gateway.metrics.streams.enter(),
     };
-    let gateway = Arc::clone(gateway);
-    tokio::spawn(async move {
-        loop {
+    let opened = Arc::clone(gateway);
+    gateway.open.spawn(async move {
+        {
+            let mut taking = std::pin::pin!(connected.take(arriving));
             tokio::select! {
-                message = incoming.recv() => match message {
-                    Some(message) => connected.incoming(message).await,
-                    None => break,
-                },
-                () = gone.cancelled() => break,
-                () = connected.drained() => break,
+                () = taking.as_mut() => {}
+                () = gone.cancelled() => {}
+                () = connected.ended() => {}
+                () = connected.drained() => {}
             }
+            // No more messages from here on; those that were accepted are handed on.
+            opened.connections.remove(token);
+            connected.take_rest(taking).await;
         }
-        gateway.connections.remove(token);
         connected.end().await;
     });
     let mut kept = HeaderMap::with_capacity(4);

@@ -6,10 +6,11 @@
 //! claims a version in `_meta` is modern.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::{SinkExt as _, StreamExt as _};
+use futures_util::{Sink, SinkExt as _, Stream, StreamExt as _};
 use http::header::{
     CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
     SEC_WEBSOCKET_VERSION, UPGRADE,
@@ -29,7 +30,7 @@ use super::connected::{Connected, FRAMES};
 use super::refuse;
 use crate::body::Body;
 use crate::gateway::Gateway;
-use crate::metrics::Rejection;
+use crate::metrics::{GaugeGuard, Rejection};
 use crate::principal::Principal;
 use crate::server::Server;
 
@@ -83,7 +84,10 @@ pub(super) fn upgrade(
     let (frames, outgoing) = mpsc::channel(FRAMES);
     let connected =
         Connected::new(Arc::clone(gateway), server, principal, handshake_headers(parts), frames);
-    tokio::spawn(serve(upgrade, connected, outgoing));
+    // hyper is done with the connection at the upgrade; it still is one that clients are limited in
+    // and that a drain waits for.
+    let open = gateway.metrics.connections.enter();
+    gateway.open.spawn(serve(upgrade, connected, outgoing, open));
     response
 }
 
@@ -110,7 +114,16 @@ fn handshake_headers(parts: &Parts) -> HeaderMap {
     headers
 }
 
-async fn serve(upgrade: OnUpgrade, connected: Connected, mut outgoing: mpsc::Receiver<Bytes>) {
+/// Why a connection is closed, as its client is told. None: there is nobody to be told.
+type Reason = Option<(CloseCode, &'static str)>;
+
+/// Reading, taking and writing go on side by side: none of them waits for another, except for room.
+async fn serve(
+    upgrade: OnUpgrade,
+    connected: Connected,
+    mut outgoing: mpsc::Receiver<Bytes>,
+    _open: GaugeGuard,
+) {
     let stream = match upgrade.await {
         Ok(stream) => stream,
         Err(error) => {
@@ -119,7 +132,7 @@ async fn serve(upgrade: OnUpgrade, connected: Connected, mut outgoing: mpsc::Rec
         }
     };
     let gateway = Arc::clone(&connected.gateway);
-    let _open = gateway.metrics.websockets.enter();
+    let _websocket = gateway.metrics.websockets.enter();
     let _stream = gateway.metrics.streams.enter();
     let limit = gateway.config.limits.body;
     let config = WebSocketConfig::default()
@@ -129,67 +142,139 @@ async fn serve(upgrade: OnUpgrade, connected: Connected, mut outgoing: mpsc::Rec
     let socket =
         WebSocketStream::from_raw_socket(TokioIo::new(stream), Role::Server, Some(config)).await;
     let (mut sink, mut source) = socket.split();
-    let mut ping = tokio::time::interval(PING);
-    let mut silent = 0;
-    let reason = loop {
-        tokio::select! {
-            incoming = source.next() => {
-                silent = 0;
-                match incoming {
-                    Some(Ok(Message::Text(text))) => connected.incoming(Bytes::from(text)).await,
-                    Some(Ok(Message::Binary(data))) if std::str::from_utf8(&data).is_ok() => {
-                        connected.incoming(data).await;
-                    }
-                    Some(Ok(Message::Binary(_))) => {
-                        break Some((CloseCode::Unsupported, "messages are UTF-8 text"));
-                    }
-                    Some(Ok(Message::Close(_))) | None => break None,
-                    Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => {}
-                    Some(Err(WsError::Capacity(_))) => {
-                        break Some((CloseCode::Size, "the message is too large (limits.body)"));
-                    }
-                    Some(Err(WsError::Utf8(_))) => {
-                        break Some((CloseCode::Invalid, "messages are UTF-8 text"));
-                    }
-                    Some(Err(error)) => {
-                        tracing::debug!(error = %error, "WebSocket connection ended");
-                        break None;
-                    }
-                }
-            }
-            frame = outgoing.recv() => {
-                let Some(frame) = frame else { break None };
-                // Messages are JSON, so they are UTF-8; what is not would break the connection.
-                let Ok(text) = Utf8Bytes::try_from(frame) else { continue };
-                if send(&mut sink, Message::Text(text)).await.is_err() {
+    let (messages, arriving) = mpsc::channel(ARRIVING);
+    let silence = Silence::default();
+    let reason = {
+        let mut taking = std::pin::pin!(connected.take(arriving));
+        let reason = tokio::select! {
+            reason = read(&mut source, messages, &silence) => reason,
+            () = taking.as_mut() => None,
+            stalled = write(&mut sink, &mut outgoing, &silence) => {
+                if stalled {
                     gateway.metrics.slow_readers.inc();
-                    break None;
                 }
+                None
             }
-            _ = ping.tick() => {
-                silent += 1;
-                if silent > 2 || send(&mut sink, Message::Ping(Bytes::new())).await.is_err() {
-                    break None;
-                }
-            }
-            () = connected.drained() => break Some((CloseCode::Away, "the gateway is restarting")),
-        }
+            () = connected.ended() => Some((CloseCode::Error, "no answer can be given")),
+            () = connected.drained() => Some((CloseCode::Away, "the gateway is restarting")),
+        };
+        // The reader is gone, so what it has read is all that there is to take.
+        connected.take_rest(taking).await;
+        reason
     };
     if let Some((code, reason)) = reason {
+        // What is already on its way to the client arrives before the end.
+        while let Ok(frame) = outgoing.try_recv() {
+            let Ok(text) = Utf8Bytes::try_from(frame) else { continue };
+            if send(&mut sink, Message::Text(text)).await.is_err() {
+                break;
+            }
+        }
         let frame = CloseFrame { code, reason: Utf8Bytes::from_static(reason) };
         let _ = send(&mut sink, Message::Close(Some(frame))).await;
     }
-    connected.end().await;
+    tokio::join!(connected.end(), last_words(&mut source, reason.is_some()));
 }
 
-/// Writes one message; a client that takes nothing for the stall time is cut off.
-async fn send<S>(sink: &mut S, message: Message) -> Result<(), ()>
+/// Messages that may wait between reading and taking.
+const ARRIVING: usize = 16;
+
+/// For how many pings nothing has been heard.
+#[derive(Default)]
+struct Silence {
+    pings: AtomicU32,
+    /// Nothing can be heard: what has arrived has to be taken first.
+    deaf: AtomicBool,
+}
+
+/// Reads until there is a reason to close.
+async fn read<S>(source: &mut S, messages: mpsc::Sender<Bytes>, silence: &Silence) -> Reason
 where
-    S: futures_util::Sink<Message> + Unpin,
+    S: Stream<Item = Result<Message, WsError>> + Unpin,
+{
+    loop {
+        let incoming = source.next().await;
+        silence.pings.store(0, Ordering::Relaxed);
+        let message = match incoming {
+            Some(Ok(Message::Text(text))) => Bytes::from(text),
+            Some(Ok(Message::Binary(data))) if std::str::from_utf8(&data).is_ok() => data,
+            Some(Ok(Message::Binary(_))) => {
+                return Some((CloseCode::Unsupported, "messages are UTF-8 text"));
+            }
+            Some(Ok(Message::Close(_))) | None => return None,
+            Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => continue,
+            Some(Err(WsError::Capacity(_))) => {
+                return Some((CloseCode::Size, "the message is too large (limits.body)"));
+            }
+            Some(Err(WsError::Utf8(_))) => {
+                return Some((CloseCode::Invalid, "messages are UTF-8 text"));
+            }
+            Some(Err(error)) => {
+                tracing::debug!(error = %error, "WebSocket connection ended");
+                return None;
+            }
+        };
+        silence.deaf.store(true, Ordering::Relaxed);
+        let taken = messages.send(message).await;
+        silence.deaf.store(false, Ordering::Relaxed);
+        if taken.is_err() {
+            return None;
+        }
+    }
+}
+
+/// Writes until the connection is dead. Whether it is because the client takes nothing.
+async fn write<S>(sink: &mut S, outgoing: &mut mpsc::Receiver<Bytes>, silence: &Silence) -> bool
+where
+    S: Sink<Message> + Unpin,
+{
+    let mut ping = tokio::time::interval(PING);
+    loop {
+        let message = tokio::select! {
+            frame = outgoing.recv() => {
+                let Some(frame) = frame else { return false };
+                // Messages are JSON, so they are UTF-8; what is not would break the connection.
+                let Ok(text) = Utf8Bytes::try_from(frame) else { continue };
+                Message::Text(text)
+            }
+            _ = ping.tick() => {
+                let deaf = silence.deaf.load(Ordering::Relaxed);
+                if !deaf && silence.pings.fetch_add(1, Ordering::Relaxed) >= 2 {
+                    return false;
+                }
+                Message::Ping(Bytes::new())
+            }
+        };
+        if let Err(stalled) = send(sink, message).await {
+            return stalled;
+        }
+    }
+}
+
+/// Waits a moment for the client to close too: a connection that is cut while it sends loses what
+/// is on its way to it.
+async fn last_words<S>(source: &mut S, closing: bool)
+where
+    S: Stream<Item = Result<Message, WsError>> + Unpin,
+{
+    let heard = async { while let Some(Ok(_)) = source.next().await {} };
+    if closing && tokio::time::timeout(CLOSING, heard).await.is_err() {
+        tracing::debug!("WebSocket client did not close");
+    }
+}
+
+/// How long a client may take to answer our close.
+const CLOSING: Duration = Duration::from_secs(1);
+
+/// Writes one message; a client that takes nothing for the stall time is cut off. The error says
+/// whether it is that.
+async fn send<S>(sink: &mut S, message: Message) -> Result<(), bool>
+where
+    S: Sink<Message> + Unpin,
 {
     match tokio::time::timeout(STALL, sink.send(message)).await {
-        Ok(Ok(())) => Ok(()),
-        Ok(Err(_)) | Err(_) => Err(()),
+        Ok(sent) => sent.map_err(|_| false),
+        Err(_) => Err(true),
     }
 }
 

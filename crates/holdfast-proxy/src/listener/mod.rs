@@ -22,7 +22,6 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use self::patience::{Impatient, Requests};
 use crate::gateway::Gateway;
@@ -64,13 +63,12 @@ fn reuse(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     Ok(socket.into())
 }
 
-/// Accepts and serves until the node drains; then waits for what is running.
+/// Accepts and serves until the node drains.
 pub(crate) async fn serve(
     gateway: Arc<Gateway>,
     listener: TcpListener,
     tls: Option<Arc<CertReloader>>,
 ) {
-    let tracker = TaskTracker::new();
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -88,11 +86,11 @@ pub(crate) async fn serve(
         gateway.metrics.connections_accepted.inc();
         if gateway.metrics.connections.get() >= gateway.config.limits.connections {
             gateway.metrics.connections_refused.inc();
-            tracker.spawn(refuse(stream));
+            gateway.open.spawn(refuse(stream));
             continue;
         }
         let open = gateway.metrics.connections.enter();
-        let (gateway, tls) = (Arc::clone(&gateway), tls.clone());
+        let (tracker, gateway, tls) = (&gateway.open, Arc::clone(&gateway), tls.clone());
         tracker.spawn(async move {
             let _open = open;
             let _ = stream.set_nodelay(true);
@@ -102,15 +100,19 @@ pub(crate) async fn serve(
             }
         });
     }
-    drop(listener);
-    tracker.close();
-    if tokio::time::timeout(gateway.config.listen.drain_deadline, tracker.wait()).await.is_ok() {
+}
+
+/// Waits until no worker has a client connection any more, or the drain deadline is over.
+pub(crate) async fn drained(gateway: &Gateway) {
+    let open = &gateway.open;
+    open.close();
+    if tokio::time::timeout(gateway.config.listen.drain_deadline, open.wait()).await.is_ok() {
         return;
     }
     // What still runs is given up on, with an answer; then there is a moment to write it.
     gateway.giving_up.cancel();
-    if tokio::time::timeout(LAST_WORDS, tracker.wait()).await.is_err() {
-        tracing::warn!(connections = tracker.len(), "drain deadline passed with connections open");
+    if tokio::time::timeout(LAST_WORDS, open.wait()).await.is_err() {
+        tracing::warn!(connections = open.len(), "drain deadline passed with connections open");
     }
 }
 
