@@ -13,6 +13,7 @@ use holdfast_engine::bucket::Bucket;
 use holdfast_mcp::event_id::Sealer;
 use holdfast_store::Store;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::clock::Clock;
 use crate::exchange;
@@ -47,6 +48,11 @@ pub(crate) struct Gateway {
     pub(crate) draining: CancellationToken,
     /// Set once, at the drain deadline: what still runs is answered with an error.
     pub(crate) giving_up: CancellationToken,
+    /// Set once, when every session has been closed at its server: the workers end.
+    pub(crate) gone: CancellationToken,
+    /// The client connections of all workers. No worker ends while one is open: sessions, and the
+    /// connections to servers that other workers hold, serve them all.
+    pub(crate) open: TaskTracker,
     pub(crate) ports: Ports,
 }
 
@@ -92,6 +98,8 @@ impl Gateway {
             limits: Mutex::default(),
             draining: CancellationToken::new(),
             giving_up: CancellationToken::new(),
+            gone: CancellationToken::new(),
+            open: TaskTracker::new(),
             ports: Ports::default(),
             config,
         }))
@@ -123,24 +131,35 @@ impl Gateway {
             .take(Instant::now())
     }
 
-    /// Ends a session for good: its id is 404 from here on.
-    pub(crate) async fn end_session(self: &Arc<Self>, session: &Arc<Session>, tell_server: bool) {
+    /// Ends a session for good: its id is 404 from here on. `told`: the generation of the binding
+    /// that its server was told to end already.
+    ///
+    /// # Cancel safety
+    /// Once begun, the ending goes on when the future is dropped.
+    pub(crate) async fn end_session(self: &Arc<Self>, session: &Arc<Session>, told: Option<u32>) {
         if self.sessions.remove(session.key).is_none() {
             return;
         }
+        let ending = Arc::clone(self).take_down(Arc::clone(session), told);
+        if tokio::spawn(ending).await.is_err() {
+            tracing::warn!(session = ?session.key, "a session was not taken down to its end");
+        }
+    }
+
+    /// Takes down what a session that is out of the table has open.
+    async fn take_down(self: Arc<Self>, session: Arc<Session>, told: Option<u32>) {
         self.metrics.sessions.set(self.sessions.len());
         let now = self.clock.now();
         if let Err(error) = self.store.delete(session.key, now, TOMBSTONE).await {
             tracing::debug!(session = ?session.key, error = %error, "session was gone already");
         }
-        if let Some(standing) = session.standing.lock().await.take() {
-            standing.log.cancel.cancel();
-            standing.log.finish();
-            self.streams.remove(standing.log.id());
+        session.stop();
+        if let Some(standing) = session.standing().take() {
+            standing.end(&self);
         }
-        let bound = session.bound();
-        if tell_server || bound.mux.is_some() {
-            exchange::close_at_server(self, &session.server, &bound).await;
+        let bound = session.last_bound().await;
+        if bound.mux.is_some() || told != Some(bound.generation) {
+            exchange::close_at_server(&self, &session.server, &bound).await;
         }
     }
 
@@ -152,7 +171,7 @@ impl Gateway {
         let mut sessions = Vec::new();
         self.sessions.each(|session| sessions.push(Arc::clone(session)));
         for session in sessions {
-            if let Some(standing) = session.standing.lock().await.as_ref() {
+            if let Some(standing) = session.standing().as_ref() {
                 standing.log.hint(retry);
                 standing.log.finish();
             }
@@ -163,7 +182,7 @@ impl Gateway {
     pub(crate) async fn close_all(self: Arc<Self>) {
         let mut sessions = Vec::new();
         self.sessions.each(|session| sessions.push(Arc::clone(session)));
-        let ended = sessions.iter().map(|session| self.end_session(session, true));
+        let ended = sessions.iter().map(|session| self.end_session(session, None));
         futures_util::future::join_all(ended).await;
         for server in &self.servers {
             if let Some(mux) = server.shared.lock().await.take() {
@@ -179,17 +198,16 @@ impl Gateway {
         loop {
             tokio::time::sleep(period).await;
             let now = self.clock.now();
-            for session in self.sessions.expired(now, ttl) {
+            for session in self.sessions.take_expired(now, ttl) {
                 self.metrics.sessions_expired.inc();
                 tracing::debug!(session = ?session.key, "session expired");
                 // A server that is slow to say goodbye does not hold up the sweep.
-                let gateway = Arc::clone(&self);
-                tokio::spawn(async move { gateway.end_session(&session, true).await });
+                tokio::spawn(Arc::clone(&self).take_down(session, None));
             }
             self.store.sweep(now).await;
             let now = Instant::now();
             self.streams.sweep(now);
-            self.close_unread(now).await;
+            self.close_unread(now);
             self.metrics.sessions.set(self.sessions.len());
             self.limits
                 .lock()
@@ -199,25 +217,21 @@ impl Gateway {
     }
 
     /// Closes standing streams at HTTP servers that no client has read for the retention time.
-    async fn close_unread(&self, now: Instant) {
+    fn close_unread(&self, now: Instant) {
         let retain = self.config.streams.retain;
-        let mut sessions = Vec::new();
         self.sessions.each(|session| {
-            if !session.server.is_duplex() {
-                sessions.push(Arc::clone(session));
+            if session.server.is_duplex() {
+                return;
             }
-        });
-        for session in sessions {
-            let Ok(mut standing) = session.standing.try_lock() else { continue };
-            let unread = standing.as_ref().is_some_and(|open| {
+            let unread = session.standing().take_if(|open| {
                 open.log
                     .usage()
                     .1
                     .is_some_and(|since| now.saturating_duration_since(since) > retain)
             });
-            if unread && let Some(open) = standing.take() {
+            if let Some(open) = unread {
                 open.log.cancel.cancel();
             }
-        }
+        });
     }
 }

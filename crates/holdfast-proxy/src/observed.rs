@@ -63,7 +63,7 @@ impl Observed for Gateway {
         self.sessions.each(|session| keys.push(session.key));
         keys.sort_unstable();
         let now = self.clock.now();
-        let page = keys.iter().skip(offset).take(limit).filter_map(|key| self.sessions.get(*key));
+        let page = keys.iter().skip(offset).take(limit).filter_map(|key| self.sessions.look(*key));
         SessionPage {
             total: keys.len(),
             sessions: page.map(|session| session_report(&session, now)).collect(),

@@ -62,7 +62,7 @@ pub(crate) async fn resume(
     let known = gateway.streams.get(id.stream).filter(|log| log.belongs_to(principal.digest));
     match (id.kind, session) {
         (StreamKind::Standing, Some(session)) => {
-            let open = session.standing.lock().await.as_ref().map(|open| open.log.id());
+            let open = session.standing().as_ref().map(|open| open.log.id());
             let after = (open == Some(id.stream)).then_some(id.seq);
             if after.is_none() {
                 gateway.metrics.stream_gaps.inc();
@@ -131,6 +131,7 @@ async fn fate(call: Arc<Call>, id: &EventId, connection: &CancellationToken) -> 
         if same && let Some(source) = resume_at_server(&call, &bound, event).await {
             let route = Route {
                 session: Some(Arc::clone(session)),
+                _borrowed: None,
                 instance: bound.instance,
                 mux: None,
                 bound: Some(bound),

@@ -553,7 +553,7 @@ async fn begin(
     gateway.sessions.insert(Arc::clone(&session));
     gateway.metrics.sessions.set(gateway.sessions.len());
     if let Some(unclaimed) = unclaimed {
-        crate::session::feed_duplex(gateway, &session, unclaimed).await;
+        crate::session::feed_duplex(gateway, &session, unclaimed);
     }
     Ok(session)
 }

@@ -256,7 +256,7 @@ async fn delete(entered: Entered) -> Response<Body> {
     };
     let server = &entered.server;
     if server.is_duplex() {
-        gateway.end_session(&session, true).await;
+        gateway.end_session(&session, None).await;
         gateway.metrics.sessions_deleted.inc();
         return respond::build(StatusCode::OK, HeaderMap::new(), Body::Full(None));
     }
@@ -271,7 +271,7 @@ async fn delete(entered: Entered) -> Response<Body> {
     let sent = exchange::request_http(gateway, server, true, bound.instance, outgoing);
     let Ok(sent) = tokio::time::timeout(DELETE_WITHIN, sent).await else {
         // A server that does not answer keeps its session; ours ends all the same.
-        gateway.end_session(&session, false).await;
+        gateway.end_session(&session, Some(bound.generation)).await;
         gateway.metrics.sessions_deleted.inc();
         return respond::build(StatusCode::OK, HeaderMap::new(), Body::Full(None));
     };
@@ -287,7 +287,7 @@ async fn delete(entered: Entered) -> Response<Body> {
         // It is gone at the server, or the server is: ours ends all the same.
         Ok(_) | Err(_) => StatusCode::OK,
     };
-    gateway.end_session(&session, false).await;
+    gateway.end_session(&session, Some(bound.generation)).await;
     gateway.metrics.sessions_deleted.inc();
     respond::build(status, HeaderMap::new(), Body::Full(None))
 }

@@ -10,7 +10,7 @@ mod standing;
 mod table;
 
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -19,10 +19,12 @@ use holdfast_mcp::version::Version;
 use holdfast_store::{SessionKey, SessionRecord, Store, StoreError};
 use http::HeaderValue;
 use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::restore::reestablish;
 pub(crate) use self::standing::{Opened, Standing, feed_duplex, open as open_standing};
 pub(crate) use self::table::{Sessions, parse_id};
+use crate::failure::Failure;
 use crate::metrics::GaugeGuard;
 use crate::principal::Principal;
 use crate::server::Server;
@@ -59,14 +61,24 @@ pub(crate) struct Session {
     bound: ArcSwap<Bound>,
     record: Mutex<Arc<SessionRecord>>,
     /// One re-establishment at a time; the others wait for its result.
-    rebind: tokio::sync::Mutex<()>,
+    rebind: Arc<tokio::sync::Mutex<Option<Failure>>>,
+    /// Counts re-establishments that failed.
+    failed_rebinds: AtomicU64,
     /// Tells the standing stream that the binding has changed.
     rebound: Notify,
-    pub(crate) standing: tokio::sync::Mutex<Option<Arc<Standing>>>,
+    standing: Mutex<Option<Arc<Standing>>>,
+    /// One opening of the standing stream at a time.
+    opening: tokio::sync::Mutex<()>,
+    /// The server gives this session no standing stream, and says so as if it did not know it.
+    streamless: AtomicBool,
+    /// Set once, before anything of the session is taken down: nothing is opened for it any more.
+    ended: CancellationToken,
     /// Ids of server→client requests without an answer, as the client knows them.
     outstanding: Mutex<HashSet<Box<str>>>,
     last_used: AtomicU64,
     in_use: AtomicU32,
+    /// Looked up since the sweep last asked.
+    sought: AtomicBool,
 }
 
 /// While it lives, the session does not expire: a running call or an open stream.
@@ -97,17 +109,38 @@ impl Session {
             _gauge: gauge,
             bound: ArcSwap::from_pointee(bound),
             record: Mutex::new(Arc::new(record)),
-            rebind: tokio::sync::Mutex::new(()),
+            rebind: Arc::default(),
+            failed_rebinds: AtomicU64::new(0),
             rebound: Notify::new(),
-            standing: tokio::sync::Mutex::new(None),
+            standing: Mutex::default(),
+            opening: tokio::sync::Mutex::default(),
+            streamless: AtomicBool::new(false),
+            ended: CancellationToken::new(),
             outstanding: Mutex::default(),
             last_used: AtomicU64::new(now.as_secs()),
             in_use: AtomicU32::new(0),
+            sought: AtomicBool::new(false),
         })
     }
 
     pub(crate) fn bound(&self) -> Arc<Bound> {
         self.bound.load_full()
+    }
+
+    /// The standing stream, where it is open. Locked for nanoseconds.
+    pub(crate) fn standing(&self) -> MutexGuard<'_, Option<Arc<Standing>>> {
+        self.standing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From here on nothing is opened for the session.
+    pub(crate) fn stop(&self) {
+        self.ended.cancel();
+    }
+
+    /// Waits for what [`Self::stop`] found half-done; what the session is bound to then is the last.
+    pub(crate) async fn last_bound(&self) -> Arc<Bound> {
+        let _none_is_running = self.rebind.lock().await;
+        self.bound()
     }
 
     pub(crate) fn record(&self) -> Arc<SessionRecord> {
@@ -126,6 +159,13 @@ impl Session {
 
     pub(crate) fn idle_since(&self) -> Duration {
         Duration::from_secs(self.last_used.load(Ordering::Relaxed))
+    }
+
+    /// Somebody has looked it up: it is about to be used.
+    fn seek(&self) {
+        if !self.sought.load(Ordering::Relaxed) {
+            self.sought.store(true, Ordering::Relaxed);
+        }
     }
 
     /// Unused for longer than `ttl`, and nothing of it is running.

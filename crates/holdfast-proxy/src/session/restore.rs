@@ -1,9 +1,12 @@
 //! A session whose server forgot it, bound anew under the same client id.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
+use bytes::Bytes;
 use holdfast_store::Binding;
 use http::HeaderMap;
+use tokio::sync::{OwnedMutexGuard, mpsc};
 
 use super::{Bound, Session, standing};
 use crate::exchange;
@@ -11,15 +14,16 @@ use crate::failure::Failure;
 use crate::gateway::Gateway;
 
 /// Opens the session at its server again and binds it there. Of several callers that saw the same
-/// binding fail, one does it and the others get its result. `elsewhere`: its instance is gone, so
-/// another one comes first.
+/// binding fail, one does it and the others get its result, its failure included. `elsewhere`: its
+/// instance is gone, so another one comes first.
 ///
 /// # Errors
 /// [`Failure`] if the server does not open a session within its patience, or the session ended
 /// meanwhile. The call that needed it did not run.
 ///
 /// # Cancel safety
-/// Cancelled, the binding is as it was; a half-opened session at the server is left to expire.
+/// Cancelled before the server has opened a session, the binding is as it was and a half-opened
+/// one is left to expire there; afterwards the session is bound all the same.
 pub(crate) async fn reestablish(
     gateway: &Arc<Gateway>,
     session: &Arc<Session>,
@@ -27,44 +31,100 @@ pub(crate) async fn reestablish(
     live: &HeaderMap,
     elsewhere: bool,
 ) -> Result<Arc<Bound>, Failure> {
-    let _one_at_a_time = session.rebind.lock().await;
+    let failed = session.failed_rebinds.load(Ordering::Acquire);
+    let mut alone = Arc::clone(&session.rebind).lock_owned().await;
+    if session.ended.is_cancelled() {
+        return Err(ended(session));
+    }
     let present = session.bound();
     let fresh = present.generation != seen.generation;
     if fresh && present.mux.as_ref().is_none_or(|mux| mux.ending().is_none()) {
         return Ok(present);
     }
+    // Each that waited would otherwise spend the server's whole patience after the one before it.
+    if let Some(failure) = &*alone
+        && session.failed_rebinds.load(Ordering::Acquire) != failed
+    {
+        return Err(failure.clone());
+    }
     let server = &session.server;
     let record = session.record();
-    let replayed = exchange::replay(gateway, server, &record, live, elsewhere).await?;
-    let (mux, unclaimed) = replayed.duplex.unzip();
-    let next = Arc::new(Bound {
-        instance: replayed.instance,
-        generation: present.generation + 1,
-        server_session: replayed.server_session,
-        mux,
-    });
-    let binding = Binding {
-        instance: u16::try_from(next.instance).unwrap_or(u16::MAX),
-        server_session: next.server_session_text().map(Arc::from),
-        generation: next.generation,
+    let replayed = tokio::select! {
+        biased;
+        () = session.ended.cancelled() => return Err(ended(session)),
+        replayed = exchange::replay(gateway, server, &record, live, elsewhere) => replayed,
     };
-    let kept = session.update(&gateway.store, |record| record.binding = binding.clone()).await;
-    if let Err(ended) = kept {
-        // DELETE came between: the new session has no owner.
-        exchange::close_at_server(gateway, server, &next).await;
-        return Err(Failure::unavailable(&server.name, format!("{ended}")));
+    match replayed {
+        Ok(replayed) => {
+            *alone = None;
+            let (mux, unclaimed) = replayed.duplex.unzip();
+            let next = Arc::new(Bound {
+                instance: replayed.instance,
+                generation: present.generation + 1,
+                server_session: replayed.server_session,
+                mux,
+            });
+            let bind = Bind { present, next, unclaimed, alone };
+            let bind = bind.run(Arc::clone(gateway), Arc::clone(session));
+            // A task of its own: a caller that goes away must not leave half a binding.
+            tokio::spawn(bind).await.unwrap_or_else(|_| Err(ended(session)))
+        }
+        Err(failure) => {
+            *alone = Some(failure.clone());
+            session.failed_rebinds.fetch_add(1, Ordering::Release);
+            Err(failure)
+        }
     }
-    session.bound.store(Arc::clone(&next));
-    gateway.metrics.sessions_restored.inc();
-    tracing::info!(
-        session = ?session.key,
-        server = %server.name,
-        generation = next.generation,
-        "session established again at its server"
-    );
-    if let Some(mux) = &present.mux {
-        mux.close().await;
+}
+
+/// What the server opened, on its way to become the session's binding.
+struct Bind {
+    present: Arc<Bound>,
+    next: Arc<Bound>,
+    unclaimed: Option<mpsc::Receiver<Bytes>>,
+    alone: OwnedMutexGuard<Option<Failure>>,
+}
+
+impl Bind {
+    async fn run(
+        self,
+        gateway: Arc<Gateway>,
+        session: Arc<Session>,
+    ) -> Result<Arc<Bound>, Failure> {
+        let Self { present, next, unclaimed, alone } = self;
+        let server = &session.server;
+        let binding = Binding {
+            instance: u16::try_from(next.instance).unwrap_or(u16::MAX),
+            server_session: next.server_session_text().map(Arc::from),
+            generation: next.generation,
+        };
+        let kept = session.update(&gateway.store, |record| record.binding = binding.clone()).await;
+        if let Err(error) = kept {
+            // DELETE came between: the new session has no owner.
+            exchange::close_at_server(&gateway, server, &next).await;
+            return Err(Failure::unavailable(&server.name, format!("{error}")));
+        }
+        session.bound.store(Arc::clone(&next));
+        gateway.metrics.sessions_restored.inc();
+        tracing::info!(
+            session = ?session.key,
+            server = %server.name,
+            generation = next.generation,
+            "session established again at its server"
+        );
+        standing::rebound(&gateway, &session, &next, unclaimed);
+        // Whoever ends the session waits for this, and then closes what it is bound to.
+        drop(alone);
+        if let Some(mux) = &present.mux {
+            mux.close().await;
+        }
+        if session.ended.is_cancelled() {
+            return Err(ended(&session));
+        }
+        Ok(next)
     }
-    standing::rebound(gateway, session, &next, unclaimed).await;
-    Ok(next)
+}
+
+fn ended(session: &Session) -> Failure {
+    Failure::unavailable(&session.server.name, "the session has ended".to_owned())
 }

@@ -5,14 +5,19 @@
 //! server's stream that breaks is opened again behind the client's open one; and after a gap that
 //! cannot be resumed the client is told what it may have missed: `list_changed` for the lists that
 //! the server announces, and `resources/updated` for what it subscribed to.
+//!
+//! Nothing of it outlives the session: what opens a stream looks whether the session has ended
+//! under the lock under which its end takes the stream away.
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
 use holdfast_engine::backoff::Backoff;
 use holdfast_engine::class::CallClass;
+use holdfast_engine::repeat::is_lost_session;
 use holdfast_mcp::event_id::StreamKind;
 use holdfast_mcp::headers::name;
 use holdfast_mcp::method::Method;
@@ -37,6 +42,26 @@ pub(crate) struct Standing {
     pub(crate) log: Arc<StreamLog>,
 }
 
+impl Standing {
+    fn is_open(&self) -> bool {
+        self.log.state() != LogState::Complete
+    }
+
+    /// From here on it belongs to another binding.
+    fn rebind(&self, bound: &Bound) {
+        let server_session = bound.server_session_text().map(Into::into);
+        let instance = u16::try_from(bound.instance).unwrap_or(u16::MAX);
+        self.log.rebind(instance, bound.generation, server_session);
+    }
+
+    /// Ends it for good: its readers end, and whoever supplies it stops.
+    pub(crate) fn end(&self, gateway: &Gateway) {
+        self.log.cancel.cancel();
+        self.log.finish();
+        gateway.streams.remove(self.log.id());
+    }
+}
+
 /// What a client's GET gets.
 pub(crate) enum Opened {
     Stream(Arc<Standing>),
@@ -51,6 +76,8 @@ enum Got {
     Busy,
     Lost,
     Refused(Whole),
+    /// It has said nothing for [`SILENCE`].
+    Silent,
     Unreachable,
 }
 
@@ -69,35 +96,38 @@ pub(crate) async fn open(
     session: &Arc<Session>,
     live: HeaderMap,
 ) -> Result<Opened, Failure> {
-    let mut standing = session.standing.lock().await;
-    if let Some(open) = standing.as_ref().filter(|open| open.log.state() != LogState::Complete) {
-        return Ok(Opened::Stream(Arc::clone(open)));
+    let _one_at_a_time = session.opening.lock().await;
+    if gateway.draining.is_cancelled() {
+        return Err(Failure::restarting(&session.server.name));
     }
-    let mut bound = session.bound();
     if session.server.is_duplex() {
         // Its messages have been logged since the session began, unless its process is gone.
-        drop(standing);
+        let bound = session.bound();
         if bound.mux.as_ref().is_none_or(|mux| mux.ending().is_some()) {
             reestablish(gateway, session, &bound, &live, false).await?;
         }
-        let standing = session.standing.lock().await;
-        return standing.clone().map(Opened::Stream).ok_or_else(|| {
+        return session.standing().clone().map(Opened::Stream).ok_or_else(|| {
             Failure::unavailable(&session.server.name, "the connection ended".into())
         });
+    }
+    if let Some(open) = session.standing().as_ref().filter(|open| open.is_open()) {
+        return Ok(Opened::Stream(Arc::clone(open)));
+    }
+    if session.streamless.load(Ordering::Relaxed) {
+        return Ok(Opened::Refused(no_stream()));
     }
     // The server's answer decides between a stream and its refusal; one that says nothing until it
     // has an event is waited for behind the client's open stream.
     let mut first = Box::pin(first_get(Arc::clone(gateway), Arc::clone(session), live.clone()));
-    let got = tokio::time::timeout(FIRST_ANSWER, &mut first).await;
-    bound = session.bound();
-    let first: First = match got {
-        Ok(Got::Refused(whole)) => return Ok(Opened::Refused(whole)),
+    let first: First = match tokio::time::timeout(FIRST_ANSWER, &mut first).await {
+        Ok((Got::Refused(whole), _)) => return Ok(Opened::Refused(whole)),
         Ok(got) => Box::pin(std::future::ready(got)),
         Err(_) => first,
     };
-    let opened = Arc::new(Standing { log: new_log(gateway, session, &bound) });
-    *standing = Some(Arc::clone(&opened));
-    drop(standing);
+    let bound = session.bound();
+    let Some(opened) = stand(gateway, session, &bound) else {
+        return Err(Failure::unavailable(&session.server.name, "the session has ended".into()));
+    };
     let feed = Feed {
         gateway: Arc::clone(gateway),
         session: Arc::clone(session),
@@ -109,21 +139,58 @@ pub(crate) async fn open(
     Ok(Opened::Stream(opened))
 }
 
-/// The answer to the first GET, perhaps still to come.
-type First = Pin<Box<dyn Future<Output = Got> + Send>>;
+/// The answer to the first GET, perhaps still to come, and the binding that it was asked of.
+type First = Pin<Box<dyn Future<Output = (Got, Arc<Bound>)> + Send>>;
 
 /// How long a client's GET waits for what the server says to ours.
 const FIRST_ANSWER: Duration = Duration::from_secs(2);
 
-async fn first_get(gateway: Arc<Gateway>, session: Arc<Session>, live: HeaderMap) -> Got {
+/// How long a server may leave a GET without an answer before it is asked again: it may be frozen.
+const SILENCE: Duration = Duration::from_secs(30);
+
+async fn first_get(
+    gateway: Arc<Gateway>,
+    session: Arc<Session>,
+    live: HeaderMap,
+) -> (Got, Arc<Bound>) {
     let bound = session.bound();
-    match get(&gateway, &session, &bound, &live, None).await {
-        Got::Lost => match reestablish(&gateway, &session, &bound, &live, false).await {
-            Ok(bound) => get(&gateway, &session, &bound, &live, None).await,
-            Err(_) => Got::Unreachable,
-        },
-        got => got,
+    let got = get(&gateway, &session, &bound, &live, None).await;
+    if !matches!(got, Got::Lost) {
+        return (got, bound);
     }
+    let Ok(bound) = reestablish(&gateway, &session, &bound, &live, false).await else {
+        return (Got::Unreachable, bound);
+    };
+    match get(&gateway, &session, &bound, &live, None).await {
+        // A session that has just been opened is known: the server means the stream. It is not
+        // asked again, because each time would cost the client the session's state there.
+        Got::Lost => {
+            session.streamless.store(true, Ordering::Relaxed);
+            (Got::Refused(no_stream()), bound)
+        }
+        got => (got, bound),
+    }
+}
+
+/// The answer of a server without standing streams.
+fn no_stream() -> Whole {
+    let status = StatusCode::METHOD_NOT_ALLOWED;
+    Whole { status, headers: HeaderMap::new(), body: Bytes::new() }
+}
+
+/// Gives the session a standing stream; the one that it has, if that is still open. `None`: the
+/// session has ended, or the node drains.
+fn stand(gateway: &Gateway, session: &Session, bound: &Bound) -> Option<Arc<Standing>> {
+    let mut standing = session.standing();
+    if session.ended.is_cancelled() || gateway.draining.is_cancelled() {
+        return None;
+    }
+    if let Some(open) = standing.as_ref().filter(|open| open.is_open()) {
+        return Some(Arc::clone(open));
+    }
+    let opened = Arc::new(Standing { log: new_log(gateway, session, bound) });
+    *standing = Some(Arc::clone(&opened));
+    Some(opened)
 }
 
 fn new_log(gateway: &Gateway, session: &Session, bound: &Bound) -> Arc<StreamLog> {
@@ -148,27 +215,23 @@ fn new_log(gateway: &Gateway, session: &Session, bound: &Bound) -> Arc<StreamLog
 }
 
 /// Starts reading what a private duplex says outside of calls.
-pub(crate) async fn feed_duplex(
+pub(crate) fn feed_duplex(
     gateway: &Arc<Gateway>,
     session: &Arc<Session>,
     mut unclaimed: mpsc::Receiver<Bytes>,
 ) {
     let bound = session.bound();
-    let log = {
-        let mut standing = session.standing.lock().await;
-        match standing.as_ref() {
-            Some(open) => Arc::clone(&open.log),
-            None => {
-                let log = new_log(gateway, session, &bound);
-                *standing = Some(Arc::new(Standing { log: Arc::clone(&log) }));
-                log
-            }
-        }
-    };
+    let Some(standing) = stand(gateway, session, &bound) else { return };
+    let log = Arc::clone(&standing.log);
+    let generation = bound.generation;
     let session = Arc::clone(session);
     tokio::spawn(async move {
-        while let Some(data) = unclaimed.recv().await {
-            let data = admit(&session, data, bound.generation);
+        // The session holds the duplex: waiting for that alone, the task would keep both for ever.
+        while let Some(data) = tokio::select! {
+            data = unclaimed.recv() => data,
+            () = session.ended.cancelled() => None,
+        } {
+            let data = admit(&session, data, generation);
             // A client that does not listen must not hold up the server's answers to its calls.
             if !log.try_append(&data) {
                 tracing::debug!(session = ?session.key, "standing stream full, message dropped");
@@ -178,27 +241,29 @@ pub(crate) async fn feed_duplex(
 }
 
 /// The session is bound anew: the standing stream goes on from the new binding.
-pub(super) async fn rebound(
+pub(super) fn rebound(
     gateway: &Arc<Gateway>,
     session: &Arc<Session>,
     bound: &Bound,
     unclaimed: Option<mpsc::Receiver<Bytes>>,
 ) {
-    let standing = session.standing.lock().await.clone();
+    let standing = session.standing().clone();
     if let Some(standing) = standing {
-        let server_session = bound.server_session_text().map(Into::into);
-        let instance = u16::try_from(bound.instance).unwrap_or(u16::MAX);
-        standing.log.rebind(instance, bound.generation, server_session);
-        tell_gap(session, &standing.log);
+        standing.rebind(bound);
+        take_back(session, &standing.log);
+        // An HTTP server's stream is opened after this; what was missed is told when it is open.
+        if session.server.is_duplex() {
+            tell_gap(session, &standing.log);
+        }
     }
     if let Some(unclaimed) = unclaimed {
-        feed_duplex(gateway, session, unclaimed).await;
+        feed_duplex(gateway, session, unclaimed);
     }
     session.rebound.notify_waiters();
 }
 
-/// Tells the client what it may have missed, and takes back what its old server had asked.
-fn tell_gap(session: &Session, log: &StreamLog) {
+/// Takes back what the lost server had asked the client.
+fn take_back(session: &Session, log: &StreamLog) {
     for id in session.take_outstanding() {
         log.try_append(
             format!(
@@ -207,6 +272,10 @@ fn tell_gap(session: &Session, log: &StreamLog) {
             .as_bytes(),
         );
     }
+}
+
+/// Tells the client what it may have missed.
+fn tell_gap(session: &Session, log: &StreamLog) {
     let record = session.record();
     let announces = record.announces;
     for (announced, list) in [
@@ -262,9 +331,12 @@ async fn get(
         session: bound.server_session.clone(),
         body: Bytes::new(),
     };
-    let sent =
-        exchange::request_http(gateway, &session.server, true, bound.instance, outgoing).await;
-    let Ok((response, _)) = sent else { return Got::Unreachable };
+    let sent = exchange::request_http(gateway, &session.server, true, bound.instance, outgoing);
+    let response = match tokio::time::timeout(SILENCE, sent).await {
+        Ok(Ok((response, _))) => response,
+        Ok(Err(_)) => return Got::Unreachable,
+        Err(_) => return Got::Silent,
+    };
     let status = response.status;
     if status.is_success() && response.is_event_stream() {
         return Got::Stream(HttpEvents::new(response.body, response.lease));
@@ -272,18 +344,22 @@ async fn get(
     if status == StatusCode::CONFLICT {
         return Got::Busy;
     }
-    if status == StatusCode::NOT_FOUND && bound.server_session.is_some() {
-        return Got::Lost;
-    }
     if status.is_server_error() {
         return Got::Unreachable;
     }
     let mut kept = response.headers.clone();
     exchange::headers::strip_answer(&mut kept);
-    let body = match response.collect(64 * 1024).await {
-        Ok(Collected::Whole(body)) => body,
+    let body = match tokio::time::timeout(SILENCE, response.collect(64 * 1024)).await {
+        Ok(Ok(Collected::Whole(body))) => body,
         _ => Bytes::new(),
     };
+    let message = peek(&body).ok();
+    let code = message.as_ref().and_then(|message| message.error_code);
+    let text = message.as_ref().and_then(|message| message.error_message.as_deref());
+    let sent_session = bound.server_session.is_some();
+    if is_lost_session(status.as_u16(), sent_session, code, text, false) {
+        return Got::Lost;
+    }
     // A success that is no stream is a server without one.
     let status = if status.is_success() { StatusCode::METHOD_NOT_ALLOWED } else { status };
     Got::Refused(Whole { status, headers: kept, body })
@@ -301,85 +377,149 @@ struct Feed {
 impl Feed {
     async fn run(mut self, first: First) {
         let cancelled = self.log.cancel.clone();
+        let ended = self.session.ended.clone();
         tokio::select! {
             () = cancelled.cancelled() => {}
+            () = ended.cancelled() => {}
             () = self.feed(first) => {}
         }
         self.log.finish();
-        self.gateway.streams.retire(&self.log);
+        if ended.is_cancelled() {
+            self.gateway.streams.remove(self.log.id());
+        } else {
+            self.gateway.streams.retire(&self.log);
+        }
     }
 
     async fn feed(&mut self, first: First) {
-        let mut events = match first.await {
+        let (got, bound) = first.await;
+        self.bound = bound;
+        let mut events = match got {
             Got::Stream(open) => Some(open),
             Got::Refused(_) => return,
             // Behind the client's open stream there is time to try again.
-            Got::Busy | Got::Lost | Got::Unreachable => None,
+            Got::Busy | Got::Lost | Got::Silent | Got::Unreachable => None,
         };
-        self.bound = self.session.bound();
         let mut backoff = Backoff::new(REOPEN, Duration::from_secs(15));
         let mut retry = None;
+        // Whether the server has ever given this session a stream.
+        let mut given = events.is_some();
+        // The generation that a lost session was replaced with.
+        let mut renewed = None;
+        let mut pause = events.is_none();
         loop {
-            if let Some(open) = &mut events {
-                match self.follow(open, &mut retry, &mut backoff).await {
-                    End::Clean => tokio::time::sleep(retry.unwrap_or(REOPEN)).await,
-                    End::Broken(_) => {
-                        let metrics = self.gateway.metrics.server(self.session.server.index);
-                        metrics.streams_broken.inc();
-                        tokio::time::sleep(backoff.next(random::u64())).await;
-                    }
-                }
-            } else {
+            if let Some(mut open) = events.take() {
+                pause = self.after(&mut open, &mut retry, &mut backoff).await;
+            }
+            if pause {
                 tokio::time::sleep(backoff.next(random::u64())).await;
             }
-            self.bound = self.session.bound();
+            if self.session.bound().generation != self.bound.generation {
+                self.bound = self.session.bound();
+                // The old server's events mean nothing to the new one.
+                Standing { log: Arc::clone(&self.log) }.rebind(&self.bound);
+            }
             let last = self.log.server_event();
-            let got =
-                get(&self.gateway, &self.session, &self.bound, &self.live, last.as_deref()).await;
+            let got = tokio::select! {
+                got = get(&self.gateway, &self.session, &self.bound, &self.live, last.as_deref()) => got,
+                () = self.bound_elsewhere() => {
+                    pause = false;
+                    continue;
+                }
+            };
+            pause = true;
             match got {
                 Got::Stream(open) => {
                     if last.is_none() {
                         tell_gap(&self.session, &self.log);
                     }
+                    given = true;
                     events = Some(open);
-                    continue;
                 }
                 Got::Busy | Got::Unreachable => {}
+                Got::Silent => pause = false,
+                Got::Lost if !given && renewed == Some(self.bound.generation) => {
+                    self.session.streamless.store(true, Ordering::Relaxed);
+                    return;
+                }
                 Got::Lost => {
                     let again =
                         reestablish(&self.gateway, &self.session, &self.bound, &self.live, false)
                             .await;
-                    if let Err(failure) = again {
-                        tracing::debug!(reason = %failure.reason, "standing stream waits for its server");
+                    match again {
+                        // The first loss is mended at once, one after the other is not.
+                        Ok(bound) => {
+                            pause = renewed.is_some_and(|last| last + 1 == bound.generation);
+                            renewed = Some(bound.generation);
+                        }
+                        Err(failure) => {
+                            tracing::debug!(reason = %failure.reason, "standing stream waits for its server");
+                        }
                     }
                 }
                 // The server does not offer the stream any more.
                 Got::Refused(_) => return,
             }
-            events = None;
         }
     }
 
-    /// Relays events until the stream ends or the session is bound elsewhere.
+    /// Relays a stream to its end and waits as long as the server asks for; whether the back-off is
+    /// to be waited for instead.
+    async fn after(
+        &self,
+        open: &mut HttpEvents,
+        retry: &mut Option<Duration>,
+        backoff: &mut Backoff,
+    ) -> bool {
+        let mut heard = false;
+        let end = tokio::select! {
+            end = self.follow(open, retry, backoff, &mut heard) => end,
+            () = self.bound_elsewhere() => return false,
+        };
+        match (end, *retry) {
+            (End::Broken(_), _) => {
+                let metrics = self.gateway.metrics.server(self.session.server.index);
+                metrics.streams_broken.inc();
+                true
+            }
+            (End::Clean, Some(retry)) => {
+                tokio::time::sleep(retry).await;
+                false
+            }
+            (End::Clean, None) if heard => {
+                tokio::time::sleep(REOPEN).await;
+                false
+            }
+            // A server that ends each stream at once is not asked twice a second.
+            (End::Clean, None) => true,
+        }
+    }
+
+    /// Resolves when the session has another binding than the one that is read.
+    async fn bound_elsewhere(&self) {
+        loop {
+            let rebound = self.session.rebound.notified();
+            if self.session.bound().generation != self.bound.generation {
+                return;
+            }
+            rebound.await;
+        }
+    }
+
+    /// Relays events until the stream ends.
     async fn follow(
         &self,
         events: &mut HttpEvents,
         retry: &mut Option<Duration>,
         backoff: &mut Backoff,
+        heard: &mut bool,
     ) -> End {
         loop {
-            let rebound = self.session.rebound.notified();
-            if self.session.bound().generation != self.bound.generation {
-                return End::Broken("bound elsewhere".into());
-            }
-            let event = tokio::select! {
-                event = events.next() => event,
-                () = rebound => continue,
-            };
-            let event = match event {
+            let event = match events.next().await {
                 Ok(event) => event,
                 Err(end) => return end,
             };
+            *heard = true;
             backoff.reset();
             if let Some(ms) = event.retry {
                 *retry = Some(Duration::from_millis(ms).min(Duration::from_secs(60)));

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -58,7 +59,16 @@ impl Sessions {
         &self.shards[(key.0 >> 64) as usize % SHARDS]
     }
 
+    /// The session of a message that has come. It does not expire before it is used.
     pub(crate) fn get(&self, key: SessionKey) -> Option<Arc<Session>> {
+        let shard = self.shard(key).read().unwrap_or_else(PoisonError::into_inner);
+        let session = shard.get(&key.0)?;
+        session.seek();
+        Some(Arc::clone(session))
+    }
+
+    /// The session, for a report: that it was looked at does not keep it.
+    pub(crate) fn look(&self, key: SessionKey) -> Option<Arc<Session>> {
         self.shard(key).read().unwrap_or_else(PoisonError::into_inner).get(&key.0).cloned()
     }
 
@@ -103,14 +113,28 @@ impl Sessions {
         Some(removed)
     }
 
-    /// The sessions that have outlived `ttl`.
-    pub(crate) fn expired(&self, now: Duration, ttl: Duration) -> Vec<Arc<Session>> {
+    /// Removes the sessions that have outlived `ttl` and gives their places back. One that was
+    /// looked up since this was last called stays until the next time: between finding a session
+    /// and entering it a message may be anywhere.
+    pub(crate) fn take_expired(&self, now: Duration, ttl: Duration) -> Vec<Arc<Session>> {
         let mut out = Vec::new();
-        self.each(|session| {
-            if session.expired(now, ttl) {
-                out.push(Arc::clone(session));
+        for shard in &self.shards {
+            let old = |session: &Arc<Session>| {
+                session.expired(now, ttl) && !session.sought.swap(false, Ordering::Relaxed)
+            };
+            // Most sweeps find nothing, and lookups do not wait for those.
+            let any = {
+                let shard = shard.read().unwrap_or_else(PoisonError::into_inner);
+                shard.values().any(|session| session.expired(now, ttl))
+            };
+            if any {
+                let mut shard = shard.write().unwrap_or_else(PoisonError::into_inner);
+                out.extend(shard.extract_if(|_, session| old(session)).map(|(_, session)| session));
             }
-        });
+        }
+        for session in &out {
+            self.release(session.principal);
+        }
         out
     }
 
