@@ -5,7 +5,7 @@
 //! names one, and otherwise the request ends in an error under its right id.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use holdfast_engine::class::CallClass;
@@ -74,6 +74,11 @@ pub(crate) async fn resume(
         (StreamKind::Call, _) => {
             let call = call_of(gateway, server, principal, session, &id, live);
             if let Some(log) = known {
+                // What is gone was said on the way; the newest event, which is the answer once there
+                // is one, is never forgotten.
+                if !log.holds_after(id.seq) {
+                    gateway.metrics.stream_gaps.inc();
+                }
                 let mut kept = HeaderMap::with_capacity(4);
                 headers::as_stream(&mut kept);
                 let body = respond::follow(&call, &log, Some(id.seq), connection);
@@ -99,12 +104,8 @@ fn call_of(
         server: Arc::clone(server),
         session: session.cloned(),
         principal: principal.clone(),
-        // Without a session the stream was a modern call's, and hanging up on it cancels it.
-        era: if session.is_some() || id.server_session.is_some() {
-            Era::Legacy
-        } else {
-            Era::Modern
-        },
+        // Whether hanging up cancels it, its log knows; what is resumed without one is a legacy call.
+        era: Era::Legacy,
         method: Method::Other,
         // The body is not here any more, so nothing can be sent again.
         class: CallClass::Write,
@@ -123,12 +124,19 @@ fn call_of(
     })
 }
 
+/// How long a server may take to say whether it still has a stream.
+const FATE_WITHIN: Duration = Duration::from_secs(2);
+
 /// The rest of a stream whose log is gone.
 async fn fate(call: Arc<Call>, id: &EventId, connection: &CancellationToken) -> Response<Body> {
     if let (Some(session), Some(event)) = (&call.session, &id.server_event) {
         let bound = session.bound();
         let same = bound.server_session_text() == id.server_session.as_deref();
-        if same && let Some(source) = resume_at_server(&call, &bound, event).await {
+        // The client has no headers yet, and some give up on a stream that does not begin.
+        let source = tokio::time::timeout(FATE_WITHIN, async {
+            if same { resume_at_server(&call, &bound, event).await } else { None }
+        });
+        if let Ok(Some(source)) = source.await {
             let route = Route {
                 session: Some(Arc::clone(session)),
                 _borrowed: None,

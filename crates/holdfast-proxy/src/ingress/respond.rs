@@ -106,6 +106,7 @@ fn new_log(call: &Call) -> Arc<StreamLog> {
         prime: call.resumable && call.method != Method::SubscriptionsListen,
         queue: call.gateway.config.limits.stream_queue,
         retain: call.gateway.config.streams.retain_bytes,
+        cancel_after: call.modern().then_some(call.gateway.config.streams.modern_grace),
         metrics: Arc::clone(&call.gateway.metrics),
     });
     if log.resumable() {
@@ -129,7 +130,6 @@ pub(crate) fn follow(
             keepalive: streams.keepalive,
             rotate_after: None,
             retry: streams.retry,
-            cancel_after: call.modern().then_some(streams.modern_grace),
             in_use: call.session.as_ref().map(|session| session.enter(call.gateway.clock)),
             gauge: call.gateway.metrics.streams.enter(),
             connection: Some(connection.clone()),
@@ -153,7 +153,6 @@ pub(crate) fn stand(
             keepalive: streams.keepalive,
             rotate_after: Some(streams.rotate_after),
             retry: streams.retry,
-            cancel_after: None::<Duration>,
             in_use: Some(session.enter(gateway.clock)),
             gauge: gateway.metrics.streams.enter(),
             connection: connection.cloned(),

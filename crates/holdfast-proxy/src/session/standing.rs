@@ -208,6 +208,7 @@ fn new_log(gateway: &Gateway, session: &Session, bound: &Bound) -> Arc<StreamLog
         prime: session.version.can_resume_polling(),
         queue: gateway.config.limits.stream_queue,
         retain: gateway.config.streams.retain_bytes,
+        cancel_after: None,
         metrics: Arc::clone(&gateway.metrics),
     });
     gateway.streams.insert(&log);

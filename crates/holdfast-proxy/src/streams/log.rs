@@ -38,6 +38,8 @@ pub(crate) struct NewLog {
     pub(crate) queue: usize,
     /// Bytes of delivered events kept for a client that comes back.
     pub(crate) retain: usize,
+    /// A disconnect cancels the call after this long; `None`: it never does (legacy).
+    pub(crate) cancel_after: Option<Duration>,
     pub(crate) metrics: Arc<Metrics>,
 }
 
@@ -57,6 +59,8 @@ pub(crate) enum LogState {
 struct Entry {
     seq: u64,
     encoded: Bytes,
+    /// How far the server's own stream had come with it.
+    server_event: Option<Arc<str>>,
 }
 
 #[derive(Debug)]
@@ -69,7 +73,9 @@ struct Inner {
     bytes: usize,
     undelivered_bytes: usize,
     state: LogState,
-    server_event: Option<Box<str>>,
+    server_event: Option<Arc<str>>,
+    /// How far the server's stream had come with the newest event that is forgotten.
+    forgotten: Option<Arc<str>>,
     /// Counts readers; only the newest receives.
     epoch: u64,
     attached: bool,
@@ -87,6 +93,7 @@ pub(crate) struct StreamLog {
     prime: bool,
     queue: usize,
     retain: usize,
+    pub(super) cancel_after: Option<Duration>,
     metrics: Arc<Metrics>,
     inner: Mutex<Inner>,
     room: Notify,
@@ -105,6 +112,7 @@ impl StreamLog {
             prime: new.prime,
             queue: new.queue.max(1),
             retain: new.retain,
+            cancel_after: new.cancel_after,
             metrics: new.metrics,
             inner: Mutex::new(Inner {
                 origin: new.origin,
@@ -115,6 +123,7 @@ impl StreamLog {
                 undelivered_bytes: 0,
                 state: LogState::Open,
                 server_event: None,
+                forgotten: None,
                 epoch: 0,
                 attached: false,
                 waker: None,
@@ -136,10 +145,6 @@ impl StreamLog {
         self.id
     }
 
-    pub(crate) fn kind(&self) -> StreamKind {
-        self.inner().origin.kind
-    }
-
     /// Whether clients can come back to it.
     pub(crate) fn resumable(&self) -> bool {
         self.sealer.is_some()
@@ -159,13 +164,33 @@ impl StreamLog {
         (inner.bytes, (!inner.attached).then_some(inner.last_seen))
     }
 
+    /// Whether everything after the event `seq` is still here.
+    pub(crate) fn holds_after(&self, seq: u64) -> bool {
+        let inner = self.inner();
+        inner.entries.front().map_or(inner.next_seq, |entry| entry.seq) <= seq.saturating_add(1)
+    }
+
+    /// Since when nobody has read a stream that gets no further without a reader.
+    pub(super) fn stuck_since(&self) -> Option<Instant> {
+        let inner = self.inner();
+        let full = inner.state == LogState::Open
+            && inner.origin.kind == StreamKind::Call
+            && inner.undelivered_bytes >= self.queue;
+        (!inner.attached && (full || inner.state == LogState::Paused)).then_some(inner.last_seen)
+    }
+
     /// The session behind the stream was bound anew.
     pub(crate) fn rebind(&self, instance: u16, generation: u32, server_session: Option<Box<str>>) {
         let mut inner = self.inner();
         inner.origin.instance = instance;
         inner.origin.generation = generation;
         inner.origin.server_session = server_session;
+        // The old server's event ids mean nothing to the new one.
         inner.server_event = None;
+        inner.forgotten = None;
+        for entry in &mut inner.entries {
+            entry.server_event = None;
+        }
     }
 
     /// Appends a message. Waits while more bytes than the queue allows are undelivered.
@@ -177,7 +202,8 @@ impl StreamLog {
             let room = self.room.notified();
             {
                 let mut inner = self.inner();
-                if inner.undelivered_bytes < self.queue || inner.state == LogState::Complete {
+                let room = inner.undelivered_bytes < self.queue;
+                if room || inner.state == LogState::Complete || self.deserted(&inner) {
                     self.push(&mut inner, data, server_event);
                     return;
                 }
@@ -218,8 +244,13 @@ impl StreamLog {
         true
     }
 
+    /// Whether its reader is gone and no other can come.
+    fn deserted(&self, inner: &Inner) -> bool {
+        !self.resumable() && !inner.attached && inner.epoch > 0
+    }
+
     fn push(&self, inner: &mut Inner, data: &[u8], server_event: Option<&str>) {
-        if inner.state == LogState::Complete {
+        if inner.state == LogState::Complete || self.deserted(inner) {
             return;
         }
         if let Some(event) = server_event {
@@ -227,7 +258,7 @@ impl StreamLog {
         }
         let seq = inner.next_seq;
         inner.next_seq += 1;
-        let id = self.seal(inner, seq);
+        let id = self.seal(inner, seq, inner.server_event.as_deref());
         let mut out = BytesMut::with_capacity(data.len() + 64 + id.as_ref().map_or(0, String::len));
         sse::encode_message(id.as_deref(), data, &mut out);
         self.store(inner, seq, out.freeze());
@@ -236,8 +267,9 @@ impl StreamLog {
     fn store(&self, inner: &mut Inner, seq: u64, encoded: Bytes) {
         inner.bytes += encoded.len();
         inner.undelivered_bytes += encoded.len();
-        inner.entries.push_back(Entry { seq, encoded });
-        inner.trim(self.retain_now());
+        let server_event = inner.server_event.clone();
+        inner.entries.push_back(Entry { seq, encoded, server_event });
+        self.trim(inner);
         if let Some(waker) = inner.waker.take() {
             waker.wake();
         }
@@ -250,7 +282,7 @@ impl StreamLog {
             return;
         }
         let seq = inner.next_seq;
-        let Some(id) = self.seal(&inner, seq) else { return };
+        let Some(id) = self.seal(&inner, seq, inner.server_event.as_deref()) else { return };
         inner.next_seq += 1;
         let mut out = BytesMut::new();
         sse::encode_prime(&id, retry_ms, &mut out);
@@ -264,7 +296,7 @@ impl StreamLog {
 
     /// The server's last event id, where its stream can be taken up again.
     pub(crate) fn server_event(&self) -> Option<Box<str>> {
-        self.inner().server_event.clone()
+        self.inner().server_event.as_deref().map(Into::into)
     }
 
     /// Nothing more comes; readers end once they have read the rest.
@@ -291,7 +323,7 @@ impl StreamLog {
         }
     }
 
-    fn seal(&self, inner: &Inner, seq: u64) -> Option<String> {
+    fn seal(&self, inner: &Inner, seq: u64, server_event: Option<&str>) -> Option<String> {
         let sealer = self.sealer.as_ref()?;
         let origin = &inner.origin;
         let id = EventId {
@@ -304,14 +336,17 @@ impl StreamLog {
             generation: origin.generation,
             principal: origin.principal,
             server_session: origin.server_session.clone(),
-            server_event: inner.server_event.clone(),
+            server_event: server_event.map(Into::into),
         };
         Some(sealer.seal(&id, random::nonce()))
     }
 
-    /// Bytes of delivered events worth keeping: none where nobody can come back for them.
-    fn retain_now(&self) -> usize {
-        if self.resumable() { self.retain } else { 0 }
+    /// Forgets what is not worth keeping. Where a client can come back, the newest event stays,
+    /// however large: it may be the answer, and that it was handed to the connection does not mean
+    /// that it arrived.
+    fn trim(&self, inner: &mut Inner) {
+        let (bytes, events) = if self.resumable() { (self.retain, 1) } else { (0, 0) };
+        inner.trim(bytes, events);
     }
 
     // --- the reader's side ---
@@ -347,7 +382,9 @@ impl StreamLog {
         if !self.prime {
             return None;
         }
-        let id = self.seal(&self.inner(), next.saturating_sub(1))?;
+        let inner = self.inner();
+        let seen = next.saturating_sub(1);
+        let id = self.seal(&inner, seen, inner.server_event_at(seen))?;
         let mut out = BytesMut::new();
         sse::encode_prime(&id, retry_ms, &mut out);
         Some(out.freeze())
@@ -391,7 +428,7 @@ impl StreamLog {
                 .take_while(|e| e.seq > last)
                 .map(|e| e.encoded.len())
                 .sum();
-            inner.trim(self.retain_now());
+            self.trim(&mut inner);
             self.room.notify_waiters();
         }
         Read::Frame(frame)
@@ -407,6 +444,13 @@ impl StreamLog {
         inner.connection = None;
         inner.waker = None;
         inner.last_seen = Instant::now();
+        if self.deserted(&inner) {
+            inner.entries.clear();
+            inner.bytes = 0;
+            inner.undelivered_bytes = 0;
+            inner.undelivered = inner.next_seq;
+            self.room.notify_waiters();
+        }
         true
     }
 }
@@ -434,17 +478,31 @@ impl Inner {
         Read::Wait
     }
 
-    /// Forgets delivered events beyond `keep` bytes, oldest first. An undelivered one is never
-    /// forgotten.
-    fn trim(&mut self, keep: usize) {
-        while self.bytes.saturating_sub(self.undelivered_bytes) > keep {
-            match self.entries.front() {
-                Some(entry) if entry.seq < self.undelivered => {
-                    self.bytes -= entry.encoded.len();
-                    self.entries.pop_front();
-                }
-                _ => return,
-            }
+    /// Forgets delivered events beyond `bytes`, oldest first, down to the newest `events`. An
+    /// undelivered one is never forgotten.
+    fn trim(&mut self, bytes: usize, events: usize) {
+        while self.entries.len() > events
+            && self.bytes.saturating_sub(self.undelivered_bytes) > bytes
+            && let Some(oldest) = self.entries.pop_front_if(|e| e.seq < self.undelivered)
+        {
+            self.bytes -= oldest.encoded.len();
+            self.forgotten = oldest.server_event;
         }
+    }
+
+    /// How far the server's stream had come for a client that has seen the event `seq`.
+    fn server_event_at(&self, seq: u64) -> Option<&str> {
+        let newest = seq + 1 >= self.next_seq;
+        let at = match self.entries.front() {
+            Some(oldest) if !newest => match seq.checked_sub(oldest.seq) {
+                Some(index) => {
+                    self.entries.get(usize::try_from(index).ok()?)?.server_event.as_ref()
+                }
+                None if seq + 1 == oldest.seq => self.forgotten.as_ref(),
+                None => None,
+            },
+            _ => self.server_event.as_ref(),
+        };
+        at.map(|event| &**event)
     }
 }

@@ -27,8 +27,6 @@ pub(crate) struct ReaderOptions {
     pub(crate) rotate_after: Option<Duration>,
     /// What the client is told to wait before it comes back.
     pub(crate) retry: Duration,
-    /// A disconnect cancels the call after this long; `None`: it never does (legacy).
-    pub(crate) cancel_after: Option<Duration>,
     /// Keeps the session from expiring while the stream is open.
     pub(crate) in_use: Option<InUse>,
     /// Counts the open stream.
@@ -48,7 +46,6 @@ pub(crate) struct Reader {
     alarm: Pin<Box<Sleep>>,
     rotate_at: Option<Instant>,
     retry_ms: u64,
-    cancel_after: Option<Duration>,
     ended: bool,
     /// Whether the client had asked for events that are gone.
     pub(crate) gap: bool,
@@ -74,7 +71,6 @@ impl Reader {
             alarm: Box::pin(tokio::time::sleep_until(rotate_at.map_or(first, |at| at.min(first)))),
             rotate_at,
             retry_ms,
-            cancel_after: options.cancel_after,
             ended: false,
             gap,
             _in_use: options.in_use,
@@ -143,7 +139,9 @@ impl Drop for Reader {
     fn drop(&mut self) {
         let newest = self.log.detach(self.epoch);
         // A stream that the gateway ended is not a disconnect.
-        let (true, false, Some(after)) = (newest, self.ended, self.cancel_after) else { return };
+        let (true, false, Some(after)) = (newest, self.ended, self.log.cancel_after) else {
+            return;
+        };
         if after.is_zero() {
             self.log.cancel.cancel();
             return;

@@ -4,7 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::log::{LogState, StreamLog};
+use super::log::StreamLog;
 
 const SHARDS: usize = 32;
 
@@ -82,10 +82,8 @@ impl Streams {
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
                 .values()
-                .filter(|log| log.state() == LogState::Paused)
                 .filter(|log| {
-                    log.usage()
-                        .1
+                    log.stuck_since()
                         .is_some_and(|since| now.saturating_duration_since(since) >= self.retain)
                 })
                 .cloned()

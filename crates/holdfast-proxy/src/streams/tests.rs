@@ -9,7 +9,7 @@ use holdfast_mcp::sse::{Decoder, Event};
 use http_body_util::BodyExt as _;
 use tokio_util::sync::CancellationToken;
 
-use super::{LogState, NewLog, Origin, Reader, ReaderOptions, StreamLog};
+use super::{LogState, NewLog, Origin, Reader, ReaderOptions, StreamLog, Streams};
 use crate::metrics::Metrics;
 
 fn sealer() -> Arc<Sealer> {
@@ -17,7 +17,11 @@ fn sealer() -> Arc<Sealer> {
 }
 
 fn log(queue: usize, retain: usize, prime: bool) -> Arc<StreamLog> {
-    StreamLog::new(NewLog {
+    StreamLog::new(new_log(queue, retain, prime))
+}
+
+fn new_log(queue: usize, retain: usize, prime: bool) -> NewLog {
+    NewLog {
         origin: Origin {
             principal: 1,
             kind: StreamKind::Call,
@@ -31,18 +35,17 @@ fn log(queue: usize, retain: usize, prime: bool) -> Arc<StreamLog> {
         prime,
         queue,
         retain,
+        cancel_after: None,
         metrics: Metrics::new(&[]),
-    })
+    }
 }
 
-fn options(log: &StreamLog, after: Option<u64>) -> ReaderOptions {
-    let _ = log;
+fn options(after: Option<u64>) -> ReaderOptions {
     ReaderOptions {
         after,
         keepalive: Duration::from_secs(15),
         rotate_after: None,
         retry: Duration::from_millis(500),
-        cancel_after: None,
         in_use: None,
         gauge: Metrics::new(&[]).streams.enter(),
         connection: None,
@@ -50,7 +53,7 @@ fn options(log: &StreamLog, after: Option<u64>) -> ReaderOptions {
 }
 
 fn reader(log: &Arc<StreamLog>, after: Option<u64>) -> Reader {
-    Reader::new(Arc::clone(log), options(log, after))
+    Reader::new(Arc::clone(log), options(after))
 }
 
 /// All events until the body ends.
@@ -111,7 +114,7 @@ async fn a_writer_waits_for_room_and_a_deaf_reader_is_cut() {
     let connection = CancellationToken::new();
     let slow = Reader::new(
         Arc::clone(&log),
-        ReaderOptions { connection: Some(connection.clone()), ..options(&log, None) },
+        ReaderOptions { connection: Some(connection.clone()), ..options(None) },
     );
     log.append(b"fills the queue", None).await;
     let writer = tokio::spawn({
@@ -169,7 +172,7 @@ async fn silence_is_filled_with_comments_and_rotation_ends_with_a_fresh_id() {
     let log = log(1 << 20, 1 << 20, true);
     let rotating = Reader::new(
         Arc::clone(&log),
-        ReaderOptions { rotate_after: Some(Duration::from_secs(40)), ..options(&log, None) },
+        ReaderOptions { rotate_after: Some(Duration::from_secs(40)), ..options(None) },
     );
     let begun = tokio::time::Instant::now();
     let body = rotating.collect().await.unwrap().to_bytes();
@@ -184,18 +187,98 @@ async fn silence_is_filled_with_comments_and_rotation_ends_with_a_fresh_id() {
 
 #[tokio::test(start_paused = true)]
 async fn only_a_disconnect_cancels_and_only_where_it_may() {
-    let modern = |log: &StreamLog| ReaderOptions {
-        cancel_after: Some(Duration::ZERO),
-        ..options(log, None)
+    let modern = || {
+        StreamLog::new(NewLog { cancel_after: Some(Duration::ZERO), ..new_log(1 << 20, 0, false) })
     };
     let legacy = log(1 << 20, 0, false);
     drop(reader(&legacy, None));
     assert!(!legacy.cancel.is_cancelled());
-    let hung_up = log(1 << 20, 0, false);
-    drop(Reader::new(Arc::clone(&hung_up), modern(&hung_up)));
+    let hung_up = modern();
+    drop(reader(&hung_up, None));
     assert!(hung_up.cancel.is_cancelled());
-    let ended = log(1 << 20, 0, false);
+    let ended = modern();
     ended.finish();
-    read_all(Reader::new(Arc::clone(&ended), modern(&ended))).await;
+    read_all(reader(&ended, None)).await;
     assert!(!ended.cancel.is_cancelled(), "a stream that the gateway ended is no disconnect");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_newest_event_is_kept_however_large_it_is() {
+    let log = log(1 << 20, 8, false);
+    log.append(b"progress", None).await;
+    let mut first = reader(&log, None);
+    first.frame().await.unwrap().unwrap();
+    log.append_last(&[b'x'; 4096], None);
+    log.finish();
+    // Handed to the connection, which breaks before the client has it.
+    first.frame().await.unwrap().unwrap();
+    drop(first);
+    let back = reader(&log, Some(1));
+    assert!(!back.gap);
+    assert_eq!(texts(&read_all(back).await), [vec![b'x'; 4096]]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_last_event_needs_no_room() {
+    let log = log(1, 1 << 20, false);
+    log.append(b"fills the queue", None).await;
+    assert!(!log.try_append(b"no room"));
+    log.append_last(b"answer", None);
+    log.finish();
+    assert_eq!(texts(&read_all(reader(&log, None)).await), ["fills the queue", "answer"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_relay_does_not_wait_for_a_reader_that_cannot_come_back() {
+    let log = StreamLog::new(NewLog { sealer: None, ..new_log(1, 1 << 20, false) });
+    let only = reader(&log, None);
+    log.append(b"fills the queue", None).await;
+    let writer = tokio::spawn({
+        let log = Arc::clone(&log);
+        async move { log.append(b"waits", None).await }
+    });
+    tokio::task::yield_now().await;
+    assert!(!writer.is_finished());
+    drop(only);
+    writer.await.unwrap();
+    log.append(b"for nobody", None).await;
+    assert_eq!(log.usage().0, 0, "nothing is kept for nobody");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_stream_that_nobody_reads_is_cancelled_after_its_time() {
+    let retain = Duration::from_secs(60);
+    let streams = Streams::new(retain);
+    let full = log(1, 1 << 20, false);
+    let roomy = log(1 << 20, 1 << 20, false);
+    let read = log(1, 1 << 20, false);
+    for log in [&full, &roomy, &read] {
+        streams.insert(log);
+        log.append(b"waits for a reader", None).await;
+    }
+    let mut reading = reader(&read, None);
+    let now = std::time::Instant::now();
+    streams.sweep(now);
+    assert!(!full.cancel.is_cancelled());
+    streams.sweep(now + retain + Duration::from_secs(1));
+    assert!(full.cancel.is_cancelled());
+    assert!(!roomy.cancel.is_cancelled(), "its relay gets on without a reader");
+    assert!(!read.cancel.is_cancelled());
+    reading.frame().await.unwrap().unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_priming_id_says_how_far_the_server_was_for_what_the_client_has_seen() {
+    let server_event = |event: &Event| {
+        sealer().open(event.id.as_deref().unwrap()).unwrap().server_event.map(String::from)
+    };
+    let log = log(1 << 20, 1 << 20, true);
+    for (text, event) in [("a", "s-1"), ("b", "s-2"), ("c", "s-3")] {
+        log.append(text.as_bytes(), Some(event)).await;
+    }
+    log.finish();
+    let primed = |events: &[Event]| server_event(&events[0]);
+    assert_eq!(primed(&read_all(reader(&log, Some(0))).await), None);
+    assert_eq!(primed(&read_all(reader(&log, Some(1))).await).as_deref(), Some("s-1"));
+    assert_eq!(primed(&read_all(reader(&log, Some(3))).await).as_deref(), Some("s-3"));
 }
