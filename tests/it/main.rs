@@ -2,6 +2,7 @@
 
 mod batches;
 mod bytes;
+mod framed;
 mod harness;
 mod health;
 mod host_origin;

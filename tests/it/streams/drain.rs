@@ -2,6 +2,7 @@
 
 use super::start;
 use crate::harness::client::Client;
+use crate::harness::duplex::Duplex;
 use crate::harness::eventually;
 use crate::harness::message::{self, META};
 use crate::harness::recorder::{Gate, Reply, Step};
@@ -106,4 +107,95 @@ async fn a_draining_node_is_not_ready() {
     })
     .await;
     assert!(refused.is_none_or(|status| status == 503), "{refused:?}");
+}
+
+/// The worker that closes the node's sessions waits for the calls of all the others.
+#[tokio::test]
+async fn a_drain_waits_for_the_calls_of_every_worker() {
+    use crate::harness::sample::{ExecutionLog, stdio};
+    let log = ExecutionLog::new();
+    let mut gateway = crate::harness::gateway::Setup::new()
+        .server("main", &stdio(&log, "drain"))
+        .listen("workers: 8")
+        .start()
+        .await;
+    let mut calls = Vec::new();
+    for key in ["a", "b"] {
+        let client = Client::legacy(&gateway).initialized().await;
+        let params = format!(r#"{{"name":"write","arguments":{{"key":"{key}","ms":1500}}}}"#);
+        calls.push(tokio::spawn(async move { client.ask(1, "tools/call", &params).await }));
+        eventually("the execution", || log.pid(key)).await;
+    }
+    gateway.terminate();
+    for call in calls {
+        let response = call.await.unwrap();
+        assert!(response.get("result").is_some(), "{response}");
+    }
+    eventually("the end of the process", || gateway.has_ended().then_some(())).await;
+    assert!(gateway.stop().success());
+}
+
+/// A connection that is no HTTP any more is drained like the others.
+#[tokio::test]
+async fn a_drain_finishes_what_runs_on_a_websocket() {
+    let gate = Gate::new();
+    let held = gate.clone();
+    let (recorder, mut gateway) = start("", move |seen| {
+        if seen.rpc() == "subscriptions/listen" {
+            let params = r#"{"_meta":{"io.modelcontextprotocol/subscriptionId":"sub"}}"#;
+            let acknowledged =
+                message::notification("notifications/subscriptions/acknowledged", params);
+            let send = Step::Send(message::event(&acknowledged));
+            return Some(Reply::Stream(vec![send, Step::Wait(Gate::new())]));
+        }
+        let answer = message::result(seen.id(), r#"{"content":[],"resultType":"complete"}"#);
+        (seen.tool() == "slow").then(|| Reply::after(&held, Reply::json(answer)))
+    })
+    .await;
+    let mut duplex = Duplex::websocket(gateway.address, "/mcp").await;
+    let params = format!(r#"{{"notifications":{{"toolsListChanged":true}},{META}}}"#);
+    duplex.send(&message::request("\"sub\"", "subscriptions/listen", &params)).await;
+    duplex.message().await.expect("the acknowledgement");
+    duplex.send(&message::modern_call(1, "slow")).await;
+    recorder.wait_for("the call at the server", 1, |seen| seen.tool() == "slow").await;
+
+    gateway.terminate();
+
+    let completion = duplex.message().await.expect("the completion result");
+    assert_eq!(completion["id"], "sub", "{completion}");
+    assert!(!gateway.has_ended(), "the call is still running");
+    gate.open();
+    let answer = duplex.message().await.expect("the answer");
+    assert_eq!(answer["id"], 1, "{answer}");
+    assert!(answer.get("result").is_some(), "{answer}");
+    assert_eq!(duplex.message().await, None);
+    eventually("the end of the process", || gateway.has_ended().then_some(())).await;
+    assert!(gateway.stop().success());
+}
+
+/// The deadline holds for calls on every transport.
+#[tokio::test]
+async fn a_drain_answers_framed_clients_at_its_deadline() {
+    for client in ["websocket", "sse"] {
+        let recorder = crate::harness::recorder::Recorder::scripted(|seen| {
+            (seen.tool() == "slow").then(|| Reply::after(&Gate::new(), Reply::Cut))
+        })
+        .await;
+        let mut gateway = crate::harness::gateway::Setup::http(&recorder.url())
+            .listen("drain_deadline: 1s")
+            .start()
+            .await;
+        let mut duplex = match client {
+            "sse" => Duplex::sse(gateway.address, "/sse").await,
+            _ => Duplex::websocket(gateway.address, "/mcp").await,
+        };
+        duplex.ask(&message::initialize(message::LEGACY)).await;
+        duplex.send(&message::call("\"w\"", "slow")).await;
+        recorder.wait_for("the call at the server", 1, |seen| seen.tool() == "slow").await;
+        gateway.terminate();
+        let response = duplex.message().await.expect("an answer");
+        assert_eq!(response["id"], "w", "{client}: {response}");
+        assert_eq!(response["error"]["code"], -31002, "{client}: {response}");
+        eventually("the end of the process", || gateway.has_ended().then_some(())).await;
+    }
 }

@@ -29,7 +29,7 @@ use super::respond;
 use crate::exchange::{self, Answer, Call, Sink, headers};
 use crate::failure::Failure;
 use crate::gateway::Gateway;
-use crate::metrics::{CallOutcome, Rejection};
+use crate::metrics::CallOutcome;
 use crate::principal::Principal;
 use crate::server::Server;
 use crate::session::{self, InUse, Opened, Session, parse_id};
@@ -167,7 +167,11 @@ impl Connected {
                     tracing::debug!(server = %call.server.name, "a message was not taken in time");
                 }
             }
-            Err(refused) => shared.refuse(refused.why, refused.body).await,
+            Err(refused) => {
+                shared.gateway.metrics.rejected(refused.why);
+                // A client that does not read waits here for itself only: writing goes on.
+                let _ = shared.frames.send(refused.body).await;
+            }
         }
     }
 
@@ -237,12 +241,6 @@ impl Shared {
         }
     }
 
-    /// Refuses a message. A client that does not read waits here for itself only.
-    async fn refuse(&self, why: Rejection, body: Bytes) {
-        self.gateway.metrics.rejected(why);
-        let _ = self.frames.send(body).await;
-    }
-
     /// A call's first answer, or the failure that takes its place.
     async fn first_answer(&self, call: &Arc<Call>) -> Answer {
         let deadline = call.server.settings.timeout;
@@ -255,8 +253,7 @@ impl Shared {
             },
             () = giving_up.cancelled() => Failure::restarting(&call.server.name),
         };
-        call.fail(&failure);
-        Answer::Failed(failure)
+        exchange::gave_up(call, failure)
     }
 
     async fn initialize(self: Arc<Self>, call: Arc<Call>) {
@@ -295,7 +292,8 @@ impl Shared {
                 let reason = format!("this connection runs {CALLS} calls and more are waiting");
                 let wait = Duration::from_secs(1);
                 let failure = Failure::overloaded(&call.server.name, reason, wait);
-                return self.refuse(Rejection::AtCapacity, failure.render(&call.ids)).await;
+                let answer = exchange::gave_up(&call, failure);
+                return self.forward(call, answer).await;
             };
             self.enter(&call, &token, sent);
             self.tasks.spawn(Arc::clone(self).queue(call, token, place));
@@ -332,8 +330,8 @@ impl Shared {
             () = giving_up.cancelled() => {
                 let reason = "the gateway is restarting".to_owned();
                 let failure = Failure::unavailable(&call.server.name, reason);
-                call.fail(&failure);
-                return self.forward(call, Answer::Failed(failure)).await;
+                let answer = exchange::gave_up(&call, failure);
+                return self.forward(call, answer).await;
             }
         };
         drop(place);

@@ -22,8 +22,8 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, Sleep};
 
 use super::connected::{Connected, FRAMES};
-use super::receive::{BodyError, read_body};
-use super::{method_not_allowed, refuse, respond};
+use super::receive::read_body;
+use super::{bad_body, method_not_allowed, no_room_for_stream, refuse, respond};
 use crate::body::Body;
 use crate::exchange::headers;
 use crate::gateway::Gateway;
@@ -73,9 +73,8 @@ pub(super) async fn open(
     if parts.method != Method::GET {
         return method_not_allowed(gateway, "GET");
     }
-    if gateway.metrics.streams.get() >= gateway.config.limits.streams {
-        let text = "this node holds its limit of streams (limits.streams)";
-        return refuse(gateway, Rejection::AtCapacity, StatusCode::TOO_MANY_REQUESTS, text);
+    if let Some(full) = no_room_for_stream(gateway) {
+        return full;
     }
     let token = random::u128();
     let (frames, outgoing) = mpsc::channel(FRAMES);
@@ -143,14 +142,7 @@ pub(super) async fn message(
     let limit = gateway.config.limits.body;
     let body = match read_body(body, limit, gateway.config.listen.body_timeout).await {
         Ok(body) => body,
-        Err(error) => {
-            let (status, why) = match error {
-                BodyError::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, Rejection::BodyTooLarge),
-                BodyError::TooSlow => (StatusCode::REQUEST_TIMEOUT, Rejection::BodyTimeout),
-                BodyError::Broken => (StatusCode::BAD_REQUEST, Rejection::Malformed),
-            };
-            return refuse(gateway, why, status, "the body could not be taken (limits.body)");
-        }
+        Err(error) => return bad_body(gateway, error),
     };
     if let Err(error) = holdfast_mcp::peek::peek(&body)
         && !error.is_batch()

@@ -28,6 +28,7 @@ use hyper::body::Incoming;
 use tokio_util::sync::CancellationToken;
 
 use self::edge::EdgeError;
+use self::receive::BodyError;
 use crate::body::Body;
 use crate::gateway::Gateway;
 use crate::health;
@@ -62,7 +63,7 @@ pub(crate) async fn serve(
     if let Err(error) = gateway.edge.check_names(&parts) {
         return Ok(refuse(&gateway, error.rejection(), StatusCode::FORBIDDEN, &error.to_string()));
     }
-    let principal = match gateway.auth.authenticate(&parts.headers) {
+    let principal = match gateway.auth.authenticate(&mut parts.headers) {
         Ok(principal) => principal,
         Err(error) => {
             let status = StatusCode::UNAUTHORIZED;
@@ -170,6 +171,42 @@ fn refuse(gateway: &Gateway, why: Rejection, status: StatusCode, text: &str) -> 
     gateway.metrics.rejected(why);
     let error = RpcError::new(code::INVALID_REQUEST, text);
     json(status, error.render(ErrorId::Null))
+}
+
+/// Refuses a stream where the node holds its limit of them.
+fn no_room_for_stream(gateway: &Gateway) -> Option<Response<Body>> {
+    let limit = gateway.config.limits.streams;
+    if gateway.metrics.streams.get() < limit {
+        return None;
+    }
+    let text = format!("this node holds its limit of {limit} streams (limits.streams)");
+    Some(refuse(gateway, Rejection::AtCapacity, StatusCode::TOO_MANY_REQUESTS, &text))
+}
+
+/// Refuses a body that could not be read.
+fn bad_body(gateway: &Gateway, error: BodyError) -> Response<Body> {
+    let (status, why, text) = match error {
+        BodyError::TooLarge => (
+            StatusCode::PAYLOAD_TOO_LARGE,
+            Rejection::BodyTooLarge,
+            format!(
+                "the body is over the limit of {} bytes (limits.body)",
+                gateway.config.limits.body
+            ),
+        ),
+        BodyError::TooSlow => (
+            StatusCode::REQUEST_TIMEOUT,
+            Rejection::BodyTimeout,
+            format!(
+                "the body did not arrive within {} s (listen.body_timeout)",
+                gateway.config.listen.body_timeout.as_secs()
+            ),
+        ),
+        BodyError::Broken => {
+            (StatusCode::BAD_REQUEST, Rejection::Malformed, "the body could not be read".to_owned())
+        }
+    };
+    refuse(gateway, why, status, &text)
 }
 
 fn method_not_allowed(gateway: &Gateway, allow: &'static str) -> Response<Body> {

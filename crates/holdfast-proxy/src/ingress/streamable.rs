@@ -15,8 +15,10 @@ use http::{HeaderMap, Method, Response, StatusCode};
 use hyper::body::Incoming;
 use tokio_util::sync::CancellationToken;
 
-use super::receive::{BodyError, Inbound, Received, read_body, receive};
-use super::{Entered, HangUp, json, method_not_allowed, refuse, respond};
+use super::receive::{Inbound, Received, read_body, receive};
+use super::{
+    Entered, HangUp, bad_body, json, method_not_allowed, no_room_for_stream, refuse, respond,
+};
 use crate::body::Body;
 use crate::exchange::{self, Answer, Call, headers};
 use crate::failure::Failure;
@@ -183,13 +185,8 @@ async fn get(entered: Entered) -> Response<Body> {
         Ok(session) => session,
         Err(unknown) => return no_session(gateway, &[], unknown),
     };
-    if gateway.metrics.streams.get() >= gateway.config.limits.streams {
-        let text = format!(
-            "this node holds its limit of {} streams (limits.streams)",
-            gateway.config.limits.streams
-        );
-        let status = StatusCode::TOO_MANY_REQUESTS;
-        return refuse(gateway, Rejection::AtCapacity, status, &text);
+    if let Some(full) = no_room_for_stream(gateway) {
+        return full;
     }
     if let Some(token) = parts.headers.get(name::LAST_EVENT_ID) {
         let token = token.as_bytes();
@@ -374,31 +371,6 @@ fn no_session(gateway: &Gateway, body: &[u8], why: NoSession) -> Response<Body> 
         None => error.render(ErrorId::Null),
     };
     json(status, body)
-}
-
-fn bad_body(gateway: &Gateway, error: BodyError) -> Response<Body> {
-    let (status, why, text) = match error {
-        BodyError::TooLarge => (
-            StatusCode::PAYLOAD_TOO_LARGE,
-            Rejection::BodyTooLarge,
-            format!(
-                "the body is over the limit of {} bytes (limits.body)",
-                gateway.config.limits.body
-            ),
-        ),
-        BodyError::TooSlow => (
-            StatusCode::REQUEST_TIMEOUT,
-            Rejection::BodyTimeout,
-            format!(
-                "the body did not arrive within {} s (listen.body_timeout)",
-                gateway.config.listen.body_timeout.as_secs()
-            ),
-        ),
-        BodyError::Broken => {
-            (StatusCode::BAD_REQUEST, Rejection::Malformed, "the body could not be read".to_owned())
-        }
-    };
-    refuse(gateway, why, status, &text)
 }
 
 /// Whether `Accept` covers a media type. A missing header accepts everything (RFC 9110, 12.5.1).

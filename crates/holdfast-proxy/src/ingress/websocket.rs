@@ -27,7 +27,7 @@ use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig
 use tokio_tungstenite::tungstenite::{Error as WsError, Message, Utf8Bytes};
 
 use super::connected::{Connected, FRAMES};
-use super::refuse;
+use super::{no_room_for_stream, refuse};
 use crate::body::Body;
 use crate::gateway::Gateway;
 use crate::metrics::{GaugeGuard, Rejection};
@@ -63,9 +63,8 @@ pub(super) fn upgrade(
     if parts.headers.get(SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
         return bad("only WebSocket version 13 is spoken");
     }
-    if gateway.metrics.streams.get() >= gateway.config.limits.streams {
-        let text = "this node holds its limit of streams (limits.streams)";
-        return refuse(gateway, Rejection::AtCapacity, StatusCode::TOO_MANY_REQUESTS, text);
+    if let Some(full) = no_room_for_stream(gateway) {
+        return full;
     }
     let Some(upgrade) = parts.extensions.remove::<OnUpgrade>() else {
         return bad("this connection cannot become a WebSocket (HTTP/2 has no such upgrade)");

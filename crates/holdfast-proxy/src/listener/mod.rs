@@ -5,6 +5,7 @@
 //! (`docs/performance.md`). `axum::serve` would neither time out slow headers nor cap connections.
 
 mod head;
+mod idle;
 mod patience;
 
 use std::io;
@@ -23,6 +24,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
+use self::idle::{Activity, Counted};
 use self::patience::{Impatient, Requests};
 use crate::gateway::Gateway;
 use crate::ingress;
@@ -222,15 +224,34 @@ where
         .keep_alive_interval(Duration::from_secs(20))
         .keep_alive_timeout(Duration::from_secs(20));
     let draining = gateway.draining.clone();
-    let token = CancellationToken::new();
-    let cut = token.clone();
-    let service =
-        service_fn(move |request| ingress::serve(Arc::clone(&gateway), request, token.clone()));
+    let listen = &gateway.config.listen;
+    let (header_timeout, idle_timeout) = (listen.header_timeout, listen.idle_timeout);
+    let activity = Activity::new();
+    let requests = activity.clone();
+    let service = service_fn(move |request| {
+        let busy = requests.enter();
+        let gateway = Arc::clone(&gateway);
+        // A connection carries many calls, so no slow reader of one of them cuts it: the token is
+        // nobody's. What the reader leaves unread is bounded by its stream's queue.
+        let cut = CancellationToken::new();
+        async move {
+            let response = ingress::serve(gateway, request, cut).await?;
+            Ok::<_, ingress::HangUp>(response.map(|body| Counted::new(body, busy)))
+        }
+    });
     let connection = builder.serve_connection(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
-        () = cut.cancelled() => Ok(()),
+        () = activity.idle(header_timeout, idle_timeout) => {
+            connection.as_mut().graceful_shutdown();
+            // All that is left is to say goodbye, which the client may not take; a request that
+            // it has sent meanwhile is answered.
+            tokio::select! {
+                ended = connection => ended,
+                () = activity.idle(GOODBYE, GOODBYE) => Ok(()),
+            }
+        }
         () = draining.cancelled() => {
             connection.as_mut().graceful_shutdown();
             connection.await
@@ -243,3 +264,6 @@ where
 
 /// Calls at once on one HTTP/2 connection.
 const MAX_STREAMS: u32 = 256;
+
+/// How long the end of an idle HTTP/2 connection may take.
+const GOODBYE: Duration = Duration::from_secs(5);
