@@ -60,8 +60,7 @@ async fn calls_that_wait_do_not_hold_up_other_messages() {
         duplex.send(&message::call(id, "slow")).await;
     }
     duplex.send(&message::notification("notifications/roots/list_changed", "{}")).await;
-    let behind =
-        |seen: &crate::harness::recorder::Seen| seen.rpc() == "notifications/roots/list_changed";
+    let behind = |seen: &Seen| seen.rpc() == "notifications/roots/list_changed";
     recorder.wait_for("the message behind the calls", 1, behind).await;
     assert!(recorder.calls("slow").len() < CALLS, "some calls were to wait");
     gate.open();
@@ -96,8 +95,7 @@ async fn a_waiting_call_that_is_cancelled_is_never_sent() {
     let params = r#"{"requestId":1000}"#;
     duplex.send(&message::notification("notifications/cancelled", params)).await;
     duplex.send(&message::notification("notifications/roots/list_changed", "{}")).await;
-    let behind =
-        |seen: &crate::harness::recorder::Seen| seen.rpc() == "notifications/roots/list_changed";
+    let behind = |seen: &Seen| seen.rpc() == "notifications/roots/list_changed";
     recorder.wait_for("the message behind it", 1, behind).await;
     gate.open();
     for _ in 0..256 {
