@@ -1,9 +1,11 @@
 //! The GET stream: what a server says on its own.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use super::start;
 use crate::harness::client::Client;
+use crate::harness::eventually;
 use crate::harness::message;
 use crate::harness::recorder::{Gate, Reply, Step};
 use crate::harness::sse::End;
@@ -182,4 +184,70 @@ async fn a_standing_stream_is_resumed() {
     let mut resumed = client.get(id.as_deref()).await.stream();
     let message = resumed.message().await.expect("what was missed");
     assert_eq!(message["method"], "notifications/prompts/list_changed");
+}
+
+/// DELETE comes while one GET waits for the server and another waits behind it: neither leaves a
+/// stream at the server.
+#[tokio::test]
+async fn no_stream_outlives_its_session() {
+    let (recorder, gateway) =
+        start("", |seen| (seen.method == "GET").then(|| Reply::after(&Gate::new(), Reply::Cut)))
+            .await;
+    let client = Client::legacy(&gateway).initialized().await;
+    let (_first, _second, deleted) = tokio::join!(
+        client.get(None),
+        async {
+            recorder.wait_for("a GET", 1, |seen| seen.method == "GET").await;
+            client.get(None).await
+        },
+        async {
+            recorder.wait_for("a GET", 1, |seen| seen.method == "GET").await;
+            // Long enough that the second GET is mostly there; too short, and there is less to see.
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            client.delete().await
+        }
+    );
+    assert_eq!(deleted.status, 200);
+    eventually("the end of every stream at the server", || {
+        let opened = recorder.seen().iter().filter(|seen| seen.method == "GET").count();
+        (recorder.abandoned() == opened).then_some(())
+    })
+    .await;
+}
+
+/// A GET too may be the first to hear that the server has forgotten the session, in whichever words.
+#[tokio::test]
+async fn a_get_for_a_lost_session_establishes_it_again() {
+    let (recorder, gateway) = start("", |seen| {
+        if seen.method != "GET" {
+            return None;
+        }
+        if seen.header("mcp-session-id") == Some("server-session-1") {
+            let text = "Bad Request: Server not initialized";
+            return Some(Reply::refused(400, message::error("null", -32000, text)));
+        }
+        Some(Reply::Stream(vec![Step::Send(changed("tools")), Step::Wait(Gate::new())]))
+    })
+    .await;
+    let client = Client::legacy(&gateway).initialized().await;
+    let mut stream = client.get(None).await.stream();
+    let first = stream.message().await.expect("a notification");
+    assert_eq!(first["method"], "notifications/tools/list_changed");
+    assert_eq!(recorder.rpc("initialize").len(), 2);
+}
+
+/// A server that knows no session when it is asked for a stream has no streams. Asking on would cost
+/// the client its state there each time.
+#[tokio::test]
+async fn a_server_that_knows_no_session_on_get_is_not_asked_again() {
+    let (recorder, gateway) = start("", |seen| {
+        (seen.method == "GET")
+            .then(|| Reply::refused(404, message::error("null", -32001, "Session not found")))
+    })
+    .await;
+    let client = Client::legacy(&gateway).initialized().await;
+    assert_eq!(client.get(None).await.answer().status, 405);
+    assert_eq!(client.get(None).await.answer().status, 405);
+    assert_eq!(recorder.rpc("initialize").len(), 2);
+    assert_eq!(client.call(1, "tool").await["id"], 1);
 }

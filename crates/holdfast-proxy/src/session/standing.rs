@@ -100,6 +100,10 @@ pub(crate) async fn open(
     if gateway.draining.is_cancelled() {
         return Err(Failure::restarting(&session.server.name));
     }
+    let ended = || Failure::unavailable(&session.server.name, "the session has ended".into());
+    if session.ended.is_cancelled() {
+        return Err(ended());
+    }
     if session.server.is_duplex() {
         // Its messages have been logged since the session began, unless its process is gone.
         let bound = session.bound();
@@ -119,15 +123,17 @@ pub(crate) async fn open(
     // The server's answer decides between a stream and its refusal; one that says nothing until it
     // has an event is waited for behind the client's open stream.
     let mut first = Box::pin(first_get(Arc::clone(gateway), Arc::clone(session), live.clone()));
-    let first: First = match tokio::time::timeout(FIRST_ANSWER, &mut first).await {
+    let got = tokio::select! {
+        got = tokio::time::timeout(FIRST_ANSWER, &mut first) => got,
+        () = session.ended.cancelled() => return Err(ended()),
+    };
+    let first: First = match got {
         Ok((Got::Refused(whole), _)) => return Ok(Opened::Refused(whole)),
         Ok(got) => Box::pin(std::future::ready(got)),
         Err(_) => first,
     };
     let bound = session.bound();
-    let Some(opened) = stand(gateway, session, &bound) else {
-        return Err(Failure::unavailable(&session.server.name, "the session has ended".into()));
-    };
+    let opened = stand(gateway, session, &bound).ok_or_else(ended)?;
     let feed = Feed {
         gateway: Arc::clone(gateway),
         session: Arc::clone(session),

@@ -483,7 +483,8 @@ impl Inner {
     fn trim(&mut self, bytes: usize, events: usize) {
         while self.entries.len() > events
             && self.bytes.saturating_sub(self.undelivered_bytes) > bytes
-            && let Some(oldest) = self.entries.pop_front_if(|e| e.seq < self.undelivered)
+            && self.entries.front().is_some_and(|oldest| oldest.seq < self.undelivered)
+            && let Some(oldest) = self.entries.pop_front()
         {
             self.bytes -= oldest.encoded.len();
             self.forgotten = oldest.server_event;
