@@ -84,7 +84,7 @@ impl Gateway {
         Ok(Arc::new(Self {
             clock: Clock::start(),
             metrics: Metrics::new(&names),
-            edge: Edge::new(&config.listen),
+            edge: Edge::new(&config.listen, limits.header_bytes),
             auth: Authenticator::new(&config.auth),
             store: Store::memory(),
             sessions: Sessions::new(limits.sessions, limits.sessions_per_principal),

@@ -171,6 +171,13 @@ impl Proxy {
                 return;
             }
         };
+        // Connections to servers belong to the thread that opened them, and so does their upkeep.
+        tokio::spawn(async {
+            loop {
+                tokio::time::sleep(POOL_UPKEEP).await;
+                upstream::pool::trim();
+            }
+        });
         // The first worker does the node's housekeeping beside its calls.
         if index == 0 {
             tokio::spawn(Arc::clone(&self.gateway).sweep());
@@ -195,6 +202,9 @@ impl Proxy {
         let _ = tokio::time::timeout(FAREWELL, told).await;
     }
 }
+
+/// How often idle connections to servers are looked through.
+const POOL_UPKEEP: std::time::Duration = std::time::Duration::from_secs(3);
 
 /// How long servers are given to hear that their sessions have ended.
 const FAREWELL: std::time::Duration = std::time::Duration::from_secs(5);

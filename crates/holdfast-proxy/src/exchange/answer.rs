@@ -153,7 +153,8 @@ pub(super) async fn route(call: &Call, session: Option<&Arc<Session>>) -> Result
         true => Some(Arc::new(Box::pin(open::implicit(call)).await?)),
         false => None,
     };
-    if let Some(session) = session.or(borrowed.as_ref().map(|borrowed| borrowed.session())) {
+    if let Some(session) = session.or_else(|| borrowed.as_ref().map(|borrowed| borrowed.session()))
+    {
         let mut bound = session.bound();
         if bound.mux.as_ref().is_some_and(|mux| mux.ending().is_some()) {
             let again = session::reestablish(&call.gateway, session, &bound, &call.headers, false);

@@ -14,7 +14,7 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use bytes::{BufMut as _, BytesMut};
 
 use super::open::Borrowed;
-use super::{Call, Events, Ids, Large, Whole, headers, state};
+use super::{Call, Events, Ids, Large, Whole, addressed, headers, state};
 use crate::gateway::Gateway;
 use crate::random;
 use crate::server::Server;
@@ -110,7 +110,18 @@ async fn send_http(call: &Call, route: &mut Route) -> Result<Reply, AttemptError
     }
     let limit = call.gateway.config.limits.answer_buffer;
     match response.collect(limit).await {
-        Ok(Collected::Whole(body)) => Ok(Reply::Whole(Whole { status, headers, body })),
+        Ok(Collected::Whole { body, lease }) if !status.is_success() => {
+            lease.done();
+            Ok(Reply::Whole(Whole { status, headers, body }))
+        }
+        Ok(Collected::Whole { body, lease }) => {
+            let Some(body) = addressed::answer(&body, &call.ids) else {
+                // Whatever it is, the connection cannot be trusted with another request.
+                return Err(AttemptError::sent(format!("it answered {status} with no answer")));
+            };
+            lease.done();
+            Ok(Reply::Whole(Whole { status, headers, body }))
+        }
         Ok(Collected::Large { head, rest, lease }) => {
             Ok(Reply::Large(Large { status, headers, head, rest, lease }))
         }

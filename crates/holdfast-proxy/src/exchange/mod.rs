@@ -8,6 +8,7 @@
 //! | choose where to, send, and decide about a repeat | `answer`, `attempt` |
 //! | relay a stream, mend it when it breaks | `relay` |
 //! | messages without an id | `tell` |
+//! | whether an answer is this call's | `addressed` |
 //! | what a server's HTTP status may mean to a client | `judge` |
 //! | learn from answers | `observe` |
 //! | which instance an opaque state belongs to | `state` |
@@ -17,6 +18,7 @@
 //! and gets one [`Answer`]; WebSocket and HTTP+SSE clients, and stdio, WebSocket and HTTP+SSE
 //! servers, are adapters on either side (`docs/decisions/0001-streamable-http-in-the-middle.md`).
 
+mod addressed;
 mod answer;
 mod attempt;
 pub(crate) mod headers;
@@ -157,7 +159,7 @@ impl Ids {
         let Self::One(id) = self else { return false };
         peek(data).is_ok_and(|message| {
             message.kind == Kind::Response
-                && message.id.is_none_or(|answered| answered.as_str() == &**id)
+                && message.id.is_some_and(|answered| answered.as_str() == &**id)
         })
     }
 

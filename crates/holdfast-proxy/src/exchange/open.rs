@@ -294,7 +294,11 @@ async fn repeat(
                 Ok((response, _)) => {
                     let refused = !response.status.is_success();
                     // Read to the end, so that the server has done it before the call comes.
-                    let _ = response.collect(LARGEST_ANSWER).await;
+                    if let Ok(Collected::Whole { lease, .. }) =
+                        response.collect(LARGEST_ANSWER).await
+                    {
+                        lease.done();
+                    }
                     refused
                 }
                 Err(_) => true,
@@ -337,7 +341,8 @@ async fn send(
                 return Ok(Initialized { whole, message, instance, server_session, duplex: None });
             }
             match response.collect(LARGEST_ANSWER).await {
-                Ok(Collected::Whole(body)) => {
+                Ok(Collected::Whole { body, lease }) => {
+                    lease.done();
                     let whole = Whole { status, headers: kept, body };
                     let whole = judge::judge_whole(&server.name, false, whole).map_err(refused)?;
                     let body = whole.body.clone();
@@ -350,9 +355,12 @@ async fn send(
             }
         }
         Endpoint::Duplex(target) => {
-            let (mux, unclaimed) = duplex(gateway, server, target, false)
-                .await
-                .map_err(|error| AttemptError::not_sent(error.to_string()))?;
+            let (mux, unclaimed) =
+                duplex(gateway, server, target, false).await.map_err(|error| AttemptError {
+                    progress: Progress::NotSent,
+                    reason: error.to_string(),
+                    waited: true,
+                })?;
             let mut running = mux
                 .call_with(body.clone(), false)
                 .await
@@ -411,11 +419,10 @@ pub(super) async fn duplex(
     let opened = loop {
         match duplex::open(target, &server.headers).await {
             Ok(opened) => break opened,
-            // A shared connection has a back-off of its own.
             Err(error) => {
                 metrics.connect_failures.inc();
                 let over = tokio::time::Instant::now() + wait >= deadline;
-                if error.is_misconfiguration() || shared || over {
+                if error.is_misconfiguration() || over {
                     return Err(error);
                 }
             }

@@ -15,11 +15,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use holdfast_engine::backoff::Backoff;
 use holdfast_engine::repeat::{Progress, Repeat, decide};
-use holdfast_mcp::batch::{is_batch, split_batch};
+use holdfast_mcp::batch::split_batch;
 use holdfast_mcp::headers::name;
 use holdfast_mcp::method::Method;
 use holdfast_mcp::peek::{Kind, peek};
-use holdfast_mcp::splice::splice;
 use holdfast_mcp::sse::Event;
 use http::header::ACCEPT;
 use http::{HeaderValue, Method as HttpMethod};
@@ -27,7 +26,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
 
 use super::attempt::{self, Route, finish_reading};
-use super::{Answer, Call, Events, Ids, Large, answer, headers, listen, observe, state};
+use super::{Answer, Call, Events, Ids, Large, addressed, answer, headers, listen, observe, state};
 use crate::failure::Failure;
 use crate::metrics::CallOutcome;
 use crate::random;
@@ -152,7 +151,7 @@ impl Relay<'_> {
     /// Delivers what came in one piece; it is counted already.
     async fn whole(&mut self, answer: Answer) {
         let failure = match answer {
-            Answer::Whole(whole) => match addressed(&whole.body, &self.call.ids) {
+            Answer::Whole(whole) => match addressed::refusal(&whole.body, &self.call.ids) {
                 Some(body) => return self.send(&body, None).await,
                 None => {
                     let reason = format!("it answered with HTTP status {}", whole.status);
@@ -297,9 +296,9 @@ impl Relay<'_> {
                     data
                 } else if let (true, [only]) = (message.is_error, self.left.as_slice()) {
                     // An error without a usable id can only mean the one call of this stream.
-                    let addressed = addressed(&data, &Ids::One(only.clone()));
+                    let body = addressed::refusal(&data, &Ids::One(only.clone()));
                     self.left.clear();
-                    addressed.unwrap_or(data)
+                    body.unwrap_or(data)
                 } else {
                     tracing::debug!(server = %self.call.server.name, "answer to nothing dropped");
                     return;
@@ -552,63 +551,3 @@ const LAST_SEND: Duration = Duration::from_secs(10);
 
 /// How often a server is asked to take its stream up again.
 const RESUME_TRIES: u32 = 5;
-
-/// A whole response's body as a message on a stream, where its id is all that tells whose it is: a
-/// refusal without a usable id (some servers put one of their own, or null) gets the call's. `None`
-/// if it is no JSON-RPC answer.
-fn addressed(body: &Bytes, ids: &Ids) -> Option<Bytes> {
-    if is_batch(body) {
-        return Some(body.clone());
-    }
-    let message = peek(body).ok().filter(|message| message.kind == Kind::Response)?;
-    let Ids::One(id) = ids else { return Some(body.clone()) };
-    match message.id {
-        Some(own) if own.as_str() == &**id => Some(body.clone()),
-        Some(own) if message.is_error => Some(splice(body, &[(own.range_in(body), id.as_bytes())])),
-        None if message.is_error => {
-            let brace = body.iter().position(|byte| *byte == b'{')? + 1;
-            let field = format!("\"id\":{id},");
-            Some(splice(body, &[(brace..brace, field.as_bytes())]))
-        }
-        // A result under another id is not this call's.
-        Some(_) | None => None,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn one(body: &'static str) -> Option<Bytes> {
-        addressed(&Bytes::from_static(body.as_bytes()), &Ids::One("7".into()))
-    }
-
-    #[test]
-    fn an_answer_passes_and_a_refusal_gets_the_calls_id() {
-        let answer = r#"{"jsonrpc":"2.0","id":7,"result":{"n":1.0}}"#;
-        assert_eq!(one(answer).unwrap(), answer);
-        for (refusal, expected) in [
-            (
-                r#"{"jsonrpc":"2.0","id":"server-error","error":{"code":-32600,"message":"m"}}"#,
-                r#"{"jsonrpc":"2.0","id":7,"error":{"code":-32600,"message":"m"}}"#,
-            ),
-            (
-                r#"{"id":null,"jsonrpc":"2.0","error":{"code":-32600,"message":"m"}}"#,
-                r#"{"id":7,"jsonrpc":"2.0","error":{"code":-32600,"message":"m"}}"#,
-            ),
-            (
-                r#"{"jsonrpc":"2.0","error":{"code":-32600,"message":"m"}}"#,
-                r#"{"id":7,"jsonrpc":"2.0","error":{"code":-32600,"message":"m"}}"#,
-            ),
-        ] {
-            assert_eq!(one(refusal).unwrap(), expected);
-        }
-    }
-
-    #[test]
-    fn what_is_no_answer_to_the_call_is_none() {
-        assert_eq!(one(r#"{"jsonrpc":"2.0","id":8,"result":{}}"#), None);
-        assert_eq!(one("<html>"), None);
-        assert_eq!(one(""), None);
-    }
-}

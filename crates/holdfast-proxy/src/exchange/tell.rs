@@ -90,10 +90,6 @@ async fn answer_server(call: &Call, session: &Arc<Session>) -> Answer {
     if bound.mux.as_ref().is_some_and(|mux| mux.ending().is_some()) {
         return accepted();
     }
-    let members = match is_batch(&call.body) {
-        true => split_batch(&call.body).unwrap_or_default(),
-        false => vec![0..call.body.len()],
-    };
     let route = Route {
         session: Some(Arc::clone(session)),
         _borrowed: None,
@@ -101,8 +97,7 @@ async fn answer_server(call: &Call, session: &Arc<Session>) -> Answer {
         mux: bound.mux.clone(),
         bound: Some(Arc::clone(&bound)),
     };
-    for range in members {
-        let body = call.body.slice(range);
+    for body in members(&call.body) {
         let Some(id) = peek(&body).ok().and_then(|message| message.id) else { continue };
         session.answered(id.as_str());
         let Some(body) = spliced::restore(&body, bound.generation) else { continue };
@@ -114,6 +109,14 @@ async fn answer_server(call: &Call, session: &Arc<Session>) -> Answer {
         }
     }
     accepted()
+}
+
+/// The messages of a body: the members of a batch, or the one that it is.
+fn members(body: &Bytes) -> Vec<Bytes> {
+    if !is_batch(body) {
+        return vec![body.clone()];
+    }
+    split_batch(body).unwrap_or_default().into_iter().map(|range| body.slice(range)).collect()
 }
 
 async fn send(call: &Call, route: &Route, body: Bytes) -> Option<Whole> {
@@ -139,17 +142,16 @@ async fn send(call: &Call, route: &Route, body: Bytes) -> Option<Whole> {
             let mut headers = std::mem::take(&mut response.headers);
             headers::strip_answer(&mut headers);
             match response.collect(LARGEST_REFUSAL).await {
-                Ok(Collected::Whole(body)) => Some(Whole { status, headers, body }),
+                Ok(Collected::Whole { body, lease }) => {
+                    lease.done();
+                    Some(Whole { status, headers, body })
+                }
                 _ => Some(Whole { status, headers, body: Bytes::new() }),
             }
         }
         (Endpoint::Duplex(_), Some(mux)) => {
-            let members = match is_batch(&body) {
-                true => split_batch(&body).unwrap_or_default(),
-                false => vec![0..body.len()],
-            };
-            for range in members {
-                if let Err(error) = mux.tell(body.slice(range)).await {
+            for member in members(&body) {
+                if let Err(error) = mux.tell(member).await {
                     call.gateway.metrics.server(call.server.index).failed(&error.to_string());
                 }
             }

@@ -21,6 +21,7 @@ pub(crate) struct Edge {
     bound: IpAddr,
     public: Vec<(String, Option<u16>)>,
     origins: Vec<String>,
+    header_bytes: usize,
 }
 
 /// A request that is refused before it is read.
@@ -43,10 +44,11 @@ pub(crate) enum EdgeError {
 // === impl Edge ===
 
 impl Edge {
-    pub(crate) fn new(listen: &Listen) -> Self {
+    pub(crate) fn new(listen: &Listen, header_bytes: usize) -> Self {
         Self {
             bound: listen.address.ip(),
             public: listen.public_hosts.iter().map(|host| split_port(host)).collect(),
+            header_bytes,
             origins: listen.allowed_origins.iter().map(|o| o.to_ascii_lowercase()).collect(),
         }
     }
@@ -82,6 +84,17 @@ impl Edge {
             }
         }
         Ok(())
+    }
+
+    /// Size of the header section: hyper's own limit is that of its buffer, which is larger.
+    ///
+    /// # Errors
+    /// The limit, in bytes.
+    pub(crate) fn check_size(&self, headers: &HeaderMap) -> Result<(), usize> {
+        // A name, a value, and what separates them on the wire.
+        let size: usize =
+            headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+        if size > self.header_bytes { Err(self.header_bytes) } else { Ok(()) }
     }
 
     /// Names in the request, for every path but health.
@@ -164,12 +177,15 @@ mod tests {
     use http::Request;
 
     fn edge(address: &str, public: &[&str]) -> Edge {
-        Edge::new(&Listen {
-            address: address.parse().unwrap(),
-            public_hosts: public.iter().map(|host| (*host).to_owned()).collect(),
-            allowed_origins: vec!["https://app.example.com".into()],
-            ..Listen::default()
-        })
+        Edge::new(
+            &Listen {
+                address: address.parse().unwrap(),
+                public_hosts: public.iter().map(|host| (*host).to_owned()).collect(),
+                allowed_origins: vec!["https://app.example.com".into()],
+                ..Listen::default()
+            },
+            1024,
+        )
     }
 
     fn parts(headers: &[(&str, &str)]) -> Parts {
@@ -216,6 +232,15 @@ mod tests {
         {
             assert_eq!(check(origin), Err(EdgeError::Origin), "{origin}");
         }
+    }
+
+    #[test]
+    fn the_header_section_has_a_size() {
+        let edge = edge("127.0.0.1:1", &[]);
+        let filler = "x".repeat(1024 - "host".len() - "a".len() - "x".len() - 8);
+        let headers = |filler: &str| parts(&[("host", "a"), ("x", filler)]).headers;
+        assert_eq!(edge.check_size(&headers(&filler)), Ok(()));
+        assert_eq!(edge.check_size(&headers(&format!("{filler}x"))), Err(1024));
     }
 
     #[test]

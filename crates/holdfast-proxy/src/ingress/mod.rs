@@ -55,6 +55,11 @@ pub(crate) async fn serve(
     if let Err(error) = gateway.edge.check_framing(&parts) {
         return Ok(refuse_framing(&gateway, error));
     }
+    if let Err(limit) = gateway.edge.check_size(&parts.headers) {
+        let text = format!("the headers are over the limit of {limit} bytes (limits.header_bytes)");
+        let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+        return Ok(refuse(&gateway, Rejection::Malformed, status, &text));
+    }
     let path = parts.uri.path();
     if health::serves(path) || gateway.config.listen.health_path.as_deref() == Some(path) {
         let path = if health::serves(path) { path } else { "/health/ready" };

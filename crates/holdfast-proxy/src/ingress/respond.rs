@@ -186,7 +186,9 @@ pub(crate) fn finish_for_nobody(
     work: impl Future<Output = Answer> + Send + 'static,
 ) {
     let deadline = call.server.settings.timeout;
-    tokio::spawn(async move {
+    // The node waits for it when it drains: a call that may have an effect is not cut for nothing.
+    let open = call.gateway.open.clone();
+    open.spawn(async move {
         if let Ok(first) = tokio::time::timeout(deadline, work).await {
             relay(call, first, Sink::Nobody).await;
         }

@@ -357,7 +357,10 @@ async fn get(
     let mut kept = response.headers.clone();
     exchange::headers::strip_answer(&mut kept);
     let body = match tokio::time::timeout(SILENCE, response.collect(64 * 1024)).await {
-        Ok(Ok(Collected::Whole(body))) => body,
+        Ok(Ok(Collected::Whole { body, lease })) => {
+            lease.done();
+            body
+        }
         _ => Bytes::new(),
     };
     let message = peek(&body).ok();

@@ -9,7 +9,10 @@ use super::log::StreamLog;
 const SHARDS: usize = 32;
 
 /// Bytes of finished streams that one node keeps for clients that come back.
-const RETIRED_BYTES: usize = 64 * 1024 * 1024;
+const RETIRED_BYTES: usize = 32 * 1024 * 1024;
+
+/// What a finished stream costs beside its events.
+const OVERHEAD: usize = 2048;
 
 /// Resumable streams by id.
 #[derive(Debug)]
@@ -54,7 +57,7 @@ impl Streams {
     /// A stream is complete: it stays for a client that lost its end, within the byte budget.
     pub(crate) fn retire(&self, log: &StreamLog) {
         let mut retired = self.retired.lock().unwrap_or_else(PoisonError::into_inner);
-        let bytes = log.usage().0;
+        let bytes = log.usage().0 + OVERHEAD;
         retired.bytes += bytes;
         retired.order.push_back((Instant::now(), log.id(), bytes));
         while retired.bytes > RETIRED_BYTES {

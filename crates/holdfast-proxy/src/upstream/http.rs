@@ -69,8 +69,16 @@ pub(crate) struct Lease {
 
 /// A whole body, or the part that fitted and the rest to come.
 pub(crate) enum Collected {
-    Whole(Bytes),
-    Large { head: Bytes, rest: Incoming, lease: Lease },
+    /// The lease is given back by whoever has seen that the body is an answer to its request.
+    Whole {
+        body: Bytes,
+        lease: Lease,
+    },
+    Large {
+        head: Bytes,
+        rest: Incoming,
+        lease: Lease,
+    },
 }
 
 // === impl HttpTarget ===
@@ -205,8 +213,8 @@ impl Response {
                 return Ok(Collected::Large { head: joined.freeze(), rest: body, lease });
             }
         }
-        lease.done();
-        Ok(Collected::Whole(if joined.is_empty() { first } else { joined.freeze() }))
+        let body = if joined.is_empty() { first } else { joined.freeze() };
+        Ok(Collected::Whole { body, lease })
     }
 }
 

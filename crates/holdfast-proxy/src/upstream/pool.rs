@@ -59,6 +59,9 @@ pub(crate) async fn take(key: usize) -> Option<Sender> {
     loop {
         let idle = POOL.with_borrow_mut(|pool| pool.get_mut(&key)?.pop())?;
         let mut sender = idle.sender;
+        // Bytes behind the last response must never be read as the next one's: its connection's task
+        // gets a turn to see them and close.
+        tokio::task::yield_now().await;
         if sender.is_closed() || idle.since.elapsed() > IDLE {
             continue;
         }
@@ -81,6 +84,17 @@ pub(crate) fn put(key: usize, sender: Sender) {
         if idle.len() < MAX_IDLE {
             idle.push(Idle { sender, since });
         }
+    });
+}
+
+/// Closes connections of this thread that have been idle for too long. Called now and then: `put`
+/// looks only at the instance that is being used.
+pub(crate) fn trim() {
+    POOL.with_borrow_mut(|pool| {
+        pool.retain(|_, idle| {
+            idle.retain(|c| !c.sender.is_closed() && c.since.elapsed() <= IDLE);
+            !idle.is_empty()
+        });
     });
 }
 
