@@ -63,15 +63,20 @@ fn readdressed(body: &Bytes, message: &Peek<'_>, id: &str) -> Option<Bytes> {
 /// last member. Looking there costs nothing beside a parse, and cannot be wrong about what it finds.
 fn is_plainly_addressed(body: &[u8], id: &str) -> bool {
     const FRONT: &[u8] = br#"{"jsonrpc":"2.0","id":"#;
-    const MEMBER: &[u8] = br#","jsonrpc":"2.0","id":"#;
+    const BACK: &[u8] = br#","jsonrpc":"2.0","id":"#;
+    let starts =
+        |text: &[u8], member: &str| text.get(1..).is_some_and(|t| t.starts_with(member.as_bytes()));
+    let outcome = |text: &[u8]| starts(text, "\"result\":") || starts(text, "\"error\":");
     let id = id.as_bytes();
     if let Some(rest) = body.strip_prefix(FRONT) {
-        return rest.strip_prefix(id).is_some_and(|rest| rest.first() == Some(&b','));
+        return rest.strip_prefix(id).is_some_and(|rest| rest.starts_with(b",") && outcome(rest));
     }
-    body.trim_ascii_end()
+    let ends = body
+        .trim_ascii_end()
         .strip_suffix(b"}")
         .and_then(|rest| rest.strip_suffix(id))
-        .is_some_and(|rest| rest.ends_with(MEMBER))
+        .is_some_and(|rest| rest.ends_with(BACK));
+    ends && body.starts_with(b"{") && outcome(body)
 }
 
 #[cfg(test)]
