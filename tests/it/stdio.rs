@@ -204,3 +204,33 @@ async fn what_it_says_on_stderr_is_in_the_log() {
     .await;
     assert!(line.contains("main"), "the line names the server: {line}");
 }
+
+/// A server does not answer what was cancelled, so the gateway lets the client's response end.
+#[tokio::test]
+async fn a_cancelled_call_ends_for_its_client() {
+    let mark = mark("cancelled");
+    let log = ExecutionLog::new();
+    let gateway = Setup::new().server("main", &stdio(&log, &mark)).start().await;
+    let client = Client::legacy(&gateway).initialized().await;
+    let caller = client.clone();
+    let params = r#"{"name":"slow","arguments":{"ms":600000}}"#;
+    let call =
+        tokio::spawn(async move { caller.post(&message::request(1, "tools/call", params)).await });
+    gateway.wait_metric("holdfast_in_flight", |now| now >= 1.0).await;
+    let cancel = message::notification("notifications/cancelled", r#"{"requestId":1}"#);
+    // Until the call has reached the process there is nothing that could be cancelled.
+    let ended = crate::harness::within("the end of the cancelled call", async {
+        let mut call = call;
+        loop {
+            client.post(&cancel).await;
+            tokio::select! {
+                ended = &mut call => return ended.unwrap().answer(),
+                () = tokio::time::sleep(std::time::Duration::from_millis(50)) => {}
+            }
+        }
+    })
+    .await;
+    assert_eq!(ended.json()["error"]["code"], -32800, "{}", ended.text());
+    // The session is as it was.
+    assert_eq!(client.call(2, "echo").await["id"], 2);
+}

@@ -7,7 +7,7 @@ use holdfast_engine::backoff::Backoff;
 use holdfast_engine::repeat::Progress;
 use holdfast_mcp::batch::split_batch;
 use holdfast_mcp::peek::{Kind, peek};
-use holdfast_mcp::rpc_error::code;
+use holdfast_mcp::rpc_error::{RpcError, code};
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
@@ -201,6 +201,7 @@ async fn first_event(
         }
         Err(End::Clean) => Err(AttemptError::sent("the stream ended before the answer".into())),
         Err(End::Broken(reason)) => Err(AttemptError::sent(reason)),
+        Err(End::Cancelled) => Ok(Reply::Whole(cancelled(call))),
     }
 }
 
@@ -239,9 +240,21 @@ async fn send_mux(call: &Call, route: &Route, mux: &Arc<Mux>) -> Result<Reply, A
             Ok(Reply::Events(Box::new(Events { headers, first, source, route })))
         }
         Some(CallEvent::Lost(reason)) => Err(AttemptError::sent(reason)),
+        Some(CallEvent::Cancelled) => Ok(Reply::Whole(cancelled(call))),
         None => Err(AttemptError::sent("the connection ended".into())),
     }
 }
+
+/// What ends the response to a call that its client has cancelled. Nobody waits for it, but HTTP wants
+/// a body.
+fn cancelled(call: &Call) -> Whole {
+    let error = RpcError::new(CANCELLED, "cancelled by the client");
+    let body = crate::failure::render(&error, &call.ids);
+    Whole { status: StatusCode::OK, headers: json_headers(), body }
+}
+
+/// As in other JSON-RPC protocols; outside the reserved range.
+const CANCELLED: i64 = -32800;
 
 /// A batch on a connection that takes one message at a time: its members one by one, their answers
 /// together.
@@ -270,6 +283,9 @@ async fn send_batch(call: &Call, mux: &Arc<Mux>) -> Result<Reply, AttemptError> 
             match call.next().await {
                 Some(CallEvent::Response(answer)) => break answer,
                 Some(CallEvent::Message(_)) => {}
+                Some(CallEvent::Cancelled) => {
+                    return Err(AttemptError::sent("a member was cancelled".into()));
+                }
                 Some(CallEvent::Lost(reason)) => return Err(AttemptError::sent(reason)),
                 None => return Err(AttemptError::sent("the connection ended".into())),
             }

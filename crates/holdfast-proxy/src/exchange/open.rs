@@ -382,7 +382,7 @@ async fn send(
                     })
                 }
                 Some(CallEvent::Lost(reason)) => Err(AttemptError::sent(reason)),
-                Some(CallEvent::Message(_)) | None => {
+                Some(CallEvent::Message(_) | CallEvent::Cancelled) | None => {
                     Err(AttemptError::sent("the connection ended before the answer".into()))
                 }
             }

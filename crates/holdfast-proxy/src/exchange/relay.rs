@@ -226,8 +226,13 @@ impl Relay<'_> {
                     Err(end) => break end,
                 }
             };
+            if matches!(end, End::Cancelled) {
+                self.left.clear();
+                self.call.settle(CallOutcome::Cancelled);
+                return None;
+            }
             let reason = match &end {
-                End::Clean => "the stream ended before the answer".to_owned(),
+                End::Clean | End::Cancelled => "the stream ended before the answer".to_owned(),
                 End::Broken(reason) => {
                     let metrics = self.call.gateway.metrics.server(self.call.server.index);
                     metrics.streams_broken.inc();

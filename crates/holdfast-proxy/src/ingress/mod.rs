@@ -63,7 +63,7 @@ pub(crate) async fn serve(
     let path = parts.uri.path();
     if health::serves(path) || gateway.config.listen.health_path.as_deref() == Some(path) {
         let path = if health::serves(path) { path } else { "/health/ready" };
-        return Ok(health::respond(path, &*gateway).await.map(Body::full));
+        return Ok(Box::pin(health::respond(path, &*gateway)).await.map(Body::full));
     }
     if let Err(error) = gateway.edge.check_names(&parts) {
         return Ok(refuse(&gateway, error.rejection(), StatusCode::FORBIDDEN, &error.to_string()));

@@ -501,7 +501,7 @@ impl Feed {
                 false
             }
             // A server that ends each stream at once is not asked twice a second.
-            (End::Clean, None) => true,
+            (End::Clean, None) | (End::Cancelled, _) => true,
         }
     }
 

@@ -32,6 +32,8 @@ pub(crate) struct HttpEvents {
 pub(crate) enum End {
     /// The server finished its response.
     Clean,
+    /// The client has cancelled the call.
+    Cancelled,
     /// The connection broke, or what came could not be read.
     Broken(String),
 }
@@ -51,6 +53,7 @@ impl EventSource {
                     Ok(message(data))
                 }
                 Some(mux::CallEvent::Lost(reason)) => Err(End::Broken(reason)),
+                Some(mux::CallEvent::Cancelled) => Err(End::Cancelled),
                 None => Err(End::Clean),
             },
         }

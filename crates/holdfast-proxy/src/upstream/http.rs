@@ -152,7 +152,7 @@ pub(crate) async fn send(
             Some(sender) => sender,
             None => {
                 pooled = false;
-                pool::connect(target, connect_timeout, tls).await?
+                Box::pin(pool::connect(target, connect_timeout, tls)).await?
             }
         };
         let request = written.take().unwrap_or_else(|| target.request(outgoing));

@@ -109,7 +109,7 @@ pub struct Call {
     queue: Arc<Queue>,
 }
 
-/// What happens to a call. After `Response` and `Lost` nothing follows.
+/// What happens to a call. Only `Message` is followed by anything.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CallEvent {
     /// A notification or a request of the server.
@@ -118,6 +118,8 @@ pub enum CallEvent {
     Response(Bytes),
     /// No answer will come, for this reason. The call may have run.
     Lost(String),
+    /// Its client has cancelled it; servers do not answer what is cancelled.
+    Cancelled,
 }
 
 type SharedTable = Arc<Mutex<Table>>;
@@ -209,7 +211,19 @@ impl Mux {
             debug!("dropped a message whose ids mean nothing on a shared connection");
             return Ok(());
         }
-        self.sender.send(message).await
+        let cancelled = peek(&message)
+            .ok()
+            .filter(|message| message.method == "notifications/cancelled")
+            .and_then(|message| message.params.request_id.map(|id| id.to_owned_text()));
+        self.sender.send(message).await?;
+        // Told: whoever waits for an answer may stop. One that comes all the same is dropped.
+        if let Some(id) = cancelled {
+            let table = lock(&self.table);
+            if let Some(pending) = table.by_id(&id).and_then(|number| table.get(number)) {
+                pending.queue.finish(CallEvent::Cancelled);
+            }
+        }
+        Ok(())
     }
 
     /// Asks the server to stop working on a call. Returns at once; the call still has to be dropped.
