@@ -107,6 +107,34 @@ async fn origins() {
     assert_eq!(recorder.calls("tool").len(), served, "a refused request reached the server");
 }
 
+/// What a browser asks before a page of an allowed origin may call, and what lets the page read the
+/// answer. An origin that is not allowed gets neither.
+#[tokio::test]
+async fn a_page_of_an_allowed_origin_can_use_the_gateway() {
+    let (recorder, gateway) = start(&["allowed_origins: [\"https://app.example.com\"]"]).await;
+    let own = gateway.address.to_string();
+    let ask = |origin: &str| {
+        format!(
+            "OPTIONS /mcp HTTP/1.1\r\nHost: {own}\r\nOrigin: {origin}\r\nAccess-Control-Request-Method: POST\r\nAccess-Control-Request-Headers: content-type, mcp-method\r\n\r\n"
+        )
+    };
+    let mut conn = Conn::open(gateway.address).await;
+    let allowed = conn.exchange(ask("https://app.example.com")).await;
+    assert_eq!(allowed.status, 204, "{}", allowed.text());
+    let header = |name| allowed.header(name).unwrap_or_default();
+    assert_eq!(header("access-control-allow-origin"), "https://app.example.com");
+    assert!(header("access-control-allow-methods").contains("POST"));
+    assert_eq!(header("access-control-allow-headers"), "content-type, mcp-method");
+    let refused = Conn::open(gateway.address).await.exchange(ask("https://evil.example.com")).await;
+    assert_eq!(refused.status, 403);
+    assert!(refused.header("access-control-allow-origin").is_none());
+    let answer = call(&gateway, &own, Some("https://app.example.com")).await;
+    assert_eq!(answer.header("access-control-allow-origin"), Some("https://app.example.com"));
+    assert!(answer.header("access-control-expose-headers").unwrap().contains("mcp-session-id"));
+    assert_eq!(recorder.calls("tool").len(), 1);
+    assert!(recorder.seen().iter().all(|seen| seen.method != "OPTIONS"));
+}
+
 /// Every way in is checked, not only POST.
 #[tokio::test]
 async fn every_path_of_the_client_port_is_checked() {

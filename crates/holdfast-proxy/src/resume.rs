@@ -115,6 +115,7 @@ fn call_of(
         takes_stream: true,
         framed: false,
         resumable: true,
+        number: 0,
         started: Instant::now(),
         _guards: Guards {
             _node: gateway.metrics.in_flight.enter(),

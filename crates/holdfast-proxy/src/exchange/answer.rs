@@ -87,7 +87,7 @@ pub(crate) async fn first_answer(call: Arc<Call>) -> Answer {
                 Err(failure) => return gave_up(&call, failure),
             }
         }
-        match decide(call.class, error.progress, attempts, true) {
+        match decide(call.class, error.progress, attempts, call.is_latest()) {
             Repeat::Never(_) if error.progress == Progress::Sent => {
                 return gave_up(&call, Failure::unknown(name, error.reason));
             }

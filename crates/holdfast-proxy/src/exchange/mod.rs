@@ -65,6 +65,8 @@ pub(crate) struct Call {
     pub(crate) method: Method,
     pub(crate) class: CallClass,
     pub(crate) ids: Ids,
+    /// Its number among the calls of its session.
+    pub(crate) number: u64,
     /// What goes upstream: the client's headers without what belongs to its own connection.
     pub(crate) headers: HeaderMap,
     pub(crate) body: Bytes,
@@ -177,6 +179,12 @@ impl Ids {
 impl Call {
     pub(crate) fn modern(&self) -> bool {
         self.era == Era::Modern
+    }
+
+    /// Whether its session has seen no later call: what may be done twice may not be done out of
+    /// order.
+    pub(crate) fn is_latest(&self) -> bool {
+        self.session.as_ref().is_none_or(|session| session.is_latest(self.number))
     }
 
     /// Counts the call's end.

@@ -394,7 +394,7 @@ impl Relay<'_> {
                 }
             }
         }
-        let waits = !matches!(self.sink, Sink::Nobody);
+        let waits = !matches!(self.sink, Sink::Nobody) && call.is_latest();
         match decide(call.class, Progress::Sent, self.attempts, waits) {
             Repeat::Again | Repeat::ReestablishThenAgain if call.ids.count() == 1 => {
                 self.attempts += 1;

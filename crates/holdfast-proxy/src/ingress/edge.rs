@@ -113,7 +113,11 @@ impl Edge {
     }
 
     fn check_origin(&self, headers: &HeaderMap) -> Result<(), EdgeError> {
-        let Some(origin) = headers.get(ORIGIN) else { return Ok(()) };
+        let mut origins = headers.get_all(ORIGIN).iter();
+        let Some(origin) = origins.next() else { return Ok(()) };
+        if origins.next().is_some() {
+            return Err(EdgeError::Origin);
+        }
         let origin = origin.to_str().map_err(|_| EdgeError::Origin)?.to_ascii_lowercase();
         if self.origins.contains(&origin) {
             return Ok(());

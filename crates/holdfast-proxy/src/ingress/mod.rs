@@ -8,6 +8,7 @@
 //! | `/health`, `/health/live`, `/health/ready` | health, exempt from Host and Origin checks |
 
 mod connected;
+mod cors;
 pub(crate) mod edge;
 mod legacy_sse;
 mod receive;
@@ -21,7 +22,7 @@ pub(crate) use self::legacy_sse::{Connections, LineBody};
 
 use bytes::Bytes;
 use holdfast_mcp::rpc_error::{ErrorId, RpcError, code};
-use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, WWW_AUTHENTICATE};
+use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, ORIGIN, WWW_AUTHENTICATE};
 use http::request::Parts;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
@@ -51,7 +52,7 @@ pub(crate) async fn serve(
     request: Request<Incoming>,
     connection: CancellationToken,
 ) -> Result<Response<Body>, HangUp> {
-    let (mut parts, body) = request.into_parts();
+    let (parts, body) = request.into_parts();
     if let Err(error) = gateway.edge.check_framing(&parts) {
         return Ok(refuse_framing(&gateway, error));
     }
@@ -68,6 +69,28 @@ pub(crate) async fn serve(
     if let Err(error) = gateway.edge.check_names(&parts) {
         return Ok(refuse(&gateway, error.rejection(), StatusCode::FORBIDDEN, &error.to_string()));
     }
+    let origin = parts.headers.get(ORIGIN).cloned();
+    if cors::is_preflight(&parts) {
+        let mut response = cors::preflight(&parts);
+        if let Some(origin) = origin {
+            cors::expose(&mut response, origin);
+        }
+        return Ok(response);
+    }
+    let mut response = enter(gateway, parts, body, connection).await?;
+    if let Some(origin) = origin {
+        cors::expose(&mut response, origin);
+    }
+    Ok(response)
+}
+
+/// Serves a request that is addressed to us by somebody who may.
+async fn enter(
+    gateway: Arc<Gateway>,
+    mut parts: Parts,
+    body: Incoming,
+    connection: CancellationToken,
+) -> Result<Response<Body>, HangUp> {
     let principal = match gateway.auth.authenticate(&mut parts.headers) {
         Ok(principal) => principal,
         Err(error) => {

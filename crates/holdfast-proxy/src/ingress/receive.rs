@@ -227,6 +227,7 @@ fn build(
         gateway: Arc::clone(gateway),
         server: Arc::clone(server),
         principal: principal.clone(),
+        number: session.as_ref().map_or(0, |session| session.next_call()),
         started: Instant::now(),
         session,
         era,

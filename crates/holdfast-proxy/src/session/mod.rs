@@ -76,6 +76,8 @@ pub(crate) struct Session {
     /// Ids of server→client requests without an answer, as the client knows them.
     outstanding: Mutex<HashSet<Box<str>>>,
     last_used: AtomicU64,
+    /// Counts the session's calls.
+    calls: AtomicU64,
     in_use: AtomicU32,
     /// Looked up since the sweep last asked.
     sought: AtomicBool,
@@ -118,6 +120,7 @@ impl Session {
             ended: CancellationToken::new(),
             outstanding: Mutex::default(),
             last_used: AtomicU64::new(now.as_secs()),
+            calls: AtomicU64::new(0),
             in_use: AtomicU32::new(0),
             sought: AtomicBool::new(false),
         })
@@ -198,6 +201,16 @@ impl Session {
                 Err(gone) => return Err(gone),
             }
         }
+    }
+
+    /// Numbers a new call.
+    pub(crate) fn next_call(&self) -> u64 {
+        self.calls.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// Whether no call has come after this one.
+    pub(crate) fn is_latest(&self, call: u64) -> bool {
+        self.calls.load(Ordering::Relaxed) == call
     }
 
     fn outstanding(&self) -> MutexGuard<'_, HashSet<Box<str>>> {
