@@ -222,9 +222,11 @@ fn route_shared(table: &mut Table, body: &Bytes, peek: &Peek<'_>) -> Route {
                 None => Route::Drop("a cancellation of no call"),
             }
         }
-        "notifications/message" => match table.newest_with_log_level() {
-            Some((number, pending)) => Route::Message(number, pending.queue.clone(), body.clone()),
-            None => Route::Standing(body.clone()),
+        "notifications/message" => match table.with_log_level().as_slice() {
+            [] => Route::Standing(body.clone()),
+            [(number, pending)] => Route::Message(*number, pending.queue.clone(), body.clone()),
+            // It does not say whose call it belongs to, and another client must not read it.
+            _ => Route::Drop("a log message that could be several callers'"),
         },
         _ => Route::Standing(body.clone()),
     }

@@ -23,7 +23,7 @@
 //! | anything with a subscription id | that `subscriptions/listen` call |
 //! | `notifications/progress` | the call with that token, else it is dropped |
 //! | `notifications/cancelled` | its call, which is over with that |
-//! | `notifications/message` | the call that was started last among those in flight that asked for a log level; else the standing receiver |
+//! | `notifications/message` | the one call in flight that asked for a log level; nobody if several did; else the standing receiver |
 //! | any other notification | the standing receiver |
 //! | a request | nobody: the modern era has none, so it is answered with "method not found" |
 //!

@@ -137,17 +137,14 @@ impl Table {
 
     /// The call that was started last among those that somebody waits for.
     pub(super) fn newest(&self) -> Option<(u64, &Pending)> {
-        self.newest_that(|pending| !pending.abandoned)
-    }
-
-    /// The call that was started last among those that asked for log messages.
-    pub(super) fn newest_with_log_level(&self) -> Option<(u64, &Pending)> {
-        self.newest_that(|pending| pending.log_level)
-    }
-
-    fn newest_that(&self, is: impl Fn(&Pending) -> bool) -> Option<(u64, &Pending)> {
         let mut calls = self.calls.iter().rev();
-        calls.find(|(_, pending)| is(pending)).map(|(number, pending)| (*number, pending))
+        calls.find(|(_, pending)| !pending.abandoned).map(|(number, pending)| (*number, pending))
+    }
+
+    /// The calls that asked for log messages.
+    pub(super) fn with_log_level(&self) -> Vec<(u64, &Pending)> {
+        let asked = self.calls.iter().filter(|(_, pending)| pending.log_level);
+        asked.map(|(number, pending)| (*number, pending)).collect()
     }
 
     /// Takes a call out. `None` when it is unknown, or when nobody waits for it (it is out all the same).
