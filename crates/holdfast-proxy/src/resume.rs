@@ -12,7 +12,7 @@ use holdfast_engine::class::CallClass;
 use holdfast_mcp::event_id::{EventId, StreamKind, TokenError};
 use holdfast_mcp::method::Method;
 use holdfast_mcp::version::Era;
-use http::{HeaderMap, Response, StatusCode};
+use http::{HeaderMap, Response};
 use tokio_util::sync::CancellationToken;
 
 use crate::body::Body;
@@ -79,10 +79,8 @@ pub(crate) async fn resume(
                 if !log.holds_after(id.seq) {
                     gateway.metrics.stream_gaps.inc();
                 }
-                let mut kept = HeaderMap::with_capacity(4);
-                headers::as_stream(&mut kept);
                 let body = respond::follow(&call, &log, Some(id.seq), connection);
-                return Ok(respond::build(StatusCode::OK, kept, body));
+                return Ok(respond::stream(body));
             }
             gateway.metrics.stream_gaps.inc();
             Ok(fate(call, &id, connection).await)

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use holdfast_engine::repeat::{Progress, Repeat, decide, is_lost_session};
+use holdfast_engine::repeat::{Progress, Repeat, decide};
 use holdfast_mcp::method::Method;
 use holdfast_mcp::peek::peek;
 use http::StatusCode;
@@ -202,16 +202,7 @@ async fn discard(mut unclaimed: tokio::sync::mpsc::Receiver<bytes::Bytes>) {
 /// Whether the reply says that the server does not know the session, and how it said so.
 fn lost_session(call: &Call, route: &Route, reply: &Reply) -> Option<String> {
     let Reply::Whole(whole) = reply else { return None };
-    if !matches!(whole.status, StatusCode::NOT_FOUND | StatusCode::BAD_REQUEST) {
-        return None;
-    }
-    let sent_session = route.bound.as_ref().is_some_and(|bound| bound.server_session.is_some());
-    let message = peek(&whole.body).ok();
-    let code = message.as_ref().and_then(|message| message.error_code);
-    let text = message.as_ref().and_then(|message| message.error_message.as_deref());
-    is_lost_session(whole.status.as_u16(), sent_session, code, text, call.modern()).then(|| {
-        format!("the server does not know the session ({})", text.unwrap_or(whole.status.as_str()))
-    })
+    whole.says_lost(route.server_session().is_some(), call.modern())
 }
 
 /// Opens the session again that the server has lost. A legacy client without a session, at a server

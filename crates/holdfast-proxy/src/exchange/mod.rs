@@ -35,6 +35,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use holdfast_engine::class::CallClass;
+use holdfast_engine::repeat::is_lost_session;
 use holdfast_mcp::method::Method;
 use holdfast_mcp::peek::{Kind, peek};
 use holdfast_mcp::sse::Event;
@@ -134,6 +135,25 @@ pub(crate) struct Events {
     pub(crate) first: Option<Event>,
     pub(crate) source: EventSource,
     pub(crate) route: Route,
+}
+
+// === impl Whole ===
+
+impl Whole {
+    /// Whether the response says that the server does not know the session, and how it said so.
+    pub(crate) fn says_lost(&self, sent_session: bool, modern: bool) -> Option<String> {
+        if !matches!(self.status, StatusCode::NOT_FOUND | StatusCode::BAD_REQUEST) {
+            return None;
+        }
+        let message = peek(&self.body).ok();
+        let code = message.as_ref().and_then(|message| message.error_code);
+        let text = message.as_ref().and_then(|message| message.error_message.as_deref());
+        let status = self.status.as_u16();
+        is_lost_session(status, sent_session, code, text, modern).then(|| {
+            let how = text.unwrap_or(self.status.as_str());
+            format!("the server does not know the session ({how})")
+        })
+    }
 }
 
 // === impl Ids ===

@@ -43,9 +43,8 @@ struct Initialized {
     whole: Whole,
     /// The JSON-RPC message itself.
     message: Bytes,
-    instance: usize,
-    server_session: Option<HeaderValue>,
-    duplex: Option<(Arc<Mux>, mpsc::Receiver<Bytes>)>,
+    /// The session, if client and server agreed on one.
+    replayed: Option<Replayed>,
 }
 
 /// Answers a client's `initialize` and begins its session.
@@ -88,19 +87,12 @@ pub(super) async fn initialize(call: &Arc<Call>) -> Answer {
         let body = opened.message.clone();
         whole = Whole { status: StatusCode::OK, headers: json_headers(), body };
     }
-    let Some((version, announces)) = agreed(&opened.message) else { return Answer::Whole(whole) };
-    call.server.saw_version(version);
-    if opened.server_session.is_none() && opened.duplex.is_none() {
+    let Some(replayed) = opened.replayed else { return Answer::Whole(whole) };
+    call.server.saw_version(replayed.version);
+    if replayed.server_session.is_none() && replayed.duplex.is_none() {
         // A server without sessions: its client gets none from us either.
         return Answer::Whole(whole);
     }
-    let replayed = Replayed {
-        instance: opened.instance,
-        server_session: opened.server_session,
-        duplex: opened.duplex,
-        version,
-        announces,
-    };
     match begin(call, call.body.clone(), replayed, false).await {
         Ok(session) => {
             reserved.principal = None;
@@ -244,17 +236,10 @@ async fn replay_unbounded(
             Err(_) => instance = (instance + 1) % server.instances(),
         }
     };
-    let Some((version, announces)) = agreed(&opened.message) else {
+    let Some(replayed) = opened.replayed else {
         return Err(unavailable("it refused to open the session again".into()));
     };
-    let replayed = Replayed {
-        instance: opened.instance,
-        server_session: opened.server_session,
-        duplex: opened.duplex,
-        version,
-        announces,
-    };
-    own.insert(name::PROTOCOL_VERSION, HeaderValue::from_static(version.as_str()));
+    own.insert(name::PROTOCOL_VERSION, HeaderValue::from_static(replayed.version.as_str()));
     if let Some(session) = &replayed.server_session {
         own.insert(name::SESSION_ID, session.clone());
     }
@@ -338,15 +323,17 @@ async fn send(
                 let mut headers = stream_headers();
                 headers.extend(kept);
                 let whole = Whole { status, headers, body };
-                return Ok(Initialized { whole, message, instance, server_session, duplex: None });
+                let replayed = agreed(&message, instance, server_session, None);
+                return Ok(Initialized { whole, message, replayed });
             }
             match response.collect(LARGEST_ANSWER).await {
                 Ok(Collected::Whole { body, lease }) => {
                     lease.done();
                     let whole = Whole { status, headers: kept, body };
                     let whole = judge::judge_whole(&server.name, false, whole).map_err(refused)?;
-                    let body = whole.body.clone();
-                    Ok(Initialized { whole, message: body, instance, server_session, duplex: None })
+                    let message = whole.body.clone();
+                    let replayed = agreed(&message, instance, server_session, None);
+                    Ok(Initialized { whole, message, replayed })
                 }
                 Ok(Collected::Large { .. }) => {
                     Err(AttemptError::sent("the answer to initialize is over 4 MiB".into()))
@@ -373,13 +360,8 @@ async fn send(
                         body: body.clone(),
                     };
                     let duplex = Some((mux, unclaimed));
-                    Ok(Initialized {
-                        whole,
-                        message: body,
-                        instance: 0,
-                        server_session: None,
-                        duplex,
-                    })
+                    let replayed = agreed(&body, 0, None, duplex);
+                    Ok(Initialized { whole, message: body, replayed })
                 }
                 Some(CallEvent::Lost(reason)) => Err(AttemptError::sent(reason)),
                 Some(CallEvent::Message(_) | CallEvent::Cancelled) | None => {
@@ -483,14 +465,20 @@ async fn whole_stream(mut events: HttpEvents) -> Result<(Bytes, Bytes), AttemptE
     }
 }
 
-/// What client and server agreed on, if they did.
-fn agreed(message: &[u8]) -> Option<(Version, Announces)> {
+/// The session that client and server agreed on, if they did.
+fn agreed(
+    message: &[u8],
+    instance: usize,
+    server_session: Option<HeaderValue>,
+    duplex: Option<(Arc<Mux>, mpsc::Receiver<Bytes>)>,
+) -> Option<Replayed> {
     let answer = peek(message).ok()?;
     if answer.kind != Kind::Response || answer.is_error {
         return None;
     }
     let version = answer.result.protocol_version.as_deref()?;
-    Some((Version::parse(version).unwrap_or(Version::ASSUMED), announces(message)))
+    let version = Version::parse(version).unwrap_or(Version::ASSUMED);
+    Some(Replayed { instance, server_session, duplex, version, announces: announces(message) })
 }
 
 fn announces(message: &[u8]) -> Announces {

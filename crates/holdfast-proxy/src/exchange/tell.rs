@@ -5,7 +5,6 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
-use holdfast_engine::repeat::is_lost_session;
 use holdfast_mcp::batch::{is_batch, split_batch};
 use holdfast_mcp::method::Method;
 use holdfast_mcp::peek::{Kind, peek};
@@ -165,11 +164,7 @@ async fn send(call: &Call, route: &Route, body: Bytes) -> Option<Whole> {
 const LARGEST_REFUSAL: usize = 64 * 1024;
 
 fn lost(call: &Call, route: &Route, whole: &Whole) -> bool {
-    let sent_session = route.bound.as_ref().is_some_and(|bound| bound.server_session.is_some());
-    let message = peek(&whole.body).ok();
-    let code = message.as_ref().and_then(|message| message.error_code);
-    let text = message.as_ref().and_then(|message| message.error_message.as_deref());
-    is_lost_session(whole.status.as_u16(), sent_session, code, text, call.modern())
+    whole.says_lost(route.server_session().is_some(), call.modern()).is_some()
 }
 
 fn accepted() -> Answer {

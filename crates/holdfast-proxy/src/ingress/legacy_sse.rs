@@ -25,7 +25,6 @@ use super::connected::{Connected, FRAMES};
 use super::receive::read_body;
 use super::{bad_body, method_not_allowed, no_room_for_stream, refuse, respond};
 use crate::body::Body;
-use crate::exchange::headers;
 use crate::gateway::Gateway;
 use crate::metrics::{GaugeGuard, Rejection};
 use crate::principal::Principal;
@@ -109,9 +108,7 @@ pub(super) async fn open(
         }
         connected.end().await;
     });
-    let mut kept = HeaderMap::with_capacity(4);
-    headers::as_stream(&mut kept);
-    respond::build(StatusCode::OK, kept, Body::Line(Box::new(stream)))
+    respond::stream(Body::Line(Box::new(stream)))
 }
 
 /// The first event: where messages go, on the origin that the client used.

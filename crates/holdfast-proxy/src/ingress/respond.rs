@@ -84,9 +84,7 @@ pub(crate) fn commit(
         };
         relay(owned, first, Sink::Log(log)).await;
     });
-    let mut headers = HeaderMap::with_capacity(4);
-    headers::as_stream(&mut headers);
-    build(StatusCode::OK, headers, stream)
+    self::stream(stream)
 }
 
 fn new_log(call: &Call) -> Arc<StreamLog> {
@@ -171,13 +169,18 @@ pub(crate) fn build(status: StatusCode, headers: HeaderMap, body: Body) -> Respo
     response
 }
 
+/// A response of ours that is an event stream.
+pub(crate) fn stream(body: Body) -> Response<Body> {
+    let mut headers = HeaderMap::with_capacity(4);
+    headers::as_stream(&mut headers);
+    build(StatusCode::OK, headers, body)
+}
+
 /// An empty stream that carries one message and ends.
 pub(crate) fn one_event(message: &[u8]) -> Response<Body> {
     let mut out = BytesMut::new();
     sse::encode_message(None, message, &mut out);
-    let mut headers = HeaderMap::with_capacity(4);
-    headers::as_stream(&mut headers);
-    build(StatusCode::OK, headers, Body::full(out.freeze()))
+    stream(Body::full(out.freeze()))
 }
 
 /// Lets a legacy call that its client has left run to its end.

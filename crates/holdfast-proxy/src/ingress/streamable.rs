@@ -216,13 +216,7 @@ pub(crate) async fn standing(
 ) -> Response<Body> {
     match session::open_standing(gateway, session, live).await {
         Ok(Opened::Stream(open)) => {
-            let mut kept = HeaderMap::with_capacity(4);
-            headers::as_stream(&mut kept);
-            respond::build(
-                StatusCode::OK,
-                kept,
-                respond::stand(gateway, session, &open.log, after, Some(connection)),
-            )
+            respond::stream(respond::stand(gateway, session, &open.log, after, Some(connection)))
         }
         Ok(Opened::Refused(whole)) => {
             respond::build(whole.status, whole.headers, Body::full(whole.body))
@@ -231,13 +225,7 @@ pub(crate) async fn standing(
             // A stream may not be refused for the gateway's own reasons: some clients then never
             // ask again. It ends at once and the client comes back.
             tracing::debug!(session = ?session.key, reason = %failure.reason, "no standing stream");
-            let mut kept = HeaderMap::with_capacity(4);
-            headers::as_stream(&mut kept);
-            respond::build(
-                StatusCode::OK,
-                kept,
-                Body::full(bytes::Bytes::from_static(holdfast_mcp::sse::COMMENT)),
-            )
+            respond::stream(Body::full(bytes::Bytes::from_static(holdfast_mcp::sse::COMMENT)))
         }
     }
 }

@@ -17,7 +17,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use holdfast_engine::backoff::Backoff;
 use holdfast_engine::class::CallClass;
-use holdfast_engine::repeat::is_lost_session;
 use holdfast_mcp::event_id::StreamKind;
 use holdfast_mcp::headers::name;
 use holdfast_mcp::method::Method;
@@ -339,7 +338,7 @@ async fn get(
         body: Bytes::new(),
     };
     let sent = exchange::request_http(gateway, &session.server, true, bound.instance, outgoing);
-    let response = match tokio::time::timeout(SILENCE, sent).await {
+    let mut response = match tokio::time::timeout(SILENCE, sent).await {
         Ok(Ok((response, _))) => response,
         Ok(Err(_)) => return Got::Unreachable,
         Err(_) => return Got::Silent,
@@ -354,7 +353,7 @@ async fn get(
     if status.is_server_error() {
         return Got::Unreachable;
     }
-    let mut kept = response.headers.clone();
+    let mut kept = std::mem::take(&mut response.headers);
     exchange::headers::strip_answer(&mut kept);
     let body = match tokio::time::timeout(SILENCE, response.collect(64 * 1024)).await {
         Ok(Ok(Collected::Whole { body, lease })) => {
@@ -363,16 +362,15 @@ async fn get(
         }
         _ => Bytes::new(),
     };
-    let message = peek(&body).ok();
-    let code = message.as_ref().and_then(|message| message.error_code);
-    let text = message.as_ref().and_then(|message| message.error_message.as_deref());
-    let sent_session = bound.server_session.is_some();
-    if is_lost_session(status.as_u16(), sent_session, code, text, false) {
+    let mut refusal = Whole { status, headers: kept, body };
+    if refusal.says_lost(bound.server_session.is_some(), false).is_some() {
         return Got::Lost;
     }
-    // A success that is no stream is a server without one.
-    let status = if status.is_success() { StatusCode::METHOD_NOT_ALLOWED } else { status };
-    Got::Refused(Whole { status, headers: kept, body })
+    if status.is_success() {
+        // A success that is no stream is a server without one.
+        refusal.status = StatusCode::METHOD_NOT_ALLOWED;
+    }
+    Got::Refused(refusal)
 }
 
 /// Keeps a log supplied from the server's GET stream, across breaks and new bindings.
