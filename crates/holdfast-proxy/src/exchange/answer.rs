@@ -75,8 +75,8 @@ pub(crate) async fn first_answer(call: Arc<Call>) -> Answer {
             continue;
         }
         // A connection that ended before the call went in: its session is opened again first.
-        let ended = route.mux.as_ref().is_some_and(|mux| mux.ending().is_some());
-        let severed = error.progress == Progress::NotSent && ended && !reestablished;
+        let not_sent = error.progress == Progress::NotSent;
+        let severed = not_sent && !reestablished && is_over(route.mux.as_ref()).await;
         if let (true, Some(lost), Some(bound)) = (severed, &route.session, &route.bound) {
             reestablished = true;
             let again =
@@ -156,7 +156,7 @@ pub(super) async fn route(call: &Call, session: Option<&Arc<Session>>) -> Result
     if let Some(session) = session.or_else(|| borrowed.as_ref().map(|borrowed| borrowed.session()))
     {
         let mut bound = session.bound();
-        if bound.mux.as_ref().is_some_and(|mux| mux.ending().is_some()) {
+        if is_over(bound.mux.as_ref()).await {
             let again = session::reestablish(&call.gateway, session, &bound, &call.headers, false);
             bound = Box::pin(again).await?;
         }
@@ -171,13 +171,23 @@ pub(super) async fn route(call: &Call, session: Option<&Arc<Session>>) -> Result
     Ok(Route { session: None, _borrowed: None, bound: None, instance, mux })
 }
 
+/// Whether the connection to the server has ended, if it has one.
+async fn is_over(mux: Option<&Arc<Mux>>) -> bool {
+    match mux {
+        Some(mux) => mux.settled().await.is_some(),
+        None => false,
+    }
+}
+
 /// The duplex that modern clients of this server share, opened where necessary.
 async fn shared_mux(
     call: &Call,
     target: &crate::upstream::duplex::Target,
 ) -> Result<Arc<Mux>, Failure> {
     let mut shared = call.server.shared.lock().await;
-    if let Some(mux) = shared.as_ref().filter(|mux| mux.ending().is_none()) {
+    if let Some(mux) = shared.as_ref()
+        && mux.settled().await.is_none()
+    {
         return Ok(Arc::clone(mux));
     }
     *shared = None;

@@ -79,6 +79,11 @@ impl DuplexSender {
         self.closed.borrow().clone()
     }
 
+    /// Whether it takes no messages any more: it has ended, or is about to.
+    pub fn is_ending(&self) -> bool {
+        self.end.has_begun() || self.closed.borrow().is_some()
+    }
+
     fn closing(&self) -> Closed {
         self.closed().unwrap_or_else(|| Closed::new(self.end.cause()))
     }
@@ -174,6 +179,10 @@ impl End {
     /// Cancel safe.
     pub(super) async fn begun(&self) {
         self.token.cancelled().await;
+    }
+
+    pub(super) fn has_begun(&self) -> bool {
+        self.token.is_cancelled()
     }
 
     pub(super) fn cause(&self) -> String {

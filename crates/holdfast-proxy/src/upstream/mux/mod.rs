@@ -264,6 +264,18 @@ impl Mux {
         self.closed.borrow().clone()
     }
 
+    /// As [`Self::ending`], but a connection that takes no messages any more is first waited for: in
+    /// between it would refuse every call and not be known as ended.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn settled(&self) -> Option<Closed> {
+        if self.sender.is_ending() {
+            self.wait_closed().await;
+        }
+        self.ending()
+    }
+
     /// Waits for the connection's end.
     ///
     /// # Cancel safety
