@@ -16,6 +16,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("peer", &["config"]),
     ("store", &["mcp", "engine", "config"]),
     ("cluster", &["engine", "config", "peer"]),
+    ("edge", &["mcp", "engine", "config"]),
     ("proxy", &["mcp", "engine", "config", "store", "peer"]),
     ("control", &["mcp", "engine", "config", "store", "peer", "cluster", "proxy"]),
     ("admin", &["engine", "config", "cluster", "proxy", "control"]),

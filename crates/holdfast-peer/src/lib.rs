@@ -1,0 +1,1 @@
+//! The transport between nodes: always encrypted, both sides proven to hold the cluster secret.
