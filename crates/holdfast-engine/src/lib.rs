@@ -10,6 +10,9 @@
 //! | [`repeat`] | whether a failed call is sent again; whether a server lost its session | "Rules of repetition" |
 //! | [`bucket`] | whether a principal may call now | limits |
 //! | [`backoff`] | how long to wait before a next attempt | |
+//! | [`journal`] | what a second arrival of a call does; what becomes of a dead node's calls | "Rules of repetition", "Orphans" |
+//! | [`lease`] | who may send a Write now; who is declared dead | "Cluster" |
+//! | [`replicated`] | what every entry of the Raft log does, on every node alike | "Cluster" |
 //!
 //! # A call that failed
 //! ```
@@ -36,4 +39,7 @@
 pub mod backoff;
 pub mod bucket;
 pub mod class;
+pub mod journal;
+pub mod lease;
 pub mod repeat;
+pub mod replicated;

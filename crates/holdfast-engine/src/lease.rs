@@ -1,0 +1,262 @@
+//! Leases: who may send a Write now, without asking anybody.
+//!
+//! A node asks the leader for a lease several times per failover timeout. The leader grants it for one
+//! timeout from when it answers; the node counts from when it *asked*, and takes off a tenth for clocks
+//! that run at different speeds. So the node's lease is over before the leader's count is:
+//!
+//! ```text
+//! node    asks |------------- 0.9 timeout ---| holds no more
+//! leader            grants |------------- timeout ------------| may declare it dead
+//! ```
+//!
+//! A new leader knows nothing of what the last one granted and declares nobody dead for one whole
+//! timeout. A node that [`Granter::overdue`] has named gets no more leases until it has joined again,
+//! so none can be granted between that verdict and its entry in the log.
+//!
+//! A lease says that the *node* is alive in the group's eyes, not which of its lives: whoever sends
+//! under it checks that the generation is still the one in the journal's entry
+//! ([`crate::journal::may_send`]). Times are monotonic and run on while a process is stopped.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use crate::replicated::NodeId;
+
+/// The node's side: until when it may act.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Holder {
+    until: Option<Instant>,
+}
+
+/// The leader's side: who has been granted what. One per term of leadership.
+#[derive(Clone, Debug)]
+pub struct Granter {
+    since: Instant,
+    timeout: Duration,
+    nodes: BTreeMap<NodeId, Watched>,
+}
+
+/// One node in the leader's eyes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Watched {
+    /// Its last grant, or when it began to be watched.
+    Heard(Instant),
+    /// Named as overdue, or dead: gets nothing.
+    Condemned,
+}
+
+// === impl Holder ===
+
+impl Holder {
+    /// No lease yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The leader granted `length` to the request that was sent at `sent_at`. Answers that come late
+    /// or out of order never shorten a lease.
+    pub fn granted(&mut self, sent_at: Instant, length: Duration) {
+        let until = sent_at.checked_add(length - length / 10);
+        self.until = self.until.max(until);
+    }
+
+    /// Gives the lease up: the node was fenced, or joins under a new generation.
+    pub fn revoke(&mut self) {
+        self.until = None;
+    }
+
+    /// Whether the node may act at `now`.
+    #[must_use]
+    pub fn holds(&self, now: Instant) -> bool {
+        self.until.is_some_and(|until| now < until)
+    }
+
+    /// When the lease ends unless it is granted anew.
+    #[must_use]
+    pub fn until(&self) -> Option<Instant> {
+        self.until
+    }
+}
+
+// === impl Granter ===
+
+impl Granter {
+    /// A leader's book, empty. `timeout` is the failover timeout.
+    #[must_use]
+    pub fn new(became_leader_at: Instant, timeout: Duration) -> Self {
+        Self { since: became_leader_at, timeout, nodes: BTreeMap::new() }
+    }
+
+    /// Watches a member that may act: unless it asks for a lease, it is overdue one timeout from
+    /// `now`. Does nothing for one that is watched or condemned already.
+    pub fn watch(&mut self, node: NodeId, now: Instant) {
+        self.nodes.entry(node).or_insert(Watched::Heard(now));
+    }
+
+    /// The member has joined (again) at `now`: it gets leases, whatever was before.
+    pub fn joined(&mut self, node: NodeId, now: Instant) {
+        self.nodes.insert(node, Watched::Heard(now));
+    }
+
+    /// The member is dead: it gets no leases until it has joined again.
+    pub fn condemn(&mut self, node: NodeId) {
+        self.nodes.insert(node, Watched::Condemned);
+    }
+
+    /// The member has left; it is not watched any more.
+    pub fn forget(&mut self, node: NodeId) {
+        self.nodes.remove(&node);
+    }
+
+    /// Grants a lease from `now` on: its length, or `None` to a node that is condemned.
+    pub fn grant(&mut self, node: NodeId, now: Instant) -> Option<Duration> {
+        match self.nodes.insert(node, Watched::Heard(now)) {
+            Some(Watched::Condemned) => {
+                self.nodes.insert(node, Watched::Condemned);
+                None
+            }
+            // Requests are answered out of order at worst by a clock read late; the later one counts.
+            Some(Watched::Heard(before)) => {
+                self.nodes.insert(node, Watched::Heard(before.max(now)));
+                Some(self.timeout)
+            }
+            None => Some(self.timeout),
+        }
+    }
+
+    /// The last grant to this node by this leader, or when it began to be watched.
+    #[must_use]
+    pub fn heard(&self, node: NodeId) -> Option<Instant> {
+        match self.nodes.get(&node) {
+            Some(Watched::Heard(at)) => Some(*at),
+            Some(Watched::Condemned) | None => None,
+        }
+    }
+
+    /// All who get nothing: the coordinator declares those dead whom the group still takes for living,
+    /// as often as it takes.
+    pub fn condemned(&self) -> impl Iterator<Item = NodeId> {
+        let condemned = |(_, watched): &(&NodeId, &Watched)| **watched == Watched::Condemned;
+        self.nodes.iter().filter(condemned).map(|(node, _)| *node)
+    }
+
+    /// Those who have not been granted anything for the whole timeout. They are condemned from now on
+    /// and are named once: the caller declares them dead. Nobody is overdue before this leader has led
+    /// for the whole timeout.
+    pub fn overdue(&mut self, now: Instant) -> Vec<NodeId> {
+        let mut overdue = Vec::new();
+        for (node, watched) in &mut self.nodes {
+            let Watched::Heard(heard) = *watched else { continue };
+            if now.saturating_duration_since(heard.max(self.since)) >= self.timeout {
+                *watched = Watched::Condemned;
+                overdue.push(*node);
+            }
+        }
+        overdue
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TIMEOUT: Duration = Duration::from_millis(1000);
+
+    fn ms(millis: u64) -> Duration {
+        Duration::from_millis(millis)
+    }
+
+    #[test]
+    fn a_lease_counts_from_the_request_and_loses_a_tenth() {
+        let start = Instant::now();
+        let mut holder = Holder::new();
+        assert!(!holder.holds(start));
+        holder.granted(start, TIMEOUT);
+        assert!(holder.holds(start + ms(899)));
+        assert!(!holder.holds(start + ms(900)));
+        assert_eq!(holder.until(), Some(start + ms(900)));
+    }
+
+    #[test]
+    fn an_old_answer_does_not_shorten_a_lease() {
+        let start = Instant::now();
+        let mut holder = Holder::new();
+        holder.granted(start + ms(500), TIMEOUT);
+        holder.granted(start, TIMEOUT);
+        assert!(holder.holds(start + ms(1399)));
+        holder.revoke();
+        assert!(!holder.holds(start));
+        assert_eq!(holder.until(), None);
+    }
+
+    #[test]
+    fn a_new_leader_waits_one_timeout_before_anybody_is_overdue() {
+        let start = Instant::now();
+        let mut granter = Granter::new(start + ms(100), TIMEOUT);
+        granter.watch(1, start);
+        assert!(granter.overdue(start + ms(1099)).is_empty());
+        assert_eq!(granter.overdue(start + ms(1100)), [1]);
+    }
+
+    #[test]
+    fn who_is_overdue_is_named_once_and_gets_nothing_until_it_joins() {
+        let start = Instant::now();
+        let mut granter = Granter::new(start, TIMEOUT);
+        granter.watch(1, start);
+        assert_eq!(granter.grant(2, start + ms(500)), Some(TIMEOUT));
+        assert_eq!(granter.overdue(start + ms(1000)), [1]);
+        assert!(granter.overdue(start + ms(1001)).is_empty());
+        assert_eq!(granter.grant(1, start + ms(1002)), None);
+        granter.watch(1, start + ms(1003));
+        assert_eq!(granter.grant(1, start + ms(1004)), None);
+        assert_eq!(granter.heard(1), None);
+        assert_eq!(granter.condemned().collect::<Vec<_>>(), [1]);
+        granter.joined(1, start + ms(1100));
+        assert_eq!(granter.grant(1, start + ms(1200)), Some(TIMEOUT));
+        assert_eq!(granter.heard(1), Some(start + ms(1200)));
+        assert_eq!(granter.overdue(start + ms(1500)), [2]);
+        assert_eq!(granter.overdue(start + ms(2200)), [1]);
+    }
+
+    #[test]
+    fn the_dead_get_nothing_and_those_who_left_are_not_missed() {
+        let start = Instant::now();
+        let mut granter = Granter::new(start, TIMEOUT);
+        granter.watch(1, start);
+        granter.watch(2, start);
+        granter.condemn(1);
+        granter.forget(2);
+        assert_eq!(granter.grant(1, start), None);
+        assert!(granter.overdue(start + ms(5000)).is_empty());
+    }
+
+    /// The one thing that leases are for, tried for all delays of a request and its answer.
+    #[test]
+    fn no_lease_outlives_the_moment_at_which_its_holder_can_be_declared_dead() {
+        let start = Instant::now();
+        for there in (0..1200).step_by(50) {
+            for back in (0..1200).step_by(50) {
+                let mut granter = Granter::new(start, TIMEOUT);
+                granter.watch(1, start);
+                let mut holder = Holder::new();
+                if let Some(length) = granter.grant(1, start + ms(there)) {
+                    holder.granted(start, length);
+                }
+                for now in (there..there + back + 2500).step_by(10) {
+                    let now = start + ms(now);
+                    if !granter.overdue(now).is_empty() {
+                        assert!(!holder.holds(now), "{there} {back}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn times_at_the_end_of_the_world_do_no_harm() {
+        let mut holder = Holder::new();
+        holder.granted(Instant::now(), Duration::MAX);
+        assert!(!holder.holds(Instant::now()), "a length that cannot be is no lease");
+    }
+}
