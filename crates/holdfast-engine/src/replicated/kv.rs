@@ -328,6 +328,22 @@ impl Kv {
         &self.entries
     }
 
+    /// Checks what is kept beside the entries against them.
+    #[cfg(test)]
+    pub(super) fn audit(&self) {
+        let bytes: usize = self.entries.iter().map(|(key, it)| key.len() + it.value.len()).sum();
+        assert_eq!(self.bytes, bytes);
+        let ending = |sessions: bool| -> BTreeSet<(u64, Bytes)> {
+            self.entries
+                .iter()
+                .filter(|(key, _)| key.starts_with(SESSIONS) == sessions)
+                .filter_map(|(key, entry)| Some((entry.deadline?, key.clone())))
+                .collect()
+        };
+        assert_eq!(self.sessions, ending(true));
+        assert_eq!(self.others, ending(false));
+    }
+
     pub(super) fn from_entries(entries: BTreeMap<Bytes, KvEntry>) -> Self {
         let mut kv = Self::default();
         for (key, entry) in entries {

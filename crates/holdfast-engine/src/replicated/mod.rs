@@ -26,6 +26,8 @@
 
 mod control;
 mod kv;
+#[cfg(test)]
+mod tests;
 mod window;
 
 use std::collections::BTreeMap;
