@@ -61,6 +61,11 @@ impl<'a> Context<'a> {
         self.places.borrow().contains_key(key)
     }
 
+    /// Whether the value of `key` comes from the file.
+    pub(crate) fn is_in_file(&self, key: &str) -> bool {
+        matches!(self.places.borrow().get(key), Some(Place::At { .. }))
+    }
+
     pub(crate) fn finish(self) -> (Vec<Problem>, Vec<String>) {
         (self.problems.into_inner(), self.notices.into_inner())
     }

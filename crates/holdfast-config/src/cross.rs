@@ -10,6 +10,7 @@ use crate::units::show_duration;
 /// Reports what does not fit together.
 pub(crate) fn check(config: &Config, context: &Context<'_>) {
     listeners(config, context);
+    cluster_listener(config, context);
     admin_token(config, context);
     data_dir(config, context);
     streams(config, context);
@@ -31,6 +32,22 @@ fn listeners(config: &Config, context: &Context<'_>) {
         "two addresses",
         "choose another port for one of the two",
     );
+}
+
+fn cluster_listener(config: &Config, context: &Context<'_>) {
+    let Some(cluster) = &config.cluster else { return };
+    for (what, other) in [("client", config.listen.address), ("admin", config.admin.address)] {
+        if overlap(cluster.listen, other) {
+            let given = context.is_given("cluster.listen");
+            report(
+                context,
+                if given { "cluster.listen" } else { "cluster.nodes" },
+                format!("the cluster port and the {what} port are both {other}"),
+                "three addresses",
+                "choose another port for one of the two",
+            );
+        }
+    }
 }
 
 /// Whether both cannot be bound at once.

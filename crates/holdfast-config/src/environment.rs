@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use crate::context::Context;
 use crate::field::quoted;
 use crate::problem::{Place, Problem};
-use crate::{Config, listen, log, node, sessions};
+use crate::{Config, StoreKind, listen, log, node, sessions};
 
 /// Names the file that `load` reads when it is given none.
 pub(crate) const CONFIG: &str = "HOLDFAST_CONFIG";
@@ -21,7 +21,33 @@ pub(crate) fn apply(config: &mut Config, context: &Context<'_>) {
     node_variables(config, context);
     listener_variables(config, context);
     store_variables(config, context);
-    cluster_variables(context);
+}
+
+/// Checks the variables that change nothing, or nothing the way this node runs, and says so.
+pub(crate) fn without_effect(config: &Config, context: &Context<'_>) {
+    let clustered = config.cluster.is_some();
+    if let Some(url) = read(context, "SESSION_STORE_URL", "sessions") {
+        let known = ["redis://", "rediss://", "redis+sentinel://", "redis+cluster://", "memory://"];
+        if known.iter().any(|scheme| url.text.starts_with(scheme)) {
+            url.notice(match config.sessions.store {
+                StoreKind::Memory => "sessions are kept in memory",
+                StoreKind::Replicated => "the nodes of the cluster keep sessions together",
+            });
+        } else {
+            let allowed = "an address that begins with redis:// or rediss://";
+            let found = "an address of another kind (not shown)".to_owned();
+            url.problem(found, allowed, "set redis://HOST:6379, or unset it");
+        }
+    }
+    match flag(context, "SESSION_FAILOVER_ENABLED") {
+        Some((true, variable)) if !clustered => variable.notice("this node runs alone"),
+        Some((false, variable)) if clustered => {
+            variable.notice("the nodes of a cluster always share sessions");
+        }
+        Some(_) | None => {}
+    }
+    let none = "this version makes no active health checks";
+    number(context, "HA_HEALTH_CHECK_INTERVAL", 100..=3_600_000, "milliseconds", none);
     breaker_variables(context);
 }
 
@@ -96,60 +122,32 @@ fn store_variables(config: &mut Config, context: &Context<'_>) {
             Ok(kind) => config.sessions.store = kind,
             Err((found, _)) => store.problem(
                 found,
-                "memory",
-                "set memory or unset it: sessions then end with the process",
+                sessions::STORE,
+                "unset it: a cluster's nodes keep sessions together, one node in its memory",
             ),
         }
     }
-    if let Some(url) = read(context, "SESSION_STORE_URL", "sessions") {
-        let known = ["redis://", "rediss://", "redis+sentinel://", "redis+cluster://", "memory://"];
-        if known.iter().any(|scheme| url.text.starts_with(scheme)) {
-            url.notice("sessions are kept in memory");
-        } else {
-            let allowed = "an address that begins with redis:// or rediss://";
-            let found = "an address of another kind (not shown)".to_owned();
-            url.problem(found, allowed, "set redis://HOST:6379, or unset it");
-        }
-    }
-    flag(context, "SESSION_FAILOVER_ENABLED", "this version runs one node");
-}
-
-fn cluster_variables(context: &Context<'_>) {
-    const PROCEED: &str =
-        "set HA_MODE=standalone and leave HA_CLUSTER_NODES unset, to run one node";
-    if let Some(mode) = read(context, "HA_MODE", "node") {
-        match mode.text.as_str() {
-            "standalone" => {}
-            "cluster" => {
-                let found = "cluster: this version runs one node".to_owned();
-                mode.problem(found, "standalone", PROCEED);
-            }
-            _ => mode.wrong("a mode", "standalone", PROCEED),
-        }
-    }
-    if let Some(nodes) = read(context, "HA_CLUSTER_NODES", "node") {
-        let found = "a list of nodes: this version runs one".to_owned();
-        nodes.problem(found, "nothing", PROCEED);
-    }
-    let none = "this version makes no active health checks";
-    number(context, "HA_HEALTH_CHECK_INTERVAL", 100..=3_600_000, "milliseconds", none);
-    let none = "this version runs one node";
-    number(context, "HA_FAILOVER_TIMEOUT", 100..=600_000, "milliseconds", none);
 }
 
 fn breaker_variables(context: &Context<'_>) {
     const NONE: &str = "this version has no circuit breakers";
-    flag(context, "CIRCUIT_BREAKER_ENABLED", NONE);
+    if let Some((_, variable)) = flag(context, "CIRCUIT_BREAKER_ENABLED") {
+        variable.notice(NONE);
+    }
     number(context, "CIRCUIT_BREAKER_THRESHOLD", 1..=1000, "failures", NONE);
     number(context, "CIRCUIT_BREAKER_TIMEOUT", 100..=3_600_000, "milliseconds", NONE);
 }
 
-/// Checks a switch that has no effect in this version.
-fn flag(context: &Context<'_>, name: &'static str, because: &str) {
-    let Some(variable) = read(context, name, "") else { return };
+/// A switch that is set.
+fn flag<'c>(context: &'c Context<'c>, name: &'static str) -> Option<(bool, Variable<'c>)> {
+    let variable = read(context, name, "")?;
     match variable.text.to_ascii_lowercase().as_str() {
-        "true" | "1" | "false" | "0" => variable.notice(because),
-        _ => variable.wrong("true or false", "true, false, 1, 0", "set true or false"),
+        "true" | "1" => Some((true, variable)),
+        "false" | "0" => Some((false, variable)),
+        _ => {
+            variable.wrong("true or false", "true, false, 1, 0", "set true or false");
+            None
+        }
     }
 }
 
@@ -172,13 +170,17 @@ fn number(
 }
 
 /// A variable that is set, and the key that it stands for.
-struct Variable<'c> {
+pub(crate) struct Variable<'c> {
     context: &'c Context<'c>,
     name: &'static str,
-    text: String,
+    pub(crate) text: String,
 }
 
-fn read<'c>(context: &'c Context<'c>, name: &'static str, key: &str) -> Option<Variable<'c>> {
+pub(crate) fn read<'c>(
+    context: &'c Context<'c>,
+    name: &'static str,
+    key: &str,
+) -> Option<Variable<'c>> {
     let text = (context.env)(name)?.trim().to_owned();
     if text.is_empty() {
         return None;
@@ -190,7 +192,7 @@ fn read<'c>(context: &'c Context<'c>, name: &'static str, key: &str) -> Option<V
 }
 
 impl Variable<'_> {
-    fn problem(&self, found: String, allowed: &str, cure: &str) {
+    pub(crate) fn problem(&self, found: String, allowed: &str, cure: &str) {
         self.context.problem(Problem {
             place: Place::Variable(self.name),
             key: String::new(),
@@ -200,7 +202,7 @@ impl Variable<'_> {
         });
     }
 
-    fn wrong(&self, what: &str, allowed: &str, cure: &str) {
+    pub(crate) fn wrong(&self, what: &str, allowed: &str, cure: &str) {
         self.problem(format!("{} is not {what}", quoted(&self.text)), allowed, cure);
     }
 

@@ -9,6 +9,7 @@
 
 mod admin;
 mod auth;
+mod cluster;
 mod context;
 mod cross;
 mod environment;
@@ -33,13 +34,14 @@ use std::collections::BTreeMap;
 
 pub use self::admin::Admin;
 pub use self::auth::{ApiKey, Auth};
+pub use self::cluster::Cluster;
 pub use self::limits::Limits;
 pub use self::listen::{Listen, Tls};
 pub use self::load::{load, parse};
 pub use self::log::{Log, LogFormat};
 pub use self::node::Node;
 pub use self::problem::{Place, Problem, Problems};
-pub use self::server::{HttpUrl, Instance, Server, Stdio, ToolRule, Transport, UrlError};
+pub use self::server::{HttpUrl, Instance, Server, Stdio, Tier, ToolRule, Transport, UrlError};
 pub use self::sessions::{Sessions, StoreKind};
 pub use self::streams::Streams;
 /// Re-exported so that whoever reads a secret needs no dependency of its own.
@@ -53,6 +55,8 @@ pub type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
 pub struct Config {
     /// Who this node is.
     pub node: Node,
+    /// Its place among the nodes that stand in for one another; `None`: it runs alone.
+    pub cluster: Option<Cluster>,
     /// The port for clients.
     pub listen: Listen,
     /// The port for the operator.

@@ -184,7 +184,7 @@ fn read_host(field: &Field<'_>) -> Option<String> {
 }
 
 /// A host as it may stand in `Host`: a name or an address, IPv6 in brackets, maybe a port.
-fn is_host(text: &str) -> bool {
+pub(crate) fn is_host(text: &str) -> bool {
     let (host, port) = match text.rsplit_once(':') {
         Some((host, port)) if !port.contains(']') => (host, Some(port)),
         _ => (text, None),

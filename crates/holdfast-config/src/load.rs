@@ -10,7 +10,7 @@ use crate::section::Section;
 use crate::server::{read_mcp_servers, read_servers};
 use crate::tree::{self, Node, Value};
 use crate::{
-    Admin, Auth, Config, Env, Limits, Listen, Log, Sessions, Streams, cross, environment,
+    Admin, Auth, Config, Env, Limits, Listen, Log, Sessions, Streams, cluster, cross, environment,
     node::Node as NodeSection,
 };
 
@@ -18,8 +18,9 @@ use crate::{
 const MAX_FILE: u64 = 4 << 20;
 
 /// Holdfast's own sections; beside `mcpServers`, one of them makes the file ours.
-const OWN_SECTIONS: [&str; 9] =
-    ["node", "listen", "admin", "limits", "sessions", "streams", "auth", "servers", "log"];
+const OWN_SECTIONS: [&str; 10] = [
+    "node", "cluster", "listen", "admin", "limits", "sessions", "streams", "auth", "servers", "log",
+];
 
 const EXAMPLE: &str = "begin with `servers:`, and below it `  files: { command: npx, args: [\"-y\", \
                        \"some-mcp-server\"] }` or `  docs: { url: \"http://127.0.0.1:3001/mcp\" }`";
@@ -66,8 +67,11 @@ pub fn parse(text: &str, origin: &str, env: Env<'_>) -> Result<Config, Problems>
     }
 
     let context = Context::new(env);
-    let mut config = read_file(tree.as_ref(), &context);
+    let (mut config, mut draft) = read_file(tree.as_ref(), &context);
     environment::apply(&mut config, &context);
+    cluster::apply(&mut draft, &context);
+    cluster::settle(draft, &mut config, &context);
+    environment::without_effect(&config, &context);
     cross::check(&config, &context);
 
     let (found, notices) = context.finish();
@@ -80,7 +84,7 @@ pub fn parse(text: &str, origin: &str, env: Env<'_>) -> Result<Config, Problems>
     }
 }
 
-fn read_file(tree: Option<&Node>, context: &Context<'_>) -> Config {
+fn read_file(tree: Option<&Node>, context: &Context<'_>) -> (Config, cluster::Draft) {
     let mut config = Config::default();
     let entries = match tree.map(|node| &node.value) {
         None | Some(Value::Null) => &[][..],
@@ -93,12 +97,13 @@ fn read_file(tree: Option<&Node>, context: &Context<'_>) -> Config {
                 allowed: OWN_SECTIONS.join(", "),
                 cure: EXAMPLE.into(),
             });
-            return config;
+            return (config, cluster::Draft::empty());
         }
     };
     let mut top = Section::new(context, String::new(), Place::File, entries);
 
     config.node = NodeSection::read(top.section("node"));
+    let draft = cluster::Draft::read(top.section("cluster"));
     config.listen = Listen::read(top.section("listen"));
     config.admin = Admin::read(top.section("admin"));
     config.limits = Limits::read(top.section("limits"));
@@ -130,7 +135,7 @@ fn read_file(tree: Option<&Node>, context: &Context<'_>) -> Config {
     } else {
         top.finish()
     }
-    config
+    (config, draft)
 }
 
 fn no_servers(context: &Context<'_>) {

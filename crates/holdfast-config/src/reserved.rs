@@ -4,14 +4,18 @@
 pub(crate) fn cure(section: &str, key: &str) -> Option<&'static str> {
     let server = section.starts_with("servers.");
     Some(match key {
-        "cluster" if section.is_empty() => {
-            "remove it: this version runs one node; node.id and node.secret take its place"
-        }
         "port" if section.is_empty() => "write it as part of listen.address",
         "address" | "host" if section.is_empty() => "write it as listen.address",
         "tls" if section.is_empty() => "write it below listen or admin",
-        "url" if section == "sessions" => "remove it: this version keeps sessions in memory",
-        "tier" | "failover" | "health" | "breaker" | "depends_on" | "balance" if server => {
+        "url" if section == "sessions" => {
+            "remove it: sessions are kept in memory, or by the nodes of a cluster together"
+        }
+        "address" | "port" if section == "cluster" => "write it as cluster.listen",
+        "id" | "name" if section == "cluster" => "write it as cluster.node_id",
+        "peers" | "members" if section == "cluster" => "write it as cluster.nodes",
+        "data_dir" if section == "cluster" => "write it as node.data_dir",
+        "mode" if section == "cluster" => "set HA_MODE in the environment",
+        "failover" | "health" | "breaker" | "depends_on" | "balance" if server => {
             "remove it: this version does not have it"
         }
         "role" | "region" | "weight" if section.contains(".instances[") => {

@@ -18,6 +18,8 @@ pub struct Sessions {
 pub enum StoreKind {
     /// This process's memory: sessions end with it.
     Memory,
+    /// The nodes of the cluster together: sessions last while a majority of them does.
+    Replicated,
 }
 
 impl Default for Sessions {
@@ -28,8 +30,24 @@ impl Default for Sessions {
 
 // === impl Sessions ===
 
-const STORES: [(&str, Option<StoreKind>); 3] =
-    [("memory", Some(StoreKind::Memory)), ("redis", None), ("replicated", None)];
+const STORES: [(&str, Option<StoreKind>); 3] = [
+    ("memory", Some(StoreKind::Memory)),
+    ("replicated", Some(StoreKind::Replicated)),
+    ("redis", None),
+];
+
+/// What `sessions.store` may be.
+pub(crate) const STORE: &str = "memory (one node), replicated (a cluster)";
+
+impl StoreKind {
+    /// The word for it in the configuration and in status.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Memory => "memory",
+            Self::Replicated => "replicated",
+        }
+    }
+}
 
 impl Sessions {
     pub(crate) fn read(mut section: Section<'_>) -> Self {
@@ -37,7 +55,7 @@ impl Sessions {
         if let Some(field) = section.field("store") {
             match field.text().as_deref().map(parse_store) {
                 Some(Ok(store)) => sessions.store = store,
-                Some(Err((found, cure))) => field.problem(found, "memory", cure),
+                Some(Err((found, cure))) => field.problem(found, STORE, cure),
                 None => {}
             }
         }
@@ -53,9 +71,12 @@ pub(crate) fn parse_store(word: &str) -> Result<StoreKind, (String, &'static str
     match STORES.iter().find(|(name, _)| *name == word) {
         Some((_, Some(store))) => Ok(*store),
         Some((name, None)) => Err((
-            format!("the {name} store needs several nodes, and this version runs one"),
-            "write memory: sessions then end with the process, and clients open new ones",
+            format!("this version has no {name} store"),
+            "remove it: a cluster keeps sessions in its own replicated store, one node in memory",
         )),
-        None => Err((format!("{} is not a store", crate::field::quoted(word)), "write memory")),
+        None => Err((
+            format!("{} is not a store", crate::field::quoted(word)),
+            "remove it: a cluster's nodes keep sessions together, one node in its memory",
+        )),
     }
 }

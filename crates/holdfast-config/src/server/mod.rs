@@ -37,10 +37,24 @@ pub struct Server {
     /// Whether the client's `Authorization` is passed on: only where the gateway's URL is the
     /// resource that the token is for.
     pub forward_authorization: bool,
+    /// What a Write of it waits for before it is sent.
+    pub tier: Tier,
     /// Calls a minute over all clients; `None`: no limit. 1 to 1,000,000.
     pub requests_per_minute: Option<u32>,
     /// Calls at once after a pause; `None`: a tenth of a minute's.
     pub burst: Option<u32>,
+}
+
+/// How a call that must not run twice is kept from it, by the loss of a node among other things.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Tier {
+    /// It is sent once the cluster's store has its entry, and not at all while the store is away.
+    /// The default in a cluster.
+    One,
+    /// Its entry is written, and it is sent without waiting for that.
+    Two,
+    /// No entry is written. What there is without a cluster.
+    Three,
 }
 
 /// How a server is reached.
@@ -109,8 +123,20 @@ impl Server {
             tools: BTreeMap::new(),
             headers: BTreeMap::new(),
             forward_authorization: false,
+            tier: Tier::Three,
             requests_per_minute: None,
             burst: None,
+        }
+    }
+}
+
+impl Tier {
+    /// 1, 2 or 3.
+    pub fn number(self) -> u8 {
+        match self {
+            Self::One => 1,
+            Self::Two => 2,
+            Self::Three => 3,
         }
     }
 }

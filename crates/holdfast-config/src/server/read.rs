@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::values::{read_args, read_command, read_dir, read_env, read_headers, read_tools};
-use super::{HttpUrl, Instance, Server, Stdio, Transport};
+use super::{HttpUrl, Instance, Server, Stdio, Tier, Transport};
 use crate::field::{Field, join, quoted};
 use crate::node::read_id;
 use crate::problem::Problem;
@@ -66,6 +66,10 @@ fn read_server(field: &Field<'_>) -> Option<Server> {
         server.headers = read_headers(&field);
     }
     section.flag("forward_authorization", &mut server.forward_authorization);
+    let tiers = [("1", Tier::One), ("2", Tier::Two), ("3", Tier::Three)];
+    if let Some(tier) = section.field("tier").and_then(|field| field.choice(&tiers)) {
+        server.tier = tier;
+    }
     section.rate(&mut server.requests_per_minute, &mut server.burst);
 
     if server.forward_authorization && server.headers.contains_key("authorization") {
