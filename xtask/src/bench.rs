@@ -34,7 +34,11 @@ pub(crate) fn run(mut args: Args) -> Result<()> {
     shell::run(rig.env("HOLDFAST_BIN", gateway))
 }
 
-fn nginx() -> Result<()> {
+/// Makes sure that nginx is there.
+///
+/// # Errors
+/// When it is missing and cannot be installed.
+pub(crate) fn nginx() -> Result<()> {
     if tools::answers("nginx", "-v") {
         return Ok(());
     }
@@ -46,5 +50,5 @@ fn nginx() -> Result<()> {
             .env("DEBIAN_FRONTEND", "noninteractive")
             .env("RUNLEVEL", "1"),
     )
-    .context("install nginx (it is what the gateway is measured against)")
+    .context("install nginx (the gateway is measured against it and drilled behind it)")
 }

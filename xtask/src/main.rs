@@ -1,4 +1,4 @@
-//! The project's own commands: `cargo xtask test | fuzz | bench`.
+//! The project's own commands: `cargo xtask test | fuzz | bench | drill`.
 //!
 //! One place for what a developer and CI run, so that both run the same thing. The commands start
 //! the ordinary tools (cargo, nextest, libFuzzer, nginx) and say what they start; they hold no
@@ -11,6 +11,7 @@
 
 mod args;
 mod bench;
+mod drill;
 mod fuzz;
 mod shell;
 mod test;
@@ -29,6 +30,7 @@ Usage: cargo xtask COMMAND
   fuzz [--seconds N] [--jobs N] [TARGET…]
                                         libFuzzer targets on stable Rust, 60 s each by default
   bench [OPTIONS]                       the gateway beside nginx; `cargo xtask bench --help`
+  drill [OPTIONS]                       a cluster under load that loses nodes; `cargo xtask drill --help`
 ";
 
 fn main() -> ExitCode {
@@ -38,6 +40,7 @@ fn main() -> ExitCode {
         Some("test") => test::run(args),
         Some("fuzz") => fuzz::run(args),
         Some("bench") => bench::run(args),
+        Some("drill") => drill::run(args),
         Some("help" | "--help" | "-h") => {
             print!("{USAGE}");
             return ExitCode::SUCCESS;

@@ -1,0 +1,196 @@
+//! The links between the nodes: a proxy before each cluster port that can cut and delay them.
+//!
+//! Every node is known to its peers by the address of its proxy. Who has opened a connection is read
+//! from `/proc`, so each ordered pair of nodes has a fault of its own, however the nodes learn each
+//! other's addresses. A cut link passes no byte and ends no connection, as a dropped packet does; what
+//! was under way arrives after the cut, as TCP would repeat it.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::AbortHandle;
+
+use crate::Error;
+
+/// What a link does to bytes in one direction.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Weather {
+    /// Nothing passes.
+    pub(crate) cut: bool,
+    /// Everything passes so much later.
+    pub(crate) delay: Duration,
+}
+
+/// All links of a stack.
+pub(crate) struct Links {
+    addresses: Vec<SocketAddr>,
+    real: Vec<SocketAddr>,
+    listening: Mutex<Vec<Option<AbortHandle>>>,
+    /// `[from][to]`.
+    weather: Vec<Vec<watch::Sender<Weather>>>,
+    pids: Mutex<Vec<Option<u32>>>,
+    /// Pieces that arrived at a cut link: the proof that a cut had something to cut.
+    held: AtomicU64,
+}
+
+// === impl Links ===
+
+impl Links {
+    /// One proxy for each of the nodes' real cluster addresses, none of them listening yet.
+    pub(crate) fn new(real: &[SocketAddr], addresses: Vec<SocketAddr>) -> Arc<Self> {
+        let row = || real.iter().map(|_| watch::Sender::new(Weather::default())).collect();
+        Arc::new(Self {
+            addresses,
+            real: real.to_vec(),
+            weather: real.iter().map(|_| row()).collect(),
+            listening: Mutex::new(real.iter().map(|_| None).collect()),
+            pids: Mutex::default(),
+            held: AtomicU64::new(0),
+        })
+    }
+
+    /// Listens before a node, as long as that node's process is there.
+    ///
+    /// # Errors
+    /// When its port is taken.
+    pub(crate) async fn up(self: &Arc<Self>, to: usize) -> Result<(), Error> {
+        let listener = TcpListener::bind(self.addresses[to]).await?;
+        let task = tokio::spawn(Arc::clone(self).accept(listener, to, self.real[to]));
+        self.replace_listener(to, Some(task.abort_handle()));
+        Ok(())
+    }
+
+    /// Connections to the node are refused from now on, as the port of a dead process does.
+    pub(crate) fn down(&self, to: usize) {
+        self.replace_listener(to, None);
+    }
+
+    fn replace_listener(&self, to: usize, with: Option<AbortHandle>) {
+        let mut listening = self.listening.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(before) = std::mem::replace(&mut listening[to], with) {
+            before.abort();
+        }
+    }
+
+    /// Under which address each node is known to the others.
+    pub(crate) fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// Which process is which node, from now on.
+    pub(crate) fn know(&self, pids: Vec<Option<u32>>) {
+        *self.pids.lock().unwrap_or_else(PoisonError::into_inner) = pids;
+    }
+
+    pub(crate) fn set(&self, from: usize, to: usize, weather: Weather) {
+        self.weather[from][to].send_replace(weather);
+    }
+
+    /// Every link as it should be.
+    pub(crate) fn heal(&self) {
+        for link in self.weather.iter().flatten() {
+            link.send_replace(Weather::default());
+        }
+    }
+
+    /// How many pieces have been held up by cuts so far.
+    pub(crate) fn held(&self) -> u64 {
+        self.held.load(Ordering::Acquire)
+    }
+
+    async fn accept(self: Arc<Self>, listener: TcpListener, to: usize, real: SocketAddr) {
+        loop {
+            let Ok((incoming, peer)) = listener.accept().await else {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+                continue;
+            };
+            tokio::spawn(Arc::clone(&self).join(incoming, peer, to, real));
+        }
+    }
+
+    async fn join(
+        self: Arc<Self>,
+        incoming: TcpStream,
+        peer: SocketAddr,
+        to: usize,
+        real: SocketAddr,
+    ) {
+        // Of a connection whose owner has gone nothing is known, and nothing is lost with it.
+        let Some(from) = self.owner(peer) else { return };
+        // Connecting takes packets in both directions.
+        for (from, to) in [(from, to), (to, from)] {
+            let mut link = self.weather[from][to].subscribe();
+            if link.borrow_and_update().cut {
+                self.held.fetch_add(1, Ordering::AcqRel);
+                drop(link.wait_for(|weather| !weather.cut).await);
+            }
+        }
+        let Ok(outgoing) = TcpStream::connect(real).await else { return };
+        drop(incoming.set_nodelay(true));
+        drop(outgoing.set_nodelay(true));
+        let (from_peer, to_peer) = incoming.into_split();
+        let (from_node, to_node) = outgoing.into_split();
+        tokio::spawn(Arc::clone(&self).pump(from_peer, to_node, from, to));
+        self.pump(from_node, to_peer, to, from).await;
+    }
+
+    async fn pump(
+        self: Arc<Self>,
+        mut read: OwnedReadHalf,
+        mut write: OwnedWriteHalf,
+        from: usize,
+        to: usize,
+    ) {
+        let mut weather = self.weather[from][to].subscribe();
+        let mut buffer = vec![0; 64 * 1024];
+        loop {
+            let many = read.read(&mut buffer).await.unwrap_or_default();
+            let now = *weather.borrow_and_update();
+            if !now.delay.is_zero() {
+                tokio::time::sleep(now.delay).await;
+            }
+            if now.cut {
+                self.held.fetch_add(1, Ordering::AcqRel);
+                if weather.wait_for(|weather| !weather.cut).await.is_err() {
+                    return;
+                }
+            }
+            if many == 0 || write.write_all(&buffer[..many]).await.is_err() {
+                drop(write.shutdown().await);
+                return;
+            }
+        }
+    }
+
+    /// Which node holds the other end of a connection.
+    fn owner(&self, peer: SocketAddr) -> Option<usize> {
+        let inode = inode(peer)?;
+        let pids = self.pids.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        pids.iter().position(|pid| pid.is_some_and(|pid| holds(pid, &inode)))
+    }
+}
+
+/// The inode of the socket whose local address this is, as `/proc/net/tcp` lists it.
+fn inode(address: SocketAddr) -> Option<String> {
+    let SocketAddr::V4(address) = address else { return None };
+    let wanted =
+        format!("{:08X}:{:04X}", u32::from_le_bytes(address.ip().octets()), address.port());
+    let text = fs::read_to_string("/proc/net/tcp").ok()?;
+    let line = text.lines().find(|line| line.split_whitespace().nth(1) == Some(&wanted))?;
+    line.split_whitespace().nth(9).map(str::to_owned)
+}
+
+fn holds(pid: u32, inode: &str) -> bool {
+    let wanted = format!("socket:[{inode}]");
+    let Ok(entries) = fs::read_dir(format!("/proc/{pid}/fd")) else { return false };
+    entries.flatten().any(|entry| {
+        fs::read_link(entry.path()).is_ok_and(|target| target.as_os_str() == wanted.as_str())
+    })
+}

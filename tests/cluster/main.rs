@@ -1,0 +1,118 @@
+//! Three nodes behind a balancer, under load, losing one node after another: nothing else may be lost.
+//!
+//! The short form for every day; `cargo xtask drill` (see `docs/drills.md`) is the same with more of
+//! everything. No figure here is a time: a slow machine makes pauses longer, not promises weaker.
+#![expect(clippy::print_stdout, reason = "a failed run is read from its output")]
+
+mod chance;
+mod http;
+mod links;
+mod load;
+mod nemesis;
+mod report;
+mod run;
+mod sdk;
+mod stack;
+mod terms;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use nemesis::What;
+use run::{Plan, faults};
+use stack::Together;
+use stack::front::Kind;
+
+/// What went wrong, for a person to read.
+type Error = Box<dyn std::error::Error + Send + Sync>;
+
+/// How long anything may take that should take no time. Long, since two cores run many tests.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+fn plan(front: Kind) -> Plan {
+    Plan {
+        front,
+        together: Together::Cluster,
+        rate: 60,
+        streams: 10,
+        sdks: false,
+        faults: Vec::new(),
+        // Two runs differ in what the machine does; what the drill does is the same.
+        seed: 3,
+        binary: binary(),
+        log: "info".into(),
+    }
+}
+
+/// Runs the plan and gives back the broken promises.
+fn broken(name: &str, plan: &Plan) -> Vec<String> {
+    let folder =
+        std::env::temp_dir().join(format!("holdfast-cluster-{}-{name}", std::process::id()));
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let report = runtime.expect("a runtime").block_on(run::run(plan, &folder));
+    let report = report.unwrap_or_else(|error| panic!("{error}\nlogs: {}", folder.display()));
+    println!("{}", report.table());
+    if report.broken.is_empty() || plan.together == Together::Independent {
+        drop(std::fs::remove_dir_all(&folder));
+    } else {
+        let anomalies = std::fs::read_to_string(folder.join("anomalies.jsonl")).unwrap_or_default();
+        for anomaly in anomalies.lines().take(10) {
+            println!("{anomaly}");
+        }
+        println!("logs: {}", folder.display());
+    }
+    report.broken
+}
+
+#[track_caller]
+fn nothing_is_broken(name: &str, plan: &Plan) {
+    let broken = broken(name, plan);
+    assert!(broken.is_empty(), "broken promises: {broken:#?}");
+}
+
+#[test]
+fn behind_nginx_nothing_is_lost_when_nodes_die_freeze_and_are_cut_off() {
+    let mut plan = plan(Kind::Nginx);
+    plan.faults = [
+        faults(What::Kill, 4, 2),
+        faults(What::Freeze, 1, 0),
+        faults(What::Cut, 1, 1),
+        faults(What::Rolling, 1, 0),
+    ]
+    .concat();
+    nothing_is_broken("nginx", &plan);
+}
+
+#[test]
+fn behind_the_edge_nothing_is_lost_when_nodes_die() {
+    let mut plan = plan(Kind::Edge);
+    plan.faults = faults(What::Kill, 3, 1);
+    nothing_is_broken("edge", &plan);
+}
+
+/// Three nodes that do not know each other are what a broken cluster comes to.
+#[test]
+fn a_cluster_that_loses_things_is_found_out() {
+    let mut plan = plan(Kind::Nginx);
+    plan.together = Together::Independent;
+    plan.faults = faults(What::Kill, 1, 0);
+    let broken = broken("independent", &plan);
+    assert!(broken.iter().any(|it| it.contains("sessions lost")), "saw only {broken:?}");
+}
+
+/// The gateway's binary: `HOLDFAST_BIN`, or the one beside this test in the target folder.
+fn binary() -> PathBuf {
+    if let Some(named) = std::env::var_os("HOLDFAST_BIN") {
+        return named.into();
+    }
+    // target/debug/deps/cluster-… → target/debug/holdfast
+    let own = std::env::current_exe().expect("the path of this test");
+    let profile = own.parent().and_then(Path::parent).expect("a test lies in target/PROFILE/deps");
+    let path = profile.join("holdfast");
+    assert!(
+        path.is_file(),
+        "there is no {}: run `cargo build -p holdfast` first, or set HOLDFAST_BIN",
+        path.display()
+    );
+    path
+}

@@ -1,0 +1,182 @@
+//! What goes wrong in a run, one fault at a time, each with the proof that it really happened.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::Error;
+use crate::chance::Chance;
+use crate::links::Weather;
+use crate::load::ledger::Ledger;
+use crate::stack::node::{Seen, View};
+use crate::stack::{NODES, Stack, Together};
+
+/// How long a killed node is away.
+const DOWN: Duration = Duration::from_secs(2);
+/// How long a node is frozen, or a link cut: several failover timeouts.
+const FROZEN: Duration = Duration::from_secs(5);
+/// Calm between two faults.
+const CALM: Duration = Duration::from_secs(1);
+const LOOK: Duration = Duration::from_millis(20);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum What {
+    /// `kill -9`, and a new process with the same data.
+    Kill,
+    /// SIGSTOP, and SIGCONT.
+    Freeze,
+    /// No byte to or from the other nodes. Clients and servers still reach it.
+    Cut,
+    /// The others do not hear it.
+    CutOut,
+    /// It does not hear the others.
+    CutIn,
+    /// SIGTERM and a new process, one node after the other.
+    Rolling,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Fault {
+    pub(crate) what: What,
+    /// The coordinator, or any node.
+    pub(crate) leader: bool,
+}
+
+/// A fault that has happened. Times are milliseconds since the start of the run.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Incident {
+    pub(crate) what: What,
+    pub(crate) victim: String,
+    pub(crate) was_leader: bool,
+    pub(crate) from: u64,
+    /// When the cause was gone.
+    pub(crate) healed: u64,
+    /// When all nodes were ready again and of one mind.
+    pub(crate) settled: u64,
+    /// How long until another node listed it as anything but ready.
+    pub(crate) noticed: Option<u64>,
+    /// How long until the others had another leader, where the victim was theirs.
+    pub(crate) new_leader: Option<u64>,
+}
+
+// === impl Incident ===
+
+impl Incident {
+    /// Whether a node without a quorum may have been asked: it refuses Writes and says so.
+    pub(crate) fn isolates(&self) -> bool {
+        matches!(self.what, What::Cut | What::CutOut | What::CutIn | What::Freeze)
+    }
+}
+
+/// Lets one fault happen and waits until the cluster has recovered.
+///
+/// # Errors
+/// When the fault did not take effect, which makes the run void, or the cluster does not recover.
+pub(crate) async fn strike(
+    fault: Fault,
+    stack: &mut Stack,
+    chance: &mut Chance,
+    ledger: &Ledger,
+) -> Result<Incident, Error> {
+    let leader = stack.leader().await;
+    let any = usize::try_from(chance.below(NODES as u64)).unwrap_or_default();
+    let victim = if fault.leader { leader.unwrap_or(any) } else { any };
+    // A node that is back before anybody has looked is back in another generation.
+    let before = stack.nodes[victim].view().await;
+    let generation = before.as_ref().and_then(|view| view.member(&stack.nodes[victim].name));
+    let generation = generation.map(|seen| seen.generation);
+    let mut incident = Incident {
+        what: fault.what,
+        victim: stack.nodes[victim].name.clone(),
+        was_leader: leader == Some(victim),
+        from: ledger.now(),
+        healed: 0,
+        settled: 0,
+        noticed: None,
+        new_leader: None,
+    };
+    match fault.what {
+        What::Kill => {
+            stack.kill(victim)?;
+            watch(stack, victim, DOWN, ledger, &mut incident, generation).await;
+            stack.start_node(victim).await?;
+        }
+        What::Freeze => {
+            stack.nodes[victim].freeze().await?;
+            watch(stack, victim, FROZEN, ledger, &mut incident, generation).await;
+            stack.nodes[victim].thaw()?;
+        }
+        What::Cut | What::CutOut | What::CutIn => {
+            let held = stack.links.held();
+            cut(stack, victim, fault.what);
+            watch(stack, victim, FROZEN, ledger, &mut incident, generation).await;
+            if stack.links.held() == held && stack.together == Together::Cluster {
+                return Err(format!("void: cutting {} held up nothing", incident.victim).into());
+            }
+            stack.links.heal();
+        }
+        What::Rolling => {
+            incident.victim = "each".into();
+            for node in 0..NODES {
+                stack.stop_node(node).await?;
+                stack.start_node(node).await?;
+                stack.settled().await?;
+            }
+        }
+    }
+    incident.healed = ledger.now();
+    stack.settled().await?;
+    incident.settled = ledger.now();
+    tokio::time::sleep(CALM).await;
+    Ok(incident)
+}
+
+fn cut(stack: &Stack, victim: usize, what: What) {
+    let weather = Weather { cut: true, ..Weather::default() };
+    for other in (0..NODES).filter(|other| *other != victim) {
+        if what != What::CutIn {
+            stack.links.set(victim, other, weather);
+        }
+        if what != What::CutOut {
+            stack.links.set(other, victim, weather);
+        }
+    }
+}
+
+/// Looks on for as long as the fault lasts, and notes when the others have drawn their conclusions.
+async fn watch(
+    stack: &Stack,
+    victim: usize,
+    lasts: Duration,
+    ledger: &Ledger,
+    incident: &mut Incident,
+    generation: Option<u64>,
+) {
+    let until = tokio::time::Instant::now() + lasts;
+    if stack.together == Together::Independent {
+        tokio::time::sleep_until(until).await;
+        return;
+    }
+    let name = &stack.nodes[victim].name;
+    while tokio::time::Instant::now() < until {
+        for view in stack.views(Some(victim)).await {
+            let since = ledger.now() - incident.from;
+            if incident.noticed.is_none() && is_out(&view, name, generation) {
+                incident.noticed = Some(since);
+            }
+            let other = view.leader().is_some_and(|leader| leader.name != *name);
+            if incident.was_leader && incident.new_leader.is_none() && other {
+                incident.new_leader = Some(since);
+            }
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+fn is_out(view: &View, name: &str, generation: Option<u64>) -> bool {
+    let present = |member: &Seen| {
+        member.ready && generation.is_none_or(|generation| member.generation == generation)
+    };
+    !view.member(name).is_some_and(present)
+}

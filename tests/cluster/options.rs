@@ -1,0 +1,114 @@
+//! The options of `cargo xtask drill`.
+
+use std::path::PathBuf;
+
+use crate::nemesis::What;
+use crate::run::{Plan, faults};
+use crate::stack::Together;
+use crate::stack::front::Kind;
+
+pub(crate) const USAGE: &str = "\
+Usage: cargo xtask drill [OPTIONS]
+
+  --front nginx|edge   the balancer before the three nodes (nginx)
+  --rate N             calls a second of the raw load (300)
+  --streams N          standing streams beside it (50)
+  --no-sdks            leave out the six SDK clients
+  --kills N            kill -9 and restart (30, if no fault is named)
+  --freezes N          SIGSTOP for 5 s
+  --partitions N       a node cut off from the others for 5 s, both ways
+  --one-way N          the same in one direction, in turn out and in
+  --rolling N          rolling restarts of all nodes
+  --leader N           of each kind of fault so many, at most all, hit the coordinator (a third)
+  --seed N             repeats a schedule (a new one)
+  --expect-loss        succeed only if promises are broken: proves that the drill can see it
+  --independent        three nodes that know nothing of each other, as the thing to expect loss of
+  --log LEVEL          of the nodes (info)
+  --folder DIR         logs, data and records (a temporary one, kept when a promise was broken)
+  --json               print the report as JSON too
+";
+
+/// What the command line asks for.
+pub(crate) struct Options {
+    pub(crate) plan: Plan,
+    pub(crate) folder: Option<PathBuf>,
+    pub(crate) expect_loss: bool,
+    pub(crate) json: bool,
+}
+
+// === impl Options ===
+
+impl Options {
+    /// # Errors
+    /// An unknown option or an unfit value, as a sentence.
+    pub(crate) fn from_args(
+        mut args: impl Iterator<Item = String>,
+        binary: PathBuf,
+        seed: u64,
+    ) -> Result<Self, String> {
+        let mut options = Self {
+            plan: Plan {
+                front: Kind::Nginx,
+                together: Together::Cluster,
+                rate: 300,
+                streams: 50,
+                sdks: true,
+                faults: Vec::new(),
+                seed,
+                binary,
+                log: "info".into(),
+            },
+            folder: None,
+            expect_loss: false,
+            json: false,
+        };
+        let mut wanted: Vec<(What, usize)> = Vec::new();
+        let mut leader = None;
+        while let Some(name) = args.next() {
+            let mut value = || args.next().ok_or_else(|| format!("{name} needs a value"));
+            let number = |text: String| {
+                text.parse::<usize>().map_err(|_| format!("{name} {text}: a number is needed"))
+            };
+            let plan = &mut options.plan;
+            match name.as_str() {
+                "--front" => {
+                    plan.front = match value()?.as_str() {
+                        "nginx" => Kind::Nginx,
+                        "edge" => Kind::Edge,
+                        other => return Err(format!("--front {other}: nginx or edge is needed")),
+                    }
+                }
+                "--rate" => {
+                    plan.rate = u32::try_from(number(value()?)?.max(1)).unwrap_or(u32::MAX);
+                }
+                "--streams" => plan.streams = number(value()?)?,
+                "--no-sdks" => plan.sdks = false,
+                "--kills" => wanted.push((What::Kill, number(value()?)?)),
+                "--freezes" => wanted.push((What::Freeze, number(value()?)?)),
+                "--partitions" => wanted.push((What::Cut, number(value()?)?)),
+                "--one-way" => {
+                    let many = number(value()?)?;
+                    wanted.push((What::CutOut, many.div_ceil(2)));
+                    wanted.push((What::CutIn, many / 2));
+                }
+                "--rolling" => wanted.push((What::Rolling, number(value()?)?)),
+                "--leader" => leader = Some(number(value()?)?),
+                "--seed" => plan.seed = number(value()?)? as u64,
+                "--log" => plan.log = value()?,
+                "--folder" => options.folder = Some(value()?.into()),
+                "--expect-loss" => options.expect_loss = true,
+                "--independent" => plan.together = Together::Independent,
+                "--json" => options.json = true,
+                other => return Err(format!("unknown option {other}")),
+            }
+        }
+        if wanted.is_empty() {
+            wanted.push((What::Kill, 30));
+        }
+        for (what, many) in wanted {
+            let of_leader = leader.unwrap_or_else(|| many.div_ceil(3)).min(many);
+            options.plan.faults.extend(faults(what, many, of_leader));
+        }
+        Ok(options)
+    }
+}

@@ -1,0 +1,327 @@
+//! Everything that a run needs, as processes on loopback: three nodes, three sample servers, a
+//! balancer, and the links between the nodes, which can be cut.
+
+pub(crate) mod front;
+pub(crate) mod node;
+pub(crate) mod ports;
+pub(crate) mod process;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use front::Front;
+use node::{Node, View};
+use ports::Ports;
+use process::Process;
+
+use crate::links::Links;
+use crate::{Error, PATIENCE};
+
+/// How many nodes a stack has.
+pub(crate) const NODES: usize = 3;
+
+/// The servers behind the gateway, by the names under which clients reach them.
+pub(crate) const COUNT: &str = "count";
+pub(crate) const STREAM: &str = "stream";
+pub(crate) const LOCAL: &str = "local";
+
+/// How the nodes are tied together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Together {
+    /// One cluster.
+    Cluster,
+    /// Three nodes that know nothing of each other: what a run must show losses with.
+    Independent,
+}
+
+/// The running stack. Dropping it kills all of it.
+pub(crate) struct Stack {
+    pub(crate) nodes: Vec<Node>,
+    pub(crate) links: Arc<Links>,
+    pub(crate) together: Together,
+    pub(crate) front: Front,
+    /// Logs, data directories and records of this run.
+    pub(crate) folder: PathBuf,
+    /// The control endpoints of the two servers that are reached over HTTP.
+    pub(crate) controls: Vec<SocketAddr>,
+    servers: Vec<Process>,
+}
+
+/// What a stack is made of.
+pub(crate) struct Wanted<'a> {
+    pub(crate) front: front::Kind,
+    pub(crate) together: Together,
+    pub(crate) binary: &'a Path,
+    pub(crate) folder: &'a Path,
+    pub(crate) log: &'a str,
+}
+
+// === impl Stack ===
+
+impl Stack {
+    /// Starts it and waits until all nodes are ready.
+    ///
+    /// # Errors
+    /// When any part does not start; the message ends with what it printed.
+    pub(crate) async fn start(wanted: &Wanted<'_>) -> Result<Self, Error> {
+        let folder = wanted.folder;
+        // A copy: builds that go on beside a long run must not change what is tested.
+        let binary = folder.join("holdfast");
+        fs::copy(wanted.binary, &binary)
+            .map_err(|error| format!("copy {}: {error}", wanted.binary.display()))?;
+        let mut ports = Ports::new();
+        let (servers, urls) = servers(&binary, folder, &mut ports).await?;
+        let config = folder.join("holdfast.yaml");
+        fs::write(&config, configuration(&binary, folder, &urls))?;
+        let addresses: Vec<[SocketAddr; 3]> = (0..NODES)
+            .map(|_| Ok([ports.free()?, ports.free()?, ports.free()?]))
+            .collect::<Result<_, Error>>()?;
+        let real: Vec<SocketAddr> = addresses.iter().map(|[_, _, cluster]| *cluster).collect();
+        let known = (0..NODES).map(|_| ports.free()).collect::<Result<_, _>>()?;
+        let links = Links::new(&real, known);
+        let mut nodes = Vec::new();
+        for (at, addresses) in addresses.iter().enumerate() {
+            let name = format!("node-{}", at + 1);
+            let environment = environment(&name, *addresses, &links, wanted, &config)?;
+            let mut node =
+                Node::new(&name, [addresses[0], addresses[1]], folder, &binary, environment);
+            links.up(at).await?;
+            node.start()?;
+            nodes.push(node);
+        }
+        let clients: Vec<SocketAddr> = nodes.iter().map(|node| node.client).collect();
+        let front = Front::start(wanted.front, ports.free()?, &clients, folder, &binary).await?;
+        let mut stack = Self {
+            nodes,
+            links,
+            together: wanted.together,
+            front,
+            folder: folder.to_owned(),
+            controls: urls,
+            servers,
+        };
+        stack.know_pids();
+        stack.settled().await?;
+        Ok(stack)
+    }
+
+    /// `kill -9` of a node.
+    pub(crate) fn kill(&mut self, at: usize) -> Result<(), Error> {
+        self.nodes[at].kill()?;
+        self.links.down(at);
+        Ok(())
+    }
+
+    /// SIGTERM of a node, and its end.
+    pub(crate) async fn stop_node(&mut self, at: usize) -> Result<(), Error> {
+        self.nodes[at].stop().await?;
+        self.links.down(at);
+        Ok(())
+    }
+
+    /// Starts a node again with its data.
+    pub(crate) async fn start_node(&mut self, at: usize) -> Result<(), Error> {
+        self.links.up(at).await?;
+        self.nodes[at].start()?;
+        self.know_pids();
+        Ok(())
+    }
+
+    /// Tells the links which process is which node.
+    fn know_pids(&self) {
+        self.links.know(self.nodes.iter().map(Node::pid).collect());
+    }
+
+    /// Waits until every node takes calls and all agree on the cluster.
+    ///
+    /// # Errors
+    /// When that does not come, or a process has died unasked.
+    pub(crate) async fn settled(&mut self) -> Result<(), Error> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(said) = self.dead() {
+                return Err(said.into());
+            }
+            let unsettled = self.unsettled().await;
+            let Some(why) = unsettled else { return Ok(()) };
+            if Instant::now() > deadline {
+                return Err(
+                    format!("the cluster does not settle within {PATIENCE:?}: {why}").into()
+                );
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// What died although nobody killed it.
+    pub(crate) fn dead(&mut self) -> Option<String> {
+        if let Some(said) = self.nodes.iter_mut().find_map(Node::died) {
+            return Some(said);
+        }
+        for server in &mut self.servers {
+            if let Some(status) = server.ended() {
+                return Some(format!("a sample server ended: {status}\n{}", server.tail()));
+            }
+        }
+        self.front.died()
+    }
+
+    async fn unsettled(&self) -> Option<String> {
+        for node in &self.nodes {
+            if !node.is_ready().await {
+                return Some(format!("{} is not ready", node.name));
+            }
+        }
+        if self.together == Together::Independent {
+            return None;
+        }
+        let mut leaders = BTreeMap::new();
+        for node in &self.nodes {
+            let Some(view) = node.view().await else {
+                return Some(format!("{} does not list the nodes", node.name));
+            };
+            let Some(leader) = view.leader() else {
+                return Some(format!("{} knows no leader: {view:?}", node.name));
+            };
+            leaders.insert(leader.name.clone(), node.name.clone());
+            for other in &self.nodes {
+                let ready = view.member(&other.name).is_some_and(|member| member.ready);
+                if !ready {
+                    return Some(format!("{} sees {} not ready: {view:?}", node.name, other.name));
+                }
+            }
+        }
+        (leaders.len() > 1).then(|| format!("the nodes name several leaders: {leaders:?}"))
+    }
+
+    /// The number of the node that most nodes see as the leader.
+    pub(crate) async fn leader(&self) -> Option<usize> {
+        let mut named: BTreeMap<String, usize> = BTreeMap::new();
+        for view in self.views(None).await {
+            if let Some(leader) = view.leader() {
+                *named.entry(leader.name.clone()).or_default() += 1;
+            }
+        }
+        let (name, _) = named.into_iter().max_by_key(|(_, votes)| *votes)?;
+        self.nodes.iter().position(|node| node.name == name)
+    }
+
+    /// What the nodes other than `but` believe; those that do not answer are left out.
+    pub(crate) async fn views(&self, but: Option<usize>) -> Vec<View> {
+        let mut views = Vec::new();
+        for (at, node) in self.nodes.iter().enumerate() {
+            if Some(at) != but
+                && let Some(view) = node.view().await
+            {
+                views.push(view);
+            }
+        }
+        views
+    }
+
+    /// Every execution of a tool at any of the servers: tool and key, with how often it ran.
+    pub(crate) fn executions(&self) -> BTreeMap<(String, String), u32> {
+        let mut counts = BTreeMap::new();
+        for server in [COUNT, STREAM, LOCAL] {
+            let text = fs::read_to_string(execution_log(&self.folder, server)).unwrap_or_default();
+            for line in text.lines() {
+                let mut words = line.split(' ');
+                if let (Some(tool), Some(key)) = (words.next(), words.next()) {
+                    *counts.entry((tool.to_owned(), key.to_owned())).or_default() += 1;
+                }
+            }
+        }
+        counts
+    }
+
+    /// Ends everything in order, the balancer first.
+    pub(crate) async fn stop(&mut self) {
+        self.front.stop().await;
+        for node in &mut self.nodes {
+            drop(node.kill());
+        }
+        self.servers.clear();
+    }
+}
+
+fn execution_log(folder: &Path, server: &str) -> PathBuf {
+    folder.join(format!("executions-{server}"))
+}
+
+/// The counting server and the one whose streams can be resumed; the third is a process of the nodes.
+async fn servers(
+    binary: &Path,
+    folder: &Path,
+    ports: &mut Ports,
+) -> Result<(Vec<Process>, Vec<SocketAddr>), Error> {
+    let (mut servers, mut urls) = (Vec::new(), Vec::new());
+    for (name, extra) in [(COUNT, None), (STREAM, Some("--resumable"))] {
+        let address = ports.free()?;
+        let mut command = Command::new(binary);
+        command.args(["sample-server", "--name", name, "--http", &address.to_string()]);
+        command.arg("--execution-log").arg(execution_log(folder, name)).args(extra);
+        let mut server = Process::start(&mut command, &folder.join(format!("server-{name}.log")))?;
+        let deadline = Instant::now() + PATIENCE;
+        while tokio::net::TcpStream::connect(address).await.is_err() {
+            if server.ended().is_some() || Instant::now() > deadline {
+                return Err(format!("sample server {name}:\n{}", server.tail()).into());
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        servers.push(server);
+        urls.push(address);
+    }
+    Ok((servers, urls))
+}
+
+fn configuration(binary: &Path, folder: &Path, urls: &[SocketAddr]) -> String {
+    let mut text = String::from("servers:\n");
+    for (name, address) in [COUNT, STREAM].iter().zip(urls) {
+        text.push_str(&format!("  {name}: {{ url: \"http://{address}/mcp\" }}\n"));
+    }
+    text.push_str(&format!(
+        "  {LOCAL}: {{ command: \"{}\", args: [sample-server, --stdio, --name, {LOCAL}, --execution-log, \"{}\"] }}\n",
+        binary.display(),
+        execution_log(folder, LOCAL).display()
+    ));
+    text
+}
+
+/// What makes this node differ from the others.
+fn environment(
+    name: &str,
+    [client, admin, cluster]: [SocketAddr; 3],
+    links: &Links,
+    wanted: &Wanted<'_>,
+    config: &Path,
+) -> Result<Vec<(String, String)>, Error> {
+    let data = wanted.folder.join(format!("data-{name}"));
+    fs::create_dir_all(&data)?;
+    let mut environment = vec![
+        ("HOLDFAST_CONFIG", config.display().to_string()),
+        ("HOLDFAST_DATA_DIR", data.display().to_string()),
+        ("HOLDFAST_CLUSTER_SECRET", "a secret of drills, long enough for all".to_owned()),
+        ("HOLDFAST_ADMIN_LISTEN", admin.to_string()),
+        ("HOLDFAST_LOG", wanted.log.to_owned()),
+        ("HA_NODE_ID", name.to_owned()),
+        ("PORT", client.port().to_string()),
+        ("RUST_BACKTRACE", "1".to_owned()),
+    ];
+    if wanted.together == Together::Cluster {
+        let nodes: Vec<String> = (1..)
+            .zip(links.addresses())
+            .map(|(number, address)| format!("node-{number}={address}"))
+            .collect();
+        environment.extend([
+            ("HA_MODE", "cluster".to_owned()),
+            ("HA_CLUSTER_NODES", nodes.join(",")),
+            ("HOLDFAST_CLUSTER_LISTEN", cluster.to_string()),
+        ]);
+    }
+    Ok(environment.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
+}

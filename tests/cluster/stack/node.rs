@@ -1,0 +1,206 @@
+//! One gateway node: a `holdfast serve` process with an environment of its own.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+use serde_json::Value;
+
+use super::process::{Process, state};
+use crate::http;
+use crate::{Error, PATIENCE};
+
+/// A node, running or not. Its data directory outlives its processes.
+pub(crate) struct Node {
+    pub(crate) name: String,
+    pub(crate) client: SocketAddr,
+    pub(crate) admin: SocketAddr,
+    folder: PathBuf,
+    binary: PathBuf,
+    environment: Vec<(String, String)>,
+    process: Option<Process>,
+}
+
+// === impl Node ===
+
+impl Node {
+    pub(crate) fn new(
+        name: &str,
+        [client, admin]: [SocketAddr; 2],
+        folder: &Path,
+        binary: &Path,
+        environment: Vec<(String, String)>,
+    ) -> Self {
+        Self {
+            name: name.to_owned(),
+            client,
+            admin,
+            folder: folder.to_owned(),
+            binary: binary.to_owned(),
+            environment,
+            process: None,
+        }
+    }
+
+    /// Starts its process; it is ready some time later.
+    pub(crate) fn start(&mut self) -> Result<(), Error> {
+        let mut command = Command::new(&self.binary);
+        command.arg("serve");
+        // What a developer has set must not reach the nodes.
+        for (name, _) in std::env::vars() {
+            let ours = ["HA_", "HOLDFAST_", "LB_", "SESSION_", "CIRCUIT_", "PORT"];
+            if ours.iter().any(|prefix| name.starts_with(prefix)) {
+                command.env_remove(name);
+            }
+        }
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
+        let log = self.folder.join(format!("{}.log", self.name));
+        self.process = Some(Process::start(&mut command, &log)?);
+        Ok(())
+    }
+
+    pub(crate) fn pid(&self) -> Option<u32> {
+        self.process.as_ref().map(Process::pid)
+    }
+
+    /// `kill -9`.
+    ///
+    /// # Errors
+    /// When the process is there afterwards: then nothing was tested.
+    pub(crate) fn kill(&mut self) -> Result<(), Error> {
+        let Some(mut process) = self.process.take() else {
+            return Err(format!("{} was not running", self.name).into());
+        };
+        if let Some(status) = process.ended() {
+            return Err(
+                format!("{} had ended by itself: {status}\n{}", self.name, process.tail()).into()
+            );
+        }
+        let pid = process.pid();
+        process.kill();
+        match state(pid) {
+            None => Ok(()),
+            Some(state) => {
+                Err(format!("{} is there after kill -9, in state {state}", self.name).into())
+            }
+        }
+    }
+
+    /// SIGSTOP.
+    ///
+    /// # Errors
+    /// When the process does not stop.
+    pub(crate) async fn freeze(&self) -> Result<(), Error> {
+        let process = self.process.as_ref().ok_or("a node that does not run cannot be frozen")?;
+        process.signal(Signal::SIGSTOP)?;
+        let deadline = Instant::now() + PATIENCE;
+        while state(process.pid()) != Some('T') {
+            if Instant::now() > deadline {
+                return Err(format!("{} does not stop on SIGSTOP", self.name).into());
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        Ok(())
+    }
+
+    /// SIGCONT.
+    pub(crate) fn thaw(&self) -> Result<(), Error> {
+        self.process.as_ref().ok_or("no process to thaw")?.signal(Signal::SIGCONT)
+    }
+
+    /// SIGTERM and its end.
+    ///
+    /// # Errors
+    /// When it does not end, or not with success.
+    pub(crate) async fn stop(&mut self) -> Result<(), Error> {
+        let Some(mut process) = self.process.take() else { return Ok(()) };
+        match process.stop(DRAIN).await {
+            Some(status) if status.success() => Ok(()),
+            Some(status) => {
+                Err(format!("{} ended with {status}\n{}", self.name, process.tail()).into())
+            }
+            None => Err(format!("{} does not end within {DRAIN:?} of SIGTERM", self.name).into()),
+        }
+    }
+
+    /// How its process ended although nobody asked it to.
+    pub(crate) fn died(&mut self) -> Option<String> {
+        let process = self.process.as_mut()?;
+        let status = process.ended()?;
+        Some(format!("{} ended by itself: {status}\n{}", self.name, process.tail()))
+    }
+
+    /// Whether it takes calls.
+    pub(crate) async fn is_ready(&self) -> bool {
+        let answer = http::get(self.client, "/health/ready", ASKING).await;
+        answer.is_some_and(|(status, _)| status == 200)
+    }
+
+    /// What this node believes of the cluster.
+    pub(crate) async fn view(&self) -> Option<View> {
+        View::ask(self.admin).await
+    }
+}
+
+/// Longer than `listen.drain_deadline`.
+const DRAIN: Duration = Duration::from_secs(60);
+const ASKING: Duration = Duration::from_millis(500);
+
+/// The answer to `GET /api/nodes`.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct View {
+    pub(crate) members: Vec<Seen>,
+}
+
+/// One member as a node sees it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Seen {
+    pub(crate) name: String,
+    pub(crate) leader: bool,
+    pub(crate) ready: bool,
+    pub(crate) state: String,
+    pub(crate) term: u64,
+    pub(crate) generation: u64,
+}
+
+// === impl View ===
+
+impl View {
+    /// Asks a node at its admin port; `None` when it does not answer.
+    pub(crate) async fn ask(admin: SocketAddr) -> Option<Self> {
+        let (status, body) = http::get(admin, "/api/nodes", ASKING).await?;
+        if status != 200 {
+            return None;
+        }
+        Self::read(&serde_json::from_slice(&body).ok()?)
+    }
+
+    fn read(value: &Value) -> Option<Self> {
+        let list = value.as_array().or_else(|| value["nodes"].as_array())?;
+        let outer = value["term"].as_u64();
+        let members = list.iter().map(|node| {
+            let text = |field: &str| node[field].as_str().unwrap_or_default().to_lowercase();
+            Seen {
+                name: node["name"].as_str().unwrap_or_default().to_owned(),
+                leader: text("role") == "leader" || text("role") == "coordinator",
+                ready: text("state") == "ready",
+                state: text("state"),
+                term: node["term"].as_u64().or(outer).unwrap_or_default(),
+                generation: node["generation"].as_u64().unwrap_or_default(),
+            }
+        });
+        Some(Self { members: members.collect() })
+    }
+
+    pub(crate) fn leader(&self) -> Option<&Seen> {
+        self.members.iter().find(|member| member.leader)
+    }
+
+    /// The present incarnation of a name: one that left may still be listed.
+    pub(crate) fn member(&self, name: &str) -> Option<&Seen> {
+        let of_name = || self.members.iter().filter(|member| member.name == name);
+        of_name().find(|member| member.state != "left").or_else(|| of_name().next())
+    }
+}
