@@ -12,6 +12,10 @@ pub(crate) fn check(text: &str) -> Result<(), &'static str> {
     if text.contains("://") {
         return Err("has a scheme, and the nodes speak a protocol of their own");
     }
+    let digits = |port: &str| !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit());
+    if port(text).is_none() && text.rsplit_once(':').is_some_and(|(_, port)| digits(port)) {
+        return Err("has a port that is not a number from 1 to 65535");
+    }
     if !is_host(text) {
         return Err("is not an address");
     }

@@ -241,9 +241,10 @@ fn no_half_cluster(context: &Context<'_>) {
 /// What a group of this size gains.
 fn size(nodes: usize, context: &Context<'_>) {
     let notice = match nodes {
-        1 => "cluster.nodes: one node is a group that survives no loss; three survive one".into(),
+        1 => "cluster.nodes: a single node survives no loss; three survive the loss of one".into(),
+        2 => "cluster.nodes: two nodes survive no loss; three survive the loss of one".into(),
         n if n.is_multiple_of(2) => format!(
-            "cluster.nodes: {n} nodes survive the loss of {}, as {} do; an odd number costs less",
+            "cluster.nodes: {n} nodes survive the loss of {}, no more than {} would",
             (n - 1) / 2,
             n - 1
         ),

@@ -15,7 +15,9 @@ fn keys(section: &str, text: &str) -> Vec<String> {
 #[test]
 fn the_documentation_names_every_key_and_no_other() {
     let mut known = BTreeSet::new();
-    for section in ["node", "listen", "admin", "auth", "limits", "sessions", "streams", "log"] {
+    for section in
+        ["node", "cluster", "listen", "admin", "auth", "limits", "sessions", "streams", "log"]
+    {
         known.extend(keys(section, &format!("{SERVERS}{section}: {{ no-such-key: 1 }}\n")));
     }
     let server = "servers: { docs: { url: \"http://127.0.0.1:1/mcp\", no-such-key: 1 } }\n";

@@ -20,12 +20,29 @@ fn the_example_is_the_defaults_and_a_server() {
 }
 
 #[test]
+fn the_example_of_a_cluster_serves_all_its_nodes() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../config/cluster.yaml");
+    let text = std::fs::read_to_string(path).expect("the example is there");
+    for node in ["gateway-1", "gateway-2", "gateway-3"] {
+        let variables = [
+            ("HA_NODE_ID", node),
+            ("HOLDFAST_DATA_DIR", "data"),
+            ("HOLDFAST_CLUSTER_SECRET", "0123456789abcdef0123456789abcdef"),
+        ];
+        let config = read(&text, &variables).unwrap_or_else(|problems| panic!("{problems:#?}"));
+        assert_eq!(config.cluster.expect("a cluster").node_id, node);
+        assert!(config.notices.is_empty(), "{:?}", config.notices);
+    }
+}
+
+#[test]
 fn the_example_names_every_key() {
     let text = example();
     let mut asked = 0;
     let sections = [
         "",
         "node.",
+        "cluster.",
         "listen.",
         "listen.tls.",
         "admin.",

@@ -1,5 +1,6 @@
 //! What a file and an environment become: through the public API, one mistake at a time.
 
+mod cluster;
 mod defaults;
 mod desktop;
 mod documented;

@@ -43,9 +43,12 @@ fn unknown_keys_name_the_nearest_or_say_where_to_look() {
     section("listen: { adress: \"x\" }", "listen.adress", "no such key", "did you mean address?");
     section("limit: {}", "limit", "no such key", "did you mean limits?");
     section("streams: { colour: 1 }", "streams.colour", "no such key", "remove it");
-    section("cluster: {}", "cluster", "no such key", "this version runs one node");
+    section("cluster: { peers: {} }", "cluster.peers", "no such key", "cluster.nodes");
+    section("cluster: { failover: 1s }", "cluster.failover", "no such key", "remove it");
+    section("cluster: { secrt: x }", "cluster.secrt", "no such key", "did you mean secret?");
     section("sessions: { url: x }", "sessions.url", "no such key", "in memory");
-    server(&format!("{URL}, tier: 1"), "tier", "no such key", "does not have it");
+    server(&format!("{URL}, health: {{}}"), "health", "no such key", "does not have it");
+    server(&format!("{URL}, tier: 4"), "tier", "not known", "write 1");
     server(&format!("{URL}, type: sse"), "type", "no such key", "transport");
 }
 
