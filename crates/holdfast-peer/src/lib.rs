@@ -26,12 +26,21 @@
 //! - When the caller stops waiting (deadline, dropped future), the stream is reset and the future
 //!   of the [`Service`] is dropped. What must finish there has to be spawned by the service.
 
+mod connection;
 mod counters;
+mod dial;
+mod envelope;
 mod error;
+mod half_open;
+mod hello;
+mod link;
 mod listener;
 mod peers;
+mod proof;
 mod secret;
+mod serve;
 mod settings;
+mod tls;
 
 use std::sync::Arc;
 

@@ -9,6 +9,19 @@ const DIAL: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(
 /// What a peer may take: the largest call and the largest answer, 64 MiB.
 const LARGEST: usize = 64 << 20;
 
+/// How much of one stream's body may be on its way to a reader that does not read, in bytes.
+pub(crate) const STREAM_WINDOW: u32 = 64 << 10;
+
+/// The same for all streams of a connection: 16,384 times that of one, so that streams whose
+/// readers are slow never hold up the others.
+pub(crate) const CONNECTION_WINDOW: u32 = 1 << 30;
+
+/// How much of one stream's body may wait in the sender's process, in bytes.
+pub(crate) const SEND_BUFFER: usize = 64 << 10;
+
+/// The largest head of a request or an answer, in bytes as HTTP/2 counts them.
+pub(crate) const HEADERS: u32 = 256 << 10;
+
 /// How the dialling side behaves.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -18,7 +31,7 @@ pub struct Settings {
     pub ping_every: Duration,
     /// How long it may take to answer that before it is given up.
     pub ping_wait: Duration,
-    /// After a failed attempt, no other for a random time up to this; doubled each time.
+    /// After a failed attempt, no other for half to all of this, by chance; doubled each time.
     pub backoff_least: Duration,
     /// The upper end of the back-off.
     pub backoff_most: Duration,
@@ -36,7 +49,8 @@ pub struct Limits {
     pub half_open: usize,
     /// The largest body of a call, in bytes. Bodies of forwards are streamed and have no cap.
     pub largest_call: usize,
-    /// How many calls and forwards one connection may have at once; more wait at the sender.
+    /// How many calls and forwards one connection may have at once, up to 16,384; more wait at the
+    /// sender.
     pub streams: u32,
     /// See [`Settings::ping_every`].
     pub ping_every: Duration,
