@@ -1,0 +1,276 @@
+//! Watches the head of each request as its bytes arrive on a client's connection.
+//!
+//! Two things hyper does not do. It has one timeout for waiting for a next request and for reading
+//! its head, where the first may take long and the second may not. And it drops a `Content-Length`
+//! beside a `Transfer-Encoding` before anybody can see that there were both, which is the classic of
+//! request smuggling (RFC 9112, section 6.3). So the socket is wrapped, and looks at heads itself.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, Sleep};
+
+/// Bytes kept of one head; one whose end lies beyond is not believed about its framing.
+const KEPT: usize = 16 * 1024;
+const LENGTH: &[u8] = b"content-length";
+
+/// What the connection and its service tell each other. They take turns on one thread.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Heads(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    begun: AtomicU32,
+    ended: AtomicU32,
+    head: Mutex<Vec<u8>>,
+}
+
+/// A request from its head to the head of its response.
+#[derive(Debug)]
+pub(crate) struct Serving(Heads);
+
+/// A client's socket.
+pub(crate) struct Watched<S> {
+    inner: S,
+    heads: Heads,
+    limit: Duration,
+    /// When the head after that many requests began to arrive.
+    arriving: Option<(u32, Instant)>,
+    alarm: Option<Pin<Box<Sleep>>>,
+}
+
+// === impl Heads ===
+
+impl Heads {
+    /// The head has arrived and its request is being served.
+    pub(crate) fn serve(&self) -> Serving {
+        self.0.begun.fetch_add(1, Ordering::Relaxed);
+        Serving(self.clone())
+    }
+
+    /// Whether the head that has just arrived names a length, or cannot be seen to its end.
+    pub(crate) fn names_length(&self) -> bool {
+        let head = self.0.head.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut lines = head.split(|byte| *byte == b'\n').map(|line| line.trim_ascii_end());
+        let decisive = lines.find(|line| {
+            line.is_empty()
+                || line.get(..LENGTH.len()).is_some_and(|name| name.eq_ignore_ascii_case(LENGTH))
+        });
+        // A head whose last line is not here ends in an empty piece only behind a line's end.
+        decisive.is_none_or(|line| !line.is_empty()) || !has_end(&head)
+    }
+
+    /// How many requests there have been, if none is being served.
+    fn between(&self) -> Option<u32> {
+        let begun = self.0.begun.load(Ordering::Relaxed);
+        (begun == self.0.ended.load(Ordering::Relaxed)).then_some(begun)
+    }
+
+    fn push(&self, bytes: &[u8], anew: bool) {
+        let mut head = self.0.head.lock().unwrap_or_else(PoisonError::into_inner);
+        if anew {
+            head.clear();
+        }
+        let room = KEPT.saturating_sub(head.len());
+        head.extend_from_slice(&bytes[..bytes.len().min(room)]);
+    }
+}
+
+fn has_end(head: &[u8]) -> bool {
+    head.windows(2).any(|two| two == b"\n\n") || head.windows(3).any(|three| three == b"\n\r\n")
+}
+
+impl Serving {
+    /// The connection has become something else: no head follows.
+    pub(crate) fn for_good(self) {
+        self.0.0.begun.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        self.0.0.ended.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+// === impl Watched ===
+
+impl<S> Watched<S> {
+    pub(crate) fn new(inner: S, heads: Heads, limit: Duration) -> Self {
+        Self { inner, heads, limit, arriving: None, alarm: None }
+    }
+
+    /// When the head that is arriving has to be whole.
+    fn deadline(&self, number: u32) -> Option<Instant> {
+        self.arriving.filter(|(of, _)| *of == number).map(|(_, since)| since + self.limit)
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let before = buf.filled().len();
+        let read = Pin::new(&mut this.inner).poll_read(cx, buf);
+        let Some(number) = this.heads.between() else {
+            this.alarm = None;
+            return read;
+        };
+        let deadline = this.deadline(number);
+        if read.is_pending() {
+            let Some(deadline) = deadline else {
+                this.alarm = None;
+                return Poll::Pending;
+            };
+            let alarm =
+                this.alarm.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
+            ready!(alarm.as_mut().poll(cx));
+            return Poll::Ready(Err(too_slow()));
+        }
+        let now = Instant::now();
+        if deadline.is_some_and(|deadline| deadline <= now) {
+            return Poll::Ready(Err(too_slow()));
+        }
+        let arrived = &buf.filled()[before..];
+        if !arrived.is_empty() {
+            if deadline.is_none() {
+                this.arriving = Some((number, now));
+                this.alarm = None;
+            }
+            this.heads.push(arrived, deadline.is_none());
+        }
+        read
+    }
+}
+
+fn too_slow() -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, "the head of the request took too long")
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().inner).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().inner).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().inner).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().inner).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    const LIMIT: Duration = Duration::from_secs(10);
+
+    fn names_length(head: &str, piece: usize) -> bool {
+        let heads = Heads::default();
+        head.as_bytes().chunks(piece).enumerate().for_each(|(at, it)| heads.push(it, at == 0));
+        heads.names_length()
+    }
+
+    #[test]
+    fn a_length_is_seen_where_there_is_one() {
+        let with = "POST / HTTP/1.1\r\nContent-LENGTH: 3\r\nTransfer-Encoding: chunked\r\n\r\nabc";
+        for piece in [1, 7, with.len()] {
+            assert!(names_length(with, piece), "in pieces of {piece}");
+        }
+        for without in [
+            "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nContent-Length: 3\r\n\r\n",
+            "POST / HTTP/1.1\nTransfer-Encoding: chunked\n\nContent-Length: 3\n\n",
+            "POST / HTTP/1.1\r\nX-Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n",
+        ] {
+            assert!(!names_length(without, 4096), "{without}");
+        }
+        // One that is not here to its end is not believed.
+        assert!(names_length("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n", 4096));
+        assert!(names_length(&format!("POST / HTTP/1.1\r\nX: {}\r\n\r\n", "x".repeat(KEPT)), 999));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_head_that_trickles_is_cut_at_the_limit() {
+        let (mut client, server) = tokio::io::duplex(64);
+        let mut server = Watched::new(server, Heads::default(), LIMIT);
+        let begun = Instant::now();
+        let trickle = tokio::spawn(async move {
+            while client.write_all(b"x").await.is_ok() {
+                tokio::time::sleep(Duration::from_secs(3)).await;
+            }
+        });
+        let mut buf = [0; 8];
+        let error = loop {
+            if let Err(error) = server.read(&mut buf).await {
+                break error;
+            }
+        };
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert_eq!(begun.elapsed(), LIMIT);
+        drop(server);
+        trickle.await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn waiting_and_bodies_may_take_longer() {
+        let (mut client, server) = tokio::io::duplex(64);
+        let heads = Heads::default();
+        let mut server = Watched::new(server, heads.clone(), LIMIT);
+        let mut buf = [0; 8];
+        let minute = Duration::from_secs(60);
+        assert!(tokio::time::timeout(minute, server.read(&mut buf)).await.is_err());
+        client.write_all(b"head").await.unwrap();
+        assert_eq!(server.read(&mut buf).await.unwrap(), 4);
+        let serving = heads.serve();
+        assert!(tokio::time::timeout(minute, server.read(&mut buf)).await.is_err());
+        drop(serving);
+        let other = heads.serve();
+        other.for_good();
+        client.write_all(b"frame").await.unwrap();
+        assert_eq!(server.read(&mut buf).await.unwrap(), 5);
+        assert!(tokio::time::timeout(minute, server.read(&mut buf)).await.is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn every_head_has_a_time_of_its_own() {
+        let (mut client, server) = tokio::io::duplex(64);
+        let heads = Heads::default();
+        let mut server = Watched::new(server, heads.clone(), LIMIT);
+        let mut buf = [0; 8];
+        client.write_all(b"head").await.unwrap();
+        assert_eq!(server.read(&mut buf).await.unwrap(), 4);
+        tokio::time::sleep(LIMIT / 2).await;
+        drop(heads.serve());
+        tokio::time::sleep(LIMIT).await;
+        client.write_all(b"h").await.unwrap();
+        assert_eq!(server.read(&mut buf).await.unwrap(), 1);
+        assert_eq!(server.read(&mut buf).await.unwrap_err().kind(), io::ErrorKind::TimedOut);
+    }
+}
