@@ -81,7 +81,12 @@ pub(crate) async fn strike(
 ) -> Result<Incident, Error> {
     let leader = stack.leader().await;
     let any = usize::try_from(chance.below(NODES as u64)).unwrap_or_default();
-    let victim = if fault.leader { leader.unwrap_or(any) } else { any };
+    let victim = match stack.together {
+        // The only one that is used.
+        Together::Independent => 0,
+        Together::Cluster if fault.leader => leader.ok_or("nobody is the leader")?,
+        Together::Cluster => any,
+    };
     // A node that is back before anybody has looked is back in another generation.
     let before = stack.nodes[victim].view().await;
     let generation = before.as_ref().and_then(|view| view.member(&stack.nodes[victim].name));

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 
 use crate::args::Args;
-use crate::{fuzz, shell, tools};
+use crate::{bench, fuzz, shell, tools};
 
 /// What a stage needs to know.
 struct Plan {
@@ -81,6 +81,8 @@ fn report(timings: &[(&str, Duration)], total: Duration) {
 
 fn check_tools(plan: &Plan) -> Result<()> {
     tools::nextest()?;
+    // The cluster's tests put it before three nodes.
+    bench::nginx()?;
     if plan.interop_and_fuzz {
         tools::system()?;
     }

@@ -311,9 +311,9 @@ impl Seen {
     /// Keeps what the balancer says about an answer.
     fn note(&mut self, answer: &Answer) {
         let sent = answer.header("x-drill-sent").unwrap_or_default();
-        // Sent to a node that did not answer, rather than one that refused the connection.
-        let nodes = sent.split(", ").filter(|bytes| !matches!(*bytes, "" | "-" | "0")).count();
-        self.moved |= nodes > 1;
+        // All but the last did not answer; one that refused the connection was sent nothing.
+        let before = sent.rsplit_once(", ").map_or("", |(before, _)| before);
+        self.moved |= before.split(", ").any(|bytes| !matches!(bytes, "" | "-" | "0"));
         for name in ["x-drill-request", "x-drill-nodes", "x-drill-sent"] {
             if let Some(value) = answer.header(name) {
                 self.trace.push_str(value);

@@ -43,17 +43,21 @@ impl Kind {
 // === impl Front ===
 
 impl Front {
+    /// With `spares`, all nodes but the first are used only while that one is away: nodes that do not
+    /// know each other's sessions serve nobody otherwise.
+    ///
     /// # Errors
     /// When it does not start.
     pub(crate) async fn start(
         kind: Kind,
+        spares: bool,
         address: SocketAddr,
         nodes: &[SocketAddr],
         folder: &Path,
         binary: &Path,
     ) -> Result<Self, Error> {
         let mut command = match kind {
-            Kind::Nginx => nginx(address, nodes, folder)?,
+            Kind::Nginx => nginx(spares, address, nodes, folder)?,
             Kind::Edge => edge(address, nodes, binary),
         };
         let log = folder.join(format!("{}.log", kind.name()));
@@ -80,13 +84,19 @@ impl Front {
     }
 }
 
-fn nginx(address: SocketAddr, nodes: &[SocketAddr], folder: &Path) -> Result<Command, Error> {
+fn nginx(
+    spares: bool,
+    address: SocketAddr,
+    nodes: &[SocketAddr],
+    folder: &Path,
+) -> Result<Command, Error> {
     let template = Path::new(env!("CARGO_MANIFEST_DIR")).join("../nginx/cluster.conf.template");
     let mut site = fs::read_to_string(&template)
         .map_err(|error| format!("read {}: {error}", template.display()))?;
     site = site.replace("${HOLDFAST_LISTEN}", &address.to_string());
     for (at, node) in nodes.iter().enumerate() {
-        site = site.replace(&format!("${{HOLDFAST_NODE_{}}}", at + 1), &node.to_string());
+        let node = if spares && at > 0 { format!("{node} backup") } else { node.to_string() };
+        site = site.replace(&format!("${{HOLDFAST_NODE_{}}}", at + 1), &node);
     }
     if site.contains("${") || !site.contains("location / {") {
         return Err("nginx/cluster.conf.template has another form than the drills know".into());

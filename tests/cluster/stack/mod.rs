@@ -94,8 +94,10 @@ impl Stack {
             node.start()?;
             nodes.push(node);
         }
+        let spares = wanted.together == Together::Independent;
         let clients: Vec<SocketAddr> = nodes.iter().map(|node| node.client).collect();
-        let front = Front::start(wanted.front, ports.free()?, &clients, folder, &binary).await?;
+        let front =
+            Front::start(wanted.front, spares, ports.free()?, &clients, folder, &binary).await?;
         let mut stack = Self {
             nodes,
             links,
