@@ -15,7 +15,17 @@
 //! | unknown | unknown | run |
 //!
 //! Without a balancer's id the key is made of the session and the JSON-RPC id, and clients restart
-//! their counters: a finished entry may be another call's, so only an unfinished one counts.
+//! their counters: a finished entry may be another call's, so only an unfinished one counts. Whoever
+//! has *waited* for an entry knows whose it is: then [`awaited`] decides, and what became of it counts,
+//! or the second of two copies would run as soon as the first is done.
+//!
+//! # Saying that a call did not run
+//! An error that says so is the call's answer, like any other: it is settled as [`Phase::Complete`]
+//! before it is given, so that no other copy of the call runs afterwards. [`Phase::Failed`] invites the
+//! next arrival to run, and is for owners who give no answer, since nobody waits for it any more. A
+//! node that cannot write to the journal knows of its own doing only: unless the balancer says that
+//! this is its first attempt, an earlier one may be running elsewhere, and the answer is that the call
+//! may have run.
 //!
 //! Whoever runs, takes over or settles does so by compare-and-set on the entry's revision, so of any
 //! number of nodes that decide at once one goes on. What becomes of a call that was taken over is
@@ -66,7 +76,8 @@ pub enum Phase {
         /// Whether it was a stream of events.
         is_stream: bool,
     },
-    /// It did not run, and whoever wrote this will not send it any more.
+    /// It did not run, whoever wrote this will not send it any more and has given no answer: the next
+    /// arrival may run.
     Failed,
     /// It may have run; its answer is lost.
     Unknown,
@@ -152,10 +163,26 @@ pub fn arrival(
     owner_may_run: bool,
 ) -> Arrival<'_> {
     let Some(entry) = entry else { return Arrival::Run };
+    decide(entry, principal, by_balancer && entry.by_balancer, owner_may_run)
+}
+
+/// Decides again for a call that has waited for an entry, or tried to take it over, and so knows that
+/// the entry is its own. One that has gone tells nothing of what became of it, and nothing is run.
+#[must_use]
+pub fn awaited(entry: Option<&Entry>, principal: u64, owner_may_run: bool) -> Arrival<'_> {
+    let Some(entry) = entry else { return Arrival::Unknown };
+    decide(entry, principal, true, owner_may_run)
+}
+
+fn decide(
+    entry: &Entry,
+    principal: u64,
+    names_this_call: bool,
+    owner_may_run: bool,
+) -> Arrival<'_> {
     if entry.principal != principal {
         return Arrival::Forbidden;
     }
-    let names_this_call = by_balancer && entry.by_balancer;
     match &entry.phase {
         Phase::Pending | Phase::Streaming { .. } if owner_may_run => Arrival::Wait,
         Phase::Pending | Phase::Streaming { .. } => Arrival::TakeOver,
@@ -183,8 +210,7 @@ pub fn orphan(class: CallClass, resumable: bool, client_waits: bool) -> Orphan {
 
 /// The last check before the first byte of a journaled call is written. `entry` is the owner in the
 /// entry, `now` who the node is at this moment, `lease` whether it holds one, `age` how long ago the
-/// call was received. A refusal means that the call was not sent and can be settled as
-/// [`Phase::Failed`].
+/// call was received. A refusal means that this attempt was not sent.
 ///
 /// # Errors
 /// [`NotSent`], with the reason.
@@ -317,6 +343,29 @@ mod tests {
                 assert_eq!(arrival(Some(&entry), 1, arrives, false), Arrival::Run);
             }
         }
+    }
+
+    #[test]
+    fn for_whoever_has_waited_a_finished_entry_counts_and_a_missing_one_does_not_run() {
+        let answer = Bytes::from_static(b"sealed");
+        let deliver = Arrival::Deliver { answer: &answer, status: 200, is_stream: true };
+        let table = [
+            (Phase::Pending, true, Arrival::Wait),
+            (Phase::Pending, false, Arrival::TakeOver),
+            (streaming(None), true, Arrival::Wait),
+            (streaming(None), false, Arrival::TakeOver),
+            (complete(), false, deliver),
+            (Phase::Unknown, false, Arrival::Unknown),
+            (Phase::Failed, false, Arrival::Run),
+        ];
+        for (phase, owner_may_run, expected) in table {
+            for by_balancer in [true, false] {
+                let entry = entry(by_balancer, phase.clone());
+                assert_eq!(awaited(Some(&entry), 1, owner_may_run), expected, "{phase:?}");
+                assert_eq!(awaited(Some(&entry), 2, owner_may_run), Arrival::Forbidden);
+            }
+        }
+        assert_eq!(awaited(None, 1, false), Arrival::Unknown);
     }
 
     #[test]

@@ -176,12 +176,13 @@ impl ClusterState {
             .is_some_and(|it| it.generation == origin.generation && it.state.may_act())
     }
 
-    /// Whether a call that this origin has begun may still end by itself. Also true of a generation
-    /// that this state has not seen yet: then it lags behind, and knows nothing against the origin.
+    /// Whether a call that this origin has begun may still end by itself. Also true of a member or a
+    /// generation that this state has not seen: then it lags behind, and knows nothing against the
+    /// origin. What is false once stays false.
     #[must_use]
     pub fn may_run(&self, origin: Origin) -> bool {
-        self.is_current(origin)
-            || self.members.get(&origin.node).is_some_and(|it| it.generation < origin.generation)
+        let ahead = |it: &Member| it.generation < origin.generation;
+        self.is_current(origin) || self.members.get(&origin.node).is_none_or(ahead)
     }
 
     /// The member that has this name now; if the name has only members that left, the last of them.

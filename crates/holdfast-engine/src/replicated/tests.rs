@@ -193,7 +193,7 @@ fn who_may_act_and_who_may_still_run() {
     let state = &bench.machine.control;
     assert!(state.is_current(B) && state.may_run(B));
     assert!(!state.is_current(next) && state.may_run(next), "this state lags behind");
-    assert!(!state.may_run(Origin { node: 9, generation: 1 }));
+    assert!(state.may_run(Origin { node: 9, generation: 1 }), "its join is not here yet");
     bench.control(A, declare(2, 1, MemberState::Suspect));
     assert!(bench.machine.control.is_current(B));
     bench.control(A, declare(2, 1, MemberState::Dead));
