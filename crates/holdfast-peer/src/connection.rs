@@ -165,3 +165,7 @@ where
         });
     }
 }
+
+#[cfg(test)]
+#[path = "connection_tests.rs"]
+mod tests;
