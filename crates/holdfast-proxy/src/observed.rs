@@ -44,7 +44,7 @@ impl Observed for Gateway {
                     .map(|key| key.principal.as_str())
                     .collect::<std::collections::BTreeSet<_>>()
                     .len(),
-                store: "memory",
+                store: config.sessions.store.label(),
                 workers: crate::workers(config),
             },
         }
@@ -148,6 +148,7 @@ fn shown(url: &HttpUrl) -> String {
 
 fn session_report(session: &Session, now: std::time::Duration) -> SessionReport {
     let record = session.record();
+    let bound = session.bound();
     SessionReport {
         digest: session_digest(session.id.to_str().unwrap_or_default()),
         server: session.server.name.to_string(),
@@ -156,6 +157,12 @@ fn session_report(session: &Session, now: std::time::Duration) -> SessionReport 
         client: client_info(&record.initialize),
         age: now.saturating_sub(session.created),
         idle: now.saturating_sub(session.idle_since()),
+        instance: match &session.server.settings.transport {
+            Transport::Http { instances } => instances.get(bound.instance).map(|i| i.id.clone()),
+            Transport::Sse { .. } | Transport::WebSocket { .. } | Transport::Stdio(_) => None,
+        },
+        held_here: bound.mux.is_some(),
+        revision: record.revision,
     }
 }
 

@@ -156,7 +156,7 @@ pub struct ConfigSummary {
     pub auth: bool,
     /// How many principals have one.
     pub principals: usize,
-    /// The session store: `memory`.
+    /// The session store: `memory` or `replicated`.
     pub store: &'static str,
     /// Worker threads of the data plane.
     pub workers: usize,
@@ -188,6 +188,12 @@ pub struct SessionReport {
     pub age: Duration,
     /// How long ago it was last used.
     pub idle: Duration,
+    /// The instance that it is bound to, by its name in the configuration.
+    pub instance: Option<String>,
+    /// Whether it is bound to a connection or process of this node, which no other node can use.
+    pub held_here: bool,
+    /// How often its record has been written, as the store counts.
+    pub revision: u64,
 }
 
 impl NodeState {

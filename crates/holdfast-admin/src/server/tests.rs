@@ -90,6 +90,9 @@ impl Observed for Fake {
                 client: None,
                 age: Duration::from_secs(10),
                 idle: Duration::from_secs(1),
+                instance: Some("a".to_owned()),
+                held_here: n == 0,
+                revision: 3,
             })
             .collect();
         SessionPage { total: self.sessions, sessions }
