@@ -36,7 +36,7 @@ pub(crate) struct Links {
     /// `[from][to]`.
     weather: Vec<Vec<watch::Sender<Weather>>>,
     pids: Mutex<Vec<Option<u32>>>,
-    /// Pieces that arrived at a cut link: the proof that a cut had something to cut.
+    /// Pieces that arrived at a link that was cut or slow: the proof that there was something to hold.
     held: AtomicU64,
 }
 
@@ -100,7 +100,7 @@ impl Links {
         }
     }
 
-    /// How many pieces have been held up by cuts so far.
+    /// How many pieces have been held up so far.
     pub(crate) fn held(&self) -> u64 {
         self.held.load(Ordering::Acquire)
     }
@@ -154,6 +154,7 @@ impl Links {
             let many = read.read(&mut buffer).await.unwrap_or_default();
             let now = *weather.borrow_and_update();
             if !now.delay.is_zero() {
+                self.held.fetch_add(1, Ordering::AcqRel);
                 tokio::time::sleep(now.delay).await;
             }
             if now.cut {

@@ -12,6 +12,7 @@ mod nemesis;
 mod report;
 mod run;
 mod sdk;
+mod self_tests;
 mod stack;
 mod terms;
 
@@ -77,6 +78,7 @@ fn behind_nginx_nothing_is_lost_when_nodes_die_freeze_and_are_cut_off() {
         faults(What::Kill, 4, 2),
         faults(What::Freeze, 1, 0),
         faults(What::Cut, 1, 1),
+        faults(What::Slow, 1, 1),
         faults(What::Rolling, 1, 0),
     ]
     .concat();

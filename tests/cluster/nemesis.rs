@@ -15,6 +15,8 @@ use crate::stack::{NODES, Stack, Together};
 const DOWN: Duration = Duration::from_secs(2);
 /// How long a node is frozen, or a link cut: several failover timeouts.
 const FROZEN: Duration = Duration::from_secs(5);
+/// How long each piece takes over a slow link.
+const SLOW: Duration = Duration::from_millis(150);
 /// Calm between two faults.
 const CALM: Duration = Duration::from_secs(1);
 const LOOK: Duration = Duration::from_millis(20);
@@ -32,6 +34,8 @@ pub(crate) enum What {
     CutOut,
     /// It does not hear the others.
     CutIn,
+    /// Everything between it and the others takes longer than a heartbeat's interval.
+    Slow,
     /// SIGTERM and a new process, one node after the other.
     Rolling,
 }
@@ -112,12 +116,12 @@ pub(crate) async fn strike(
             watch(stack, victim, FROZEN, ledger, &mut incident, generation).await;
             stack.nodes[victim].thaw()?;
         }
-        What::Cut | What::CutOut | What::CutIn => {
+        What::Cut | What::CutOut | What::CutIn | What::Slow => {
             let held = stack.links.held();
-            cut(stack, victim, fault.what);
+            spoil(stack, victim, fault.what);
             watch(stack, victim, FROZEN, ledger, &mut incident, generation).await;
             if stack.links.held() == held && stack.together == Together::Cluster {
-                return Err(format!("void: cutting {} held up nothing", incident.victim).into());
+                return Err(format!("void: nothing was held up at {}", incident.victim).into());
             }
             stack.links.heal();
         }
@@ -137,8 +141,11 @@ pub(crate) async fn strike(
     Ok(incident)
 }
 
-fn cut(stack: &Stack, victim: usize, what: What) {
-    let weather = Weather { cut: true, ..Weather::default() };
+fn spoil(stack: &Stack, victim: usize, what: What) {
+    let weather = match what {
+        What::Slow => Weather { delay: SLOW, ..Weather::default() },
+        _ => Weather { cut: true, ..Weather::default() },
+    };
     for other in (0..NODES).filter(|other| *other != victim) {
         if what != What::CutIn {
             stack.links.set(victim, other, weather);

@@ -18,6 +18,7 @@ Usage: cargo xtask drill [OPTIONS]
   --freezes N          SIGSTOP for 5 s
   --partitions N       a node cut off from the others for 5 s, both ways
   --one-way N          the same in one direction, in turn out and in
+  --slow N             150 ms more for every piece between a node and the others, for 5 s
   --rolling N          rolling restarts of all nodes
   --leader N           of each kind of fault so many, at most all, hit the coordinator (a third)
   --seed N             repeats a schedule (a new one)
@@ -91,6 +92,7 @@ impl Options {
                     wanted.push((What::CutOut, many.div_ceil(2)));
                     wanted.push((What::CutIn, many / 2));
                 }
+                "--slow" => wanted.push((What::Slow, number(value()?)?)),
                 "--rolling" => wanted.push((What::Rolling, number(value()?)?)),
                 "--leader" => leader = Some(number(value()?)?),
                 "--seed" => plan.seed = number(value()?)? as u64,
