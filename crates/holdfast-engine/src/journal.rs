@@ -11,6 +11,7 @@
 //! | pending or streaming, its owner may run | wait for it | wait for it |
 //! | pending or streaming, its owner is gone | take over | take over |
 //! | complete | deliver | run |
+//! | complete, its answer too large to be kept | not kept | run |
 //! | failed: it did not run | run | run |
 //! | unknown | unknown | run |
 //!
@@ -69,8 +70,8 @@ pub enum Phase {
     },
     /// It ran, and this is its answer.
     Complete {
-        /// The answer's body, sealed.
-        answer: Bytes,
+        /// The answer's body, sealed; none if it is too large to be kept.
+        answer: Option<Bytes>,
         /// Its HTTP status.
         status: u16,
         /// Whether it was a stream of events.
@@ -120,6 +121,8 @@ pub enum Arrival<'a> {
         /// Whether it is a stream of events.
         is_stream: bool,
     },
+    /// Say that it ran, and that its answer was too large to be kept.
+    NotKept,
     /// Its owner is gone: take the entry over, then do what [`orphan`] says.
     TakeOver,
     /// It belongs to another principal.
@@ -188,9 +191,10 @@ fn decide(
         Phase::Pending | Phase::Streaming { .. } => Arrival::TakeOver,
         Phase::Failed => Arrival::Run,
         Phase::Complete { .. } | Phase::Unknown if !names_this_call => Arrival::Run,
-        Phase::Complete { answer, status, is_stream } => {
+        Phase::Complete { answer: Some(answer), status, is_stream } => {
             Arrival::Deliver { answer, status: *status, is_stream: *is_stream }
         }
+        Phase::Complete { answer: None, .. } => Arrival::NotKept,
         Phase::Unknown => Arrival::Unknown,
     }
 }
@@ -295,7 +299,12 @@ mod tests {
     }
 
     fn complete() -> Phase {
-        Phase::Complete { answer: Bytes::from_static(b"sealed"), status: 200, is_stream: true }
+        let answer = Some(Bytes::from_static(b"sealed"));
+        Phase::Complete { answer, status: 200, is_stream: true }
+    }
+
+    fn not_kept() -> Phase {
+        Phase::Complete { answer: None, status: 200, is_stream: true }
     }
 
     #[test]
@@ -312,6 +321,8 @@ mod tests {
             (streaming(Some("e1")), false, Arrival::TakeOver, Arrival::TakeOver),
             (complete(), true, deliver, Arrival::Run),
             (complete(), false, deliver, Arrival::Run),
+            (not_kept(), true, Arrival::NotKept, Arrival::Run),
+            (not_kept(), false, Arrival::NotKept, Arrival::Run),
             (Phase::Failed, true, Arrival::Run, Arrival::Run),
             (Phase::Failed, false, Arrival::Run, Arrival::Run),
             (Phase::Unknown, true, Arrival::Unknown, Arrival::Run),
@@ -338,7 +349,7 @@ mod tests {
     #[test]
     fn a_finished_entry_counts_only_if_both_sides_have_the_balancers_id() {
         for (written, arrives) in [(true, false), (false, true)] {
-            for phase in [complete(), Phase::Unknown] {
+            for phase in [complete(), not_kept(), Phase::Unknown] {
                 let entry = entry(written, phase);
                 assert_eq!(arrival(Some(&entry), 1, arrives, false), Arrival::Run);
             }
