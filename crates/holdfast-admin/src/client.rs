@@ -8,9 +8,9 @@ use std::{fmt, io};
 
 use bytes::Bytes;
 use holdfast_config::{Admin as Section, ExposeSecret, SecretString};
-use http::header::{AUTHORIZATION, HOST};
-use http::{HeaderValue, Request, StatusCode};
-use http_body_util::{BodyExt, Empty, Limited};
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
+use http::{HeaderValue, Method, Request, StatusCode};
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
@@ -19,7 +19,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use crate::api::{ErrorDto, ServersDto, SessionsDto, StatusDto};
+use crate::api::{
+    DrainDto, DrainRequestDto, ErrorDto, NodesDto, ServersDto, SessionsDto, StatusDto,
+};
 
 /// For the whole question, connection included.
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -149,16 +151,47 @@ impl Client {
         self.get(&format!("/api/sessions?offset={offset}&limit={limit}")).await
     }
 
+    /// The nodes of the cluster, or the one that runs alone.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn nodes(&self) -> Result<NodesDto, ClientError> {
+        self.get("/api/nodes").await
+    }
+
+    /// Drains a node.
+    ///
+    /// # Errors
+    /// See [`ClientError`]; after a timeout, or a connection that broke, it may drain all the same.
+    pub async fn drain(&self, node: &str) -> Result<DrainDto, ClientError> {
+        let body = DrainRequestDto { node: node.to_owned() };
+        let body = serde_json::to_vec(&body).map_err(|error| ClientError::Protocol {
+            address: self.address.to_string(),
+            what: error.to_string(),
+        })?;
+        self.ask("/api/drain", Some(body.into())).await
+    }
+
     /// # Cancel safety
-    /// Only questions are asked; dropping one closes its connection.
+    /// Only a question is asked; dropping it closes its connection.
     async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
+        self.ask(path, None).await
+    }
+
+    /// Asks, or changes something where there is a body.
+    async fn ask<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: Option<Bytes>,
+    ) -> Result<T, ClientError> {
         let address = || self.address.to_string();
-        let (status, body) = match tokio::time::timeout(DEADLINE, self.exchange(path)).await {
+        let exchange = self.exchange(path, body);
+        let (status, body) = match tokio::time::timeout(DEADLINE, exchange).await {
             Ok(answer) => answer?,
             Err(_) => return Err(ClientError::Timeout { address: address() }),
         };
         let protocol = |what: String| ClientError::Protocol { address: address(), what };
-        if status == StatusCode::OK {
+        if status.is_success() {
             return serde_json::from_slice(&body).map_err(|error| protocol(error.to_string()));
         }
         let ErrorDto { error: said } =
@@ -169,24 +202,29 @@ impl Client {
         })
     }
 
-    async fn exchange(&self, path: &str) -> Result<(StatusCode, Bytes), ClientError> {
+    async fn exchange(
+        &self,
+        path: &str,
+        body: Option<Bytes>,
+    ) -> Result<(StatusCode, Bytes), ClientError> {
         let Address { tls, host, port } = &self.address;
         let connect_error =
             |source| ClientError::Connect { address: self.address.to_string(), source };
         let stream = TcpStream::connect((host.as_str(), *port)).await.map_err(connect_error)?;
         if !tls {
-            return self.ask(path, stream).await;
+            return self.send(path, body, stream).await;
         }
         let name = ServerName::try_from(host.clone())
             .map_err(|error| connect_error(io::Error::other(error)))?;
         let connector = TlsConnector::from(holdfast_proxy::tls::client_config());
         let stream = connector.connect(name, stream).await.map_err(connect_error)?;
-        self.ask(path, stream).await
+        self.send(path, body, stream).await
     }
 
-    async fn ask(
+    async fn send(
         &self,
         path: &str,
+        body: Option<Bytes>,
         io: impl AsyncRead + AsyncWrite + Unpin,
     ) -> Result<(StatusCode, Bytes), ClientError> {
         let address = || self.address.to_string();
@@ -194,7 +232,13 @@ impl Client {
             address: address(),
             what: error.to_string(),
         };
-        let mut request = Request::new(Empty::<Bytes>::new());
+        let change = body.is_some();
+        let mut request = Request::new(Full::new(body.unwrap_or_default()));
+        if change {
+            *request.method_mut() = Method::POST;
+            let json = HeaderValue::from_static("application/json");
+            request.headers_mut().insert(CONTENT_TYPE, json);
+        }
         *request.uri_mut() =
             path.parse().map_err(|error: http::uri::InvalidUri| protocol(&error))?;
         let authority = self.address.authority();

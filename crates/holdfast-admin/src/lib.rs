@@ -1,9 +1,10 @@
-//! The operator's side of a node: metrics, health, a read-only API, the status page, and the client
+//! The operator's side of a node: metrics, health, a small API, the status page, and the client
 //! that the command line uses.
 //!
 //! It has a port of its own, so that what an operator may see is never a routing rule away from
 //! what the world may send. It knows the data plane only as something that can be looked at
-//! ([`holdfast_proxy::report::Observed`]); nothing here changes a node.
+//! ([`holdfast_proxy::report::Observed`]), and the cluster as something that can be looked at and
+//! asked to drain a node ([`Nodes`]); nothing else here changes anything.
 //!
 //! | path | answers |
 //! |---|---|
@@ -12,15 +13,21 @@
 //! | `/health`, `/health/live`, `/health/ready` | as on the client port |
 //! | `/api/status` | [`api::StatusDto`] |
 //! | `/api/servers` | [`api::ServersDto`] |
+//! | `/api/nodes` | [`api::NodesDto`] |
+//! | `POST /api/drain` | [`api::DrainDto`] for [`api::DrainRequestDto`] |
 //! | `/api/sessions?offset=0&limit=100` | [`api::SessionsDto`] |
 //! | `/api/events` | server-sent events, [`api::StatusDto`] once a second |
 
 pub mod api;
 pub mod client;
+pub mod cluster;
+mod metrics;
+mod nodes;
 mod page;
 mod server;
 mod status;
 mod window;
 
 pub use client::{Client, ClientError};
+pub use cluster::Nodes;
 pub use server::{Admin, AdminError, serve};

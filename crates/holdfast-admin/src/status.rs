@@ -8,9 +8,9 @@ use holdfast_proxy::metrics::ProcessUsage;
 use holdfast_proxy::report::{Gauged, Report, ServerReport, SessionPage, SessionReport};
 
 use crate::api::{
-    CheckDto, ConfigDto, GaugedDto, InstanceDto, LastErrorDto, ListenerDto, NodeDto, ProcessDto,
-    ProcessesDto, RecentDto, ServerDto, SessionDto, SessionsDto, StatusDto, TotalDto, UsageDto,
-    VerdictDto,
+    CheckDto, ConfigDto, GaugedDto, InstanceDto, LastErrorDto, ListenerDto, NodeDto, NodesDto,
+    ProcessDto, ProcessesDto, RecentDto, ServerDto, SessionDto, SessionsDto, StatusDto, TotalDto,
+    UsageDto, VerdictDto,
 };
 use crate::window::{Recent, Window};
 
@@ -20,7 +20,13 @@ const DEGRADED: f64 = 0.01;
 const FAILING: f64 = 0.5;
 
 /// The whole status. `window` and `report` are readings of the same node at `now`.
-pub(crate) fn status(report: &Report, health: &Health, window: &Window, now: Instant) -> StatusDto {
+pub(crate) fn status(
+    report: &Report,
+    health: &Health,
+    cluster: Option<NodesDto>,
+    window: &Window,
+    now: Instant,
+) -> StatusDto {
     let checks: BTreeMap<&str, &Check> =
         health.checks.iter().map(|check| (check.name.as_str(), check)).collect();
     let mut all = Recent::default();
@@ -67,11 +73,12 @@ pub(crate) fn status(report: &Report, health: &Health, window: &Window, now: Ins
             store: report.config.store.to_owned(),
             workers: report.config.workers,
         },
+        cluster,
     }
 }
 
 /// One page of the list of sessions.
-pub(crate) fn sessions(page: &SessionPage, offset: usize) -> SessionsDto {
+pub(crate) fn sessions(page: &SessionPage, offset: usize, me: &str) -> SessionsDto {
     let dto = |session: &SessionReport| SessionDto {
         digest: session.digest.clone(),
         server: session.server.clone(),
@@ -81,6 +88,9 @@ pub(crate) fn sessions(page: &SessionPage, offset: usize) -> SessionsDto {
         age_s: session.age.as_secs(),
         // The two are read off clocks of different grain.
         idle_s: session.idle.min(session.age).as_secs(),
+        instance: session.instance.clone(),
+        node: session.held_here.then(|| me.to_owned()),
+        revision: session.revision,
     };
     SessionsDto { total: page.total, offset, sessions: page.sessions.iter().map(dto).collect() }
 }

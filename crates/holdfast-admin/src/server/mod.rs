@@ -8,7 +8,7 @@ mod tests;
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use holdfast_config::Admin as Section;
@@ -16,15 +16,20 @@ use holdfast_proxy::report::{Observed, Report};
 use holdfast_proxy::tls::{CertReloader, TlsError};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio::time::error::Elapsed;
 use tokio_util::sync::CancellationToken;
 
-use crate::api::StatusDto;
-use crate::status;
+use crate::api::{NodesDto, StatusDto};
+use crate::cluster::Nodes;
 use crate::window::Window;
+use crate::{nodes, status};
 use guard::Guard;
 
 /// How often the servers' counts are read, and how often the feed speaks.
 const TICK: Duration = Duration::from_secs(1);
+/// How long the cluster's own view may take. [`Nodes::nodes`] answers sooner; if it does not, the
+/// rest of the status is shown without it.
+const VIEW: Duration = Duration::from_secs(2);
 
 /// Why the admin port cannot be served.
 #[derive(Debug, thiserror::Error)]
@@ -60,6 +65,8 @@ pub struct Admin {
 /// What the handlers work with.
 pub(crate) struct Shared {
     observed: Arc<dyn Observed>,
+    /// Empty for a node that runs alone.
+    nodes: OnceLock<Arc<dyn Nodes>>,
     guard: Guard,
     window: Mutex<Window>,
     /// The latest status as JSON; filled only while someone follows the feed.
@@ -106,6 +113,7 @@ impl Admin {
             window: Mutex::new(window),
             feed: watch::Sender::new(Arc::from("")),
             stopping: CancellationToken::new(),
+            nodes: OnceLock::new(),
             observed,
         });
         Ok(Self { listener, address, tls, shared })
@@ -115,6 +123,11 @@ impl Admin {
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Shows the cluster that this node is one of, from now on. The first one stays.
+    pub fn clustered(&self, nodes: Arc<dyn Nodes>) {
+        let _ = self.shared.nodes.set(nodes);
     }
 
     /// Serves until `shutdown` is cancelled, then lets running requests end for five seconds.
@@ -160,11 +173,25 @@ async fn keep_reading(shared: &Shared) {
 // === impl Shared ===
 
 impl Shared {
-    /// The status now. Waits for health checks, [`holdfast_proxy::health::DEADLINE`] at most.
+    /// The status now. Waits for health checks and the other nodes,
+    /// [`holdfast_proxy::health::DEADLINE`] or two seconds at most.
     async fn status(&self) -> StatusDto {
-        let health = self.observed.ready().await;
+        let (health, cluster) = tokio::join!(self.observed.ready(), self.cluster());
         let report = self.observed.report();
-        status::status(&report, &health, &self.window(), Instant::now())
+        status::status(
+            &report,
+            &health,
+            cluster.and_then(Result::ok),
+            &self.window(),
+            Instant::now(),
+        )
+    }
+
+    /// The cluster as this node sees it, if that comes in time; none for a node alone.
+    async fn cluster(&self) -> Option<Result<NodesDto, Elapsed>> {
+        let nodes = self.nodes.get()?;
+        let view = tokio::time::timeout(VIEW, nodes.nodes()).await;
+        Some(view.map(|view| nodes::together(&view)))
     }
 
     fn window(&self) -> std::sync::MutexGuard<'_, Window> {

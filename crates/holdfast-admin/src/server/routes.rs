@@ -1,14 +1,15 @@
-//! What the admin port answers. Everything is a GET and changes nothing.
+//! What the admin port answers. Everything is a GET and changes nothing, but for one: `POST
+//! /api/drain`. Its body is JSON by its content type, which no page can send to another site unasked.
 
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{Query, Request, State};
+use axum::extract::rejection::{JsonRejection, QueryRejection};
+use axum::extract::{DefaultBodyLimit, Query, Request, State};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use axum::{Json, Router, middleware};
 use futures_util::{Stream, StreamExt, stream};
 use http::StatusCode;
@@ -16,15 +17,21 @@ use http::header::CONTENT_TYPE;
 use serde::Deserialize;
 
 use super::{Shared, guard, json};
-use crate::api::{ErrorDto, ServersDto, SessionsDto, StatusDto};
-use crate::{page, status};
+use crate::api::{
+    DrainDto, DrainRequestDto, ErrorDto, NodesDto, ServersDto, SessionsDto, StatusDto,
+};
+use crate::cluster::DrainError;
+use crate::{metrics as cluster_metrics, nodes, page, status};
 
 /// Sessions in one answer unless the request says otherwise, and at most.
 const PAGE: usize = 100;
 const PAGE_MAX: usize = 1_000;
 
 const PATHS: &str = "/, /metrics, /health, /health/live, /health/ready, /api/status, /api/servers, \
-                     /api/sessions, /api/events";
+                     /api/nodes, /api/sessions, /api/events, and POST /api/drain";
+
+/// A body beyond this is no request of ours.
+const BODY: usize = 4 * 1024;
 
 pub(super) fn router(shared: Arc<Shared>) -> Router {
     Router::new()
@@ -38,6 +45,8 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
         .route("/health/ready", get(health))
         .route("/api/status", get(api_status))
         .route("/api/servers", get(api_servers))
+        .route("/api/nodes", get(api_nodes))
+        .route("/api/drain", post(api_drain).layer(DefaultBodyLimit::max(BODY)))
         .route("/api/sessions", get(api_sessions))
         .route("/api/events", get(api_events))
         .fallback(not_found)
@@ -54,6 +63,9 @@ pub(super) fn is_page(path: &str) -> bool {
 async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
     let mut text = String::with_capacity(16 * 1024);
     shared.observed.metrics().render(&mut text);
+    if let Some(nodes) = shared.nodes.get() {
+        cluster_metrics::render(&nodes.figures(), &mut text);
+    }
     ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
 }
 
@@ -71,6 +83,47 @@ async fn api_servers(State(shared): State<Arc<Shared>>) -> Json<ServersDto> {
     Json(ServersDto { servers: shared.status().await.servers })
 }
 
+async fn api_nodes(State(shared): State<Arc<Shared>>) -> Result<Json<NodesDto>, Response> {
+    match shared.cluster().await {
+        None => Ok(Json(nodes::alone(&shared.observed.report()))),
+        Some(Ok(nodes)) => Ok(Json(nodes)),
+        Some(Err(_)) => {
+            let error = "the cluster did not say in time how it is; try again".to_owned();
+            Err(refuse(StatusCode::GATEWAY_TIMEOUT, error))
+        }
+    }
+}
+
+async fn api_drain(
+    State(shared): State<Arc<Shared>>,
+    request: Result<Json<DrainRequestDto>, JsonRejection>,
+) -> Result<(StatusCode, Json<DrainDto>), Response> {
+    let Json(DrainRequestDto { node }) = request.map_err(|rejection| {
+        let error = "send {\"node\": \"NAME\"} as application/json".to_owned();
+        refuse(rejection.status(), error)
+    })?;
+    let Some(nodes) = shared.nodes.get() else {
+        let error =
+            "this node runs alone: there is no other to take its place. SIGTERM drains and \
+                     ends it"
+                .to_owned();
+        return Err(refuse(StatusCode::CONFLICT, error));
+    };
+    let draining = nodes.drain(&node).await.map_err(|error| {
+        let status = match error {
+            DrainError::Unknown { .. } => StatusCode::NOT_FOUND,
+            DrainError::Gone { .. } => StatusCode::CONFLICT,
+            DrainError::NoQuorum => StatusCode::SERVICE_UNAVAILABLE,
+            DrainError::TimedOut => StatusCode::GATEWAY_TIMEOUT,
+        };
+        refuse(status, error.to_string())
+    })?;
+    tracing::info!(node, generation = draining.generation, "asked to drain");
+    let deadline_ms = u64::try_from(draining.deadline.as_millis()).unwrap_or(u64::MAX);
+    let answer = DrainDto { node, generation: draining.generation, deadline_ms };
+    Ok((StatusCode::ACCEPTED, Json(answer)))
+}
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Paging {
@@ -85,10 +138,11 @@ async fn api_sessions(
 ) -> Result<Json<SessionsDto>, Response> {
     let Query(Paging { offset, limit }) = paging.map_err(|_| {
         let error = format!("allowed are offset=0… and limit=1…{PAGE_MAX}, both whole numbers");
-        (StatusCode::BAD_REQUEST, Json(ErrorDto { error })).into_response()
+        refuse(StatusCode::BAD_REQUEST, error)
     })?;
     let limit = limit.unwrap_or(PAGE).clamp(1, PAGE_MAX);
-    Ok(Json(status::sessions(&shared.observed.sessions(offset, limit), offset)))
+    let me = shared.observed.report().node;
+    Ok(Json(status::sessions(&shared.observed.sessions(offset, limit), offset, &me)))
 }
 
 /// The status at once and then every second, until the client or the node goes.
@@ -113,10 +167,14 @@ async fn api_events(
 
 async fn not_found() -> Response {
     let error = format!("no such path; there are {PATHS}");
-    (StatusCode::NOT_FOUND, Json(ErrorDto { error })).into_response()
+    refuse(StatusCode::NOT_FOUND, error)
 }
 
 async fn not_allowed() -> Response {
-    let error = "the admin port only answers GET: nothing here changes the node".to_owned();
-    (StatusCode::METHOD_NOT_ALLOWED, Json(ErrorDto { error })).into_response()
+    let error = "the admin port answers GET, and POST for /api/drain alone".to_owned();
+    refuse(StatusCode::METHOD_NOT_ALLOWED, error)
+}
+
+fn refuse(status: StatusCode, error: String) -> Response {
+    (status, Json(ErrorDto { error })).into_response()
 }

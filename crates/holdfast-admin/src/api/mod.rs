@@ -4,7 +4,11 @@
 //! Units are in the names (`_s`, `_ms`, `_bytes`); rates are per second; shares are 0 to 1. Fields
 //! are only ever added: a reader ignores what it does not know.
 
+mod nodes;
+
 use serde::{Deserialize, Serialize};
+
+pub use self::nodes::{DrainDto, DrainRequestDto, NodeEntryDto, NodesDto};
 
 /// `GET /api/status`, and each event of `GET /api/events`.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -27,6 +31,9 @@ pub struct StatusDto {
     pub process: ProcessDto,
     /// What the configuration turns on.
     pub config: ConfigDto,
+    /// The nodes, as this one sees them; none for a node that runs alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cluster: Option<NodesDto>,
 }
 
 /// The node's state in words.
@@ -264,6 +271,15 @@ pub struct SessionDto {
     pub age_s: u64,
     /// How long ago it was last used.
     pub idle_s: u64,
+    /// The instance of the server that it is bound to, by its name in the configuration.
+    #[serde(default)]
+    pub instance: Option<String>,
+    /// The node whose connection or process it is bound to; none when any node can serve it.
+    #[serde(default)]
+    pub node: Option<String>,
+    /// How often its record has been written.
+    #[serde(default)]
+    pub revision: u64,
 }
 
 /// The body of every answer that is not a success.
