@@ -21,6 +21,7 @@ fn main() -> ExitCode {
         Command::Serve(command) => command.run(),
         Command::CheckConfig(command) => command.run(),
         Command::Demo(command) => command.run(),
+        Command::Edge(command) => command.run(),
         Command::Status(command) => command.run(),
         Command::Key(command) => command.run(),
         Command::SampleServer(command) => command.run(),

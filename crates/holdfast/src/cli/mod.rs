@@ -3,6 +3,7 @@
 pub(crate) mod check_config;
 pub(crate) mod config_file;
 pub(crate) mod demo;
+pub(crate) mod edge;
 pub(crate) mod guard;
 pub(crate) mod key;
 pub(crate) mod output;
@@ -38,6 +39,9 @@ pub(crate) enum Command {
     /// Try it: a gateway in front of two sample servers, with nothing to install or configure
     #[command(after_help = EXIT_CODES)]
     Demo(demo::Demo),
+    /// Balance clients over the nodes of a cluster: a call goes on when a node dies or freezes
+    #[command(after_help = EXIT_CODES)]
+    Edge(edge::Edge),
     /// Show what a running node says about itself
     #[command(after_help = EXIT_CODES)]
     Status(status::Status),
