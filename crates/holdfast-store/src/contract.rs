@@ -26,7 +26,14 @@ fn record(key: u128) -> SessionRecord {
         log_level: None,
         subscriptions: std::collections::BTreeMap::new(),
         announces: crate::Announces::default(),
-        binding: Binding { instance: 0, server_session: Some(Arc::from("s-1")), generation: 1 },
+        binding: Binding {
+            instance: 0,
+            server_session: Some(Arc::from("s-1")),
+            generation: 1,
+            node: None,
+        },
+        created: 5,
+        deadline: None,
         revision: 0,
     }
 }

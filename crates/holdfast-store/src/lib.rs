@@ -1,28 +1,63 @@
-//! Where sessions are kept: one contract, several stores.
+//! Where a node keeps what must outlive a call: sessions, the call journal, streams and placements.
 //!
-//! A [`SessionRecord`] is everything that a node needs to go on with a session it has never seen:
-//! who it belongs to, how it was opened, and where it is bound. Writes are compare-and-set on the
-//! record's revision, so two nodes that change one session at once cannot lose each other's change;
-//! a deleted session leaves a tombstone that outlives every copy, so a late writer cannot bring it
-//! back.
+//! | record | key | written | ends |
+//! |---|---|---|---|
+//! | [`SessionRecord`] | the client's session id | compare-and-set on its revision | at its deadline, or deleted: then a tombstone keeps the key taken |
+//! | [`Entry`] of the journal | [`CallKey`] | if absent, then compare-and-set | [`KEEP`] after it was last written |
+//! | [`StreamRecord`] | the stream's id | if absent, then compare-and-set | at its deadline, or removed |
+//! | placement | a name | if absent, or in place of a holder that is gone | released |
 //!
-//! [`Store`] is an enum and not a trait object: the set of stores is closed, chosen by
-//! configuration, and a match costs nothing on the path of a call.
+//! Below the records is one layer: opaque values with a revision and a deadline, changed by
+//! compare-and-set. It is the memory of this process, or the machine that the Raft group of all nodes
+//! replicates (a [`Group`]). Both keep the same rules, and one suite of tests runs against both.
+//!
+//! # What a failed write means
+//! [`StoreError::Unavailable`] and [`StoreError::Fenced`] did not happen; [`StoreError::Unknown`] may
+//! have happened, or may happen yet. Before a write is reported as unknown it is looked for: every
+//! value carries a number that no other write has, so what is found is ours or it is not.
+//!
+//! # What a read means
+//! Reads are answered by this node's copy, which may be a moment behind. What is missing there is
+//! asked of the group before it counts as [`StoreError::Missing`]. Whoever decides on what was read
+//! writes by compare-and-set, and a write that was refused brings the copy up to date first, so that
+//! reading again after a conflict reads something newer.
+//!
+//! # Who may read a record
+//! The store does not ask. Sessions, entries and streams carry the digest of their principal, and
+//! whoever reads one compares it before using anything else of it.
 
 mod contract;
-mod memory;
+mod encode;
+mod journal;
+mod keys;
+mod kv;
+mod placements;
 mod record;
+mod sessions;
+mod stream;
 
-pub use memory::MemoryStore;
+use std::hash::{BuildHasher as _, RandomState};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+#[cfg(doc)]
+use holdfast_engine::journal::{Entry, KEEP};
+use holdfast_engine::journal::CallKey;
+use holdfast_engine::replicated::Invalid;
+
+pub use encode::Malformed;
+pub use journal::{Begin, MAX_ANSWER};
+pub use kv::{BoxFuture, Group, GroupError};
 pub use record::{Announces, Binding, SessionKey, SessionRecord};
+pub use stream::{MAX_BODY, StreamRecord};
 
-use std::time::Duration;
+use kv::{Kv, MemoryKv, Replicated};
 
 /// What a store could not do.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
     /// Somebody else changed the record: read it again and decide anew.
-    #[error("the session was changed by someone else (revision {found}, expected {expected})")]
+    #[error("the record was changed by someone else (revision {found}, expected {expected})")]
     Conflict {
         /// The revision the caller had read.
         expected: u64,
@@ -32,77 +67,110 @@ pub enum StoreError {
     /// The session was deleted; it does not come back.
     #[error("the session has ended")]
     Gone,
-    /// There is no such session.
-    #[error("there is no such session")]
+    /// There is no such record.
+    #[error("there is no such record")]
     Missing,
-    /// A session with this key exists already.
-    #[error("a session with this id exists already")]
+    /// A record with this key exists already.
+    #[error("a record with this key exists already")]
     Exists,
+    /// The store is away. A write did not happen.
+    #[error("the store is unavailable: {0}")]
+    Unavailable(String),
+    /// The write may have happened, or may happen yet.
+    #[error("whether the store has kept it is not known: {0}")]
+    Unknown(String),
+    /// The group has given this node up, or the node has joined anew since: nothing was written.
+    #[error("the cluster does not take this node's writes any more")]
+    Fenced,
+    /// What is stored cannot be read.
+    #[error("the record cannot be read: {0}")]
+    Malformed(#[from] Malformed),
+    /// The store does not take such a record, or is full. Nothing was written.
+    #[error("the store does not take it: {0}")]
+    Refused(Invalid),
 }
 
-/// The session store of this node.
+/// The store of this node.
 #[derive(Debug)]
-pub enum Store {
-    /// Records live in this process and end with it.
-    Memory(MemoryStore),
+pub struct Store {
+    kv: Kv,
+    /// The number of the next write.
+    serial: AtomicU64,
 }
 
 impl Store {
-    /// The store for one node: memory.
+    /// The store of a node that stands alone: its memory.
+    #[must_use]
     pub fn memory() -> Self {
-        Self::Memory(MemoryStore::default())
+        Self::over(Kv::Memory(MemoryKv::default()))
     }
 
-    /// Writes a new session. Its revision becomes 1.
+    /// The store that all nodes of a group share.
+    #[must_use]
+    pub fn replicated(group: Arc<dyn Group>) -> Self {
+        Self::over(Kv::Replicated(Replicated::new(group)))
+    }
+
+    fn over(kv: Kv) -> Self {
+        // The seed of a hash map comes from the operating system's randomness: two processes that
+        // count from there do not meet.
+        let serial = AtomicU64::new(RandomState::new().hash_one(std::process::id()));
+        Self { kv, serial }
+    }
+
+    /// Whether other nodes see what is written here. What is not shared ends with this process.
+    #[must_use]
+    pub fn is_shared(&self) -> bool {
+        match self.kv {
+            Kv::Memory(_) => false,
+            Kv::Replicated(_) => true,
+        }
+    }
+
+    /// The store's clock, in milliseconds since the Unix epoch: what deadlines are measured by.
+    #[must_use]
+    pub fn now(&self) -> u64 {
+        self.kv.now()
+    }
+
+    /// The session whose record is at this key, if it is a session's.
+    #[must_use]
+    pub fn session_of(&self, key: &[u8]) -> Option<SessionKey> {
+        keys::session_of(key)
+    }
+
+    /// The call whose journal entry is at this key, if it is an entry's.
+    #[must_use]
+    pub fn call_of(&self, key: &[u8]) -> Option<CallKey> {
+        keys::call_of(key)
+    }
+
+    /// The stream whose record is at this key, if it is a stream's.
+    #[must_use]
+    pub fn stream_of(&self, key: &[u8]) -> Option<u128> {
+        keys::stream_of(key)
+    }
+
+    /// Forgets tombstones, journal entries and streams that are past their deadline, some of each;
+    /// how many tombstones went. In a cluster one node does it, the coordinator; every call is one
+    /// entry of the log, and also what moves the group's clock when nothing else does.
+    ///
+    /// Sessions that are past their deadline stay for whoever ends them at their servers:
+    /// [`Store::due`].
     ///
     /// # Errors
-    /// [`StoreError::Exists`] if the key is taken, [`StoreError::Gone`] if it was deleted before.
-    pub async fn create(&self, record: SessionRecord) -> Result<SessionRecord, StoreError> {
-        match self {
-            Self::Memory(store) => store.create(record),
-        }
+    /// [`StoreError::Unavailable`], [`StoreError::Unknown`] or [`StoreError::Fenced`]; the next call
+    /// goes on.
+    pub async fn sweep(&self) -> Result<usize, StoreError> {
+        self.kv.expire(SWEEP).await?;
+        self.forget_tombstones(SWEEP as usize).await
     }
 
-    /// Reads a session.
-    ///
-    /// # Errors
-    /// [`StoreError::Missing`] if it never was, [`StoreError::Gone`] if it was deleted.
-    pub async fn get(&self, key: SessionKey) -> Result<SessionRecord, StoreError> {
-        match self {
-            Self::Memory(store) => store.get(key),
-        }
-    }
-
-    /// Replaces a session if its stored revision is still `record.revision`; returns it with the
-    /// next revision.
-    ///
-    /// # Errors
-    /// [`StoreError::Conflict`], [`StoreError::Gone`] or [`StoreError::Missing`].
-    pub async fn replace(&self, record: SessionRecord) -> Result<SessionRecord, StoreError> {
-        match self {
-            Self::Memory(store) => store.replace(record),
-        }
-    }
-
-    /// Ends a session and leaves a tombstone for `keep`.
-    ///
-    /// # Errors
-    /// [`StoreError::Missing`] or [`StoreError::Gone`].
-    pub async fn delete(
-        &self,
-        key: SessionKey,
-        now: Duration,
-        keep: Duration,
-    ) -> Result<SessionRecord, StoreError> {
-        match self {
-            Self::Memory(store) => store.delete(key, now, keep),
-        }
-    }
-
-    /// Forgets tombstones that are due at `now` (time since the node started).
-    pub async fn sweep(&self, now: Duration) -> usize {
-        match self {
-            Self::Memory(store) => store.sweep(now),
-        }
+    /// A number that no other write of any node has.
+    fn serial(&self) -> u64 {
+        self.serial.fetch_add(1, Ordering::Relaxed)
     }
 }
+
+/// How many records of a kind one sweep forgets at most.
+const SWEEP: u32 = 1024;

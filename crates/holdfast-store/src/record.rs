@@ -4,18 +4,15 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use holdfast_engine::replicated::{KvEntry, Origin};
 use holdfast_mcp::version::Version;
+use serde::{Deserialize, Serialize};
+
+use crate::encode::{Malformed, decode, encode};
 
 /// A session's key: the 128 random bits of the id that the client holds.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SessionKey(pub u128);
-
-impl std::fmt::Debug for SessionKey {
-    /// Shows a third of the key: enough to follow a session in a log, not enough to use it.
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{:010x}…", self.0 >> 88)
-    }
-}
 
 /// What ties a session to an instance's own session.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,17 +23,21 @@ pub struct Binding {
     pub server_session: Option<Arc<str>>,
     /// Counts the bindings of this session from 1; an answer to an older one is dropped.
     pub generation: u32,
+    /// The node that holds the open connection, where a connection is the session (stdio, WebSocket
+    /// and HTTP+SSE servers).
+    pub node: Option<Origin>,
 }
 
 /// The lists whose changes a server announces (`listChanged` in its capabilities).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Announces {
     pub tools: bool,
     pub prompts: bool,
     pub resources: bool,
 }
 
-/// Everything a node needs to go on with a session.
+/// Everything a node needs to go on with a session that it has never seen: who it belongs to, how it
+/// was opened, and where it is bound. About 1 KB when stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SessionRecord {
     /// Who may use it, and how it is found.
@@ -59,6 +60,133 @@ pub struct SessionRecord {
     pub announces: Announces,
     /// Where it is bound.
     pub binding: Binding,
-    /// Compare-and-set guard, from 1.
+    /// The node that holds the client, where the client's connection is the session (HTTP+SSE and
+    /// WebSocket clients).
+    pub holder: Option<Origin>,
+    /// When it was opened, in milliseconds since the Unix epoch.
+    pub created: u64,
+    /// When it ends unless it is touched, in milliseconds since the Unix epoch; none: never by itself.
+    /// A write never moves a deadline that this node knows of to an earlier time.
+    pub deadline: Option<u64>,
+    /// Compare-and-set guard: rises with every write, and is never used twice. What a caller puts
+    /// here in a new record does not count.
     pub revision: u64,
+}
+
+/// What is stored at a session's key.
+#[derive(Debug)]
+pub(crate) enum Stored {
+    Live(Box<SessionRecord>),
+    /// Deleted; the key stays taken until the entry's deadline.
+    Tombstone,
+}
+
+const FORMAT: u8 = 1;
+
+#[derive(Serialize, Deserialize)]
+enum Wire<'a> {
+    #[serde(borrow)]
+    Live(WireSession<'a>),
+    Tombstone,
+}
+
+#[derive(Serialize, Deserialize)]
+struct WireSession<'a> {
+    principal: u64,
+    server: &'a str,
+    version: &'a str,
+    initialize: Bytes,
+    initialized: bool,
+    log_level: Option<Bytes>,
+    #[serde(borrow)]
+    subscriptions: BTreeMap<&'a str, Bytes>,
+    announces: Announces,
+    instance: u16,
+    server_session: Option<&'a str>,
+    generation: u32,
+    node: Option<Origin>,
+    holder: Option<Origin>,
+    created: u64,
+}
+
+// === impl SessionKey ===
+
+impl std::fmt::Debug for SessionKey {
+    /// Shows a third of the key: enough to follow a session in a log, not enough to use it.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:010x}…", self.0 >> 88)
+    }
+}
+
+// === impl SessionRecord ===
+
+impl SessionRecord {
+    pub(crate) fn encode(&self, serial: u64) -> Result<Bytes, Malformed> {
+        let subscriptions =
+            self.subscriptions.iter().map(|(uri, body)| (&**uri, body.clone())).collect();
+        let wire = WireSession {
+            principal: self.principal,
+            server: &self.server,
+            version: self.version.as_str(),
+            initialize: self.initialize.clone(),
+            initialized: self.initialized,
+            log_level: self.log_level.clone(),
+            subscriptions,
+            announces: self.announces,
+            instance: self.binding.instance,
+            server_session: self.binding.server_session.as_deref(),
+            generation: self.binding.generation,
+            node: self.binding.node,
+            holder: self.holder,
+            created: self.created,
+        };
+        encode(FORMAT, serial, &Wire::Live(wire))
+    }
+
+    fn from_wire(
+        key: SessionKey,
+        wire: WireSession<'_>,
+        entry: &KvEntry,
+    ) -> Result<Self, Malformed> {
+        let subscriptions =
+            wire.subscriptions.into_iter().map(|(uri, body)| (Box::from(uri), body)).collect();
+        Ok(Self {
+            key,
+            principal: wire.principal,
+            server: Arc::from(wire.server),
+            version: Version::parse(wire.version).ok_or(Malformed::Version)?,
+            initialize: wire.initialize,
+            initialized: wire.initialized,
+            log_level: wire.log_level,
+            subscriptions,
+            announces: wire.announces,
+            binding: Binding {
+                instance: wire.instance,
+                server_session: wire.server_session.map(Arc::from),
+                generation: wire.generation,
+                node: wire.node,
+            },
+            holder: wire.holder,
+            created: wire.created,
+            deadline: entry.deadline,
+            revision: entry.revision,
+        })
+    }
+}
+
+// === impl Stored ===
+
+impl Stored {
+    pub(crate) fn decode(key: SessionKey, entry: &KvEntry) -> Result<Self, Malformed> {
+        Ok(match decode(FORMAT, &entry.value)? {
+            Wire::Live(wire) => {
+                Self::Live(Box::new(SessionRecord::from_wire(key, wire, entry)?))
+            }
+            Wire::Tombstone => Self::Tombstone,
+        })
+    }
+
+    pub(crate) fn tombstone(serial: u64) -> Result<Bytes, Malformed> {
+        encode(FORMAT, serial, &Wire::Tombstone)
+    }
 }
