@@ -158,7 +158,7 @@ async fn pings_notice_a_frozen_connection_and_it_is_replaced() {
     let request = Request::post("/").body(Pieces(body)).unwrap();
     let mut stream = peers.forward(NODE, request, LONG).await.unwrap().into_body();
     relay.freeze();
-    let error = peers.call(NODE, Lane::Data, "echo", Bytes::new(), LONG * 10).await.unwrap_err();
+    let error = peers.call(NODE, Lane::Data, "echo", Bytes::new(), LONG * 2).await.unwrap_err();
     assert!(matches!(error, PeerError::Broken(_)), "{error}");
     assert!(stream.frame().await.unwrap().is_err());
     drop(pieces);
@@ -180,7 +180,7 @@ async fn a_peer_that_stops_reading_under_load_is_noticed() {
         let peers = Arc::clone(&peers);
         tokio::spawn(async move {
             let large = Bytes::from(vec![0; 1 << 20]);
-            peers.call(NODE, Lane::Control, "echo", large, LONG * 10).await
+            peers.call(NODE, Lane::Control, "echo", large, LONG * 2).await
         })
     });
     for call in calls.collect::<Vec<_>>() {
@@ -202,7 +202,7 @@ async fn the_listener_gives_up_a_silent_peer_too() {
     let peers = peers(patient(), relay.address);
     let caller = Arc::clone(&peers);
     let call = tokio::spawn(async move {
-        caller.call(NODE, Lane::Control, "wait", Bytes::new(), LONG * 10).await
+        caller.call(NODE, Lane::Control, "wait", Bytes::new(), LONG * 2).await
     });
     node.waiting(1).await;
     relay.freeze();
@@ -344,7 +344,7 @@ async fn a_stop_does_not_wait_for_ever() {
     let peers = peers(patient(), node.address);
     let caller = Arc::clone(&peers);
     let call = tokio::spawn(async move {
-        caller.call(NODE, Lane::Control, "wait", Bytes::new(), LONG * 10).await
+        caller.call(NODE, Lane::Control, "wait", Bytes::new(), LONG * 2).await
     });
     node.waiting(1).await;
     node.stop.cancel();
