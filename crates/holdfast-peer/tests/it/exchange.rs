@@ -102,6 +102,27 @@ async fn a_forward_arrives_unchanged() {
     assert_eq!(node.service.calls.load(SeqCst), 0);
 }
 
+/// HTTP/1.1 clients send these every day; HTTP/2 forbids them.
+#[tokio::test]
+async fn what_belongs_to_the_connection_of_the_client_stays_there() {
+    let node = Node::usual().await;
+    let peers = peers(patient(), node.address);
+    let request = Request::post("/")
+        .header("connection", "keep-alive, x-hop")
+        .header("keep-alive", "timeout=5")
+        .header("transfer-encoding", "chunked")
+        .header("te", "gzip")
+        .header("x-hop", "1")
+        .header("x-end", "1")
+        .body(full("hello"))
+        .unwrap();
+    let response = peers.forward(NODE, request, LONG).await.unwrap();
+    let names: BTreeSet<_> = response.headers().keys().map(|name| name.as_str()).collect();
+    let got: Vec<_> = names.iter().filter_map(|name| name.strip_prefix("got-")).collect();
+    assert_eq!(got, ["content-length", "x-end"]);
+    assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "hello");
+}
+
 #[tokio::test]
 async fn a_forward_that_looks_like_a_call_is_a_forward() {
     let node = Node::usual().await;
