@@ -7,20 +7,23 @@ mod http;
 mod links;
 mod load;
 mod nemesis;
+mod network;
 mod options;
 mod report;
 mod run;
 mod sdk;
+mod spaces;
 mod stack;
 mod terms;
 
 use std::path::PathBuf;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 use std::time::Duration;
 
 use chance::Chance;
 use options::{Options, USAGE};
 use report::Report;
+use spaces::INSIDE;
 
 /// What went wrong, for a person to read.
 type Error = Box<dyn std::error::Error + Send + Sync>;
@@ -57,6 +60,9 @@ fn drill() -> Result<bool, Error> {
     let options = Options::from_args(std::env::args().skip(1), binary, seed)?;
     let temporary = std::env::temp_dir().join(format!("holdfast-drill-{}", std::process::id()));
     let folder = options.folder.clone().unwrap_or_else(|| temporary.clone());
+    if options.plan.namespaces && std::env::var_os(INSIDE).is_none() {
+        return inside();
+    }
     println!("seed {}, folder {}", options.plan.seed, folder.display());
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let report = runtime.block_on(run::run(&options.plan, &folder))?;
@@ -71,6 +77,18 @@ fn drill() -> Result<bool, Error> {
         println!("losses were expected: {}", if held { "none was seen" } else { "seen" });
     }
     Ok(held != options.expect_loss)
+}
+
+/// Runs this very program again in a network namespace of its own.
+fn inside() -> Result<bool, Error> {
+    let mut command = Command::new("unshare");
+    command.arg("--net").arg("--").arg(std::env::current_exe()?);
+    let status = command.args(std::env::args_os().skip(1)).env(INSIDE, "1").status()?;
+    match status.code() {
+        Some(0) => Ok(true),
+        Some(code) if code == i32::from(FAILED) => Ok(false),
+        _ => Err(format!("inside its namespace the drill ended with {status}").into()),
+    }
 }
 
 fn print(report: &Report, as_json: bool) -> Result<(), Error> {

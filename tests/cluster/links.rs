@@ -79,11 +79,6 @@ impl Links {
         }
     }
 
-    /// Under which address each node is known to the others.
-    pub(crate) fn addresses(&self) -> &[SocketAddr] {
-        &self.addresses
-    }
-
     /// Which process is which node, from now on.
     pub(crate) fn know(&self, pids: Vec<Option<u32>>) {
         *self.pids.lock().unwrap_or_else(PoisonError::into_inner) = pids;

@@ -9,10 +9,12 @@ mod http;
 mod links;
 mod load;
 mod nemesis;
+mod network;
 mod report;
 mod run;
 mod sdk;
 mod self_tests;
+mod spaces;
 mod stack;
 mod terms;
 
@@ -42,6 +44,7 @@ fn plan(front: Kind) -> Plan {
         seed: 3,
         binary: binary(),
         log: "info".into(),
+        namespaces: false,
     }
 }
 

@@ -6,7 +6,6 @@ use serde::Serialize;
 
 use crate::Error;
 use crate::chance::Chance;
-use crate::links::Weather;
 use crate::load::ledger::Ledger;
 use crate::stack::node::{Seen, View};
 use crate::stack::{NODES, Stack, Together};
@@ -15,8 +14,6 @@ use crate::stack::{NODES, Stack, Together};
 const DOWN: Duration = Duration::from_secs(2);
 /// How long a node is frozen, or a link cut: several failover timeouts.
 const FROZEN: Duration = Duration::from_secs(5);
-/// How long each piece takes over a slow link.
-const SLOW: Duration = Duration::from_millis(150);
 /// Calm between two faults.
 const CALM: Duration = Duration::from_secs(1);
 const LOOK: Duration = Duration::from_millis(20);
@@ -34,6 +31,8 @@ pub(crate) enum What {
     CutOut,
     /// It does not hear the others.
     CutIn,
+    /// No packet to or from anybody: peers, clients, servers.
+    Isolate,
     /// Everything between it and the others takes longer than a heartbeat's interval.
     Slow,
     /// SIGTERM and a new process, one node after the other.
@@ -69,7 +68,7 @@ pub(crate) struct Incident {
 impl Incident {
     /// Whether a node without a quorum may have been asked: it refuses Writes and says so.
     pub(crate) fn isolates(&self) -> bool {
-        matches!(self.what, What::Cut | What::CutOut | What::CutIn | What::Freeze)
+        matches!(self.what, What::Cut | What::CutOut | What::CutIn | What::Isolate | What::Freeze)
     }
 }
 
@@ -116,14 +115,16 @@ pub(crate) async fn strike(
             watch(stack, victim, FROZEN, ledger, &mut incident, generation).await;
             stack.nodes[victim].thaw()?;
         }
-        What::Cut | What::CutOut | What::CutIn | What::Slow => {
-            let held = stack.links.held();
-            spoil(stack, victim, fault.what);
+        What::Cut | What::CutOut | What::CutIn | What::Isolate | What::Slow => {
+            let mark = stack.network.mark();
+            stack.network.spoil(victim, fault.what)?;
             watch(stack, victim, FROZEN, ledger, &mut incident, generation).await;
-            if stack.links.held() == held && stack.together == Together::Cluster {
+            let peers: Vec<_> = stack.nodes.iter().map(|node| node.cluster).collect();
+            let effect = stack.network.took_effect(mark, victim, &peers);
+            stack.network.heal()?;
+            if !effect && stack.together == Together::Cluster {
                 return Err(format!("void: nothing was held up at {}", incident.victim).into());
             }
-            stack.links.heal();
         }
         What::Rolling => {
             incident.victim = "each".into();
@@ -139,21 +140,6 @@ pub(crate) async fn strike(
     incident.settled = ledger.now();
     tokio::time::sleep(CALM).await;
     Ok(incident)
-}
-
-fn spoil(stack: &Stack, victim: usize, what: What) {
-    let weather = match what {
-        What::Slow => Weather { delay: SLOW, ..Weather::default() },
-        _ => Weather { cut: true, ..Weather::default() },
-    };
-    for other in (0..NODES).filter(|other| *other != victim) {
-        if what != What::CutIn {
-            stack.links.set(victim, other, weather);
-        }
-        if what != What::CutOut {
-            stack.links.set(other, victim, weather);
-        }
-    }
 }
 
 /// Looks on for as long as the fault lasts, and notes when the others have drawn their conclusions.

@@ -18,12 +18,14 @@ Usage: cargo xtask drill [OPTIONS]
   --freezes N          SIGSTOP for 5 s
   --partitions N       a node cut off from the others for 5 s, both ways
   --one-way N          the same in one direction, in turn out and in
+  --isolations N       a node cut off from everybody, balancer and servers too; with --namespaces
   --slow N             150 ms more for every piece between a node and the others, for 5 s
   --rolling N          rolling restarts of all nodes
   --leader N           of each kind of fault so many, at most all, hit the coordinator (a third)
   --seed N             repeats a schedule (a new one)
   --expect-loss        succeed only if promises are broken: proves that the drill can see it
   --independent        three nodes that know nothing of each other, as the thing to expect loss of
+  --namespaces         each node in a network namespace, links cut by dropping packets; takes root
   --log LEVEL          of the nodes (info)
   --folder DIR         logs, data and records (a temporary one, kept when a promise was broken)
   --json               print the report as JSON too
@@ -58,6 +60,7 @@ impl Options {
                 seed,
                 binary,
                 log: "info".into(),
+                namespaces: false,
             },
             folder: None,
             expect_loss: false,
@@ -92,6 +95,8 @@ impl Options {
                     wanted.push((What::CutOut, many.div_ceil(2)));
                     wanted.push((What::CutIn, many / 2));
                 }
+                "--isolations" => wanted.push((What::Isolate, number(value()?)?)),
+                "--namespaces" => plan.namespaces = true,
                 "--slow" => wanted.push((What::Slow, number(value()?)?)),
                 "--rolling" => wanted.push((What::Rolling, number(value()?)?)),
                 "--leader" => leader = Some(number(value()?)?),

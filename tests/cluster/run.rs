@@ -32,6 +32,8 @@ pub(crate) struct Plan {
     pub(crate) binary: PathBuf,
     /// The nodes' log level.
     pub(crate) log: String,
+    /// Each node in a network namespace of its own.
+    pub(crate) namespaces: bool,
 }
 
 /// So many faults of one kind, the coordinator being the victim of so many of them.
@@ -54,6 +56,7 @@ pub(crate) async fn run(plan: &Plan, folder: &Path) -> Result<Report, Error> {
         binary: &plan.binary,
         folder,
         log: &plan.log,
+        namespaces: plan.namespaces,
     };
     let mut stack = Stack::start(&wanted).await?;
     let ledger = Arc::new(Ledger::new());
@@ -69,7 +72,7 @@ pub(crate) async fn run(plan: &Plan, folder: &Path) -> Result<Report, Error> {
     // Something is under way when the first fault strikes.
     tokio::time::sleep(Duration::from_secs(2)).await;
     let (incidents, aborted) = all(plan, &mut stack, &ledger).await?;
-    stack.links.heal();
+    stack.network.heal()?;
     let sdks_ended = sdks.finish().await.err().map(|error| error.to_string());
     let sessions = load.finish().await;
     let heard = standing.finish().await;

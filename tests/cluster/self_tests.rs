@@ -11,13 +11,14 @@ use crate::PATIENCE;
 use crate::chance::Chance;
 use crate::links::{Links, Weather};
 use crate::nemesis::What;
+use crate::network::Network;
 use crate::run::faults;
 use crate::stack::ports::Ports;
 
 const CUT: Weather = Weather { cut: true, delay: Duration::ZERO };
 
 /// Two nodes, both of them this process; node 1 sends back what it gets.
-async fn two_nodes() -> Arc<Links> {
+async fn two_nodes() -> (Arc<Links>, SocketAddr) {
     let echo = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let real = echo.local_addr().expect("an address");
     tokio::spawn(async move {
@@ -30,10 +31,11 @@ async fn two_nodes() -> Arc<Links> {
     });
     let mut ports = Ports::new();
     let mut free = || ports.free().expect("a free port");
-    let links = Links::new(&[free(), real], vec![free(), free()]);
+    let known = free();
+    let links = Links::new(&[free(), real], vec![free(), known]);
     links.know(vec![Some(std::process::id()), None]);
     links.up(1).await.expect("its port");
-    links
+    (links, known)
 }
 
 async fn echoed(stream: &mut TcpStream, byte: u8) -> u8 {
@@ -53,8 +55,8 @@ async fn connect(address: SocketAddr) -> TcpStream {
 #[tokio::test]
 async fn a_cut_link_holds_bytes_in_its_direction_and_loses_none() {
     for (from, to) in [(0, 1), (1, 0)] {
-        let links = two_nodes().await;
-        let mut stream = connect(links.addresses()[1]).await;
+        let (links, address) = two_nodes().await;
+        let mut stream = connect(address).await;
         assert_eq!(echoed(&mut stream, 1).await, 1);
         links.set(from, to, CUT);
         stream.write_all(&[2]).await.expect("a connection");
@@ -69,9 +71,9 @@ async fn a_cut_link_holds_bytes_in_its_direction_and_loses_none() {
 
 #[tokio::test]
 async fn nothing_connects_over_a_cut_link_and_nobody_else_is_cut() {
-    let links = two_nodes().await;
+    let (links, address) = two_nodes().await;
     links.set(1, 0, CUT);
-    let mut stream = connect(links.addresses()[1]).await;
+    let mut stream = connect(address).await;
     stream.write_all(&[1]).await.expect("the kernel takes it");
     assert!(!comes_back(&mut stream).await, "it passed a cut link");
     links.heal();
@@ -84,8 +86,7 @@ async fn nothing_connects_over_a_cut_link_and_nobody_else_is_cut() {
 
 #[tokio::test]
 async fn the_port_of_a_dead_node_refuses() {
-    let links = two_nodes().await;
-    let address = links.addresses()[1];
+    let (links, address) = two_nodes().await;
     links.down(1);
     let deadline = tokio::time::Instant::now() + PATIENCE;
     // The task that listens ends soon, not at once.
@@ -95,6 +96,14 @@ async fn the_port_of_a_dead_node_refuses() {
     }
     links.up(1).await.expect("the same port again");
     assert_eq!(echoed(&mut connect(address).await, 7).await, 7);
+}
+
+#[test]
+fn a_fault_that_this_network_does_not_have_makes_a_run_void() {
+    let (network, _) = Network::new(false, &mut Ports::new()).expect("free ports");
+    let refused = network.spoil(0, What::Isolate).expect_err("proxies reach no client");
+    assert!(refused.to_string().starts_with("void"), "{refused}");
+    assert!(!network.took_effect(network.mark(), 0, &[]), "nothing was held up");
 }
 
 #[test]

@@ -1,5 +1,5 @@
 //! Everything that a run needs, as processes on loopback: three nodes, three sample servers, a
-//! balancer, and the links between the nodes, which can be cut.
+//! balancer, and the network between the nodes, which can be cut.
 
 pub(crate) mod front;
 pub(crate) mod node;
@@ -8,10 +8,9 @@ pub(crate) mod process;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use front::Front;
@@ -19,7 +18,7 @@ use node::{Node, View};
 use ports::Ports;
 use process::Process;
 
-use crate::links::Links;
+use crate::network::{Addresses, Network};
 use crate::{Error, PATIENCE};
 
 /// How many nodes a stack has.
@@ -42,7 +41,7 @@ pub(crate) enum Together {
 /// The running stack. Dropping it kills all of it.
 pub(crate) struct Stack {
     pub(crate) nodes: Vec<Node>,
-    pub(crate) links: Arc<Links>,
+    pub(crate) network: Network,
     pub(crate) together: Together,
     pub(crate) front: Front,
     /// Logs, data directories and records of this run.
@@ -59,6 +58,8 @@ pub(crate) struct Wanted<'a> {
     pub(crate) binary: &'a Path,
     pub(crate) folder: &'a Path,
     pub(crate) log: &'a str,
+    /// Each node in a network namespace of its own.
+    pub(crate) namespaces: bool,
 }
 
 // === impl Stack ===
@@ -75,23 +76,17 @@ impl Stack {
         fs::copy(wanted.binary, &binary)
             .map_err(|error| format!("copy {}: {error}", wanted.binary.display()))?;
         let mut ports = Ports::new();
-        let (servers, urls) = servers(&binary, folder, &mut ports).await?;
+        let (network, addresses) = Network::new(wanted.namespaces, &mut ports)?;
+        let (servers, urls) = servers(&binary, folder, network.servers(), &mut ports).await?;
         let config = folder.join("holdfast.yaml");
-        fs::write(&config, configuration(&binary, folder, &urls))?;
-        let addresses: Vec<[SocketAddr; 3]> = (0..NODES)
-            .map(|_| Ok([ports.free()?, ports.free()?, ports.free()?]))
-            .collect::<Result<_, Error>>()?;
-        let real: Vec<SocketAddr> = addresses.iter().map(|[_, _, cluster]| *cluster).collect();
-        let known = (0..NODES).map(|_| ports.free()).collect::<Result<_, _>>()?;
-        let links = Links::new(&real, known);
+        let text = network.configuration() + &configuration(&binary, folder, &urls);
+        fs::write(&config, text)?;
         let mut nodes = Vec::new();
-        for (at, addresses) in addresses.iter().enumerate() {
-            let name = format!("node-{}", at + 1);
-            let environment = environment(&name, *addresses, &links, wanted, &config)?;
-            let mut node =
-                Node::new(&name, [addresses[0], addresses[1]], folder, &binary, environment);
-            links.up(at).await?;
-            node.start()?;
+        for (at, own) in addresses.iter().enumerate() {
+            let environment = environment(at, &addresses, wanted, &config)?;
+            let mut node = Node::new(&name(at), *own, folder, &binary, environment);
+            network.up(at).await?;
+            node.start(&network, at)?;
             nodes.push(node);
         }
         let spares = wanted.together == Together::Independent;
@@ -100,7 +95,7 @@ impl Stack {
             Front::start(wanted.front, spares, ports.free()?, &clients, folder, &binary).await?;
         let mut stack = Self {
             nodes,
-            links,
+            network,
             together: wanted.together,
             front,
             folder: folder.to_owned(),
@@ -115,28 +110,28 @@ impl Stack {
     /// `kill -9` of a node.
     pub(crate) fn kill(&mut self, at: usize) -> Result<(), Error> {
         self.nodes[at].kill()?;
-        self.links.down(at);
+        self.network.down(at);
         Ok(())
     }
 
     /// SIGTERM of a node, and its end.
     pub(crate) async fn stop_node(&mut self, at: usize) -> Result<(), Error> {
         self.nodes[at].stop().await?;
-        self.links.down(at);
+        self.network.down(at);
         Ok(())
     }
 
     /// Starts a node again with its data.
     pub(crate) async fn start_node(&mut self, at: usize) -> Result<(), Error> {
-        self.links.up(at).await?;
-        self.nodes[at].start()?;
+        self.network.up(at).await?;
+        self.nodes[at].start(&self.network, at)?;
         self.know_pids();
         Ok(())
     }
 
     /// Tells the links which process is which node.
     fn know_pids(&self) {
-        self.links.know(self.nodes.iter().map(Node::pid).collect());
+        self.network.know(self.nodes.iter().map(Node::pid).collect());
     }
 
     /// Waits until every node takes calls and all agree on the cluster.
@@ -259,11 +254,12 @@ fn execution_log(folder: &Path, server: &str) -> PathBuf {
 async fn servers(
     binary: &Path,
     folder: &Path,
+    ip: IpAddr,
     ports: &mut Ports,
 ) -> Result<(Vec<Process>, Vec<SocketAddr>), Error> {
     let (mut servers, mut urls) = (Vec::new(), Vec::new());
     for (name, extra) in [(COUNT, None), (STREAM, Some("--resumable"))] {
-        let address = ports.free()?;
+        let address = SocketAddr::new(ip, ports.free()?.port());
         let mut command = Command::new(binary);
         command.args(["sample-server", "--name", name, "--http", &address.to_string()]);
         command.arg("--execution-log").arg(execution_log(folder, name)).args(extra);
@@ -296,34 +292,37 @@ fn configuration(binary: &Path, folder: &Path, urls: &[SocketAddr]) -> String {
 
 /// What makes this node differ from the others.
 fn environment(
-    name: &str,
-    [client, admin, cluster]: [SocketAddr; 3],
-    links: &Links,
+    at: usize,
+    addresses: &[Addresses],
     wanted: &Wanted<'_>,
     config: &Path,
 ) -> Result<Vec<(String, String)>, Error> {
-    let data = wanted.folder.join(format!("data-{name}"));
+    let own = addresses[at];
+    let data = wanted.folder.join(format!("data-{}", name(at)));
     fs::create_dir_all(&data)?;
     let mut environment = vec![
         ("HOLDFAST_CONFIG", config.display().to_string()),
         ("HOLDFAST_DATA_DIR", data.display().to_string()),
         ("HOLDFAST_CLUSTER_SECRET", "a secret of drills, long enough for all".to_owned()),
-        ("HOLDFAST_ADMIN_LISTEN", admin.to_string()),
+        ("HOLDFAST_ADMIN_LISTEN", own.admin.to_string()),
         ("HOLDFAST_LOG", wanted.log.to_owned()),
-        ("HA_NODE_ID", name.to_owned()),
-        ("PORT", client.port().to_string()),
+        ("HA_NODE_ID", name(at)),
+        ("PORT", own.client.port().to_string()),
         ("RUST_BACKTRACE", "1".to_owned()),
     ];
     if wanted.together == Together::Cluster {
-        let nodes: Vec<String> = (1..)
-            .zip(links.addresses())
-            .map(|(number, address)| format!("node-{number}={address}"))
-            .collect();
+        let nodes = addresses.iter().enumerate();
+        let nodes: Vec<String> =
+            nodes.map(|(at, addresses)| format!("{}={}", name(at), addresses.known)).collect();
         environment.extend([
             ("HA_MODE", "cluster".to_owned()),
             ("HA_CLUSTER_NODES", nodes.join(",")),
-            ("HOLDFAST_CLUSTER_LISTEN", cluster.to_string()),
+            ("HOLDFAST_CLUSTER_LISTEN", own.cluster.to_string()),
         ]);
     }
     Ok(environment.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
+}
+
+fn name(at: usize) -> String {
+    format!("node-{}", at + 1)
 }

@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
@@ -10,6 +9,7 @@ use serde_json::Value;
 
 use super::process::{Process, state};
 use crate::http;
+use crate::network::{Addresses, Network};
 use crate::{Error, PATIENCE};
 
 /// A node, running or not. Its data directory outlives its processes.
@@ -17,6 +17,7 @@ pub(crate) struct Node {
     pub(crate) name: String,
     pub(crate) client: SocketAddr,
     pub(crate) admin: SocketAddr,
+    pub(crate) cluster: SocketAddr,
     folder: PathBuf,
     binary: PathBuf,
     environment: Vec<(String, String)>,
@@ -28,15 +29,16 @@ pub(crate) struct Node {
 impl Node {
     pub(crate) fn new(
         name: &str,
-        [client, admin]: [SocketAddr; 2],
+        addresses: Addresses,
         folder: &Path,
         binary: &Path,
         environment: Vec<(String, String)>,
     ) -> Self {
         Self {
             name: name.to_owned(),
-            client,
-            admin,
+            client: addresses.client,
+            admin: addresses.admin,
+            cluster: addresses.cluster,
             folder: folder.to_owned(),
             binary: binary.to_owned(),
             environment,
@@ -45,8 +47,8 @@ impl Node {
     }
 
     /// Starts its process; it is ready some time later.
-    pub(crate) fn start(&mut self) -> Result<(), Error> {
-        let mut command = Command::new(&self.binary);
+    pub(crate) fn start(&mut self, network: &Network, at: usize) -> Result<(), Error> {
+        let mut command = network.command(at, &self.binary);
         command.arg("serve");
         // What a developer has set must not reach the nodes.
         for (name, _) in std::env::vars() {
