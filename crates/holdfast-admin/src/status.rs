@@ -92,7 +92,13 @@ pub(crate) fn sessions(page: &SessionPage, offset: usize, me: &str) -> SessionsD
         node: session.held_here.then(|| me.to_owned()),
         revision: session.revision,
     };
-    SessionsDto { total: page.total, offset, sessions: page.sessions.iter().map(dto).collect() }
+    let node = me.to_owned();
+    SessionsDto {
+        node,
+        total: page.total,
+        offset,
+        sessions: page.sessions.iter().map(dto).collect(),
+    }
 }
 
 fn server_dto(server: &ServerReport, recent: &Recent, check: Option<&Check>) -> ServerDto {

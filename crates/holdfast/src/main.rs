@@ -23,6 +23,9 @@ fn main() -> ExitCode {
         Command::Demo(command) => command.run(),
         Command::Edge(command) => command.run(),
         Command::Status(command) => command.run(),
+        Command::Nodes(command) => command.run(),
+        Command::Sessions(command) => command.run(),
+        Command::Drain(command) => command.run(),
         Command::Key(command) => command.run(),
         Command::SampleServer(command) => command.run(),
     };

@@ -246,7 +246,10 @@ pub struct ServersDto {
 /// `GET /api/sessions?offset=0&limit=100`.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct SessionsDto {
-    /// All live sessions of the node.
+    /// The node that speaks.
+    #[serde(default)]
+    pub node: String,
+    /// All live sessions that the node has in hand.
     pub total: usize,
     /// How many were skipped.
     pub offset: usize,

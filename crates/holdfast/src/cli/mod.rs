@@ -1,14 +1,18 @@
 //! The command line: one file per command.
 
+pub(crate) mod admin_port;
 pub(crate) mod check_config;
 pub(crate) mod config_file;
 pub(crate) mod demo;
+pub(crate) mod drain;
 pub(crate) mod edge;
 pub(crate) mod guard;
 pub(crate) mod key;
+pub(crate) mod nodes;
 pub(crate) mod output;
 pub(crate) mod sample_server;
 pub(crate) mod serve;
+pub(crate) mod sessions;
 pub(crate) mod status;
 
 use std::path::PathBuf;
@@ -45,6 +49,15 @@ pub(crate) enum Command {
     /// Show what a running node says about itself
     #[command(after_help = EXIT_CODES)]
     Status(status::Status),
+    /// Show the nodes of the cluster: their part in it, their state, what they are busy with
+    #[command(after_help = EXIT_CODES)]
+    Nodes(nodes::Nodes),
+    /// Show the client sessions that a node has in hand
+    #[command(after_help = EXIT_CODES)]
+    Sessions(sessions::Sessions),
+    /// Take a node out of the cluster: its calls end, its clients go on elsewhere, it leaves
+    #[command(after_help = EXIT_CODES)]
+    Drain(drain::Drain),
     /// Make API keys
     #[command(subcommand, after_help = EXIT_CODES)]
     Key(key::Key),

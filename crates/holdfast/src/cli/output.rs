@@ -1,6 +1,6 @@
 //! What commands print. A reader that has gone away (`holdfast status | head`) is no failure.
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal as _, Write};
 
 /// Prints to standard output, with a line end.
 pub(crate) fn say(text: &str) -> io::Result<()> {
@@ -37,9 +37,38 @@ pub(crate) fn table(heading: &[&str], rows: &[Vec<String>]) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
+/// The text as the whole screen: on a terminal over what was there, elsewhere one after the other.
+pub(crate) fn screen(text: &str) -> String {
+    // Home and clear.
+    if io::stdout().is_terminal() { format!("\x1b[H\x1b[2J{text}") } else { format!("{text}\n") }
+}
+
+/// `1 call`, `2 calls`.
+pub(crate) fn many(count: u64, one: &str) -> String {
+    format!("{count} {one}{}", if count == 1 { "" } else { "s" })
+}
+
+/// A stretch of time in its two largest units.
+pub(crate) fn span(seconds: u64) -> String {
+    let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
+    match seconds {
+        0..60 => format!("{seconds}s"),
+        60..3600 => format!("{minutes}m {}s", seconds % 60),
+        3600..86_400 => format!("{hours}h {}m", minutes % 60),
+        _ => format!("{days}d {}h", hours % 24),
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::table;
+    use super::{span, table};
+
+    #[test]
+    fn stretches_of_time() {
+        assert_eq!(span(59), "59s");
+        assert_eq!(span(3_661), "1h 1m");
+        assert_eq!(span(90_000), "1d 1h");
+    }
 
     #[test]
     fn columns_are_as_wide_as_their_widest_cell() {

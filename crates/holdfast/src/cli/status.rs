@@ -1,32 +1,19 @@
 //! `holdfast status`: what a running node says about itself, read from its admin port.
 
-use std::io::{self, IsTerminal as _};
-use std::net::SocketAddr;
 use std::process::ExitCode;
-use std::time::Duration;
 
-use anyhow::Context as _;
 use clap::Args;
+use holdfast_admin::ClientError;
 use holdfast_admin::api::{GaugedDto, RecentDto, ServerDto, StatusDto};
-use holdfast_admin::{Client, ClientError};
-use holdfast_config::{Admin, SecretString};
 
-use super::output::{say, say_json, table};
-use super::{ConfigArgs, Failure, Format, Outcome, OutputArgs, config_file};
-
-/// How often `--watch` asks.
-const EVERY: Duration = Duration::from_secs(1);
-/// The token for `--admin`; on a command line every user of the machine could read it.
-const TOKEN: &str = "HOLDFAST_ADMIN_TOKEN";
+use super::admin_port::{AdminArgs, watch};
+use super::output::{say, say_json, screen, span, table};
+use super::{Format, Outcome, OutputArgs, nodes};
 
 #[derive(Args)]
 pub(crate) struct Status {
     #[command(flatten)]
-    config: ConfigArgs,
-    /// The admin port to ask, as HOST:PORT or https://HOST:PORT; its token is read from
-    /// $HOLDFAST_ADMIN_TOKEN [default: that of the configuration]
-    #[arg(long, value_name = "ADDRESS", conflicts_with = "config")]
-    admin: Option<String>,
+    admin: AdminArgs,
     /// Ask again every second until Ctrl-C
     #[arg(short, long)]
     watch: bool,
@@ -36,15 +23,11 @@ pub(crate) struct Status {
 
 impl Status {
     pub(crate) fn run(&self) -> Outcome {
-        // The client's https needs one named provider.
-        crate::install_crypto()?;
-        let client = self.client()?;
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        runtime.block_on(async {
+        self.admin.run(async |client| {
             if self.watch {
-                return self.watch(&client).await;
+                return watch(async || client.status().await, |answer| self.show(answer)).await;
             }
-            let status = client.status().await.map_err(|error| self.explain(error))?;
+            let status = client.status().await.map_err(|error| self.admin.explain(error))?;
             match self.output.output {
                 Format::Table => say(&page(&status))?,
                 Format::Json => say_json(&serde_json::to_value(&status)?)?,
@@ -53,85 +36,18 @@ impl Status {
         })
     }
 
-    /// Goes on while the node is away: whoever watches a restart wants to see it come back.
-    async fn watch(&self, client: &Client) -> Outcome {
-        let mut ticks = tokio::time::interval(EVERY);
-        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        loop {
-            tokio::select! {
-                _ = ticks.tick() => {}
-                interrupted = tokio::signal::ctrl_c() => {
-                    interrupted.context("cannot wait for Ctrl-C")?;
-                    return Ok(ExitCode::SUCCESS);
-                }
-            }
-            let answer = client.status().await;
-            match (self.output.output, answer) {
-                (Format::Table, answer) => say(&screen(&answer))?,
-                // One object a line, so that another program can read along.
-                (Format::Json, Ok(status)) => say(&serde_json::to_string(&status)?)?,
-                (Format::Json, Err(error)) => {
-                    say(&serde_json::json!({ "error": error.to_string() }).to_string())?;
-                }
+    fn show(&self, answer: Result<StatusDto, ClientError>) -> anyhow::Result<()> {
+        match (self.output.output, answer) {
+            (Format::Table, Ok(status)) => say(&screen(&page(&status)))?,
+            (Format::Table, Err(error)) => say(&screen(&error.to_string()))?,
+            // One object a line, so that another program can read along.
+            (Format::Json, Ok(status)) => say(&serde_json::to_string(&status)?)?,
+            (Format::Json, Err(error)) => {
+                say(&serde_json::json!({ "error": error.to_string() }).to_string())?;
             }
         }
+        Ok(())
     }
-
-    /// Says where this command takes its token from, which the client cannot know.
-    fn explain(&self, error: ClientError) -> anyhow::Error {
-        let wants_token = matches!(error, ClientError::Unauthorized { .. });
-        let error = anyhow::Error::from(error);
-        if wants_token && self.admin.is_some() {
-            return error.context(format!("with --admin, the token is read from {TOKEN}"));
-        }
-        error
-    }
-
-    fn client(&self) -> Result<Client, Failure> {
-        if let Some(address) = &self.admin {
-            let token = config_file::env(TOKEN).filter(|token| !token.is_empty());
-            return Client::new(address, token.map(SecretString::from))
-                .map_err(|error| Failure::Usage(format!("holdfast: {error}")));
-        }
-        let section = self.section()?;
-        if section.address.port() == 0 {
-            return Err(Failure::Usage(
-                "holdfast: admin.address lets the system choose the port; \
-                 name it with --admin HOST:PORT"
-                    .into(),
-            ));
-        }
-        Ok(Client::for_section(&section))
-    }
-
-    /// The configuration's admin section; without a configuration, the default one.
-    fn section(&self) -> Result<Admin, Failure> {
-        if config_file::is_there(&self.config) {
-            let config = config_file::load(&self.config).map_err(|failure| match failure {
-                Failure::Usage(text) => {
-                    Failure::Usage(format!("{text}\nor name the admin port: --admin HOST:PORT"))
-                }
-                other => other,
-            })?;
-            return Ok(config.admin);
-        }
-        let listen = config_file::env("HOLDFAST_ADMIN_LISTEN").filter(|text| !text.is_empty());
-        let Some(listen) = listen else { return Ok(Admin::default()) };
-        let address: SocketAddr = listen
-            .parse()
-            .map_err(|_| Failure::Usage("holdfast: HOLDFAST_ADMIN_LISTEN is not IP:PORT".into()))?;
-        let token = config_file::env(TOKEN).map(SecretString::from);
-        Ok(Admin { address, token, ..Admin::default() })
-    }
-}
-
-fn screen(answer: &Result<StatusDto, ClientError>) -> String {
-    let text = match answer {
-        Ok(status) => page(status),
-        Err(error) => error.to_string(),
-    };
-    // Home and clear, on a terminal only.
-    if io::stdout().is_terminal() { format!("\x1b[H\x1b[2J{text}") } else { format!("{text}\n") }
 }
 
 fn page(status: &StatusDto) -> String {
@@ -159,6 +75,9 @@ fn page(status: &StatusDto) -> String {
         let closed = if listener.accepting { "" } else { " (accepts nothing)" };
         let name = format!("{} port", listener.name);
         text.push_str(&format!("{name:<13}{scheme}://{}{closed}\n", listener.address));
+    }
+    if let Some(cluster) = &status.cluster {
+        text.push_str(&format!("cluster      {}\n", nodes::summary(cluster)));
     }
     text.push_str(&format!("last minute  {}\n\n", recent(&status.recent)));
 
@@ -228,16 +147,6 @@ fn millis(value: Option<f64>) -> String {
     }
 }
 
-fn span(seconds: u64) -> String {
-    let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
-    match seconds {
-        0..60 => format!("{seconds}s"),
-        60..3600 => format!("{minutes}m {}s", seconds % 60),
-        3600..86_400 => format!("{hours}h {}m", minutes % 60),
-        _ => format!("{days}d {}h", hours % 24),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -249,8 +158,5 @@ mod tests {
         assert_eq!(millis(Some(0.25)), "0.2ms");
         assert_eq!(millis(Some(1500.0)), "1.5s");
         assert_eq!(millis(None), "-");
-        assert_eq!(span(59), "59s");
-        assert_eq!(span(3_661), "1h 1m");
-        assert_eq!(span(90_000), "1d 1h");
     }
 }

@@ -1,0 +1,215 @@
+//! `holdfast drain NODE`: takes a node out of the cluster without failing a call, and shows how that
+//! goes on until the node has left or its time is over.
+
+use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, anyhow};
+use clap::Args;
+use holdfast_admin::api::{DrainDto, NodeEntryDto, NodesDto};
+use holdfast_admin::{Client, ClientError};
+use serde_json::json;
+
+use super::admin_port::AdminArgs;
+use super::output::{complain, many, say, span};
+use super::{Failure, Format, Outcome, OutputArgs};
+
+/// How often the cluster is asked how it goes.
+const EVERY: Duration = Duration::from_millis(500);
+/// What a node needs beside its calls: balancers notice it first, and it hands its duties over last.
+const BESIDES: Duration = Duration::from_secs(30);
+
+#[derive(Args)]
+pub(crate) struct Drain {
+    /// The node's name
+    node: String,
+    /// Do not ask; needed where nobody can be asked
+    #[arg(short, long)]
+    yes: bool,
+    #[command(flatten)]
+    admin: AdminArgs,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+/// How it ended.
+enum End {
+    Left,
+    CameBack(u64),
+    Died,
+    StoppedAnswering,
+    TimedOut(Duration, Option<NodeEntryDto>),
+}
+
+impl Drain {
+    pub(crate) fn run(&self) -> Outcome {
+        self.admin.run(async |client| {
+            let nodes = client.nodes().await.map_err(|error| self.explain(error))?;
+            let node = find(&nodes, &self.node)?;
+            self.confirm(&nodes, node)?;
+            let draining = client.drain(&self.node).await.map_err(|error| self.explain(error))?;
+            let took = span(draining.deadline_ms.div_ceil(1000));
+            self.tell(
+                &format!("{} drains: running calls have {took} to end", self.node),
+                json!({ "node": self.node, "state": "draining", "deadline_ms": draining.deadline_ms }),
+            )?;
+            let end = self.follow(&client, &draining, nodes.me == self.node).await?;
+            self.conclude(end)
+        })
+    }
+
+    /// The node's own words without the address and status around them: they say all.
+    fn explain(&self, error: ClientError) -> anyhow::Error {
+        match error {
+            ClientError::Refused { said, .. } => anyhow!(said),
+            other => self.admin.explain(other),
+        }
+    }
+
+    fn confirm(&self, nodes: &NodesDto, node: &NodeEntryDto) -> Result<(), Failure> {
+        let warning = warning(nodes, node);
+        if self.yes {
+            warning.iter().for_each(|text| complain(&format!("holdfast: {text}")));
+            return Ok(());
+        }
+        if !(io::stdin().is_terminal() && io::stderr().is_terminal()) {
+            return Err(Failure::Usage(format!(
+                "holdfast: drain takes {} out of the cluster; without a terminal to ask at, say so \
+                 with --yes",
+                self.node
+            )));
+        }
+        let mut question = io::stderr().lock();
+        if let Some(text) = warning {
+            writeln!(question, "{text}")?;
+        }
+        write!(
+            question,
+            "Drain {}? It takes no new work, lets its calls end and leaves; clients go on elsewhere. \
+             [y/N] ",
+            self.node
+        )?;
+        question.flush()?;
+        let mut answer = String::new();
+        io::stdin().lock().read_line(&mut answer).context("no answer can be read")?;
+        match answer.trim().to_ascii_lowercase().as_str() {
+            "y" | "yes" => Ok(()),
+            _ => Err(Failure::Failed(anyhow!("nothing was changed"))),
+        }
+    }
+
+    /// Asks on and on, and says what has changed.
+    async fn follow(
+        &self,
+        client: &Client,
+        draining: &DrainDto,
+        itself: bool,
+    ) -> anyhow::Result<End> {
+        let limit = Duration::from_millis(draining.deadline_ms).saturating_add(BESIDES);
+        let begun = Instant::now();
+        let mut last: Option<NodeEntryDto> = None;
+        loop {
+            match client.nodes().await {
+                Ok(nodes) => {
+                    let node = nodes.nodes.into_iter().find(|node| node.name == self.node);
+                    let Some(node) = node else { return Ok(End::Left) };
+                    match node.state.as_str() {
+                        "left" | "absent" => return Ok(End::Left),
+                        _ if node.generation > draining.generation => {
+                            return Ok(End::CameBack(node.generation));
+                        }
+                        "dead" => return Ok(End::Died),
+                        _ => {}
+                    }
+                    let shown =
+                        |node: &NodeEntryDto| (node.state.clone(), node.sessions, node.in_flight);
+                    if last.as_ref().map(shown) != Some(shown(&node)) {
+                        self.tell(&progress(&node), serde_json::to_value(&node)?)?;
+                    }
+                    last = Some(node);
+                }
+                // Whoever drains closes its own admin port in the end.
+                Err(ClientError::Connect { .. }) if itself => return Ok(End::StoppedAnswering),
+                // The node that is asked may be away for a moment; the deadline is what ends this.
+                Err(_) => {}
+            }
+            if begun.elapsed() >= limit {
+                return Ok(End::TimedOut(limit, last));
+            }
+            tokio::time::sleep(EVERY).await;
+        }
+    }
+
+    fn conclude(&self, end: End) -> Outcome {
+        let name = &self.node;
+        let (outcome, text) = match end {
+            End::Left => ("left", format!("{name} has left")),
+            End::CameBack(generation) => {
+                ("came_back", format!("{name} has left and come back, as generation {generation}"))
+            }
+            End::StoppedAnswering => {
+                ("left", format!("{name} no longer answers: it has left and ended"))
+            }
+            End::Died => return Err(anyhow!("{name} was declared dead before it had left").into()),
+            End::TimedOut(limit, last) => {
+                let state = last.map(|node| format!(": {}", progress(&node))).unwrap_or_default();
+                let limit = span(limit.as_secs());
+                return Err(anyhow!("{name} has not left within {limit}{state}").into());
+            }
+        };
+        self.tell(&text, json!({ "node": name, "outcome": outcome }))?;
+        Ok(ExitCode::SUCCESS)
+    }
+
+    fn tell(&self, text: &str, value: serde_json::Value) -> io::Result<()> {
+        match self.output.output {
+            Format::Table => say(text),
+            // One object a line, so that another program can read along.
+            Format::Json => say(&value.to_string()),
+        }
+    }
+}
+
+fn find<'n>(nodes: &'n NodesDto, name: &str) -> anyhow::Result<&'n NodeEntryDto> {
+    if !nodes.clustered {
+        return Err(anyhow!(
+            "{} runs alone: there is no other node to take its place. SIGTERM drains and ends it",
+            nodes.me
+        ));
+    }
+    nodes.nodes.iter().find(|node| node.name == name).ok_or_else(|| {
+        let known: Vec<&str> = nodes.nodes.iter().map(|node| node.name.as_str()).collect();
+        anyhow!("no node is called {name:?}; there are {}", known.join(", "))
+    })
+}
+
+/// What the operator should know before: whether the others can go on without it.
+fn warning(nodes: &NodesDto, node: &NodeEntryDto) -> Option<String> {
+    let others = || nodes.nodes.iter().filter(|other| other.name != node.name);
+    let ready = others().filter(|other| other.state == "ready").count();
+    let needed = nodes.nodes.len() / 2 + 1;
+    (ready < needed).then(|| {
+        format!(
+            "{} without {}, and a majority of {} is {needed}: until a node comes back, one more loss \
+             stops the cluster",
+            match ready {
+                0 => "no other node is ready".to_owned(),
+                1 => "one other node is ready".to_owned(),
+                n => format!("{n} other nodes are ready"),
+            },
+            node.name,
+            nodes.nodes.len()
+        )
+    })
+}
+
+fn progress(node: &NodeEntryDto) -> String {
+    let load = match (node.sessions, node.in_flight) {
+        (Some(sessions), Some(calls)) => {
+            format!("{}, {} in flight", many(sessions, "session"), many(calls, "call"))
+        }
+        _ => "does not answer".to_owned(),
+    };
+    format!("{}: {}, {load}", node.name, node.state)
+}

@@ -1,0 +1,111 @@
+//! `holdfast nodes`: the nodes of a cluster, as the one that is asked sees them.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Args;
+use holdfast_admin::ClientError;
+use holdfast_admin::api::{NodeEntryDto, NodesDto};
+
+use super::admin_port::{AdminArgs, watch};
+use super::output::{many, say, say_json, screen, span, table};
+use super::{Format, Outcome, OutputArgs};
+
+#[derive(Args)]
+pub(crate) struct Nodes {
+    #[command(flatten)]
+    admin: AdminArgs,
+    /// Ask again every second until Ctrl-C
+    #[arg(short, long)]
+    watch: bool,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+impl Nodes {
+    pub(crate) fn run(&self) -> Outcome {
+        self.admin.run(async |client| {
+            if self.watch {
+                return watch(async || client.nodes().await, |answer| self.show(answer)).await;
+            }
+            let nodes = client.nodes().await.map_err(|error| self.admin.explain(error))?;
+            match self.output.output {
+                Format::Table => say(&page(&nodes))?,
+                Format::Json => say_json(&serde_json::to_value(&nodes)?)?,
+            }
+            Ok(ExitCode::SUCCESS)
+        })
+    }
+
+    fn show(&self, answer: Result<NodesDto, ClientError>) -> anyhow::Result<()> {
+        match (self.output.output, answer) {
+            (Format::Table, Ok(nodes)) => say(&screen(&page(&nodes)))?,
+            (Format::Table, Err(error)) => say(&screen(&error.to_string()))?,
+            // One object a line, so that another program can read along.
+            (Format::Json, Ok(nodes)) => say(&serde_json::to_string(&nodes)?)?,
+            (Format::Json, Err(error)) => {
+                say(&serde_json::json!({ "error": error.to_string() }).to_string())?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// One line about the whole; `status` has it too.
+pub(crate) fn summary(nodes: &NodesDto) -> String {
+    if !nodes.clustered {
+        return format!("{} runs alone: there is no cluster", nodes.me);
+    }
+    let ready = nodes.nodes.iter().filter(|node| node.state == "ready").count();
+    let lead = match (&nodes.leader, nodes.quorum) {
+        (_, Some(false)) => {
+            "no quorum: nothing can be decided until a majority is there".to_owned()
+        }
+        (Some(leader), _) => format!("{leader} is the coordinator"),
+        (None, _) => "no coordinator is known".to_owned(),
+    };
+    let term = nodes.term.map(|term| format!(", term {term}")).unwrap_or_default();
+    format!("{ready} of {} ready; {lead}{term}", many(nodes.nodes.len() as u64, "node"))
+}
+
+fn page(nodes: &NodesDto) -> String {
+    let heading = if nodes.clustered {
+        &["NODE", "ROLE", "STATE", "TERM", "GENERATION", "LAG", "HEARD", "SESSIONS", "CALLS"][..]
+    } else {
+        &["NODE", "STATE", "SESSIONS", "CALLS"][..]
+    };
+    let heading: Vec<&str> = heading.iter().copied().chain(["VERSION", "CLIENTS"]).collect();
+    let rows: Vec<Vec<String>> = nodes.nodes.iter().map(|node| row(node, nodes)).collect();
+    let mut text = format!("{}\n\n{}", summary(nodes), table(&heading, &rows));
+    if nodes.clustered {
+        text.push_str(&format!("\n\n* {} was asked; the others as it sees them", nodes.me));
+    }
+    text
+}
+
+fn row(node: &NodeEntryDto, nodes: &NodesDto) -> Vec<String> {
+    let number = |value: Option<u64>| value.map_or_else(|| "-".to_owned(), |n| n.to_string());
+    let text = |value: &str| if value.is_empty() { "-".to_owned() } else { value.to_owned() };
+    let mine = if nodes.clustered && node.name == nodes.me { "*" } else { "" };
+    let mut row = vec![format!("{}{mine}", node.name)];
+    if nodes.clustered {
+        row.push(if node.role == "unknown" { "-".to_owned() } else { node.role.clone() });
+    }
+    row.push(node.state.clone());
+    if nodes.clustered {
+        row.push(number(node.term));
+        row.push(if node.generation == 0 { "-".into() } else { node.generation.to_string() });
+        row.push(number(node.commit_lag));
+        row.push(node.last_heard_ms.map_or_else(|| "-".to_owned(), heard));
+    }
+    row.extend([number(node.sessions), number(node.in_flight)]);
+    row.extend([text(&node.version), text(&node.client)]);
+    row
+}
+
+fn heard(ms: u64) -> String {
+    match ms {
+        0..1000 => format!("{ms}ms"),
+        _ => span(Duration::from_millis(ms).as_secs()),
+    }
+}
