@@ -2,6 +2,7 @@
 
 mod batches;
 mod bytes;
+mod edge;
 mod framed;
 mod harness;
 mod health;

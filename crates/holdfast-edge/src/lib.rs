@@ -83,7 +83,7 @@ impl Options {
             hold: Duration::from_secs(30),
             deadline: None,
             body: 16 * 1024 * 1024,
-            connections: 10_000,
+            connections: 8_000,
             drain_deadline: Duration::from_secs(10),
         }
     }

@@ -175,6 +175,10 @@ impl Gateway {
         self.process.output()
     }
 
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
     pub(crate) fn kill(&mut self) {
         self.process.kill();
     }
