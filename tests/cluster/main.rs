@@ -79,6 +79,7 @@ fn behind_nginx_nothing_is_lost_when_nodes_die_freeze_and_are_cut_off() {
     let mut plan = plan(Kind::Nginx);
     plan.faults = [
         faults(What::Kill, 4, 2),
+        faults(What::Wipe, 1, 0),
         faults(What::Freeze, 1, 0),
         faults(What::Cut, 1, 1),
         faults(What::Slow, 1, 1),

@@ -23,6 +23,8 @@ const LOOK: Duration = Duration::from_millis(20);
 pub(crate) enum What {
     /// `kill -9`, and a new process with the same data.
     Kill,
+    /// The same, and the new process finds an empty data directory.
+    Wipe,
     /// SIGSTOP, and SIGCONT.
     Freeze,
     /// No byte to or from the other nodes. Clients and servers still reach it.
@@ -105,9 +107,12 @@ pub(crate) async fn strike(
         new_leader: None,
     };
     match fault.what {
-        What::Kill => {
+        What::Kill | What::Wipe => {
             stack.kill(victim)?;
             watch(stack, victim, DOWN, ledger, &mut incident, generation).await;
+            if fault.what == What::Wipe {
+                stack.wipe(victim)?;
+            }
             stack.start_node(victim).await?;
         }
         What::Freeze => {
@@ -163,7 +168,7 @@ async fn watch(
             if incident.noticed.is_none() && is_out(&view, name, generation) {
                 incident.noticed = Some(since);
             }
-            let other = view.leader().is_some_and(|leader| leader.name != *name);
+            let other = view.leader.as_ref().is_some_and(|leader| leader != name);
             if incident.was_leader && incident.new_leader.is_none() && other {
                 incident.new_leader = Some(since);
             }
@@ -174,7 +179,7 @@ async fn watch(
 
 fn is_out(view: &View, name: &str, generation: Option<u64>) -> bool {
     let present = |member: &Seen| {
-        member.ready && generation.is_none_or(|generation| member.generation == generation)
+        member.is_ready() && generation.is_none_or(|generation| member.generation == generation)
     };
     !view.member(name).is_some_and(present)
 }

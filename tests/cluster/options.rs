@@ -15,6 +15,7 @@ Usage: cargo xtask drill [OPTIONS]
   --streams N          standing streams beside it (50)
   --no-sdks            leave out the six SDK clients
   --kills N            kill -9 and restart (30, if no fault is named)
+  --wipes N            the same, and the data directory is empty afterwards
   --freezes N          SIGSTOP for 5 s
   --partitions N       a node cut off from the others for 5 s, both ways
   --one-way N          the same in one direction, in turn out and in
@@ -88,6 +89,7 @@ impl Options {
                 "--streams" => plan.streams = number(value()?)?,
                 "--no-sdks" => plan.sdks = false,
                 "--kills" => wanted.push((What::Kill, number(value()?)?)),
+                "--wipes" => wanted.push((What::Wipe, number(value()?)?)),
                 "--freezes" => wanted.push((What::Freeze, number(value()?)?)),
                 "--partitions" => wanted.push((What::Cut, number(value()?)?)),
                 "--one-way" => {

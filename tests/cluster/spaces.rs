@@ -61,7 +61,10 @@ impl Spaces {
             std::thread::sleep(Duration::from_millis(5));
         }
         let cable = format!("hf{at}");
-        run("ip", &["link", "add", &cable, "type", "veth", "peer", "name", "cable", "netns", &pid])?;
+        run(
+            "ip",
+            &["link", "add", &cable, "type", "veth", "peer", "name", "cable", "netns", &pid],
+        )?;
         let (near, far) = (format!("10.77.{}.1", at + 1), address(at).to_string());
         run("ip", &["address", "add", &format!("{near}/24"), "dev", &cable])?;
         run("ip", &["link", "set", &cable, "up"])?;

@@ -17,7 +17,7 @@ pub(crate) struct Terms {
     tasks: Vec<JoinHandle<()>>,
 }
 
-const EVERY: Duration = Duration::from_millis(100);
+const EVERY: Duration = Duration::from_millis(250);
 
 // === impl Terms ===
 
@@ -45,11 +45,9 @@ impl Terms {
 
 async fn ask(admin: SocketAddr, leaders: Arc<Mutex<Leaders>>) {
     loop {
-        if let Some(leader) = View::ask(admin).await.as_ref().and_then(View::leader)
-            && leader.term > 0
-        {
+        if let Some(View { leader: Some(leader), term, .. }) = View::ask(admin).await {
             let mut leaders = leaders.lock().unwrap_or_else(PoisonError::into_inner);
-            leaders.entry(leader.term).or_default().insert(leader.name.clone());
+            leaders.entry(term).or_default().insert(leader);
         }
         tokio::time::sleep(EVERY).await;
     }

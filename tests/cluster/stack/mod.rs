@@ -14,7 +14,8 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use front::Front;
-use node::{Node, View};
+use futures_util::future::join_all;
+use node::{Node, Seen, View};
 use ports::Ports;
 use process::Process;
 
@@ -114,6 +115,13 @@ impl Stack {
         Ok(())
     }
 
+    /// Empties the data directory of a node that does not run.
+    pub(crate) fn wipe(&self, at: usize) -> Result<(), Error> {
+        let data = data(&self.folder, at);
+        fs::remove_dir_all(&data)?;
+        Ok(fs::create_dir_all(&data)?)
+    }
+
     /// SIGTERM of a node, and its end.
     pub(crate) async fn stop_node(&mut self, at: usize) -> Result<(), Error> {
         self.nodes[at].stop().await?;
@@ -182,12 +190,12 @@ impl Stack {
             let Some(view) = node.view().await else {
                 return Some(format!("{} does not list the nodes", node.name));
             };
-            let Some(leader) = view.leader() else {
+            let Some(leader) = &view.leader else {
                 return Some(format!("{} knows no leader: {view:?}", node.name));
             };
-            leaders.insert(leader.name.clone(), node.name.clone());
+            leaders.insert(leader.clone(), node.name.clone());
             for other in &self.nodes {
-                let ready = view.member(&other.name).is_some_and(|member| member.ready);
+                let ready = view.member(&other.name).is_some_and(Seen::is_ready);
                 if !ready {
                     return Some(format!("{} sees {} not ready: {view:?}", node.name, other.name));
                 }
@@ -200,8 +208,8 @@ impl Stack {
     pub(crate) async fn leader(&self) -> Option<usize> {
         let mut named: BTreeMap<String, usize> = BTreeMap::new();
         for view in self.views(None).await {
-            if let Some(leader) = view.leader() {
-                *named.entry(leader.name.clone()).or_default() += 1;
+            if let Some(leader) = view.leader {
+                *named.entry(leader).or_default() += 1;
             }
         }
         let (name, _) = named.into_iter().max_by_key(|(_, votes)| *votes)?;
@@ -210,15 +218,9 @@ impl Stack {
 
     /// What the nodes other than `but` believe; those that do not answer are left out.
     pub(crate) async fn views(&self, but: Option<usize>) -> Vec<View> {
-        let mut views = Vec::new();
-        for (at, node) in self.nodes.iter().enumerate() {
-            if Some(at) != but
-                && let Some(view) = node.view().await
-            {
-                views.push(view);
-            }
-        }
-        views
+        let asked = self.nodes.iter().enumerate().filter(|(at, _)| Some(*at) != but);
+        let views = join_all(asked.map(|(_, node)| node.view())).await;
+        views.into_iter().flatten().collect()
     }
 
     /// Every execution of a tool at any of the servers: tool and key, with how often it ran.
@@ -298,7 +300,7 @@ fn environment(
     config: &Path,
 ) -> Result<Vec<(String, String)>, Error> {
     let own = addresses[at];
-    let data = wanted.folder.join(format!("data-{}", name(at)));
+    let data = data(wanted.folder, at);
     fs::create_dir_all(&data)?;
     let mut environment = vec![
         ("HOLDFAST_CONFIG", config.display().to_string()),
@@ -321,6 +323,10 @@ fn environment(
         ]);
     }
     Ok(environment.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
+}
+
+fn data(folder: &Path, at: usize) -> PathBuf {
+    folder.join(format!("data-{}", name(at)))
 }
 
 fn name(at: usize) -> String {

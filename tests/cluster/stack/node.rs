@@ -148,11 +148,15 @@ impl Node {
 
 /// Longer than `listen.drain_deadline`.
 const DRAIN: Duration = Duration::from_secs(60);
-const ASKING: Duration = Duration::from_millis(500);
+/// A node asks the others for up to half a second before it answers.
+const ASKING: Duration = Duration::from_secs(3);
 
 /// The answer to `GET /api/nodes`.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct View {
+    /// The leader's name, as far as the node that speaks knows, and the term that it is in.
+    pub(crate) leader: Option<String>,
+    pub(crate) term: u64,
     pub(crate) members: Vec<Seen>,
 }
 
@@ -160,10 +164,7 @@ pub(crate) struct View {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Seen {
     pub(crate) name: String,
-    pub(crate) leader: bool,
-    pub(crate) ready: bool,
     pub(crate) state: String,
-    pub(crate) term: u64,
     pub(crate) generation: u64,
 }
 
@@ -180,29 +181,27 @@ impl View {
     }
 
     fn read(value: &Value) -> Option<Self> {
-        let list = value.as_array().or_else(|| value["nodes"].as_array())?;
-        let outer = value["term"].as_u64();
-        let members = list.iter().map(|node| {
-            let text = |field: &str| node[field].as_str().unwrap_or_default().to_lowercase();
-            Seen {
-                name: node["name"].as_str().unwrap_or_default().to_owned(),
-                leader: text("role") == "leader" || text("role") == "coordinator",
-                ready: text("state") == "ready",
-                state: text("state"),
-                term: node["term"].as_u64().or(outer).unwrap_or_default(),
-                generation: node["generation"].as_u64().unwrap_or_default(),
-            }
+        let members = value["nodes"].as_array()?.iter().map(|node| Seen {
+            name: node["name"].as_str().unwrap_or_default().to_owned(),
+            state: node["state"].as_str().unwrap_or_default().to_owned(),
+            generation: node["generation"].as_u64().unwrap_or_default(),
         });
-        Some(Self { members: members.collect() })
+        Some(Self {
+            leader: value["leader"].as_str().map(str::to_owned),
+            term: value["term"].as_u64().unwrap_or_default(),
+            members: members.collect(),
+        })
     }
 
-    pub(crate) fn leader(&self) -> Option<&Seen> {
-        self.members.iter().find(|member| member.leader)
-    }
-
-    /// The present incarnation of a name: one that left may still be listed.
     pub(crate) fn member(&self, name: &str) -> Option<&Seen> {
-        let of_name = || self.members.iter().filter(|member| member.name == name);
-        of_name().find(|member| member.state != "left").or_else(|| of_name().next())
+        self.members.iter().find(|member| member.name == name)
+    }
+}
+
+// === impl Seen ===
+
+impl Seen {
+    pub(crate) fn is_ready(&self) -> bool {
+        self.state == "ready"
     }
 }
