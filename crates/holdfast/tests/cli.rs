@@ -118,7 +118,8 @@ const DESKTOP: &str = r#"{
 #[test]
 fn help() {
     golden("help", &[], &["--help"], &[]);
-    for command in ["serve", "check-config", "demo", "key", "status"] {
+    for command in ["serve", "check-config", "demo", "key", "status", "nodes", "sessions", "drain"]
+    {
         golden(&format!("help-{command}"), &[], &[command, "--help"], &[]);
     }
     golden("help-key-new", &[], &["key", "new", "--help"], &[]);
@@ -143,6 +144,23 @@ fn check_config_of_a_good_file() {
     assert!(text.contains("exit code 0") && !text.contains("not-shown"), "{text}");
     let arguments = &["check-config", "--config", "good.yaml", "-o", "json"];
     golden("check-config-good-json", files, arguments, variables);
+}
+
+#[test]
+fn check_config_of_a_cluster() {
+    let example = include_bytes!("../../../config/cluster.yaml");
+    let files: &[(&str, &[u8])] = &[("cluster.yaml", example)];
+    let variables = &[
+        ("HA_NODE_ID", "gateway-2"),
+        ("HOLDFAST_CLUSTER_SECRET", "not-shown-not-shown-not-shown-not-shown"),
+        ("HOLDFAST_DATA_DIR", "data"),
+    ];
+    let arguments = &["check-config", "--config", "cluster.yaml"];
+    let text = golden("check-config-cluster", files, arguments, variables);
+    assert!(text.contains("exit code 0") && !text.contains("not-shown"), "{text}");
+    let variables = &[("HA_NODE_ID", "gatewy-2"), ("HOLDFAST_CLUSTER_SECRET", "not-shown")];
+    let text = golden("check-config-cluster-mistakes", files, arguments, variables);
+    assert!(text.contains("exit code 2") && !text.contains("not-shown\""), "{text}");
 }
 
 #[test]

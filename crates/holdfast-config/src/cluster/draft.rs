@@ -45,7 +45,12 @@ impl Draft {
     pub(crate) fn read(mut section: Section<'_>) -> Self {
         let mut draft = Self::empty();
         draft.node_id = draft.keep("node_id", section.field("node_id"), read_id);
-        draft.secret = section.secret("secret", LEAST_SECRET);
+        // The variable takes its place, and has one problem of its own if it has any.
+        let replaced = (section.context.env)("HOLDFAST_CLUSTER_SECRET");
+        draft.secret = match replaced.filter(|text| !text.trim().is_empty()) {
+            Some(_) => section.field("secret").and(None),
+            None => section.secret("secret", LEAST_SECRET),
+        };
         if draft.secret.is_none() && !section.given(&["secret"]).is_empty() {
             draft.doubtful.push("secret");
         }

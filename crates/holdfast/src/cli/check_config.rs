@@ -38,6 +38,10 @@ fn summary(path: &Path, config: &Config) -> String {
     line("node", config.node.id.clone());
     line("clients", listener(config.listen.address, config.listen.tls.is_some()));
     line("operator", listener(config.admin.address, config.admin.tls.is_some()));
+    if let Some(cluster) = &config.cluster {
+        let nodes: Vec<&str> = cluster.nodes.keys().map(String::as_str).collect();
+        line("cluster", format!("{}; this one listens on {}", nodes.join(", "), cluster.listen));
+    }
     line("keys", keys(config));
     let rows: Vec<Vec<String>> = config
         .servers
@@ -99,6 +103,10 @@ fn good(path: &Path, config: &Config) -> Value {
         "node": config.node.id,
         "listen": config.listen.address.to_string(),
         "admin": config.admin.address.to_string(),
+        "cluster": config.cluster.as_ref().map(|cluster| json!({
+            "nodes": cluster.nodes,
+            "listen": cluster.listen.to_string(),
+        })),
         "servers": servers,
         "notices": config.notices,
     })

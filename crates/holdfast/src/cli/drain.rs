@@ -39,7 +39,8 @@ enum End {
     CameBack(u64),
     Died,
     StoppedAnswering,
-    TimedOut(Duration, Option<NodeEntryDto>),
+    /// After so long, and how it was last seen.
+    TimedOut(Duration, String),
 }
 
 impl Drain {
@@ -135,6 +136,7 @@ impl Drain {
                 Err(_) => {}
             }
             if begun.elapsed() >= limit {
+                let last = last.map(|node| format!(": {}", progress(&node))).unwrap_or_default();
                 return Ok(End::TimedOut(limit, last));
             }
             tokio::time::sleep(EVERY).await;
@@ -153,9 +155,8 @@ impl Drain {
             }
             End::Died => return Err(anyhow!("{name} was declared dead before it had left").into()),
             End::TimedOut(limit, last) => {
-                let state = last.map(|node| format!(": {}", progress(&node))).unwrap_or_default();
                 let limit = span(limit.as_secs());
-                return Err(anyhow!("{name} has not left within {limit}{state}").into());
+                return Err(anyhow!("{name} has not left within {limit}{last}").into());
             }
         };
         self.tell(&text, json!({ "node": name, "outcome": outcome }))?;
@@ -191,14 +192,14 @@ fn warning(nodes: &NodesDto, node: &NodeEntryDto) -> Option<String> {
     let needed = nodes.nodes.len() / 2 + 1;
     (ready < needed).then(|| {
         format!(
-            "{} without {}, and a majority of {} is {needed}: until a node comes back, one more loss \
-             stops the cluster",
-            match ready {
-                0 => "no other node is ready".to_owned(),
-                1 => "one other node is ready".to_owned(),
-                n => format!("{n} other nodes are ready"),
-            },
+            "without {} {}, and a majority of {} is {needed}: nothing can be decided until another \
+             node comes back",
             node.name,
+            match ready {
+                0 => "no node is ready".to_owned(),
+                1 => "one node is ready".to_owned(),
+                n => format!("{n} nodes are ready"),
+            },
             nodes.nodes.len()
         )
     })

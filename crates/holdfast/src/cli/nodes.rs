@@ -64,7 +64,7 @@ pub(crate) fn summary(nodes: &NodesDto) -> String {
         (Some(leader), _) => format!("{leader} is the coordinator"),
         (None, _) => "no coordinator is known".to_owned(),
     };
-    let term = nodes.term.map(|term| format!(", term {term}")).unwrap_or_default();
+    let term = nodes.term.map(|term| format!(" (term {term})")).unwrap_or_default();
     format!("{ready} of {} ready; {lead}{term}", many(nodes.nodes.len() as u64, "node"))
 }
 

@@ -1,0 +1,316 @@
+//! What an operator's commands print about a cluster, against `tests/golden/*.out`, with an admin port
+//! that only exists here. `UPDATE_GOLDEN=1` writes those files anew.
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::Mutex;
+use std::sync::mpsc::{Receiver, channel};
+
+use holdfast_admin::api::{NodeEntryDto, NodesDto, SessionDto, SessionsDto};
+use serde_json::{Value, json};
+
+/// An admin port with set answers. What it was asked to change can be read.
+struct Fake {
+    address: SocketAddr,
+    changes: Receiver<String>,
+}
+
+/// What the port answers: views of the nodes in turn, of which the last one stays, and the rest.
+#[derive(Default)]
+struct Script {
+    nodes: Vec<NodesDto>,
+    sessions: Option<SessionsDto>,
+    status: Option<Value>,
+    drain: Option<(u16, Value)>,
+    /// After so many views it is gone.
+    views: Option<usize>,
+}
+
+impl Fake {
+    fn start(script: Script) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let (tell, changes) = channel();
+        let seen = Mutex::new(0);
+        // Ends with the test's process, or once the script has it go.
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let (request, stream) = read(stream.expect("a connection"));
+                let (status, body) = script.answer(&request, &seen);
+                if request.0.starts_with("POST") {
+                    let _ = tell.send(format!("{} {}", request.0, request.1));
+                }
+                answer(stream, status, &body);
+                let views = *seen.lock().expect("no panic");
+                if script.views.is_some_and(|most| views >= most) {
+                    return;
+                }
+            }
+        });
+        Self { address, changes }
+    }
+}
+
+impl Script {
+    fn answer(&self, request: &(String, String), seen: &Mutex<usize>) -> (u16, Value) {
+        let missing = || (404, json!({ "error": "no such path" }));
+        match request.0.as_str() {
+            "GET /api/nodes" => {
+                let mut seen = seen.lock().expect("no panic");
+                let at = (*seen).min(self.nodes.len() - 1);
+                *seen += 1;
+                (200, serde_json::to_value(&self.nodes[at]).expect("JSON"))
+            }
+            "GET /api/status" => self.status.clone().map_or_else(missing, |status| (200, status)),
+            "POST /api/drain" => self.drain.clone().unwrap_or_else(missing),
+            path if path.starts_with("GET /api/sessions?") => match &self.sessions {
+                Some(sessions) => (200, serde_json::to_value(sessions).expect("JSON")),
+                None => missing(),
+            },
+            _ => missing(),
+        }
+    }
+}
+
+/// Method and path, and the body.
+fn read(stream: TcpStream) -> ((String, String), TcpStream) {
+    let mut lines = BufReader::new(stream);
+    let (mut first, mut length) = (String::new(), 0);
+    lines.read_line(&mut first).expect("a request");
+    loop {
+        let mut line = String::new();
+        lines.read_line(&mut line).expect("a header");
+        let line = line.trim().to_ascii_lowercase();
+        if line.is_empty() {
+            break;
+        }
+        if let Some(value) = line.strip_prefix("content-length:") {
+            length = value.trim().parse().expect("a length");
+        }
+    }
+    let mut body = vec![0; length];
+    lines.read_exact(&mut body).expect("a body");
+    let asked = first.trim().trim_end_matches(" HTTP/1.1").to_owned();
+    ((asked, String::from_utf8(body).expect("text")), lines.into_inner())
+}
+
+fn answer(mut stream: TcpStream, status: u16, body: &Value) {
+    let body = body.to_string();
+    let _ = write!(
+        stream,
+        "HTTP/1.1 {status} X\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\
+         Connection: close\r\n\r\n{body}",
+        body.len()
+    );
+}
+
+/// Runs a command against the port and compares all that it prints, and its exit code, with the
+/// golden file.
+#[track_caller]
+fn golden(name: &str, script: Script, arguments: &[&str]) -> Fake {
+    let fake = Fake::start(script);
+    let address = fake.address.to_string();
+    let output = Command::new(env!("CARGO_BIN_EXE_holdfast"))
+        .args(arguments)
+        .args(["--admin", &address])
+        .current_dir(env!("CARGO_TARGET_TMPDIR"))
+        .env_clear()
+        .stdin(Stdio::null())
+        .output()
+        .expect("the binary runs");
+    let mut text = format!("$ holdfast {} --admin ADDRESS\n", arguments.join(" "));
+    text.push_str(&String::from_utf8_lossy(&output.stdout));
+    if !output.stderr.is_empty() {
+        text.push_str("--- standard error\n");
+        text.push_str(&String::from_utf8_lossy(&output.stderr));
+    }
+    text.push_str(&format!("--- exit code {}\n", output.status.code().unwrap_or(-1)));
+    let text = text.replace(&address, "ADDRESS");
+
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden");
+    let file = folder.join(format!("{name}.out"));
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        std::fs::write(&file, &text).expect("the golden file is written");
+    }
+    let expected = std::fs::read_to_string(&file)
+        .unwrap_or_else(|error| panic!("{}: {error}; run with UPDATE_GOLDEN=1", file.display()));
+    assert_eq!(text, expected, "{name} differs; if it should, run with UPDATE_GOLDEN=1");
+    fake
+}
+
+fn node(number: u64) -> NodeEntryDto {
+    NodeEntryDto {
+        name: format!("gateway-{number}"),
+        id: Some(format!("{:016x}", 0xfeed_0000 + number)),
+        role: if number == 2 { "leader" } else { "follower" }.into(),
+        state: "ready".into(),
+        term: Some(7),
+        generation: 1,
+        commit_lag: Some(0),
+        last_heard_ms: Some(100 + number),
+        sessions: Some(10 * number),
+        in_flight: Some(number),
+        version: "0.1.0".into(),
+        client: format!("10.0.0.{number}:37373"),
+        admin: format!("10.0.0.{number}:37374"),
+    }
+}
+
+fn cluster() -> NodesDto {
+    NodesDto {
+        clustered: true,
+        me: "gateway-1".into(),
+        quorum: Some(true),
+        leader: Some("gateway-2".into()),
+        term: Some(7),
+        nodes: vec![node(1), node(2), node(3)],
+    }
+}
+
+/// The cluster with another third node.
+fn with_third(change: impl Fn(&mut NodeEntryDto)) -> NodesDto {
+    let mut nodes = cluster();
+    change(&mut nodes.nodes[2]);
+    nodes
+}
+
+fn alone() -> NodesDto {
+    let node = NodeEntryDto {
+        name: "holdfast".into(),
+        id: None,
+        role: "alone".into(),
+        term: None,
+        commit_lag: None,
+        ..node(1)
+    };
+    NodesDto {
+        clustered: false,
+        me: "holdfast".into(),
+        quorum: None,
+        leader: None,
+        term: None,
+        nodes: vec![node],
+    }
+}
+
+fn views(nodes: impl Into<Vec<NodesDto>>) -> Script {
+    Script { nodes: nodes.into(), ..Script::default() }
+}
+
+#[test]
+fn nodes_of_a_cluster() {
+    golden("nodes", views([cluster()]), &["nodes"]);
+    golden("nodes-json", views([cluster()]), &["nodes", "-o", "json"]);
+    golden("nodes-alone", views([alone()]), &["nodes"]);
+    let mut cut_off = with_third(|node| {
+        node.state = "dead".into();
+        node.role = "unknown".into();
+        (node.term, node.commit_lag) = (None, None);
+        (node.sessions, node.in_flight) = (None, None);
+        node.last_heard_ms = Some(90_500);
+    });
+    golden("nodes-dead", views([cut_off.clone()]), &["nodes"]);
+    cut_off.quorum = Some(false);
+    cut_off.leader = None;
+    cut_off.nodes[1] = NodeEntryDto {
+        state: "absent".into(),
+        generation: 0,
+        last_heard_ms: None,
+        version: String::new(),
+        client: String::new(),
+        ..cut_off.nodes[2].clone()
+    };
+    cut_off.nodes[1].name = "gateway-2".into();
+    golden("nodes-no-quorum", views([cut_off]), &["nodes"]);
+}
+
+fn session(number: usize) -> SessionDto {
+    SessionDto {
+        digest: format!("{:012x}", 0xabc_def0 + number),
+        server: ["docs", "files"][number % 2].into(),
+        principal: "team-a".into(),
+        version: "2025-06-18".into(),
+        client: (number == 0).then(|| "inspector 1.2.0".into()),
+        age_s: 61,
+        idle_s: 2,
+        instance: (number == 0).then(|| "b".into()),
+        node: (number == 1).then(|| "gateway-1".into()),
+        revision: 4 + number as u64,
+    }
+}
+
+#[test]
+fn sessions_that_a_node_has_in_hand() {
+    let page = |total, count| {
+        let sessions = (0..count).map(session).collect();
+        let page = SessionsDto { node: "gateway-1".into(), total, offset: 0, sessions };
+        Script { sessions: Some(page), ..Script::default() }
+    };
+    golden("sessions", page(250, 2), &["sessions", "--limit", "2"]);
+    golden("sessions-one-json", page(1, 1), &["sessions", "-o", "json"]);
+    golden("sessions-none", page(0, 0), &["sessions"]);
+    golden("sessions-limit", page(0, 0), &["sessions", "--limit", "1001"]);
+}
+
+/// The group agrees: the third node drains.
+fn agreed() -> Option<(u16, Value)> {
+    Some((202, json!({ "node": "gateway-3", "generation": 1, "deadline_ms": 30_000 })))
+}
+
+fn draining(calls: u64) -> NodesDto {
+    with_third(|node| {
+        node.state = "draining".into();
+        node.in_flight = Some(calls);
+    })
+}
+
+#[test]
+fn drain_is_followed_until_the_node_has_left() {
+    let left = with_third(|node| node.state = "left".into());
+    let steps = [cluster(), draining(3), draining(3), draining(0), left];
+    let script = || Script { drain: agreed(), ..views(steps.clone()) };
+    let fake = golden("drain", script(), &["drain", "gateway-3", "--yes"]);
+    let change = fake.changes.try_recv().expect("it was asked");
+    assert_eq!(change, r#"POST /api/drain {"node":"gateway-3"}"#);
+    golden("drain-json", script(), &["drain", "gateway-3", "--yes", "-o", "json"]);
+}
+
+#[test]
+fn drain_of_a_node_that_comes_back_dies_or_is_the_one_that_is_asked() {
+    let back = with_third(|node| node.generation = 2);
+    let script = Script { drain: agreed(), ..views([cluster(), draining(1), back]) };
+    golden("drain-came-back", script, &["drain", "gateway-3", "--yes"]);
+    let died = with_third(|node| node.state = "dead".into());
+    let script = Script { drain: agreed(), ..views([cluster(), draining(1), died]) };
+    golden("drain-died", script, &["drain", "gateway-3", "--yes"]);
+    let as_third = |mut nodes: NodesDto| {
+        nodes.me = "gateway-3".into();
+        nodes
+    };
+    let steps = [as_third(cluster()), as_third(draining(0))];
+    let script = Script { drain: agreed(), views: Some(2), ..views(steps) };
+    golden("drain-itself", script, &["drain", "gateway-3", "--yes"]);
+}
+
+#[test]
+fn drain_warns_of_the_last_majority() {
+    let mut weak = cluster();
+    weak.nodes[0].state = "dead".into();
+    let mut left = weak.clone();
+    left.nodes[2].state = "left".into();
+    let script = Script { drain: agreed(), ..views([weak, left]) };
+    golden("drain-weak", script, &["drain", "gateway-3", "--yes"]);
+}
+
+#[test]
+fn drain_refuses_what_cannot_be_done() {
+    let refused = |fake: Fake| assert!(fake.changes.try_recv().is_err(), "it was asked to change");
+    refused(golden("drain-no-terminal", views([cluster()]), &["drain", "gateway-3"]));
+    refused(golden("drain-unknown", views([cluster()]), &["drain", "gateway-9", "--yes"]));
+    refused(golden("drain-alone", views([alone()]), &["drain", "holdfast", "--yes"]));
+    let error = "the cluster has no quorum: nothing can be decided until a majority is there";
+    let script = Script { drain: Some((503, json!({ "error": error }))), ..views([cluster()]) };
+    golden("drain-no-quorum", script, &["drain", "gateway-3", "--yes"]);
+}
