@@ -39,7 +39,18 @@ async fn a_process_that_is_not_there_is_refused_until_it_is() {
     assert_eq!(once, Err(PeerError::Refused));
     relay.listen();
     until_echo(&peers).await;
-    // The other lane was refused too; it need not wait for its own back-off.
+}
+
+#[tokio::test]
+async fn a_peer_that_is_reached_on_one_lane_is_not_waited_for_on_the_other() {
+    let node = Node::usual().await;
+    let mut relay = Relay::closed(node.address);
+    let settings = Settings { backoff_least: LONG * 4, backoff_most: LONG * 4, ..patient() };
+    let peers = peers(settings, relay.address);
+    assert_eq!(echo(&peers, Lane::Data).await, Err(PeerError::Refused));
+    relay.listen();
+    assert_eq!(echo(&peers, Lane::Data).await, Err(PeerError::Refused), "its back-off is long");
+    echo(&peers, Lane::Control).await.unwrap();
     echo(&peers, Lane::Data).await.unwrap();
 }
 
@@ -309,6 +320,42 @@ async fn a_storm_of_cancelled_calls_does_not_cost_the_connection() {
     }
     echo(&peers, Lane::Control).await.unwrap();
     assert_eq!(node.counters.read().proven, 1);
+}
+
+/// Begun and cancelled while the node was stalled: it sees the beginnings and the ends together.
+#[tokio::test]
+async fn a_storm_on_a_stalled_node_does_not_cost_the_connection() {
+    const CALLS: usize = 500;
+    // What one cancellation says at least: a frame of 13 bytes.
+    const RESET: usize = 13;
+    let theirs = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+    let theirs = theirs.unwrap();
+    let node = theirs.spawn(Node::usual()).await.unwrap();
+    let relay = Relay::open(node.address);
+    let peers = peers(patient(), relay.address);
+    echo(&peers, Lane::Control).await.unwrap();
+
+    let (go_on, stalled) = std::sync::mpsc::channel::<()>();
+    theirs.spawn(async move { stalled.recv() });
+    let before = relay.sent.load(SeqCst);
+    let calls: Vec<_> = (0..CALLS)
+        .map(|_| {
+            let peers = Arc::clone(&peers);
+            tokio::spawn(async move {
+                peers.call(NODE, Lane::Control, "wait", Bytes::new(), LONG).await
+            })
+        })
+        .collect();
+    // The head of a request takes more than a frame's own nine bytes.
+    until("the calls are sent", || relay.sent.load(SeqCst) >= before + CALLS * 10).await;
+    let before = relay.sent.load(SeqCst);
+    calls.iter().for_each(tokio::task::JoinHandle::abort);
+    until("the ends are sent", || relay.sent.load(SeqCst) >= before + CALLS * RESET / 2).await;
+    drop(go_on);
+
+    echo(&peers, Lane::Control).await.unwrap();
+    assert_eq!(node.counters.read().proven, 1);
+    theirs.shutdown_background();
 }
 
 #[tokio::test]

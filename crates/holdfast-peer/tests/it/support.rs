@@ -72,6 +72,8 @@ pub(crate) struct Relay {
     frozen: watch::Sender<usize>,
     broken: watch::Sender<usize>,
     pub(crate) connections: Arc<AtomicUsize>,
+    /// Bytes that went towards the target.
+    pub(crate) sent: Arc<AtomicUsize>,
 }
 
 /// Counts itself down when it goes.
@@ -183,6 +185,7 @@ impl Relay {
             frozen: watch::channel(0).0,
             broken: watch::channel(0).0,
             connections: Arc::default(),
+            sent: Arc::default(),
         }
     }
 
@@ -190,16 +193,17 @@ impl Relay {
         let listener = self.socket.take().expect("listens already").listen(128).unwrap();
         let (target, connections) = (self.target.subscribe(), Arc::clone(&self.connections));
         let (frozen, broken) = (self.frozen.clone(), self.broken.clone());
+        let sent = Arc::clone(&self.sent);
         tokio::spawn(async move {
             loop {
                 let (near, _) = listener.accept().await.unwrap();
                 connections.fetch_add(1, SeqCst);
                 let (frozen, mut broken) = (frozen.subscribe(), broken.subscribe());
-                let target = *target.borrow();
+                let (target, sent) = (*target.borrow(), Arc::clone(&sent));
                 tokio::spawn(async move {
                     let Ok(far) = TcpStream::connect(target).await else { return };
                     tokio::select! {
-                        () = pass(near, far, frozen) => {}
+                        () = pass(near, far, frozen, sent) => {}
                         _ = broken.changed() => {}
                     }
                 });
@@ -222,11 +226,17 @@ impl Relay {
     }
 }
 
-async fn pass(near: TcpStream, far: TcpStream, frozen: watch::Receiver<usize>) {
+async fn pass(
+    near: TcpStream,
+    far: TcpStream,
+    frozen: watch::Receiver<usize>,
+    sent: Arc<AtomicUsize>,
+) {
     let ((near_in, near_out), (far_in, far_out)) = (near.into_split(), far.into_split());
     let one_way = |mut from: tokio::net::tcp::OwnedReadHalf,
                    mut to: tokio::net::tcp::OwnedWriteHalf,
-                   mut frozen: watch::Receiver<usize>| async move {
+                   mut frozen: watch::Receiver<usize>,
+                   passed: Arc<AtomicUsize>| async move {
         let mut buffer = vec![0; 16 << 10];
         loop {
             let read = tokio::select! {
@@ -239,14 +249,15 @@ async fn pass(near: TcpStream, far: TcpStream, frozen: watch::Receiver<usize>) {
                     if to.write_all(&buffer[..read]).await.is_err() {
                         break;
                     }
+                    passed.fetch_add(read, SeqCst);
                 }
                 _ => break,
             }
         }
     };
     tokio::select! {
-        () = one_way(near_in, far_out, frozen.clone()) => {}
-        () = one_way(far_in, near_out, frozen) => {}
+        () = one_way(near_in, far_out, frozen.clone(), sent) => {}
+        () = one_way(far_in, near_out, frozen, Arc::default()) => {}
     }
 }
 
