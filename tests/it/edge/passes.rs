@@ -3,7 +3,7 @@
 use super::node::{Does, Node};
 use super::{edge_over, post};
 use crate::harness::wire::{Answer, Conn};
-use crate::harness::within;
+use crate::harness::{eventually, within};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
@@ -137,7 +137,9 @@ async fn the_edge_has_a_health_of_its_own() {
     assert_eq!((answer.status, &answer.json()["status"]), (503, &"no node".into()));
     assert!(a.requests().is_empty());
     assert_eq!(raw(edge.address, &request.replace("GET", "POST")).await.status, 405);
-    let log = edge.log();
-    let line = log.lines().find(|line| line.contains("now=dead")).expect("a line in the log");
+    let line = eventually("a line in the log", || {
+        edge.log().lines().find(|line| line.contains("now=dead")).map(str::to_owned)
+    })
+    .await;
     assert!(line.contains(&a.address.to_string()), "{line}");
 }
