@@ -156,7 +156,10 @@ pub enum NotSent {
     TooOld,
 }
 
-/// Decides what an arriving call does, given the entry at its key. `owner_may_run` is
+/// Decides what an arriving call does, given the entry at its key. With a balancer's id that may be a
+/// copy that lags behind, since whatever follows is compare-and-set. Without one it must be the entry
+/// as the log has it, such as a put-if-absent finds it: a copy may still show an earlier call under
+/// this key as unfinished, and its answer would be taken for this call's. `owner_may_run` is
 /// [`ClusterState::may_run`](crate::replicated::ClusterState::may_run) of the entry's owner.
 #[must_use]
 pub fn arrival(
