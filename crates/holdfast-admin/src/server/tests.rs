@@ -1,5 +1,7 @@
 //! The admin port over real sockets, in front of a node that only exists here.
 
+mod cluster;
+
 use std::net::SocketAddr;
 use std::time::SystemTime;
 
@@ -121,9 +123,14 @@ struct Running {
 
 impl Running {
     async fn start(node: Fake, section: Section) -> Self {
+        Self::start_with(node, section, |_| {}).await
+    }
+
+    async fn start_with(node: Fake, section: Section, prepare: impl FnOnce(&Admin)) -> Self {
         let metrics = Arc::clone(&node.metrics);
         let section = Section { address: "127.0.0.1:0".parse().unwrap(), ..section };
         let admin = Admin::bind(Arc::new(node), &section).await.unwrap();
+        prepare(&admin);
         let address = admin.address();
         let shutdown = CancellationToken::new();
         let task = tokio::spawn(admin.run(shutdown.clone()));
@@ -205,6 +212,10 @@ async fn sessions_come_in_pages() {
     let node = Running::start(Fake::new(), Section::default()).await;
     let page = node.client(None).sessions(200, 100).await.unwrap();
     assert_eq!((page.total, page.offset, page.sessions.len()), (250, 200, 50));
+    assert_eq!((page.sessions[0].node.as_deref(), page.node.as_str()), (None, "gateway-1"));
+    let first = &node.client(None).sessions(0, 1).await.unwrap().sessions[0];
+    let place = (first.instance.as_deref(), first.node.as_deref(), first.revision);
+    assert_eq!(place, (Some("a"), Some("gateway-1"), 3));
     assert_eq!(node.client(None).sessions(0, 0).await.unwrap().sessions.len(), 1, "at least one");
     let far = node.client(None).sessions(usize::MAX, 1000).await.unwrap();
     assert!(far.sessions.is_empty());
