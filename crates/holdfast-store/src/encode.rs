@@ -44,10 +44,7 @@ pub(crate) fn encode<T: Serialize>(
 }
 
 /// The record of a value.
-pub(crate) fn decode<'a, T: Deserialize<'a>>(
-    reads: u8,
-    value: &'a [u8],
-) -> Result<T, Malformed> {
+pub(crate) fn decode<'a, T: Deserialize<'a>>(reads: u8, value: &'a [u8]) -> Result<T, Malformed> {
     let found = value.first().copied();
     let Some(body) = value.get(HEADER..).filter(|_| found == Some(reads)) else {
         return Err(Malformed::Format { found, reads });

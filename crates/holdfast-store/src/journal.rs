@@ -1,44 +1,65 @@
-//! The call journal: put-if-absent, then compare-and-set.
+//! The call journal: entries that are there before their call is sent.
 
-use holdfast_engine::journal::{CallKey, Entry, KEEP};
+use bytes::Bytes;
+use holdfast_engine::journal::{CallKey, Entry, KEEP, Phase};
 use holdfast_engine::replicated::{Expect, KvEntry};
 
-use crate::kv::{PutError, unix_millis};
-use crate::{Store, StoreError, encoding, keys};
+use crate::encode::{Malformed, decode, encode};
+use crate::kv::NotWritten;
+use crate::streams::conflict;
+use crate::{Store, StoreError, keys};
 
-/// What [`Store::begin`] found.
+/// Answers larger than this are not kept: the entry says that the call ran, and no more. In bytes, as
+/// sealed.
+pub const MAX_ANSWER: usize = 64 * 1024;
+
+/// What came of writing a new entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Begin {
-    /// Nothing: the entry is written, under this revision.
+    /// The entry is ours, at this revision.
     Mine(u64),
-    /// An entry that was there, and its revision.
+    /// There is one already: this, at that revision. The caller compares its principal.
     Other(Entry, u64),
 }
 
+const FORMAT: u8 = 1;
+
 impl Store {
-    /// Writes an entry if there is none. It is kept for [`KEEP`].
+    /// Writes the entry of a call if there is none. It lives for [`KEEP`] from now; a call that runs
+    /// longer keeps it with [`Store::keep_entry`].
     ///
     /// # Errors
-    /// Those of a store that is away.
+    /// [`StoreError::Unavailable`] and [`StoreError::Fenced`]: not written.
+    /// [`StoreError::Unknown`]: it may be, in this node's name; the call must not be sent.
+    ///
+    /// # Cancel safety
+    /// Cancelled, the entry may be written, with nobody who settles it.
     pub async fn begin(&self, key: &CallKey, entry: &Entry) -> Result<Begin, StoreError> {
+        let other = |found: &KvEntry| Ok(Begin::Other(read(found)?, found.revision));
+        let at = keys::journal(key);
+        // What is found here may be out of date, but whoever goes on from it writes by its revision.
+        if let Some(found) = self.kv.get_local(&at) {
+            return other(&found);
+        }
         match self.write_entry(key, entry, Expect::Absent).await {
             Ok(revision) => Ok(Begin::Mine(revision)),
-            Err(PutError::Mismatch(Some(found))) => {
-                let (entry, revision) = read(found)?;
-                Ok(Begin::Other(entry, revision))
+            Err(NotWritten::Mismatch(Some(found))) => other(&found),
+            Err(NotWritten::Mismatch(None)) => {
+                Err(StoreError::Unavailable("the group contradicts itself".to_owned()))
             }
-            Err(PutError::Mismatch(None)) => {
-                Err(StoreError::Unavailable("an entry came and went".into()))
-            }
-            Err(PutError::Failed(error)) => Err(error),
+            Err(NotWritten::Failed(error)) => Err(error),
         }
     }
 
-    /// Replaces the entry of this revision; the new one.
+    /// Replaces the entry of a call if its revision is still this one: to settle it, or to take it
+    /// over. It lives for [`KEEP`] from now. An answer larger than [`MAX_ANSWER`] is left out.
     ///
     /// # Errors
-    /// [`StoreError::Conflict`] if another node has changed it, [`StoreError::Missing`] if it is
-    /// gone, [`StoreError::Fenced`] if this node may not any more; those of a store that is away.
+    /// [`StoreError::Conflict`] or [`StoreError::Missing`]: it is not ours any more.
+    /// [`StoreError::Fenced`]: nothing is. Else what the group says.
+    ///
+    /// # Cancel safety
+    /// Cancelled, it may be written.
     pub async fn settle(
         &self,
         key: &CallKey,
@@ -46,22 +67,31 @@ impl Store {
         entry: &Entry,
     ) -> Result<u64, StoreError> {
         match self.write_entry(key, entry, Expect::Revision(revision)).await {
+            Err(NotWritten::Mismatch(found)) => Err(conflict(revision, found.as_ref())),
+            Err(NotWritten::Failed(error)) => Err(error),
             Ok(revision) => Ok(revision),
-            Err(PutError::Mismatch(Some(found))) => Err(StoreError::Conflict {
-                expected: revision,
-                found: Some(found.revision),
-            }),
-            Err(PutError::Mismatch(None)) => Err(StoreError::Missing),
-            Err(PutError::Failed(error)) => Err(error),
         }
     }
 
-    /// An entry and its revision, as this node has it, or else as the group has it.
+    /// Reads the entry of a call, and its revision. The caller compares its principal.
     ///
     /// # Errors
-    /// [`StoreError::Missing`]; those of a store that is away.
+    /// [`StoreError::Missing`] if there is none, [`StoreError::Unavailable`] if that is not known.
     pub async fn entry(&self, key: &CallKey) -> Result<(Entry, u64), StoreError> {
-        read(self.kv.get(&keys::call(key)).await?.ok_or(StoreError::Missing)?)
+        let entry = self.kv.get(&keys::journal(key)).await?.ok_or(StoreError::Missing)?;
+        Ok((read(&entry)?, entry.revision))
+    }
+
+    /// Keeps the entry of a call that is still running for another [`KEEP`].
+    ///
+    /// # Errors
+    /// [`StoreError::Missing`], or what the group says.
+    pub async fn keep_entry(&self, key: &CallKey) -> Result<(), StoreError> {
+        match self.kv.touch(keys::journal(key), self.after(KEEP)).await {
+            Err(NotWritten::Mismatch(_)) => Err(StoreError::Missing),
+            Err(NotWritten::Failed(error)) => Err(error),
+            Ok(()) => Ok(()),
+        }
     }
 
     async fn write_entry(
@@ -69,14 +99,24 @@ impl Store {
         key: &CallKey,
         entry: &Entry,
         expect: Expect,
-    ) -> Result<u64, PutError> {
-        let value = encoding::encode(entry).map_err(PutError::Failed)?;
-        let keep = u64::try_from(KEEP.as_millis()).unwrap_or(u64::MAX);
-        let deadline = unix_millis().saturating_add(keep);
-        self.kv.put(keys::call(key), value, expect, Some(deadline)).await
+    ) -> Result<u64, NotWritten> {
+        let value = write(entry, self.serial())?;
+        self.kv.put(keys::journal(key), value, expect, Some(self.after(KEEP))).await
     }
 }
 
-fn read(found: KvEntry) -> Result<(Entry, u64), StoreError> {
-    Ok((encoding::decode(&found.value)?, found.revision))
+fn read(entry: &KvEntry) -> Result<Entry, Malformed> {
+    decode(FORMAT, &entry.value)
+}
+
+/// The value of an entry, without an answer that is too large.
+fn write(entry: &Entry, serial: u64) -> Result<Bytes, Malformed> {
+    let Phase::Complete { answer: Some(answer), status, is_stream } = &entry.phase else {
+        return encode(FORMAT, serial, entry);
+    };
+    if answer.len() <= MAX_ANSWER {
+        return encode(FORMAT, serial, entry);
+    }
+    let phase = Phase::Complete { answer: None, status: *status, is_stream: *is_stream };
+    encode(FORMAT, serial, &Entry { phase, server: entry.server.clone(), ..*entry })
 }

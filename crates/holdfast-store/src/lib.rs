@@ -26,6 +26,7 @@
 //! The store does not ask. Sessions, entries and streams carry the digest of their principal, and
 //! whoever reads one compares it before using anything else of it.
 
+#[cfg(test)]
 mod contract;
 mod encode;
 mod journal;
@@ -34,22 +35,23 @@ mod kv;
 mod placements;
 mod record;
 mod sessions;
-mod stream;
+mod streams;
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
+use holdfast_engine::journal::CallKey;
 #[cfg(doc)]
 use holdfast_engine::journal::{Entry, KEEP};
-use holdfast_engine::journal::CallKey;
 use holdfast_engine::replicated::Invalid;
 
 pub use encode::Malformed;
 pub use journal::{Begin, MAX_ANSWER};
 pub use kv::{BoxFuture, Group, GroupError};
 pub use record::{Announces, Binding, SessionKey, SessionRecord};
-pub use stream::{MAX_BODY, StreamRecord};
+pub use streams::StreamRecord;
 
 use kv::{Kv, MemoryKv, Replicated};
 
@@ -151,19 +153,16 @@ impl Store {
         keys::stream_of(key)
     }
 
-    /// Forgets tombstones, journal entries and streams that are past their deadline, some of each;
-    /// how many tombstones went. In a cluster one node does it, the coordinator; every call is one
-    /// entry of the log, and also what moves the group's clock when nothing else does.
-    ///
-    /// Sessions that are past their deadline stay for whoever ends them at their servers:
-    /// [`Store::due`].
-    ///
-    /// # Errors
-    /// [`StoreError::Unavailable`], [`StoreError::Unknown`] or [`StoreError::Fenced`]; the next call
-    /// goes on.
-    pub async fn sweep(&self) -> Result<usize, StoreError> {
-        self.kv.expire(SWEEP).await?;
-        self.forget_tombstones(SWEEP as usize).await
+    /// Forgets journal entries and streams that are past their deadline, some of them each time. A
+    /// group does that by itself.
+    pub fn expire(&self) {
+        if let Kv::Memory(memory) = &self.kv {
+            memory.expire(AT_ONCE);
+        }
+    }
+
+    fn after(&self, keep: Duration) -> u64 {
+        self.now().saturating_add(u64::try_from(keep.as_millis()).unwrap_or(u64::MAX))
     }
 
     /// A number that no other write of any node has.
@@ -172,5 +171,5 @@ impl Store {
     }
 }
 
-/// How many records of a kind one sweep forgets at most.
-const SWEEP: u32 = 1024;
+/// How many entries one call of [`Store::expire`] removes at most.
+const AT_ONCE: u32 = 1024;

@@ -1,39 +1,72 @@
-//! Placements: which node runs the one process of a server that all nodes share.
+//! Placements: which node runs what runs only once.
 
-use holdfast_engine::replicated::{Expect, Origin};
+use holdfast_engine::replicated::{Expect, KvEntry, Origin};
 
-use crate::kv::PutError;
-use crate::{Store, StoreError, encoding, keys};
+use crate::encode::{Malformed, decode, encode};
+use crate::kv::NotWritten;
+use crate::{Store, StoreError, keys};
+
+const FORMAT: u8 = 1;
+
+/// How often a claim is decided anew because another node's came first.
+const TRIES: usize = 8;
 
 impl Store {
-    /// Claims a place for `me` unless a node holds it that may still act. Returns who holds it.
+    /// Who holds a place: whoever had it and may still hold it, else `me` from now on. `may_hold` says
+    /// whether a node that is named in the store still counts.
     ///
     /// # Errors
-    /// Those of a store that is away.
+    /// What the group says. A place that another node holds is known without the group.
+    ///
+    /// # Cancel safety
+    /// Cancelled, the place may be ours.
     pub async fn claim(
         &self,
         name: &str,
         me: Origin,
-        acts: &(dyn Fn(Origin) -> bool + Send + Sync),
+        may_hold: &(dyn Fn(Origin) -> bool + Sync),
     ) -> Result<Origin, StoreError> {
         let key = keys::placement(name);
-        let mut found = self.kv.get(&key).await?;
-        loop {
+        let mut found = self.kv.get_local(&key);
+        for _ in 0..TRIES {
             let expect = match &found {
                 None => Expect::Absent,
                 Some(entry) => {
-                    let holder: Origin = encoding::decode(&entry.value)?;
-                    if holder == me || acts(holder) {
+                    let holder = read(entry)?;
+                    if holder == me || may_hold(holder) {
                         return Ok(holder);
                     }
                     Expect::Revision(entry.revision)
                 }
             };
-            match self.kv.put(key.clone(), encoding::encode(&me)?, expect, None).await {
+            let value = encode(FORMAT, self.serial(), &me)?;
+            match self.kv.put(key.clone(), value, expect, None).await {
                 Ok(_) => return Ok(me),
-                Err(PutError::Mismatch(there)) => found = there,
-                Err(PutError::Failed(error)) => return Err(error),
+                Err(NotWritten::Mismatch(now)) => found = now,
+                Err(NotWritten::Failed(error)) => return Err(error),
             }
         }
+        Err(StoreError::Unavailable("other nodes keep claiming the place".to_owned()))
     }
+
+    /// Gives a place up, if it is held by `me`.
+    ///
+    /// # Errors
+    /// What the group says.
+    pub async fn release(&self, name: &str, me: Origin) -> Result<(), StoreError> {
+        let key = keys::placement(name);
+        let Some(entry) = self.kv.get(&key).await? else { return Ok(()) };
+        if read(&entry)? != me {
+            return Ok(());
+        }
+        match self.kv.delete(key, Expect::Revision(entry.revision)).await {
+            Err(NotWritten::Failed(error)) => Err(error),
+            // Another node has it now.
+            Err(NotWritten::Mismatch(_)) | Ok(()) => Ok(()),
+        }
+    }
+}
+
+fn read(entry: &KvEntry) -> Result<Origin, Malformed> {
+    decode(FORMAT, &entry.value)
 }

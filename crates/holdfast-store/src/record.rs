@@ -179,9 +179,7 @@ impl SessionRecord {
 impl Stored {
     pub(crate) fn decode(key: SessionKey, entry: &KvEntry) -> Result<Self, Malformed> {
         Ok(match decode(FORMAT, &entry.value)? {
-            Wire::Live(wire) => {
-                Self::Live(Box::new(SessionRecord::from_wire(key, wire, entry)?))
-            }
+            Wire::Live(wire) => Self::Live(Box::new(SessionRecord::from_wire(key, wire, entry)?)),
             Wire::Tombstone => Self::Tombstone,
         })
     }

@@ -1,144 +1,206 @@
-//! Session records: compare-and-set, and tombstones.
+//! Sessions: created once, changed by compare-and-set, ended for good.
 
 use std::time::Duration;
 
-use bytes::Bytes;
-use holdfast_engine::replicated::{Expect, KvEntry};
+use holdfast_engine::replicated::{Expect, KvEntry, SESSIONS};
 
-use crate::kv::{PutError, unix_millis};
-use crate::record::{self, Slot};
+use crate::kv::{Kv, NotWritten};
+use crate::record::Stored;
 use crate::{SessionKey, SessionRecord, Store, StoreError, keys};
 
+/// How often a deletion is tried anew because somebody changed the session in between.
+const TRIES: usize = 16;
+
 impl Store {
-    /// Writes a new session, and returns it with its first revision.
+    /// Writes a new session; returns it with its revision.
     ///
     /// # Errors
-    /// [`StoreError::Exists`] if the key is taken, [`StoreError::Gone`] if it was deleted before;
-    /// those of a store that is away.
-    pub async fn create(&self, record: SessionRecord) -> Result<SessionRecord, StoreError> {
-        match self.write(&record, Expect::Absent).await {
-            Ok(revision) => Ok(SessionRecord { revision, ..record }),
-            Err(PutError::Mismatch(Some(entry))) => Err(match record::decode(&entry) {
-                Ok(Slot::Tombstone) => StoreError::Gone,
-                _ => StoreError::Exists,
-            }),
-            Err(PutError::Mismatch(None)) => Err(StoreError::Exists),
-            Err(PutError::Failed(error)) => Err(error),
+    /// [`StoreError::Exists`] if the key is taken, [`StoreError::Gone`] if it was deleted before, or
+    /// what the group says.
+    ///
+    /// # Cancel safety
+    /// Cancelled, it may be written; nobody has its key.
+    pub async fn create(&self, mut record: SessionRecord) -> Result<SessionRecord, StoreError> {
+        match self.write_session(&record, Expect::Absent).await {
+            Ok(revision) => {
+                record.revision = revision;
+                Ok(record)
+            }
+            Err(NotWritten::Mismatch(None)) => {
+                Err(StoreError::Unavailable("the group contradicts itself".to_owned()))
+            }
+            Err(NotWritten::Mismatch(Some(found))) => {
+                Err(match Stored::decode(record.key, &found)? {
+                    Stored::Live(_) => StoreError::Exists,
+                    Stored::Tombstone => StoreError::Gone,
+                })
+            }
+            Err(NotWritten::Failed(error)) => Err(error),
         }
     }
 
-    /// Reads a session: what this node has of it, or else what the group has.
+    /// Reads a session: this node's copy, or the group's if this node has none. The caller compares
+    /// its principal.
     ///
     /// # Errors
-    /// [`StoreError::Missing`] if it never was or has expired, [`StoreError::Gone`] if it was
-    /// deleted; those of a store that is away.
+    /// [`StoreError::Missing`] if it never was or has expired, [`StoreError::Gone`] if it was deleted,
+    /// [`StoreError::Unavailable`] if that is not known.
     pub async fn get(&self, key: SessionKey) -> Result<SessionRecord, StoreError> {
-        read(self.kv.get(&keys::session(key)).await?)
+        let entry = self.kv.get(&keys::session(key)).await?;
+        live(key, entry.as_ref())
     }
 
-    /// Reads a session as this node has it, without asking anybody.
+    /// Reads a session as the group has it by now, whatever this node has: what was deleted before is
+    /// never found.
     ///
     /// # Errors
-    /// [`StoreError::Missing`] if it has none, [`StoreError::Gone`] if it was deleted.
+    /// As [`Store::get`]; also [`StoreError::Unavailable`] if only this node's copy is to be had.
+    pub async fn get_fresh(&self, key: SessionKey) -> Result<SessionRecord, StoreError> {
+        let entry = self.kv.get_fresh(&keys::session(key)).await?;
+        live(key, entry.as_ref())
+    }
+
+    /// Reads this node's copy of a session, without asking anybody.
+    ///
+    /// # Errors
+    /// [`StoreError::Missing`] if this node has none, [`StoreError::Gone`] if it was deleted.
     pub fn get_local(&self, key: SessionKey) -> Result<SessionRecord, StoreError> {
-        read(self.kv.get_local(&keys::session(key)))
+        live(key, self.kv.get_local(&keys::session(key)).as_ref())
     }
 
-    /// Replaces a session if its stored revision is still `record.revision`; returns it with the
-    /// next one. Its deadline is `record.deadline`.
+    /// Replaces a session if its stored revision is still `record.revision`; returns it with the next
+    /// one.
     ///
     /// # Errors
-    /// [`StoreError::Conflict`], [`StoreError::Gone`] or [`StoreError::Missing`]; those of a store
-    /// that is away.
-    pub async fn replace(&self, record: SessionRecord) -> Result<SessionRecord, StoreError> {
+    /// [`StoreError::Conflict`], [`StoreError::Gone`] or [`StoreError::Missing`], or what the group
+    /// says.
+    ///
+    /// # Cancel safety
+    /// Cancelled, it may be written.
+    pub async fn replace(&self, mut record: SessionRecord) -> Result<SessionRecord, StoreError> {
+        // Somebody may have touched it since it was read.
+        if let Some(present) = self.kv.get_local(&keys::session(record.key)) {
+            record.deadline = later(record.deadline, present.deadline);
+        }
         let expected = record.revision;
-        match self.write(&record, Expect::Revision(expected)).await {
-            Ok(revision) => Ok(SessionRecord { revision, ..record }),
-            Err(PutError::Mismatch(found)) => Err(conflict(found, expected)),
-            Err(PutError::Failed(error)) => Err(error),
+        match self.write_session(&record, Expect::Revision(expected)).await {
+            Ok(revision) => {
+                record.revision = revision;
+                Ok(record)
+            }
+            Err(NotWritten::Mismatch(found)) => {
+                let found = live(record.key, found.as_ref())?.revision;
+                Err(StoreError::Conflict { expected, found })
+            }
+            Err(NotWritten::Failed(error)) => Err(error),
         }
     }
 
-    /// Moves a session's deadline, in milliseconds since the Unix epoch; never to an earlier one.
+    /// Moves the end of a session to `deadline`, in milliseconds since the Unix epoch, if that is
+    /// later. Its revision stays. One entry of the log each time: a caller touches when a tenth of the
+    /// time to live has passed, not with every call.
     ///
     /// # Errors
-    /// Those of a store that is away.
+    /// [`StoreError::Missing`] if it has expired, [`StoreError::Gone`] if it was deleted, or what the
+    /// group says.
     pub async fn touch(&self, key: SessionKey, deadline: u64) -> Result<(), StoreError> {
-        self.kv.touch(keys::session(key), deadline).await
+        let at = keys::session(key);
+        if let Some(entry) = self.kv.get_local(&at) {
+            live(key, Some(&entry))?;
+        }
+        match self.kv.touch(at, deadline).await {
+            Err(NotWritten::Mismatch(_)) => Err(StoreError::Missing),
+            Err(NotWritten::Failed(error)) => Err(error),
+            Ok(()) => Ok(()),
+        }
     }
 
-    /// Ends a session and leaves a tombstone for `keep`. Returns what it was.
+    /// Ends a session and leaves a tombstone for `keep`; returns its last record. One that is past its
+    /// deadline is ended too: of the nodes that clean it up, one gets its record. Once this returns,
+    /// this node's own copy has the tombstone, if the group can be reached.
     ///
     /// # Errors
-    /// [`StoreError::Missing`] or [`StoreError::Gone`]; those of a store that is away.
+    /// [`StoreError::Missing`] or [`StoreError::Gone`], or what the group says.
+    ///
+    /// # Cancel safety
+    /// Cancelled, it may have ended.
     pub async fn delete(
         &self,
         key: SessionKey,
         keep: Duration,
     ) -> Result<SessionRecord, StoreError> {
-        let name = keys::session(key);
-        loop {
-            // One that has expired is ended too: that is how it is cleaned up.
-            let entry = match self.kv.get_even_past(&name) {
-                Some(entry) => Some(entry),
-                None => self.kv.get(&name).await?,
-            };
-            let entry = entry.ok_or(StoreError::Missing)?;
-            let Slot::Live(record) = record::decode(&entry)? else { return Err(StoreError::Gone) };
-            let keep = u64::try_from(keep.as_millis()).unwrap_or(u64::MAX);
-            let until = unix_millis().saturating_add(keep);
-            let expect = match entry.is_past(unix_millis()) {
-                true => Expect::Absent,
-                false => Expect::Revision(entry.revision),
-            };
-            match self.kv.put(name.clone(), record::tombstone(), expect, Some(until)).await {
-                Ok(_) => return Ok(*record),
-                // Changed meanwhile: what it is now is ended.
-                Err(PutError::Mismatch(Some(_))) => {}
-                Err(PutError::Mismatch(None)) => return Err(StoreError::Missing),
-                Err(PutError::Failed(error)) => return Err(error),
+        let at = keys::session(key);
+        let until = self.after(keep);
+        let mut found = match self.kv.get_even_past(&at) {
+            Some(entry) => Some(entry),
+            None => self.kv.get(&at).await?,
+        };
+        let mut present = found.as_ref().is_some_and(|entry| !entry.is_past(self.now()));
+        for _ in 0..TRIES {
+            let record = live(key, found.as_ref())?;
+            let expect = if present { Expect::Revision(record.revision) } else { Expect::Absent };
+            let tombstone = Stored::tombstone(self.serial())?;
+            match self.kv.put(at.clone(), tombstone, expect, Some(until)).await {
+                Ok(revision) => {
+                    if let Kv::Replicated(replicated) = &self.kv {
+                        replicated.see(&at, revision).await;
+                    }
+                    return Ok(record);
+                }
+                // Changed, touched or expired meanwhile: what it is now is ended.
+                Err(NotWritten::Mismatch(now)) => {
+                    present = now.is_some();
+                    found = now.or_else(|| self.kv.get_even_past(&at));
+                }
+                Err(NotWritten::Failed(error)) => return Err(error),
             }
         }
+        Err(StoreError::Unavailable("the session keeps changing".to_owned()))
     }
 
-    /// Sessions whose deadline is past, at most `limit`: somebody has to close them at their
-    /// servers. Tombstones that are due are forgotten on the way.
+    /// Sessions that are past their deadline, at most `limit`. They are missing for everybody else;
+    /// they are there for whoever [deletes](Self::delete) them and closes them at their servers.
+    /// Tombstones that are past theirs are forgotten on the way.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
     pub async fn due(&self, limit: usize) -> Vec<SessionRecord> {
         let mut found = Vec::new();
-        for key in self.kv.due(keys::SESSIONS, limit) {
-            let Some(entry) = self.kv.get_even_past(&key) else { continue };
-            if let Ok(Slot::Live(record)) = record::decode(&entry) {
+        for at in self.kv.due(SESSIONS, limit) {
+            let Some(entry) = self.kv.get_even_past(&at) else { continue };
+            let stored = keys::session_of(&at).map(|key| Stored::decode(key, &entry));
+            if let Some(Ok(Stored::Live(record))) = stored {
                 found.push(*record);
-            } else {
-                let expect = Expect::Revision(entry.revision);
-                let _ = self.kv.delete(key, expect).await;
+                continue;
+            }
+            // Also what nobody can read. If it fails, it is due the next time too.
+            if let Err(NotWritten::Failed(_)) =
+                self.kv.delete(at, Expect::Revision(entry.revision)).await
+            {
+                break;
             }
         }
         found
     }
 
-    /// Forgets everything else that is past its deadline, where no group does that.
-    pub fn expire(&self) {
-        self.kv.expire();
-    }
-
-    async fn write(&self, record: &SessionRecord, expect: Expect) -> Result<u64, PutError> {
-        let value: Bytes = record::encode(record).map_err(PutError::Failed)?;
+    async fn write_session(
+        &self,
+        record: &SessionRecord,
+        expect: Expect,
+    ) -> Result<u64, NotWritten> {
+        let value = record.encode(self.serial())?;
         self.kv.put(keys::session(record.key), value, expect, record.deadline).await
     }
 }
 
-fn read(entry: Option<KvEntry>) -> Result<SessionRecord, StoreError> {
-    match record::decode(&entry.ok_or(StoreError::Missing)?)? {
-        Slot::Live(record) => Ok(*record),
-        Slot::Tombstone => Err(StoreError::Gone),
+fn live(key: SessionKey, entry: Option<&KvEntry>) -> Result<SessionRecord, StoreError> {
+    match Stored::decode(key, entry.ok_or(StoreError::Missing)?)? {
+        Stored::Live(record) => Ok(*record),
+        Stored::Tombstone => Err(StoreError::Gone),
     }
 }
 
-fn conflict(found: Option<KvEntry>, expected: u64) -> StoreError {
-    let Some(entry) = found else { return StoreError::Missing };
-    match record::decode(&entry) {
-        Ok(Slot::Tombstone) => StoreError::Gone,
-        _ => StoreError::Conflict { expected, found: Some(entry.revision) },
-    }
+fn later(one: Option<u64>, other: Option<u64>) -> Option<u64> {
+    // None is the latest of all: never.
+    Some(one?.max(other?))
 }

@@ -1,93 +1,158 @@
-//! Stream records: what a node needs to end a stream that another node began.
+//! The record of one stream to a client: what a node needs that goes on with it in place of another.
 
 use std::time::Duration;
 
 use bytes::Bytes;
 use holdfast_engine::journal::CallKey;
-use holdfast_engine::replicated::{Expect, Origin};
+use holdfast_engine::replicated::{Expect, KvEntry, Origin};
 use serde::{Deserialize, Serialize};
 
-use crate::kv::{PutError, unix_millis};
-use crate::{SessionKey, Store, StoreError, encoding, keys};
+use crate::encode::{Malformed, decode, encode};
+use crate::kv::NotWritten;
+use crate::{SessionKey, Store, StoreError, keys};
 
-/// A stream that clients may come back to, as it is written before its first event id goes out.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// A stream that a client may come back for. Its record is in the store before the first of its event
+/// ids goes out; what changes with every event (instance, the server's own session and event id) is in
+/// the event ids themselves.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StreamRecord {
     /// The stream's id, as its event ids have it.
     pub stream: u128,
-    /// Who supplies it.
+    /// The node that supplies it.
     pub owner: Origin,
-    /// Digest of the principal whose it is.
+    /// Digest of the name of the principal that may resume it.
     pub principal: u64,
     /// The logical server.
     pub server: String,
-    /// The session that the call belongs to, if it has one.
+    /// The key of the session that its call belongs to, if to any.
     pub session: Option<u128>,
-    /// The call's class, as a number.
+    /// The class of its call, `CallClass` as a number.
     pub class: u8,
-    /// The request, byte for byte; none if it is longer than [`StreamRecord::LONGEST`].
+    /// The request's body; none if it is longer than [`StreamRecord::LONGEST`].
     pub body: Option<Bytes>,
-    /// The call's entry in the journal, if it has one.
+    /// The call's journal entry, if it has one.
     pub journal: Option<CallKey>,
-    /// Compare-and-set guard.
-    #[serde(skip)]
+    /// Compare-and-set guard: rises with every write. It does not count in a new record.
     pub revision: u64,
 }
 
+const FORMAT: u8 = 1;
+
+#[derive(Serialize, Deserialize)]
+struct Wire<'a> {
+    owner: Origin,
+    principal: u64,
+    server: &'a str,
+    session: Option<u128>,
+    class: u8,
+    body: Option<Bytes>,
+    journal: Option<CallKey>,
+}
+
+// === impl StreamRecord ===
+
 impl StreamRecord {
-    /// The longest request that is kept, in bytes.
+    /// The longest body that is stored, in bytes. A call with a longer one is not repeated by another
+    /// node.
     pub const LONGEST: usize = 64 * 1024;
 
-    /// The session's key.
+    /// The key of the session that its call belongs to, if to any.
     #[must_use]
     pub fn session_key(&self) -> Option<SessionKey> {
         self.session.map(SessionKey)
     }
+
+    pub(crate) fn encode(&self, serial: u64) -> Result<Bytes, Malformed> {
+        let wire = Wire {
+            owner: self.owner,
+            principal: self.principal,
+            server: &self.server,
+            session: self.session,
+            class: self.class,
+            body: self.body.clone().filter(|body| body.len() <= Self::LONGEST),
+            journal: self.journal,
+        };
+        encode(FORMAT, serial, &wire)
+    }
+
+    pub(crate) fn decode(stream: u128, entry: &KvEntry) -> Result<Self, Malformed> {
+        let wire: Wire<'_> = decode(FORMAT, &entry.value)?;
+        Ok(Self {
+            stream,
+            owner: wire.owner,
+            principal: wire.principal,
+            server: wire.server.to_owned(),
+            session: wire.session,
+            class: wire.class,
+            body: wire.body,
+            journal: wire.journal,
+            revision: entry.revision,
+        })
+    }
 }
 
+// === impl Store ===
+
 impl Store {
-    /// Writes the record of a new stream, to be kept for `keep`.
+    /// Writes the record of a new stream, to be kept for `keep` from now. A body longer than
+    /// [`StreamRecord::LONGEST`] is left out.
     ///
     /// # Errors
-    /// Those of a store that is away.
+    /// [`StoreError::Exists`] if the id is taken, or what the group says.
+    ///
+    /// # Cancel safety
+    /// Cancelled, it may be written.
     pub async fn put_stream(
         &self,
         record: &StreamRecord,
         keep: Duration,
     ) -> Result<(), StoreError> {
-        self.write_stream(record, keep, Expect::Any).await.map(|_| ())
+        match self.write_stream(record, keep, Expect::Absent).await {
+            Ok(_) => Ok(()),
+            Err(NotWritten::Mismatch(_)) => Err(StoreError::Exists),
+            Err(NotWritten::Failed(error)) => Err(error),
+        }
     }
 
-    /// Gives a stream another owner, if nobody else was faster.
+    /// Reads the record of a stream. The caller compares its principal.
     ///
     /// # Errors
-    /// [`StoreError::Conflict`] if somebody was; those of a store that is away.
+    /// [`StoreError::Missing`] if there is none, [`StoreError::Unavailable`] if that is not known.
+    pub async fn stream(&self, stream: u128) -> Result<StreamRecord, StoreError> {
+        let entry = self.kv.get(&keys::stream(stream)).await?.ok_or(StoreError::Missing)?;
+        Ok(StreamRecord::decode(stream, &entry)?)
+    }
+
+    /// Replaces the record of a stream if its stored revision is still `record.revision`, to be kept
+    /// for `keep` from now; the new revision. Of the nodes that would go on with an orphaned stream
+    /// one succeeds.
+    ///
+    /// # Errors
+    /// [`StoreError::Conflict`] or [`StoreError::Missing`], or what the group says.
+    ///
+    /// # Cancel safety
+    /// Cancelled, it may be written.
     pub async fn take_stream(
         &self,
         record: &StreamRecord,
         keep: Duration,
     ) -> Result<u64, StoreError> {
-        self.write_stream(record, keep, Expect::Revision(record.revision)).await
+        let expected = record.revision;
+        match self.write_stream(record, keep, Expect::Revision(expected)).await {
+            Ok(revision) => Ok(revision),
+            Err(NotWritten::Mismatch(found)) => Err(conflict(expected, found.as_ref())),
+            Err(NotWritten::Failed(error)) => Err(error),
+        }
     }
 
-    /// The record of a stream, as this node has it, or else as the group has it.
+    /// Removes the record of a stream, if there is one.
     ///
     /// # Errors
-    /// [`StoreError::Missing`]; those of a store that is away.
-    pub async fn stream(&self, id: u128) -> Result<StreamRecord, StoreError> {
-        let found = self.kv.get(&keys::stream(id)).await?.ok_or(StoreError::Missing)?;
-        let record: StreamRecord = encoding::decode(&found.value)?;
-        Ok(StreamRecord { revision: found.revision, ..record })
-    }
-
-    /// Forgets a stream that no client can come back to.
-    ///
-    /// # Errors
-    /// Those of a store that is away.
-    pub async fn remove_stream(&self, id: u128) -> Result<(), StoreError> {
-        match self.kv.delete(keys::stream(id), Expect::Any).await {
-            Ok(()) | Err(PutError::Mismatch(_)) => Ok(()),
-            Err(PutError::Failed(error)) => Err(error),
+    /// What the group says; then the record goes when its time is over.
+    pub async fn remove_stream(&self, stream: u128) -> Result<(), StoreError> {
+        match self.kv.delete(keys::stream(stream), Expect::Any).await {
+            Ok(()) | Err(NotWritten::Mismatch(_)) => Ok(()),
+            Err(NotWritten::Failed(error)) => Err(error),
         }
     }
 
@@ -96,17 +161,17 @@ impl Store {
         record: &StreamRecord,
         keep: Duration,
         expect: Expect,
-    ) -> Result<u64, StoreError> {
-        let value = encoding::encode(record)?;
-        let keep = u64::try_from(keep.as_millis()).unwrap_or(u64::MAX);
-        let deadline = unix_millis().saturating_add(keep);
-        match self.kv.put(keys::stream(record.stream), value, expect, Some(deadline)).await {
-            Ok(revision) => Ok(revision),
-            Err(PutError::Mismatch(found)) => Err(StoreError::Conflict {
-                expected: record.revision,
-                found: found.map(|entry| entry.revision),
-            }),
-            Err(PutError::Failed(error)) => Err(error),
-        }
+    ) -> Result<u64, NotWritten> {
+        let value = record.encode(self.serial())?;
+        let deadline = Some(self.after(keep));
+        self.kv.put(keys::stream(record.stream), value, expect, deadline).await
+    }
+}
+
+/// What a mismatch means to whoever expected a revision.
+pub(crate) fn conflict(expected: u64, found: Option<&KvEntry>) -> StoreError {
+    match found {
+        Some(entry) => StoreError::Conflict { expected, found: entry.revision },
+        None => StoreError::Missing,
     }
 }

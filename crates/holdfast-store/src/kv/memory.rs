@@ -1,0 +1,204 @@
+//! Values in this process: the rules of the replicated machine, over sharded maps.
+
+use std::collections::{BTreeSet, HashMap};
+use std::hash::{BuildHasher as _, RandomState};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use holdfast_engine::replicated::{Expect, KvEntry, SESSIONS};
+
+use super::{NotWritten, holds};
+
+const SHARDS: usize = 32;
+
+#[derive(Debug)]
+pub(crate) struct MemoryKv {
+    shards: [Mutex<Shard>; SHARDS],
+    hasher: RandomState,
+    /// The last revision given out.
+    revision: AtomicU64,
+    clock: Clock,
+}
+
+#[derive(Debug, Default)]
+struct Shard {
+    entries: HashMap<Bytes, KvEntry>,
+    /// Deadlines of sessions; apart, since `expire` leaves them.
+    sessions: BTreeSet<(u64, Bytes)>,
+    /// Deadlines of everything else.
+    others: BTreeSet<(u64, Bytes)>,
+}
+
+/// Time since the Unix epoch that does not jump when the machine's clock is set.
+#[derive(Debug)]
+struct Clock {
+    started: Instant,
+    /// The epoch's distance at `started`, in milliseconds.
+    epoch: u64,
+    /// Milliseconds by which a test is ahead.
+    #[cfg(test)]
+    ahead: AtomicU64,
+}
+
+// === impl MemoryKv ===
+
+impl Default for MemoryKv {
+    fn default() -> Self {
+        Self {
+            shards: std::array::from_fn(|_| Mutex::default()),
+            hasher: RandomState::new(),
+            revision: AtomicU64::new(0),
+            clock: Clock::start(),
+        }
+    }
+}
+
+impl MemoryKv {
+    pub(crate) fn now(&self) -> u64 {
+        self.clock.now()
+    }
+
+    pub(crate) fn get(&self, key: &[u8]) -> Option<KvEntry> {
+        let now = self.now();
+        self.get_even_past(key).filter(|entry| !entry.is_past(now))
+    }
+
+    pub(crate) fn get_even_past(&self, key: &[u8]) -> Option<KvEntry> {
+        self.shard(key).entries.get(key).cloned()
+    }
+
+    pub(crate) fn put(
+        &self,
+        key: Bytes,
+        value: Bytes,
+        expect: Expect,
+        deadline: Option<u64>,
+    ) -> Result<u64, NotWritten> {
+        let mut shard = self.shard(&key);
+        let found = shard.present(&key, self.now());
+        if !holds(expect, found) {
+            return Err(NotWritten::Mismatch(found.cloned()));
+        }
+        let revision = self.revision.fetch_add(1, Ordering::Relaxed) + 1;
+        shard.insert(key, KvEntry { value, revision, deadline });
+        Ok(revision)
+    }
+
+    pub(crate) fn delete(&self, key: &[u8], expect: Expect) -> Result<(), NotWritten> {
+        let mut shard = self.shard(key);
+        let found = match expect {
+            Expect::Revision(_) => shard.entries.get(key),
+            Expect::Any | Expect::Absent => shard.present(key, self.now()),
+        };
+        if !holds(expect, found) {
+            return Err(NotWritten::Mismatch(found.cloned()));
+        }
+        shard.remove(key);
+        Ok(())
+    }
+
+    pub(crate) fn touch(&self, key: &[u8], deadline: u64) -> Result<(), NotWritten> {
+        let mut shard = self.shard(key);
+        let Some(mut entry) = shard.present(key, self.now()).cloned() else {
+            return Err(NotWritten::Mismatch(None));
+        };
+        if entry.deadline.is_some_and(|present| present < deadline) {
+            entry.deadline = Some(deadline);
+            shard.insert(Bytes::copy_from_slice(key), entry);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn expire(&self, limit: u32) {
+        let now = self.now();
+        let mut left = limit;
+        for shard in &self.shards {
+            let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            while left > 0
+                && let Some((deadline, key)) = shard.others.first()
+                && *deadline <= now
+            {
+                let key = key.clone();
+                shard.remove(&key);
+                left -= 1;
+            }
+        }
+    }
+
+    pub(crate) fn due(&self, prefix: &[u8], limit: usize) -> Vec<Bytes> {
+        let now = self.now();
+        let mut found = Vec::new();
+        for shard in &self.shards {
+            let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            for index in [&shard.sessions, &shard.others] {
+                let past = index.iter().take_while(|(deadline, _)| *deadline <= now);
+                found.extend(past.filter(|(_, key)| key.starts_with(prefix)).cloned());
+            }
+        }
+        found.sort_unstable();
+        found.into_iter().take(limit).map(|(_, key)| key).collect()
+    }
+
+    fn shard(&self, key: &[u8]) -> MutexGuard<'_, Shard> {
+        // The remainder is below SHARDS. No code panics under the lock, so a poisoned one still
+        // guards a whole map.
+        let index = (self.hasher.hash_one(key) % SHARDS as u64) as usize;
+        self.shards[index].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn advance(&self, by: std::time::Duration) {
+        self.clock.ahead.fetch_add(u64::try_from(by.as_millis()).unwrap(), Ordering::Relaxed);
+    }
+}
+
+// === impl Shard ===
+
+impl Shard {
+    fn present(&self, key: &[u8], now: u64) -> Option<&KvEntry> {
+        self.entries.get(key).filter(|entry| !entry.is_past(now))
+    }
+
+    fn insert(&mut self, key: Bytes, entry: KvEntry) {
+        self.remove(&key);
+        if let Some(deadline) = entry.deadline {
+            self.index(&key).insert((deadline, key.clone()));
+        }
+        self.entries.insert(key, entry);
+    }
+
+    fn remove(&mut self, key: &[u8]) {
+        let Some((key, entry)) = self.entries.remove_entry(key) else { return };
+        if let Some(deadline) = entry.deadline {
+            self.index(&key).remove(&(deadline, key.clone()));
+        }
+    }
+
+    fn index(&mut self, key: &[u8]) -> &mut BTreeSet<(u64, Bytes)> {
+        if key.starts_with(SESSIONS) { &mut self.sessions } else { &mut self.others }
+    }
+}
+
+// === impl Clock ===
+
+impl Clock {
+    fn start() -> Self {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self {
+            started: Instant::now(),
+            epoch: u64::try_from(since.as_millis()).unwrap_or(u64::MAX),
+            #[cfg(test)]
+            ahead: AtomicU64::new(0),
+        }
+    }
+
+    fn now(&self) -> u64 {
+        let passed = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let now = self.epoch.saturating_add(passed);
+        #[cfg(test)]
+        let now = now + self.ahead.load(Ordering::Relaxed);
+        now
+    }
+}
