@@ -10,6 +10,7 @@ const $ = (id) => document.getElementById(id);
 const STATES = {
   ready: ["good", "●"], ok: ["good", "●"], idle: ["idle", "○"],
   degraded: ["warn", "▲"], draining: ["warn", "▲"], starting: ["warn", "▲"],
+  suspect: ["warn", "▲"], dead: ["bad", "■"], left: ["idle", "○"], absent: ["idle", "○"],
   failing: ["bad", "■"], unreachable: ["bad", "■"], not_ready: ["bad", "■"],
 };
 const look = (state) => STATES[state] ?? ["warn", "▲"];
@@ -91,6 +92,9 @@ const HELP = {
   "Streams": "Open SSE streams and WebSocket connections to clients, and how many may be.",
   "Connections": "Open client connections, and how many may be.",
   "Versions": "MCP revisions that clients and the server have agreed on.",
+  "Nodes": "The nodes of the cluster as this one sees them. ready: serves. draining: ends its calls and leaves. suspect: silent for a moment. dead: silent for the failover timeout; the others have taken over. left: gone in order. absent: configured, and never there. The leader is the coordinator: it decides for all.",
+  "Term": "Rises with every election. All nodes should be in the same one.",
+  "Lag": "Entries of the group's log that the node has yet to take over.",
   "Last success": "When a call last succeeded.",
   "Last error": "What failed last at this server, and when.",
 };
@@ -281,6 +285,48 @@ function updateFacts(status) {
   });
 }
 
+// === The cluster ===
+
+const NODE_FIGURES = [
+  ["Term", (n) => n.term], ["Lag", (n) => n.commit_lag],
+  ["Sessions", (n) => n.sessions], ["In flight", (n) => n.in_flight],
+];
+
+function makeNode() {
+  const head = el("p", "node-name", el("strong"), el("small", "quiet"));
+  const figures = el("dl", "", ...NODE_FIGURES.map(([word]) => el("div", "", el("dt", "", helped(word)), el("dd"))));
+  return el("li", "", head, el("p", "", el("span", "state"), el("span", "quiet")), figures);
+}
+
+function updateNode(card, node, me) {
+  const [head, line, figures] = card.children;
+  say(head.children[0], node.name);
+  say(head.children[1], node.name === me ? " this node" : "");
+  const [className, mark] = look(node.state);
+  say(line.children[0], `${mark} ${node.state}`);
+  style(line.children[0], "state", className);
+  const role = node.role === "unknown" ? null : node.role;
+  const heard = node.last_heard_ms > 2000 ? `heard ${ago(Math.floor(node.last_heard_ms / 1000))}` : null;
+  say(line.children[1], ` ${[role, heard].filter(Boolean).join(", ")}`);
+  NODE_FIGURES.forEach(([, value], index) => {
+    const number = value(node);
+    say(figures.children[index].children[1], number == null ? NONE : whole.format(number));
+  });
+  card.title = [node.client && `clients: ${node.client}`, node.version && `version ${node.version}`,
+    node.generation && `generation ${node.generation}`].filter(Boolean).join(", ");
+}
+
+function updateCluster(cluster) {
+  $("cluster").hidden = !cluster;
+  if (!cluster) return;
+  const lead = cluster.quorum === false ? "no quorum: nothing can be decided until a majority is there"
+    : cluster.leader ? `${cluster.leader} is the coordinator` : "no coordinator is known";
+  const ready = cluster.nodes.filter((n) => n.state === "ready").length;
+  say($("cluster-summary"), `${ready} of ${cluster.nodes.length} ready; ${lead}`);
+  style($("cluster-summary"), cluster.quorum === false ? "state bad" : "quiet");
+  keyed($("nodes"), cluster.nodes, (n) => n.name, makeNode, (card, node) => updateNode(card, node, cluster.me));
+}
+
 let lastVerdict = "";
 
 function showVerdict(state, text) {
@@ -297,6 +343,7 @@ function update(status) {
   showVerdict(verdict.state, verdict.text);
   say($("node"), `${node.id} · version ${node.version} · up ${span(node.uptime_s)}`);
   document.title = `${look(verdict.state)[1]} ${node.id} – Holdfast`;
+  updateCluster(status.cluster);
   updateFigures(status);
   $("no-servers").hidden = status.servers.length > 0;
   keyed($("servers"), status.servers, (s) => s.name, makeServer, updateServer);
@@ -416,10 +463,11 @@ async function showSessions() {
     return showSessions();
   }
   keyed($("session-rows"), page.sessions, (s) => s.digest,
-    () => el("tr", "", el("td", "", el("code")), ...Array.from({ length: 4 }, () => el("td")), el("td", "number"), el("td", "number")),
+    () => el("tr", "", el("td", "", el("code")), ...Array.from({ length: 5 }, () => el("td")), el("td", "number"), el("td", "number")),
     (row, s) => {
       say(row.children[0].firstChild, s.digest);
-      [s.server, s.principal, s.client ?? NONE, s.version, span(s.age_s), span(s.idle_s)]
+      const where = [s.instance && `instance ${s.instance}`, s.node && `node ${s.node}`].filter(Boolean);
+      [s.server, where.join(", ") || NONE, s.principal, s.client ?? NONE, s.version, span(s.age_s), span(s.idle_s)]
         .forEach((text, index) => say(row.children[index + 1], text));
     });
   const last = offset + page.sessions.length;
