@@ -29,5 +29,7 @@ mod status;
 mod window;
 
 pub use client::{Client, ClientError};
-pub use cluster::Nodes;
+pub use cluster::{
+    ClusterView, DrainError, Draining, Figures, Load, NodeView, Nodes, Role, state_label,
+};
 pub use server::{Admin, AdminError, serve};
