@@ -53,7 +53,7 @@ pub use kv::{BoxFuture, Group, GroupError};
 pub use record::{Announces, Binding, SessionKey, SessionRecord};
 pub use streams::StreamRecord;
 
-use kv::{Kv, MemoryKv, Replicated};
+use kv::{Kv, Replicated};
 
 /// What a store could not do.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -104,7 +104,7 @@ impl Store {
     /// The store of a node that stands alone: its memory.
     #[must_use]
     pub fn memory() -> Self {
-        Self::over(Kv::Memory(MemoryKv::default()))
+        Self::over(Kv::Memory(Box::default()))
     }
 
     /// The store that all nodes of a group share.

@@ -86,7 +86,7 @@ const FORMAT: u8 = 1;
 #[derive(Serialize, Deserialize)]
 enum Wire<'a> {
     #[serde(borrow)]
-    Live(WireSession<'a>),
+    Live(Box<WireSession<'a>>),
     Tombstone,
 }
 
@@ -140,7 +140,7 @@ impl SessionRecord {
             holder: self.holder,
             created: self.created,
         };
-        encode(FORMAT, serial, &Wire::Live(wire))
+        encode(FORMAT, serial, &Wire::Live(Box::new(wire)))
     }
 
     fn from_wire(
@@ -179,7 +179,7 @@ impl SessionRecord {
 impl Stored {
     pub(crate) fn decode(key: SessionKey, entry: &KvEntry) -> Result<Self, Malformed> {
         Ok(match decode(FORMAT, &entry.value)? {
-            Wire::Live(wire) => Self::Live(Box::new(SessionRecord::from_wire(key, wire, entry)?)),
+            Wire::Live(wire) => Self::Live(Box::new(SessionRecord::from_wire(key, *wire, entry)?)),
             Wire::Tombstone => Self::Tombstone,
         })
     }

@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use holdfast_engine::replicated::{Expect, KvEntry, SESSIONS};
@@ -31,15 +31,17 @@ struct Shard {
     others: BTreeSet<(u64, Bytes)>,
 }
 
-/// Time since the Unix epoch that does not jump when the machine's clock is set.
+/// Milliseconds since the Unix epoch.
 #[derive(Debug)]
-struct Clock {
-    started: Instant,
-    /// The epoch's distance at `started`, in milliseconds.
-    epoch: u64,
-    /// Milliseconds by which a test is ahead.
+enum Clock {
+    /// Does not jump when the machine's clock is set.
+    Steady {
+        started: Instant,
+        /// The time at `started`.
+        epoch: u64,
+    },
     #[cfg(test)]
-    ahead: AtomicU64,
+    Manual(AtomicU64),
 }
 
 // === impl MemoryKv ===
@@ -56,6 +58,19 @@ impl Default for MemoryKv {
 }
 
 impl MemoryKv {
+    /// One whose time stands still until it is [advanced](Self::advance).
+    #[cfg(test)]
+    pub(crate) fn at(now: u64) -> Self {
+        Self { clock: Clock::Manual(AtomicU64::new(now)), ..Self::default() }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn advance(&self, by: Duration) {
+        if let Clock::Manual(now) = &self.clock {
+            now.fetch_add(u64::try_from(by.as_millis()).unwrap(), Ordering::Relaxed);
+        }
+    }
+
     pub(crate) fn now(&self) -> u64 {
         self.clock.now()
     }
@@ -88,11 +103,12 @@ impl MemoryKv {
 
     pub(crate) fn delete(&self, key: &[u8], expect: Expect) -> Result<(), NotWritten> {
         let mut shard = self.shard(key);
-        let found = match expect {
-            Expect::Revision(_) => shard.entries.get(key),
-            Expect::Any | Expect::Absent => shard.present(key, self.now()),
+        let found = shard.present(key, self.now());
+        let fits = match expect {
+            Expect::Revision(_) => holds(expect, shard.entries.get(key)),
+            Expect::Any | Expect::Absent => holds(expect, found),
         };
-        if !holds(expect, found) {
+        if !fits {
             return Err(NotWritten::Mismatch(found.cloned()));
         }
         shard.remove(key);
@@ -147,11 +163,6 @@ impl MemoryKv {
         let index = (self.hasher.hash_one(key) % SHARDS as u64) as usize;
         self.shards[index].lock().unwrap_or_else(PoisonError::into_inner)
     }
-
-    #[cfg(test)]
-    pub(crate) fn advance(&self, by: std::time::Duration) {
-        self.clock.ahead.fetch_add(u64::try_from(by.as_millis()).unwrap(), Ordering::Relaxed);
-    }
 }
 
 // === impl Shard ===
@@ -186,19 +197,32 @@ impl Shard {
 impl Clock {
     fn start() -> Self {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Self {
-            started: Instant::now(),
-            epoch: u64::try_from(since.as_millis()).unwrap_or(u64::MAX),
-            #[cfg(test)]
-            ahead: AtomicU64::new(0),
-        }
+        Self::Steady { started: Instant::now(), epoch: millis(since) }
     }
 
     fn now(&self) -> u64 {
-        let passed = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
-        let now = self.epoch.saturating_add(passed);
-        #[cfg(test)]
-        let now = now + self.ahead.load(Ordering::Relaxed);
-        now
+        match self {
+            Self::Steady { started, epoch } => epoch.saturating_add(millis(started.elapsed())),
+            #[cfg(test)]
+            Self::Manual(now) => now.load(Ordering::Relaxed),
+        }
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_clock_says_the_time_since_the_epoch() {
+        let before = millis(SystemTime::now().duration_since(UNIX_EPOCH).unwrap());
+        let clock = Clock::start();
+        let first = clock.now();
+        assert!(first.abs_diff(before) < 3_600_000, "{first} is no time near {before}");
+        assert!(clock.now() >= first);
     }
 }

@@ -20,7 +20,7 @@ use crate::encode::Malformed;
 /// Where the values are. Closed: the configuration chooses.
 #[derive(Debug)]
 pub(crate) enum Kv {
-    Memory(MemoryKv),
+    Memory(Box<MemoryKv>),
     Replicated(Replicated),
 }
 

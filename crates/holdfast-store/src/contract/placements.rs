@@ -1,0 +1,54 @@
+//! Placements, over every store.
+
+use super::group::Fault;
+use super::{ME, OTHER, benches};
+use crate::{Store, StoreError};
+
+#[tokio::test]
+async fn a_place_is_its_holders_until_that_is_gone_or_gives_it_up() {
+    for bench in benches() {
+        let store = &bench.store;
+        let all = |_| true;
+        let none = |_| false;
+        assert_eq!(store.claim("files", ME, &all).await, Ok(ME), "{}", bench.name);
+        assert_eq!(store.claim("files", ME, &none).await, Ok(ME), "it knows itself");
+        assert_eq!(store.claim("files", OTHER, &all).await, Ok(ME));
+        assert_eq!(store.claim("web", OTHER, &all).await, Ok(OTHER), "another place");
+        assert_eq!(store.claim("files", OTHER, &|origin| origin != ME).await, Ok(OTHER));
+        assert_eq!(store.claim("files", ME, &all).await, Ok(OTHER), "{}", bench.name);
+
+        store.release("files", ME).await.unwrap();
+        assert_eq!(store.claim("files", ME, &all).await, Ok(OTHER), "it was not its to give");
+        store.release("files", OTHER).await.unwrap();
+        assert_eq!(store.claim("files", ME, &all).await, Ok(ME), "{}", bench.name);
+        store.release("nowhere", ME).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn who_claims_a_place_that_another_has_just_claimed_gets_its_holder() {
+    for holder_counts in [true, false] {
+        let group = super::TestGroup::new();
+        let store = Store::replicated(group.clone());
+        let theirs = holdfast_engine::replicated::KvCommand::Put {
+            key: crate::keys::placement("files"),
+            value: crate::encode::encode(1, 99, &OTHER).unwrap(),
+            expect: holdfast_engine::replicated::Expect::Any,
+            deadline: None,
+        };
+        group.next([Fault::Precede(theirs)]);
+        let expected = if holder_counts { OTHER } else { ME };
+        assert_eq!(store.claim("files", ME, &|_| holder_counts).await, Ok(expected));
+    }
+}
+
+#[tokio::test]
+async fn a_known_place_needs_no_group_and_an_unknown_one_does() {
+    let group = super::TestGroup::new();
+    let store = Store::replicated(group.clone());
+    store.claim("files", OTHER, &|_| true).await.unwrap();
+    group.quorum(false);
+    assert_eq!(store.claim("files", ME, &|_| true).await, Ok(OTHER));
+    let unavailable = StoreError::Unavailable("no quorum".into());
+    assert_eq!(store.claim("web", ME, &|_| true).await, Err(unavailable));
+}
