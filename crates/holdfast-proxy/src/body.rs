@@ -2,11 +2,15 @@
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
+use holdfast_mcp::sse;
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
+use tokio::time::{Instant, Sleep};
 
+use crate::cluster::Relayed;
 use crate::ingress::LineBody;
 use crate::streams::Reader;
 use crate::upstream::http::Lease;
@@ -21,6 +25,17 @@ pub(crate) enum Body {
     Line(Box<LineBody>),
     /// A server's body, passed on as it comes.
     Rest(Box<Rest>),
+    /// Another node's answer, passed on as it comes.
+    Forwarded(Box<Relayed>),
+    /// An event stream whose source is still being found; comments keep it alive until then.
+    Later(Box<Later>),
+}
+
+pub(crate) struct Later {
+    body: Pin<Box<dyn Future<Output = Body> + Send>>,
+    keepalive: Duration,
+    alarm: Pin<Box<Sleep>>,
+    begun: bool,
 }
 
 pub(crate) struct Rest {
@@ -34,6 +49,15 @@ impl Body {
         Self::Full((!bytes.is_empty()).then_some(bytes))
     }
 
+    /// An event stream that begins at once and goes on with `body`.
+    pub(crate) fn later(
+        keepalive: Duration,
+        body: impl Future<Output = Self> + Send + 'static,
+    ) -> Self {
+        let alarm = Box::pin(tokio::time::sleep(keepalive));
+        Self::Later(Box::new(Later { body: Box::pin(body), keepalive, alarm, begun: false }))
+    }
+
     pub(crate) fn rest(head: Bytes, rest: Incoming, lease: Lease) -> Self {
         Self::Rest(Box::new(Rest { head, rest, lease: Some(lease) }))
     }
@@ -44,10 +68,27 @@ impl http_body::Body for Body {
     type Error = hyper::Error;
 
     fn poll_frame(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        if let Self::Later(later) = &mut *self {
+            if !std::mem::replace(&mut later.begun, true) {
+                return Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(sse::COMMENT)))));
+            }
+            match later.body.as_mut().poll(cx) {
+                Poll::Ready(body) => *self = body,
+                Poll::Pending => {
+                    std::task::ready!(later.alarm.as_mut().poll(cx));
+                    later.alarm.as_mut().reset(Instant::now() + later.keepalive);
+                    // Polled once more so that the new alarm is armed.
+                    let _ = later.alarm.as_mut().poll(cx);
+                    return Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(sse::COMMENT)))));
+                }
+            }
+        }
         match self.get_mut() {
+            // A source that is found is no search for one.
+            Self::Later(_) => Poll::Ready(None),
             Self::Full(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Self::Stream(reader) => Pin::new(&mut **reader)
                 .poll_frame(cx)
@@ -55,6 +96,7 @@ impl http_body::Body for Body {
             Self::Line(line) => {
                 line.poll(cx).map(|frame| frame.map(|frame| frame.map_err(|never| match never {})))
             }
+            Self::Forwarded(relayed) => relayed.poll(cx),
             Self::Rest(rest) => {
                 if !rest.head.is_empty() {
                     return Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut rest.head)))));
@@ -73,7 +115,11 @@ impl http_body::Body for Body {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Full(bytes) => bytes.is_none(),
-            Self::Stream(_) | Self::Line(_) | Self::Rest(_) => false,
+            Self::Stream(_)
+            | Self::Line(_)
+            | Self::Rest(_)
+            | Self::Forwarded(_)
+            | Self::Later(_) => false,
         }
     }
 
@@ -84,7 +130,9 @@ impl http_body::Body for Body {
                 Some(length) => SizeHint::with_exact(length + rest.head.len() as u64),
                 None => SizeHint::default(),
             },
-            Self::Stream(_) | Self::Line(_) => SizeHint::default(),
+            Self::Stream(_) | Self::Line(_) | Self::Forwarded(_) | Self::Later(_) => {
+                SizeHint::default()
+            }
         }
     }
 }

@@ -17,3 +17,9 @@ impl Clock {
         self.started.elapsed()
     }
 }
+
+/// Milliseconds since the Unix epoch, for what other nodes read too.
+pub(crate) fn unix_millis() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}

@@ -23,6 +23,8 @@ pub(crate) enum FailureKind {
     OutcomeUnknown,
     /// A limit of this gateway is reached.
     Overloaded,
+    /// The cluster's store is away, and the call needs it.
+    Dependency,
     /// The call's deadline passed.
     TimedOut,
 }
@@ -55,6 +57,12 @@ impl Failure {
             ran: Ran::No,
             retry_after: Some(Duration::from_secs(1)),
         }
+    }
+
+    /// The call needs the cluster's store, which is away: it did not run.
+    pub(crate) fn dependency(server: &Arc<str>, reason: String) -> Self {
+        let kind = FailureKind::Dependency;
+        Self { kind, ..Self::unavailable(server, reason) }
     }
 
     pub(crate) fn unknown(server: &Arc<str>, reason: String) -> Self {
@@ -97,6 +105,7 @@ impl Failure {
             FailureKind::ServerUnavailable => CallOutcome::ServerUnavailable,
             FailureKind::OutcomeUnknown => CallOutcome::OutcomeUnknown,
             FailureKind::Overloaded => CallOutcome::Overloaded,
+            FailureKind::Dependency => CallOutcome::Dependency,
             FailureKind::TimedOut => CallOutcome::TimedOut,
         }
     }
@@ -108,6 +117,9 @@ impl Failure {
                 (code::OUTCOME_UNKNOWN, "was lost in mid-call; the call may have run")
             }
             FailureKind::Overloaded => (code::OVERLOADED, "cannot be called right now"),
+            FailureKind::Dependency => {
+                (code::DEPENDENCY_UNAVAILABLE, "was not called: the cluster's store is unavailable")
+            }
             FailureKind::TimedOut => (code::TIMED_OUT, "did not answer in time"),
         };
         let mut data = json!({

@@ -8,24 +8,28 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use holdfast_config::Config;
 use holdfast_engine::bucket::Bucket;
+use holdfast_engine::replicated::Origin;
 use holdfast_mcp::event_id::Sealer;
 use holdfast_store::Store;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::clock::Clock;
-use crate::exchange;
+use crate::cluster::Cluster;
+use crate::exchange::{self, OpenEntries};
 use crate::health::Checker;
 use crate::ingress::Connections;
 use crate::ingress::edge::Edge;
 use crate::metrics::Metrics;
 use crate::principal::Authenticator;
 use crate::server::{Server, ServerError};
-use crate::session::{Session, Sessions};
+use crate::session::{self, Session, Sessions};
 use crate::streams::Streams;
-use crate::{keys, tls, upstream};
+use crate::worker::Workers;
+use crate::{keys, random, tls, upstream};
 
 /// The shared heart of a node.
 pub(crate) struct Gateway {
@@ -54,6 +58,13 @@ pub(crate) struct Gateway {
     /// connections to servers that other workers hold, serve them all.
     pub(crate) open: TaskTracker,
     pub(crate) ports: Ports,
+    /// None on a node that stands alone.
+    pub(crate) cluster: Option<Cluster>,
+    pub(crate) workers: Workers,
+    /// The journal entries that this process works on.
+    pub(crate) journal: OpenEntries,
+    /// The parent of every client connection's token.
+    connected: Mutex<CancellationToken>,
 }
 
 /// Where the node listens, for reports.
@@ -64,11 +75,19 @@ pub(crate) struct Ports {
     pub(crate) accepting: AtomicBool,
 }
 
+/// How many tombstones one sweep forgets.
+const DUE: usize = 256;
+
 /// How long a deleted session's key stays taken.
-const TOMBSTONE: Duration = Duration::from_secs(24 * 3600);
+pub(crate) const TOMBSTONE: Duration = Duration::from_secs(24 * 3600);
 
 impl Gateway {
-    pub(crate) fn new(config: Arc<Config>, guard: &[OsString]) -> Result<Arc<Self>, ServerError> {
+    pub(crate) fn new(
+        config: Arc<Config>,
+        guard: &[OsString],
+        store: Store,
+        cluster: Option<Cluster>,
+    ) -> Result<Arc<Self>, ServerError> {
         let client_tls = tls::client_config();
         let mut servers = Vec::with_capacity(config.servers.len());
         let mut by_name = BTreeMap::new();
@@ -86,11 +105,11 @@ impl Gateway {
             metrics: Metrics::new(&names),
             edge: Edge::new(&config.listen, limits.header_bytes),
             auth: Authenticator::new(&config.auth),
-            store: Store::memory(),
+            store,
             sessions: Sessions::new(limits.sessions, limits.sessions_per_principal),
             streams: Streams::new(config.streams.retain),
             connections: Connections::default(),
-            sealer: Arc::new(keys::sealer(&config.node)),
+            sealer: Arc::new(keys::sealer(&config)),
             servers,
             by_name,
             client_tls,
@@ -101,6 +120,10 @@ impl Gateway {
             gone: CancellationToken::new(),
             open: TaskTracker::new(),
             ports: Ports::default(),
+            cluster,
+            workers: Workers::default(),
+            journal: OpenEntries::default(),
+            connected: Mutex::default(),
             config,
         }))
     }
@@ -112,6 +135,53 @@ impl Gateway {
 
     pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
         self.by_name.keys().map(String::as_str)
+    }
+
+    /// A token that cuts a new client connection.
+    pub(crate) fn connected(&self) -> CancellationToken {
+        self.connected.lock().unwrap_or_else(PoisonError::into_inner).child_token()
+    }
+
+    /// Cuts every client connection that is open now: whoever is connected comes back, here or to
+    /// another node.
+    pub(crate) fn cut_all(&self) {
+        let mut connected = self.connected.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::take(&mut *connected).cancel();
+    }
+
+    /// The node that holds the sessions of this server that are opened here: this one, where a
+    /// session is a connection.
+    pub(crate) fn holder_of(&self, server: &Server) -> Option<Origin> {
+        self.cluster.as_ref().filter(|_| server.is_duplex()).map(Cluster::me)
+    }
+
+    /// When the record of a session that is used now expires; in a cluster the record decides, and
+    /// alone this node does.
+    pub(crate) fn expires(&self) -> Option<u64> {
+        self.cluster.as_ref()?;
+        let ttl = self.config.sessions.ttl;
+        let left = u64::try_from((ttl + ttl / 10).as_millis()).unwrap_or(u64::MAX);
+        Some(crate::clock::unix_millis().saturating_add(left))
+    }
+
+    /// How long a call's stream may be asked for.
+    pub(crate) fn keeps_record(&self, server: &Server) -> Duration {
+        server.settings.max_duration + self.config.streams.retain
+    }
+
+    /// Seals what is stored for others to read back.
+    pub(crate) fn seal(&self, purpose: &[u8], plain: &[u8]) -> Bytes {
+        Bytes::from(self.sealer.seal_bytes(purpose, plain, random::nonce()))
+    }
+
+    pub(crate) fn unseal(&self, purpose: &[u8], sealed: &[u8]) -> Option<Bytes> {
+        self.sealer.open_bytes(purpose, sealed).ok().map(Bytes::from)
+    }
+
+    /// Whether this client is a balancer of ours.
+    pub(crate) fn trusts(&self, peer: SocketAddr) -> bool {
+        let address = peer.ip().to_canonical();
+        self.config.listen.trusted_proxies.iter().any(|net| net.contains(&address))
     }
 
     pub(crate) fn mux_limits(&self) -> upstream::mux::MuxLimits {
@@ -149,8 +219,7 @@ impl Gateway {
     /// Takes down what a session that is out of the table has open.
     async fn take_down(self: Arc<Self>, session: Arc<Session>, told: Option<u32>) {
         self.metrics.sessions.set(self.sessions.len());
-        let now = self.clock.now();
-        if let Err(error) = self.store.delete(session.key, now, TOMBSTONE).await {
+        if let Err(error) = self.store.delete(session.key, TOMBSTONE).await {
             tracing::debug!(session = ?session.key, error = %error, "session was gone already");
         }
         session.stop();
@@ -182,8 +251,19 @@ impl Gateway {
     pub(crate) async fn close_all(self: Arc<Self>) {
         let mut sessions = Vec::new();
         self.sessions.each(|session| sessions.push(Arc::clone(session)));
+        if self.cluster.is_some() {
+            // They live on at the other nodes; what goes is what is open here.
+            let closed = sessions.iter().map(|session| session::forget(&self, session.key));
+            futures_util::future::join_all(closed).await;
+            return self.close_shared().await;
+        }
         let ended = sessions.iter().map(|session| self.end_session(session, None));
         futures_util::future::join_all(ended).await;
+        self.close_shared().await;
+    }
+
+    /// Closes the connections that modern clients share.
+    async fn close_shared(&self) {
         for server in &self.servers {
             if let Some(mux) = server.shared.lock().await.take() {
                 mux.close().await;
@@ -199,12 +279,21 @@ impl Gateway {
             tokio::time::sleep(period).await;
             let now = self.clock.now();
             for session in self.sessions.take_expired(now, ttl) {
+                if self.cluster.is_some() {
+                    // Only what this node has of it: whether it has expired, its record says.
+                    session.stop();
+                    continue;
+                }
                 self.metrics.sessions_expired.inc();
                 tracing::debug!(session = ?session.key, "session expired");
                 // A server that is slow to say goodbye does not hold up the sweep.
                 tokio::spawn(Arc::clone(&self).take_down(session, None));
             }
-            self.store.sweep(now).await;
+            if self.cluster.is_none() {
+                self.store.expire();
+                // Tombstones: sessions have no deadline here.
+                self.store.due(DUE).await;
+            }
             let now = Instant::now();
             self.streams.sweep(now);
             self.close_unread(now);

@@ -15,6 +15,7 @@
 
 mod body;
 mod clock;
+pub mod cluster;
 mod exchange;
 mod failure;
 mod gateway;
@@ -44,18 +45,24 @@ use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 
 use holdfast_config::Config;
+use holdfast_store::Store;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
+use crate::cluster::{Clustered, Feeds};
 use crate::gateway::Gateway;
 pub use crate::server::ServerError;
 use crate::tls::{CertReloader, TlsError};
 
 /// What the binary knows and the configuration does not.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug)]
 pub struct Options {
     /// The command that runs [`upstream::duplex::guard`], up to the guarded command itself.
     pub guard: Vec<OsString>,
+    /// Where sessions are kept.
+    pub store: Store,
+    /// The cluster that this node is a member of, if it is one.
+    pub cluster: Option<Clustered>,
 }
 
 /// One node's data plane.
@@ -64,6 +71,8 @@ pub struct Proxy {
     address: SocketAddr,
     listeners: std::sync::Mutex<Vec<std::net::TcpListener>>,
     tls: Option<Arc<CertReloader>>,
+    /// What the cluster tells, until the housekeeping takes it over.
+    feeds: std::sync::Mutex<Option<Feeds>>,
 }
 
 /// The worker threads of a running node.
@@ -101,8 +110,10 @@ impl Proxy {
     ///
     /// # Errors
     /// [`BuildError`] names the setting.
-    pub fn build(config: Arc<Config>, options: &Options) -> Result<Arc<Self>, BuildError> {
-        let gateway = Gateway::new(Arc::clone(&config), &options.guard)?;
+    pub fn build(config: Arc<Config>, options: Options) -> Result<Arc<Self>, BuildError> {
+        let Options { guard, store, cluster } = options;
+        let (cluster, feeds) = cluster.map(Clustered::split).unzip();
+        let gateway = Gateway::new(Arc::clone(&config), &guard, store, cluster)?;
         let tls = config.listen.tls.as_ref().map(CertReloader::load).transpose()?;
         let address = config.listen.address;
         let workers = workers(&config);
@@ -115,12 +126,33 @@ impl Proxy {
                 "no API keys are configured: every client is the same anonymous principal"
             );
         }
-        Ok(Arc::new(Self { gateway, address, listeners: std::sync::Mutex::new(listeners), tls }))
+        let listeners = std::sync::Mutex::new(listeners);
+        let feeds = std::sync::Mutex::new(feeds);
+        Ok(Arc::new(Self { gateway, address, listeners, tls, feeds }))
     }
 
     /// The client port as bound.
     pub fn local_addr(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Serves a request that another node has forwarded.
+    ///
+    /// # Cancel safety
+    /// Dropped, the request's client counts as disconnected.
+    pub async fn forwarded(
+        &self,
+        request: http::Request<hyper::body::Incoming>,
+    ) -> http::Response<cluster::Forwarded> {
+        cluster::serve(&self.gateway, request).await
+    }
+
+    /// Answers a note of another node's data plane.
+    ///
+    /// # Errors
+    /// A text that says what is wrong with the note.
+    pub async fn note(&self, method: &str, note: &[u8]) -> Result<bytes::Bytes, String> {
+        cluster::answer(&self.gateway, method, note).await
     }
 
     /// Says where the admin side listens, for reports.
@@ -171,6 +203,7 @@ impl Proxy {
                 return;
             }
         };
+        self.gateway.workers.join(tokio::runtime::Handle::current());
         // Connections to servers belong to the thread that opened them, and so does their upkeep.
         tokio::spawn(async {
             loop {
@@ -181,6 +214,11 @@ impl Proxy {
         // The first worker does the node's housekeeping beside its calls.
         if index == 0 {
             tokio::spawn(Arc::clone(&self.gateway).sweep());
+            let feeds = self.feeds.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+            if let Some(feeds) = feeds {
+                tokio::spawn(cluster::follow(Arc::clone(&self.gateway), feeds));
+                tokio::spawn(cluster::keep(Arc::clone(&self.gateway)));
+            }
             if let Some(tls) = &self.tls {
                 tokio::spawn(Arc::clone(tls).watch());
             }

@@ -37,7 +37,7 @@ pub(crate) enum AuthError {
 // === impl Principal ===
 
 impl Principal {
-    fn named(name: &str) -> Self {
+    pub(crate) fn named(name: &str) -> Self {
         let hash = Sha256::digest(name.as_bytes());
         let mut digest = [0; 8];
         digest.copy_from_slice(&hash[..8]);

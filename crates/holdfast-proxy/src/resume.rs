@@ -3,23 +3,34 @@
 //! The token says which stream, how far, for whom and about which request, so a stream's fate can
 //! be told even when its log is gone: the server's own stream is taken up again where the token
 //! names one, and otherwise the request ends in an error under its right id.
+//!
+//! In a cluster the stream may be another node's. Then its record says who supplies it: a living node
+//! is followed, and what a dead one left is gone on with, repeated, or ended, by the rules of
+//! [`holdfast_engine::journal::orphan`]. The client's response begins before any of that is known.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use holdfast_engine::class::CallClass;
+use holdfast_engine::journal::{Orphan, orphan};
+use holdfast_engine::replicated::Origin;
 use holdfast_mcp::event_id::{EventId, StreamKind, TokenError};
 use holdfast_mcp::method::Method;
 use holdfast_mcp::version::Era;
+use holdfast_store::StreamRecord;
+use http::request::Parts;
 use http::{HeaderMap, Response};
 use tokio_util::sync::CancellationToken;
 
 use crate::body::Body;
-use crate::exchange::{Answer, Call, Events, Guards, Ids, Route, headers, resume_at_server};
+use crate::cluster::{Forwarding, forward};
+use crate::exchange::{
+    self, Answer, Call, Events, Fate, Guards, Ids, Route, headers, inherit, resume_at_server,
+};
 use crate::failure::Failure;
 use crate::gateway::Gateway;
-use crate::ingress::{respond, streamable};
+use crate::ingress::{self, respond, streamable};
 use crate::principal::Principal;
 use crate::server::Server;
 use crate::session::Session;
@@ -40,6 +51,9 @@ pub(crate) struct Returning<'a> {
     pub(crate) server: &'a Arc<Server>,
     pub(crate) principal: &'a Principal,
     pub(crate) connection: &'a CancellationToken,
+    pub(crate) parts: &'a Parts,
+    /// Whether another node has sent it here.
+    pub(crate) forwarded: bool,
 }
 
 /// Answers a resuming GET: with the rest of the stream, or with its fate.
@@ -50,24 +64,27 @@ pub(crate) async fn resume(
     returning: &Returning<'_>,
     session: Option<&Arc<Session>>,
     token: &[u8],
-    client_headers: &HeaderMap,
 ) -> Result<Response<Body>, ResumeError> {
-    let Returning { gateway, server, principal, connection } = *returning;
+    let Returning { gateway, server, principal, connection, parts, forwarded } = *returning;
     let id = gateway.sealer.open(token)?;
     if id.principal != principal.digest {
         return Err(ResumeError::NotYours);
     }
     gateway.metrics.streams_resumed.inc();
-    let live = headers::for_server(client_headers.clone(), server);
+    let live = headers::for_server(parts.headers.clone(), server);
     let known = gateway.streams.get(id.stream).filter(|log| log.belongs_to(principal.digest));
     match (id.kind, session) {
         (StreamKind::Standing, Some(session)) => {
             let open = session.standing().as_ref().map(|open| open.log.id());
-            let after = (open == Some(id.stream)).then_some(id.seq);
-            if after.is_none() {
+            let seq = (open == Some(id.stream)).then_some(id.seq);
+            if seq.is_none() {
                 gateway.metrics.stream_gaps.inc();
             }
-            Ok(streamable::standing(gateway, session, live, after, connection).await)
+            let bound = session.bound();
+            let same = bound.server_session_text() == id.server_session.as_deref();
+            let server_event = id.server_event.filter(|_| same);
+            let after = streamable::After { seq, stream: (id.stream, id.seq), server_event };
+            Ok(streamable::standing(gateway, session, live, Some(after), connection).await)
         }
         // A standing stream without its session has nothing to stand on.
         (StreamKind::Standing, None) => Err(ResumeError::NotYours),
@@ -82,11 +99,192 @@ pub(crate) async fn resume(
                 let body = respond::follow(&call, &log, Some(id.seq), connection);
                 return Ok(respond::stream(body));
             }
+            if gateway.cluster.is_some() && !forwarded {
+                let orphan = Orphaned {
+                    gateway: Arc::clone(gateway),
+                    server: Arc::clone(server),
+                    principal: principal.clone(),
+                    session: session.cloned(),
+                    connection: connection.clone(),
+                    parts: parts.clone(),
+                    call,
+                    id,
+                };
+                let keepalive = gateway.config.streams.keepalive;
+                return Ok(respond::stream(Body::later(keepalive, orphan.rest())));
+            }
             gateway.metrics.stream_gaps.inc();
             Ok(fate(call, &id, connection).await)
         }
     }
 }
+
+/// A stream that is not of this node, on its way to its client.
+struct Orphaned {
+    gateway: Arc<Gateway>,
+    server: Arc<Server>,
+    principal: Principal,
+    session: Option<Arc<Session>>,
+    connection: CancellationToken,
+    parts: Parts,
+    /// The call as far as the token knows it.
+    call: Arc<Call>,
+    id: EventId,
+}
+
+/// How long a node that supplies a stream and does not answer may take to be declared dead.
+const UNTIL_DECLARED: Duration = Duration::from_secs(10);
+
+/// How often a stream is looked for anew because another node has just taken it.
+const MOVES: usize = 4;
+
+impl Orphaned {
+    /// The rest of the stream, wherever it comes from.
+    async fn rest(self) -> Body {
+        for _ in 0..MOVES {
+            let record = match self.gateway.store.stream(self.id.stream).await {
+                Ok(record) if self.owns(&record) => record,
+                // Without a record nothing is known but what the token says.
+                _ => break,
+            };
+            let Some(cluster) = &self.gateway.cluster else { break };
+            let owner = record.owner;
+            if owner != cluster.me() && cluster.may_run(owner) {
+                match self.follow(owner).await {
+                    Some(body) => return body,
+                    None => {
+                        cluster.fallen(owner, UNTIL_DECLARED).await;
+                        continue;
+                    }
+                }
+            }
+            match self.take_over(record, cluster.me()).await {
+                Some(body) => return body,
+                None => continue,
+            }
+        }
+        self.gateway.metrics.stream_gaps.inc();
+        fate(Arc::clone(&self.call), &self.id, &self.connection).await.into_body()
+    }
+
+    fn owns(&self, record: &StreamRecord) -> bool {
+        record.principal == self.principal.digest && record.server == *self.server.name
+    }
+
+    /// The stream as the node has it that supplies it.
+    async fn follow(&self, owner: Origin) -> Option<Body> {
+        let forwarding = Forwarding {
+            gateway: &self.gateway,
+            principal: &self.principal,
+            balancer_id: None,
+            parts: &self.parts,
+            body: Bytes::new(),
+        };
+        match forward(&forwarding, owner).await {
+            Ok(response) if response.status().is_success() => Some(response.into_body()),
+            Ok(response) => {
+                tracing::debug!(status = %response.status(), "a stream's node does not know it");
+                Some(Body::full(Bytes::new()))
+            }
+            Err(lost) => {
+                tracing::debug!(%lost, "a stream's node was lost");
+                None
+            }
+        }
+    }
+
+    /// Goes on with the stream of a node that is gone. `None`: another node was faster.
+    async fn take_over(&self, mut record: StreamRecord, me: Origin) -> Option<Body> {
+        record.owner = me;
+        let keep = self.gateway.keeps_record(&self.server);
+        if let Err(error) = self.gateway.store.take_stream(&record, keep).await {
+            tracing::debug!(%error, "a stream of a lost node was not taken over");
+            return None;
+        }
+        let call = self.call_of(&record);
+        tracing::info!(
+            server = %self.server.name,
+            class = call.class.label(),
+            "a stream of a lost node is gone on with"
+        );
+        if let Some(key) = record.journal {
+            match inherit(&call, key).await {
+                Fate::Answered(answer) => return Some(respond::one_event(&answer).into_body()),
+                Fate::Mine => {}
+                Fate::Unknown => {
+                    let reason = "the node that ran it was lost".to_owned();
+                    let failure = Failure::unknown(&self.server.name, reason);
+                    call.fail(&failure);
+                    return Some(respond::one_event(&failure.render(&call.ids)).into_body());
+                }
+            }
+        }
+        let id = self.id.clone();
+        let work = {
+            let call = Arc::clone(&call);
+            async move { gone_on_with(call, id).await }
+        };
+        let patience = self.server.settings.timeout;
+        Some(respond::commit(&call, work, patience, &self.connection).await.into_body())
+    }
+
+    /// The call as its record has it; with its body it could be sent again.
+    fn call_of(&self, record: &StreamRecord) -> Arc<Call> {
+        let body =
+            record.body.as_ref().and_then(|body| self.gateway.unseal(respond::RECORDED, body));
+        let Some(body) = body else { return Arc::clone(&self.call) };
+        let headers = headers::for_repeat(self.parts.headers.clone());
+        ingress::received_before(
+            &self.gateway,
+            &self.server,
+            &self.principal,
+            headers,
+            body,
+            self.session.as_ref(),
+        )
+        .unwrap_or_else(|| Arc::clone(&self.call))
+    }
+}
+
+/// Goes on with a call whose node is gone: at the server's own stream, by calling again, or not.
+async fn gone_on_with(call: Arc<Call>, id: EventId) -> Answer {
+    let resumed = match &id.server_event {
+        Some(event) => resumed_at_server(&call, &id, event).await,
+        None => None,
+    };
+    if let Some(answer) = resumed {
+        return answer;
+    }
+    match orphan(call.class, false, call.is_latest()) {
+        Orphan::Repeat if !call.body.is_empty() => exchange::first_answer(call).await,
+        _ => {
+            let reason = "the node that ran it was lost".to_owned();
+            exchange::gave_up(&call, Failure::unknown(&call.server.name, reason))
+        }
+    }
+}
+
+/// The server's own stream, where it can be taken up.
+async fn resumed_at_server(call: &Arc<Call>, id: &EventId, event: &str) -> Option<Answer> {
+    let session = call.session.as_ref()?;
+    let bound = session.bound();
+    if bound.server_session_text() != id.server_session.as_deref() {
+        return None;
+    }
+    let source = tokio::time::timeout(RESUMED_WITHIN, resume_at_server(call, &bound, event));
+    let source = source.await.ok().flatten()?;
+    let route = Route {
+        session: Some(Arc::clone(session)),
+        _borrowed: None,
+        instance: bound.instance,
+        mux: None,
+        bound: Some(bound),
+    };
+    Some(Answer::Events(Box::new(Events { headers: HeaderMap::new(), first: None, source, route })))
+}
+
+/// How long a server may take to say whether it still has a stream, behind the client's open one.
+const RESUMED_WITHIN: Duration = Duration::from_secs(10);
 
 /// The call that the token speaks of, as far as the token knows it.
 fn call_of(
@@ -115,6 +313,8 @@ fn call_of(
         resumable: true,
         number: 0,
         started: Instant::now(),
+        balancer_id: None,
+        ticket: std::sync::OnceLock::new(),
         _guards: Guards {
             _node: gateway.metrics.in_flight.enter(),
             _server: gateway.metrics.server(server.index).in_flight.enter(),
@@ -128,26 +328,13 @@ const FATE_WITHIN: Duration = Duration::from_secs(2);
 
 /// The rest of a stream whose log is gone.
 async fn fate(call: Arc<Call>, id: &EventId, connection: &CancellationToken) -> Response<Body> {
-    if let (Some(session), Some(event)) = (&call.session, &id.server_event) {
-        let bound = session.bound();
-        let same = bound.server_session_text() == id.server_session.as_deref();
+    if let Some(event) = &id.server_event {
         // The client has no headers yet, and some give up on a stream that does not begin.
-        let source = tokio::time::timeout(FATE_WITHIN, async {
-            if same { resume_at_server(&call, &bound, event).await } else { None }
-        });
-        if let Ok(Some(source)) = source.await {
-            let route = Route {
-                session: Some(Arc::clone(session)),
-                _borrowed: None,
-                instance: bound.instance,
-                mux: None,
-                bound: Some(bound),
-            };
-            let events = Events { headers: HeaderMap::new(), first: None, source, route };
-            let answer = respond::answer(&call, Answer::Events(Box::new(events)), connection);
-            if let Ok(response) = answer {
-                return response;
-            }
+        let resumed = tokio::time::timeout(FATE_WITHIN, resumed_at_server(&call, id, event));
+        if let Ok(Some(answer)) = resumed.await
+            && let Ok(response) = respond::answer(&call, answer, connection).await
+        {
+            return response;
         }
     }
     let reason = "the gateway no longer has the stream".to_owned();

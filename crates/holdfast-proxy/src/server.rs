@@ -149,6 +149,11 @@ impl Server {
         })
     }
 
+    /// Whether it is a process of ours.
+    pub(crate) fn is_process(&self) -> bool {
+        matches!(&self.endpoint, Endpoint::Duplex(target) if matches!(target.way, Way::Stdio { .. }))
+    }
+
     pub(crate) fn is_duplex(&self) -> bool {
         matches!(self.endpoint, Endpoint::Duplex(_))
     }

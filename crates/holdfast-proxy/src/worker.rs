@@ -1,7 +1,10 @@
 //! What each worker thread has of its own.
 
 use std::cell::RefCell;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 
+use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use crate::gateway::Gateway;
@@ -16,4 +19,24 @@ pub(crate) fn giving_up(gateway: &Gateway) -> CancellationToken {
     GIVING_UP.with_borrow_mut(|token| {
         token.get_or_insert_with(|| gateway.giving_up.child_token()).clone()
     })
+}
+
+/// The runtimes of all workers, for work that comes from other threads.
+#[derive(Debug, Default)]
+pub(crate) struct Workers {
+    handles: Mutex<Vec<Handle>>,
+    turn: AtomicUsize,
+}
+
+impl Workers {
+    pub(crate) fn join(&self, handle: Handle) {
+        self.handles.lock().unwrap_or_else(PoisonError::into_inner).push(handle);
+    }
+
+    /// The workers in turn; none before the first has started.
+    pub(crate) fn next(&self) -> Option<Handle> {
+        let handles = self.handles.lock().unwrap_or_else(PoisonError::into_inner);
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        handles.get(turn % handles.len().max(1)).cloned()
+    }
 }

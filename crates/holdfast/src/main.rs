@@ -1,6 +1,7 @@
 //! The gateway's binary: a table of contents.
 
 mod cli;
+mod cluster;
 mod descriptors;
 mod shutdown;
 mod telemetry;

@@ -10,8 +10,10 @@ use holdfast_admin::Admin;
 use holdfast_config::Config;
 use holdfast_proxy::upstream::duplex::guard;
 use holdfast_proxy::{Options, Proxy};
+use holdfast_store::Store;
 use tokio_util::sync::CancellationToken;
 
+use crate::cluster::{Member, NodesView};
 use crate::descriptors;
 use crate::shutdown::Signals;
 
@@ -41,21 +43,41 @@ async fn start(config: Arc<Config>, started: impl FnOnce(&Started)) -> anyhow::R
     let signals = Signals::catch().context("signals cannot be caught")?;
     let drain = CancellationToken::new();
 
+    // === cluster: the group, where there is one; it joins in the background ===
+    let member = Member::start(&config).await?;
+
     // === data plane: client port, servers, sessions ===
-    let options = Options { guard: guard::own_binary() };
-    let proxy = Proxy::build(Arc::clone(&config), &options)?;
+    let options = Options {
+        guard: guard::own_binary(),
+        store: member.as_ref().map_or_else(Store::memory, Member::store),
+        cluster: member.as_ref().map(Member::clustered),
+    };
+    let proxy = Proxy::build(Arc::clone(&config), options)?;
     let client = proxy.local_addr();
 
     // === operator's port ===
     let admin = Admin::bind(Arc::clone(&proxy) as _, &config.admin).await?;
     let admin_address = admin.address();
     proxy.admin_listens(admin_address);
+    if let Some(member) = &member {
+        let names = config.cluster.iter().flat_map(|cluster| cluster.nodes.keys().cloned());
+        admin.clustered(Arc::new(NodesView {
+            cluster: Arc::clone(&member.cluster),
+            proxy: Arc::clone(&proxy),
+            names: names.collect(),
+            drain_deadline: config.listen.drain_deadline,
+        }));
+    }
 
     // === run ===
     let running = proxy.run(drain.clone())?;
     let close_admin = CancellationToken::new();
     let admin = tokio::spawn(admin.run(close_admin.clone()));
-    let signals = tokio::spawn(signals.drive(drain));
+    let signals = tokio::spawn(signals.drive(drain.clone()));
+    if let Some(member) = &member {
+        member.serves(Arc::clone(&proxy));
+        tokio::spawn(Member::follow(Arc::clone(&member.cluster), drain));
+    }
     tracing::info!(
         node = config.node.id,
         version = env!("CARGO_PKG_VERSION"),
@@ -68,6 +90,9 @@ async fn start(config: Arc<Config>, started: impl FnOnce(&Started)) -> anyhow::R
 
     // === drain: clients first; the operator's port stays open to watch it ===
     running.finished().await;
+    if let Some(member) = member {
+        member.leave().await;
+    }
     close_admin.cancel();
     admin.await.context("the admin port failed")?;
     // Ready for a second signal until the very end.

@@ -12,7 +12,7 @@ use holdfast_mcp::peek::peek;
 use http::StatusCode;
 
 use super::attempt::{self, AttemptError, Reply, Route};
-use super::{Answer, Call, Whole, judge, observe, open, state};
+use super::{Answer, Call, Whole, journal, judge, observe, open, state};
 use crate::failure::{Failure, FailureKind};
 use crate::session::{self, Session};
 use crate::upstream::Endpoint;
@@ -31,6 +31,9 @@ use crate::upstream::mux::Mux;
 pub(crate) async fn first_answer(call: Arc<Call>) -> Answer {
     if call.method == Method::Initialize && !call.modern() {
         return Box::pin(open::initialize(&call)).await;
+    }
+    if let Err(answer) = journal::admit(&call).await {
+        return answer;
     }
     let session = call.session.clone();
     let mut attempts = 0;
@@ -52,12 +55,15 @@ pub(crate) async fn first_answer(call: Arc<Call>) -> Answer {
                     Err(failure) => return gave_up(&call, failure),
                 },
                 Some(reason) => {
-                    AttemptError { progress: Progress::DidNotRun, reason, waited: false }
+                    AttemptError { progress: Progress::DidNotRun, ..AttemptError::sent(reason) }
                 }
             },
             Err(error) => error,
         };
         let name = &call.server.name;
+        if error.withheld {
+            return gave_up(&call, Failure::dependency(name, error.reason));
+        }
         if error.waited {
             // The instance is gone. Its session moves to another one, if there is another.
             let used = route.session.as_ref();
@@ -156,7 +162,8 @@ pub(super) async fn route(call: &Call, session: Option<&Arc<Session>>) -> Result
     if let Some(session) = session.or_else(|| borrowed.as_ref().map(|borrowed| borrowed.session()))
     {
         let mut bound = session.bound();
-        if is_over(bound.mux.as_ref()).await {
+        let over = is_over(bound.mux.as_ref()).await;
+        if over || !bound.is_usable(&call.server) {
             let again = session::reestablish(&call.gateway, session, &bound, &call.headers, false);
             bound = Box::pin(again).await?;
         }

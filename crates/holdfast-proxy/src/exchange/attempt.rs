@@ -21,7 +21,7 @@ use crate::server::Server;
 use crate::session::{Bound, Session};
 use crate::upstream::Endpoint;
 use crate::upstream::events::{End, EventSource, HttpEvents, message};
-use crate::upstream::http::{self as upstream, Collected, HttpError, Outgoing};
+use crate::upstream::http::{self as upstream, Collected, Gate, HttpError, Outgoing};
 use crate::upstream::mux::{CallEvent, Mux};
 
 /// Where an attempt goes.
@@ -58,6 +58,8 @@ pub(crate) struct AttemptError {
     pub(crate) reason: String,
     /// The server's patience is used up: trying again at once would only wait as long again.
     pub(crate) waited: bool,
+    /// The cluster does not let this node send it.
+    pub(crate) withheld: bool,
 }
 
 /// The largest JSON answer that is turned into an event.
@@ -96,8 +98,9 @@ async fn send_http(call: &Call, route: &mut Route) -> Result<Reply, AttemptError
         body: state::unseal(call).unwrap_or_else(|| call.body.clone()),
     };
     let bound = route.bound.is_some();
+    let gate = || call.may_send();
     let (mut response, instance) =
-        request_http(&call.gateway, &call.server, bound, route.instance, outgoing).await?;
+        request(&call.gateway, &call.server, bound, route.instance, outgoing, Some(&gate)).await?;
     // Another instance may have taken it; what it says belongs to that one.
     route.instance = instance;
     let status = response.status;
@@ -136,8 +139,20 @@ pub(crate) async fn request_http(
     gateway: &Gateway,
     server: &Server,
     bound: bool,
+    instance: usize,
+    outgoing: Outgoing<'_>,
+) -> Result<(upstream::Response, usize), AttemptError> {
+    request(gateway, server, bound, instance, outgoing, None).await
+}
+
+/// As [`request_http`]; `gate` is asked when there is a connection, before the first byte.
+async fn request(
+    gateway: &Gateway,
+    server: &Server,
+    bound: bool,
     mut instance: usize,
     outgoing: Outgoing<'_>,
+    gate: Option<Gate<'_>>,
 ) -> Result<(upstream::Response, usize), AttemptError> {
     let Endpoint::Http(targets) = &server.endpoint else {
         return Err(AttemptError::not_sent("the server is not reached over HTTP".into()));
@@ -151,7 +166,8 @@ pub(crate) async fn request_http(
     loop {
         let target = targets.get(instance).unwrap_or(&targets[0]);
         let timeout = server.settings.connect_timeout;
-        let error = match upstream::send(target, &outgoing, timeout, &gateway.client_tls).await {
+        let sent = upstream::send(target, &outgoing, timeout, &gateway.client_tls, gate);
+        let error = match sent.await {
             Ok(response) => return Ok((response, instance)),
             Err(error) => error,
         };
@@ -166,12 +182,12 @@ pub(crate) async fn request_http(
                 }
                 let wait = backoff.next(random::u64());
                 if Instant::now() + wait >= deadline {
-                    let reason = error.to_string();
-                    return Err(AttemptError { progress: Progress::NotSent, reason, waited: true });
+                    return Err(AttemptError::waited(error.to_string()));
                 }
                 tried = 0;
                 tokio::time::sleep(wait).await;
             }
+            HttpError::Withheld(reason) => return Err(AttemptError::withheld(reason)),
             HttpError::Unsent => return Err(AttemptError::not_sent(error.to_string())),
             HttpError::Broken(_) | HttpError::Cut(_) => {
                 return Err(AttemptError::sent(error.to_string()));
@@ -220,11 +236,12 @@ pub(super) fn finish_reading(mut source: EventSource) {
 // --- duplex ---
 
 async fn send_mux(call: &Call, route: &Route, mux: &Arc<Mux>) -> Result<Reply, AttemptError> {
+    call.may_send().map_err(AttemptError::withheld)?;
     let mut running = match mux.call_with(call.body.clone(), call.takes_stream).await {
         Ok(running) => running,
         Err(error) => {
             let progress = if error.did_not_run() { Progress::NotSent } else { Progress::Sent };
-            return Err(AttemptError { progress, reason: error.to_string(), waited: false });
+            return Err(AttemptError { progress, ..AttemptError::sent(error.to_string()) });
         }
     };
     match running.next().await {
@@ -259,6 +276,7 @@ const CANCELLED: i64 = -32800;
 /// A batch on a connection that takes one message at a time: its members one by one, their answers
 /// together.
 async fn send_batch(call: &Call, mux: &Arc<Mux>) -> Result<Reply, AttemptError> {
+    call.may_send().map_err(AttemptError::withheld)?;
     let members = split_batch(&call.body).unwrap_or_default();
     let mut running = Vec::with_capacity(members.len());
     for range in members {
@@ -272,9 +290,8 @@ async fn send_batch(call: &Call, mux: &Arc<Mux>) -> Result<Reply, AttemptError> 
         if let Err(error) = sent {
             // The first that does not go means that nothing has; after that the batch is under way.
             let nothing = running.is_empty() && error.did_not_run();
-            let reason = error.to_string();
             let progress = if nothing { Progress::NotSent } else { Progress::Sent };
-            return Err(AttemptError { progress, reason, waited: false });
+            return Err(AttemptError { progress, ..AttemptError::sent(error.to_string()) });
         }
     }
     let mut body = BytesMut::from(&b"["[..]);
@@ -334,10 +351,20 @@ pub(super) fn stream_headers() -> HeaderMap {
 
 impl AttemptError {
     pub(super) fn not_sent(reason: String) -> Self {
-        Self { progress: Progress::NotSent, reason, waited: false }
+        Self { progress: Progress::NotSent, ..Self::sent(reason) }
     }
 
     pub(super) fn sent(reason: String) -> Self {
-        Self { progress: Progress::Sent, reason, waited: false }
+        Self { progress: Progress::Sent, reason, waited: false, withheld: false }
+    }
+
+    /// The server's patience is used up, and nothing was sent.
+    pub(super) fn waited(reason: String) -> Self {
+        Self { waited: true, ..Self::not_sent(reason) }
+    }
+
+    /// The cluster does not let this node send the call: it did not run.
+    fn withheld(reason: String) -> Self {
+        Self { withheld: true, ..Self::not_sent(reason) }
     }
 }

@@ -6,8 +6,8 @@
 
 use holdfast_mcp::headers::{is_hop_by_hop, name};
 use http::header::{
-    ACCEPT_ENCODING, AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE,
-    EXPECT, HOST, HeaderName, ORIGIN,
+    ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH,
+    CONTENT_TYPE, EXPECT, HOST, HeaderName, ORIGIN,
 };
 use http::{HeaderMap, HeaderValue};
 
@@ -167,4 +167,12 @@ mod tests {
         strip_answer(&mut headers);
         assert!(headers.is_empty(), "{headers:?}");
     }
+}
+
+/// The headers of a call that is sent again, from those of the GET that came back for its answer.
+pub(crate) fn for_repeat(mut headers: HeaderMap) -> HeaderMap {
+    headers.remove(name::LAST_EVENT_ID);
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(ACCEPT, HeaderValue::from_static("application/json, text/event-stream"));
+    headers
 }

@@ -5,6 +5,7 @@
 //! | phase | file |
 //! |---|---|
 //! | open a session (`initialize`) | `open` |
+//! | write down what must not run twice | `journal` |
 //! | choose where to, send, and decide about a repeat | `answer`, `attempt` |
 //! | relay a stream, mend it when it breaks | `relay` |
 //! | messages without an id | `tell` |
@@ -22,6 +23,7 @@ mod addressed;
 mod answer;
 mod attempt;
 pub(crate) mod headers;
+mod journal;
 mod judge;
 mod listen;
 mod observe;
@@ -30,12 +32,14 @@ mod relay;
 mod state;
 mod tell;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use bytes::Bytes;
 use holdfast_engine::class::CallClass;
+use holdfast_engine::journal::Phase;
 use holdfast_engine::repeat::is_lost_session;
+use holdfast_mcp::batch::{is_batch, split_batch};
 use holdfast_mcp::method::Method;
 use holdfast_mcp::peek::{Kind, peek};
 use holdfast_mcp::sse::Event;
@@ -44,6 +48,7 @@ use http::{HeaderMap, StatusCode};
 
 pub(crate) use self::answer::{first_answer, gave_up};
 pub(crate) use self::attempt::{PATIENCE, Route, request_http};
+pub(crate) use self::journal::{Fate, Open as OpenEntries, Ticket, inherit};
 pub(crate) use self::open::{close_at_server, replay};
 pub(crate) use self::relay::{Sink, relay, resume_at_server};
 pub(crate) use self::tell::tell;
@@ -79,6 +84,10 @@ pub(crate) struct Call {
     /// Whether a stream to this client carries ids that it can come back with.
     pub(crate) resumable: bool,
     pub(crate) started: Instant,
+    /// The id that a trusted balancer gave it: the same for every sending of it.
+    pub(crate) balancer_id: Option<Box<str>>,
+    /// Its entry in the journal, once it has one.
+    pub(crate) ticket: OnceLock<Ticket>,
     pub(crate) _guards: Guards,
 }
 
@@ -159,6 +168,19 @@ impl Whole {
 // === impl Ids ===
 
 impl Ids {
+    /// The ids of a body that nobody has looked at yet: a request, or a batch of them.
+    pub(crate) fn of(body: &[u8]) -> Self {
+        let id = |message: &[u8]| {
+            let message = peek(message).ok().filter(|message| message.kind == Kind::Request)?;
+            message.id.map(|id| id.to_owned_text())
+        };
+        if !is_batch(body) {
+            return id(body).map_or(Self::None, Self::One);
+        }
+        let members = split_batch(body).unwrap_or_default();
+        Self::Batch(members.into_iter().filter_map(|member| id(&body[member])).collect())
+    }
+
     pub(crate) fn count(&self) -> usize {
         match self {
             Self::None => 0,
@@ -209,6 +231,10 @@ impl Call {
 
     /// Counts the call's end.
     pub(crate) fn settle(&self, outcome: CallOutcome) {
+        if let Some(ticket) = self.ticket.get() {
+            // What is known better was written down before this.
+            ticket.settle(Phase::Unknown);
+        }
         let metrics = &self.gateway.metrics;
         let elapsed = self.started.elapsed();
         metrics.call(self.server.index, self.method, outcome, elapsed);
@@ -224,12 +250,18 @@ impl Call {
 
     /// Counts the call's end by the message that answered it.
     pub(crate) fn settle_with(&self, answer: &[u8]) {
+        if let Some(ticket) = self.ticket.get() {
+            ticket.complete(answer);
+        }
         let outcome =
             if observe::is_rpc_error(answer) { CallOutcome::RpcError } else { CallOutcome::Ok };
         self.settle(outcome);
     }
 
     pub(crate) fn fail(&self, failure: &Failure) {
+        if let Some(ticket) = self.ticket.get() {
+            ticket.failed(failure, &self.ids);
+        }
         self.settle(failure.outcome());
         self.gateway.metrics.server(self.server.index).failed(&failure.reason);
         tracing::debug!(

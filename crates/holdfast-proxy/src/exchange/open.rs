@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use holdfast_engine::repeat::{Progress, Repeat, decide};
+use holdfast_engine::replicated::Origin;
 use holdfast_mcp::headers::name;
 use holdfast_mcp::peek::{Kind, peek};
 use holdfast_mcp::sse;
@@ -18,6 +19,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use super::attempt::{AttemptError, json_headers, request_http, stream_headers};
 use super::{Answer, Call, Whole, headers, judge};
+use crate::cluster::Cluster;
 use crate::failure::{Failure, FailureKind};
 use crate::gateway::Gateway;
 use crate::random;
@@ -342,12 +344,9 @@ async fn send(
             }
         }
         Endpoint::Duplex(target) => {
-            let (mux, unclaimed) =
-                duplex(gateway, server, target, false).await.map_err(|error| AttemptError {
-                    progress: Progress::NotSent,
-                    reason: error.to_string(),
-                    waited: true,
-                })?;
+            let (mux, unclaimed) = duplex(gateway, server, target, false)
+                .await
+                .map_err(|error| AttemptError::waited(error.to_string()))?;
             let mut running = mux
                 .call_with(body.clone(), false)
                 .await
@@ -376,7 +375,7 @@ async fn send(
 fn refused(failure: Failure) -> AttemptError {
     match failure.kind {
         FailureKind::OutcomeUnknown => AttemptError::sent(failure.reason),
-        _ => AttemptError { progress: Progress::NotSent, reason: failure.reason, waited: true },
+        _ => AttemptError::waited(failure.reason),
     }
 }
 
@@ -530,6 +529,7 @@ async fn begin(
             .and_then(|session| session.to_str().ok())
             .map(Arc::from),
         generation: 1,
+        node: gateway.holder_of(&call.server),
     };
     let record = gateway.store.create(record).await.map_err(|error| {
         Failure::unavailable(&call.server.name, format!("the session could not be kept: {error}"))
@@ -564,9 +564,17 @@ fn blank(call: &Call, initialize: Bytes, initialized: bool) -> SessionRecord {
         log_level: None,
         subscriptions: std::collections::BTreeMap::new(),
         announces: Announces::default(),
-        binding: Binding { instance: 0, server_session: None, generation: 0 },
+        binding: Binding { instance: 0, server_session: None, generation: 0, node: None },
+        holder: gateway_of_client(call),
+        created: crate::clock::unix_millis(),
+        deadline: call.gateway.expires(),
         revision: 0,
     }
+}
+
+/// The node that holds the client, where its connection is the session: this one.
+fn gateway_of_client(call: &Call) -> Option<Origin> {
+    call.gateway.cluster.as_ref().filter(|_| call.framed).map(Cluster::me)
 }
 
 /// Ends a session at its server, within ten seconds.

@@ -146,6 +146,7 @@ impl Connected {
             check_headers: false,
             takes_stream: true,
             has_event_ids: false,
+            balancer_id: None,
         });
         match received {
             Ok(Received::Call(call)) if call.method == Method::Initialize && !call.modern() => {
@@ -405,7 +406,7 @@ impl Shared {
     /// Holds the session's standing stream for as long as the connection lasts.
     async fn stand(self: Arc<Self>, session: Arc<Session>) {
         let live = headers::for_server(self.headers.clone(), &self.server);
-        let log = match session::open_standing(&self.gateway, &session, live).await {
+        let log = match session::open_standing(&self.gateway, &session, live, None).await {
             Ok(Opened::Stream(standing)) => Arc::clone(&standing.log),
             Ok(Opened::Refused(_)) => return,
             Err(failure) => {

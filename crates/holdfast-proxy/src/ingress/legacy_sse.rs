@@ -13,6 +13,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use holdfast_engine::replicated::{NodeId, Origin};
 use holdfast_mcp::sse;
 use http::request::Parts;
 use http::{HeaderMap, Method, Response, StatusCode};
@@ -25,6 +26,7 @@ use super::connected::{Connected, FRAMES};
 use super::receive::read_body;
 use super::{bad_body, method_not_allowed, no_room_for_stream, refuse, respond};
 use crate::body::Body;
+use crate::cluster::{Forwarding, forward};
 use crate::gateway::Gateway;
 use crate::metrics::{GaugeGuard, Rejection};
 use crate::principal::Principal;
@@ -80,7 +82,8 @@ pub(super) async fn open(
     let (messages, arriving) = mpsc::channel(WAITING);
     let line = Arc::new(Line { principal: principal.digest, server: server.index, messages });
     gateway.connections.insert(token, line);
-    let endpoint = endpoint(parts, token);
+    let me = gateway.cluster.as_ref().map(|cluster| cluster.me().node);
+    let endpoint = endpoint(parts, token, me);
     let connected =
         Connected::new(Arc::clone(gateway), server, principal, parts.headers.clone(), frames);
     let gone = tokio_util::sync::CancellationToken::new();
@@ -112,9 +115,11 @@ pub(super) async fn open(
 }
 
 /// The first event: where messages go, on the origin that the client used.
-fn endpoint(parts: &Parts, token: u128) -> Bytes {
+fn endpoint(parts: &Parts, token: u128, node: Option<NodeId>) -> Bytes {
     let path = parts.uri.path().replacen("/sse", "/messages", 1);
-    Bytes::from(format!("event: endpoint\ndata: {path}?sessionId={token:032x}\n\n"))
+    // Whichever node gets the message knows from its address where the stream is.
+    let node = node.map(|node| format!("{node:016x}")).unwrap_or_default();
+    Bytes::from(format!("event: endpoint\ndata: {path}?sessionId={token:032x}{node}\n\n"))
 }
 
 /// Takes one message: `202` once it is on its way, in the order of the POSTs.
@@ -124,18 +129,25 @@ pub(super) async fn message(
     principal: &Principal,
     parts: Parts,
     body: Incoming,
+    may_forward: bool,
 ) -> Response<Body> {
     if parts.method != Method::POST {
         return method_not_allowed(gateway, "POST");
     }
-    let token = parts.uri.query().and_then(session_token);
-    let line = token
-        .and_then(|token| gateway.connections.get(token))
+    let named = parts.uri.query().and_then(session_token);
+    if let Some((_, Some(node))) = named
+        && may_forward
+        && let Some(elsewhere) = holder(gateway, node)
+    {
+        return match elsewhere {
+            Ok(holder) => forward_to(gateway, principal, &parts, body, holder).await,
+            Err(()) => unknown_stream(gateway),
+        };
+    }
+    let line = named
+        .and_then(|(token, _)| gateway.connections.get(token))
         .filter(|line| line.principal == principal.digest && line.server == server.index);
-    let Some(line) = line else {
-        let text = "no open event stream has this sessionId: open /sse first";
-        return refuse(gateway, Rejection::UnknownSession, StatusCode::NOT_FOUND, text);
-    };
+    let Some(line) = line else { return unknown_stream(gateway) };
     let limit = gateway.config.limits.body;
     let body = match read_body(body, limit, gateway.config.listen.body_timeout).await {
         Ok(body) => body,
@@ -158,9 +170,52 @@ pub(super) async fn message(
     )
 }
 
-fn session_token(query: &str) -> Option<u128> {
+fn unknown_stream(gateway: &Gateway) -> Response<Body> {
+    let text = "no open event stream has this sessionId: open /sse first";
+    refuse(gateway, Rejection::UnknownSession, StatusCode::NOT_FOUND, text)
+}
+
+/// The token of a messages address, and the node whose it is.
+fn session_token(query: &str) -> Option<(u128, Option<NodeId>)> {
     let value = query.split('&').find_map(|pair| pair.strip_prefix("sessionId="))?;
-    (value.len() == 32).then(|| u128::from_str_radix(value, 16).ok())?
+    let (token, node) = value.split_at_checked(32)?;
+    let hex = |text: &str| text.bytes().all(|b| b.is_ascii_hexdigit());
+    let token = hex(token).then(|| u128::from_str_radix(token, 16).ok())??;
+    if node.is_empty() {
+        return Some((token, None));
+    }
+    let known = node.len() == 16 && hex(node);
+    known.then(|| NodeId::from_str_radix(node, 16).ok().map(|node| (token, Some(node))))?
+}
+
+/// The node that holds the stream of a message, if that is another one. With the node the stream is
+/// gone too.
+fn holder(gateway: &Gateway, node: NodeId) -> Option<Result<Origin, ()>> {
+    let cluster = gateway.cluster.as_ref()?;
+    (node != cluster.me().node).then(|| cluster.present(node).ok_or(()))
+}
+
+/// Hands a message to the node that holds its stream.
+async fn forward_to(
+    gateway: &Arc<Gateway>,
+    principal: &Principal,
+    parts: &Parts,
+    body: Incoming,
+    holder: Origin,
+) -> Response<Body> {
+    let (limit, wait) = (gateway.config.limits.body, gateway.config.listen.body_timeout);
+    let body = match read_body(body, limit, wait).await {
+        Ok(body) => body,
+        Err(error) => return bad_body(gateway, error),
+    };
+    let forwarding = Forwarding { gateway, principal, balancer_id: None, parts, body };
+    match forward(&forwarding, holder).await {
+        Ok(response) => response,
+        Err(lost) => {
+            tracing::debug!(%lost, "a message of an HTTP+SSE client was lost with its node");
+            unknown_stream(gateway)
+        }
+    }
 }
 
 /// The event stream of one connection.

@@ -11,6 +11,7 @@ mod connected;
 mod cors;
 pub(crate) mod edge;
 mod legacy_sse;
+mod placement;
 mod receive;
 pub(crate) mod respond;
 pub(crate) mod streamable;
@@ -24,18 +25,36 @@ use bytes::Bytes;
 use holdfast_mcp::rpc_error::{ErrorId, RpcError, code};
 use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, ORIGIN, WWW_AUTHENTICATE};
 use http::request::Parts;
-use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use tokio_util::sync::CancellationToken;
 
 use self::edge::EdgeError;
 use self::receive::BodyError;
 use crate::body::Body;
+use crate::exchange::Call;
 use crate::gateway::Gateway;
 use crate::health;
 use crate::metrics::Rejection;
 use crate::principal::Principal;
 use crate::server::Server;
+use crate::session::Session;
+
+/// The client's connection, as the listener knows it.
+#[derive(Clone)]
+pub(crate) struct Connection {
+    /// Cutting it closes the connection, for a client that does not read.
+    pub(crate) cut: CancellationToken,
+    /// Whether it comes from a balancer of ours, whose `X-Request-ID` counts
+    /// (`listen.trusted_proxies`).
+    pub(crate) trusted: bool,
+}
+
+/// A request that another node has let in.
+pub(crate) struct Arrived {
+    pub(crate) principal: Principal,
+    pub(crate) balancer_id: Option<Box<str>>,
+}
 
 /// The connection is closed without a response: some requests may not be answered with an error.
 #[derive(Debug, thiserror::Error)]
@@ -50,7 +69,7 @@ pub(crate) struct HangUp;
 pub(crate) async fn serve(
     gateway: Arc<Gateway>,
     request: Request<Incoming>,
-    connection: CancellationToken,
+    connection: Connection,
 ) -> Result<Response<Body>, HangUp> {
     let (parts, body) = request.into_parts();
     if let Err(error) = gateway.edge.check_framing(&parts) {
@@ -89,7 +108,7 @@ async fn enter(
     gateway: Arc<Gateway>,
     mut parts: Parts,
     body: Incoming,
-    connection: CancellationToken,
+    connection: Connection,
 ) -> Result<Response<Body>, HangUp> {
     let principal = match gateway.auth.authenticate(&mut parts.headers) {
         Ok(principal) => principal,
@@ -111,15 +130,90 @@ async fn enter(
             Ok(websocket::upgrade(&gateway, server, principal, &mut parts))
         }
         Endpoint::Mcp => {
-            let entered = Entered { gateway, server, principal, parts, connection };
+            let balancer_id = balancer_id(&gateway, &parts, &connection);
+            let connection = connection.cut;
+            let forwarded = false;
+            let entered =
+                Entered { gateway, server, principal, parts, connection, balancer_id, forwarded };
             streamable::serve(entered, body).await
         }
         Endpoint::Sse => Ok(Box::pin(legacy_sse::open(&gateway, server, principal, &parts)).await),
         Endpoint::Messages => {
-            Ok(Box::pin(legacy_sse::message(&gateway, &server, &principal, parts, body)).await)
+            let message = legacy_sse::message(&gateway, &server, &principal, parts, body, true);
+            Ok(Box::pin(message).await)
         }
     }
 }
+
+/// Serves a request that another node has forwarded: it was let in there, and is not forwarded
+/// again.
+pub(crate) async fn serve_forwarded(
+    gateway: Arc<Gateway>,
+    arrived: Arrived,
+    parts: Parts,
+    body: Incoming,
+) -> Response<Body> {
+    let Arrived { principal, balancer_id } = arrived;
+    let misdirected =
+        || respond::build(StatusCode::MISDIRECTED_REQUEST, HeaderMap::new(), Body::Full(None));
+    let Ok((endpoint, server)) = find(&gateway, parts.uri.path()) else { return misdirected() };
+    match endpoint {
+        Endpoint::Mcp => {
+            let connection = CancellationToken::new();
+            let forwarded = true;
+            let entered =
+                Entered { gateway, server, principal, parts, connection, balancer_id, forwarded };
+            // Hanging up is an answer here too: the client's node hears nothing more of it.
+            streamable::serve(entered, body).await.unwrap_or_else(|HangUp| misdirected())
+        }
+        Endpoint::Messages => {
+            legacy_sse::message(&gateway, &server, &principal, parts, body, false).await
+        }
+        Endpoint::Sse => misdirected(),
+    }
+}
+
+/// A call as another node once received it, from its body; `None` if that cannot be read any more.
+pub(crate) fn received_before(
+    gateway: &Arc<Gateway>,
+    server: &Arc<Server>,
+    principal: &Principal,
+    headers: HeaderMap,
+    body: Bytes,
+    session: Option<&Arc<Session>>,
+) -> Option<Arc<Call>> {
+    let received = receive::receive(receive::Inbound {
+        gateway,
+        server,
+        principal,
+        headers,
+        body,
+        session: session.cloned(),
+        // They agreed when they were received, and what comes now are the headers of a GET.
+        check_headers: false,
+        takes_stream: true,
+        has_event_ids: true,
+        balancer_id: None,
+    });
+    match received {
+        Ok(receive::Received::Call(call)) => Some(call),
+        Ok(receive::Received::Message(..)) | Err(_) => None,
+    }
+}
+
+/// The id that a balancer of ours gave the request: the same for every sending of it.
+fn balancer_id(gateway: &Gateway, parts: &Parts, connection: &Connection) -> Option<Box<str>> {
+    if gateway.cluster.is_none() || !connection.trusted {
+        return None;
+    }
+    let id = parts.headers.get(REQUEST_ID)?.to_str().ok()?;
+    (!id.is_empty() && id.len() <= LONGEST_REQUEST_ID).then(|| id.into())
+}
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// A longer id is nobody's idea of one.
+const LONGEST_REQUEST_ID: usize = 256;
 
 /// Refuses a head that names two lengths.
 pub(crate) fn refuse_ambiguous(gateway: &Gateway) -> Response<Body> {
@@ -259,6 +353,10 @@ struct Entered {
     parts: Parts,
     /// Cutting it closes the client's connection, for one that does not read.
     connection: CancellationToken,
+    /// The id of a trusted balancer.
+    balancer_id: Option<Box<str>>,
+    /// Whether another node has let it in: then it is served here or nowhere.
+    forwarded: bool,
 }
 
 impl Entered {

@@ -39,6 +39,8 @@ pub(super) struct Inbound<'a> {
     pub(super) takes_stream: bool,
     /// Whether this transport can carry event ids at all.
     pub(super) has_event_ids: bool,
+    /// The id of a trusted balancer.
+    pub(super) balancer_id: Option<Box<str>>,
 }
 
 /// What an inbound message is.
@@ -197,15 +199,17 @@ fn build(
     class: CallClass,
     ids: Ids,
 ) -> Call {
-    let Inbound { gateway, server, principal, headers, body, session, .. } = inbound;
+    let Inbound { gateway, server, principal, headers, body, session, balancer_id, .. } = inbound;
     // A modern request has no session, whatever its client still sends.
     let session = session.filter(|_| era == Era::Legacy && method != Method::Initialize);
     let spoken = session.as_ref().map(|session| session.version).or(version);
     let can_prime = match era {
-        // Where a disconnect cancels at once nobody can come back (docs/decisions/0005).
+        // Where a disconnect cancels at once nobody can come back, unless to another node
+        // (docs/decisions/0005 and 0008).
         Era::Modern => {
             let streams = &gateway.config.streams;
-            !streams.strict && !streams.modern_grace.is_zero()
+            let survivable = gateway.cluster.is_some() || !streams.modern_grace.is_zero();
+            !streams.strict && survivable
         }
         Era::Legacy => spoken.is_some_and(Version::can_resume_polling),
     };
@@ -229,6 +233,8 @@ fn build(
         principal: principal.clone(),
         number: session.as_ref().map_or(0, |session| session.next_call()),
         started: Instant::now(),
+        balancer_id,
+        ticket: std::sync::OnceLock::new(),
         session,
         era,
         method,

@@ -7,12 +7,14 @@ use bytes::BytesMut;
 use holdfast_mcp::event_id::StreamKind;
 use holdfast_mcp::method::Method;
 use holdfast_mcp::sse;
+use holdfast_store::StreamRecord;
 use http::{HeaderMap, Response, StatusCode};
 use tokio_util::sync::CancellationToken;
 
 use super::HangUp;
 use crate::body::Body;
 use crate::exchange::{Answer, Call, Sink, headers, relay};
+use crate::random;
 use crate::session::Session;
 use crate::streams::{NewLog, Origin, Reader, ReaderOptions, StreamLog};
 use crate::worker;
@@ -21,7 +23,7 @@ use crate::worker;
 ///
 /// # Errors
 /// [`HangUp`] where nothing may be said.
-pub(crate) fn answer(
+pub(crate) async fn answer(
     call: &Arc<Call>,
     answer: Answer,
     connection: &CancellationToken,
@@ -41,7 +43,7 @@ pub(crate) fn answer(
         Answer::Events(events) => {
             let mut kept = events.headers.clone();
             headers::as_stream(&mut kept);
-            let log = new_log(call);
+            let log = Box::pin(new_log(call)).await;
             let stream = follow(call, &log, None, connection);
             tokio::spawn(relay(Arc::clone(call), Answer::Events(events), Sink::Log(log)));
             build(StatusCode::OK, kept, stream)
@@ -50,13 +52,16 @@ pub(crate) fn answer(
 }
 
 /// The headers cannot wait any longer: the answer, whenever it comes, comes as a stream.
-pub(crate) fn commit(
+///
+/// # Cancel safety
+/// The work is dropped with it, until it returns.
+pub(crate) async fn commit(
     call: &Arc<Call>,
     work: impl Future<Output = Answer> + Send + 'static,
     patience: Duration,
     connection: &CancellationToken,
 ) -> Response<Body> {
-    let log = new_log(call);
+    let log = Box::pin(new_log(call)).await;
     let stream = follow(call, &log, None, connection);
     let owned = Arc::clone(call);
     let deadline = call.server.settings.timeout;
@@ -87,9 +92,14 @@ pub(crate) fn commit(
     self::stream(stream)
 }
 
-fn new_log(call: &Call) -> Arc<StreamLog> {
+/// A new stream for the call's answer. In a cluster its record is in the store before any of its event
+/// ids goes out, so that every node can end it; without the record it has no ids.
+async fn new_log(call: &Call) -> Arc<StreamLog> {
+    let id = random::u128();
+    let resumable = call.resumable && record(call, id).await;
     let bound = call.session.as_ref().map(|session| session.bound());
     let log = StreamLog::new(NewLog {
+        id,
         origin: Origin {
             principal: call.principal.digest,
             kind: StreamKind::Call,
@@ -99,9 +109,9 @@ fn new_log(call: &Call) -> Arc<StreamLog> {
             generation: bound.as_ref().map_or(1, |b| b.generation),
             server_session: bound.as_ref().and_then(|b| b.server_session_text().map(Into::into)),
         },
-        sealer: call.resumable.then(|| Arc::clone(&call.gateway.sealer)),
+        sealer: resumable.then(|| Arc::clone(&call.gateway.sealer)),
         // The acknowledgement of a listen is the first thing its client may see.
-        prime: call.resumable && call.method != Method::SubscriptionsListen,
+        prime: resumable && call.method != Method::SubscriptionsListen,
         queue: call.gateway.config.limits.stream_queue,
         retain: call.gateway.config.streams.retain_bytes,
         cancel_after: call.modern().then_some(call.gateway.config.streams.modern_grace),
@@ -111,6 +121,38 @@ fn new_log(call: &Call) -> Arc<StreamLog> {
         call.gateway.streams.insert(&log);
     }
     log
+}
+
+/// What the requests of recorded streams are sealed for.
+pub(crate) const RECORDED: &[u8] = b"stream";
+
+/// A longer request is recorded without its body, and is not repeated: sealing makes it a third
+/// longer, and records hold 64 KiB.
+const LARGEST_RECORDED: usize = 46 * 1024;
+
+/// Writes down what another node needs to end the stream; whether that is done.
+async fn record(call: &Call, stream: u128) -> bool {
+    let gateway = &call.gateway;
+    let Some(cluster) = &gateway.cluster else { return true };
+    let whole = call.body.len() <= LARGEST_RECORDED;
+    let record = StreamRecord {
+        stream,
+        owner: cluster.me(),
+        principal: call.principal.digest,
+        server: call.server.name.to_string(),
+        session: call.session.as_ref().map(|session| session.key.0),
+        class: call.class.as_u8(),
+        body: whole.then(|| gateway.seal(RECORDED, &call.body)),
+        journal: call.journal_key(),
+        revision: 0,
+    };
+    match gateway.store.put_stream(&record, gateway.keeps_record(&call.server)).await {
+        Ok(()) => true,
+        Err(error) => {
+            tracing::debug!(%error, "a stream cannot be resumed: it could not be recorded");
+            false
+        }
+    }
 }
 
 /// A response body that follows a call's stream.

@@ -6,26 +6,27 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::Bytes;
 use holdfast_mcp::headers::name;
 use holdfast_mcp::method::Method as RpcMethod;
-use holdfast_mcp::rpc_error::{ErrorId, RpcError, code};
-use holdfast_mcp::version::Era;
 use http::header::ACCEPT;
 use http::{HeaderMap, Method, Response, StatusCode};
 use hyper::body::Incoming;
 use tokio_util::sync::CancellationToken;
 
+use super::placement::{self, Placed};
 use super::receive::{Inbound, Received, read_body, receive};
 use super::{
     Entered, HangUp, bad_body, json, method_not_allowed, no_room_for_stream, refuse, respond,
 };
 use crate::body::Body;
+use crate::cluster;
 use crate::exchange::{self, Answer, Call, headers};
 use crate::failure::Failure;
 use crate::gateway::Gateway;
 use crate::metrics::Rejection;
 use crate::resume;
-use crate::session::{self, Opened, Session, parse_id};
+use crate::session::{self, Opened, Session};
 use crate::upstream::http::{Outgoing, has_media_type};
 use crate::worker;
 
@@ -57,10 +58,11 @@ async fn post(entered: Entered, body: Incoming) -> Result<Response<Body>, HangUp
         Ok(body) => body,
         Err(error) => return Ok(bad_body(gateway, error)),
     };
-    let session = match find_session(&entered) {
-        Ok(session) => session,
-        Err(unknown) => return Ok(no_session(gateway, &body, unknown)),
+    let placed = match placement::settle(&entered, &body).await {
+        Ok(placed) => placed,
+        Err(response) => return Ok(response),
     };
+    let session = placed.session;
     let takes_stream = accepts(&entered.parts.headers, "text/event-stream");
     let received = receive(Inbound {
         gateway,
@@ -72,14 +74,22 @@ async fn post(entered: Entered, body: Incoming) -> Result<Response<Body>, HangUp
         check_headers: true,
         takes_stream,
         has_event_ids: true,
+        balancer_id: entered.balancer_id,
     });
     match received {
+        // It was at a node that is gone, and only the journal could know whether it ran.
+        Ok(Received::Call(call)) if placed.may_have_run && !call.may_run_again() => {
+            let reason = "the node that ran it was lost".to_owned();
+            let failure = Failure::unknown(&call.server.name, reason);
+            let answer = exchange::gave_up(&call, failure);
+            respond::answer(&call, answer, &entered.connection).await
+        }
         Ok(Received::Call(call)) => run(call, entered.connection).await,
         Ok(Received::Message(call, kind)) => {
             let told =
                 Survivor::new(Arc::clone(&call), async move { exchange::tell(&call, kind).await });
             let Answer::Whole(whole) = told.await else {
-                return Ok(json(StatusCode::ACCEPTED, bytes::Bytes::new()));
+                return Ok(json(StatusCode::ACCEPTED, Bytes::new()));
             };
             Ok(respond::build(whole.status, whole.headers, Body::full(whole.body)))
         }
@@ -93,7 +103,13 @@ async fn post(entered: Entered, body: Incoming) -> Result<Response<Body>, HangUp
 /// Runs a call: its answer as it is if it comes soon, as a stream otherwise.
 async fn run(call: Arc<Call>, connection: CancellationToken) -> Result<Response<Body>, HangUp> {
     let streams = &call.gateway.config.streams;
-    let hold = if call.resumable { streams.commit_after } else { streams.headers_by };
+    let hold = if call.must_begin_first() {
+        Duration::ZERO
+    } else if call.resumable {
+        streams.commit_after
+    } else {
+        streams.headers_by
+    };
     // What decides a client's era or session is not begun before it is known.
     let opens = matches!(call.method, RpcMethod::Initialize | RpcMethod::Discover);
     let deadline = call.server.settings.timeout;
@@ -104,11 +120,13 @@ async fn run(call: Arc<Call>, connection: CancellationToken) -> Result<Response<
     let giving_up = worker::giving_up(&call.gateway);
     let failure = tokio::select! {
         biased;
-        first = &mut work => return respond::answer(&call, first, &connection),
+        first = &mut work => return respond::answer(&call, first, &connection).await,
         () = tokio::time::sleep(patience) => {
             if can_wait_as_stream {
                 return match work.take() {
-                    Some(work) => Ok(respond::commit(&call, work, deadline - hold, &connection)),
+                    Some(work) => {
+                        Ok(respond::commit(&call, work, deadline.saturating_sub(hold), &connection).await)
+                    }
                     None => Err(HangUp),
                 };
             }
@@ -118,7 +136,7 @@ async fn run(call: Arc<Call>, connection: CancellationToken) -> Result<Response<
     };
     drop(work.take());
     let answer = exchange::gave_up(&call, failure);
-    respond::answer(&call, answer, &connection)
+    respond::answer(&call, answer, &connection).await
 }
 
 /// Work that outlives its client where the protocol says so: a legacy client's disconnect is not a
@@ -176,22 +194,24 @@ where
 // --- GET ---
 
 async fn get(entered: Entered) -> Response<Body> {
-    let Entered { gateway, server, principal, parts, connection } = &entered;
+    let Entered { gateway, server, principal, parts, connection, .. } = &entered;
     if !accepts(&parts.headers, "text/event-stream") {
         let text = "GET opens an event stream: send Accept: text/event-stream";
         return refuse(gateway, Rejection::NotServed, StatusCode::NOT_ACCEPTABLE, text);
     }
-    let session = match find_session(&entered) {
-        Ok(session) => session,
-        Err(unknown) => return no_session(gateway, &[], unknown),
+    let session = match placement::settle(&entered, &Bytes::new()).await {
+        Ok(placed) => placed.session,
+        Err(response) => return response,
     };
     if let Some(full) = no_room_for_stream(gateway) {
         return full;
     }
     if let Some(token) = parts.headers.get(name::LAST_EVENT_ID) {
         let token = token.as_bytes();
-        let returning = resume::Returning { gateway, server, principal, connection };
-        return match resume::resume(&returning, session.as_ref(), token, &parts.headers).await {
+        let forwarded = entered.forwarded;
+        let returning =
+            resume::Returning { gateway, server, principal, connection, parts, forwarded };
+        return match resume::resume(&returning, session.as_ref(), token).await {
             Ok(response) => response,
             Err(error) => {
                 let status = StatusCode::NOT_FOUND;
@@ -206,16 +226,28 @@ async fn get(entered: Entered) -> Response<Body> {
     standing(gateway, &session, live, None, connection).await
 }
 
+/// Where a client's standing stream goes on.
+pub(crate) struct After {
+    /// The stream of this node that it has read, and how far.
+    pub(crate) seq: Option<u64>,
+    /// The same as its token says it, whichever node's it is.
+    pub(crate) stream: (u128, u64),
+    /// How far the server's own stream had come, if it is of the present binding.
+    pub(crate) server_event: Option<Box<str>>,
+}
+
 /// The response that follows a session's standing stream.
 pub(crate) async fn standing(
     gateway: &Arc<Gateway>,
     session: &Arc<Session>,
     live: HeaderMap,
-    after: Option<u64>,
+    after: Option<After>,
     connection: &CancellationToken,
 ) -> Response<Body> {
-    match session::open_standing(gateway, session, live).await {
+    let seq = after.as_ref().and_then(|after| after.seq);
+    match session::open_standing(gateway, session, live, after.as_ref()).await {
         Ok(Opened::Stream(open)) => {
+            let after = seq;
             respond::stream(respond::stand(gateway, session, &open.log, after, Some(connection)))
         }
         Ok(Opened::Refused(whole)) => {
@@ -225,7 +257,7 @@ pub(crate) async fn standing(
             // A stream may not be refused for the gateway's own reasons: some clients then never
             // ask again. It ends at once and the client comes back.
             tracing::debug!(session = ?session.key, reason = %failure.reason, "no standing stream");
-            respond::stream(Body::full(bytes::Bytes::from_static(holdfast_mcp::sse::COMMENT)))
+            respond::stream(Body::full(Bytes::from_static(holdfast_mcp::sse::COMMENT)))
         }
     }
 }
@@ -234,15 +266,14 @@ pub(crate) async fn standing(
 
 async fn delete(entered: Entered) -> Response<Body> {
     let gateway = &entered.gateway;
-    let session = match find_session(&entered) {
-        Ok(Some(session)) => session,
-        Ok(None) => return pass_on(&entered, Method::DELETE).await,
-        Err(unknown) => return no_session(gateway, &[], unknown),
+    let session = match placement::settle(&entered, &Bytes::new()).await {
+        Ok(Placed { session: Some(session), .. }) => session,
+        Ok(_) => return pass_on(&entered, Method::DELETE).await,
+        Err(response) => return response,
     };
     let server = &entered.server;
     if server.is_duplex() {
-        gateway.end_session(&session, None).await;
-        gateway.metrics.sessions_deleted.inc();
+        ended(gateway, &session, None).await;
         return respond::build(StatusCode::OK, HeaderMap::new(), Body::Full(None));
     }
     let bound = session.bound();
@@ -251,13 +282,12 @@ async fn delete(entered: Entered) -> Response<Body> {
         method: Method::DELETE,
         headers: &own,
         session: bound.server_session.clone(),
-        body: bytes::Bytes::new(),
+        body: Bytes::new(),
     };
     let sent = exchange::request_http(gateway, server, true, bound.instance, outgoing);
     let Ok(sent) = tokio::time::timeout(DELETE_WITHIN, sent).await else {
         // A server that does not answer keeps its session; ours ends all the same.
-        gateway.end_session(&session, Some(bound.generation)).await;
-        gateway.metrics.sessions_deleted.inc();
+        ended(gateway, &session, Some(bound.generation)).await;
         return respond::build(StatusCode::OK, HeaderMap::new(), Body::Full(None));
     };
     let status = match sent {
@@ -272,9 +302,19 @@ async fn delete(entered: Entered) -> Response<Body> {
         // It is gone at the server, or the server is: ours ends all the same.
         Ok(_) | Err(_) => StatusCode::OK,
     };
-    gateway.end_session(&session, Some(bound.generation)).await;
-    gateway.metrics.sessions_deleted.inc();
+    ended(gateway, &session, Some(bound.generation)).await;
     respond::build(status, HeaderMap::new(), Body::Full(None))
+}
+
+/// Ends a session for all nodes: one that does not hear of it at once is waited for until it may not
+/// use what it has of the session any more.
+async fn ended(gateway: &Arc<Gateway>, session: &Arc<Session>, told: Option<u32>) {
+    gateway.end_session(session, told).await;
+    gateway.metrics.sessions_deleted.inc();
+    let Some(cluster) = &gateway.cluster else { return };
+    let unheard = cluster::tell_ended(gateway, session.key).await;
+    let gone = unheard.into_iter().map(|node| cluster.fallen(node, cluster.failover_timeout));
+    futures_util::future::join_all(gone).await;
 }
 
 /// How long a server may take over the end of its session.
@@ -287,7 +327,7 @@ async fn pass_on(entered: &Entered, method: Method) -> Response<Body> {
         return method_not_allowed(gateway, "POST");
     }
     let own = headers::for_server(parts.headers.clone(), server);
-    let body = bytes::Bytes::new();
+    let body = Bytes::new();
     let outgoing = Outgoing { method, headers: &own, session: None, body };
     let sent = exchange::request_http(gateway, server, false, server.pick(), outgoing);
     match tokio::time::timeout(server.settings.timeout, sent).await {
@@ -299,66 +339,8 @@ async fn pass_on(entered: &Entered, method: Method) -> Response<Body> {
 async fn plain(response: crate::upstream::http::Response) -> Response<Body> {
     let mut kept = response.headers;
     headers::strip_answer(&mut kept);
-    let body = Body::rest(bytes::Bytes::new(), response.body, response.lease);
+    let body = Body::rest(Bytes::new(), response.body, response.lease);
     respond::build(response.status, kept, body)
-}
-
-// --- sessions ---
-
-/// What is wrong with the session that a request names.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum NoSession {
-    Repeated,
-    Unknown,
-}
-
-/// The session that the request names, if it names one. Another principal's is as unknown as one
-/// that never was.
-fn find_session(entered: &Entered) -> Result<Option<Arc<Session>>, NoSession> {
-    let mut ids = entered.parts.headers.get_all(name::SESSION_ID).iter();
-    let Some(id) = ids.next() else { return Ok(None) };
-    if ids.next().is_some() {
-        return Err(NoSession::Repeated);
-    }
-    let modern = entered.parts.headers.get(name::PROTOCOL_VERSION).is_some_and(|version| {
-        let version = version.to_str().ok().and_then(holdfast_mcp::version::Version::parse);
-        version.is_some_and(|version| version.era() == Era::Modern)
-    });
-    // Modern requests have no session; an id that a client still sends is ignored.
-    if modern {
-        return Ok(None);
-    }
-    let session = parse_id(id.as_bytes()).and_then(|key| entered.gateway.sessions.get(key));
-    session
-        .filter(|session| {
-            session.principal == entered.principal.digest
-                && Arc::ptr_eq(&session.server, &entered.server)
-        })
-        .map(Some)
-        .ok_or(NoSession::Unknown)
-}
-
-fn no_session(gateway: &Gateway, body: &[u8], why: NoSession) -> Response<Body> {
-    let (status, why, text) = match why {
-        NoSession::Repeated => (
-            StatusCode::BAD_REQUEST,
-            Rejection::Malformed,
-            "one Mcp-Session-Id header, not several",
-        ),
-        NoSession::Unknown => (
-            StatusCode::NOT_FOUND,
-            Rejection::UnknownSession,
-            "session not found: it has ended or never was; initialize a new one",
-        ),
-    };
-    gateway.metrics.rejected(why);
-    let error = RpcError::new(code::INVALID_REQUEST, text);
-    let id = holdfast_mcp::peek::peek(body).ok().and_then(|message| message.id);
-    let body = match id {
-        Some(id) => error.render(ErrorId::Raw(id.as_str())),
-        None => error.render(ErrorId::Null),
-    };
-    json(status, body)
 }
 
 /// Whether `Accept` covers a media type. A missing header accepts everything (RFC 9110, 12.5.1).

@@ -27,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 use self::idle::{Activity, Counted};
 use self::patience::{Impatient, Requests};
 use crate::gateway::Gateway;
-use crate::ingress;
+use crate::ingress::{self, Connection};
 use crate::tls::CertReloader;
 
 /// Connections that wait to be accepted, per worker.
@@ -172,15 +172,17 @@ where
         .max_buf_size(limits.header_bytes.max(MIN_BUFFER));
     let draining = gateway.draining.clone();
     let requests = Requests::default();
-    let token = CancellationToken::new();
+    let token = gateway.connected();
     let cut = token.clone();
+    let trusted = gateway.trusts(peer);
     let stream = Impatient::new(stream, requests.clone(), gateway.config.listen.header_timeout);
     let service = service_fn(move |request: Request<Incoming>| {
         let has_coding = request.headers().contains_key(TRANSFER_ENCODING);
         let ambiguous = has_coding && requests.names_length();
         let in_service = requests.start();
         let requests = requests.clone();
-        let (gateway, connection) = (Arc::clone(&gateway), token.clone());
+        let gateway = Arc::clone(&gateway);
+        let connection = Connection { cut: token.clone(), trusted };
         async move {
             let _in_service = in_service;
             if ambiguous {
@@ -226,6 +228,8 @@ where
     let draining = gateway.draining.clone();
     let listen = &gateway.config.listen;
     let (header_timeout, idle_timeout) = (listen.header_timeout, listen.idle_timeout);
+    let cut = gateway.connected();
+    let trusted = gateway.trusts(peer);
     let activity = Activity::new();
     let requests = activity.clone();
     let service = service_fn(move |request| {
@@ -233,9 +237,9 @@ where
         let gateway = Arc::clone(&gateway);
         // A connection carries many calls, so no slow reader of one of them cuts it: the token is
         // nobody's. What the reader leaves unread is bounded by its stream's queue.
-        let cut = CancellationToken::new();
+        let connection = Connection { cut: CancellationToken::new(), trusted };
         async move {
-            let response = ingress::serve(gateway, request, cut).await?;
+            let response = ingress::serve(gateway, request, connection).await?;
             Ok::<_, ingress::HangUp>(response.map(|body| Counted::new(body, busy)))
         }
     });
@@ -243,6 +247,7 @@ where
     let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
+        () = cut.cancelled() => Ok(()),
         () = activity.idle(header_timeout, idle_timeout) => {
             connection.as_mut().graceful_shutdown();
             // All that is left is to say goodbye, which the client may not take; a request that

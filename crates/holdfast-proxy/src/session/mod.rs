@@ -5,6 +5,7 @@
 //! standing stream, what is running). The id that the client holds is ours and never changes; what
 //! it is bound to may, and every change of binding raises the generation.
 
+mod find;
 mod restore;
 mod standing;
 mod table;
@@ -16,13 +17,14 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use holdfast_mcp::version::Version;
-use holdfast_store::{SessionKey, SessionRecord, Store, StoreError};
+use holdfast_store::{Binding, SessionKey, SessionRecord, Store, StoreError};
 use http::HeaderValue;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use self::find::{Found, changed, find, forget};
 pub(crate) use self::restore::reestablish;
-pub(crate) use self::standing::{Opened, Standing, feed_duplex, open as open_standing};
+pub(crate) use self::standing::{Opened, Standing, feed_duplex, open as open_standing, release};
 pub(crate) use self::table::{Sessions, parse_id};
 use crate::failure::Failure;
 use crate::metrics::GaugeGuard;
@@ -42,6 +44,27 @@ pub(crate) struct Bound {
 }
 
 impl Bound {
+    /// A binding as its record has it: what is not open here is opened when it is needed.
+    pub(crate) fn of(binding: &Binding) -> Self {
+        Self {
+            instance: usize::from(binding.instance),
+            generation: binding.generation,
+            server_session: binding
+                .server_session
+                .as_deref()
+                .and_then(|session| HeaderValue::from_str(session).ok()),
+            mux: None,
+        }
+    }
+
+    /// Whether a call can go to it as it is.
+    pub(crate) fn is_usable(&self, server: &Server) -> bool {
+        match &self.mux {
+            Some(mux) => mux.ending().is_none(),
+            None => !server.is_duplex(),
+        }
+    }
+
     pub(crate) fn server_session_text(&self) -> Option<&str> {
         self.server_session.as_ref().and_then(|value| value.to_str().ok())
     }
@@ -171,6 +194,19 @@ impl Session {
         }
     }
 
+    /// Whether its record is due to be renewed: it is in use, or was used since it was last renewed,
+    /// and that is a tenth of its time to live ago.
+    pub(crate) fn used_after(
+        &self,
+        renewed: Option<Duration>,
+        now: Duration,
+        ttl: Duration,
+    ) -> bool {
+        let renewed = renewed.unwrap_or(self.created);
+        let used = self.in_use.load(Ordering::Relaxed) > 0 || self.idle_since() > renewed;
+        used && now.saturating_sub(renewed) >= ttl / 10
+    }
+
     /// Unused for longer than `ttl`, and nothing of it is running.
     pub(crate) fn expired(&self, now: Duration, ttl: Duration) -> bool {
         self.in_use.load(Ordering::Relaxed) == 0 && now.saturating_sub(self.idle_since()) >= ttl
@@ -196,6 +232,56 @@ impl Session {
                         *newest = Arc::new(stored);
                     }
                     return Ok(());
+                }
+                Err(StoreError::Conflict { .. }) => record = store.get(self.key).await?,
+                Err(gone) => return Err(gone),
+            }
+        }
+    }
+
+    /// Takes over a newer record that another node has written.
+    fn refresh(&self, record: SessionRecord) {
+        let moved = {
+            let mut newest = self.record.lock().unwrap_or_else(PoisonError::into_inner);
+            if newest.revision >= record.revision {
+                return;
+            }
+            let moved = record.binding.generation > self.bound.load().generation;
+            let bound = moved.then(|| Arc::new(Bound::of(&record.binding)));
+            *newest = Arc::new(record);
+            bound
+        };
+        if let Some(bound) = moved {
+            self.bound.store(bound);
+            self.rebound.notify_waiters();
+        }
+    }
+
+    /// Writes a new binding in place of the one of generation `present`. If another node was faster,
+    /// its binding is the session's, and this returns `false`.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the session ended meanwhile or the store is away.
+    async fn rebind(
+        &self,
+        store: &Store,
+        present: u32,
+        binding: &Binding,
+    ) -> Result<bool, StoreError> {
+        let mut record = (*self.record()).clone();
+        loop {
+            if record.binding.generation != present {
+                self.refresh(record);
+                return Ok(false);
+            }
+            record.binding = binding.clone();
+            match store.replace(record).await {
+                Ok(stored) => {
+                    let mut newest = self.record.lock().unwrap_or_else(PoisonError::into_inner);
+                    if newest.revision < stored.revision {
+                        *newest = Arc::new(stored);
+                    }
+                    return Ok(true);
                 }
                 Err(StoreError::Conflict { .. }) => record = store.get(self.key).await?,
                 Err(gone) => return Err(gone),

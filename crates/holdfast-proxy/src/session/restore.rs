@@ -38,7 +38,7 @@ pub(crate) async fn reestablish(
     }
     let present = session.bound();
     let fresh = present.generation != seen.generation;
-    if fresh && present.mux.as_ref().is_none_or(|mux| mux.ending().is_none()) {
+    if fresh && present.is_usable(&session.server) {
         return Ok(present);
     }
     // Each that waited would otherwise spend the server's whole patience after the one before it.
@@ -97,12 +97,25 @@ impl Bind {
             instance: u16::try_from(next.instance).unwrap_or(u16::MAX),
             server_session: next.server_session_text().map(Arc::from),
             generation: next.generation,
+            node: gateway.holder_of(server),
         };
-        let kept = session.update(&gateway.store, |record| record.binding = binding.clone()).await;
-        if let Err(error) = kept {
+        match session.rebind(&gateway.store, present.generation, &binding).await {
+            Ok(true) => {}
+            // Another node was faster: the session is bound where that node has bound it.
+            Ok(false) => {
+                exchange::close_at_server(&gateway, server, &next).await;
+                let theirs = session.bound();
+                if theirs.is_usable(server) {
+                    return Ok(theirs);
+                }
+                let reason = "another node has opened the session".to_owned();
+                return Err(Failure::unavailable(&server.name, reason));
+            }
             // DELETE came between: the new session has no owner.
-            exchange::close_at_server(&gateway, server, &next).await;
-            return Err(Failure::unavailable(&server.name, format!("{error}")));
+            Err(error) => {
+                exchange::close_at_server(&gateway, server, &next).await;
+                return Err(Failure::unavailable(&server.name, format!("{error}")));
+            }
         }
         session.bound.store(Arc::clone(&next));
         gateway.metrics.sessions_restored.inc();

@@ -21,14 +21,17 @@ use holdfast_mcp::event_id::StreamKind;
 use holdfast_mcp::headers::name;
 use holdfast_mcp::method::Method;
 use holdfast_mcp::peek::{Kind, peek};
+use holdfast_store::SessionKey;
 use http::header::ACCEPT;
 use http::{HeaderMap, HeaderValue, Method as HttpMethod, StatusCode};
 use tokio::sync::mpsc;
 
 use super::{Bound, Session, reestablish};
+use crate::cluster::{Released, ask_to_release};
 use crate::exchange::{self, Whole};
 use crate::failure::Failure;
 use crate::gateway::Gateway;
+use crate::ingress::streamable::After;
 use crate::random;
 use crate::spliced;
 use crate::streams::{LogState, NewLog, Origin, StreamLog};
@@ -94,6 +97,7 @@ pub(crate) async fn open(
     gateway: &Arc<Gateway>,
     session: &Arc<Session>,
     live: HeaderMap,
+    after: Option<&After>,
 ) -> Result<Opened, Failure> {
     let _one_at_a_time = session.opening.lock().await;
     if gateway.draining.is_cancelled() {
@@ -106,7 +110,7 @@ pub(crate) async fn open(
     if session.server.is_duplex() {
         // Its messages have been logged since the session began, unless its process is gone.
         let bound = session.bound();
-        if bound.mux.as_ref().is_none_or(|mux| mux.ending().is_some()) {
+        if !bound.is_usable(&session.server) {
             reestablish(gateway, session, &bound, &live, false).await?;
         }
         return session.standing().clone().map(Opened::Stream).ok_or_else(|| {
@@ -119,9 +123,20 @@ pub(crate) async fn open(
     if session.streamless.load(Ordering::Relaxed) {
         return Ok(Opened::Refused(no_stream()));
     }
+    // Another node may have it: what it had of it is taken over, and where it was lost with its node
+    // the client's own event id says how far the server's stream had come.
+    let stream = after.map(|after| after.stream);
+    let released = ask_to_release(gateway, session.key, stream).await;
+    let here = session.bound().generation;
+    let last: Option<Box<str>> = match &released {
+        Some(had) if had.generation == here => had.server_event.as_deref().map(Into::into),
+        Some(_) => None,
+        None => after.and_then(|after| after.server_event.clone()),
+    };
     // The server's answer decides between a stream and its refusal; one that says nothing until it
     // has an event is waited for behind the client's open stream.
-    let mut first = Box::pin(first_get(Arc::clone(gateway), Arc::clone(session), live.clone()));
+    let asked = first_get(Arc::clone(gateway), Arc::clone(session), live.clone(), last.clone());
+    let mut first = Box::pin(asked);
     let got = tokio::select! {
         got = tokio::time::timeout(FIRST_ANSWER, &mut first) => got,
         () = session.ended.cancelled() => return Err(ended()),
@@ -133,6 +148,16 @@ pub(crate) async fn open(
     };
     let bound = session.bound();
     let opened = stand(gateway, session, &bound).ok_or_else(ended)?;
+    if let Some(event) = &last {
+        opened.log.note_server_event(event);
+    }
+    for message in released.iter().flat_map(|had| &had.missed) {
+        opened.log.try_append(message);
+    }
+    let whole = released.as_ref().is_some_and(|had| had.whole);
+    if gateway.cluster.is_some() && after.is_some() && last.is_none() && !whole {
+        tell_gap(session, &opened.log);
+    }
     let feed = Feed {
         gateway: Arc::clone(gateway),
         session: Arc::clone(session),
@@ -157,9 +182,10 @@ async fn first_get(
     gateway: Arc<Gateway>,
     session: Arc<Session>,
     live: HeaderMap,
+    last: Option<Box<str>>,
 ) -> (Got, Arc<Bound>) {
     let bound = session.bound();
-    let got = get(&gateway, &session, &bound, &live, None).await;
+    let got = get(&gateway, &session, &bound, &live, last.as_deref()).await;
     if !matches!(got, Got::Lost) {
         return (got, bound);
     }
@@ -200,6 +226,7 @@ fn stand(gateway: &Gateway, session: &Session, bound: &Bound) -> Option<Arc<Stan
 
 fn new_log(gateway: &Gateway, session: &Session, bound: &Bound) -> Arc<StreamLog> {
     let log = StreamLog::new(NewLog {
+        id: random::u128(),
         origin: Origin {
             principal: session.principal,
             kind: StreamKind::Standing,
@@ -218,6 +245,23 @@ fn new_log(gateway: &Gateway, session: &Session, bound: &Bound) -> Arc<StreamLog
     });
     gateway.streams.insert(&log);
     log
+}
+
+/// Gives up the standing stream of a session whose client is at another node now; what there was
+/// of it.
+pub(crate) fn release(
+    gateway: &Gateway,
+    key: SessionKey,
+    stream: Option<(u128, u64)>,
+) -> Option<Released> {
+    let session = gateway.sessions.look(key).filter(|session| !session.server.is_duplex())?;
+    let standing = session.standing().take()?;
+    let log = &standing.log;
+    let seen = stream.filter(|(stream, _)| *stream == log.id()).map(|(_, seq)| seq);
+    let (missed, whole) = log.messages_after(seen);
+    let server_event = log.server_event().map(String::from);
+    standing.end(gateway);
+    Some(Released { missed, whole, server_event, generation: session.bound().generation })
 }
 
 /// Starts reading what a private duplex says outside of calls.

@@ -105,6 +105,20 @@ impl Sessions {
         shard.write().unwrap_or_else(PoisonError::into_inner).insert(session.key.0, session);
     }
 
+    /// Adds a session that another node began, over any limit: its place was taken there. If it is
+    /// here already, that one is returned.
+    pub(crate) fn adopt(&self, session: Arc<Session>) -> Arc<Session> {
+        let mut shard = self.shard(session.key).write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(present) = shard.get(&session.key.0) {
+            return Arc::clone(present);
+        }
+        shard.insert(session.key.0, Arc::clone(&session));
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        *counts.by_principal.entry(session.principal).or_default() += 1;
+        counts.total += 1;
+        session
+    }
+
     /// Removes a session and gives its place back; the first caller gets it, later ones nothing.
     pub(crate) fn remove(&self, key: SessionKey) -> Option<Arc<Session>> {
         let removed =

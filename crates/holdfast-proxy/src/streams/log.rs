@@ -29,6 +29,8 @@ pub(crate) struct Origin {
 
 /// What a new log is made from.
 pub(crate) struct NewLog {
+    /// Random: the name of the stream.
+    pub(crate) id: u128,
     pub(crate) origin: Origin,
     /// Seals event ids; `None`: the client cannot resume, events carry none.
     pub(crate) sealer: Option<Arc<Sealer>>,
@@ -107,7 +109,7 @@ pub(crate) struct StreamLog {
 impl StreamLog {
     pub(crate) fn new(new: NewLog) -> Arc<Self> {
         Arc::new(Self {
-            id: random::u128(),
+            id: new.id,
             sealer: new.sealer,
             prime: new.prime,
             queue: new.queue.max(1),
@@ -273,6 +275,24 @@ impl StreamLog {
         if let Some(waker) = inner.waker.take() {
             waker.wake();
         }
+    }
+
+    /// The messages after the event `seq`, or those that nobody has been given; and whether none of
+    /// them is forgotten.
+    pub(crate) fn messages_after(&self, seq: Option<u64>) -> (Vec<Vec<u8>>, bool) {
+        let inner = self.inner();
+        let wanted = seq.map_or(inner.undelivered, |seq| seq.saturating_add(1));
+        let oldest = inner.entries.front().map_or(inner.next_seq, |entry| entry.seq);
+        let mut messages = Vec::new();
+        for entry in inner.entries.iter().filter(|entry| entry.seq >= wanted) {
+            let mut decoder = sse::Decoder::new(usize::MAX);
+            decoder.push(entry.encoded.clone());
+            while let Ok(Some(event)) = decoder.next() {
+                messages
+                    .extend(event.data.filter(|data| !data.is_empty()).map(|data| data.to_vec()));
+            }
+        }
+        (messages, oldest <= wanted)
     }
 
     /// Passes the server's reconnection delay on, to clients that are primed.

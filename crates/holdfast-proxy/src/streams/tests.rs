@@ -22,6 +22,7 @@ fn log(queue: usize, retain: usize, prime: bool) -> Arc<StreamLog> {
 
 fn new_log(queue: usize, retain: usize, prime: bool) -> NewLog {
     NewLog {
+        id: crate::random::u128(),
         origin: Origin {
             principal: 1,
             kind: StreamKind::Call,

@@ -32,6 +32,9 @@ pub(crate) enum HttpError {
     /// The pooled connection was closed before a byte was written.
     #[error("the connection was closed before the request was sent")]
     Unsent,
+    /// It may not be sent after all.
+    #[error("not sent: {0}")]
+    Withheld(String),
     /// The request was on the wire; nothing or not all of an answer came.
     #[error("the connection broke before the answer: {0}")]
     Broken(hyper::Error),
@@ -39,6 +42,10 @@ pub(crate) enum HttpError {
     #[error("the answer was cut half way: {0}")]
     Cut(hyper::Error),
 }
+
+/// Asked once there is a connection, before the first byte of a request is written: the reason why
+/// it may not be.
+pub(crate) type Gate<'a> = &'a (dyn Fn() -> Result<(), String> + Sync);
 
 /// A request on its way out. The headers are copied once it has a connection.
 #[derive(Clone)]
@@ -143,6 +150,7 @@ pub(crate) async fn send(
     outgoing: &Outgoing<'_>,
     connect_timeout: Duration,
     tls: &Arc<rustls::ClientConfig>,
+    gate: Option<Gate<'_>>,
 ) -> Result<Response, HttpError> {
     let mut pooled = true;
     let mut written = None;
@@ -155,6 +163,9 @@ pub(crate) async fn send(
                 Box::pin(pool::connect(target, connect_timeout, tls)).await?
             }
         };
+        if let Some(gate) = gate {
+            gate().map_err(HttpError::Withheld)?;
+        }
         let request = written.take().unwrap_or_else(|| target.request(outgoing));
         match sender.try_send_request(request).await {
             Ok(response) => {

@@ -1,0 +1,106 @@
+//! What the cluster tells this node, and what the node does about it.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use holdfast_store::SessionKey;
+
+use super::{Changed, Feeds};
+use crate::clock::unix_millis;
+use crate::exchange;
+use crate::gateway::{Gateway, TOMBSTONE};
+use crate::session::{self, Bound};
+
+/// Follows the cluster for the life of the node.
+pub(crate) async fn follow(gateway: Arc<Gateway>, feeds: Feeds) {
+    let Feeds { mut changes, mut frozen } = feeds;
+    loop {
+        tokio::select! {
+            change = changes.recv() => match change {
+                Some(Changed::Key(key)) => {
+                    if let Some(key) = gateway.store.session_of(&key) {
+                        session::changed(&gateway, key).await;
+                    }
+                }
+                Some(Changed::Everything) => {
+                    let mut keys = Vec::new();
+                    gateway.sessions.each(|session| keys.push(session.key));
+                    for key in keys {
+                        session::changed(&gateway, key).await;
+                    }
+                }
+                // The cluster is gone, and so is this process soon.
+                None => return,
+            },
+            // The process stood still for longer than the others wait for it: they have taken its
+            // calls over, so whoever is still connected is sent to them.
+            Ok(()) = frozen.changed() => {
+                tracing::warn!("this process was frozen: client connections are closed");
+                gateway.cut_all();
+            }
+        }
+    }
+}
+
+/// Keeps the records of the sessions that are in use here from expiring, and, at the coordinator,
+/// ends those that have. Runs for the life of the node.
+pub(crate) async fn keep(gateway: Arc<Gateway>) {
+    let ttl = gateway.config.sessions.ttl;
+    let period = (ttl / 20).clamp(Duration::from_millis(500), Duration::from_secs(60));
+    let mut renewed: HashMap<SessionKey, Duration> = HashMap::new();
+    loop {
+        tokio::time::sleep(period).await;
+        renew(&gateway, ttl, &mut renewed).await;
+        let coordinates = gateway
+            .cluster
+            .as_ref()
+            .is_some_and(|cluster| cluster.is_coordinator() && cluster.has_lease());
+        if coordinates {
+            end_expired(&gateway).await;
+        }
+    }
+}
+
+/// A session that was used since it was last renewed is good for another whole time to live.
+async fn renew(gateway: &Gateway, ttl: Duration, renewed: &mut HashMap<SessionKey, Duration>) {
+    let now = gateway.clock.now();
+    let mut used = Vec::new();
+    gateway.sessions.each(|session| {
+        if session.used_after(renewed.get(&session.key).copied(), now, ttl) {
+            used.push(session.key);
+        }
+    });
+    let left = u64::try_from((ttl + ttl / 10).as_millis()).unwrap_or(u64::MAX);
+    for key in used {
+        if gateway.store.touch(key, unix_millis().saturating_add(left)).await.is_ok() {
+            renewed.insert(key, now);
+        }
+    }
+    renewed.retain(|key, _| gateway.sessions.look(*key).is_some());
+}
+
+/// Ends the sessions whose time is over, at their servers too.
+async fn end_expired(gateway: &Arc<Gateway>) {
+    for record in gateway.store.due(AT_ONCE).await {
+        // Whoever renews it in this moment is first, or finds a tombstone.
+        if gateway.store.delete(record.key, TOMBSTONE).await.is_err() {
+            continue;
+        }
+        gateway.metrics.sessions_expired.inc();
+        tracing::debug!(session = ?record.key, "session expired");
+        let Some(server) = gateway.server(&record.server).filter(|server| !server.is_duplex())
+        else {
+            continue;
+        };
+        let (gateway, server) = (Arc::clone(gateway), Arc::clone(server));
+        // A server that is slow to say goodbye does not hold up the others.
+        tokio::spawn(async move {
+            let bound = Bound::of(&record.binding);
+            exchange::close_at_server(&gateway, &server, &bound).await;
+        });
+    }
+}
+
+/// How many expired sessions are ended in one go.
+const AT_ONCE: usize = 256;

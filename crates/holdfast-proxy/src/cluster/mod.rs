@@ -1,0 +1,147 @@
+//! What the data plane knows of a cluster: the state that all nodes agree on, as last heard, and this
+//! node's own footing in it.
+//!
+//! Nothing here waits for a quorum. The state is read from a watch channel, and without a quorum it
+//! is simply the last one: what needs the group (a new session, a Write's journal entry) fails by
+//! itself, and everything else goes on.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `follow` | what the cluster tells this node, and what the node does about it |
+//! | `forward` | a request on its way to the node that holds what it needs |
+//! | `receive` | the same request where it arrives |
+//! | `notes` | small messages between nodes: hand over a standing stream, a session has ended |
+
+mod follow;
+mod forward;
+mod notes;
+mod receive;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use holdfast_engine::replicated::{ClusterState, MemberState, NodeId, Origin};
+use holdfast_peer::Peers;
+use tokio::sync::{mpsc, watch};
+
+pub(crate) use self::follow::{follow, keep};
+pub(crate) use self::forward::{Forwarding, Lost, Relayed, forward};
+pub(crate) use self::notes::{Released, answer, ask_to_release, tell_ended};
+pub(crate) use self::receive::serve;
+pub use self::receive::{Cut, Forwarded};
+
+/// This node's own footing in its cluster, as the data plane asks for it on the path of a call:
+/// every method answers at once.
+pub trait Footing: Send + Sync + 'static {
+    /// The member that this node is, with its present generation.
+    fn origin(&self) -> Origin;
+    /// Whether the group has granted this node a lease that still runs.
+    fn has_lease(&self) -> bool;
+    /// Whether this node is the coordinator, as far as it knows.
+    fn is_coordinator(&self) -> bool;
+}
+
+/// A change of a key in the replicated store, as this node applied it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Changed {
+    /// The entry of this key was written or removed.
+    Key(Vec<u8>),
+    /// So much has changed that the single keys were not told.
+    Everything,
+}
+
+/// What a cluster gives the data plane of its node.
+pub struct Clustered {
+    /// The members as last heard.
+    pub state: watch::Receiver<Arc<ClusterState>>,
+    /// This node's own footing.
+    pub footing: Arc<dyn Footing>,
+    /// The way to the other nodes.
+    pub peers: Arc<Peers>,
+    /// Changes of the store as they are applied here.
+    pub changes: mpsc::UnboundedReceiver<Changed>,
+    /// Counts how often this process has found itself frozen for longer than the failover timeout.
+    pub frozen: watch::Receiver<u64>,
+    /// How long a node may be silent before the others take over.
+    pub failover_timeout: Duration,
+}
+
+/// The part of [`Clustered`] that calls use.
+pub(crate) struct Cluster {
+    state: watch::Receiver<Arc<ClusterState>>,
+    footing: Arc<dyn Footing>,
+    pub(crate) peers: Arc<Peers>,
+    pub(crate) failover_timeout: Duration,
+}
+
+/// What housekeeping takes out of [`Clustered`].
+pub(crate) struct Feeds {
+    pub(crate) changes: mpsc::UnboundedReceiver<Changed>,
+    pub(crate) frozen: watch::Receiver<u64>,
+}
+
+impl Clustered {
+    pub(crate) fn split(self) -> (Cluster, Feeds) {
+        let Self { state, footing, peers, changes, frozen, failover_timeout } = self;
+        (Cluster { state, footing, peers, failover_timeout }, Feeds { changes, frozen })
+    }
+}
+
+// === impl Cluster ===
+
+impl Cluster {
+    pub(crate) fn me(&self) -> Origin {
+        self.footing.origin()
+    }
+
+    pub(crate) fn has_lease(&self) -> bool {
+        self.footing.has_lease()
+    }
+
+    pub(crate) fn is_coordinator(&self) -> bool {
+        self.footing.is_coordinator()
+    }
+
+    /// Whether this member may still act, as far as this node has heard.
+    pub(crate) fn may_run(&self, origin: Origin) -> bool {
+        self.state.borrow().is_current(origin)
+    }
+
+    /// The other nodes that may hold something, with the generation in which they do.
+    pub(crate) fn others(&self) -> Vec<Origin> {
+        let me = self.me().node;
+        let state = self.state.borrow();
+        let acting = |state: MemberState| !matches!(state, MemberState::Dead | MemberState::Left);
+        state
+            .members
+            .iter()
+            .filter(|(node, member)| **node != me && acting(member.state))
+            .map(|(node, member)| Origin { node: *node, generation: member.generation })
+            .collect()
+    }
+
+    /// The node of this Raft id in its present generation, if it may act.
+    pub(crate) fn present(&self, node: NodeId) -> Option<Origin> {
+        let state = self.state.borrow();
+        let generation = state.members.get(&node)?.generation;
+        let origin = Origin { node, generation };
+        state.is_current(origin).then_some(origin)
+    }
+
+    /// Waits until the group has declared that `origin` does not act any more, for at most `limit`;
+    /// whether it has.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub(crate) async fn fallen(&self, origin: Origin, limit: Duration) -> bool {
+        let mut state = self.state.clone();
+        let gone = state.wait_for(|state| !state.is_current(origin));
+        tokio::time::timeout(limit, gone).await.is_ok_and(|gone| gone.is_ok())
+    }
+}
+
+impl std::fmt::Debug for Clustered {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Clustered").field("me", &self.footing.origin()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,101 @@
+//! Small messages between nodes, about sessions that several of them know.
+//!
+//! | note | what it asks |
+//! |---|---|
+//! | `release` | give up your standing stream of this session: its client is here now |
+//! | `ended` | this session has ended: forget it |
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::join_all;
+use holdfast_engine::replicated::Origin;
+use holdfast_peer::Lane;
+use holdfast_store::SessionKey;
+use serde::{Deserialize, Serialize};
+
+use crate::gateway::Gateway;
+use crate::session;
+
+const RELEASE: &str = "proxy/release";
+const ENDED: &str = "proxy/ended";
+
+/// How long another node may take over a note.
+const WITHIN: Duration = Duration::from_millis(750);
+
+/// Asks for a standing stream.
+#[derive(Debug, Serialize, Deserialize)]
+struct Release {
+    session: u128,
+    /// The stream and the last event that the client has seen of it, where it says so.
+    stream: Option<(u128, u64)>,
+}
+
+/// What a node had of a standing stream that it gave up.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Released {
+    /// The messages that the client has not seen, oldest first.
+    pub(crate) missed: Vec<Vec<u8>>,
+    /// Whether those are all: nothing older was forgotten.
+    pub(crate) whole: bool,
+    /// How far the server's own stream had come.
+    pub(crate) server_event: Option<String>,
+    /// The binding that it came from.
+    pub(crate) generation: u32,
+}
+
+/// Asks the other nodes to give up their standing stream of a session; what the one that had it
+/// knows. A node that does not answer within 750 ms is taken to have none.
+pub(crate) async fn ask_to_release(
+    gateway: &Gateway,
+    session: SessionKey,
+    stream: Option<(u128, u64)>,
+) -> Option<Released> {
+    let cluster = gateway.cluster.as_ref()?;
+    let note = postcard::to_allocvec(&Release { session: session.0, stream }).ok()?;
+    let note = Bytes::from(note);
+    let asked = cluster
+        .others()
+        .into_iter()
+        .map(|origin| cluster.peers.call(origin.node, Lane::Data, RELEASE, note.clone(), WITHIN));
+    let answers = join_all(asked).await;
+    let had = |answer: Bytes| postcard::from_bytes::<Option<Released>>(&answer).ok().flatten();
+    answers.into_iter().flatten().find_map(had)
+}
+
+/// Tells the other nodes that a session has ended. Those that may still use what they have of it
+/// are returned: they were not heard.
+pub(crate) async fn tell_ended(gateway: &Gateway, session: SessionKey) -> Vec<Origin> {
+    let Some(cluster) = gateway.cluster.as_ref() else { return Vec::new() };
+    let note = Bytes::copy_from_slice(&session.0.to_be_bytes());
+    let told = cluster.others().into_iter().map(|origin| {
+        let call = cluster.peers.call(origin.node, Lane::Data, ENDED, note.clone(), WITHIN);
+        async move { call.await.is_err().then_some(origin) }
+    });
+    join_all(told).await.into_iter().flatten().collect()
+}
+
+/// Answers a note of another node.
+///
+/// # Errors
+/// A text that says what is wrong with the note.
+pub(crate) async fn answer(
+    gateway: &Arc<Gateway>,
+    method: &str,
+    note: &[u8],
+) -> Result<Bytes, String> {
+    match method {
+        RELEASE => {
+            let note: Release = postcard::from_bytes(note).map_err(|error| error.to_string())?;
+            let released = session::release(gateway, SessionKey(note.session), note.stream);
+            postcard::to_allocvec(&released).map(Bytes::from).map_err(|error| error.to_string())
+        }
+        ENDED => {
+            let key: [u8; 16] = note.try_into().map_err(|_| "a key has 16 bytes".to_owned())?;
+            session::forget(gateway, SessionKey(u128::from_be_bytes(key))).await;
+            Ok(Bytes::new())
+        }
+        unknown => Err(format!("the data plane does not know the note {unknown}")),
+    }
+}

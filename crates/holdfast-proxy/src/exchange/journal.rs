@@ -1,0 +1,398 @@
+//! Writes in a cluster: in the journal before they are on the wire.
+//!
+//! A balancer that loses a node sends what it had sent there to another one. For a Read that is a
+//! second try; for a Write it would be a second execution. So every Write that has a name (the
+//! balancer's request id, or session and JSON-RPC id) is written down first, with "only if absent":
+//! whoever finds an entry waits for its owner, delivers its answer, or says that its outcome is
+//! unknown. [`holdfast_engine::journal`] decides; this does.
+
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use holdfast_config::Tier;
+use holdfast_engine::backoff::Backoff;
+use holdfast_engine::class::CallClass;
+use holdfast_engine::journal::{Arrival, CallKey, Entry, Phase, arrival, awaited, may_send};
+use holdfast_store::{Begin, StoreError};
+use http::StatusCode;
+use sha2::{Digest, Sha256};
+
+use super::attempt::json_headers;
+use super::{Answer, Call, Ids, Whole};
+use crate::cluster::Cluster;
+use crate::failure::{Failure, Ran};
+use crate::gateway::Gateway;
+use crate::random;
+
+/// A call's entry in the journal, which this node owns.
+#[derive(Debug)]
+pub(crate) struct Ticket {
+    gateway: std::sync::Weak<Gateway>,
+    entry: Entry,
+    revision: u64,
+    settled: AtomicBool,
+    running: Arc<Running>,
+}
+
+/// The entries that this process is working on. An entry of this node that is not among them has
+/// nobody who will settle it.
+#[derive(Debug, Default)]
+pub(crate) struct Open {
+    keys: Mutex<HashSet<CallKey>>,
+}
+
+/// Keeps a key among the open ones.
+#[derive(Debug)]
+struct Running {
+    gateway: std::sync::Weak<Gateway>,
+    key: CallKey,
+}
+
+/// Answers larger than this are not kept: sealing makes them a third longer, and entries hold 64 KiB.
+const LARGEST_KEPT: usize = 46 * 1024;
+
+/// What answers are sealed for.
+const PURPOSE: &[u8] = b"journal";
+
+/// How often a settled outcome is written before it is left to be found as an orphan.
+const SETTLE_TRIES: u32 = 5;
+
+impl Call {
+    /// Whether the journal is to know of it, where it has a name.
+    fn is_journaled(&self) -> bool {
+        self.class == CallClass::Write && self.server.settings.tier == Tier::One
+    }
+
+    /// Whether a second sending by a balancer could not be told from a first one: then its response
+    /// has to begin before it is sent, so that no balancer repeats it.
+    pub(crate) fn must_begin_first(&self) -> bool {
+        self.gateway.cluster.is_some()
+            && self.class == CallClass::Write
+            && (!self.is_journaled() || self.key().is_none())
+    }
+
+    /// Whether it may run here although another node may have run it: what may be repeated, and
+    /// what the journal would know of.
+    pub(crate) fn may_run_again(&self) -> bool {
+        match self.class {
+            CallClass::Lifecycle | CallClass::Read => true,
+            CallClass::Idempotent => self.is_latest(),
+            CallClass::Write => self.is_journaled() && self.key().is_some(),
+        }
+    }
+
+    /// The last check before its first byte is written.
+    ///
+    /// # Errors
+    /// Why it is not sent; it did not run.
+    pub(crate) fn may_send(&self) -> Result<(), String> {
+        let Some(cluster) = &self.gateway.cluster else { return Ok(()) };
+        if self.class != CallClass::Write {
+            return Ok(());
+        }
+        let me = cluster.me();
+        let owner = self.ticket.get().map_or(me, |ticket| ticket.entry.owner);
+        may_send(owner, me, cluster.has_lease(), self.started.elapsed())
+            .map_err(|error| error.to_string())
+    }
+
+    /// Its name in the journal, and whether a balancer gave it.
+    fn key(&self) -> Option<(CallKey, bool)> {
+        let mut hash = Sha256::new();
+        let mut add = |part: &[u8]| {
+            hash.update((part.len() as u64).to_be_bytes());
+            hash.update(part);
+        };
+        add(&self.principal.digest.to_be_bytes());
+        add(self.server.name.as_bytes());
+        let by_balancer = match (&self.balancer_id, &self.session) {
+            (Some(id), _) => {
+                add(b"balancer");
+                add(id.as_bytes());
+                true
+            }
+            (None, Some(session)) if !matches!(self.ids, Ids::None) => {
+                add(b"session");
+                add(&session.key.0.to_be_bytes());
+                self.ids.iter().for_each(|id| add(id.as_bytes()));
+                false
+            }
+            _ => return None,
+        };
+        add(&self.body);
+        Some((CallKey(hash.finalize().into()), by_balancer))
+    }
+
+    /// The name of its entry, where it has one.
+    pub(crate) fn journal_key(&self) -> Option<CallKey> {
+        self.ticket.get().map(|ticket| ticket.running.key)
+    }
+}
+
+/// Lets a call in: writes its entry, or answers it from the one that there is.
+///
+/// # Errors
+/// The call's answer, where it does not run here.
+///
+/// # Cancel safety
+/// An entry that was written and has no ticket yet is found as an orphan of this node.
+pub(super) async fn admit(call: &Arc<Call>) -> Result<(), Answer> {
+    let gateway = &call.gateway;
+    let Some(cluster) = &gateway.cluster else { return Ok(()) };
+    if call.class != CallClass::Write || call.ticket.get().is_some() {
+        return Ok(());
+    }
+    if !cluster.has_lease() {
+        return Err(unavailable(call, "this node has no lease from the cluster"));
+    }
+    if !call.is_journaled() {
+        return Ok(());
+    }
+    let Some((key, by_balancer)) = call.key() else { return Ok(()) };
+    Box::pin(enter(call, cluster, key, by_balancer)).await
+}
+
+async fn enter(
+    call: &Arc<Call>,
+    cluster: &Cluster,
+    key: CallKey,
+    by_balancer: bool,
+) -> Result<(), Answer> {
+    let gateway = &call.gateway;
+    let principal = call.principal.digest;
+    let mut pause = Backoff::new(Duration::from_millis(5), Duration::from_millis(100));
+    let mut found: Option<(Entry, u64)> = None;
+    let mut waited = false;
+    loop {
+        let owner_acts = found.as_ref().is_some_and(|(entry, _)| {
+            let mine = entry.owner == cluster.me();
+            if mine { gateway.journal.is_open(&key) } else { cluster.may_run(entry.owner) }
+        });
+        let entry = found.as_ref().map(|(entry, _)| entry);
+        let decided = match waited {
+            true => awaited(entry, principal, owner_acts),
+            false => arrival(entry, principal, by_balancer, owner_acts),
+        };
+        match decided {
+            Arrival::Run => {
+                let entry = Entry {
+                    owner: cluster.me(),
+                    principal,
+                    server: call.server.name.to_string(),
+                    class: call.class.as_u8(),
+                    instance: 0,
+                    started: crate::clock::unix_millis(),
+                    by_balancer,
+                    phase: Phase::Pending,
+                };
+                let running = gateway.open_entry(key);
+                match write(gateway, &key, found.as_ref(), &entry).await {
+                    Ok(Begin::Mine(revision)) => {
+                        let ticket = Ticket {
+                            gateway: Arc::downgrade(gateway),
+                            entry,
+                            revision,
+                            settled: AtomicBool::new(false),
+                            running,
+                        };
+                        let _ = call.ticket.set(ticket);
+                        return Ok(());
+                    }
+                    Ok(Begin::Other(entry, revision)) => found = Some((entry, revision)),
+                    Err(error) => return Err(unavailable(call, &error.to_string())),
+                }
+            }
+            Arrival::Wait => {
+                waited = true;
+                tokio::time::sleep(pause.next(random::u64())).await;
+                found = look(call, &key).await?;
+            }
+            Arrival::Deliver { answer, .. } => {
+                return match gateway.unseal(PURPOSE, answer) {
+                    Some(body) => Err(delivered(call, body)),
+                    None => Err(unknown(call, "its answer can no longer be read")),
+                };
+            }
+            Arrival::TakeOver => {
+                waited = true;
+                let Some((entry, revision)) = found.take() else { continue };
+                let entry = Entry { owner: cluster.me(), phase: Phase::Unknown, ..entry };
+                match gateway.store.settle(&key, revision, &entry).await {
+                    Ok(_) => return Err(unknown(call, "the node that ran it was lost")),
+                    Err(StoreError::Conflict { .. }) => found = look(call, &key).await?,
+                    Err(error) => return Err(unknown(call, &error.to_string())),
+                }
+            }
+            Arrival::NotKept => {
+                return Err(unknown(call, "it ran, and its answer was too large to be kept"));
+            }
+            Arrival::Forbidden | Arrival::Unknown => {
+                return Err(unknown(call, "the node that ran it was lost"));
+            }
+        }
+    }
+}
+
+/// Writes a new entry, or one in place of another that says that its call did not run.
+async fn write(
+    gateway: &Gateway,
+    key: &CallKey,
+    found: Option<&(Entry, u64)>,
+    entry: &Entry,
+) -> Result<Begin, StoreError> {
+    let Some((_, revision)) = found else { return gateway.store.begin(key, entry).await };
+    match gateway.store.settle(key, *revision, entry).await {
+        Ok(revision) => Ok(Begin::Mine(revision)),
+        Err(StoreError::Conflict { .. } | StoreError::Missing) => {
+            gateway.store.begin(key, entry).await
+        }
+        Err(error) => Err(error),
+    }
+}
+
+async fn look(call: &Call, key: &CallKey) -> Result<Option<(Entry, u64)>, Answer> {
+    match call.gateway.store.entry(key).await {
+        Ok((entry, revision)) => Ok(Some((entry, revision))),
+        Err(StoreError::Missing | StoreError::Gone) => Ok(None),
+        Err(error) => Err(unknown(call, &error.to_string())),
+    }
+}
+
+/// This node did not run the call. Where a balancer may have sent it to another one before, that is
+/// all that is known.
+fn unavailable(call: &Call, reason: &str) -> Answer {
+    let mut failure = Failure::dependency(&call.server.name, reason.to_owned());
+    if call.balancer_id.is_some() {
+        failure.ran = Ran::Maybe;
+    }
+    super::gave_up(call, failure)
+}
+
+fn unknown(call: &Call, reason: &str) -> Answer {
+    super::gave_up(call, Failure::unknown(&call.server.name, reason.to_owned()))
+}
+
+fn delivered(call: &Call, body: Bytes) -> Answer {
+    call.settle_with(&body);
+    Answer::Whole(Whole { status: StatusCode::OK, headers: json_headers(), body })
+}
+
+/// What became of a call whose stream another node had, as its entry says.
+pub(crate) enum Fate {
+    /// It has an answer.
+    Answered(Bytes),
+    /// It may be gone on with: the call has the entry's ticket now.
+    Mine,
+    /// Nobody will ever know, or another node goes on with it.
+    Unknown,
+}
+
+/// Takes over the entry of an orphaned call.
+pub(crate) async fn inherit(call: &Call, key: CallKey) -> Fate {
+    let gateway = &call.gateway;
+    let Some(cluster) = &gateway.cluster else { return Fate::Unknown };
+    let Ok((entry, revision)) = gateway.store.entry(&key).await else { return Fate::Unknown };
+    if entry.principal != call.principal.digest {
+        return Fate::Unknown;
+    }
+    match entry.phase {
+        Phase::Complete { ref answer, .. } => {
+            let answer = answer.as_ref().and_then(|answer| gateway.unseal(PURPOSE, answer));
+            answer.map_or(Fate::Unknown, Fate::Answered)
+        }
+        Phase::Pending | Phase::Streaming { .. } if !cluster.may_run(entry.owner) => {
+            let entry = Entry { owner: cluster.me(), phase: Phase::Pending, ..entry };
+            let running = gateway.open_entry(key);
+            let Ok(revision) = gateway.store.settle(&key, revision, &entry).await else {
+                return Fate::Unknown;
+            };
+            let gateway = Arc::downgrade(gateway);
+            let settled = AtomicBool::new(false);
+            let _ = call.ticket.set(Ticket { gateway, entry, revision, settled, running });
+            Fate::Mine
+        }
+        _ => Fate::Unknown,
+    }
+}
+
+// === impl Ticket ===
+
+impl Ticket {
+    /// Writes down the call's answer.
+    pub(super) fn complete(&self, answer: &[u8]) {
+        let Some(gateway) = self.gateway.upgrade() else { return };
+        let kept = answer.len() <= LARGEST_KEPT;
+        let answer = kept.then(|| gateway.seal(PURPOSE, answer));
+        self.settle(Phase::Complete { answer, status: 200, is_stream: false });
+    }
+
+    /// Writes down how the call failed. That it did not run is an answer like any other: whoever asks
+    /// again gets it, and nobody runs the call afterwards.
+    pub(super) fn failed(&self, failure: &Failure, ids: &Ids) {
+        match failure.ran {
+            Ran::No => self.complete(&failure.render(ids)),
+            Ran::Maybe => self.settle(Phase::Unknown),
+        }
+    }
+
+    /// Nobody waits for the writing: an answer that is with its client needs no entry, and one that
+    /// was lost with this node is found as an orphan.
+    pub(super) fn settle(&self, phase: Phase) {
+        if self.settled.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let Some(gateway) = self.gateway.upgrade() else { return };
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        let entry = Entry { phase, ..self.entry.clone() };
+        let (revision, running) = (self.revision, Arc::clone(&self.running));
+        let open = gateway.open.clone();
+        let writing = open.track_future(async move {
+            let mut pause = Backoff::new(Duration::from_millis(50), Duration::from_secs(1));
+            for _ in 0..SETTLE_TRIES {
+                match gateway.store.settle(&running.key, revision, &entry).await {
+                    Err(StoreError::Unavailable(_) | StoreError::Unknown(_)) => {
+                        tokio::time::sleep(pause.next(random::u64())).await;
+                    }
+                    Err(error) => {
+                        tracing::debug!(%error, "a call was taken over before it was settled");
+                        return;
+                    }
+                    Ok(_) => return,
+                }
+            }
+        });
+        runtime.spawn(writing);
+    }
+}
+
+impl Drop for Ticket {
+    /// A call that ends without a word may have run.
+    fn drop(&mut self) {
+        self.settle(Phase::Unknown);
+    }
+}
+
+// === impl Open ===
+
+impl Open {
+    fn is_open(&self, key: &CallKey) -> bool {
+        self.keys.lock().unwrap_or_else(PoisonError::into_inner).contains(key)
+    }
+}
+
+impl Gateway {
+    fn open_entry(self: &Arc<Self>, key: CallKey) -> Arc<Running> {
+        self.journal.keys.lock().unwrap_or_else(PoisonError::into_inner).insert(key);
+        Arc::new(Running { gateway: Arc::downgrade(self), key })
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let Some(gateway) = self.gateway.upgrade() else { return };
+        gateway.journal.keys.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.key);
+    }
+}

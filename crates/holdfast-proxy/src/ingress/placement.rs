@@ -1,0 +1,188 @@
+//! Which node serves a request: this one, unless another holds what the request needs.
+//!
+//! | what it needs | where it is |
+//! |---|---|
+//! | a session at an HTTP server, or no session | here: any node serves it |
+//! | a session that is an open connection | the node that its record names |
+//! | the process that modern clients of a stdio server share | the node that claimed the place |
+//!
+//! A request that is forwarded and lost comes back here: once the other node is declared dead the
+//! session is opened again, and the call runs here if it may.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use holdfast_engine::replicated::Origin;
+use holdfast_mcp::headers::name;
+use holdfast_mcp::rpc_error::{ErrorId, RpcError, code};
+use holdfast_mcp::version::{Era, Version};
+use http::{HeaderMap, Response, StatusCode};
+
+use super::{Entered, json, respond};
+use crate::body::Body;
+use crate::cluster::{self, Forwarding, Lost};
+use crate::exchange::Ids;
+use crate::failure::Failure;
+use crate::gateway::Gateway;
+use crate::metrics::Rejection;
+use crate::session::{Found, Session, find, parse_id};
+
+/// A request that is served here.
+pub(super) struct Placed {
+    pub(super) session: Option<Arc<Session>>,
+    /// Another node had it and is gone.
+    pub(super) may_have_run: bool,
+}
+
+/// Where a request belongs.
+enum Place {
+    Here(Option<Arc<Session>>),
+    At(Origin),
+}
+
+/// What is wrong with the session that a request names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum NoSession {
+    Repeated,
+    Unknown,
+}
+
+/// How long a node that does not answer may take to be declared dead.
+const UNTIL_DECLARED: Duration = Duration::from_secs(10);
+
+/// How often a request follows what it needs from node to node.
+const MOVES: usize = 4;
+
+/// Decides where the request is served, and has another node serve it if that is the one.
+///
+/// # Errors
+/// The response, where this node has nothing to do with it any more.
+///
+/// # Cancel safety
+/// As [`cluster::forward`].
+pub(super) async fn settle(entered: &Entered, body: &Bytes) -> Result<Placed, Response<Body>> {
+    let mut may_have_run = false;
+    for _ in 0..MOVES {
+        let holder = match place(entered, body).await? {
+            Place::Here(session) => return Ok(Placed { session, may_have_run }),
+            Place::At(holder) => holder,
+        };
+        if entered.forwarded {
+            // Two nodes that know different things must not play ball with it.
+            let (status, body) = (StatusCode::MISDIRECTED_REQUEST, Body::Full(None));
+            return Err(respond::build(status, HeaderMap::new(), body));
+        }
+        match Box::pin(pass(entered, body, holder)).await {
+            Ok(response) => return Err(response),
+            Err(lost) => {
+                tracing::debug!(node = holder.node, %lost, "a forwarded request was lost");
+                may_have_run |= matches!(lost, Lost::Unknown(_));
+            }
+        }
+    }
+    let reason = "the node that holds the session cannot be reached".to_owned();
+    Err(failed(entered, body, reason, may_have_run))
+}
+
+async fn pass(entered: &Entered, body: &Bytes, holder: Origin) -> Result<Response<Body>, Lost> {
+    let forwarding = Forwarding {
+        gateway: &entered.gateway,
+        principal: &entered.principal,
+        balancer_id: entered.balancer_id.as_deref(),
+        parts: &entered.parts,
+        body: body.clone(),
+    };
+    let lost = match cluster::forward(&forwarding, holder).await {
+        Ok(response) => return Ok(response),
+        Err(lost) => lost,
+    };
+    // It may only be slow to hear that it is not the holder any more, or be restarting.
+    if let Some(cluster) = &entered.gateway.cluster {
+        cluster.fallen(holder, UNTIL_DECLARED).await;
+    }
+    Err(lost)
+}
+
+async fn place(entered: &Entered, body: &[u8]) -> Result<Place, Response<Body>> {
+    let Entered { gateway, server, principal, parts, .. } = entered;
+    if is_modern(&parts.headers) {
+        // Modern requests have no session; an id that a client still sends is ignored.
+        let place = match server.is_process() {
+            true => Box::pin(shared_process(gateway, &server.name)).await,
+            false => Place::Here(None),
+        };
+        return Ok(place);
+    }
+    let mut ids = parts.headers.get_all(name::SESSION_ID).iter();
+    let Some(id) = ids.next() else { return Ok(Place::Here(None)) };
+    if ids.next().is_some() {
+        return Err(no_session(gateway, body, NoSession::Repeated));
+    }
+    let Some(key) = parse_id(id.as_bytes()) else {
+        return Err(no_session(gateway, body, NoSession::Unknown));
+    };
+    match find(gateway, server, principal, key).await {
+        Found::Here(session) => Ok(Place::Here(Some(session))),
+        Found::At(holder) => Ok(Place::At(holder)),
+        Found::Unknown => Err(no_session(gateway, body, NoSession::Unknown)),
+        Found::Untold(error) => Err(failed(entered, body, error.to_string(), false)),
+    }
+}
+
+/// The node that runs the one process of a stdio server that modern clients share.
+async fn shared_process(gateway: &Gateway, server: &str) -> Place {
+    let Some(cluster) = &gateway.cluster else { return Place::Here(None) };
+    match gateway.store.claim(server, cluster.me(), &|holder| cluster.may_run(holder)).await {
+        Ok(holder) if holder != cluster.me() => Place::At(holder),
+        Ok(_) => Place::Here(None),
+        // Without the store nobody can say who runs it: a process of our own serves better than none.
+        Err(error) => {
+            tracing::debug!(server, %error, "no place for a shared process could be claimed");
+            Place::Here(None)
+        }
+    }
+}
+
+fn is_modern(headers: &HeaderMap) -> bool {
+    headers.get(name::PROTOCOL_VERSION).is_some_and(|version| {
+        let version = version.to_str().ok().and_then(Version::parse);
+        version.is_some_and(|version| version.era() == Era::Modern)
+    })
+}
+
+/// Says that the request cannot be served now, under its id.
+fn failed(entered: &Entered, body: &[u8], reason: String, ran: bool) -> Response<Body> {
+    let name = &entered.server.name;
+    let failure =
+        if ran { Failure::unknown(name, reason) } else { Failure::dependency(name, reason) };
+    let ids = Ids::of(body);
+    if ids.count() == 0 && entered.parts.method != http::Method::POST {
+        // Some clients never ask for a stream again that was once refused: it ends, and they do.
+        return respond::stream(Body::full(Bytes::from_static(holdfast_mcp::sse::COMMENT)));
+    }
+    json(StatusCode::OK, failure.render(&ids))
+}
+
+fn no_session(gateway: &Gateway, body: &[u8], why: NoSession) -> Response<Body> {
+    let (status, why, text) = match why {
+        NoSession::Repeated => (
+            StatusCode::BAD_REQUEST,
+            Rejection::Malformed,
+            "one Mcp-Session-Id header, not several",
+        ),
+        NoSession::Unknown => (
+            StatusCode::NOT_FOUND,
+            Rejection::UnknownSession,
+            "session not found: it has ended or never was; initialize a new one",
+        ),
+    };
+    gateway.metrics.rejected(why);
+    let error = RpcError::new(code::INVALID_REQUEST, text);
+    let id = holdfast_mcp::peek::peek(body).ok().and_then(|message| message.id);
+    let body = match id {
+        Some(id) => error.render(ErrorId::Raw(id.as_str())),
+        None => error.render(ErrorId::Null),
+    };
+    json(status, body)
+}

@@ -1,0 +1,151 @@
+//! Finding the session that a request names: here, in the store, or at the node that holds it.
+//!
+//! A session at an HTTP server belongs to no node: whoever is asked loads its record and goes on. A
+//! session over a connection (stdio, WebSocket, HTTP+SSE servers) lives where the connection is
+//! open, and its record names that node. When that node is gone, whoever is asked first claims the
+//! session by compare-and-set and opens it again.
+
+use std::sync::Arc;
+
+use holdfast_engine::replicated::Origin;
+use holdfast_store::{Binding, SessionKey, SessionRecord, StoreError};
+
+use super::{Bound, Session};
+use crate::gateway::Gateway;
+use crate::principal::Principal;
+use crate::server::Server;
+
+/// Where a session is.
+pub(crate) enum Found {
+    Here(Arc<Session>),
+    /// The node that holds its connection to the server.
+    At(Origin),
+    /// It has ended or never was, or it is somebody else's.
+    Unknown,
+    /// The store is away, and without it nobody knows.
+    Untold(StoreError),
+}
+
+/// How often a session is looked at again because another node has just changed it.
+const TRIES: usize = 8;
+
+/// Finds a session of this principal at this server. What is another principal's is as unknown as
+/// what never was.
+///
+/// # Cancel safety
+/// A claim may have been written; the next request finds it.
+pub(crate) async fn find(
+    gateway: &Arc<Gateway>,
+    server: &Arc<Server>,
+    principal: &Principal,
+    key: SessionKey,
+) -> Found {
+    if let Some(session) = gateway.sessions.get(key) {
+        if session.principal != principal.digest || !Arc::ptr_eq(&session.server, server) {
+            return Found::Unknown;
+        }
+        let here = !server.is_duplex() || session.bound().mux.is_some();
+        if here || gateway.cluster.is_none() {
+            return Found::Here(session);
+        }
+    } else if gateway.cluster.is_none() {
+        return Found::Unknown;
+    }
+    Box::pin(find_shared(gateway, server, principal, key)).await
+}
+
+async fn find_shared(
+    gateway: &Arc<Gateway>,
+    server: &Arc<Server>,
+    principal: &Principal,
+    key: SessionKey,
+) -> Found {
+    let Some(cluster) = &gateway.cluster else { return Found::Unknown };
+    for _ in 0..TRIES {
+        let record = match gateway.store.get(key).await {
+            Ok(record) => record,
+            Err(error) => return not_found(error),
+        };
+        if record.principal != principal.digest || *record.server != *server.name {
+            return Found::Unknown;
+        }
+        if !server.is_duplex() {
+            return Found::Here(adopt(gateway, server, principal, record));
+        }
+        let me = cluster.me();
+        match record.binding.node {
+            Some(node) if node == me => {
+                return Found::Here(adopt(gateway, server, principal, record));
+            }
+            Some(node) if cluster.may_run(node) => return Found::At(node),
+            _ => {}
+        }
+        let generation = record.binding.generation.saturating_add(1);
+        let binding =
+            Binding { server_session: None, generation, node: Some(me), ..record.binding };
+        match gateway.store.replace(SessionRecord { binding, ..record }).await {
+            Ok(record) => return Found::Here(adopt(gateway, server, principal, record)),
+            Err(StoreError::Conflict { .. }) => {}
+            Err(error) => return not_found(error),
+        }
+    }
+    Found::Untold(StoreError::Unavailable("other nodes keep changing the session".into()))
+}
+
+fn not_found(error: StoreError) -> Found {
+    match error {
+        StoreError::Missing | StoreError::Gone => Found::Unknown,
+        error => Found::Untold(error),
+    }
+}
+
+/// Makes the session of a record a living one of this node.
+fn adopt(
+    gateway: &Gateway,
+    server: &Arc<Server>,
+    principal: &Principal,
+    record: SessionRecord,
+) -> Arc<Session> {
+    if let Some(session) = gateway.sessions.get(record.key) {
+        session.refresh(record);
+        return session;
+    }
+    let bound = Bound::of(&record.binding);
+    let gauge = gateway.metrics.server(server.index).sessions.enter();
+    let now = gateway.clock.now();
+    let session = Session::new(record, Arc::clone(server), bound, principal.clone(), gauge, now);
+    let session = gateway.sessions.adopt(session);
+    gateway.metrics.sessions.set(gateway.sessions.len());
+    session
+}
+
+/// The record of a session was written by some node: what this node has of it follows.
+pub(crate) async fn changed(gateway: &Arc<Gateway>, key: SessionKey) {
+    let Some(session) = gateway.sessions.look(key) else { return };
+    match gateway.store.get_local(key) {
+        Ok(record) => {
+            let me = gateway.cluster.as_ref().map(super::super::cluster::Cluster::me);
+            let elsewhere = record.binding.node.is_some() && record.binding.node != me;
+            if elsewhere && record.binding.generation > session.bound().generation {
+                return forget(gateway, key).await;
+            }
+            session.refresh(record);
+        }
+        Err(StoreError::Missing | StoreError::Gone) => forget(gateway, key).await,
+        Err(_) => {}
+    }
+}
+
+/// Drops what this node has of a session that has ended, or that another node holds now.
+pub(crate) async fn forget(gateway: &Arc<Gateway>, key: SessionKey) {
+    let Some(session) = gateway.sessions.remove(key) else { return };
+    gateway.metrics.sessions.set(gateway.sessions.len());
+    session.stop();
+    if let Some(standing) = session.standing().take() {
+        standing.end(gateway);
+    }
+    // A server's process may take its time to end; whoever told us does not wait for it.
+    if let Some(mux) = session.bound().mux.clone() {
+        tokio::spawn(async move { mux.close().await });
+    }
+}

@@ -1,0 +1,57 @@
+//! The sample server over HTTP, a process of its own.
+
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::bail;
+
+use super::child::Child;
+
+/// How long it may take to open its port.
+const UP_WITHIN: Duration = Duration::from_secs(10);
+
+pub(super) struct SampleHttp {
+    child: Child,
+    pub(super) address: SocketAddr,
+}
+
+impl SampleHttp {
+    /// Starts it on a free port and waits until it answers there.
+    pub(super) fn start() -> anyhow::Result<Self> {
+        Self::launch(None)
+    }
+
+    /// The same, with a line in this file for every execution of a tool.
+    pub(super) fn recording(executions: &Path) -> anyhow::Result<Self> {
+        Self::launch(Some(executions))
+    }
+
+    fn launch(executions: Option<&Path>) -> anyhow::Result<Self> {
+        let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
+        let text = address.to_string();
+        let file = executions.map(|path| path.to_string_lossy().into_owned());
+        let mut arguments = vec!["sample-server", "--http", &text];
+        if let Some(file) = &file {
+            arguments.extend(["--execution-log", file]);
+        }
+        let child = Child::start(&arguments, &[], None)?;
+        let mut server = Self { child, address };
+        server.wait_until_up()?;
+        Ok(server)
+    }
+
+    fn wait_until_up(&mut self) -> anyhow::Result<()> {
+        let deadline = Instant::now() + UP_WITHIN;
+        while TcpStream::connect(self.address).is_err() {
+            if let Some(status) = self.child.ended() {
+                bail!("the sample server ended at once ({status})");
+            }
+            if Instant::now() > deadline {
+                bail!("the sample server did not open {} within {UP_WITHIN:?}", self.address);
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(())
+    }
+}

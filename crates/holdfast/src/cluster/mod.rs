@@ -1,0 +1,163 @@
+//! Where the cluster meets the data plane, the store and the operator's port: none of them knows it.
+//!
+//! | file | gives | to |
+//! |---|---|---|
+//! | `group` | the Raft group's values | the store |
+//! | `footing` | this node's own standing | the data plane |
+//! | `inbound` | what other nodes send | the data plane |
+//! | `nodes` | all nodes as they are | the operator's port |
+
+mod footing;
+mod group;
+mod inbound;
+mod nodes;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use holdfast_cluster::{Change, Cluster, Options};
+use holdfast_config::Config;
+use holdfast_engine::replicated::{Body, ControlCommand, MemberState};
+use holdfast_peer::Secret;
+use holdfast_proxy::Proxy;
+use holdfast_proxy::cluster::{Changed, Clustered};
+use holdfast_store::Store;
+use tokio::sync::{broadcast, mpsc};
+use tokio_util::sync::CancellationToken;
+
+pub(crate) use self::inbound::Inbound;
+pub(crate) use self::nodes::NodesView;
+
+/// This node's membership, from its start to its leaving.
+pub(crate) struct Member {
+    pub(crate) cluster: Arc<Cluster>,
+    inbound: Arc<Inbound>,
+    failover_timeout: Duration,
+}
+
+impl Member {
+    /// Starts the node's part in the cluster that the configuration names; `None` without one. It
+    /// joins in the background: until it has, the node is not ready.
+    ///
+    /// # Errors
+    /// The data directory or the cluster port cannot be used.
+    pub(crate) async fn start(config: &Config) -> anyhow::Result<Option<Self>> {
+        let Some(section) = &config.cluster else { return Ok(None) };
+        let data_dir = config.node.data_dir.clone();
+        let data_dir = data_dir.context("a node of a cluster needs node.data_dir")?;
+        let options = Options {
+            name: section.node_id.clone(),
+            data_dir,
+            listen: section.listen,
+            advertise: section.advertise.clone(),
+            nodes: section.nodes.clone(),
+            secret: Secret::new(&section.secret, section.previous_secret.as_ref()),
+            failover_timeout: section.failover_timeout,
+            entries_per_snapshot: Options::ENTRIES_PER_SNAPSHOT,
+            client: config.listen.address.to_string(),
+            admin: config.admin.address.to_string(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        };
+        let inbound = Arc::new(Inbound::default());
+        let cluster = Cluster::start(options, Arc::clone(&inbound) as _).await?;
+        let failover_timeout = section.failover_timeout;
+        Ok(Some(Self { cluster, inbound, failover_timeout }))
+    }
+
+    /// The store that all nodes share.
+    pub(crate) fn store(&self) -> Store {
+        Store::replicated(Arc::new(group::Values(Arc::clone(&self.cluster))))
+    }
+
+    /// What the data plane is told of the cluster.
+    pub(crate) fn clustered(&self) -> Clustered {
+        let (sender, changes) = mpsc::unbounded_channel();
+        tokio::spawn(pass_on(self.cluster.changes(), sender));
+        Clustered {
+            state: self.cluster.state(),
+            footing: Arc::new(footing::Standing::of(&self.cluster)),
+            peers: self.cluster.peers(),
+            changes,
+            frozen: self.cluster.frozen(),
+            failover_timeout: self.failover_timeout,
+        }
+    }
+
+    /// From here on the data plane serves what other nodes send.
+    pub(crate) fn serves(&self, proxy: Arc<Proxy>) {
+        self.inbound.serves(proxy);
+    }
+
+    /// Tells the group that this node drains, and lets it drain when the group says so; ends the
+    /// process where the node cannot go on in the cluster.
+    pub(crate) async fn follow(cluster: Arc<Cluster>, drain: CancellationToken) {
+        let mut state = cluster.state();
+        let mut failed = cluster.failed();
+        let told = async {
+            drain.cancelled().await;
+            let origin = cluster.origin();
+            let command = ControlCommand::Drain { node: origin.node, generation: origin.generation };
+            let told = cluster.propose(Body::Control(command), TELLING).await;
+            if let Err(error) = told {
+                tracing::warn!(%error, "the cluster does not know that this node drains");
+            }
+            std::future::pending::<()>().await;
+        };
+        let asked = async {
+            let wanted = state.wait_for(|state| {
+                let me = cluster.origin();
+                state.members.get(&me.node).is_some_and(|member| {
+                    member.state == MemberState::Draining && member.generation == me.generation
+                })
+            });
+            if wanted.await.is_ok() && !drain.is_cancelled() {
+                tracing::info!("the cluster asks this node to drain");
+                drain.cancel();
+            }
+            std::future::pending::<()>().await;
+        };
+        let broken = async {
+            let reason = failed.wait_for(Option::is_some).await.map(|reason| (*reason).clone());
+            let reason = reason.ok().flatten().unwrap_or_else(|| "it has stopped".into());
+            tracing::error!(%reason, "this node cannot go on in its cluster: the process ends");
+            std::process::exit(CANNOT_GO_ON);
+        };
+        tokio::join!(told, asked, broken);
+    }
+
+    /// Leaves the cluster, so that the others take over at once.
+    pub(crate) async fn leave(self) {
+        if !self.cluster.leave().await {
+            tracing::warn!("left without the cluster's knowledge: it will notice by itself");
+        }
+        self.cluster.stop().await;
+    }
+}
+
+/// How long the group may take to hear that this node drains.
+const TELLING: Duration = Duration::from_secs(2);
+
+/// The exit status of a node whose Raft core has stopped: its supervisor starts it again.
+const CANNOT_GO_ON: i32 = 70;
+
+/// Hands changes of sessions to the data plane; the others are nobody's business there.
+async fn pass_on(mut changes: broadcast::Receiver<Change>, sender: mpsc::UnboundedSender<Changed>) {
+    loop {
+        let change = match changes.recv().await {
+            Ok(Change::Key { key, .. }) => {
+                if !key.starts_with(holdfast_engine::replicated::SESSIONS) {
+                    continue;
+                }
+                Changed::Key(key.to_vec())
+            }
+            Ok(Change::Everything) | Err(broadcast::error::RecvError::Lagged(_)) => {
+                Changed::Everything
+            }
+            Err(broadcast::error::RecvError::Closed) => return,
+        };
+        if sender.send(change).is_err() {
+            return;
+        }
+    }
+}
