@@ -17,7 +17,7 @@
 //! elected next is therefore elected after the request was sent, waits a whole timeout before it
 //! declares anybody dead, and by then the lease is over.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -44,7 +44,6 @@ const LOOK: usize = 4096;
 pub(crate) struct Book {
     term: u64,
     granter: Granter,
-    seen: BTreeMap<NodeId, u64>,
     declaring: BTreeSet<NodeId>,
     pinging: BTreeSet<NodeId>,
 }
@@ -56,7 +55,6 @@ impl Book {
         Self {
             term,
             granter: Granter::new(now, timeout),
-            seen: BTreeMap::new(),
             declaring: BTreeSet::new(),
             pinging: BTreeSet::new(),
         }
@@ -65,14 +63,12 @@ impl Book {
     /// Brings the book up to what the group has agreed on.
     fn sync(&mut self, state: &ClusterState, now: Instant) {
         for (node, member) in &state.members {
+            let life = Origin { node: *node, generation: member.generation };
             match member.state {
                 MemberState::Left => self.granter.forget(*node),
-                MemberState::Dead => self.granter.condemn(*node),
+                MemberState::Dead => self.granter.condemn(life),
                 MemberState::Ready | MemberState::Draining | MemberState::Suspect => {
-                    match self.seen.insert(*node, member.generation) {
-                        Some(seen) if seen < member.generation => self.granter.joined(*node, now),
-                        Some(_) | None => self.granter.watch(*node, now),
-                    }
+                    self.granter.watch(life, now);
                 }
             }
         }
@@ -109,10 +105,11 @@ impl Node {
             return BeatAnswer::Unsure;
         };
         book.sync(&state, now);
-        if !state.is_current(Origin { node, generation }) {
+        let life = Origin { node, generation };
+        if !state.is_current(life) {
             return BeatAnswer::Fenced;
         }
-        match book.granter.grant(node, now) {
+        match book.granter.grant(life, now) {
             Some(length) => BeatAnswer::Granted {
                 millis: u64::try_from(length.as_millis()).unwrap_or(u64::MAX),
             },
@@ -173,19 +170,18 @@ impl Node {
         let mut book = self.book(term, now);
         let Some(book) = book.as_mut().filter(|it| it.term == term) else { return };
         book.sync(&state, now);
-        for node in book.granter.overdue(now) {
-            if node == self.me {
-                // That this leader had no quorum for a while makes nobody else its successor.
-                book.granter.joined(node, now);
-            }
+        if book.granter.overdue(now).iter().any(|it| it.node == self.me) {
+            // That this leader had no quorum for a while makes nobody else its successor.
+            book.granter.forget(self.me);
         }
-        let condemned: BTreeSet<NodeId> = book.granter.condemned().collect();
+        let condemned: BTreeSet<Origin> = book.granter.condemned().collect();
         for (node, member) in &state.members {
             if !member.state.may_act() || *node == self.me {
                 continue;
             }
+            let life = Origin { node: *node, generation: member.generation };
             let silent = book.granter.heard(*node).map(|it| now.saturating_duration_since(it));
-            let declaration = if condemned.contains(node) {
+            let declaration = if condemned.contains(&life) {
                 Some((MemberState::Dead, "no lease was granted for the failover timeout"))
             } else if member.state == MemberState::Ready && silent > Some(timeout / 2) {
                 Some((MemberState::Suspect, "not heard of for half the failover timeout"))
@@ -199,7 +195,7 @@ impl Node {
             {
                 self.spawn_declare(*node, member.generation, state, term, reason);
             }
-            if !condemned.contains(node) && book.pinging.insert(*node) {
+            if !condemned.contains(&life) && book.pinging.insert(*node) {
                 self.spawn_ping(*node, member.generation, term);
             }
         }
@@ -241,9 +237,11 @@ impl Node {
     fn spawn_ping(self: &Arc<Self>, node: NodeId, generation: u64, term: u64) {
         let this = Arc::clone(self);
         self.tasks.spawn(async move {
+            let looked_at = Instant::now();
             if this.is_gone(node).await {
-                let condemned = this.in_book(term, |book| book.granter.condemn(node)).is_some();
-                if condemned {
+                let life = Origin { node, generation };
+                let condemned = this.in_book(term, |book| book.granter.refused(life, looked_at));
+                if condemned == Some(true) {
                     let reason = "its process is gone";
                     this.declare(node, generation, MemberState::Dead, term, reason).await;
                 }

@@ -15,7 +15,9 @@
 //! its leadership over. A leader that was itself frozen begins a new book as if it were new.
 //!
 //! A node that [`Granter::overdue`] has named gets no more leases until it has joined again,
-//! so none can be granted between that verdict and its entry in the log.
+//! so none can be granted between that verdict and its entry in the log. Lives are told apart by their
+//! generation: a verdict about one does not touch the next, and a `Join` that is merely proposed again
+//! does not lift it.
 //!
 //! A lease says that the *node* is alive in the group's eyes, not which of its lives: whoever sends
 //! under it checks that the generation is still the one in the journal's entry
@@ -24,7 +26,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use crate::replicated::NodeId;
+use crate::replicated::{NodeId, Origin};
 
 /// The node's side: until when it may act.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -40,13 +42,14 @@ pub struct Granter {
     nodes: BTreeMap<NodeId, Watched>,
 }
 
-/// One node in the leader's eyes.
+/// One node in the leader's eyes, in the newest life that it knows of.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Watched {
+struct Watched {
+    generation: u64,
     /// Its last grant, or when it began to be watched.
-    Heard(Instant),
-    /// Named as overdue, or dead: gets nothing.
-    Condemned,
+    heard: Instant,
+    /// Named as overdue, or dead: gets nothing in this life.
+    condemned: bool,
 }
 
 /// Whether a leader may grant leases: a quorum answered messages that it sent at `confirmed`, less
@@ -100,20 +103,35 @@ impl Granter {
         Self { since: became_leader_at, timeout, nodes: BTreeMap::new() }
     }
 
-    /// Watches a member that may act: unless it asks for a lease, it is overdue one timeout from
-    /// `now`. Does nothing for one that is watched or condemned already.
-    pub fn watch(&mut self, node: NodeId, now: Instant) {
-        self.nodes.entry(node).or_insert(Watched::Heard(now));
+    /// Watches a member that may act, as the group's state has it: unless it asks for a lease, it is
+    /// overdue one timeout from `now`. A new generation begins with a clean slate; one that is known,
+    /// or older, changes nothing: a member that is condemned stays so until it joins again.
+    pub fn watch(&mut self, member: Origin, now: Instant) {
+        let Origin { node, generation } = member;
+        if self.nodes.get(&node).is_none_or(|it| it.generation < generation) {
+            self.nodes.insert(node, Watched { generation, heard: now, condemned: false });
+        }
     }
 
-    /// The member has joined (again) at `now`: it gets leases, whatever was before.
-    pub fn joined(&mut self, node: NodeId, now: Instant) {
-        self.nodes.insert(node, Watched::Heard(now));
+    /// The group has declared the member dead in this life: it gets no leases in it.
+    pub fn condemn(&mut self, member: Origin) {
+        self.watch(member, self.since);
+        if let Some(watched) = self.life(member) {
+            watched.condemned = true;
+        }
     }
 
-    /// The member is dead: it gets no leases until it has joined again.
-    pub fn condemn(&mut self, node: NodeId) {
-        self.nodes.insert(node, Watched::Condemned);
+    /// The member's process was not there: somebody began to look at `looked_at`, and its port refused.
+    /// Returns whether it is condemned; it is not if it was heard of since then, or lives again.
+    pub fn refused(&mut self, member: Origin, looked_at: Instant) -> bool {
+        match self.life(member) {
+            Some(watched) if watched.heard < looked_at => {
+                watched.condemned = true;
+                true
+            }
+            Some(watched) => watched.condemned,
+            None => false,
+        }
     }
 
     /// The member has left; it is not watched any more.
@@ -121,51 +139,50 @@ impl Granter {
         self.nodes.remove(&node);
     }
 
-    /// Grants a lease from `now` on: its length, or `None` to a node that is condemned.
-    pub fn grant(&mut self, node: NodeId, now: Instant) -> Option<Duration> {
-        match self.nodes.insert(node, Watched::Heard(now)) {
-            Some(Watched::Condemned) => {
-                self.nodes.insert(node, Watched::Condemned);
-                None
-            }
-            // Requests are answered out of order at worst by a clock read late; the later one counts.
-            Some(Watched::Heard(before)) => {
-                self.nodes.insert(node, Watched::Heard(before.max(now)));
-                Some(self.timeout)
-            }
-            None => Some(self.timeout),
-        }
+    /// Grants a lease from `now` on to a member that may act in the group's eyes: its length, or
+    /// `None` if it is condemned in this life, or begins another.
+    pub fn grant(&mut self, member: Origin, now: Instant) -> Option<Duration> {
+        self.watch(member, now);
+        let timeout = self.timeout;
+        let watched = self.life(member).filter(|it| !it.condemned)?;
+        // Requests may be answered out of order by a clock read late; the later one counts.
+        watched.heard = watched.heard.max(now);
+        Some(timeout)
     }
 
-    /// The last grant to this node by this leader, or when it began to be watched.
+    /// The last grant to this node by this leader, or when it began to be watched; none if it is not
+    /// watched, or is condemned.
     #[must_use]
     pub fn heard(&self, node: NodeId) -> Option<Instant> {
-        match self.nodes.get(&node) {
-            Some(Watched::Heard(at)) => Some(*at),
-            Some(Watched::Condemned) | None => None,
-        }
+        self.nodes.get(&node).filter(|it| !it.condemned).map(|it| it.heard)
     }
 
-    /// All who get nothing: the coordinator declares those dead whom the group still takes for living,
-    /// as often as it takes.
-    pub fn condemned(&self) -> impl Iterator<Item = NodeId> {
-        let condemned = |(_, watched): &(&NodeId, &Watched)| **watched == Watched::Condemned;
-        self.nodes.iter().filter(condemned).map(|(node, _)| *node)
+    /// All who get nothing: the coordinator declares those lives dead which the group still takes for
+    /// living, as often as it takes. The generation is part of the verdict: a newer one is innocent.
+    pub fn condemned(&self) -> impl Iterator<Item = Origin> {
+        self.nodes
+            .iter()
+            .filter(|(_, watched)| watched.condemned)
+            .map(|(node, watched)| Origin { node: *node, generation: watched.generation })
     }
 
     /// Those who have not been granted anything for the whole timeout. They are condemned from now on
     /// and are named once: the caller declares them dead. Nobody is overdue before this leader has led
     /// for the whole timeout.
-    pub fn overdue(&mut self, now: Instant) -> Vec<NodeId> {
+    pub fn overdue(&mut self, now: Instant) -> Vec<Origin> {
         let mut overdue = Vec::new();
         for (node, watched) in &mut self.nodes {
-            let Watched::Heard(heard) = *watched else { continue };
-            if now.saturating_duration_since(heard.max(self.since)) >= self.timeout {
-                *watched = Watched::Condemned;
-                overdue.push(*node);
+            let silent = now.saturating_duration_since(watched.heard.max(self.since));
+            if !watched.condemned && silent >= self.timeout {
+                watched.condemned = true;
+                overdue.push(Origin { node: *node, generation: watched.generation });
             }
         }
         overdue
+    }
+
+    fn life(&mut self, member: Origin) -> Option<&mut Watched> {
+        self.nodes.get_mut(&member.node).filter(|it| it.generation == member.generation)
     }
 }
 
@@ -202,44 +219,80 @@ mod tests {
         assert_eq!(holder.until(), None);
     }
 
+    fn member(node: NodeId, generation: u64) -> Origin {
+        Origin { node, generation }
+    }
+
     #[test]
     fn a_new_leader_waits_one_timeout_before_anybody_is_overdue() {
         let start = Instant::now();
         let mut granter = Granter::new(start + ms(100), TIMEOUT);
-        granter.watch(1, start);
+        granter.watch(member(1, 1), start);
         assert!(granter.overdue(start + ms(1099)).is_empty());
-        assert_eq!(granter.overdue(start + ms(1100)), [1]);
+        assert_eq!(granter.overdue(start + ms(1100)), [member(1, 1)]);
     }
 
     #[test]
-    fn who_is_overdue_is_named_once_and_gets_nothing_until_it_joins() {
+    fn who_is_overdue_is_named_once_and_gets_nothing_until_it_begins_another_life() {
         let start = Instant::now();
         let mut granter = Granter::new(start, TIMEOUT);
-        granter.watch(1, start);
-        assert_eq!(granter.grant(2, start + ms(500)), Some(TIMEOUT));
-        assert_eq!(granter.overdue(start + ms(1000)), [1]);
+        let (first, second, other) = (member(1, 1), member(1, 2), member(2, 1));
+        granter.watch(first, start);
+        assert_eq!(granter.grant(other, start + ms(500)), Some(TIMEOUT));
+        assert_eq!(granter.overdue(start + ms(1000)), [first]);
         assert!(granter.overdue(start + ms(1001)).is_empty());
-        assert_eq!(granter.grant(1, start + ms(1002)), None);
-        granter.watch(1, start + ms(1003));
-        assert_eq!(granter.grant(1, start + ms(1004)), None);
+        assert_eq!(granter.grant(first, start + ms(1002)), None);
+        // Seen again in the same life, as when its join is proposed once more: still condemned.
+        granter.watch(first, start + ms(1003));
+        assert_eq!(granter.grant(first, start + ms(1004)), None);
         assert_eq!(granter.heard(1), None);
-        assert_eq!(granter.condemned().collect::<Vec<_>>(), [1]);
-        granter.joined(1, start + ms(1100));
-        assert_eq!(granter.grant(1, start + ms(1200)), Some(TIMEOUT));
+        assert_eq!(granter.condemned().collect::<Vec<_>>(), [first]);
+        granter.watch(second, start + ms(1100));
+        assert!(granter.condemned().next().is_none());
+        assert_eq!(granter.grant(first, start + ms(1150)), None, "its earlier life");
+        assert_eq!(granter.grant(second, start + ms(1200)), Some(TIMEOUT));
         assert_eq!(granter.heard(1), Some(start + ms(1200)));
-        assert_eq!(granter.overdue(start + ms(1500)), [2]);
-        assert_eq!(granter.overdue(start + ms(2200)), [1]);
+        assert_eq!(granter.overdue(start + ms(1500)), [other]);
+        assert_eq!(granter.overdue(start + ms(2200)), [second]);
+    }
+
+    #[test]
+    fn a_verdict_about_one_life_does_not_touch_the_next() {
+        let start = Instant::now();
+        let mut granter = Granter::new(start, TIMEOUT);
+        granter.watch(member(1, 2), start);
+        granter.condemn(member(1, 1));
+        assert_eq!(granter.grant(member(1, 2), start), Some(TIMEOUT));
+        granter.condemn(member(1, 2));
+        assert_eq!(granter.grant(member(1, 2), start), None);
+        assert_eq!(granter.grant(member(1, 3), start), Some(TIMEOUT));
+    }
+
+    #[test]
+    fn a_refused_connection_counts_if_nothing_was_heard_since_it_was_tried() {
+        let start = Instant::now();
+        let mut granter = Granter::new(start, TIMEOUT);
+        let (one, next) = (member(1, 1), member(1, 2));
+        granter.watch(one, start);
+        granter.grant(one, start + ms(100));
+        assert!(!granter.refused(one, start + ms(100)));
+        assert_eq!(granter.grant(one, start + ms(200)), Some(TIMEOUT));
+        assert!(granter.refused(one, start + ms(201)));
+        assert_eq!(granter.grant(one, start + ms(202)), None);
+        granter.watch(next, start + ms(300));
+        assert!(!granter.refused(one, start + ms(400)), "it lives again");
+        assert_eq!(granter.grant(next, start + ms(500)), Some(TIMEOUT));
+        assert!(!granter.refused(member(9, 1), start));
     }
 
     #[test]
     fn the_dead_get_nothing_and_those_who_left_are_not_missed() {
         let start = Instant::now();
         let mut granter = Granter::new(start, TIMEOUT);
-        granter.watch(1, start);
-        granter.watch(2, start);
-        granter.condemn(1);
+        granter.watch(member(2, 1), start);
+        granter.condemn(member(1, 1));
         granter.forget(2);
-        assert_eq!(granter.grant(1, start), None);
+        assert_eq!(granter.grant(member(1, 1), start), None);
         assert!(granter.overdue(start + ms(5000)).is_empty());
     }
 
@@ -250,9 +303,9 @@ mod tests {
         for there in (0..1200).step_by(50) {
             for back in (0..1200).step_by(50) {
                 let mut granter = Granter::new(start, TIMEOUT);
-                granter.watch(1, start);
+                granter.watch(member(1, 1), start);
                 let mut holder = Holder::new();
-                if let Some(length) = granter.grant(1, start + ms(there)) {
+                if let Some(length) = granter.grant(member(1, 1), start + ms(there)) {
                     holder.granted(start, length);
                 }
                 for now in (there..there + back + 2500).step_by(10) {
