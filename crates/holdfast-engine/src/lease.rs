@@ -10,9 +10,9 @@
 //! ```
 //!
 //! A new leader knows nothing of what the last one granted and declares nobody dead for one whole
-//! timeout. That is only enough if the last one grants nothing after the new one was elected: a leader
-//! grants while a quorum has lately confirmed that it leads ([`may_grant`]), and stops before it hands
-//! its leadership over. A leader that was itself frozen begins a new book as if it were new.
+//! timeout. That is enough if the last one grants nothing to requests that were sent after the new one
+//! was elected, cut off as it may be: a leader grants only after a quorum has confirmed, since the
+//! request came, that it leads. A leader that was itself frozen begins a new book as if it were new.
 //!
 //! A node that [`Granter::overdue`] has named gets no more leases until it has joined again,
 //! so none can be granted between that verdict and its entry in the log. Lives are told apart by their
@@ -50,14 +50,6 @@ struct Watched {
     heard: Instant,
     /// Named as overdue, or dead: gets nothing in this life.
     condemned: bool,
-}
-
-/// Whether a leader may grant leases: a quorum answered messages that it sent at `confirmed`, less
-/// than `election` ago, the shortest time in which followers that hear nothing elect another. So
-/// whoever is elected is so after the last grant, also if this leader is cut off and does not know.
-#[must_use]
-pub fn may_grant(confirmed: Option<Instant>, now: Instant, election: Duration) -> bool {
-    confirmed.is_some_and(|at| now.saturating_duration_since(at) < election)
 }
 
 // === impl Holder ===
@@ -316,14 +308,6 @@ mod tests {
                 }
             }
         }
-    }
-
-    #[test]
-    fn a_leader_without_a_quorum_grants_nothing() {
-        let start = Instant::now();
-        assert!(!may_grant(None, start, ms(500)));
-        assert!(may_grant(Some(start), start + ms(499), ms(500)));
-        assert!(!may_grant(Some(start), start + ms(500), ms(500)));
     }
 
     #[test]
