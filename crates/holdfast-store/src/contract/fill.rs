@@ -146,7 +146,7 @@ fn a_tombstone_is_read_back_and_a_strange_version_is_named() {
 fn typical(key: u128) -> SessionRecord {
     let initialize = r#"{"jsonrpc":"2.0","id":0,"method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{"roots":{"listChanged":true},"sampling":{},"elicitation":{"form":{},"url":{}}},"clientInfo":{"name":"example-client","title":"Example Client","version":"1.24.3","websiteUrl":"https://client.example"}}}"#;
     let level = r#"{"jsonrpc":"2.0","id":1,"method":"logging/setLevel","params":{"level":"info"}}"#;
-    let uri = "file:///home/someone/project/src/main.rs";
+    let uri = "file:///project/crates/gateway/src/main.rs";
     let subscribe = format!(
         r#"{{"jsonrpc":"2.0","id":2,"method":"resources/subscribe","params":{{"uri":"{uri}"}}}}"#
     );
