@@ -1,7 +1,9 @@
 //! Placements, over every store.
 
+use holdfast_engine::replicated::{Expect, KvCommand, Origin};
+
 use super::group::Fault;
-use super::{ME, OTHER, benches};
+use super::{ME, OTHER, TestGroup, benches};
 use crate::{Store, StoreError};
 
 #[tokio::test]
@@ -27,24 +29,29 @@ async fn a_place_is_its_holders_until_that_is_gone_or_gives_it_up() {
 
 #[tokio::test]
 async fn who_claims_a_place_that_another_has_just_claimed_gets_its_holder() {
-    for holder_counts in [true, false] {
-        let group = super::TestGroup::new();
+    let gone = Origin { node: 3, generation: 1 };
+    for (holder_counts, had_one) in [(true, false), (true, true), (false, false), (false, true)] {
+        let group = TestGroup::new();
         let store = Store::replicated(group.clone());
-        let theirs = holdfast_engine::replicated::KvCommand::Put {
+        if had_one {
+            store.claim("files", gone, &|_| true).await.unwrap();
+        }
+        let theirs = KvCommand::Put {
             key: crate::keys::placement("files"),
             value: crate::encode::encode(1, 99, &OTHER).unwrap(),
-            expect: holdfast_engine::replicated::Expect::Any,
+            expect: Expect::Any,
             deadline: None,
         };
         group.next([Fault::Precede(theirs)]);
         let expected = if holder_counts { OTHER } else { ME };
-        assert_eq!(store.claim("files", ME, &|_| holder_counts).await, Ok(expected));
+        let holder = store.claim("files", ME, &|it| it != gone && holder_counts).await;
+        assert_eq!(holder, Ok(expected), "{had_one}");
     }
 }
 
 #[tokio::test]
 async fn a_known_place_needs_no_group_and_an_unknown_one_does() {
-    let group = super::TestGroup::new();
+    let group = TestGroup::new();
     let store = Store::replicated(group.clone());
     store.claim("files", OTHER, &|_| true).await.unwrap();
     group.quorum(false);
