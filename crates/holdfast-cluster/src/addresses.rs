@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use holdfast_engine::replicated::{ClusterState, MemberState, NodeId};
 use holdfast_peer::{PeerError, Peers};
 
-use crate::types::Place;
+use crate::types::{Membership, Place};
 
 pub(crate) struct Addresses {
     me: NodeId,
@@ -51,15 +51,16 @@ impl Addresses {
         self.dial(node, known);
     }
 
-    /// The members as they say they are.
-    pub(crate) fn members(&self, state: &ClusterState) {
+    /// The members as they say they are. Who has left is forgotten, unless it is in the group again, on
+    /// its way back.
+    pub(crate) fn members(&self, state: &ClusterState, membership: &Membership) {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         for (node, member) in &state.members {
             if *node == self.me {
                 continue;
             }
             if member.state == MemberState::Left {
-                if known.remove(node).is_some() {
+                if membership.get_node(node).is_none() && known.remove(node).is_some() {
                     self.peers.forget(*node);
                 }
                 continue;

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::addresses::Addresses;
+use crate::gate::Gate;
 use crate::group::Group;
 use crate::leadership::{self, Leadership};
 use crate::lease::Lease;
@@ -113,16 +114,19 @@ impl Prepared {
         let group = Arc::new(Group::new(identity, log.clone()));
         let addresses = Addresses::new(me, Arc::clone(&peers), options.nodes.clone());
         let applied = Applied::new();
+        let gate = Arc::new(Gate::new(options.raft_lease(), options.quiet()));
         let network = Network {
             wire: Arc::clone(&wire),
             addresses: Arc::clone(&addresses),
             group: Arc::clone(&group),
             append: options.failover_timeout / 2,
+            gate: Arc::clone(&gate),
         };
         let machine = StateMachine::new(Arc::clone(&applied), snapshots);
         let config = Arc::new(options.raft()?);
         let raft = Raft::new(me, config, network, log.clone(), machine).await;
         let raft = raft.map_err(|error| StartError::Raft(error.to_string()))?;
+        gate.watch(raft.clone());
 
         let (leadership, led) = watch::channel(Leadership::default());
         let (reads, asked) = mpsc::unbounded_channel();

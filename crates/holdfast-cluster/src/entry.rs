@@ -1,6 +1,6 @@
 //! How a node gets into the group.
 //!
-//! * It has a log and is a voter: it waits for its leader.
+//! * It knows a leader, which says that it is a voter: it is in.
 //! * Somebody it can reach has a log: it asks the leader to be made a voter.
 //! * Nobody has: the node with the lowest configured name founds the group, once all configured nodes
 //!   have said that they have no log; or a majority, and the rest has been silent for a while. The rest
@@ -35,16 +35,18 @@ struct Found {
 }
 
 impl Node {
-    /// Returns once this node is a voter and knows a leader, or why it never will be.
+    /// Returns once the leader has said that this node is a voter, or why it never will be.
+    ///
+    /// What its own log says is not enough: a node that was removed while it was away does not find that
+    /// there, and neither does it find who leads now.
     pub(crate) async fn become_voter(&self) -> Result<(), String> {
         let began = Instant::now();
         let patience = self.options.failover_timeout * 3;
         loop {
-            let (voter, led, initialized) = self.standing();
-            if voter && led {
+            if self.ask_leader().await? {
                 return Ok(());
             }
-            // Its own log may not know yet that it was removed, so waiting has an end.
+            let (voter, initialized) = self.standing();
             if !voter || began.elapsed() > patience {
                 let found = self.ask_around().await;
                 self.check_group(&found, initialized)?;
@@ -57,17 +59,47 @@ impl Node {
         }
     }
 
-    /// Whether this node is a voter, has a leader, and has a log.
-    fn standing(&self) -> (bool, bool, bool) {
+    /// Asks the leader that this node knows, if any. Whether it is a voter and knows it.
+    async fn ask_leader(&self) -> Result<bool, String> {
+        let leadership = *self.leadership.borrow();
+        let Some(leader) = leadership.leader else { return Ok(false) };
+        let request = self.join_request();
+        let answer = if leadership.me {
+            self.admit(request).await
+        } else if leader == self.me {
+            // What it was before its restart.
+            return Ok(false);
+        } else {
+            let Ok(body) = encode(&request) else { return Ok(false) };
+            let lane = holdfast_peer::Lane::Control;
+            // One who is a voter is told at once; a new one waits by the other way, below.
+            match self.wire.call(leader, lane, JOIN, body, self.options.failover_timeout).await {
+                Ok(answer) => decode::<JoinAnswer>(&answer)?,
+                Err(_) => return Ok(false),
+            }
+        };
+        match answer {
+            JoinAnswer::Voter { .. } => Ok(self.standing().0),
+            JoinAnswer::Refused(reason) => Err(reason),
+            JoinAnswer::Elsewhere { .. } | JoinAnswer::Again(_) => Ok(false),
+        }
+    }
+
+    fn join_request(&self) -> JoinRequest {
+        JoinRequest { node: self.me, place: self.place.clone(), group: self.group.get() }
+    }
+
+    /// Whether this node is a voter as far as it knows, and whether it has a log.
+    fn standing(&self) -> (bool, bool) {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched();
         let voter = metrics.membership_config.voter_ids().any(|it| it == self.me);
         let initialized = metrics.last_log_index.is_some() || metrics.current_term > 0;
-        (voter, metrics.current_leader.is_some(), initialized)
+        (voter, initialized)
     }
 
     pub(crate) fn hello(&self) -> Hello {
-        let (_, _, initialized) = self.standing();
+        let (_, initialized) = self.standing();
         let leader = self.leadership.borrow().leader;
         let leader_address = leader.and_then(|it| match it == self.me {
             true => Some(self.place.address.clone()),
@@ -123,8 +155,7 @@ impl Node {
             Some(leader) => leader.clone(),
             None => first.address.clone(),
         };
-        let request = JoinRequest { node: self.me, place: self.place.clone(), group: mine };
-        let Ok(body) = encode(&request) else { return Ok(true) };
+        let Ok(body) = encode(&self.join_request()) else { return Ok(true) };
         for _ in 0..HOPS {
             let within = JOINING;
             let answer = self.wire.call_address(&address, JOIN, body.clone(), within).await;

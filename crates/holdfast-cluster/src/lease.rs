@@ -42,9 +42,10 @@ mod tests {
     #[test]
     fn a_lease_is_held_from_its_grant_to_its_end() {
         let lease = Lease::new();
+        let same = lease.clone();
         assert!(!lease.holds());
         lease.set(Some(Instant::now() + Duration::from_secs(3600)));
-        assert!(lease.clone().holds());
+        assert!(lease.holds() && same.holds());
         lease.set(Some(Instant::now()));
         assert!(!lease.holds());
         lease.set(None);

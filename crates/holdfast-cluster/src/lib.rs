@@ -22,6 +22,7 @@ mod admission;
 mod cluster;
 mod coordinator;
 mod entry;
+mod gate;
 mod group;
 mod keeper;
 mod leadership;

@@ -21,6 +21,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::addresses::Addresses;
+use crate::gate::Gate;
 use crate::group::Group;
 use crate::messages::{
     APPEND, Grouped, PRE_VOTE, Part, PartTaken, SNAPSHOT, TRANSFER, VOTE, decode, encode,
@@ -38,6 +39,7 @@ pub(crate) struct Network {
     pub(crate) group: Arc<Group>,
     /// How long an append with entries may take: it waits for the other side's disk.
     pub(crate) append: Duration,
+    pub(crate) gate: Arc<Gate>,
 }
 
 /// The link to one node.
@@ -47,6 +49,7 @@ pub(crate) struct Link {
     addresses: Arc<Addresses>,
     group: Arc<Group>,
     append: Duration,
+    gate: Arc<Gate>,
 }
 
 impl RaftNetworkFactory<Types> for Network {
@@ -60,6 +63,7 @@ impl RaftNetworkFactory<Types> for Network {
             addresses: Arc::clone(&self.addresses),
             group: Arc::clone(&self.group),
             append: self.append,
+            gate: Arc::clone(&self.gate),
         }
     }
 }
@@ -121,6 +125,9 @@ impl RaftNetworkV2<Types> for Link {
         request: AppendEntriesRequest<Types>,
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<Types>, RPCError<Types>> {
+        if self.gate.is_closed() {
+            return Err(Unreachable::from_string("this leader has no quorum and is silent").into());
+        }
         let deadline = match request.entries.is_empty() {
             true => option.soft_ttl(),
             false => option.soft_ttl().max(self.append),

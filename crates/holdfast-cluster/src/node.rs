@@ -70,7 +70,7 @@ impl Node {
                 }
             }
             let state = control.borrow_and_update().clone();
-            self.addresses.members(&state);
+            self.addresses.members(&state, &membership);
             tokio::select! {
                 changed = metrics.changed() => if changed.is_err() { return },
                 changed = control.changed() => if changed.is_err() { return },

@@ -85,9 +85,20 @@ impl Options {
         Ok(())
     }
 
+    /// How long a quorum may be silent before a leader holds back: the longest election timeout.
+    pub(crate) fn raft_lease(&self) -> Duration {
+        self.failover_timeout * 9 / 10
+    }
+
+    /// How long it holds back then: long enough for its lease at the others to end and for an election.
+    pub(crate) fn quiet(&self) -> Duration {
+        self.raft_lease() * 5 / 2
+    }
+
     pub(crate) fn raft(&self) -> Result<openraft::Config, StartError> {
         let timeout = u64::try_from(self.failover_timeout.as_millis()).unwrap_or(u64::MAX);
         let longest = timeout * 9 / 10;
+        let quiet = u64::try_from(self.quiet().as_millis()).unwrap_or(u64::MAX);
         let config = openraft::Config {
             cluster_name: "holdfast".to_owned(),
             heartbeat_interval: timeout / 10,
@@ -95,7 +106,7 @@ impl Options {
             election_timeout_max: longest,
             enable_pre_vote: Some(true),
             // A leader that is heard and does not hear would be followed for ever.
-            quorum_loss_probe_interval: Some(longest * 2),
+            quorum_loss_probe_interval: Some(quiet),
             // For one part of a snapshot, its installation included.
             install_snapshot_timeout: 30_000,
             snapshot_policy: openraft::SnapshotPolicy::LogsSinceLast(self.entries_per_snapshot),
