@@ -75,7 +75,7 @@ async fn go(ports: &Ports, many: usize, kill: bool, stop: &CancellationToken) ->
 impl Cluster {
     fn new(ports: &Ports, many: usize) -> anyhow::Result<(Self, Edge)> {
         let folder = Folder::new()?;
-        let sample = SampleHttp::recording(&folder.executions())?;
+        let sample = SampleHttp::recording(folder.executions())?;
         let config = folder.path.join("holdfast.yaml");
         std::fs::write(&config, configuration(sample.address)?)?;
 
@@ -162,6 +162,14 @@ impl Cluster {
     /// Starts nodes again that have died, until the demo ends; says so where somebody reads it.
     pub(super) async fn tend(&mut self, stop: &CancellationToken, aloud: bool) {
         while tokio::time::timeout(TEND, stop.cancelled()).await.is_err() {
+            if let Some(again) = self.sample.tend()
+                && aloud
+            {
+                let _ = output::say(&match again {
+                    Ok(()) => format!("{HTTP} has ended; it runs again."),
+                    Err(error) => format!("{HTTP} has ended and is not back: {error:#}"),
+                });
+            }
             for node in &mut self.nodes {
                 let Some(news) = node.tend() else { continue };
                 let name = &node.name;
@@ -205,7 +213,7 @@ impl Cluster {
         let url = self.url();
         let number = self.nodes.len();
         let victim = leader.and_then(|name| self.nodes.iter().find(|node| node.name == name));
-        let victim = victim.or(self.nodes.first());
+        let victim = victim.or_else(|| self.nodes.first());
         let (pid, admin) = victim.map_or((0, self.client), |node| (node.pid, node.admin));
         format!(
             "Holdfast demo: {number} gateway nodes behind a balancer, in front of two sample servers.{moved}

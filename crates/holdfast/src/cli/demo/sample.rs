@@ -1,7 +1,7 @@
 //! The sample server over HTTP, a process of its own.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::bail;
@@ -14,6 +14,7 @@ const UP_WITHIN: Duration = Duration::from_secs(10);
 pub(super) struct SampleHttp {
     child: Child,
     pub(super) address: SocketAddr,
+    executions: Option<PathBuf>,
 }
 
 impl SampleHttp {
@@ -23,22 +24,22 @@ impl SampleHttp {
     }
 
     /// The same, with a line in this file for every execution of a tool.
-    pub(super) fn recording(executions: &Path) -> anyhow::Result<Self> {
+    pub(super) fn recording(executions: PathBuf) -> anyhow::Result<Self> {
         Self::launch(Some(executions))
     }
 
-    fn launch(executions: Option<&Path>) -> anyhow::Result<Self> {
+    fn launch(executions: Option<PathBuf>) -> anyhow::Result<Self> {
         let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
-        let text = address.to_string();
-        let file = executions.map(|path| path.to_string_lossy().into_owned());
-        let mut arguments = vec!["sample-server", "--http", &text];
-        if let Some(file) = &file {
-            arguments.extend(["--execution-log", file]);
-        }
-        let child = Child::start(&arguments, &[], None)?;
-        let mut server = Self { child, address };
+        let child = process(address, executions.as_deref())?;
+        let mut server = Self { child, address, executions };
         server.wait_until_up()?;
         Ok(server)
+    }
+
+    /// Starts it again if it has ended; whether that worked.
+    pub(super) fn tend(&mut self) -> Option<anyhow::Result<()>> {
+        self.child.ended()?;
+        Some(process(self.address, self.executions.as_deref()).map(|child| self.child = child))
     }
 
     fn wait_until_up(&mut self) -> anyhow::Result<()> {
@@ -54,4 +55,14 @@ impl SampleHttp {
         }
         Ok(())
     }
+}
+
+fn process(address: SocketAddr, executions: Option<&Path>) -> anyhow::Result<Child> {
+    let text = address.to_string();
+    let file = executions.map(|path| path.to_string_lossy().into_owned());
+    let mut arguments = vec!["sample-server", "--http", &text];
+    if let Some(file) = &file {
+        arguments.extend(["--execution-log", file]);
+    }
+    Child::start(&arguments, &[], None)
 }
