@@ -9,7 +9,7 @@ use std::fs;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -17,7 +17,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
-use crate::Error;
+use crate::{Error, PATIENCE};
 
 /// What a link does to bytes in one direction.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -61,7 +61,15 @@ impl Links {
     /// # Errors
     /// When its port is taken.
     pub(crate) async fn up(self: &Arc<Self>, to: usize) -> Result<(), Error> {
-        let listener = TcpListener::bind(self.addresses[to]).await?;
+        let deadline = Instant::now() + PATIENCE;
+        // The task that listened before ends soon, not at once.
+        let listener = loop {
+            match TcpListener::bind(self.addresses[to]).await {
+                Ok(listener) => break listener,
+                Err(error) if Instant::now() > deadline => return Err(error.into()),
+                Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
+            }
+        };
         let task = tokio::spawn(Arc::clone(self).accept(listener, to, self.real[to]));
         self.replace_listener(to, Some(task.abort_handle()));
         Ok(())

@@ -74,16 +74,16 @@ impl Incident {
     }
 }
 
-/// Lets one fault happen and waits until the cluster has recovered.
+/// Lets one fault happen and waits until the cluster has recovered; with the reason where it does not.
 ///
 /// # Errors
-/// When the fault did not take effect, which makes the run void, or the cluster does not recover.
+/// When the fault could not be brought about, or took no effect.
 pub(crate) async fn strike(
     fault: Fault,
     stack: &mut Stack,
     chance: &mut Chance,
     ledger: &Ledger,
-) -> Result<Incident, Error> {
+) -> Result<(Incident, Option<Error>), Error> {
     let leader = stack.leader().await;
     let any = usize::try_from(chance.below(NODES as u64)).unwrap_or_default();
     let victim = match stack.together {
@@ -141,10 +141,10 @@ pub(crate) async fn strike(
         }
     }
     incident.healed = ledger.now();
-    stack.settled().await?;
+    let settled = stack.settled().await;
     incident.settled = ledger.now();
     tokio::time::sleep(CALM).await;
-    Ok(incident)
+    Ok((incident, settled.err()))
 }
 
 /// Looks on for as long as the fault lasts, and notes when the others have drawn their conclusions.

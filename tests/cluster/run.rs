@@ -102,31 +102,36 @@ async fn all(
     let mut chance = Chance::new(plan.seed);
     let mut incidents = Vec::new();
     for (at, fault) in plan.faults.iter().enumerate() {
-        match strike(*fault, stack, &mut chance, ledger).await {
-            Ok(incident) => {
-                println!(
-                    "{:>3}/{} {:?} of {}{}: noticed {}, new leader {}, settled {} ms after; {} calls so far",
-                    at + 1,
-                    plan.faults.len(),
-                    incident.what,
-                    incident.victim,
-                    if incident.was_leader { " (leader)" } else { "" },
-                    millis(incident.noticed),
-                    millis(incident.new_leader),
-                    incident.settled - incident.healed,
-                    ledger.count(),
-                );
+        let struck = strike(*fault, stack, &mut chance, ledger).await;
+        let unsettled = match struck {
+            Ok((incident, unsettled)) => {
+                tell(&incident, at + 1, plan.faults.len(), ledger.count());
                 incidents.push(incident);
+                unsettled
             }
             Err(error) if error.to_string().starts_with("void") => return Err(error),
-            Err(error) => {
-                let what = format!("fault {} ({:?}): {error}", at + 1, fault.what);
-                println!("{what}");
-                return Ok((incidents, Some(what)));
-            }
+            Err(error) => Some(error),
+        };
+        if let Some(error) = unsettled {
+            let what = format!("fault {} ({:?}): {error}", at + 1, fault.what);
+            println!("{what}");
+            return Ok((incidents, Some(what)));
         }
     }
     Ok((incidents, None))
+}
+
+fn tell(incident: &Incident, at: usize, of: usize, calls: usize) {
+    println!(
+        "{at:>3}/{of} {:?} of {}{} at {}: noticed {}, new leader {}, settled {} ms after; {calls} calls so far",
+        incident.what,
+        incident.victim,
+        if incident.was_leader { " (leader)" } else { "" },
+        incident.from,
+        millis(incident.noticed),
+        millis(incident.new_leader),
+        incident.settled - incident.healed,
+    );
 }
 
 fn millis(value: Option<u64>) -> String {

@@ -44,6 +44,7 @@ async function lane(server, call) {
         const started = Date.now();
         try {
             const session = await connect({ url: `${base}/mcp/${server}`, era, transport: 'http' }, on);
+            await session.client.listTools();
             open.add(server);
             if (open.size === 2) {
                 say({ ready: name });

@@ -65,6 +65,7 @@ class Steady:
             started = time.monotonic()
             try:
                 async with self._sdk.connect(Target(f"{self._base}/mcp/{server}", self._era), On()) as session:
+                    await session.list_tools()
                     self._open.add(server)
                     if len(self._open) == 2:
                         say({"ready": self._name})

@@ -80,8 +80,32 @@ impl Client {
         let note = json!({ "jsonrpc": "2.0", "method": "notifications/initialized" });
         let told = self.pool.send(self.post(&note, "notifications/initialized")?).await?;
         match told.status() {
-            202 => self.finish(told).await.map(|()| self),
-            status => Err(format!("initialized: {status}")),
+            202 => self.finish(told).await?,
+            status => return Err(format!("initialized: {status}")),
+        }
+        self.list_tools().await?;
+        Ok(self)
+    }
+
+    /// What clients do first of all, and where a gateway learns which tools only read.
+    pub(crate) async fn list_tools(&self) -> Result<(), String> {
+        let mut list =
+            json!({ "jsonrpc": "2.0", "id": "list", "method": "tools/list", "params": {} });
+        self.sign(&mut list["params"]);
+        let answer = self.pool.send(self.post(&list, "tools/list")?).await?;
+        match answer.status() {
+            200 => self.finish(answer).await,
+            status => Err(format!("tools/list: {status}")),
+        }
+    }
+
+    /// What every modern request says of its client.
+    fn sign(&self, params: &mut Value) {
+        if self.era == Era::Modern {
+            params["_meta"]["io.modelcontextprotocol/protocolVersion"] = json!(self.version());
+            params["_meta"]["io.modelcontextprotocol/clientInfo"] =
+                json!({ "name": "drill", "version": "1" });
+            params["_meta"]["io.modelcontextprotocol/clientCapabilities"] = json!({});
         }
     }
 
@@ -270,12 +294,7 @@ impl Client {
         if ask.steps.is_some() {
             params["_meta"]["progressToken"] = json!(ask.id);
         }
-        if self.era == Era::Modern {
-            params["_meta"]["io.modelcontextprotocol/protocolVersion"] = json!(self.version());
-            params["_meta"]["io.modelcontextprotocol/clientInfo"] =
-                json!({ "name": "drill", "version": "1" });
-            params["_meta"]["io.modelcontextprotocol/clientCapabilities"] = json!({});
-        }
+        self.sign(&mut params);
         json!({ "jsonrpc": "2.0", "id": ask.id, "method": "tools/call", "params": params })
     }
 }

@@ -67,7 +67,9 @@ impl Load {
                 let era = if number < BUSY_LEGACY { Era::Legacy } else { Era::Older };
                 clients.push(open(bare(server, era), "drill-busy").await?);
             }
-            clients.push(bare(server, Era::Modern));
+            let modern = bare(server, Era::Modern);
+            modern.list_tools().await?;
+            clients.push(modern);
         }
         let serial = Arc::new(AtomicU64::new(1));
         let mut idle = Vec::new();
