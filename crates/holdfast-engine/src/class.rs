@@ -161,6 +161,17 @@ impl ToolTable {
         !self.trust_annotations || self.learnt.get(name).copied() == class
     }
 
+    /// Whether anything was said of this tool.
+    #[must_use]
+    pub fn has(&self, tool: &str) -> bool {
+        self.overrides.contains_key(tool) || self.learnt.contains_key(tool)
+    }
+
+    /// The tools that were learnt, in the order of their names, and what they do.
+    pub fn learnt(&self) -> impl Iterator<Item = (&str, ToolClass)> {
+        self.learnt.iter().map(|(name, class)| (name.as_str(), *class))
+    }
+
     /// What a tool does: the operator's word, else what was learnt, else Write.
     #[must_use]
     pub fn class_of(&self, tool: &str) -> ToolClass {

@@ -117,6 +117,10 @@ impl Failure {
                 (code::OUTCOME_UNKNOWN, "was lost in mid-call; the call may have run")
             }
             FailureKind::Overloaded => (code::OVERLOADED, "cannot be called right now"),
+            FailureKind::Dependency if self.ran == Ran::Maybe => (
+                code::DEPENDENCY_UNAVAILABLE,
+                "was not called by this node, and whether another had called it cannot be told",
+            ),
             FailureKind::Dependency => {
                 (code::DEPENDENCY_UNAVAILABLE, "was not called: the cluster's store is unavailable")
             }

@@ -73,13 +73,24 @@ impl Observed for Gateway {
     fn ready(&self) -> HealthFuture<'_> {
         Box::pin(async move {
             let report = self.report();
-            // The memory store is part of the process: it answers as long as anything does.
-            self.checker.ready(&report, std::future::ready(Ok(()))).await
+            self.checker.ready(&report, std::future::ready(self.store_state())).await
         })
     }
 }
 
 impl Gateway {
+    /// Whether the store takes writes: memory does as long as the process lives, and a cluster from a
+    /// node that it has granted a lease.
+    fn store_state(&self) -> Result<(), String> {
+        match &self.cluster {
+            Some(cluster) if !cluster.has_lease() => {
+                Err("this node has no lease: it has not joined, or the cluster has no quorum"
+                    .into())
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn state(&self) -> NodeState {
         if self.draining() {
             NodeState::Draining

@@ -6,11 +6,13 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use holdfast_config::{ExposeSecret, Transport};
 use holdfast_engine::backoff::Backoff;
 use holdfast_engine::bucket::Bucket;
-use holdfast_engine::class::{CallClass, ToolTable, classify};
+use holdfast_engine::class::{CallClass, ToolClass, ToolTable, classify};
 use holdfast_mcp::version::Version;
+use holdfast_store::Store;
 use http::{HeaderName, HeaderValue};
 
 use crate::metrics::Gauge;
@@ -48,7 +50,7 @@ pub(crate) struct Server {
     /// Calls of such clients at once.
     pub(crate) implicit_calls: Arc<Semaphore>,
     /// The last good `server/discover` result by principal, for the time when the server is away.
-    discovered: Mutex<HashMap<u64, bytes::Bytes>>,
+    discovered: Mutex<HashMap<u64, Bytes>>,
 }
 
 /// Back-off of a process that dies young. The first restart is at once; the wait grows from one
@@ -159,23 +161,54 @@ impl Server {
     }
 
     /// The class of a call, fixed at receipt.
-    pub(crate) fn classify(&self, method: &str, tool: Option<&str>) -> CallClass {
+    /// The class of a call; what other nodes have learnt of its tool counts where this one knows
+    /// nothing.
+    pub(crate) fn classify(&self, store: &Store, method: &str, tool: Option<&str>) -> CallClass {
+        let unknown = {
+            let tools = self.tools.read().unwrap_or_else(PoisonError::into_inner);
+            let unknown = store.is_shared() && tool.is_some_and(|tool| !tools.has(tool));
+            if !unknown {
+                return classify(method, tool, &tools);
+            }
+            unknown
+        };
+        if unknown && let Some(hints) = store.hints(&self.name) {
+            self.take_hints(&hints);
+        }
         classify(method, tool, &self.tools.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Learns from a `tools/list` answer which tools may be repeated.
-    pub(crate) fn learn_tools(&self, answer: &[u8]) {
+    /// Learns from a `tools/list` answer which tools may be repeated; whether that is news.
+    pub(crate) fn learn_tools(&self, answer: &[u8]) -> bool {
         let hints = holdfast_mcp::tools::tool_hints(answer);
         let known = {
             let tools = self.tools.read().unwrap_or_else(PoisonError::into_inner);
             hints.iter().all(|hint| tools.knows(&hint.name, hint.read_only, hint.idempotent))
         };
         if known {
-            return;
+            return false;
         }
         let mut tools = self.tools.write().unwrap_or_else(PoisonError::into_inner);
         for hint in hints {
             tools.learn(&hint.name, hint.read_only, hint.idempotent);
+        }
+        true
+    }
+
+    /// What was learnt of the tools, for other nodes.
+    pub(crate) fn hints(&self) -> Bytes {
+        let tools = self.tools.read().unwrap_or_else(PoisonError::into_inner);
+        let learnt: Vec<(&str, bool)> =
+            tools.learnt().map(|(name, class)| (name, class == ToolClass::Read)).collect();
+        postcard::to_allocvec(&learnt).unwrap_or_default().into()
+    }
+
+    /// Takes in what another node has learnt.
+    pub(crate) fn take_hints(&self, hints: &[u8]) {
+        let Ok(learnt) = postcard::from_bytes::<Vec<(&str, bool)>>(hints) else { return };
+        let mut tools = self.tools.write().unwrap_or_else(PoisonError::into_inner);
+        for (name, reads) in learnt {
+            tools.learn(name, reads, true);
         }
     }
 
@@ -237,14 +270,14 @@ impl Server {
         implicit.entry(session.principal).or_default().push(session);
     }
 
-    pub(crate) fn keep_discovered(&self, principal: u64, answer: bytes::Bytes) {
+    pub(crate) fn keep_discovered(&self, principal: u64, answer: Bytes) {
         let mut kept = self.discovered.lock().unwrap_or_else(PoisonError::into_inner);
         if kept.len() < MAX_DISCOVERED || kept.contains_key(&principal) {
             kept.insert(principal, answer);
         }
     }
 
-    pub(crate) fn discovered(&self, principal: u64) -> Option<bytes::Bytes> {
+    pub(crate) fn discovered(&self, principal: u64) -> Option<Bytes> {
         self.discovered.lock().unwrap_or_else(PoisonError::into_inner).get(&principal).cloned()
     }
 }

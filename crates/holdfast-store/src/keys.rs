@@ -6,6 +6,7 @@
 //! | `j/` | 32 bytes | journal entry |
 //! | `x/` | 16 bytes, big-endian | stream |
 //! | `p/` | a name | placement |
+//! | `h/` | a name | hints about a server |
 
 use bytes::Bytes;
 use holdfast_engine::journal::CallKey;
@@ -16,6 +17,7 @@ use crate::SessionKey;
 const JOURNAL: &[u8] = b"j/";
 const STREAMS: &[u8] = b"x/";
 const PLACEMENTS: &[u8] = b"p/";
+const HINTS: &[u8] = b"h/";
 
 pub(crate) fn session(key: SessionKey) -> Bytes {
     [SESSIONS, &key.0.to_be_bytes()].concat().into()
@@ -31,6 +33,14 @@ pub(crate) fn stream(stream: u128) -> Bytes {
 
 pub(crate) fn placement(name: &str) -> Bytes {
     [PLACEMENTS, name.as_bytes()].concat().into()
+}
+
+pub(crate) fn hints(server: &str) -> Bytes {
+    [HINTS, server.as_bytes()].concat().into()
+}
+
+pub(crate) fn hints_of(key: &[u8]) -> Option<&str> {
+    std::str::from_utf8(key.strip_prefix(HINTS)?).ok()
 }
 
 pub(crate) fn session_of(key: &[u8]) -> Option<SessionKey> {

@@ -6,6 +6,7 @@
 //! | [`Entry`] of the journal | [`CallKey`] | if absent, then compare-and-set | [`KEEP`] after it was last written |
 //! | [`StreamRecord`] | the stream's id | if absent, then compare-and-set | at its deadline, or removed |
 //! | placement | a name | if absent, or in place of a holder that is gone | released |
+//! | hints | a server | the last word counts | never |
 //!
 //! Below the records is one layer: opaque values with a revision and a deadline, changed by
 //! compare-and-set. It is the memory of this process, or the machine that the Raft group of all nodes
@@ -29,6 +30,7 @@
 #[cfg(test)]
 mod contract;
 mod encode;
+mod hints;
 mod journal;
 mod keys;
 mod kv;
@@ -139,6 +141,12 @@ impl Store {
     #[must_use]
     pub fn session_of(&self, key: &[u8]) -> Option<SessionKey> {
         keys::session_of(key)
+    }
+
+    /// The server that the hints at this key are about, if they are hints.
+    #[must_use]
+    pub fn hints_of<'k>(&self, key: &'k [u8]) -> Option<&'k str> {
+        keys::hints_of(key)
     }
 
     /// The call whose journal entry is at this key, if it is an entry's.

@@ -21,6 +21,11 @@ pub(crate) async fn follow(gateway: Arc<Gateway>, feeds: Feeds) {
                 Some(Changed::Key(key)) => {
                     if let Some(key) = gateway.store.session_of(&key) {
                         session::changed(&gateway, key).await;
+                    } else if let Some(server) = gateway.store.hints_of(&key)
+                        && let Some(server) = gateway.server(server)
+                        && let Some(hints) = gateway.store.hints(&server.name)
+                    {
+                        server.take_hints(&hints);
                     }
                 }
                 Some(Changed::Everything) => {
@@ -52,6 +57,7 @@ pub(crate) async fn keep(gateway: Arc<Gateway>) {
     loop {
         tokio::time::sleep(period).await;
         renew(&gateway, ttl, &mut renewed).await;
+        gateway.keep_entries().await;
         let coordinates = gateway
             .cluster
             .as_ref()

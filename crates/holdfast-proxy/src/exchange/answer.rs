@@ -61,6 +61,10 @@ pub(crate) async fn first_answer(call: Arc<Call>) -> Answer {
             Err(error) => error,
         };
         let name = &call.server.name;
+        if error.withheld && call.leased().await && call.may_send().is_ok() {
+            attempts -= 1;
+            continue;
+        }
         if error.withheld {
             return gave_up(&call, Failure::dependency(name, error.reason));
         }

@@ -6,16 +6,18 @@
 //! whoever finds an entry waits for its owner, delivers its answer, or says that its outcome is
 //! unknown. [`holdfast_engine::journal`] decides; this does.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use holdfast_config::Tier;
 use holdfast_engine::backoff::Backoff;
 use holdfast_engine::class::CallClass;
-use holdfast_engine::journal::{Arrival, CallKey, Entry, Phase, arrival, awaited, may_send};
+use holdfast_engine::journal::{
+    Arrival, CallKey, Entry, MAX_AGE, Phase, arrival, awaited, may_send,
+};
 use holdfast_store::{Begin, StoreError};
 use http::StatusCode;
 use sha2::{Digest, Sha256};
@@ -41,7 +43,8 @@ pub(crate) struct Ticket {
 /// nobody who will settle it.
 #[derive(Debug, Default)]
 pub(crate) struct Open {
-    keys: Mutex<HashSet<CallKey>>,
+    /// And since when.
+    keys: Mutex<HashMap<CallKey, Instant>>,
 }
 
 /// Keeps a key among the open ones.
@@ -54,8 +57,17 @@ struct Running {
 /// Answers larger than this are not kept: sealing makes them a third longer, and entries hold 64 KiB.
 const LARGEST_KEPT: usize = 46 * 1024;
 
+/// What is left to a call for being sent when it has waited for the cluster.
+const LAST_MOMENT: Duration = Duration::from_secs(2);
+
+/// How often a call without a lease looks for one.
+const LEASE_POLL: Duration = Duration::from_millis(20);
+
 /// What answers are sealed for.
 const PURPOSE: &[u8] = b"journal";
+
+/// A call that has run for longer has its entry kept.
+const LONG: Duration = Duration::from_secs(60);
 
 /// How often a settled outcome is written before it is left to be found as an orphan.
 const SETTLE_TRIES: u32 = 5;
@@ -97,6 +109,26 @@ impl Call {
         let owner = self.ticket.get().map_or(me, |ticket| ticket.entry.owner);
         may_send(owner, me, cluster.has_lease(), self.started.elapsed())
             .map_err(|error| error.to_string())
+    }
+
+    /// Whether there is time left before it may not be sent any more.
+    fn has_time(&self) -> bool {
+        self.started.elapsed() + LAST_MOMENT < MAX_AGE
+    }
+
+    /// Waits for a lease for as long as there is time; whether there is one.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub(super) async fn leased(&self) -> bool {
+        let Some(cluster) = &self.gateway.cluster else { return true };
+        while !cluster.has_lease() {
+            if !self.has_time() {
+                return false;
+            }
+            tokio::time::sleep(LEASE_POLL).await;
+        }
+        true
     }
 
     /// Its name in the journal, and whether a balancer gave it.
@@ -145,7 +177,8 @@ pub(super) async fn admit(call: &Arc<Call>) -> Result<(), Answer> {
     if call.class != CallClass::Write || call.ticket.get().is_some() {
         return Ok(());
     }
-    if !cluster.has_lease() {
+    // Between two leaders nobody grants leases: a pause, and no failure.
+    if !call.leased().await {
         return Err(unavailable(call, "this node has no lease from the cluster"));
     }
     if !call.is_journaled() {
@@ -202,6 +235,11 @@ async fn enter(
                         return Ok(());
                     }
                     Ok(Begin::Other(entry, revision)) => found = Some((entry, revision)),
+                    // Between two leaders nothing is written, and after a verdict the node joins anew.
+                    Err(StoreError::Unavailable(_) | StoreError::Fenced) if call.has_time() => {
+                        tokio::time::sleep(pause.next(random::u64())).await;
+                        call.leased().await;
+                    }
                     Err(error) => return Err(unavailable(call, &error.to_string())),
                 }
             }
@@ -379,13 +417,30 @@ impl Drop for Ticket {
 
 impl Open {
     fn is_open(&self, key: &CallKey) -> bool {
-        self.keys.lock().unwrap_or_else(PoisonError::into_inner).contains(key)
+        self.keys.lock().unwrap_or_else(PoisonError::into_inner).contains_key(key)
     }
 }
 
 impl Gateway {
+    /// Keeps the entries of calls that run for long.
+    pub(crate) async fn keep_entries(&self) {
+        let open: Vec<CallKey> = {
+            let keys = self.journal.keys.lock().unwrap_or_else(PoisonError::into_inner);
+            keys.iter().filter(|(_, since)| since.elapsed() > LONG).map(|(key, _)| *key).collect()
+        };
+        for key in open {
+            if let Err(error) = self.store.keep_entry(&key).await {
+                tracing::debug!(%error, "the entry of a long call was not kept");
+            }
+        }
+    }
+
     fn open_entry(self: &Arc<Self>, key: CallKey) -> Arc<Running> {
-        self.journal.keys.lock().unwrap_or_else(PoisonError::into_inner).insert(key);
+        self.journal
+            .keys
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(key, Instant::now());
         Arc::new(Running { gateway: Arc::downgrade(self), key })
     }
 }

@@ -1,5 +1,7 @@
 //! What the gateway learns from answers that pass: nothing on the way of most calls.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use holdfast_mcp::method::Method;
 use holdfast_mcp::peek::{Kind, peek};
@@ -23,7 +25,11 @@ pub(super) fn is_rpc_error(body: &[u8]) -> bool {
 /// Cancelled, the record may not have the change: the client does not have the answer either.
 pub(super) async fn observe(call: &Call, answer: &Bytes) {
     match call.method {
-        Method::ToolsList => call.server.learn_tools(answer),
+        Method::ToolsList => {
+            if call.server.learn_tools(answer) && call.gateway.store.is_shared() {
+                tell_hints(call);
+            }
+        }
         Method::Discover if succeeded(answer) => {
             call.server.keep_discovered(call.principal.digest, answer.clone());
         }
@@ -48,6 +54,17 @@ pub(super) async fn observe(call: &Call, answer: &Bytes) {
         }
         _ => {}
     }
+}
+
+/// Tells the other nodes what this one has learnt of the server's tools. Nobody waits for it: they
+/// take what they do not know for Writes.
+fn tell_hints(call: &Call) {
+    let (gateway, server) = (Arc::clone(&call.gateway), Arc::clone(&call.server));
+    tokio::spawn(async move {
+        if let Err(error) = gateway.store.put_hints(&server.name, server.hints()).await {
+            tracing::debug!(server = %server.name, %error, "other nodes do not know its tools yet");
+        }
+    });
 }
 
 /// Whether the answer to this method is worth looking at.

@@ -43,6 +43,13 @@ pub(super) struct Inbound<'a> {
     pub(super) balancer_id: Option<Box<str>>,
 }
 
+impl Inbound<'_> {
+    fn classify(&self, message: &Peek<'_>) -> CallClass {
+        let tool = message.params.name.as_deref();
+        self.server.classify(&self.gateway.store, &message.method, tool)
+    }
+}
+
 /// What an inbound message is.
 pub(super) enum Received {
     Call(Arc<Call>),
@@ -87,7 +94,7 @@ pub(super) fn receive(inbound: Inbound<'_>) -> Result<Received, Refused> {
         check_claims(&inbound, &message, &ids)?;
     }
     let method = Method::parse(&message.method);
-    let class = inbound.server.classify(&message.method, message.params.name.as_deref());
+    let class = inbound.classify(&message);
     if message.kind == Kind::Request && method != Method::Discover {
         admit(&inbound, &ids)?;
     }
@@ -172,7 +179,7 @@ fn receive_batch(inbound: Inbound<'_>) -> Result<Received, Refused> {
             return Err(malformed(code::INVALID_REQUEST, text));
         }
         if let (Kind::Request, Some(id)) = (message.kind, message.id) {
-            let own = inbound.server.classify(&message.method, message.params.name.as_deref());
+            let own = inbound.classify(&message);
             class = class.max(own);
             ids.push(id.to_owned_text());
         }

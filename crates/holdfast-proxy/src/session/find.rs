@@ -62,7 +62,13 @@ async fn find_shared(
 ) -> Found {
     let Some(cluster) = &gateway.cluster else { return Found::Unknown };
     for _ in 0..TRIES {
-        let record = match gateway.store.get(key).await {
+        // What this node has may be behind: a session that has just ended must not live on here. Where
+        // the group cannot be asked, what there is serves.
+        let read = match gateway.store.get_fresh(key).await {
+            Err(StoreError::Unavailable(_)) => gateway.store.get(key).await,
+            read => read,
+        };
+        let record = match read {
             Ok(record) => record,
             Err(error) => return not_found(error),
         };

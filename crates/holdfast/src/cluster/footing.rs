@@ -15,11 +15,7 @@ pub(super) struct Standing {
 
 impl Standing {
     pub(super) fn of(cluster: &Arc<Cluster>) -> Self {
-        Self {
-            origin: cluster.origins(),
-            lease: cluster.lease(),
-            leadership: cluster.leadership(),
-        }
+        Self { origin: cluster.origins(), lease: cluster.lease(), leadership: cluster.leadership() }
     }
 }
 

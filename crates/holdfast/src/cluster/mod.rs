@@ -97,7 +97,8 @@ impl Member {
         let told = async {
             drain.cancelled().await;
             let origin = cluster.origin();
-            let command = ControlCommand::Drain { node: origin.node, generation: origin.generation };
+            let command =
+                ControlCommand::Drain { node: origin.node, generation: origin.generation };
             let told = cluster.propose(Body::Control(command), TELLING).await;
             if let Err(error) = told {
                 tracing::warn!(%error, "the cluster does not know that this node drains");
@@ -141,12 +142,17 @@ const TELLING: Duration = Duration::from_secs(2);
 /// The exit status of a node whose Raft core has stopped: its supervisor starts it again.
 const CANNOT_GO_ON: i32 = 70;
 
-/// Hands changes of sessions to the data plane; the others are nobody's business there.
+/// Whether the data plane has a copy of what is at this key: sessions, and hints about servers.
+fn concerns_calls(key: &[u8]) -> bool {
+    key.starts_with(holdfast_engine::replicated::SESSIONS) || key.starts_with(b"h/")
+}
+
+/// Hands changes to the data plane.
 async fn pass_on(mut changes: broadcast::Receiver<Change>, sender: mpsc::UnboundedSender<Changed>) {
     loop {
         let change = match changes.recv().await {
             Ok(Change::Key { key, .. }) => {
-                if !key.starts_with(holdfast_engine::replicated::SESSIONS) {
+                if !concerns_calls(&key) {
                     continue;
                 }
                 Changed::Key(key.to_vec())

@@ -118,9 +118,8 @@ impl Nodes for NodesView {
         let counts = self.cluster.counters().read();
         let state = self.cluster.state();
         let state = state.borrow();
-        let count = |wanted| {
-            state.members.values().filter(|member| member.state == wanted).count() as u64
-        };
+        let count =
+            |wanted| state.members.values().filter(|member| member.state == wanted).count() as u64;
         Figures {
             leader: leadership.me,
             lease: self.cluster.lease().holds(),

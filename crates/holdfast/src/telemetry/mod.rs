@@ -22,6 +22,9 @@ pub(crate) fn start(log: &Log) -> anyhow::Result<()> {
         // The configuration has HOLDFAST_LOG in it already.
         _ => log.level.clone(),
     };
+    // Consensus tells its every step at the level at which a node tells what matters to an operator.
+    let quiet = !directives.contains("openraft");
+    let directives = if quiet { format!("openraft=error,{directives}") } else { directives };
     let filter = EnvFilter::try_new(&directives)
         .map_err(|error| anyhow::anyhow!("the log filter \"{directives}\" is wrong: {error}"))?;
     let started = fmt()
