@@ -5,7 +5,6 @@
 //! either. A leader that is cut off goes on taking itself for one, and swallows what it is told.
 
 use std::collections::VecDeque;
-use std::time::Instant;
 
 use holdfast_engine::lease::Granter;
 use holdfast_engine::replicated::{Command, Machine, Reply};
@@ -144,18 +143,12 @@ impl World {
         self.check_elected(term, leader);
         self.apply_until(leader, self.group.log.len());
         let at = self.instant(leader);
-        let granter = self.granter(leader, at);
         let node = &mut self.nodes[leader];
+        let mut granter = Granter::new(at, FAILOVER);
+        sync(&mut granter, &node.machine.control, at);
         node.leader = Some(leader);
         node.term = term;
         node.leading = Some(Leading { term, granter, expired_at: 0 });
-    }
-
-    /// A new book, with all members who may act.
-    pub(crate) fn granter(&self, leader: usize, at: Instant) -> Granter {
-        let mut granter = Granter::new(at, FAILOVER);
-        sync(&mut granter, &self.nodes[leader].machine.control, at);
-        granter
     }
 
     /// Whether this node takes itself for the present term's leader, rightly, and has a quorum. One

@@ -135,7 +135,9 @@ fn seeds() {
             *notes.entry(what).or_default() += times;
         }
     }
-    assert!(failures.is_empty(), "{} of {count} seeds failed\n{}", failures.len(), failures[0]);
+    let heads: Vec<_> = failures.iter().filter_map(|it| it.lines().next()).collect();
+    let first = failures.first().map(String::as_str).unwrap_or_default();
+    assert!(failures.is_empty(), "of {count} seeds failed: {heads:#?}\n{first}");
     println!("{count} seeds, {} events", outcomes.iter().map(|it| it.events).sum::<u64>());
     println!("{notes:#?}");
     if count >= SEEDS {

@@ -369,11 +369,6 @@ impl World {
         for attempt in unread {
             self.send_patiently(at, BALANCER, Event::Client(attempt, Said::Broken));
         }
-        let instant = self.instant(at);
-        let granter = self.granter(at, instant);
-        if let Some(leading) = &mut self.nodes[at].leading {
-            leading.granter = granter;
-        }
         if self.nodes[at].joined {
             self.join(at);
         }

@@ -12,12 +12,13 @@
 //! A new leader knows nothing of what the last one granted and declares nobody dead for one whole
 //! timeout. That is enough if the last one grants nothing to requests that were sent after the new one
 //! was elected, cut off as it may be: a leader grants only after a quorum has confirmed, since the
-//! request came, that it leads. A leader that was itself frozen begins a new book as if it were new.
+//! request came, that it leads.
 //!
 //! A node that [`Granter::overdue`] has named gets no more leases until it has joined again,
 //! so none can be granted between that verdict and its entry in the log. Lives are told apart by their
 //! generation: a verdict about one does not touch the next, and a `Join` that is merely proposed again
-//! does not lift it.
+//! does not lift it. The book is kept for the whole term, also by a leader that was frozen: a verdict
+//! of its own may be on its way into the log.
 //!
 //! A lease says that the *node* is alive in the group's eyes, not which of its lives: whoever sends
 //! under it checks that the generation is still the one in the journal's entry
