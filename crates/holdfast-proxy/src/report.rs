@@ -192,7 +192,7 @@ pub struct SessionReport {
     pub instance: Option<String>,
     /// Whether it is bound to a connection or process of this node, which no other node can use.
     pub held_here: bool,
-    /// How often its record has been written, as the store counts.
+    /// Rises with every write of its record.
     pub revision: u64,
 }
 

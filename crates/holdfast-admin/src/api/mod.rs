@@ -280,7 +280,7 @@ pub struct SessionDto {
     /// The node whose connection or process it is bound to; none when any node can serve it.
     #[serde(default)]
     pub node: Option<String>,
-    /// How often its record has been written.
+    /// Rises with every write of its record.
     #[serde(default)]
     pub revision: u64,
 }
