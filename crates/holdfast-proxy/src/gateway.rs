@@ -10,10 +10,11 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use holdfast_config::Config;
+use holdfast_engine::backoff::Backoff;
 use holdfast_engine::bucket::Bucket;
 use holdfast_engine::replicated::Origin;
 use holdfast_mcp::event_id::Sealer;
-use holdfast_store::Store;
+use holdfast_store::{Store, StoreError};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -74,6 +75,9 @@ pub(crate) struct Ports {
     pub(crate) admin: OnceLock<SocketAddr>,
     pub(crate) accepting: AtomicBool,
 }
+
+/// How long a cluster may take to find a new leader before what needs it fails.
+const STORE_PATIENCE: Duration = Duration::from_secs(8);
 
 /// How many tombstones one sweep forgets.
 const DUE: usize = 256;
@@ -176,6 +180,29 @@ impl Gateway {
 
     pub(crate) fn unseal(&self, purpose: &[u8], sealed: &[u8]) -> Option<Bytes> {
         self.sealer.open_bytes(purpose, sealed).ok().map(Bytes::from)
+    }
+
+    /// Does something with the store, and again while the store takes nothing: between two leaders of
+    /// a cluster, and after a verdict until this node has joined anew, there is a pause and no failure.
+    ///
+    /// # Errors
+    /// The last one, after eight seconds at most (and what the last try took).
+    pub(crate) async fn patiently<T, F>(&self, mut act: impl FnMut() -> F) -> Result<T, StoreError>
+    where
+        F: Future<Output = Result<T, StoreError>>,
+    {
+        let deadline = Instant::now() + STORE_PATIENCE;
+        let mut pause = Backoff::new(Duration::from_millis(20), Duration::from_millis(200));
+        loop {
+            match act().await {
+                Err(StoreError::Unavailable(_) | StoreError::Fenced)
+                    if self.cluster.is_some() && Instant::now() < deadline =>
+                {
+                    tokio::time::sleep(pause.next(random::u64())).await;
+                }
+                done => return done,
+            }
+        }
     }
 
     /// Whether this client is a balancer of ours.

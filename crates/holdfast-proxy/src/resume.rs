@@ -142,7 +142,8 @@ impl Orphaned {
     /// The rest of the stream, wherever it comes from.
     async fn rest(self) -> Body {
         for _ in 0..MOVES {
-            let record = match self.gateway.store.stream(self.id.stream).await {
+            let store = &self.gateway.store;
+            let record = match self.gateway.patiently(|| store.stream(self.id.stream)).await {
                 Ok(record) if self.owns(&record) => record,
                 // Without a record nothing is known but what the token says.
                 _ => break,
@@ -197,7 +198,8 @@ impl Orphaned {
     async fn take_over(&self, mut record: StreamRecord, me: Origin) -> Option<Body> {
         record.owner = me;
         let keep = self.gateway.keeps_record(&self.server);
-        if let Err(error) = self.gateway.store.take_stream(&record, keep).await {
+        let store = &self.gateway.store;
+        if let Err(error) = self.gateway.patiently(|| store.take_stream(&record, keep)).await {
             tracing::debug!(%error, "a stream of a lost node was not taken over");
             return None;
         }

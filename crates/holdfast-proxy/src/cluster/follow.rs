@@ -15,8 +15,19 @@ use crate::session::{self, Bound};
 /// Follows the cluster for the life of the node.
 pub(crate) async fn follow(gateway: Arc<Gateway>, feeds: Feeds) {
     let Feeds { mut changes, mut frozen } = feeds;
+    let Some(cluster) = &gateway.cluster else { return };
+    let mut state = cluster.watch();
+    let mut me = cluster.me();
     loop {
         tokio::select! {
+            // A node that was declared dead, wrongly or because it was frozen, joins under a new
+            // generation: what it still holds is its own again, unless somebody was faster.
+            Ok(()) = state.changed() => {
+                if cluster.me() != me {
+                    me = cluster.me();
+                    tokio::spawn(session::reclaim(Arc::clone(&gateway), me));
+                }
+            }
             change = changes.recv() => match change {
                 Some(Changed::Key(key)) => {
                     if let Some(key) = gateway.store.session_of(&key) {

@@ -102,6 +102,11 @@ impl Cluster {
         self.footing.is_coordinator()
     }
 
+    /// The state, for who waits for it to change.
+    pub(crate) fn watch(&self) -> watch::Receiver<Arc<ClusterState>> {
+        self.state.clone()
+    }
+
     /// Whether this member may still act, as far as this node has heard.
     pub(crate) fn may_run(&self, origin: Origin) -> bool {
         self.state.borrow().is_current(origin)

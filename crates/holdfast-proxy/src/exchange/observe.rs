@@ -81,7 +81,7 @@ pub(super) fn matters(method: Method) -> bool {
 
 async fn record(call: &Call, change: impl Fn(&mut holdfast_store::SessionRecord)) {
     let Some(session) = &call.session else { return };
-    if let Err(error) = session.update(&call.gateway.store, change).await {
+    if let Err(error) = session.update(&call.gateway, change).await {
         // The session ended while its last answer was on the way; there is nothing to keep.
         tracing::debug!(session = ?session.key, error = %error, "session record not updated");
     }

@@ -531,7 +531,8 @@ async fn begin(
         generation: 1,
         node: gateway.holder_of(&call.server),
     };
-    let record = gateway.store.create(record).await.map_err(|error| {
+    let created = gateway.patiently(|| gateway.store.create(record.clone())).await;
+    let record = created.map_err(|error| {
         Failure::unavailable(&call.server.name, format!("the session could not be kept: {error}"))
     })?;
     let (mux, unclaimed) = replayed.duplex.unzip();

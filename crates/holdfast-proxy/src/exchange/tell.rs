@@ -44,7 +44,7 @@ async fn tell_unbounded(call: &Call, kind: Kind) -> Answer {
     if call.method == Method::Initialized
         && let Some(session) = &call.session
     {
-        let _ = session.update(&call.gateway.store, |record| record.initialized = true).await;
+        let _ = session.update(&call.gateway, |record| record.initialized = true).await;
     }
     if kind == Kind::Response
         && let Some(session) = &call.session

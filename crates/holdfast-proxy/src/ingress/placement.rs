@@ -122,7 +122,13 @@ async fn place(entered: &Entered, body: &[u8]) -> Result<Place, Response<Body>> 
     let Some(key) = parse_id(id.as_bytes()) else {
         return Err(no_session(gateway, body, NoSession::Unknown));
     };
-    match find(gateway, server, principal, key).await {
+    let found = gateway.patiently(|| async {
+        match find(gateway, server, principal, key).await {
+            Found::Untold(error) => Err(error),
+            found => Ok(found),
+        }
+    });
+    match found.await.unwrap_or_else(Found::Untold) {
         Found::Here(session) => Ok(Place::Here(Some(session))),
         Found::At(holder) => Ok(Place::At(holder)),
         Found::Unknown => Err(no_session(gateway, body, NoSession::Unknown)),

@@ -146,7 +146,8 @@ async fn record(call: &Call, stream: u128) -> bool {
         journal: call.journal_key(),
         revision: 0,
     };
-    match gateway.store.put_stream(&record, gateway.keeps_record(&call.server)).await {
+    let keep = gateway.keeps_record(&call.server);
+    match gateway.patiently(|| gateway.store.put_stream(&record, keep)).await {
         Ok(()) => true,
         Err(error) => {
             tracing::debug!(%error, "a stream cannot be resumed: it could not be recorded");

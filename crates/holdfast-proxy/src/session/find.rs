@@ -142,6 +142,25 @@ pub(crate) async fn changed(gateway: &Arc<Gateway>, key: SessionKey) {
     }
 }
 
+/// Names this node, in its present generation, as the holder of every connection that is open here.
+pub(crate) async fn reclaim(gateway: Arc<Gateway>, me: Origin) {
+    let mut held = Vec::new();
+    gateway.sessions.each(|session| {
+        if session.server.is_duplex() && session.bound().mux.is_some() {
+            held.push(Arc::clone(session));
+        }
+    });
+    for session in held {
+        let bound = session.bound();
+        let binding = Binding { node: Some(me), ..session.record().binding.clone() };
+        match session.rebind(&gateway, bound.generation, &binding).await {
+            Ok(true) => {}
+            // Another node has it, or it has ended: the change is told to this node too.
+            Ok(false) | Err(_) => changed(&gateway, session.key).await,
+        }
+    }
+}
+
 /// Drops what this node has of a session that has ended, or that another node holds now.
 pub(crate) async fn forget(gateway: &Arc<Gateway>, key: SessionKey) {
     let Some(session) = gateway.sessions.remove(key) else { return };

@@ -17,16 +17,17 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use holdfast_mcp::version::Version;
-use holdfast_store::{Binding, SessionKey, SessionRecord, Store, StoreError};
+use holdfast_store::{Binding, SessionKey, SessionRecord, StoreError};
 use http::HeaderValue;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use self::find::{Found, changed, find, forget};
+pub(crate) use self::find::{Found, changed, find, forget, reclaim};
 pub(crate) use self::restore::reestablish;
 pub(crate) use self::standing::{Opened, Standing, feed_duplex, open as open_standing, release};
 pub(crate) use self::table::{Sessions, parse_id};
 use crate::failure::Failure;
+use crate::gateway::Gateway;
 use crate::metrics::GaugeGuard;
 use crate::principal::Principal;
 use crate::server::Server;
@@ -219,13 +220,14 @@ impl Session {
     /// [`StoreError::Gone`] or [`StoreError::Missing`] if the session ended meanwhile.
     pub(crate) async fn update(
         &self,
-        store: &Store,
+        gateway: &Gateway,
         change: impl Fn(&mut SessionRecord),
     ) -> Result<(), StoreError> {
+        let store = &gateway.store;
         let mut record = (*self.record()).clone();
         loop {
             change(&mut record);
-            match store.replace(record).await {
+            match gateway.patiently(|| store.replace(record.clone())).await {
                 Ok(stored) => {
                     let mut newest = self.record.lock().unwrap_or_else(PoisonError::into_inner);
                     if newest.revision < stored.revision {
@@ -262,12 +264,13 @@ impl Session {
     ///
     /// # Errors
     /// [`StoreError`] if the session ended meanwhile or the store is away.
-    async fn rebind(
+    pub(crate) async fn rebind(
         &self,
-        store: &Store,
+        gateway: &Gateway,
         present: u32,
         binding: &Binding,
     ) -> Result<bool, StoreError> {
+        let store = &gateway.store;
         let mut record = (*self.record()).clone();
         loop {
             if record.binding.generation != present {
@@ -275,7 +278,7 @@ impl Session {
                 return Ok(false);
             }
             record.binding = binding.clone();
-            match store.replace(record).await {
+            match gateway.patiently(|| store.replace(record.clone())).await {
                 Ok(stored) => {
                     let mut newest = self.record.lock().unwrap_or_else(PoisonError::into_inner);
                     if newest.revision < stored.revision {

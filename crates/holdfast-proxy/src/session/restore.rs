@@ -99,7 +99,7 @@ impl Bind {
             generation: next.generation,
             node: gateway.holder_of(server),
         };
-        match session.rebind(&gateway.store, present.generation, &binding).await {
+        match session.rebind(&gateway, present.generation, &binding).await {
             Ok(true) => {}
             // Another node was faster: the session is bound where that node has bound it.
             Ok(false) => {
