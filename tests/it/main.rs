@@ -2,6 +2,7 @@
 
 mod batches;
 mod bytes;
+mod cluster;
 mod edge;
 mod framed;
 mod harness;

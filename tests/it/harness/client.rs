@@ -30,8 +30,13 @@ pub(crate) enum Posted {
 impl Client {
     /// Speaks 2025-11-25, without a session yet.
     pub(crate) fn legacy(gateway: &Gateway) -> Self {
+        Self::to(gateway.address)
+    }
+
+    /// The same at any address.
+    pub(crate) fn to(address: SocketAddr) -> Self {
         Self {
-            address: gateway.address,
+            address,
             path: "/mcp".into(),
             version: LEGACY.into(),
             session: None,
@@ -41,6 +46,11 @@ impl Client {
 
     pub(crate) fn modern(gateway: &Gateway) -> Self {
         Self { version: MODERN.into(), ..Self::legacy(gateway) }
+    }
+
+    /// The same client, sent to another address.
+    pub(crate) fn on(&self, address: SocketAddr) -> Self {
+        Self { address, ..self.clone() }
     }
 
     pub(crate) fn at(mut self, path: &str) -> Self {

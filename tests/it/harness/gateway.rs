@@ -67,7 +67,7 @@ impl Setup {
         ))
     }
 
-    fn text(&self, address: SocketAddr, admin: SocketAddr) -> String {
+    pub(super) fn text(&self, address: SocketAddr, admin: SocketAddr) -> String {
         let mut text = format!("listen:\n  address: \"{address}\"\n");
         for line in &self.listen {
             text.push_str(&format!("  {line}\n"));
@@ -127,7 +127,7 @@ impl Started {
     }
 }
 
-fn serve(config: &PathBuf) -> Command {
+pub(super) fn serve(config: &PathBuf) -> Command {
     let mut command = Command::new(binary());
     command.arg("serve").arg("--config").arg(config);
     // What a developer has set must not reach the tests.

@@ -9,6 +9,7 @@
 //! Every wait has a deadline ([`DEADLINE`]) that only a hang reaches.
 
 pub(crate) mod client;
+pub(crate) mod cluster;
 pub(crate) mod duplex;
 pub(crate) mod gateway;
 pub(crate) mod message;

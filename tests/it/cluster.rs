@@ -1,0 +1,51 @@
+//! Three nodes and no edge: a client goes to whichever it likes, and nodes are killed, frozen and
+//! stopped under it.
+
+mod sessions;
+mod writes;
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::harness::client::Client;
+use crate::harness::cluster::Cluster;
+use crate::harness::gateway::Setup;
+use crate::harness::recorder::{Recorder, Reply, Seen};
+use crate::harness::within;
+
+async fn start(
+    sections: &[&str],
+    script: impl Fn(&Seen) -> Option<Reply> + Send + Sync + 'static,
+) -> (Recorder, Cluster) {
+    let recorder = Recorder::scripted(script).await;
+    let mut setup = Setup::http(&recorder.url());
+    for section in sections {
+        setup = setup.section(section);
+    }
+    let cluster = setup.cluster().await;
+    (recorder, cluster)
+}
+
+/// Sends a request with the id that a balancer gave it, and gives back the JSON-RPC response. As
+/// long as the group has no leader no Write is let in: then it is sent again.
+async fn balanced(client: &Client, balancer_id: &str, body: &str) -> Value {
+    let answered = async {
+        loop {
+            let posted = client.post_with(&[("X-Request-ID", balancer_id)], body).await;
+            let response = posted.response().await;
+            if response["error"]["code"] != -31004 {
+                return response;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    within("a group with a leader", answered).await
+}
+
+/// The call may have run, and nobody knows.
+#[track_caller]
+fn is_unknown(response: &Value) {
+    assert_eq!(response["error"]["code"], -31002, "{response}");
+    assert_eq!(response["error"]["data"]["mayHaveRun"], true, "{response}");
+}

@@ -1,0 +1,126 @@
+//! A Write runs once, however many nodes are asked and whichever of them is lost.
+
+use super::{balanced, is_unknown, start};
+use crate::harness::message;
+use crate::harness::recorder::{Gate, Reply};
+use crate::harness::wire::Conn;
+use crate::harness::within;
+
+const ANSWER: &str = r#"{"content":[{"type":"text","text":"held"}]}"#;
+
+#[tokio::test]
+async fn copies_of_a_write_run_once() {
+    let (first, second) = (Gate::new(), Gate::new());
+    let held = [first.clone(), second.clone()];
+    let (recorder, cluster) = start(&[], move |seen| {
+        let gate = match seen.tool().as_str() {
+            "balanced" => &held[0],
+            "plain" => &held[1],
+            _ => return None,
+        };
+        Some(Reply::after(gate, Reply::json(message::result(seen.id(), ANSWER))))
+    })
+    .await;
+    let client = cluster.client(0).initialized().await;
+
+    // A balancer's id, the same to all nodes at once.
+    let copy = |number: usize, tool: &'static str, balancer_id: Option<&'static str>| {
+        let client = client.on(cluster[number].address);
+        tokio::spawn(async move {
+            let body = message::call(7, tool);
+            match balancer_id {
+                Some(id) => balanced(&client, id, &body).await,
+                None => client.post(&body).await.response().await,
+            }
+        })
+    };
+    let copies: Vec<_> = (0..3).map(|number| copy(number, "balanced", Some("req-1"))).collect();
+    for number in 0..3 {
+        cluster[number].has_in_flight(1).await;
+    }
+    first.open();
+    for copy in copies {
+        let response = copy.await.expect("no panic");
+        assert_eq!(response["result"]["content"][0]["text"], "held", "{response}");
+        assert_eq!(response["id"], 7, "{response}");
+    }
+    assert_eq!(recorder.calls("balanced").len(), 1);
+    // And once more to each of them when it is over.
+    for number in [2, 1, 0] {
+        let client = client.on(cluster[number].address);
+        let response = balanced(&client, "req-1", &message::call(7, "balanced")).await;
+        assert_eq!(response["result"]["content"][0]["text"], "held", "{response}");
+    }
+    assert_eq!(recorder.calls("balanced").len(), 1);
+    // Another id is another call.
+    balanced(&client, "req-2", &message::call(7, "balanced")).await;
+    assert_eq!(recorder.calls("balanced").len(), 2);
+
+    // Without one, session and JSON-RPC id tell copies of a call that still runs.
+    let copies: Vec<_> = (0..3).map(|number| copy(number, "plain", None)).collect();
+    for number in 0..3 {
+        cluster[number].has_in_flight(1).await;
+    }
+    second.open();
+    for copy in copies {
+        let response = copy.await.expect("no panic");
+        assert_eq!(response["result"]["content"][0]["text"], "held", "{response}");
+    }
+    assert_eq!(recorder.calls("plain").len(), 1);
+    // Clients start to count anew: what is over is no copy.
+    for (number, runs) in [(1, 2), (2, 3)] {
+        let client = client.on(cluster[number].address);
+        // An answer reaches its client before the group knows that the call is over.
+        within("another run of a call with the same id", async {
+            while recorder.calls("plain").len() < runs {
+                let response = client.call(7, "plain").await;
+                assert_eq!(response["result"]["content"][0]["text"], "held", "{response}");
+            }
+        })
+        .await;
+        assert_eq!(recorder.calls("plain").len(), runs);
+    }
+}
+
+#[tokio::test]
+async fn a_write_whose_node_was_killed_is_not_run_again_and_a_read_is() {
+    let gate = Gate::new();
+    let held = gate.clone();
+    let (recorder, mut cluster) = start(&[], move |seen| {
+        let slow = seen.tool() == "write" || seen.tool() == "test://slow";
+        slow.then(|| Reply::after(&held, Reply::json(message::result(seen.id(), ANSWER))))
+    })
+    .await;
+    let client = cluster.client(0).initialized().await;
+    let write = message::call(1, "write");
+    let read = message::request(2, "resources/read", r#"{"uri":"test://slow"}"#);
+    let mut lost = Vec::new();
+    for (id, body) in [("w", &write), ("r", &read)] {
+        let request = client.request("POST", &[("X-Request-ID", id)], Some(body));
+        let mut conn = Conn::open(client.address).await;
+        conn.send(request).await;
+        lost.push(conn);
+    }
+    recorder.wait_for("the Write at the server", 1, |seen| seen.tool() == "write").await;
+    recorder.wait_for("the Read at the server", 1, |seen| seen.tool() == "test://slow").await;
+    cluster[0].kill();
+    for conn in &mut lost {
+        assert!(conn.answer().await.is_none(), "no answer came from the node that was killed");
+    }
+    gate.open();
+    for number in [1, 2, 1] {
+        let client = client.on(cluster[number].address);
+        let response = balanced(&client, "w", &write).await;
+        is_unknown(&response);
+        assert_eq!(response["id"], 1, "{response}");
+    }
+    assert_eq!(recorder.calls("write").len(), 1);
+    let response = balanced(&client.on(cluster[1].address), "r", &read).await;
+    assert_eq!(response["id"], 2, "{response}");
+    assert!(response.get("result").is_some(), "{response}");
+    // The session goes on, and the node that comes back knows what the others decided.
+    assert!(client.on(cluster[2].address).call(3, "other").await.get("result").is_some());
+    cluster.restart(0).await;
+    is_unknown(&balanced(&client, "w", &write).await);
+    assert_eq!(recorder.calls("write").len(), 1);
+}

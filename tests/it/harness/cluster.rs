@@ -1,0 +1,331 @@
+//! Three gateways that stand in for one another, each in a process of its own.
+//!
+//! Their ports are taken below the range from which the system gives ports to connections, so that
+//! a node that is started again finds its own still free.
+
+use std::collections::hash_map::RandomState;
+use std::hash::{BuildHasher as _, Hasher as _};
+use std::net::{SocketAddr, TcpListener};
+use std::ops::{Index, IndexMut};
+use std::path::PathBuf;
+use std::process::{Command, ExitStatus, Output};
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::time::Instant;
+
+use super::TempDir;
+use super::client::Client;
+use super::gateway::{Setup, serve};
+use super::process::{Process, binary, signal};
+use super::wire::{Conn, find};
+
+/// How long the group may take over anything. Long, since an election on a loaded machine may have
+/// to be held again.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+const SECRET: &str = "0123456789abcdef0123456789abcdef";
+
+/// Consensus tells of its every heartbeat, which costs more than the heartbeat.
+const LEVEL: &str = "level: 'info,holdfast=debug,holdfast_proxy=debug,holdfast_cluster=debug'";
+
+/// Running nodes, named `n1`, `n2` and `n3`. Dropping them kills them.
+pub(crate) struct Cluster {
+    nodes: Vec<Node>,
+    _folder: TempDir,
+}
+
+pub(crate) struct Node {
+    pub(crate) name: String,
+    /// Where clients connect.
+    pub(crate) address: SocketAddr,
+    /// Where the operator connects.
+    pub(crate) admin: SocketAddr,
+    /// Where the other nodes connect.
+    pub(crate) peer: SocketAddr,
+    config: PathBuf,
+    process: Process,
+}
+
+impl Setup {
+    /// Starts three nodes with this setup and waits until all of them are ready.
+    pub(crate) async fn cluster(self) -> Cluster {
+        self.cluster_with(|_| SECRET).await
+    }
+
+    /// The same with a third node that has another secret: two are waited for.
+    pub(crate) async fn cluster_with_a_stranger(self) -> Cluster {
+        self.cluster_with(
+            |number| if number == 2 { "another-secret-of-32-characters!" } else { SECRET },
+        )
+        .await
+    }
+
+    async fn cluster_with(self, secret: impl Fn(usize) -> &'static str) -> Cluster {
+        // A port can be taken between finding and binding it; a cluster that does not start for any
+        // other reason does not start the next time either, and says why.
+        let mut said = String::new();
+        for _ in 0..3 {
+            let mut cluster = Cluster::start(&self, &secret);
+            let expected: Vec<usize> = (0..3).filter(|at| secret(*at) == SECRET).collect();
+            match cluster.until_ready(&expected).await {
+                Ok(()) => return cluster,
+                Err(why) => said = why,
+            }
+        }
+        panic!("the cluster does not start: {said}");
+    }
+}
+
+// === impl Cluster ===
+
+impl Cluster {
+    fn start(setup: &Setup, secret: &impl Fn(usize) -> &'static str) -> Self {
+        let folder = TempDir::new();
+        let ports = free_low_addresses(9);
+        let peers: Vec<String> =
+            (0..3).map(|at| format!("n{}: \"{}\"", at + 1, ports[at * 3 + 2])).collect();
+        let nodes = (0..3).map(|at| {
+            let (name, ports) = (format!("n{}", at + 1), &ports[at * 3..]);
+            let mut text = setup.text(ports[0], ports[1]).replace("level: debug", LEVEL);
+            text.push_str(&format!(
+                "node: {{ data_dir: \"{}\" }}\ncluster:\n  node_id: {name}\n  secret: \"{}\"\n  failover_timeout: 2s\n  nodes: {{ {} }}\n",
+                folder.join(&name).display(),
+                secret(at),
+                peers.join(", "),
+            ));
+            let config = folder.join(&format!("{name}.yaml"));
+            std::fs::write(&config, text).expect("write the configuration");
+            let process = Process::start(&mut serve(&config));
+            let (address, admin, peer) = (ports[0], ports[1], ports[2]);
+            Node { name, address, admin, peer, config, process }
+        });
+        Self { nodes: nodes.collect(), _folder: folder }
+    }
+
+    async fn until_ready(&mut self, expected: &[usize]) -> Result<(), String> {
+        let deadline = Instant::now() + PATIENCE;
+        let mut missing: Vec<usize> = expected.to_vec();
+        while Instant::now() < deadline {
+            for node in &mut self.nodes {
+                if let Some(status) = node.process.ended() {
+                    // Let the pipe's readers catch up with what it said last.
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    return Err(format!("{}: {status}\n{}", node.name, node.log()));
+                }
+            }
+            let Some(next) = missing.last() else { return Ok(()) };
+            if self.is_whole(*next, expected).await {
+                missing.pop();
+            } else {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }
+        Err(format!("not ready within {PATIENCE:?}"))
+    }
+
+    /// Whether this node is ready and sees all the others ready.
+    async fn is_whole(&self, at: usize, expected: &[usize]) -> bool {
+        if self[at].readiness().await != Some(200) {
+            return false;
+        }
+        let Some(seen) = self[at].nodes().await else { return false };
+        expected.iter().all(|other| member(&seen, &self[*other].name)["state"] == "ready")
+    }
+
+    /// A client at this node that speaks 2025-11-25, without a session yet.
+    pub(crate) fn client(&self, at: usize) -> Client {
+        Client::to(self[at].address)
+    }
+
+    /// Waits until a node shows another one, or itself, as it should be.
+    pub(crate) async fn sees(
+        &self,
+        at: usize,
+        other: usize,
+        what: &str,
+        fits: impl Fn(&Value) -> bool,
+    ) -> Value {
+        let name = &self[other].name;
+        let mut last = Value::Null;
+        let deadline = Instant::now() + PATIENCE;
+        while Instant::now() < deadline {
+            if let Some(seen) = self[at].nodes().await {
+                last = member(&seen, name);
+                if fits(&last) {
+                    return last;
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        panic!("{} never shows {name} as {what}; last: {last}", self[at].name);
+    }
+
+    /// Waits until a node shows another one in this state.
+    pub(crate) async fn sees_state(&self, at: usize, other: usize, state: &str) -> Value {
+        self.sees(at, other, state, |node| node["state"] == state).await
+    }
+
+    /// Starts a node again on its ports and its data, and waits until it is ready.
+    pub(crate) async fn restart(&mut self, at: usize) {
+        let node = &mut self[at];
+        node.process.kill();
+        node.process = Process::start(&mut serve(&node.config));
+        self[at].becomes_ready().await;
+    }
+}
+
+/// On failure, what the nodes said last.
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            for node in &self.nodes {
+                let log = node.log();
+                let lines: Vec<&str> = log.lines().collect();
+                let last = lines[lines.len().saturating_sub(40)..].join("\n");
+                eprintln!("--- {} at {} said last:\n{last}", node.name, node.address);
+            }
+        }
+    }
+}
+
+impl Index<usize> for Cluster {
+    type Output = Node;
+
+    fn index(&self, at: usize) -> &Node {
+        &self.nodes[at]
+    }
+}
+
+impl IndexMut<usize> for Cluster {
+    fn index_mut(&mut self, at: usize) -> &mut Node {
+        &mut self.nodes[at]
+    }
+}
+
+/// What a node says of the node of this name; null when nothing.
+fn member(seen: &Value, name: &str) -> Value {
+    let nodes = seen["nodes"].as_array().cloned().unwrap_or_default();
+    nodes.into_iter().find(|node| node["name"] == name).unwrap_or_default()
+}
+
+// === impl Node ===
+
+impl Node {
+    /// Everything it has logged since it was last started.
+    pub(crate) fn log(&self) -> String {
+        self.process.output()
+    }
+
+    /// `kill -9`, and waits until it is gone.
+    pub(crate) fn kill(&mut self) {
+        self.process.kill();
+    }
+
+    pub(crate) fn freeze(&self) {
+        signal(self.process.pid(), "STOP");
+    }
+
+    pub(crate) fn thaw(&self) {
+        signal(self.process.pid(), "CONT");
+    }
+
+    /// SIGTERM; returns at once.
+    pub(crate) fn terminate(&self) {
+        self.process.terminate();
+    }
+
+    /// Waits until it has ended by itself.
+    pub(crate) async fn ended(&mut self) -> ExitStatus {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.process.ended() {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "{} does not end", self.name);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// What `/health/ready` answers; `None` when nobody does.
+    pub(crate) async fn readiness(&self) -> Option<u16> {
+        Some(get(self.address, "/health/ready").await?.0)
+    }
+
+    pub(crate) async fn becomes_ready(&self) {
+        self.readiness_becomes(200).await;
+    }
+
+    pub(crate) async fn readiness_becomes(&self, expected: u16) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let status = self.readiness().await;
+            if status == Some(expected) {
+                return;
+            }
+            if Instant::now() > deadline {
+                panic!(
+                    "{}: readiness is {status:?} and not {expected}:\n{}",
+                    self.name,
+                    self.log()
+                );
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// What it says of all nodes.
+    pub(crate) async fn nodes(&self) -> Option<Value> {
+        let (status, body) = get(self.admin, "/api/nodes").await?;
+        (status == 200).then(|| serde_json::from_slice(&body).expect("JSON"))
+    }
+
+    /// Waits until this many calls are in it.
+    pub(crate) async fn has_in_flight(&self, many: u64) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let seen = self.nodes().await.unwrap_or_default();
+            let found = member(&seen, &self.name)["in_flight"].as_u64();
+            if found == Some(many) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{}: {found:?} calls, not {many}", self.name);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Runs a command of the operator against this node.
+    pub(crate) fn operate(&self, arguments: &[&str]) -> Output {
+        let mut command = Command::new(binary());
+        command.args(arguments).arg("--admin").arg(format!("http://{}", self.admin));
+        command.output().expect("run the operator's command")
+    }
+}
+
+/// One GET on a connection of its own; `None` when no whole answer comes.
+async fn get(address: SocketAddr, path: &str) -> Option<(u16, Vec<u8>)> {
+    let asked = async {
+        let stream = tokio::net::TcpStream::connect(address).await.ok()?;
+        let mut conn = Conn::over(stream);
+        let request =
+            format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+        let sent = conn.try_send(request).await;
+        let answer = conn.rest().await;
+        let body = find(&answer, b"\r\n\r\n").filter(|_| sent)? + 4;
+        let head = String::from_utf8_lossy(&answer[..body]).into_owned();
+        let status = head.split(' ').nth(1)?.parse().ok()?;
+        Some((status, answer[body..].to_vec()))
+    };
+    tokio::time::timeout(Duration::from_secs(10), asked).await.ok().flatten()
+}
+
+/// Addresses that were free a moment ago, below the ports that the system gives out by itself.
+fn free_low_addresses(many: usize) -> Vec<SocketAddr> {
+    let mut held: Vec<TcpListener> = Vec::new();
+    while held.len() < many {
+        let random = RandomState::new().build_hasher().finish();
+        let port = 20_000 + u16::try_from(random % 12_000).expect("a small number");
+        held.extend(TcpListener::bind(("127.0.0.1", port)));
+    }
+    held.iter().map(|it| it.local_addr().expect("a bound socket has an address")).collect()
+}
