@@ -118,7 +118,8 @@ const DESKTOP: &str = r#"{
 #[test]
 fn help() {
     golden("help", &[], &["--help"], &[]);
-    for command in ["serve", "check-config", "demo", "key", "status", "nodes", "sessions", "drain"]
+    for command in
+        ["serve", "check-config", "demo", "edge", "key", "status", "nodes", "sessions", "drain"]
     {
         golden(&format!("help-{command}"), &[], &[command, "--help"], &[]);
     }

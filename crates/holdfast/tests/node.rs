@@ -4,7 +4,7 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
@@ -296,31 +296,80 @@ fn logs_can_be_json_and_hold_no_secret() {
     assert!(!log.contains("hunter2"), "{log}");
 }
 
-#[test]
-fn the_demo_answers_on_both_servers_and_leaves_nothing_behind() {
-    for signal in [Signal::SIGINT, Signal::SIGKILL] {
-        let name = format!("demo-{signal}");
-        let mut node =
-            Node::start(&name, &["demo", "--port", "0", "--admin-port", "0"], "not read");
-        let mut lines = Vec::new();
-        let out = node.child.stdout.take().expect("standard output");
-        for line in BufReader::new(out).lines().map_while(Result::ok) {
-            let last = line.starts_with("Ctrl-C");
-            lines.push(line);
-            if last {
-                break;
-            }
+/// Starts a demo; its words up to those that end the welcome, and its further output.
+fn demo(name: &str, more: &[&str]) -> (Node, String, BufReader<ChildStdout>) {
+    let arguments = [&["demo", "--port", "0", "--admin-port", "0"], more].concat();
+    let mut node = Node::start(name, &arguments, "not read");
+    let mut out = BufReader::new(node.child.stdout.take().expect("standard output"));
+    let text = lines_until(&node, &mut out, "Ctrl-C");
+    (node, text, out)
+}
+
+/// Lines of the output up to the first with `word` in it.
+fn lines_until(node: &Node, out: &mut BufReader<ChildStdout>, word: &str) -> String {
+    let mut text = String::new();
+    loop {
+        let before = text.len();
+        let read = out.read_line(&mut text).expect("text");
+        assert!(read > 0, "it ends without {word}:\n{text}\n{}", node.log());
+        if text[before..].contains(word) {
+            return text;
         }
-        let text = lines.join("\n");
+    }
+}
+
+/// Lists the tools of a server of the demo, at the address that its welcome names.
+fn list_at(node: &Node, welcome: &str, server: &str) {
+    let url = welcome
+        .split_whitespace()
+        .find(|word| word.starts_with("http://") && word.ends_with(&format!("/mcp/{server}")));
+    let url = url.unwrap_or_else(|| panic!("no {server}:\n{welcome}\n{}", node.log()));
+    let (address, path) = url["http://".len()..].split_once('/').expect("a path");
+    let address = address.parse().expect("an address");
+    let text = answer(post(address, &format!("/{path}"), LIST));
+    assert!(text.starts_with("HTTP/1.1 200") && text.contains("\"id\":7"), "{text}");
+}
+
+#[test]
+fn the_demo_is_a_cluster_that_goes_on_when_a_node_is_killed() {
+    let (mut node, welcome, mut out) = demo("demo-cluster", &[]);
+    list_at(&node, &welcome, "sample-http");
+    let victim = welcome.lines().find_map(|line| line.trim().strip_prefix("kill -9 "));
+    let victim: i32 = victim.and_then(|pid| pid.parse().ok()).expect("what to kill");
+    kill(Pid::from_raw(victim), Signal::SIGKILL).expect("the node is there");
+    list_at(&node, &welcome, "sample-http");
+    lines_until(&node, &mut out, &format!("(process {victim}) has ended: signal 9"));
+    lines_until(&node, &mut out, "runs again");
+    list_at(&node, &welcome, "sample-http");
+    let all = descendants(&node);
+    assert!(all.iter().filter(|it| it.command.contains("serve")).count() >= 3, "{all:#?}");
+    node.signal(Signal::SIGINT);
+    assert!(node.wait().success(), "{}", node.log());
+    wait_until_gone(&all);
+}
+
+#[test]
+fn the_demo_counts_what_a_client_saw_of_a_kill() {
+    let mut node = Node::start(
+        "demo-kill",
+        &["demo", "--kill", "--port", "0", "--admin-port", "0"],
+        "not read",
+    );
+    let mut out = BufReader::new(node.child.stdout.take().expect("standard output"));
+    lines_until(&node, &mut out, "kill -9 ");
+    let report = lines_until(&node, &mut out, "The promise was");
+    for line in ["Longest pause: ", "Writes that ran twice, by the server's count: 0."] {
+        assert!(report.contains(line), "{report}");
+    }
+    node.wait();
+}
+
+#[test]
+fn the_demo_of_one_node_answers_on_both_servers_and_leaves_nothing_behind() {
+    for signal in [Signal::SIGINT, Signal::SIGKILL] {
+        let (mut node, welcome, _out) = demo(&format!("demo-{signal}"), &["--nodes", "1"]);
         for server in ["sample-http", "sample-stdio"] {
-            let url = text.split_whitespace().find(|word| {
-                word.starts_with("http://") && word.ends_with(&format!("/mcp/{server}"))
-            });
-            let url = url.unwrap_or_else(|| panic!("no {server}:\n{text}\n{}", node.log()));
-            let (address, path) = url["http://".len()..].split_once('/').expect("a path");
-            let address = address.parse().expect("an address");
-            let text = answer(post(address, &format!("/{path}"), LIST));
-            assert!(text.starts_with("HTTP/1.1 200") && text.contains("\"id\":7"), "{text}");
+            list_at(&node, &welcome, server);
         }
         let servers = [wait_for_server(&node, "--stdio"), wait_for_server(&node, "--http")];
         node.signal(signal);

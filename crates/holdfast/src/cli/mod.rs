@@ -40,7 +40,7 @@ pub(crate) enum Command {
     /// Check a configuration and report every problem at once; start nothing
     #[command(after_help = EXIT_CODES)]
     CheckConfig(check_config::CheckConfig),
-    /// Try it: a gateway in front of two sample servers, with nothing to install or configure
+    /// Try it: three nodes in front of two sample servers, with nothing to install or configure
     #[command(after_help = EXIT_CODES)]
     Demo(demo::Demo),
     /// Balance clients over the nodes of a cluster: a call goes on when a node dies or freezes

@@ -214,7 +214,10 @@ impl Cluster {
         let number = self.nodes.len();
         let victim = leader.and_then(|name| self.nodes.iter().find(|node| node.name == name));
         let victim = victim.or_else(|| self.nodes.first());
-        let (pid, admin) = victim.map_or((0, self.client), |node| (node.pid, node.admin));
+        let pid = victim.map_or(0, |node| node.pid);
+        // One that is still there to be asked afterwards.
+        let witness = self.nodes.iter().find(|node| node.pid != pid);
+        let admin = witness.map_or(self.client, |node| node.admin);
         format!(
             "Holdfast demo: {number} gateway nodes behind a balancer, in front of two sample servers.{moved}
 
