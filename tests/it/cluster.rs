@@ -1,7 +1,11 @@
 //! Three nodes and no edge: a client goes to whichever it likes, and nodes are killed, frozen and
 //! stopped under it.
 
+mod calls;
+mod framed;
 mod sessions;
+mod standing;
+mod stdio;
 mod writes;
 
 use std::time::Duration;
@@ -27,13 +31,18 @@ async fn start(
     (recorder, cluster)
 }
 
-/// Sends a request with the id that a balancer gave it, and gives back the JSON-RPC response. As
-/// long as the group has no leader no Write is let in: then it is sent again.
+/// Sends a request with the id that a balancer gave it, and gives back the JSON-RPC response.
 async fn balanced(client: &Client, balancer_id: &str, body: &str) -> Value {
+    let client = client.clone().with("X-Request-ID", balancer_id);
+    led(&client, body).await
+}
+
+/// Sends a request and gives back the JSON-RPC response. As long as the group has no leader no Write
+/// is let in: then it is sent again.
+async fn led(client: &Client, body: &str) -> Value {
     let answered = async {
         loop {
-            let posted = client.post_with(&[("X-Request-ID", balancer_id)], body).await;
-            let response = posted.response().await;
+            let response = client.post(body).await.response().await;
             if response["error"]["code"] != -31004 {
                 return response;
             }

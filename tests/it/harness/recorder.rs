@@ -47,6 +47,8 @@ pub(crate) enum Reply {
 pub(crate) enum Step {
     Send(String),
     Wait(Gate),
+    /// Everything that is said from this number on, as it is said; it does not end by itself.
+    Follow(Feed, usize),
     /// The connection ends in the middle of the stream.
     Cut,
 }
@@ -57,6 +59,10 @@ pub(crate) type Script = Box<dyn Fn(&Seen) -> Option<Reply> + Send + Sync>;
 /// Something a test opens when it is time.
 #[derive(Clone)]
 pub(crate) struct Gate(Arc<watch::Sender<bool>>);
+
+/// What a server says over time, on however many streams.
+#[derive(Clone)]
+pub(crate) struct Feed(Arc<watch::Sender<Vec<String>>>);
 
 pub(crate) struct Recorder {
     pub(crate) address: SocketAddr,
@@ -90,6 +96,29 @@ impl Gate {
 
     pub(crate) async fn passed(&self) {
         drop(self.0.subscribe().wait_for(|open| *open).await);
+    }
+}
+
+// === impl Feed ===
+
+impl Feed {
+    pub(crate) fn new() -> Self {
+        Self(Arc::new(watch::Sender::new(Vec::new())))
+    }
+
+    pub(crate) fn say(&self, event: String) {
+        self.0.send_modify(|said| said.push(event));
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.0.borrow().len()
+    }
+
+    /// The event of this number, once it has been said.
+    async fn said(&self, number: usize) -> String {
+        let mut feed = self.0.subscribe();
+        let said = feed.wait_for(|said| said.len() > number).await;
+        said.expect("the sender is here")[number].clone()
     }
 }
 
@@ -336,6 +365,22 @@ async fn write_stream(stream: &mut TcpStream, steps: Vec<Step>, state: &State) -
             Step::Wait(gate) => {
                 if !wait(stream, &gate, state).await {
                     return false;
+                }
+            }
+            Step::Follow(feed, from) => {
+                let mut byte = [0];
+                for number in from.. {
+                    let text = tokio::select! {
+                        text = feed.said(number) => text,
+                        _ = stream.read(&mut byte) => {
+                            state.abandoned.fetch_add(1, Ordering::SeqCst);
+                            return false;
+                        }
+                    };
+                    let chunk = format!("{:x}\r\n{text}\r\n", text.len());
+                    if stream.write_all(chunk.as_bytes()).await.is_err() {
+                        return false;
+                    }
                 }
             }
             Step::Cut => return false,

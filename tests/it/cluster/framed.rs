@@ -1,0 +1,63 @@
+//! What belongs to one node's connection, asked for at another.
+
+use super::start;
+use crate::harness::duplex::Duplex;
+use crate::harness::message;
+use crate::harness::recorder::{Gate, Reply, Step};
+
+const SAMPLE: &str = r#"{"jsonrpc":"2.0","id":0,"method":"sampling/createMessage","params":{"maxTokens":1,"messages":[]}}"#;
+
+/// The event stream of 2024-11-05 is at one node, the messages are posted to the others.
+#[tokio::test]
+async fn an_sse_client_may_post_to_any_node() {
+    let (recorder, cluster) = start(&[], |_| None).await;
+    let mut client = Duplex::sse(cluster[0].address, "/sse").await;
+    for at in [1, 2, 0] {
+        if let Duplex::Sse { address, .. } = &mut client {
+            *address = cluster[at].address;
+        }
+        if at == 1 {
+            let answer = client.ask(&message::initialize("2024-11-05")).await;
+            assert!(answer.get("result").is_some(), "{answer}");
+            client.send(&message::notification("notifications/initialized", "{}")).await;
+        }
+        let answer = client.ask(&message::call(at, "tool")).await;
+        assert_eq!(answer["result"]["content"][0]["text"], "tool done", "{answer}");
+    }
+    let calls = recorder.calls("tool");
+    assert_eq!(calls.len(), 3);
+    for seen in calls {
+        assert_eq!(seen.header("mcp-session-id"), Some("server-session-1"));
+    }
+}
+
+/// The server asks on the stream of one node, and the client answers at another.
+#[tokio::test]
+async fn an_answer_to_the_server_may_go_to_any_node() {
+    let answered = Gate::new();
+    let held = answered.clone();
+    let (recorder, cluster) = start(&[], move |seen| {
+        (seen.tool() == "ask").then(|| {
+            Reply::Stream(vec![
+                Step::Send(message::event(SAMPLE)),
+                Step::Wait(held.clone()),
+                Step::Send(message::event(&message::result(seen.id(), r#"{"content":[]}"#))),
+            ])
+        })
+    })
+    .await;
+    let client = cluster.client(0).initialized().await;
+    let mut stream = client.post(&message::call(1, "ask")).await.stream();
+    let request = stream.find("the request", |it| it["method"] == "sampling/createMessage").await;
+    assert_eq!(request["id"], 0, "{request}");
+    for at in [1, 2] {
+        let answer = message::result(0, &format!(r#"{{"from":{at}}}"#));
+        let accepted = client.on(cluster[at].address).post(&answer).await.answer();
+        assert_eq!(accepted.status, 202, "{}", accepted.text());
+        let seen = recorder.wait_for("the answer", 1, |seen| seen.text() == answer).await;
+        assert_eq!(seen[0].header("mcp-session-id"), Some("server-session-1"));
+    }
+    answered.open();
+    let result = stream.find("the result", |it| it.get("result").is_some()).await;
+    assert_eq!(result["id"], 1, "{result}");
+}
