@@ -14,10 +14,16 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
 
 use crate::{Error, PATIENCE};
+
+/// Pieces under way on one connection before its sender has to wait.
+const QUEUED: usize = 64;
+
+/// Looks at who holds a connection before it counts as nobody's.
+const OWNER_TRIES: usize = 100;
 
 /// What a link does to bytes in one direction.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -126,7 +132,7 @@ impl Links {
         real: SocketAddr,
     ) {
         // Of a connection whose owner has gone nothing is known, and nothing is lost with it.
-        let Some(from) = self.owner(peer) else { return };
+        let Some(from) = self.find_owner(peer).await else { return };
         // Connecting takes packets in both directions.
         for (from, to) in [(from, to), (to, from)] {
             let mut link = self.weather[from][to].subscribe();
@@ -144,33 +150,61 @@ impl Links {
         self.pump(from_node, to_peer, to, from).await;
     }
 
+    /// Passes bytes on in one direction: read at once, written when their time has come.
     async fn pump(
         self: Arc<Self>,
         mut read: OwnedReadHalf,
-        mut write: OwnedWriteHalf,
+        write: OwnedWriteHalf,
         from: usize,
         to: usize,
     ) {
-        let mut weather = self.weather[from][to].subscribe();
+        let weather = self.weather[from][to].subscribe();
+        let (pieces, due) = mpsc::channel(QUEUED);
+        let writer = tokio::spawn(Arc::clone(&self).write(due, write, weather.clone()));
         let mut buffer = vec![0; 64 * 1024];
         loop {
             let many = read.read(&mut buffer).await.unwrap_or_default();
-            let now = *weather.borrow_and_update();
-            if !now.delay.is_zero() {
+            let delay = weather.borrow().delay;
+            if !delay.is_zero() {
                 self.held.fetch_add(1, Ordering::AcqRel);
-                tokio::time::sleep(now.delay).await;
             }
-            if now.cut {
-                self.held.fetch_add(1, Ordering::AcqRel);
-                if weather.wait_for(|weather| !weather.cut).await.is_err() {
-                    return;
-                }
-            }
-            if many == 0 || write.write_all(&buffer[..many]).await.is_err() {
-                drop(write.shutdown().await);
-                return;
+            let piece = (tokio::time::Instant::now() + delay, buffer[..many].to_vec());
+            if pieces.send(piece).await.is_err() || many == 0 {
+                break;
             }
         }
+        drop(pieces);
+        drop(writer.await);
+    }
+
+    async fn write(
+        self: Arc<Self>,
+        mut due: mpsc::Receiver<(tokio::time::Instant, Vec<u8>)>,
+        mut write: OwnedWriteHalf,
+        mut weather: watch::Receiver<Weather>,
+    ) {
+        while let Some((when, piece)) = due.recv().await {
+            tokio::time::sleep_until(when).await;
+            if weather.borrow_and_update().cut {
+                self.held.fetch_add(1, Ordering::AcqRel);
+                drop(weather.wait_for(|weather| !weather.cut).await);
+            }
+            if piece.is_empty() || write.write_all(&piece).await.is_err() {
+                break;
+            }
+        }
+        drop(write.shutdown().await);
+    }
+
+    /// `/proc/net/tcp` is read in pieces while connections come and go, and may leave one out.
+    async fn find_owner(&self, peer: SocketAddr) -> Option<usize> {
+        for _ in 0..OWNER_TRIES {
+            if let Some(owner) = self.owner(peer) {
+                return Some(owner);
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        None
     }
 
     /// Which node holds the other end of a connection.

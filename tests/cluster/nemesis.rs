@@ -70,7 +70,10 @@ pub(crate) struct Incident {
 impl Incident {
     /// Whether a node without a quorum may have been asked: it refuses Writes and says so.
     pub(crate) fn isolates(&self) -> bool {
-        matches!(self.what, What::Cut | What::CutOut | What::CutIn | What::Isolate | What::Freeze)
+        matches!(
+            self.what,
+            What::Cut | What::CutOut | What::CutIn | What::Isolate | What::Slow | What::Freeze
+        )
     }
 }
 
