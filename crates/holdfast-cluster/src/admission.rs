@@ -1,8 +1,9 @@
-//! The leader's side of joining and leaving: who votes.
+//! The leader's side of joining and removal: who votes.
 //!
 //! A new node first becomes a learner and gets the state; then one change makes it a voter and takes
 //! away the older incarnations of its name, so that the number of voters stays the same and a majority
-//! of the living suffices throughout.
+//! of the living suffices throughout. Who leaves or dies keeps its vote, to be back soon; only who is
+//! removed by name loses it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -10,6 +11,7 @@ use std::time::Duration;
 use holdfast_engine::replicated::{Body, ControlCommand, MemberState, NodeId, Reply};
 use openraft::ChangeMembers;
 use openraft::async_runtime::watch::WatchReceiver;
+use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::entry::JOINING;
@@ -21,6 +23,20 @@ use crate::types::{Membership, Place};
 const BEHIND: u64 = 64;
 /// For one change of the membership.
 const CHANGE: Duration = Duration::from_secs(5);
+
+/// Why a member was not taken out of the group.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error, Serialize, Deserialize)]
+pub enum RemoveError {
+    /// It is neither dead nor has it left.
+    #[error("the node is alive: drain and stop it first")]
+    Living,
+    /// The leader was not found in time.
+    #[error("the group could not be asked in time")]
+    Unavailable,
+    /// It may be done yet; asking again does no harm.
+    #[error("not done yet: {0}")]
+    Unfinished(String),
+}
 
 type Change = ChangeMembers<NodeId, Place>;
 
@@ -120,29 +136,30 @@ impl Node {
         Ok(matched.map_or(u64::MAX, |it| last.saturating_sub(it)))
     }
 
-    /// Takes a node out of the group, if this one leads. `None` if it does not.
-    pub(crate) async fn dismiss(&self, node: NodeId) -> Option<Result<(), String>> {
+    /// Takes a node that is gone out of the group, if this one leads. `None` if it does not.
+    pub(crate) async fn dismiss(&self, node: NodeId) -> Option<Result<(), RemoveError>> {
         if !self.leadership.borrow().me {
             return None;
         }
         let Ok(_one) = self.admission.try_lock() else {
-            return Some(Err("another node is joining or leaving".to_owned()));
+            return Some(Err(RemoveError::Unfinished("another node is joining".to_owned())));
         };
-        Some(self.take_out(node).await)
+        let state = self.applied.control().borrow().members.get(&node).map(|it| it.state);
+        if state.is_some_and(MemberState::may_act) {
+            return Some(Err(RemoveError::Living));
+        }
+        Some(self.take_out(node).await.map_err(RemoveError::Unfinished))
     }
 
     async fn take_out(&self, node: NodeId) -> Result<(), String> {
         let membership = self.membership();
-        let voters: BTreeSet<NodeId> = membership.voter_ids().collect();
-        // The last voter stays in the log, or nobody could ever join it again.
-        if voters.len() > 1 || !voters.contains(&node) {
-            if voters.contains(&node) {
-                let change = Change::RemoveVoters(BTreeSet::from([node]));
-                self.change(self.raft.change_membership(change, false)).await?;
-            } else if membership.get_node(&node).is_some() {
-                let change = Change::RemoveNodes(BTreeSet::from([node]));
-                self.change(self.raft.change_membership(change, false)).await?;
-            }
+        if membership.get_node(&node).is_some() {
+            let one = BTreeSet::from([node]);
+            let change = match membership.voter_ids().any(|it| it == node) {
+                true => Change::RemoveVoters(one),
+                false => Change::RemoveNodes(one),
+            };
+            self.change(self.raft.change_membership(change, false)).await?;
         }
         let leave = Body::Control(ControlCommand::Leave { node });
         match self.propose(leave, CHANGE).await {

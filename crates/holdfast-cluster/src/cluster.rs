@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::addresses::Addresses;
+use crate::admission::RemoveError;
 use crate::gate::Gate;
 use crate::group::Group;
 use crate::leadership::{self, Leadership};
@@ -319,10 +320,24 @@ impl Cluster {
         self.node.transfer_leadership().await
     }
 
-    /// Leaves the cluster: gives up leadership, lease and vote. Whether the group has taken that in.
-    /// With the same directory the node can join again later. Takes at most ten failover timeouts.
+    /// Leaves the cluster, perhaps to be back soon: hands leadership over, gives up the lease, and is
+    /// marked as having left, so that the others take over at once. Whether the group has taken that in.
+    /// Takes at most six failover timeouts.
+    ///
+    /// The node keeps its vote until it is stopped, and has it again when it comes back; so restarting
+    /// all nodes one after the other changes the group not at all. Who is not to come back is removed
+    /// ([`Cluster::remove`]), or the others go on counting on its vote.
     pub async fn leave(&self) -> bool {
         self.node.leave().await
+    }
+
+    /// Takes a member that is dead or has left out of the group for good: its vote counts no more. With
+    /// its directory it could still join again, as a new voter. Takes at most ten failover timeouts.
+    ///
+    /// # Errors
+    /// See [`RemoveError`].
+    pub async fn remove(&self, node: NodeId) -> Result<(), RemoveError> {
+        self.node.remove(node).await
     }
 
     /// Ends the node without a word to the others, and waits until its directory can be used again.

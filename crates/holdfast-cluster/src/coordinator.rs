@@ -176,6 +176,14 @@ impl Node {
         }
         let condemned: BTreeSet<Origin> = book.granter.condemned().collect();
         for (node, member) in &state.members {
+            if *node == self.me && member.state == MemberState::Suspect {
+                // Suspected by the leader before, and a leader now: it is heard.
+                if book.declaring.insert(*node) {
+                    let reason = "it leads";
+                    self.spawn_declare(*node, member.generation, MemberState::Ready, term, reason);
+                }
+                continue;
+            }
             if !member.state.may_act() || *node == self.me {
                 continue;
             }

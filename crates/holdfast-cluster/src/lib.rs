@@ -40,6 +40,7 @@ mod store;
 mod types;
 mod wire;
 
+pub use self::admission::RemoveError;
 pub use self::cluster::{Cluster, Prepared};
 pub use self::leadership::Leadership;
 pub use self::lease::Lease;

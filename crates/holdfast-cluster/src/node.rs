@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use holdfast_engine::replicated::{MemberState, NodeId, Origin};
+use holdfast_engine::replicated::{Body, ControlCommand, MemberState, NodeId, Origin};
 use openraft::async_runtime::watch::WatchReceiver;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::addresses::Addresses;
+use crate::admission::RemoveError;
 use crate::coordinator::Book;
 use crate::group::Group;
 use crate::leadership::Leadership;
@@ -51,7 +52,7 @@ pub(crate) struct Node {
     pub(crate) admission: tokio::sync::Mutex<()>,
     pub(crate) tasks: TaskTracker,
     pub(crate) stop: CancellationToken,
-    /// This node has left, or is about to: it asks for no lease and joins no more.
+    /// This node has left, or is about to: it asks for no lease and joins no more. It still votes.
     pub(crate) left: CancellationToken,
 }
 
@@ -136,22 +137,30 @@ impl Node {
         voters.max_by_key(|it| (able.contains(it), matched(it)))
     }
 
-    /// Leaves the group. Whether it has taken that in.
+    /// Says goodbye. Whether the group has taken that in.
     pub(crate) async fn leave(&self) -> bool {
-        let until = Instant::now() + self.options.failover_timeout * 10;
         self.lease.set(None);
         self.left.cancel();
+        if !self.transfer_leadership().await {
+            tracing::info!("leaves while it leads: nobody could take over");
+        }
+        let leave = Body::Control(ControlCommand::Leave { node: self.me });
+        let reply = self.propose(leave, self.options.failover_timeout * 3).await;
+        // What else may be replied (it was declared dead, or replaced) comes to the same.
+        reply.is_ok()
+    }
+
+    /// Has the leader take a member that is gone out of the group.
+    pub(crate) async fn remove(&self, node: NodeId) -> Result<(), RemoveError> {
+        let until = Instant::now() + self.options.failover_timeout * 10;
+        let mut last = RemoveError::Unavailable;
         while Instant::now() < until {
-            let alone = self.membership().voter_ids().all(|it| it == self.me);
-            if self.leadership.borrow().me && !alone && !self.transfer_leadership().await {
-                continue;
-            }
             let leader = self.leadership.borrow().leader;
-            let answer: Option<Result<(), String>> = match leader {
-                Some(leader) if leader == self.me => self.dismiss(self.me).await,
+            let answer: Option<Result<(), RemoveError>> = match leader {
+                Some(leader) if leader == self.me => self.dismiss(node).await,
                 Some(leader) => {
                     let within = self.options.failover_timeout * 5;
-                    let Ok(body) = encode(&()) else { return false };
+                    let Ok(body) = encode(&node) else { return Err(last) };
                     let lane = holdfast_peer::Lane::Control;
                     let answer = self.wire.call(leader, lane, REMOVE, body, within).await;
                     answer.ok().and_then(|it| decode(&it).ok()).flatten()
@@ -159,12 +168,13 @@ impl Node {
                 None => None,
             };
             match answer {
-                Some(Ok(())) => return true,
-                Some(Err(reason)) => tracing::info!(reason, "leaving: not yet"),
+                Some(Ok(())) => return Ok(()),
+                Some(Err(RemoveError::Living)) => return Err(RemoveError::Living),
+                Some(Err(error)) => last = error,
                 None => {}
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        false
+        Err(last)
     }
 }

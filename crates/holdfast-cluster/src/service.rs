@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
+use holdfast_engine::replicated::NodeId;
 use holdfast_peer::{Caller, ResponseBody, Service};
 use http::{Request, Response};
 use hyper::body::Incoming;
@@ -122,8 +123,9 @@ impl Serving {
                 reply(&admitted.await.unwrap_or_else(stopped))
             }
             REMOVE => {
-                let (node, leaving) = (Arc::clone(node), from.node);
-                let removed = self.node.tasks.spawn(async move { node.dismiss(leaving).await });
+                let gone: NodeId = decode(&body)?;
+                let node = Arc::clone(node);
+                let removed = self.node.tasks.spawn(async move { node.dismiss(gone).await });
                 reply(&removed.await.map_err(text)?)
             }
             NODES => reply(&node.local_nodes()),

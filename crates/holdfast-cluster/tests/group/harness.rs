@@ -16,6 +16,7 @@ use holdfast_peer::{Caller, ResponseBody, Secret};
 use http::{Request, Response};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
+use tokio::runtime::Handle;
 
 use crate::faults::Switch;
 
@@ -96,6 +97,21 @@ impl Group {
         Arc::clone(self.node(name))
     }
 
+    /// As `restart`, with everything of the node on a runtime of its own.
+    pub(crate) async fn restart_on(&mut self, name: &str, runtime: &Handle) -> Arc<Cluster> {
+        let options = self.options(name, "127.0.0.1:0");
+        let node = runtime.spawn(Prepared::new(options)).await.unwrap().unwrap();
+        let (me, address) = (node.me(), node.local_addr().to_string());
+        self.switch.is_at(name, me, &address);
+        let mut nodes = self.addresses.clone();
+        nodes.insert(name.to_owned(), address);
+        let (switch, name) = (Arc::clone(&self.switch), name.to_owned());
+        let node = node.with_nodes(nodes).with_wire(|wire| switch.wrap(&name, wire));
+        let node = runtime.spawn(node.start(Arc::new(Nothing))).await.unwrap().unwrap();
+        assert!(node.joined(PATIENCE).await, "{name} does not join");
+        node
+    }
+
     async fn launch(&mut self, name: &str, node: Prepared) {
         let (me, address) = (node.me(), node.local_addr().to_string());
         self.switch.is_at(name, me, &address);
@@ -127,19 +143,7 @@ impl Group {
         // The port that it had, unless somebody else has it for longer than a moment.
         let mut listen = self.addresses.get(name).map_or("127.0.0.1:0", |it| it).to_owned();
         loop {
-            let options = Options {
-                name: name.to_owned(),
-                data_dir: self.directory_of(name),
-                listen: listen.parse().unwrap(),
-                advertise: Some(listen.clone()).filter(|it| !it.ends_with(":0")),
-                nodes: BTreeMap::new(),
-                secret: Secret::new(&"a secret of these tests, long enough".into(), None),
-                failover_timeout: self.failover,
-                entries_per_snapshot: self.entries_per_snapshot,
-                client: String::new(),
-                admin: String::new(),
-                version: "test".to_owned(),
-            };
+            let options = self.options(name, &listen);
             match Prepared::new(options).await {
                 Ok(prepared) => return prepared,
                 Err(StartError::Bind(_)) if began.elapsed() < Duration::from_secs(5) => {
@@ -148,6 +152,22 @@ impl Group {
                 Err(StartError::Bind(_)) => listen = "127.0.0.1:0".to_owned(),
                 Err(error) => panic!("{name}: {error}"),
             }
+        }
+    }
+
+    fn options(&self, name: &str, listen: &str) -> Options {
+        Options {
+            name: name.to_owned(),
+            data_dir: self.directory_of(name),
+            listen: listen.parse().unwrap(),
+            advertise: Some(listen.to_owned()).filter(|it| !it.ends_with(":0")),
+            nodes: BTreeMap::new(),
+            secret: Secret::new(&"a secret of these tests, long enough".into(), None),
+            failover_timeout: self.failover,
+            entries_per_snapshot: self.entries_per_snapshot,
+            client: String::new(),
+            admin: String::new(),
+            version: "test".to_owned(),
         }
     }
 

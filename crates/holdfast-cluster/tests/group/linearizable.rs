@@ -12,7 +12,7 @@ use crate::checker::{Action, Operation, Value, is_linearizable};
 use crate::harness::{Group, put, until, write};
 
 const KEYS: usize = 4;
-const CLIENTS_PER_NODE: usize = 2;
+const CLIENTS_PER_NODE: usize = 3;
 const SHORT: Duration = Duration::from_secs(2);
 
 /// What all clients share.
@@ -120,7 +120,7 @@ async fn compare_and_set_is_linearizable_while_leaders_are_cut_and_killed() {
     for round in 0..6 {
         // Some quiet between the faults, measured in what was done.
         let done = run.operations();
-        until("operations between faults", || run.operations() > done + 60).await;
+        until("operations between faults", || run.operations() > done + 250).await;
         let leader = group.leader().await;
         let at = names.iter().position(|it| *it == leader).unwrap();
         match round % 3 {
@@ -140,7 +140,7 @@ async fn compare_and_set_is_linearizable_while_leaders_are_cut_and_killed() {
         group.switch.heal();
     }
     let done = run.operations();
-    until("operations after the last fault", || run.operations() > done + 60).await;
+    until("operations after the last fault", || run.operations() > done + 250).await;
     run.over.store(true, Ordering::Relaxed);
     for client in clients {
         client.await.unwrap();

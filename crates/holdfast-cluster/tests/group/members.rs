@@ -2,8 +2,8 @@
 
 use std::time::Instant;
 
-use holdfast_cluster::{ProposeError, Role};
-use holdfast_engine::replicated::{Expect, MemberState};
+use holdfast_cluster::{ProposeError, RemoveError, Role};
+use holdfast_engine::replicated::{Expect, Happened, MemberState};
 
 use crate::harness::{DEADLINE, Group, PATIENCE, put, read, until, write};
 
@@ -113,21 +113,39 @@ async fn a_fourth_node_joins_and_a_leader_leaves_in_good_order() {
     assert_eq!(voters(&fourth.nodes().await), 4);
 
     let leader = group.leader().await;
+    let id = group.node(&leader).me();
     let term = group.node(&leader).leadership().borrow().term;
+    let other = group.follower().await;
+    assert_eq!(group.node(&other).remove(id).await, Err(RemoveError::Living));
     assert!(group.node(&leader).leave().await);
     assert!(!group.node(&leader).lease().holds());
     let next = group.leader_without(Some(&leader)).await;
     assert!(group.node(&next).leadership().borrow().term > term);
     until("the leader to have left", || group.state_of(&leader, &next) == Some(MemberState::Left))
         .await;
-    assert_eq!(voters(&group.node(&next).nodes().await), 3);
+    let reply = group.node(&leader).propose(put("x", "late", Expect::Any), DEADLINE).await;
+    assert_eq!(reply, Err(ProposeError::Fenced));
     group.kill(&leader).await;
     write(group.node(&next), "after", "it left").await;
+    assert_eq!(voters(&group.node(&next).nodes().await), 4);
 
-    // With its directory it can come back, as what it was.
-    let back = group.restart(&leader).await;
-    assert_eq!(read(&back, "after").await.as_deref(), Some("it left"));
-    assert_eq!(voters(&back.nodes().await), 4);
+    // Back after a restart as if it had never left; and once more after it was removed.
+    for removed in [false, true] {
+        if removed {
+            assert!(group.node(&leader).leave().await);
+            group.kill(&leader).await;
+            let witness = group.names()[0].clone();
+            assert_eq!(group.node(&witness).remove(id).await, Ok(()));
+            let nodes = group.node(&group.leader().await).nodes().await;
+            assert_eq!(voters(&nodes), 3);
+            assert!(nodes.iter().any(|it| it.id == id && it.role == Role::Gone));
+        }
+        let back = group.restart(&leader).await;
+        assert_eq!(back.me(), id);
+        assert_eq!(read(&back, "after").await.as_deref(), Some("it left"));
+        assert_eq!(voters(&back.nodes().await), 4);
+        until("a lease", || back.lease().holds()).await;
+    }
     let leader = group.leader().await;
     assert!(group.node(&leader).transfer_leadership().await);
     let next = group.leader().await;
@@ -180,4 +198,40 @@ async fn a_directory_that_was_replaced_does_not_come_back() {
     write(group.node("a"), "goes on", "yes").await;
     assert!(old.propose(put("x", "y", Expect::Any), DEADLINE / 20).await.is_err());
     group.stop().await;
+}
+
+/// A process that does not run for a while has to take itself for dead.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_was_frozen_notices_and_begins_a_new_life() {
+    let mut group = Group::of(&["a", "b"]).await;
+    // A runtime of its own, with one thread that can be stopped.
+    let (send, handle) = std::sync::mpsc::channel();
+    let (end, ended) = tokio::sync::oneshot::channel::<()>();
+    let thread = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        send.send(runtime.handle().clone()).unwrap();
+        let _ = runtime.block_on(ended);
+    });
+    let runtime = handle.recv().unwrap();
+    let node = group.restart_on("c", &runtime).await;
+    let mut frozen = node.frozen();
+    until("a lease", || node.lease().holds()).await;
+    let generation = node.origin().generation;
+
+    let (before, pause) = (*frozen.borrow(), group.failover * 5 / 2);
+    runtime.spawn(async move { std::thread::sleep(pause) });
+    let leader = group.leader_without(Some("c")).await;
+    let (id, state) = (node.me(), group.node(&leader).state());
+    until("it to be declared dead", || {
+        let state = state.borrow();
+        state.incidents.iter().any(|it| it.node == id && it.what == Happened::Died)
+    })
+    .await;
+    tokio::time::timeout(PATIENCE, frozen.wait_for(|it| *it > before)).await.unwrap().unwrap();
+    until("a new generation", || node.origin().generation > generation).await;
+    until("a lease again", || node.lease().holds()).await;
+    until("it to be ready", || group.state_of("c", &leader) == Some(MemberState::Ready)).await;
+    runtime.spawn(async move { node.stop().await }).await.unwrap();
+    drop(end);
+    thread.join().unwrap();
 }
