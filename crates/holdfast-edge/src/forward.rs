@@ -200,6 +200,7 @@ impl<'a> Exchange<'a> {
                 self.history.unsent += 1;
                 self.edge.nodes.found(index, Probed::Refused);
                 self.failures[index] += 1;
+                node.nudge.notify_one();
             }
             Ended::Unsent(reason) => {
                 tracing::debug!(node = node.address, reason, "a request could not be sent");
@@ -267,12 +268,17 @@ impl<'a> Exchange<'a> {
     fn give_up(&mut self, why: Why) -> Answered {
         // What still is at a node may run there yet.
         let may_have_run = self.may_have_run || !self.attempts.is_empty();
-        tracing::warn!(
-            ?why,
-            may_have_run,
-            waited_ms = u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX),
-            "a request is given up"
-        );
+        let waited_ms = u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX);
+        if why == Why::Failing {
+            // It may be what kills the nodes: worth a line of its own.
+            tracing::warn!(
+                may_have_run,
+                waited_ms,
+                "a request broke every connection it was sent on"
+            );
+        } else {
+            tracing::debug!(?why, may_have_run, waited_ms, "a request is given up");
+        }
         let reply = answer::reply(self.asked(), why, may_have_run);
         let json = HeaderValue::from_static("application/json");
         Ok(match reply {

@@ -1,7 +1,8 @@
 //! Watches the head of each request as its bytes arrive on a client's connection.
 //!
-//! Two things hyper does not do. It has one timeout for waiting for a next request and for reading
-//! its head, where the first may take long and the second may not. And it drops a `Content-Length`
+//! Three things hyper does not do. It has one timeout for waiting for a next request and for reading
+//! its head, where the first may take long and the second may not. It waits for ever for a client
+//! that does not read. And it drops a `Content-Length`
 //! beside a `Transfer-Encoding` before anybody can see that there were both, which is the classic of
 //! request smuggling (RFC 9112, section 6.3). So the socket is wrapped, and looks at heads itself.
 
@@ -15,6 +16,8 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
+/// How long a client may read nothing while there is something to write to it.
+const STUCK: Duration = Duration::from_secs(60);
 /// Bytes kept of one head; one whose end lies beyond is not believed about its framing.
 const KEPT: usize = 16 * 1024;
 const LENGTH: &[u8] = b"content-length";
@@ -42,6 +45,8 @@ pub(crate) struct Watched<S> {
     /// When the head after that many requests began to arrive.
     arriving: Option<(u32, Instant)>,
     alarm: Option<Pin<Box<Sleep>>>,
+    /// Set while the client takes nothing.
+    stuck: Option<Pin<Box<Sleep>>>,
 }
 
 // === impl Heads ===
@@ -102,12 +107,27 @@ impl Drop for Serving {
 
 impl<S> Watched<S> {
     pub(crate) fn new(inner: S, heads: Heads, limit: Duration) -> Self {
-        Self { inner, heads, limit, arriving: None, alarm: None }
+        Self { inner, heads, limit, arriving: None, alarm: None, stuck: None }
     }
 
     /// When the head that is arriving has to be whole.
     fn deadline(&self, number: u32) -> Option<Instant> {
         self.arriving.filter(|(of, _)| *of == number).map(|(_, since)| since + self.limit)
+    }
+
+    /// Fails a write that has waited for too long.
+    fn written<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        written: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        if written.is_ready() {
+            self.stuck = None;
+            return written;
+        }
+        let stuck = self.stuck.get_or_insert_with(|| Box::pin(tokio::time::sleep(STUCK)));
+        ready!(stuck.as_mut().poll(cx));
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client reads nothing")))
     }
 }
 
@@ -161,7 +181,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().inner).poll_write(cx, buf)
+        let this = self.get_mut();
+        let written = Pin::new(&mut this.inner).poll_write(cx, buf);
+        this.written(cx, written)
     }
 
     fn poll_write_vectored(
@@ -169,7 +191,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().inner).poll_write_vectored(cx, bufs)
+        let this = self.get_mut();
+        let written = Pin::new(&mut this.inner).poll_write_vectored(cx, bufs);
+        this.written(cx, written)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -256,6 +280,22 @@ mod tests {
         client.write_all(b"frame").await.unwrap();
         assert_eq!(server.read(&mut buf).await.unwrap(), 5);
         assert!(tokio::time::timeout(minute, server.read(&mut buf)).await.is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_reads_nothing_is_given_up() {
+        let (mut client, server) = tokio::io::duplex(4);
+        let mut server = Watched::new(server, Heads::default(), LIMIT);
+        let begun = Instant::now();
+        let mut buf = [0; 2];
+        let (error, read) = tokio::join!(server.write_all(b"eight by"), async {
+            tokio::time::sleep(STUCK / 2).await;
+            client.read_exact(&mut buf).await
+        });
+        assert!(read.is_ok());
+        assert_eq!(error.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        // Its time begins anew with every byte that it takes.
+        assert_eq!(begun.elapsed(), STUCK / 2 + STUCK);
     }
 
     #[tokio::test(start_paused = true)]

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::net::IpAddr;
 
 use http::header::{
-    ACCEPT, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderName, TE, TRAILER,
+    ACCEPT, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HOST, HeaderName, TE, TRAILER,
     TRANSFER_ENCODING, UPGRADE,
 };
 use http::request::Parts;
@@ -116,8 +116,9 @@ fn names_upgrade(headers: &HeaderMap) -> bool {
 pub(crate) fn for_nodes(headers: &mut HeaderMap, client: IpAddr) {
     let websocket = wants_websocket(headers);
     strip_hop_by_hop(headers);
-    // The body is framed anew from what was read.
+    // The body is framed anew from what was read, and has been asked for already.
     headers.remove(CONTENT_LENGTH);
+    headers.remove(EXPECT);
     if websocket {
         headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
         headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
@@ -247,12 +248,13 @@ mod tests {
             ("x-forwarded-for", "5.6.7.8"),
             ("x-forwarded-proto", "https"),
             ("content-length", "5"),
+            ("expect", "100-continue"),
         ]);
         for_nodes(&mut all, client);
         assert_eq!(all["host"], "mcp.example.com");
         assert_eq!(all["x-forwarded-for"], "1.2.3.4, 5.6.7.8, 10.0.0.9");
         assert_eq!(all["x-forwarded-proto"], "http");
-        assert!(!all.contains_key("content-length"));
+        assert!(!all.contains_key("content-length") && !all.contains_key("expect"));
         let ids: Vec<_> = all.get_all("x-request-id").iter().collect();
         assert!(ids.len() == 1 && ids[0].len() == 32 && ids[0] != "chosen-by-the-client");
 
