@@ -166,6 +166,8 @@ impl Prepared {
         node.tasks.spawn(async move { this.run_addresses().await });
         let this = Arc::clone(&node);
         node.tasks.spawn(async move { this.run_housekeeping().await });
+        let this = Arc::clone(&node);
+        node.tasks.spawn(async move { this.run_succession().await });
         let counters = listener.counters();
         let serving = Serving::new(Arc::clone(&node), forwarded);
         let serving = tokio::spawn(listener.serve(Arc::new(serving), stop));
@@ -313,6 +315,12 @@ impl Cluster {
     /// All nodes, as the leader sees them if it can be asked.
     pub async fn nodes(&self) -> Vec<NodeStatus> {
         self.node.nodes().await
+    }
+
+    /// All nodes as this one knows them, without asking anybody.
+    #[must_use]
+    pub fn local_nodes(&self) -> Vec<NodeStatus> {
+        self.node.local_nodes()
     }
 
     /// Hands leadership to the most up-to-date voter, if this node leads. Whether it leads no more.

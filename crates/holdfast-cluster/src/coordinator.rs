@@ -260,7 +260,7 @@ impl Node {
 
     /// Whether the process of a node is certainly not there: nobody, or somebody else, is at its
     /// addresses, again and again.
-    async fn is_gone(&self, node: NodeId) -> bool {
+    pub(crate) async fn is_gone(&self, node: NodeId) -> bool {
         let within = self.options.failover_timeout / 2;
         let Ok(body) = encode(&()) else { return false };
         match self.wire.call(node, Lane::Control, PING, body.clone(), within).await {

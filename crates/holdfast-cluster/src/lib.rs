@@ -37,6 +37,7 @@ mod service;
 mod state_machine;
 mod status;
 mod store;
+mod succession;
 mod types;
 mod wire;
 

@@ -12,6 +12,16 @@ async fn what_was_acknowledged_outlives_the_leader_and_a_restart_of_all() {
     for name in ["a", "b", "c"] {
         write(group.node(name), name, "from every node").await;
     }
+    let mut times = Vec::new();
+    for _ in 0..3 {
+        let leader = group.leader().await;
+        let began = Instant::now();
+        group.kill(&leader).await;
+        group.leader_without(Some(&leader)).await;
+        times.push(began.elapsed());
+        group.restart(&leader).await;
+    }
+    println!("leaders killed: new leader after {times:?}");
     let leader = group.leader().await;
     group.kill(&leader).await;
     let survivors = group.names();

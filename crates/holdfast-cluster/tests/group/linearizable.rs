@@ -13,7 +13,8 @@ use crate::harness::{Group, put, until, write};
 
 const KEYS: usize = 4;
 const CLIENTS_PER_NODE: usize = 3;
-const SHORT: Duration = Duration::from_secs(2);
+/// Some clients are patient and mostly learn what became of their writes; others mostly do not.
+const DEADLINES: [Duration; 2] = [Duration::from_secs(3), Duration::from_millis(300)];
 
 /// What all clients share.
 struct Run {
@@ -48,6 +49,7 @@ fn value(entry: Option<&KvEntry>) -> Option<Value> {
 
 /// One client: picks a key and an operation by a generator of its own, one after the other.
 async fn client(run: Arc<Run>, at: usize, seed: u64) {
+    let deadline = DEADLINES[usize::from(seed % 2 == 1)];
     let mut random = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
     while !run.over.load(Ordering::Relaxed) {
         tokio::time::sleep(Duration::from_millis(8)).await;
@@ -63,7 +65,7 @@ async fn client(run: Arc<Run>, at: usize, seed: u64) {
                 let value = run.next.fetch_add(1, Ordering::Relaxed);
                 let body = put(&name, &value.to_string(), Expect::Any);
                 let action = Action::Write { value };
-                match node.propose(body, SHORT).await {
+                match node.propose(body, deadline).await {
                     Ok(Reply::Done { .. }) => run.record(key, began, action, true),
                     Ok(reply) => panic!("{reply:?}"),
                     Err(ProposeError::Unknown) => run.record(key, began, action, false),
@@ -72,7 +74,7 @@ async fn client(run: Arc<Run>, at: usize, seed: u64) {
                 }
             }
             1 => {
-                if node.read_index(SHORT).await.is_ok() {
+                if node.read_index(deadline).await.is_ok() {
                     let found = value(node.get(name.as_bytes()).as_ref());
                     run.record(key, began, Action::Read { found }, true);
                 }
@@ -85,7 +87,7 @@ async fn client(run: Arc<Run>, at: usize, seed: u64) {
                 let new = run.next.fetch_add(1, Ordering::Relaxed);
                 let body = put(&name, &new.to_string(), revision);
                 let swap = |found| Action::Swap { expect, value: new, found };
-                match node.propose(body, SHORT).await {
+                match node.propose(body, deadline).await {
                     Ok(Reply::Done { .. }) => run.record(key, began, swap(Ok(())), true),
                     Ok(Reply::Mismatch { found }) => {
                         run.record(key, began, swap(Err(value(found.as_ref()))), true);
