@@ -51,16 +51,17 @@ async fn only(stream: Stream) -> serde_json::Value {
 
 #[tokio::test]
 async fn a_stream_of_a_living_node_is_followed() {
-    let gate = Gate::new();
-    let held = gate.clone();
+    let (third, answered) = (Gate::new(), Gate::new());
+    let held = [third.clone(), answered.clone()];
     let (recorder, mut cluster) = start(&[SETTINGS], move |seen| {
         let answer = message::result(seen.id(), ANSWER);
         (seen.tool() == "slow").then(|| {
             Reply::Stream(vec![
                 Step::Send(message::event(&progress(1))),
                 Step::Send(message::event(&progress(2))),
-                Step::Wait(held.clone()),
+                Step::Wait(held[0].clone()),
                 Step::Send(message::event(&progress(3))),
+                Step::Wait(held[1].clone()),
                 Step::Send(message::event(&answer)),
             ])
         })
@@ -69,11 +70,17 @@ async fn a_stream_of_a_living_node_is_followed() {
     let client = cluster.client(0).initialized().await;
     let (stream, ids) = two_events(&client).await;
     drop(stream);
-    let second = client.on(cluster[1].address).get(Some(&ids[1])).await.stream();
-    let first = client.on(cluster[2].address).get(Some(&ids[0])).await.stream();
-    gate.open();
-    assert_eq!(rest(second).await, (vec![3], true));
-    assert_eq!(rest(first).await, (vec![2, 3], true));
+    // The newest reader receives, so the client moves on with what it has.
+    let mut followed = client.on(cluster[1].address).get(Some(&ids[1])).await.stream();
+    third.open();
+    let message = followed.message().await.expect("the next message");
+    assert_eq!(message["params"]["progress"], 3, "{message}");
+    let id = followed.last_id.clone().expect("events have ids");
+    let moved = client.on(cluster[2].address).get(Some(&id)).await.stream();
+    answered.open();
+    assert_eq!(rest(moved).await, (vec![], true));
+    let whole = client.on(cluster[1].address).get(Some(&ids[0])).await.stream();
+    assert_eq!(rest(whole).await, (vec![2, 3], true));
     assert_eq!(recorder.calls("slow").len(), 1);
     assert_eq!(recorder.abandoned(), 0, "a client that moves does not cancel");
 
