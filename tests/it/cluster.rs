@@ -2,10 +2,14 @@
 //! stopped under it.
 
 mod calls;
+mod drain;
 mod framed;
+mod frozen;
+mod quorum;
 mod sessions;
 mod standing;
 mod stdio;
+mod strangers;
 mod writes;
 
 use std::time::Duration;

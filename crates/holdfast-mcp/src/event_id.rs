@@ -22,7 +22,7 @@ use chacha20poly1305::{
 const NONCE: usize = 24;
 const TAG: usize = 16;
 /// Not a purpose that a caller could pass by accident.
-const EVENT_ID: &[u8] = b"holdfast event id 1";
+const EVENT_ID: &[u8] = b"holdfast event id 2";
 
 /// What kind of stream an event is of.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -34,7 +34,7 @@ pub enum StreamKind {
 }
 
 /// What an event id says.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub struct EventId {
     /// The stream.
     pub stream: u128,
@@ -56,6 +56,8 @@ pub struct EventId {
     pub server_session: Option<Box<str>>,
     /// The server's own id of this event.
     pub server_event: Option<Box<str>>,
+    /// The highest progress that the client had been told with this event.
+    pub progress: Option<f64>,
 }
 
 /// Why a token does not open.
@@ -182,7 +184,7 @@ fn aad(key_id: u8, purpose: &[u8]) -> Vec<u8> {
     aad
 }
 
-// === The content of a token: fixed fields, big-endian, then three optional strings ===
+// === The content of a token: fixed fields, big-endian, then three optional strings and a number ===
 
 const CALL: u8 = 0;
 const STANDING: u8 = 1;
@@ -202,6 +204,13 @@ impl EventId {
         out.extend_from_slice(&self.principal.to_be_bytes());
         for text in [&self.request_id, &self.server_session, &self.server_event] {
             put_text(text.as_deref(), &mut out);
+        }
+        match self.progress {
+            None => out.push(0),
+            Some(progress) => {
+                out.push(1);
+                out.extend_from_slice(&progress.to_bits().to_be_bytes());
+            }
         }
         out
     }
@@ -223,6 +232,11 @@ impl EventId {
             request_id: take_text(&mut bytes)?,
             server_session: take_text(&mut bytes)?,
             server_event: take_text(&mut bytes)?,
+            progress: match take::<1>(&mut bytes)? {
+                [0] => None,
+                [1] => Some(f64::from_bits(u64::from_be_bytes(take(&mut bytes)?))),
+                _ => return None,
+            },
         };
         bytes.is_empty().then_some(id)
     }

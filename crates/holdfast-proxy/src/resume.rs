@@ -30,7 +30,7 @@ use crate::exchange::{
 };
 use crate::failure::Failure;
 use crate::gateway::Gateway;
-use crate::ingress::{self, respond, streamable};
+use crate::ingress::{self, Recorded, respond, streamable};
 use crate::principal::Principal;
 use crate::server::Server;
 use crate::session::Session;
@@ -232,19 +232,16 @@ impl Orphaned {
 
     /// The call as its record has it; with its body it could be sent again.
     fn call_of(&self, record: &StreamRecord) -> Arc<Call> {
-        let body =
-            record.body.as_ref().and_then(|body| self.gateway.unseal(respond::RECORDED, body));
-        let Some(body) = body else { return Arc::clone(&self.call) };
-        let headers = headers::for_repeat(self.parts.headers.clone());
-        ingress::received_before(
-            &self.gateway,
-            &self.server,
-            &self.principal,
-            headers,
-            body,
-            self.session.as_ref(),
-        )
-        .unwrap_or_else(|| Arc::clone(&self.call))
+        let sealed = record.body.as_ref();
+        let plain = sealed.and_then(|sealed| self.gateway.unseal(respond::RECORDED, sealed));
+        let Some(recorded) = plain.and_then(|plain| Recorded::decode(&plain)) else {
+            return Arc::clone(&self.call);
+        };
+        let headers = recorded.headers(headers::for_repeat(self.parts.headers.clone()));
+        let (gateway, server, session) = (&self.gateway, &self.server, self.session.as_ref());
+        let (body, told) = (recorded.body, self.id.progress);
+        ingress::received_before(gateway, server, &self.principal, headers, body, session, told)
+            .unwrap_or_else(|| Arc::clone(&self.call))
     }
 }
 
@@ -316,6 +313,7 @@ fn call_of(
         number: 0,
         started: Instant::now(),
         balancer_id: None,
+        told: id.progress,
         ticket: std::sync::OnceLock::new(),
         _guards: Guards {
             _node: gateway.metrics.in_flight.enter(),

@@ -38,7 +38,10 @@ impl Store {
         let other = |found: &KvEntry| Ok(Begin::Other(read(found)?, found.revision));
         let at = keys::journal(key);
         // What is found here may be out of date, but whoever goes on from it writes by its revision.
-        if let Some(found) = self.kv.get_local(&at) {
+        // Without a balancer's id it may be an earlier call's, finished since: the group is asked.
+        if entry.by_balancer
+            && let Some(found) = self.kv.get_local(&at)
+        {
             return other(&found);
         }
         match self.write_entry(key, entry, Expect::Absent).await {

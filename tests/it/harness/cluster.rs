@@ -8,7 +8,7 @@ use std::hash::{BuildHasher as _, Hasher as _};
 use std::net::{SocketAddr, TcpListener};
 use std::ops::{Index, IndexMut};
 use std::path::PathBuf;
-use std::process::{Command, ExitStatus, Output};
+use std::process::ExitStatus;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use super::TempDir;
 use super::client::Client;
 use super::gateway::{Setup, serve};
-use super::process::{Process, binary, signal};
+use super::process::{Process, signal};
 use super::wire::{Conn, find};
 
 /// How long the group may take over anything. Long, since an election on a loaded machine may have
@@ -292,13 +292,6 @@ impl Node {
             assert!(Instant::now() < deadline, "{}: {found:?} calls, not {many}", self.name);
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-    }
-
-    /// Runs a command of the operator against this node.
-    pub(crate) fn operate(&self, arguments: &[&str]) -> Output {
-        let mut command = Command::new(binary());
-        command.args(arguments).arg("--admin").arg(format!("http://{}", self.admin));
-        command.output().expect("run the operator's command")
     }
 }
 

@@ -18,6 +18,7 @@ fn sample() -> EventId {
         principal: u64::MAX,
         server_session: None,
         server_event: Some("".into()),
+        progress: Some(0.5),
     }
 }
 
@@ -122,18 +123,22 @@ fn a_sealer_does_not_print_its_keys() {
 
 fn event_id() -> impl Strategy<Value = EventId> {
     let text = || prop::option::of("\\PC{0,40}".prop_map(String::into_boxed_str));
-    (any::<(u128, u64, bool, u8, u16, u32, u64)>(), text(), text(), text()).prop_map(
-        |((stream, seq, call, class, instance, generation, principal), a, b, c)| EventId {
-            stream,
-            seq,
-            kind: if call { StreamKind::Call } else { StreamKind::Standing },
-            request_id: a,
-            class,
-            instance,
-            generation,
-            principal,
-            server_session: b,
-            server_event: c,
+    let progress = || prop::option::of(-1e9..1e9f64);
+    (any::<(u128, u64, bool, u8, u16, u32, u64)>(), text(), text(), text(), progress()).prop_map(
+        |((stream, seq, call, class, instance, generation, principal), a, b, c, progress)| {
+            EventId {
+                stream,
+                seq,
+                kind: if call { StreamKind::Call } else { StreamKind::Standing },
+                request_id: a,
+                class,
+                instance,
+                generation,
+                principal,
+                server_session: b,
+                server_event: c,
+                progress,
+            }
         },
     )
 }

@@ -54,7 +54,7 @@ pub(crate) enum Lost {
     Unknown(String),
 }
 
-/// How long a node may take over a request that it only has to look something up for.
+/// How long the answer to a request may take in all.
 const LONGEST: Duration = Duration::from_secs(3600);
 
 /// Has the request served by the node `to`.

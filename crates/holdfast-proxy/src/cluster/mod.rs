@@ -109,7 +109,7 @@ impl Cluster {
 
     /// Whether this member may still act, as far as this node has heard.
     pub(crate) fn may_run(&self, origin: Origin) -> bool {
-        self.state.borrow().is_current(origin)
+        self.state.borrow().may_run(origin)
     }
 
     /// The other nodes that may hold something, with the generation in which they do.
@@ -140,7 +140,7 @@ impl Cluster {
     /// Cancel safe.
     pub(crate) async fn fallen(&self, origin: Origin, limit: Duration) -> bool {
         let mut state = self.state.clone();
-        let gone = state.wait_for(|state| !state.is_current(origin));
+        let gone = state.wait_for(|state| !state.may_run(origin));
         tokio::time::timeout(limit, gone).await.is_ok_and(|gone| gone.is_ok())
     }
 }

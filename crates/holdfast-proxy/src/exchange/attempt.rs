@@ -20,6 +20,7 @@ use crate::random;
 use crate::server::Server;
 use crate::session::{Bound, Session};
 use crate::upstream::Endpoint;
+use crate::upstream::duplex::SendError;
 use crate::upstream::events::{End, EventSource, HttpEvents, message};
 use crate::upstream::http::{self as upstream, Collected, Gate, HttpError, Outgoing};
 use crate::upstream::mux::{CallEvent, Mux};
@@ -237,7 +238,18 @@ pub(super) fn finish_reading(mut source: EventSource) {
 
 async fn send_mux(call: &Call, route: &Route, mux: &Arc<Mux>) -> Result<Reply, AttemptError> {
     call.may_send().map_err(AttemptError::withheld)?;
-    let mut running = match mux.call_with(call.body.clone(), call.takes_stream).await {
+    let mut pause = Backoff::new(Duration::from_millis(10), Duration::from_millis(250));
+    let sent = loop {
+        match mux.call_with(call.body.clone(), call.takes_stream).await {
+            // A balancer that lost a node has sent the call again, and the first sending still runs
+            // here, for nobody: it is waited for. A client that uses an id twice is told.
+            Err(SendError::Duplicate(_)) if call.balancer_id.is_some() => {
+                tokio::time::sleep(pause.next(random::u64())).await;
+            }
+            sent => break sent,
+        }
+    };
+    let mut running = match sent {
         Ok(running) => running,
         Err(error) => {
             let progress = if error.did_not_run() { Progress::NotSent } else { Progress::Sent };

@@ -43,8 +43,8 @@ pub(crate) struct Ticket {
 /// nobody who will settle it.
 #[derive(Debug, Default)]
 pub(crate) struct Open {
-    /// And since when.
-    keys: Mutex<HashMap<CallKey, Instant>>,
+    /// By how many, and since when: a call that arrives a second time may hold its key for a moment.
+    keys: Mutex<HashMap<CallKey, (usize, Instant)>>,
 }
 
 /// Keeps a key among the open ones.
@@ -234,6 +234,7 @@ async fn enter(
                         let _ = call.ticket.set(ticket);
                         return Ok(());
                     }
+                    // The key that was held meanwhile is let go: whoever has the entry holds it too.
                     Ok(Begin::Other(entry, revision)) => found = Some((entry, revision)),
                     // Between two leaders nothing is written, and after a verdict the node joins anew.
                     Err(StoreError::Unavailable(_) | StoreError::Fenced) if call.has_time() => {
@@ -426,7 +427,10 @@ impl Gateway {
     pub(crate) async fn keep_entries(&self) {
         let open: Vec<CallKey> = {
             let keys = self.journal.keys.lock().unwrap_or_else(PoisonError::into_inner);
-            keys.iter().filter(|(_, since)| since.elapsed() > LONG).map(|(key, _)| *key).collect()
+            keys.iter()
+                .filter(|(_, (_, since))| since.elapsed() > LONG)
+                .map(|(key, _)| *key)
+                .collect()
         };
         for key in open {
             if let Err(error) = self.store.keep_entry(&key).await {
@@ -436,11 +440,9 @@ impl Gateway {
     }
 
     fn open_entry(self: &Arc<Self>, key: CallKey) -> Arc<Running> {
-        self.journal
-            .keys
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(key, Instant::now());
+        let mut keys = self.journal.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        keys.entry(key).or_insert_with(|| (0, Instant::now())).0 += 1;
+        drop(keys);
         Arc::new(Running { gateway: Arc::downgrade(self), key })
     }
 }
@@ -448,6 +450,12 @@ impl Gateway {
 impl Drop for Running {
     fn drop(&mut self) {
         let Some(gateway) = self.gateway.upgrade() else { return };
-        gateway.journal.keys.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.key);
+        let mut keys = gateway.journal.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((holders, _)) = keys.get_mut(&self.key) {
+            *holders -= 1;
+            if *holders == 0 {
+                keys.remove(&self.key);
+            }
+        }
     }
 }

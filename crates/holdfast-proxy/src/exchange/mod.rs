@@ -86,6 +86,8 @@ pub(crate) struct Call {
     pub(crate) started: Instant,
     /// The id that a trusted balancer gave it: the same for every sending of it.
     pub(crate) balancer_id: Option<Box<str>>,
+    /// The highest progress that its client was told by a node before this one.
+    pub(crate) told: Option<f64>,
     /// Its entry in the journal, once it has one.
     pub(crate) ticket: OnceLock<Ticket>,
     pub(crate) _guards: Guards,

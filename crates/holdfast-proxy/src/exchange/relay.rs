@@ -58,10 +58,10 @@ pub(crate) async fn relay(call: Arc<Call>, first: Answer, sink: Sink) {
         call: &call,
         sink: &sink,
         left: call.ids.iter().map(Into::into).collect(),
-        progress: None,
+        progress: call.told,
         attempts: 1,
         acknowledged: false,
-        floor: None,
+        floor: call.told,
         asked: Vec::new(),
         backoff: Backoff::new(Duration::from_millis(100), Duration::from_secs(15)),
     };
@@ -351,7 +351,11 @@ impl Relay<'_> {
         if self.floor.is_some_and(|told| value <= told) {
             return false;
         }
-        self.progress = Some(self.progress.map_or(value, |last| last.max(value)));
+        let highest = self.progress.map_or(value, |last| last.max(value));
+        self.progress = Some(highest);
+        if let Sink::Log(log) = self.sink {
+            log.note_progress(highest);
+        }
         true
     }
 

@@ -147,6 +147,7 @@ impl Connected {
             takes_stream: true,
             has_event_ids: false,
             balancer_id: None,
+            told: None,
         });
         match received {
             Ok(Received::Call(call)) if call.method == Method::Initialize && !call.modern() => {

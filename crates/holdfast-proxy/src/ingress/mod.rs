@@ -13,6 +13,7 @@ pub(crate) mod edge;
 mod legacy_sse;
 mod placement;
 mod receive;
+mod recorded;
 pub(crate) mod respond;
 pub(crate) mod streamable;
 mod websocket;
@@ -20,6 +21,7 @@ mod websocket;
 use std::sync::Arc;
 
 pub(crate) use self::legacy_sse::{Connections, LineBody};
+pub(crate) use self::recorded::Recorded;
 
 use bytes::Bytes;
 use holdfast_mcp::rpc_error::{ErrorId, RpcError, code};
@@ -181,6 +183,7 @@ pub(crate) fn received_before(
     headers: HeaderMap,
     body: Bytes,
     session: Option<&Arc<Session>>,
+    told: Option<f64>,
 ) -> Option<Arc<Call>> {
     let received = receive::receive(receive::Inbound {
         gateway,
@@ -194,6 +197,7 @@ pub(crate) fn received_before(
         takes_stream: true,
         has_event_ids: true,
         balancer_id: None,
+        told,
     });
     match received {
         Ok(receive::Received::Call(call)) => Some(call),

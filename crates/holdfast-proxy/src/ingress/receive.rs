@@ -41,6 +41,8 @@ pub(super) struct Inbound<'a> {
     pub(super) has_event_ids: bool,
     /// The id of a trusted balancer.
     pub(super) balancer_id: Option<Box<str>>,
+    /// The highest progress that the client was told by a node before this one.
+    pub(super) told: Option<f64>,
 }
 
 impl Inbound<'_> {
@@ -206,7 +208,8 @@ fn build(
     class: CallClass,
     ids: Ids,
 ) -> Call {
-    let Inbound { gateway, server, principal, headers, body, session, balancer_id, .. } = inbound;
+    let Inbound { gateway, server, principal, headers, body, session, balancer_id, told, .. } =
+        inbound;
     // A modern request has no session, whatever its client still sends.
     let session = session.filter(|_| era == Era::Legacy && method != Method::Initialize);
     let spoken = session.as_ref().map(|session| session.version).or(version);
@@ -241,6 +244,7 @@ fn build(
         number: session.as_ref().map_or(0, |session| session.next_call()),
         started: Instant::now(),
         balancer_id,
+        told,
         ticket: std::sync::OnceLock::new(),
         session,
         era,

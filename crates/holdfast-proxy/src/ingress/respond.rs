@@ -11,7 +11,7 @@ use holdfast_store::StreamRecord;
 use http::{HeaderMap, Response, StatusCode};
 use tokio_util::sync::CancellationToken;
 
-use super::HangUp;
+use super::{HangUp, Recorded};
 use crate::body::Body;
 use crate::exchange::{Answer, Call, Sink, headers, relay};
 use crate::random;
@@ -142,7 +142,10 @@ async fn record(call: &Call, stream: u128) -> bool {
         server: call.server.name.to_string(),
         session: call.session.as_ref().map(|session| session.key.0),
         class: call.class.as_u8(),
-        body: whole.then(|| gateway.seal(RECORDED, &call.body)),
+        body: whole.then(|| {
+            let recorded = Recorded::of(&call.headers, &call.body);
+            gateway.seal(RECORDED, &recorded.encode())
+        }),
         journal: call.journal_key(),
         revision: 0,
     };

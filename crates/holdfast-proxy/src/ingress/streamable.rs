@@ -75,6 +75,7 @@ async fn post(entered: Entered, body: Incoming) -> Result<Response<Body>, HangUp
         takes_stream,
         has_event_ids: true,
         balancer_id: entered.balancer_id,
+        told: None,
     });
     match received {
         // It was at a node that is gone, and only the journal could know whether it ran.

@@ -76,6 +76,8 @@ struct Inner {
     undelivered_bytes: usize,
     state: LogState,
     server_event: Option<Arc<str>>,
+    /// The highest progress that the client was told.
+    progress: Option<f64>,
     /// How far the server's stream had come with the newest event that is forgotten.
     forgotten: Option<Arc<str>>,
     /// Counts readers; only the newest receives.
@@ -125,6 +127,7 @@ impl StreamLog {
                 undelivered_bytes: 0,
                 state: LogState::Open,
                 server_event: None,
+                progress: None,
                 forgotten: None,
                 epoch: 0,
                 attached: false,
@@ -314,6 +317,11 @@ impl StreamLog {
         self.inner().server_event = Some(event.into());
     }
 
+    /// Remembers the progress that the next message tells.
+    pub(crate) fn note_progress(&self, progress: f64) {
+        self.inner().progress = Some(progress);
+    }
+
     /// The server's last event id, where its stream can be taken up again.
     pub(crate) fn server_event(&self) -> Option<Box<str>> {
         self.inner().server_event.as_deref().map(Into::into)
@@ -357,6 +365,7 @@ impl StreamLog {
             principal: origin.principal,
             server_session: origin.server_session.clone(),
             server_event: server_event.map(Into::into),
+            progress: inner.progress,
         };
         Some(sealer.seal(&id, random::nonce()))
     }

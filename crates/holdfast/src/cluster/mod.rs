@@ -127,7 +127,7 @@ impl Member {
         tokio::join!(told, asked, broken);
     }
 
-    /// Leaves the cluster, so that the others take over at once.
+    /// Goes, so that the others take over at once; the node's vote waits for its return.
     pub(crate) async fn leave(self) {
         if !self.cluster.leave().await {
             tracing::warn!("left without the cluster's knowledge: it will notice by itself");

@@ -17,6 +17,9 @@ use super::inbound::LOAD;
 /// How long a node may take to say what it is busy with.
 const LOAD_WITHIN: Duration = Duration::from_millis(500);
 
+/// How long the leader may take to say how all are; then it is what this node knows.
+const LOOK_WITHIN: Duration = Duration::from_millis(500);
+
 /// How long the group may take to decide that a node drains.
 const DRAIN_WITHIN: Duration = Duration::from_secs(3);
 
@@ -32,7 +35,8 @@ impl NodesView {
     async fn look(&self) -> ClusterView {
         let me = self.cluster.me();
         let peers = self.cluster.peers();
-        let known = self.cluster.nodes().await;
+        let known = tokio::time::timeout(LOOK_WITHIN, self.cluster.nodes()).await;
+        let known = known.unwrap_or_else(|_| self.cluster.local_nodes());
         let loads = known.iter().map(|node| {
             let (id, peers, gone) = (node.id, Arc::clone(&peers), is_gone(node));
             async move {
@@ -81,7 +85,7 @@ impl NodesView {
             let Some((node, member)) = state.by_name(name) else {
                 return Err(DrainError::Unknown {
                     node: name.to_owned(),
-                    known: state.members.values().map(|member| member.name.clone()).collect(),
+                    known: self.names.clone(),
                 });
             };
             let gone = |state| Err(DrainError::Gone { node: name.to_owned(), state });

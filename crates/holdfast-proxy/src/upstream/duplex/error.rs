@@ -68,6 +68,9 @@ pub enum SendError {
     /// Not a byte of it has left: it may be sent elsewhere, whatever it is.
     #[error("not sent: {0}")]
     NotSent(String),
+    /// Not sent: a call with the same id is in flight on this connection.
+    #[error("not sent: a call with the id {0} is in flight already")]
+    Duplicate(Box<str>),
     /// The server answered its POST with a status other than 2xx (HTTP+SSE only).
     #[error("the server refused the message with HTTP status {status}")]
     Refused { status: u16 },
@@ -84,7 +87,7 @@ impl SendError {
     /// answered with the status of a lost session (400 or 404).
     pub fn did_not_run(&self) -> bool {
         match self {
-            Self::NotSent(_) => true,
+            Self::NotSent(_) | Self::Duplicate(_) => true,
             Self::Refused { status } => is_lost_session(*status),
             Self::Unknown(_) | Self::Closed(_) => false,
         }

@@ -53,7 +53,7 @@ use tracing::debug;
 use self::courier::Courier;
 use self::dispatch::Dispatcher;
 use self::queue::Queue;
-use self::table::{New, Table};
+use self::table::{New, Refusal, Table};
 use super::duplex::{Closed, Duplex, DuplexSender, SendError};
 
 /// Who uses a connection.
@@ -316,7 +316,10 @@ impl Mux {
                 log_level: peeked.params.log_level,
                 queue: queue.clone(),
             })
-            .map_err(|refusal| not_sent(&refusal))?;
+            .map_err(|refusal| match refusal {
+                Refusal::Duplicate(id) => SendError::Duplicate(id),
+                closed @ Refusal::Closed(_) => not_sent(&closed),
+            })?;
         let message = match self.sharing {
             Sharing::Private => request,
             Sharing::Shared => rewrite::request(&request, &peeked, number),

@@ -1,0 +1,51 @@
+//! Most of the nodes are gone: what needs no quorum goes on, what does is refused as what it is.
+
+use super::start;
+use crate::harness::message;
+use crate::harness::within;
+
+#[tokio::test]
+async fn a_survivor_reads_and_does_not_write() {
+    let (recorder, mut cluster) = start(&[], |_| None).await;
+    let client = cluster.client(0).initialized().await;
+    let read = || client.ask(1, "resources/read", r#"{"uri":"test://a"}"#);
+    assert!(read().await.get("result").is_some());
+    for at in [1, 2] {
+        cluster[at].kill();
+    }
+    cluster[0].readiness_becomes(503).await;
+    let answer = read().await;
+    assert!(answer.get("result").is_some(), "{answer}");
+    let answer = client.call(2, "refused").await;
+    assert_eq!(answer["error"]["code"], -31004, "{answer}");
+    assert_eq!(answer["error"]["data"]["mayHaveRun"], false, "{answer}");
+    assert_eq!(answer["id"], 2, "{answer}");
+    // What it does not know it cannot find out, and says so under the request's id.
+    let never = client.clone().in_session("00000000000000000000000000000000");
+    let answer = never.post(&message::call(3, "refused")).await.answer();
+    assert!([200, 404].contains(&answer.status), "{}", answer.text());
+    assert_eq!(answer.json()["id"], 3, "{}", answer.text());
+    assert!(recorder.calls("refused").is_empty());
+
+    // One more is a majority.
+    cluster.restart(1).await;
+    cluster[0].becomes_ready().await;
+    for (at, id) in [(0, 4), (1, 5)] {
+        let client = client.on(cluster[at].address);
+        let written = within("a Write", async {
+            loop {
+                let response = client.call(id, "write").await;
+                if response["error"]["code"] != -31004 {
+                    return response;
+                }
+            }
+        });
+        let response = written.await;
+        assert_eq!(response["result"]["content"][0]["text"], "write done", "{response}");
+    }
+    let fresh = cluster.client(1).initialized().await;
+    assert!(fresh.on(cluster[0].address).call(1, "write").await.get("result").is_some());
+    // And the third.
+    cluster.restart(2).await;
+    assert!(client.on(cluster[2].address).call(6, "write").await.get("result").is_some());
+}
