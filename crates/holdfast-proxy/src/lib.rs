@@ -231,6 +231,7 @@ impl Proxy {
         listener::serve(Arc::clone(&self.gateway), listener, self.tls.clone()).await;
         drop(accepting);
         listener::drained(&self.gateway).await;
+        self.gateway.workers.end();
         if index > 0 {
             // What this worker runs for the node's sessions is needed until they are closed.
             return self.gateway.gone.cancelled().await;

@@ -33,6 +33,11 @@ impl Workers {
         self.handles.lock().unwrap_or_else(PoisonError::into_inner).push(handle);
     }
 
+    /// The node ends: no work from other threads is taken any more.
+    pub(crate) fn end(&self) {
+        self.handles.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
     /// The workers in turn; none before the first has started.
     pub(crate) fn next(&self) -> Option<Handle> {
         let handles = self.handles.lock().unwrap_or_else(PoisonError::into_inner);

@@ -34,6 +34,9 @@ pub(super) const GENERATION: HeaderName = HeaderName::from_static("holdfast-gene
 /// The balancer's id of the request, where a trusted balancer has set one.
 pub(super) const BALANCER: HeaderName = HeaderName::from_static("holdfast-request-id");
 
+/// The node ended while it served the request: nobody knows how far it got.
+pub(super) const LOST: HeaderName = HeaderName::from_static("holdfast-lost");
+
 /// A request on its way to another node.
 pub(crate) struct Forwarding<'a> {
     pub(crate) gateway: &'a Arc<Gateway>,
@@ -81,6 +84,9 @@ pub(crate) async fn forward(
     };
     if response.status() == StatusCode::MISDIRECTED_REQUEST {
         return Err(Lost::NotServed("it has another generation now".into()));
+    }
+    if response.headers().contains_key(LOST) {
+        return Err(Lost::Unknown("it ended meanwhile".into()));
     }
     let limit = forwarding.gateway.config.limits.answer_buffer;
     tokio::select! {

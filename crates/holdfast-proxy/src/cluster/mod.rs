@@ -112,6 +112,15 @@ impl Cluster {
         self.state.borrow().may_run(origin)
     }
 
+    /// Whether this member may keep what it holds: one that drains gives it to whoever asks next.
+    pub(crate) fn may_hold(&self, origin: Origin) -> bool {
+        let state = self.state.borrow();
+        let drains = state.members.get(&origin.node).is_some_and(|member| {
+            member.generation == origin.generation && member.state == MemberState::Draining
+        });
+        state.may_run(origin) && !drains
+    }
+
     /// The other nodes that may hold something, with the generation in which they do.
     pub(crate) fn others(&self) -> Vec<Origin> {
         let me = self.me().node;

@@ -10,14 +10,14 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use holdfast_mcp::headers::decode_value;
-use http::{HeaderMap, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::forward::{BALANCER, GENERATION, PRINCIPAL};
+use super::forward::{BALANCER, GENERATION, LOST, PRINCIPAL};
 use crate::body::Body;
 use crate::gateway::Gateway;
 use crate::ingress::{self, Arrived};
@@ -34,26 +34,33 @@ pub(crate) async fn serve(
     gateway: &Arc<Gateway>,
     request: Request<Incoming>,
 ) -> Response<Forwarded> {
+    // Without workers it has not begun, or it is over: nothing has run.
     let Some(worker) = gateway.workers.next() else {
-        return refused(StatusCode::SERVICE_UNAVAILABLE);
+        return bare(StatusCode::MISDIRECTED_REQUEST);
     };
     let gateway = Arc::clone(gateway);
+    // The node that drains waits for it as for a client of its own.
+    let open = gateway.open.clone();
     let (answer, answered) = oneshot::channel();
-    let task = AbortOnDropHandle::new(worker.spawn(async move {
+    let task = AbortOnDropHandle::new(worker.spawn(open.track_future(async move {
         let (parts, body) = on_worker(gateway, request).await.into_parts();
         let exact = body.size_hint().exact();
         let (sender, frames) = mpsc::channel(WAITING);
         if answer.send(Response::from_parts(parts, Forwarded { frames, exact })).is_ok() {
             pump(body, sender).await;
         }
-    }));
+    })));
     match answered.await {
         Ok(response) => {
             // From here on the task ends with its channel.
             drop(task.detach());
             response
         }
-        Err(_) => refused(StatusCode::BAD_GATEWAY),
+        Err(_) => {
+            let mut lost = bare(StatusCode::BAD_GATEWAY);
+            lost.headers_mut().insert(LOST, HeaderValue::from_static("1"));
+            lost
+        }
     }
 }
 
@@ -80,7 +87,7 @@ async fn pump(mut body: Body, sender: mpsc::Sender<Result<Bytes, Cut>>) {
 
 async fn on_worker(gateway: Arc<Gateway>, request: Request<Incoming>) -> Response<Body> {
     let (mut parts, body) = request.into_parts();
-    let bare = |status| ingress::respond::build(status, HeaderMap::new(), Body::full(Bytes::new()));
+    let bare = |status| ingress::respond::build(status, HeaderMap::new(), Body::Full(None));
     let present = gateway.cluster.as_ref().map(|cluster| cluster.me().generation);
     let meant = parts.headers.remove(GENERATION);
     let meant: Option<u64> = meant.and_then(|value| value.to_str().ok()?.parse().ok());
@@ -96,7 +103,7 @@ async fn on_worker(gateway: Arc<Gateway>, request: Request<Incoming>) -> Respons
     ingress::serve_forwarded(gateway, arrived, parts, body).await
 }
 
-fn refused(status: StatusCode) -> Response<Forwarded> {
+fn bare(status: StatusCode) -> Response<Forwarded> {
     let (_, frames) = mpsc::channel(1);
     let mut response = Response::new(Forwarded { frames, exact: Some(0) });
     *response.status_mut() = status;

@@ -139,7 +139,7 @@ async fn place(entered: &Entered, body: &[u8]) -> Result<Place, Response<Body>> 
 /// The node that runs the one process of a stdio server that modern clients share.
 async fn shared_process(gateway: &Gateway, server: &str) -> Place {
     let Some(cluster) = &gateway.cluster else { return Place::Here(None) };
-    match gateway.store.claim(server, cluster.me(), &|holder| cluster.may_run(holder)).await {
+    match gateway.store.claim(server, cluster.me(), &|holder| cluster.may_hold(holder)).await {
         Ok(holder) if holder != cluster.me() => Place::At(holder),
         Ok(_) => Place::Here(None),
         // Without the store nobody can say who runs it: a process of our own serves better than none.

@@ -6,11 +6,12 @@
 //! session by compare-and-set and opens it again.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use holdfast_engine::replicated::Origin;
 use holdfast_store::{Binding, SessionKey, SessionRecord, StoreError};
 
-use super::{Bound, Session};
+use super::{Bound, Mux, Session};
 use crate::gateway::Gateway;
 use crate::principal::Principal;
 use crate::server::Server;
@@ -83,7 +84,7 @@ async fn find_shared(
             Some(node) if node == me => {
                 return Found::Here(adopt(gateway, server, principal, record));
             }
-            Some(node) if cluster.may_run(node) => return Found::At(node),
+            Some(node) if cluster.may_hold(node) => return Found::At(node),
             _ => {}
         }
         let generation = record.binding.generation.saturating_add(1);
@@ -171,6 +172,21 @@ pub(crate) async fn forget(gateway: &Arc<Gateway>, key: SessionKey) {
     }
     // A server's process may take its time to end; whoever told us does not wait for it.
     if let Some(mux) = session.bound().mux.clone() {
-        tokio::spawn(async move { mux.close().await });
+        let patience = gateway.config.listen.drain_deadline;
+        tokio::spawn(async move {
+            // What runs over it has its answer still to come, and its client is still here.
+            let _ = tokio::time::timeout(patience, idle(&mux)).await;
+            mux.close().await;
+        });
     }
 }
+
+/// Resolves when no call is under way.
+async fn idle(mux: &Mux) {
+    while mux.in_flight() > 0 {
+        tokio::time::sleep(IDLE_POLL).await;
+    }
+}
+
+/// How often a connection that is given up is looked at.
+const IDLE_POLL: Duration = Duration::from_millis(50);
