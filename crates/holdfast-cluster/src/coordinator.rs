@@ -44,6 +44,8 @@ const LOOK: usize = 4096;
 pub(crate) struct Book {
     term: u64,
     granter: Granter,
+    /// Who has been granted a lease in this term.
+    granted: BTreeSet<NodeId>,
     declaring: BTreeSet<NodeId>,
     pinging: BTreeSet<NodeId>,
 }
@@ -55,6 +57,7 @@ impl Book {
         Self {
             term,
             granter: Granter::new(now, timeout),
+            granted: BTreeSet::new(),
             declaring: BTreeSet::new(),
             pinging: BTreeSet::new(),
         }
@@ -191,9 +194,14 @@ impl Node {
             let silent = book.granter.heard(*node).map(|it| now.saturating_duration_since(it));
             let declaration = if condemned.contains(&life) {
                 Some((MemberState::Dead, "no lease was granted for the failover timeout"))
-            } else if member.state == MemberState::Ready && silent > Some(timeout / 2) {
+            } else if member.state == MemberState::Ready
+                && silent.is_some_and(|it| it > timeout / 2)
+            {
                 Some((MemberState::Suspect, "not heard of for half the failover timeout"))
-            } else if member.state == MemberState::Suspect && silent < Some(timeout / 2) {
+            } else if member.state == MemberState::Suspect
+                && silent.is_some_and(|it| it < timeout / 2)
+                && book.granted.contains(node)
+            {
                 Some((MemberState::Ready, "heard of again"))
             } else {
                 None

@@ -200,6 +200,27 @@ async fn a_directory_that_was_replaced_does_not_come_back() {
     group.stop().await;
 }
 
+/// A log of one group is never mixed with that of another.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_directory_of_another_group_is_refused() {
+    let mut group = Group::of(&["a", "b"]).await;
+    let mut other = Group::of(&["c", "d"]).await;
+    write(other.node("d"), "k", "of the other group").await;
+    other.kill("c").await;
+    other.kill("d").await;
+    let here = group.directory_of("d");
+    std::fs::rename(other.directory_of("d"), here).unwrap();
+    let stranger = group.restart_unjoined("d").await;
+    let mut failed = stranger.failed();
+    let reason = failed.wait_for(Option::is_some);
+    let reason = tokio::time::timeout(PATIENCE, reason).await.unwrap().unwrap().clone();
+    assert!(reason.unwrap().contains("belongs to another group"));
+    assert_eq!(read(group.node("a"), "k").await, None);
+    let known = stranger.nodes().await;
+    assert!(known.iter().all(|it| it.name == "c" || it.name == "d"), "{known:?}");
+    group.stop().await;
+}
+
 /// A process that does not run for a while has to take itself for dead.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_was_frozen_notices_and_begins_a_new_life() {
