@@ -112,12 +112,9 @@ impl Node {
         if !state.is_current(life) {
             return BeatAnswer::Fenced;
         }
-        match book.granter.grant(life, now) {
-            Some(length) => BeatAnswer::Granted {
-                millis: u64::try_from(length.as_millis()).unwrap_or(u64::MAX),
-            },
-            None => BeatAnswer::Fenced,
-        }
+        let Some(length) = book.granter.grant(life, now) else { return BeatAnswer::Fenced };
+        book.granted.insert(node);
+        BeatAnswer::Granted { millis: u64::try_from(length.as_millis()).unwrap_or(u64::MAX) }
     }
 
     /// The book of this term; that of an earlier one ends.
@@ -192,26 +189,15 @@ impl Node {
             }
             let life = Origin { node: *node, generation: member.generation };
             let silent = book.granter.heard(*node).map(|it| now.saturating_duration_since(it));
-            let declaration = if condemned.contains(&life) {
-                Some((MemberState::Dead, "no lease was granted for the failover timeout"))
-            } else if member.state == MemberState::Ready
-                && silent.is_some_and(|it| it > timeout / 2)
-            {
-                Some((MemberState::Suspect, "not heard of for half the failover timeout"))
-            } else if member.state == MemberState::Suspect
-                && silent.is_some_and(|it| it < timeout / 2)
-                && book.granted.contains(node)
-            {
-                Some((MemberState::Ready, "heard of again"))
-            } else {
-                None
-            };
+            let condemned = condemned.contains(&life);
+            let granted = book.granted.contains(node);
+            let declaration = verdict(member.state, condemned, silent, granted, timeout);
             if let Some((state, reason)) = declaration
                 && book.declaring.insert(*node)
             {
                 self.spawn_declare(*node, member.generation, state, term, reason);
             }
-            if !condemned.contains(&life) && book.pinging.insert(*node) {
+            if !condemned && book.pinging.insert(*node) {
                 self.spawn_ping(*node, member.generation, term);
             }
         }
@@ -326,6 +312,55 @@ impl Node {
         if due {
             let expire = Body::Kv(KvCommand::Expire { limit: EXPIRE });
             let _ = self.propose(expire, self.options.failover_timeout).await;
+        }
+    }
+}
+
+/// What a leader has to declare of a member that may act: as the group takes it, whether this leader has
+/// condemned it, how long it has heard nothing of it, and whether it ever has.
+fn verdict(
+    state: MemberState,
+    condemned: bool,
+    silent: Option<Duration>,
+    granted: bool,
+    timeout: Duration,
+) -> Option<(MemberState, &'static str)> {
+    let late = silent.is_some_and(|it| it > timeout / 2);
+    match state {
+        _ if condemned => {
+            Some((MemberState::Dead, "no lease was granted for the failover timeout"))
+        }
+        MemberState::Ready if late => {
+            Some((MemberState::Suspect, "not heard of for half the failover timeout"))
+        }
+        // That this leader is new does not mean that it has heard of the member.
+        MemberState::Suspect if !late && granted => Some((MemberState::Ready, "heard of again")),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn verdicts() {
+        use MemberState::{Dead, Draining, Ready, Suspect};
+        let (soon, late) = (Some(Duration::from_millis(500)), Some(Duration::from_millis(501)));
+        for (state, condemned, silent, granted, expected) in [
+            (Ready, false, soon, true, None),
+            (Ready, false, late, true, Some(Suspect)),
+            (Ready, false, None, false, None),
+            (Ready, true, None, true, Some(Dead)),
+            (Suspect, false, late, true, None),
+            (Suspect, false, soon, true, Some(Ready)),
+            (Suspect, false, soon, false, None),
+            (Suspect, true, None, false, Some(Dead)),
+            (Draining, false, late, true, None),
+            (Draining, true, None, true, Some(Dead)),
+        ] {
+            let verdict = verdict(state, condemned, silent, granted, Duration::from_secs(1));
+            assert_eq!(verdict.map(|it| it.0), expected, "{state:?} {condemned} {silent:?}");
         }
     }
 }
