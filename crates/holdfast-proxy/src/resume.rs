@@ -30,6 +30,7 @@ use crate::exchange::{
 };
 use crate::failure::Failure;
 use crate::gateway::Gateway;
+use crate::ingress::respond::Begins;
 use crate::ingress::{self, Recorded, respond, streamable};
 use crate::principal::Principal;
 use crate::server::Server;
@@ -227,7 +228,11 @@ impl Orphaned {
             async move { gone_on_with(call, id).await }
         };
         let patience = self.server.settings.timeout;
-        Some(respond::commit(&call, work, patience, &self.connection).await.into_body())
+        Some(
+            respond::commit(&call, work, Begins::Meanwhile, patience, &self.connection)
+                .await
+                .into_body(),
+        )
     }
 
     /// The call as its record has it; with its body it could be sent again.

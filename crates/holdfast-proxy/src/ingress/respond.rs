@@ -51,6 +51,18 @@ pub(crate) async fn answer(
     })
 }
 
+/// When the work for a response begins.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Begins {
+    /// It has begun, or may.
+    Meanwhile,
+    /// Once the head of the response has been written: no balancer sends the request again then.
+    First,
+}
+
+/// How long the head of a response may take to be written before the call is given up.
+const BEGUN: Duration = Duration::from_secs(5);
+
 /// The headers cannot wait any longer: the answer, whenever it comes, comes as a stream.
 ///
 /// # Cancel safety
@@ -58,6 +70,7 @@ pub(crate) async fn answer(
 pub(crate) async fn commit(
     call: &Arc<Call>,
     work: impl Future<Output = Answer> + Send + 'static,
+    begins: Begins,
     patience: Duration,
     connection: &CancellationToken,
 ) -> Response<Body> {
@@ -69,6 +82,13 @@ pub(crate) async fn commit(
     tokio::spawn(async move {
         // The log's token is what a modern client's disconnect cancels.
         let cancelled = log.cancel.clone();
+        if begins == Begins::First && tokio::time::timeout(BEGUN, log.begun()).await.is_err() {
+            // Its client is gone before it began: it is not sent, and did not run.
+            let reason = "the response could not be begun".to_owned();
+            let failure = crate::failure::Failure::unavailable(&owned.server.name, reason);
+            owned.fail(&failure);
+            return relay(owned, Answer::Failed(failure), Sink::Log(log)).await;
+        }
         let first = tokio::select! {
             first = tokio::time::timeout(patience, work) => first.unwrap_or_else(|_| {
                 let failure = crate::failure::Failure::timed_out(&owned.server.name, deadline);

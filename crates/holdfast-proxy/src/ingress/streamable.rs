@@ -104,19 +104,20 @@ async fn post(entered: Entered, body: Incoming) -> Result<Response<Body>, HangUp
 /// Runs a call: its answer as it is if it comes soon, as a stream otherwise.
 async fn run(call: Arc<Call>, connection: CancellationToken) -> Result<Response<Body>, HangUp> {
     let streams = &call.gateway.config.streams;
-    let hold = if call.must_begin_first() {
-        Duration::ZERO
-    } else if call.resumable {
-        streams.commit_after
-    } else {
-        streams.headers_by
-    };
+    let hold = if call.resumable { streams.commit_after } else { streams.headers_by };
     // What decides a client's era or session is not begun before it is known.
     let opens = matches!(call.method, RpcMethod::Initialize | RpcMethod::Discover);
     let deadline = call.server.settings.timeout;
     let mut work = Survivor::new(Arc::clone(&call), exchange::first_answer(Arc::clone(&call)));
     let stays_json = call.modern() && streams.strict;
     let can_wait_as_stream = call.takes_stream && !stays_json && !opens && hold < deadline;
+    if can_wait_as_stream
+        && call.must_begin_first()
+        && let Some(work) = work.take()
+    {
+        let begins = respond::Begins::First;
+        return Ok(respond::commit(&call, work, begins, deadline, &connection).await);
+    }
     let patience = if can_wait_as_stream { hold } else { deadline };
     let giving_up = worker::giving_up(&call.gateway);
     let failure = tokio::select! {
@@ -124,12 +125,9 @@ async fn run(call: Arc<Call>, connection: CancellationToken) -> Result<Response<
         first = &mut work => return respond::answer(&call, first, &connection).await,
         () = tokio::time::sleep(patience) => {
             if can_wait_as_stream {
-                return match work.take() {
-                    Some(work) => {
-                        Ok(respond::commit(&call, work, deadline.saturating_sub(hold), &connection).await)
-                    }
-                    None => Err(HangUp),
-                };
+                let Some(work) = work.take() else { return Err(HangUp) };
+                let (begins, left) = (respond::Begins::Meanwhile, deadline.saturating_sub(hold));
+                return Ok(respond::commit(&call, work, begins, left, &connection).await);
             }
             Failure::timed_out(&call.server.name, deadline)
         }

@@ -102,6 +102,8 @@ pub(crate) struct StreamLog {
     inner: Mutex<Inner>,
     room: Notify,
     arrived: Notify,
+    /// Cancelled once a response that follows the log has been begun.
+    begun: CancellationToken,
     /// Cancels the relay: a modern client hung up, or the session ended.
     pub(crate) cancel: CancellationToken,
 }
@@ -137,6 +139,7 @@ impl StreamLog {
             }),
             room: Notify::new(),
             arrived: Notify::new(),
+            begun: CancellationToken::new(),
             cancel: CancellationToken::new(),
         })
     }
@@ -379,6 +382,22 @@ impl StreamLog {
     }
 
     // --- the reader's side ---
+
+    /// A reader has been given everything that there is, the head of its response before it: what
+    /// drives it writes that out before anything else of this thread runs.
+    pub(super) fn caught_up(&self) {
+        if !self.begun.is_cancelled() {
+            self.begun.cancel();
+        }
+    }
+
+    /// Resolves once a response that follows the log has been begun.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub(crate) async fn begun(&self) {
+        self.begun.cancelled().await;
+    }
 
     /// Makes the caller the one reader. `after`: the last number it has seen; without one it gets
     /// what nobody has been given. Returns its epoch, its first number, and whether events that

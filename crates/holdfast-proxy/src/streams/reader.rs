@@ -124,7 +124,7 @@ impl http_body::Body for Reader {
                 this.ended = true;
                 return Poll::Ready(None);
             }
-            Read::Wait => {}
+            Read::Wait => this.log.caught_up(),
         }
         while this.alarm.as_mut().poll(cx).is_ready() {
             if let Some(frame) = this.on_alarm(Instant::now()) {
