@@ -5,7 +5,7 @@
 //! a grant.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use holdfast_engine::replicated::NodeId;
@@ -49,8 +49,14 @@ pub(crate) struct Link {
     addresses: Arc<Addresses>,
     group: Arc<Group>,
     append: Duration,
+    /// Appends in a row that were not answered in time.
+    late: u32,
     gate: Arc<Gate>,
 }
+
+/// How often the time for an append is doubled at most: the same entries come again until they are
+/// taken, and a node that cannot take them in time would get no further for ever.
+const LATEST: u32 = 4;
 
 impl RaftNetworkFactory<Types> for Network {
     type Network = Link;
@@ -63,6 +69,7 @@ impl RaftNetworkFactory<Types> for Network {
             addresses: Arc::clone(&self.addresses),
             group: Arc::clone(&self.group),
             append: self.append,
+            late: 0,
             gate: Arc::clone(&self.gate),
         }
     }
@@ -128,11 +135,17 @@ impl RaftNetworkV2<Types> for Link {
         if self.gate.is_closed() {
             return Err(Unreachable::from_string("this leader has no quorum and is silent").into());
         }
-        let deadline = match request.entries.is_empty() {
-            true => option.soft_ttl(),
-            false => option.soft_ttl().max(self.append),
+        if request.entries.is_empty() {
+            return Ok(self.call(Lane::Control, APPEND, request, option.soft_ttl()).await?);
+        }
+        let deadline = option.soft_ttl().max(self.append) * 2u32.pow(self.late);
+        let begun = Instant::now();
+        let answer = self.call(Lane::Control, APPEND, request, deadline).await;
+        self.late = match &answer {
+            Err(_) if begun.elapsed() >= deadline => (self.late + 1).min(LATEST),
+            _ => 0,
         };
-        Ok(self.call(Lane::Control, APPEND, request, deadline).await?)
+        Ok(answer?)
     }
 
     async fn vote(
