@@ -1,7 +1,7 @@
 //! A call's stream that another node is asked for: followed while its node lives, gone on with when
 //! it has died.
 
-use super::{is_unknown, start};
+use super::{balanced, is_unknown, start};
 use crate::harness::client::Client;
 use crate::harness::message;
 use crate::harness::recorder::{Gate, Reply, Step};
@@ -15,11 +15,14 @@ fn progress(number: u32) -> String {
     message::notification("notifications/progress", &params)
 }
 
+fn slow() -> String {
+    let params = r#"{"name":"slow","arguments":{},"_meta":{"progressToken":"t"}}"#;
+    message::request(1, "tools/call", params)
+}
+
 /// Calls the tool `slow` and reads on until its second message.
 async fn two_events(client: &Client) -> (Stream, Vec<String>) {
-    let params = r#"{"name":"slow","arguments":{},"_meta":{"progressToken":"t"}}"#;
-    let body = message::request(1, "tools/call", params);
-    let mut stream = client.post(&body).await.stream();
+    let mut stream = client.post(&slow()).await.stream();
     let mut ids = Vec::new();
     for number in [1, 2] {
         loop {
@@ -68,7 +71,7 @@ async fn a_stream_of_a_living_node_is_followed() {
     })
     .await;
     let client = cluster.client(0).initialized().await;
-    let (stream, ids) = two_events(&client).await;
+    let (stream, ids) = two_events(&client.clone().with("X-Request-ID", "s")).await;
     drop(stream);
     // The newest reader receives, so the client moves on with what it has.
     let mut followed = client.on(cluster[1].address).get(Some(&ids[1])).await.stream();
@@ -84,7 +87,9 @@ async fn a_stream_of_a_living_node_is_followed() {
     assert_eq!(recorder.calls("slow").len(), 1);
     assert_eq!(recorder.abandoned(), 0, "a client that moves does not cancel");
 
-    // What came to an end outlives its node in the journal.
+    // What came to an end outlives its node in the journal, once it is written down there.
+    let copy = balanced(&client.on(cluster[1].address), "s", &slow()).await;
+    assert!(copy.get("result").is_some(), "{copy}");
     cluster[0].kill();
     let late = client.on(cluster[1].address).get(Some(&ids[1])).await.stream();
     let answer = only(late).await;
