@@ -22,6 +22,12 @@ use crate::harness::gateway::Setup;
 use crate::harness::recorder::{Recorder, Reply, Seen};
 use crate::harness::within;
 
+/// SHA-256 of `alice-key-one` and `bob-key-one`.
+const KEYS: &str = "auth:
+  keys:
+    - { principal: alice, sha256: 9ed640183e3b3b77fe8db34e151b54cb8895cdfa4be23c9d56c2f5735a057610 }
+    - { principal: bob, sha256: b714c4186a91a889fe7e99a025340982d5dd0b81e1e0dedf8aab52b45ea50089 }";
+
 async fn start(
     sections: &[&str],
     script: impl Fn(&Seen) -> Option<Reply> + Send + Sync + 'static,

@@ -1,16 +1,13 @@
 //! A session is every node's, and nobody else's.
 
-use super::start;
+use std::time::Duration;
+
+use super::{KEYS, start};
 use crate::harness::client::Client;
 use crate::harness::message;
 use crate::harness::recorder::{Gate, Reply, Seen, Step};
 use crate::harness::sse::End;
-
-/// SHA-256 of `alice-key-one` and `bob-key-one`.
-const KEYS: &str = "auth:
-  keys:
-    - { principal: alice, sha256: 9ed640183e3b3b77fe8db34e151b54cb8895cdfa4be23c9d56c2f5735a057610 }
-    - { principal: bob, sha256: b714c4186a91a889fe7e99a025340982d5dd0b81e1e0dedf8aab52b45ea50089 }";
+use crate::harness::within;
 
 #[tokio::test]
 async fn a_session_is_every_nodes_until_it_is_deleted_at_one() {
@@ -115,4 +112,39 @@ async fn a_stolen_event_id_opens_nothing_on_any_node() {
         let bob = bob.on(cluster[number].address);
         assert_eq!(bob.get(Some(&id)).await.answer().status, 404, "{number}");
     }
+}
+
+/// Ten seconds are the shortest life there is. A session that is used at any node lives; one that is
+/// used at none ends at all of them, and once at its server.
+#[tokio::test]
+async fn a_session_lives_as_long_as_it_is_used_anywhere() {
+    let (recorder, cluster) = start(&["sessions: { ttl: 10s }"], |_| None).await;
+    let used = cluster.client(0).initialized().await;
+    let unused = cluster.client(0).initialized().await;
+    assert!(unused.on(cluster[1].address).call(1, "probe").await.get("result").is_some());
+    let elsewhere = used.on(cluster[1].address);
+    let ended = || {
+        let deleted = |seen: &Seen| seen.method == "DELETE";
+        recorder.seen().into_iter().filter(deleted).collect::<Vec<_>>()
+    };
+    within("the end of the unused session", async {
+        let mut id = 0;
+        while ended().is_empty() {
+            id += 1;
+            assert_eq!(elsewhere.call(id, "tool").await["id"], id);
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+    })
+    .await;
+    for at in 0..3 {
+        let gone = unused.on(cluster[at].address).post(&message::call(1, "late")).await.answer();
+        assert_eq!(gone.status, 404, "{at}: {}", gone.text());
+        let there = used.on(cluster[at].address).call(2, "tool").await;
+        assert!(there.get("result").is_some(), "{at}: {there}");
+    }
+    assert!(recorder.calls("late").is_empty());
+    let ended = ended();
+    assert_eq!(ended.len(), 1);
+    assert_eq!(ended[0].header("mcp-session-id"), Some("server-session-2"));
+    assert_eq!(recorder.live_sessions(), ["server-session-1"]);
 }

@@ -85,3 +85,38 @@ async fn modern_clients_of_all_nodes_share_one_process() {
     drop(cluster);
     none_left(&mark).await;
 }
+
+/// The client's node lives, the one that has the process dies in the middle of its calls.
+#[tokio::test]
+async fn calls_that_were_passed_on_to_a_killed_node_are_answered() {
+    let mark = mark("passed-on");
+    let (log, mut cluster) = processes(&mark).await;
+    let client = cluster.client(0).initialized().await;
+    let elsewhere = client.on(cluster[1].address);
+    // From here on every node knows which tools are Reads.
+    assert!(elsewhere.ask(1, "tools/list", "{}").await["result"]["tools"].is_array());
+    let first = pid(&log, &elsewhere, "before").await;
+    let call = |at: usize, id: &'static str, params: &'static str| {
+        let client = client.on(cluster[at].address);
+        tokio::spawn(async move { client.ask(format!("\"{id}\""), "tools/call", params).await })
+    };
+    // The Write takes so long that it ends by itself in no run of this test.
+    let write = call(1, "w", r#"{"name":"write","arguments":{"key":"w","ms":600000}}"#);
+    eventually("the Write", || log.pid("w")).await;
+    let read = call(2, "r", r#"{"name":"slow","arguments":{"key":"r","ms":5000}}"#);
+    eventually("the Read", || log.pid("r")).await;
+    cluster[0].kill();
+    let lost = write.await.expect("no panic");
+    assert_eq!(lost["id"], "w", "{lost}");
+    super::is_unknown(&lost);
+    assert_eq!(log.executions("write", "w"), 1);
+    // The Read is called again where the session is opened again.
+    let answer = read.await.expect("no panic");
+    assert!(answer.get("result").is_some(), "{answer}");
+    assert_eq!(answer["id"], "r", "{answer}");
+    assert_eq!(log.executions("slow", "r"), 2);
+    let second = pid(&log, &elsewhere, "after").await;
+    assert_ne!(second, first);
+    drop(cluster);
+    none_left(&mark).await;
+}

@@ -1,11 +1,12 @@
 //! A Write runs once, however many nodes are asked and whichever of them is lost.
 
-use super::{balanced, is_unknown, start};
-use crate::harness::message;
+use super::{KEYS, balanced, is_unknown, start};
+use crate::harness::message::{self, MODERN};
 use crate::harness::recorder::{Gate, Reply};
 use crate::harness::wire::Conn;
 use crate::harness::within;
 
+const MODERN_ANSWER: &str = r#"{"content":[],"resultType":"complete"}"#;
 const ANSWER: &str = r#"{"content":[{"type":"text","text":"held"}]}"#;
 
 #[tokio::test]
@@ -123,4 +124,48 @@ async fn a_write_whose_node_was_killed_is_not_run_again_and_a_read_is() {
     cluster.restart(0).await;
     is_unknown(&balanced(&client, "w", &write).await);
     assert_eq!(recorder.calls("write").len(), 1);
+}
+
+/// Another principal's id is another id, and so is the same one over another body.
+#[tokio::test]
+async fn a_balancers_id_names_nothing_by_itself() {
+    let (recorder, cluster) = start(&[KEYS], |_| None).await;
+    let mut runs = 0;
+    for key in ["alice-key-one", "bob-key-one"] {
+        let client = cluster.client(0).with("X-API-Key", key).initialized().await;
+        for body in [message::call(1, "write"), message::call(2, "write")] {
+            runs += 1;
+            for at in [0, 1, 2] {
+                let response = balanced(&client.on(cluster[at].address), "same", &body).await;
+                assert_eq!(response["result"]["content"][0]["text"], "write done", "{response}");
+                assert_eq!(recorder.calls("write").len(), runs);
+            }
+        }
+    }
+}
+
+/// Nobody could tell a second sending of it from the first, so no balancer may be tempted to: its
+/// response begins before the server has it.
+#[tokio::test]
+async fn a_write_without_a_name_begins_before_it_is_sent() {
+    let gate = Gate::new();
+    let held = gate.clone();
+    let (recorder, cluster) = start(&[], move |seen| {
+        let slow = seen.tool() == "slow";
+        slow.then(|| Reply::after(&held, Reply::json(message::result(seen.id(), MODERN_ANSWER))))
+    })
+    .await;
+    let client = cluster.client(0).speaking(MODERN);
+    let mut stream = client.post(&message::modern_call(1, "slow")).await.stream();
+    assert_eq!(stream.head.status, 200);
+    recorder.wait_for("the call at the server", 1, |seen| seen.tool() == "slow").await;
+    gate.open();
+    let answer = stream.message().await.expect("the answer");
+    assert_eq!(answer["id"], 1, "{answer}");
+    assert!(answer.get("result").is_some(), "{answer}");
+
+    // With a name it need not.
+    let named = client.clone().with("X-Request-ID", "named");
+    let answer = named.post(&message::modern_call(2, "slow")).await.answer();
+    assert_eq!(answer.json()["id"], 2, "{}", answer.text());
 }
