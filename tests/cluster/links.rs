@@ -2,19 +2,21 @@
 //!
 //! Every node is known to its peers by the address of its proxy. Who has opened a connection is read
 //! from `/proc`, so each ordered pair of nodes has a fault of its own, however the nodes learn each
-//! other's addresses. A cut link passes no byte and ends no connection, as a dropped packet does; what
-//! was under way arrives after the cut, as TCP would repeat it.
+//! other's addresses; that costs something, so it is done only when a fault begins. A cut link passes
+//! no byte and ends no connection, as a dropped packet does; what was under way arrives after the cut,
+//! as TCP would repeat it.
 
+use std::collections::HashMap;
 use std::fs;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{OnceCell, mpsc, watch};
 use tokio::task::AbortHandle;
 
 use crate::{Error, PATIENCE};
@@ -22,8 +24,9 @@ use crate::{Error, PATIENCE};
 /// Pieces under way on one connection before its sender has to wait.
 const QUEUED: usize = 64;
 
-/// Looks at who holds a connection before it counts as nobody's.
-const OWNER_TRIES: usize = 100;
+/// Looks at who holds a connection before it counts as nobody's. `/proc/net/tcp` is read in pieces
+/// while connections come and go, and may leave one out.
+const OWNER_TRIES: usize = 50;
 
 /// What a link does to bytes in one direction.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -34,16 +37,34 @@ pub(crate) struct Weather {
     pub(crate) delay: Duration,
 }
 
+/// `[from][to]`.
+type Forecast = Vec<Vec<Weather>>;
+
 /// All links of a stack.
 pub(crate) struct Links {
     addresses: Vec<SocketAddr>,
     real: Vec<SocketAddr>,
     listening: Mutex<Vec<Option<AbortHandle>>>,
-    /// `[from][to]`.
-    weather: Vec<Vec<watch::Sender<Weather>>>,
+    weather: watch::Sender<Forecast>,
+    connections: Mutex<Vec<Weak<Connection>>>,
     pids: Mutex<Vec<Option<u32>>>,
     /// Pieces that arrived at a link that was cut or slow: the proof that there was something to hold.
     held: AtomicU64,
+}
+
+/// One connection that passes through.
+struct Connection {
+    peer: SocketAddr,
+    to: usize,
+    /// The node at its other end, once anybody had to know; none when it is nobody's.
+    from: OnceCell<Option<usize>>,
+}
+
+/// Which end of a connection bytes come from.
+#[derive(Clone, Copy)]
+enum Side {
+    Peer,
+    Node,
 }
 
 // === impl Links ===
@@ -51,12 +72,12 @@ pub(crate) struct Links {
 impl Links {
     /// One proxy for each of the nodes' real cluster addresses, none of them listening yet.
     pub(crate) fn new(real: &[SocketAddr], addresses: Vec<SocketAddr>) -> Arc<Self> {
-        let row = || real.iter().map(|_| watch::Sender::new(Weather::default())).collect();
         Arc::new(Self {
             addresses,
             real: real.to_vec(),
-            weather: real.iter().map(|_| row()).collect(),
+            weather: watch::Sender::new(fair(real.len())),
             listening: Mutex::new(real.iter().map(|_| None).collect()),
+            connections: Mutex::default(),
             pids: Mutex::default(),
             held: AtomicU64::new(0),
         })
@@ -87,7 +108,7 @@ impl Links {
     }
 
     fn replace_listener(&self, to: usize, with: Option<AbortHandle>) {
-        let mut listening = self.listening.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut listening = lock(&self.listening);
         if let Some(before) = std::mem::replace(&mut listening[to], with) {
             before.abort();
         }
@@ -95,18 +116,30 @@ impl Links {
 
     /// Which process is which node, from now on.
     pub(crate) fn know(&self, pids: Vec<Option<u32>>) {
-        *self.pids.lock().unwrap_or_else(PoisonError::into_inner) = pids;
+        *lock(&self.pids) = pids;
+    }
+
+    /// Finds out who holds the connections that there are; a fault that begins right afterwards finds
+    /// them all known.
+    pub(crate) async fn look(&self) {
+        let connections: Vec<_> =
+            lock(&self.connections).iter().filter_map(Weak::upgrade).collect();
+        let peers = connections.iter().map(|connection| connection.peer).collect();
+        let owners = self.owners(peers).await;
+        for connection in connections {
+            if let Some(owner) = owners.get(&connection.peer) {
+                drop(connection.from.set(Some(*owner)));
+            }
+        }
     }
 
     pub(crate) fn set(&self, from: usize, to: usize, weather: Weather) {
-        self.weather[from][to].send_replace(weather);
+        self.weather.send_modify(|forecast| forecast[from][to] = weather);
     }
 
     /// Every link as it should be.
     pub(crate) fn heal(&self) {
-        for link in self.weather.iter().flatten() {
-            link.send_replace(Weather::default());
-        }
+        self.weather.send_replace(fair(self.real.len()));
     }
 
     /// How many pieces have been held up so far.
@@ -120,25 +153,26 @@ impl Links {
                 tokio::time::sleep(Duration::from_millis(10)).await;
                 continue;
             };
-            tokio::spawn(Arc::clone(&self).join(incoming, peer, to, real));
+            let connection = Arc::new(Connection { peer, to, from: OnceCell::new() });
+            {
+                let mut connections = lock(&self.connections);
+                connections.retain(|connection| connection.strong_count() > 0);
+                connections.push(Arc::downgrade(&connection));
+            }
+            tokio::spawn(Arc::clone(&self).join(incoming, connection, real));
         }
     }
 
     async fn join(
         self: Arc<Self>,
         incoming: TcpStream,
-        peer: SocketAddr,
-        to: usize,
+        connection: Arc<Connection>,
         real: SocketAddr,
     ) {
-        // Of a connection whose owner has gone nothing is known, and nothing is lost with it.
-        let Some(from) = self.find_owner(peer).await else { return };
         // Connecting takes packets in both directions.
-        for (from, to) in [(from, to), (to, from)] {
-            let mut link = self.weather[from][to].subscribe();
-            if link.borrow_and_update().cut {
-                self.held.fetch_add(1, Ordering::AcqRel);
-                drop(link.wait_for(|weather| !weather.cut).await);
+        for side in [Side::Peer, Side::Node] {
+            if !self.passes(&connection, side).await {
+                return;
             }
         }
         let Ok(outgoing) = TcpStream::connect(real).await else { return };
@@ -146,8 +180,9 @@ impl Links {
         drop(outgoing.set_nodelay(true));
         let (from_peer, to_peer) = incoming.into_split();
         let (from_node, to_node) = outgoing.into_split();
-        tokio::spawn(Arc::clone(&self).pump(from_peer, to_node, from, to));
-        self.pump(from_node, to_peer, to, from).await;
+        let there = Arc::clone(&self).pump(from_peer, to_node, Arc::clone(&connection), Side::Peer);
+        tokio::spawn(there);
+        self.pump(from_node, to_peer, connection, Side::Node).await;
     }
 
     /// Passes bytes on in one direction: read at once, written when their time has come.
@@ -155,16 +190,16 @@ impl Links {
         self: Arc<Self>,
         mut read: OwnedReadHalf,
         write: OwnedWriteHalf,
-        from: usize,
-        to: usize,
+        connection: Arc<Connection>,
+        side: Side,
     ) {
-        let weather = self.weather[from][to].subscribe();
         let (pieces, due) = mpsc::channel(QUEUED);
-        let writer = tokio::spawn(Arc::clone(&self).write(due, write, weather.clone()));
+        let writer =
+            tokio::spawn(Arc::clone(&self).write(due, write, Arc::clone(&connection), side));
         let mut buffer = vec![0; 64 * 1024];
         loop {
             let many = read.read(&mut buffer).await.unwrap_or_default();
-            let delay = weather.borrow().delay;
+            let delay = self.now(&connection, side).await.map_or(Duration::ZERO, |now| now.delay);
             if !delay.is_zero() {
                 self.held.fetch_add(1, Ordering::AcqRel);
             }
@@ -181,54 +216,108 @@ impl Links {
         self: Arc<Self>,
         mut due: mpsc::Receiver<(tokio::time::Instant, Vec<u8>)>,
         mut write: OwnedWriteHalf,
-        mut weather: watch::Receiver<Weather>,
+        connection: Arc<Connection>,
+        side: Side,
     ) {
         while let Some((when, piece)) = due.recv().await {
             tokio::time::sleep_until(when).await;
-            if weather.borrow_and_update().cut {
-                self.held.fetch_add(1, Ordering::AcqRel);
-                drop(weather.wait_for(|weather| !weather.cut).await);
-            }
-            if piece.is_empty() || write.write_all(&piece).await.is_err() {
+            let passes = self.passes(&connection, side).await;
+            if !passes || piece.is_empty() || write.write_all(&piece).await.is_err() {
                 break;
             }
         }
         drop(write.shutdown().await);
     }
 
-    /// `/proc/net/tcp` is read in pieces while connections come and go, and may leave one out.
+    /// Waits until bytes pass in this direction; `false` when nobody knows whose they are.
+    async fn passes(&self, connection: &Connection, side: Side) -> bool {
+        let mut forecast = self.weather.subscribe();
+        let mut held = false;
+        loop {
+            forecast.borrow_and_update();
+            match self.now(connection, side).await {
+                None => return false,
+                Some(now) if !now.cut => return true,
+                Some(_) if !held => {
+                    held = true;
+                    self.held.fetch_add(1, Ordering::AcqRel);
+                }
+                Some(_) => {}
+            }
+            if forecast.changed().await.is_err() {
+                return false;
+            }
+        }
+    }
+
+    /// The weather for bytes of a connection.
+    async fn now(&self, connection: &Connection, side: Side) -> Option<Weather> {
+        let is_fair = |forecast: &Forecast| {
+            forecast.iter().flatten().all(|weather| *weather == Weather::default())
+        };
+        if is_fair(&self.weather.borrow()) {
+            return Some(Weather::default());
+        }
+        let from = (*connection.from.get_or_init(|| self.find_owner(connection.peer)).await)?;
+        let (from, to) = match side {
+            Side::Peer => (from, connection.to),
+            Side::Node => (connection.to, from),
+        };
+        Some(self.weather.borrow()[from][to])
+    }
+
     async fn find_owner(&self, peer: SocketAddr) -> Option<usize> {
         for _ in 0..OWNER_TRIES {
-            if let Some(owner) = self.owner(peer) {
-                return Some(owner);
+            if let Some(owner) = self.owners(vec![peer]).await.get(&peer) {
+                return Some(*owner);
             }
-            tokio::time::sleep(Duration::from_millis(5)).await;
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
         None
     }
 
-    /// Which node holds the other end of a connection.
-    fn owner(&self, peer: SocketAddr) -> Option<usize> {
-        let inode = inode(peer)?;
-        let pids = self.pids.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        pids.iter().position(|pid| pid.is_some_and(|pid| holds(pid, &inode)))
+    /// Which nodes hold the other ends of connections.
+    async fn owners(&self, peers: Vec<SocketAddr>) -> HashMap<SocketAddr, usize> {
+        let pids = lock(&self.pids).clone();
+        tokio::task::spawn_blocking(move || owners(&peers, &pids)).await.unwrap_or_default()
     }
 }
 
-/// The inode of the socket whose local address this is, as `/proc/net/tcp` lists it.
-fn inode(address: SocketAddr) -> Option<String> {
-    let SocketAddr::V4(address) = address else { return None };
-    let wanted =
-        format!("{:08X}:{:04X}", u32::from_le_bytes(address.ip().octets()), address.port());
-    let text = fs::read_to_string("/proc/net/tcp").ok()?;
-    let line = text.lines().find(|line| line.split_whitespace().nth(1) == Some(&wanted))?;
-    line.split_whitespace().nth(9).map(str::to_owned)
+fn fair(nodes: usize) -> Forecast {
+    vec![vec![Weather::default(); nodes]; nodes]
 }
 
-fn holds(pid: u32, inode: &str) -> bool {
-    let wanted = format!("socket:[{inode}]");
-    let Ok(entries) = fs::read_dir(format!("/proc/{pid}/fd")) else { return false };
-    entries.flatten().any(|entry| {
-        fs::read_link(entry.path()).is_ok_and(|target| target.as_os_str() == wanted.as_str())
-    })
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn owners(peers: &[SocketAddr], pids: &[Option<u32>]) -> HashMap<SocketAddr, usize> {
+    // The inode of each socket by its local address, as `/proc/net/tcp` lists them.
+    let table = fs::read_to_string("/proc/net/tcp").unwrap_or_default();
+    let inodes: HashMap<&str, &str> = table
+        .lines()
+        .filter_map(|line| {
+            let mut words = line.split_whitespace();
+            Some((words.nth(1)?, words.nth(7)?))
+        })
+        .collect();
+    let mut holders = HashMap::new();
+    for (node, pid) in pids.iter().enumerate() {
+        let Some(pid) = pid else { continue };
+        let Ok(entries) = fs::read_dir(format!("/proc/{pid}/fd")) else { continue };
+        for target in entries.flatten().filter_map(|entry| fs::read_link(entry.path()).ok()) {
+            let target = target.to_string_lossy().into_owned();
+            let inode = target.strip_prefix("socket:[").and_then(|it| it.strip_suffix(']'));
+            if let Some(inode) = inode {
+                holders.insert(inode.to_owned(), node);
+            }
+        }
+    }
+    let owner = |peer: &SocketAddr| {
+        let SocketAddr::V4(address) = peer else { return None };
+        let ip = u32::from_le_bytes(address.ip().octets());
+        let inode = inodes.get(format!("{ip:08X}:{:04X}", address.port()).as_str())?;
+        holders.get(*inode).copied()
+    };
+    peers.iter().filter_map(|peer| Some((*peer, owner(peer)?))).collect()
 }

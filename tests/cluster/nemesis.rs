@@ -125,7 +125,7 @@ pub(crate) async fn strike(
         }
         What::Cut | What::CutOut | What::CutIn | What::Isolate | What::Slow => {
             let mark = stack.network.mark();
-            stack.network.spoil(victim, fault.what)?;
+            stack.network.spoil(victim, fault.what).await?;
             watch(stack, victim, FROZEN, ledger, &mut incident, generation).await;
             let peers: Vec<_> = stack.nodes.iter().map(|node| node.cluster).collect();
             let effect = stack.network.took_effect(mark, victim, &peers);

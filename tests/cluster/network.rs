@@ -113,9 +113,12 @@ impl Network {
     ///
     /// # Errors
     /// When this network has no such fault, or it could not be brought about.
-    pub(crate) fn spoil(&self, victim: usize, what: What) -> Result<(), Error> {
+    pub(crate) async fn spoil(&self, victim: usize, what: What) -> Result<(), Error> {
         if let (Self::Spaces(spaces), What::Isolate) = (self, what) {
             return spaces.isolate(victim);
+        }
+        if let Self::Links(links) = self {
+            links.look().await;
         }
         for other in (0..NODES).filter(|other| *other != victim) {
             if what != What::CutIn {

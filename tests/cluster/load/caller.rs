@@ -246,6 +246,9 @@ impl Client {
                 }
             };
             seen.moved = true;
+            if Instant::now() > deadline {
+                return Outcome::Nothing { stage: "resumed over and over" };
+            }
             let Some(id) = &last else {
                 return Outcome::Broken {
                     what: format!("{why}, without an event id to resume at"),
