@@ -246,7 +246,8 @@ impl Gateway {
     /// Takes down what a session that is out of the table has open.
     async fn take_down(self: Arc<Self>, session: Arc<Session>, told: Option<u32>) {
         self.metrics.sessions.set(self.sessions.len());
-        if let Err(error) = self.store.delete(session.key, TOMBSTONE).await {
+        let deleted = self.patiently(|| self.store.delete(session.key, TOMBSTONE)).await;
+        if let Err(error) = deleted {
             tracing::debug!(session = ?session.key, error = %error, "session was gone already");
         }
         session.stop();

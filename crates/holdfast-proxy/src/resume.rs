@@ -155,8 +155,11 @@ impl Orphaned {
                 match self.follow(owner).await {
                     Some(body) => return body,
                     None => {
-                        cluster.fallen(owner, UNTIL_DECLARED).await;
-                        continue;
+                        if cluster.fallen(owner, UNTIL_DECLARED).await {
+                            continue;
+                        }
+                        // Without a quorum nobody says so: the client comes back for another try.
+                        return Body::full(Bytes::new());
                     }
                 }
             }
@@ -179,6 +182,7 @@ impl Orphaned {
             gateway: &self.gateway,
             principal: &self.principal,
             balancer_id: None,
+            again: false,
             parts: &self.parts,
             body: Bytes::new(),
         };
@@ -318,6 +322,7 @@ fn call_of(
         number: 0,
         started: Instant::now(),
         balancer_id: None,
+        again: true,
         told: id.progress,
         ticket: std::sync::OnceLock::new(),
         _guards: Guards {

@@ -34,6 +34,9 @@ pub(super) const GENERATION: HeaderName = HeaderName::from_static("holdfast-gene
 /// The balancer's id of the request, where a trusted balancer has set one.
 pub(super) const BALANCER: HeaderName = HeaderName::from_static("holdfast-request-id");
 
+/// The request was forwarded before, and whether it ran then is not known.
+pub(super) const AGAIN: HeaderName = HeaderName::from_static("holdfast-again");
+
 /// The node ended while it served the request: nobody knows how far it got.
 pub(super) const LOST: HeaderName = HeaderName::from_static("holdfast-lost");
 
@@ -42,6 +45,8 @@ pub(crate) struct Forwarding<'a> {
     pub(crate) gateway: &'a Arc<Gateway>,
     pub(crate) principal: &'a Principal,
     pub(crate) balancer_id: Option<&'a str>,
+    /// Whether it was forwarded before, to a node that may have run it.
+    pub(crate) again: bool,
     pub(crate) parts: &'a Parts,
     pub(crate) body: Bytes,
 }
@@ -123,20 +128,22 @@ fn passed_on(body: Incoming, ends_cleanly: bool) -> Body {
 }
 
 fn outgoing(forwarding: &Forwarding<'_>, to: Origin) -> Request<Full<Bytes>> {
-    let Forwarding { principal, balancer_id, parts, body, .. } = forwarding;
+    let Forwarding { principal, balancer_id, again, parts, body, .. } = forwarding;
     let mut request = Request::new(Full::new(body.clone()));
     *request.method_mut() = parts.method.clone();
     if let Some(path) = parts.uri.path_and_query() {
         *request.uri_mut() = path.clone().into();
     }
-    let mut headers = HeaderMap::with_capacity(parts.headers.len() + 3);
+    let mut headers = HeaderMap::with_capacity(parts.headers.len() + 4);
     for (name, value) in &parts.headers {
         if !is_hop_by_hop(name) && name != CONTENT_LENGTH {
             headers.append(name.clone(), value.clone());
         }
     }
     // What a client sends under these names means nothing.
-    headers.remove(BALANCER);
+    for ours in [PRINCIPAL, GENERATION, BALANCER, AGAIN] {
+        headers.remove(ours);
+    }
     let text = |value: &str| HeaderValue::from_str(value).ok();
     if let Some(id) = balancer_id.and_then(text) {
         headers.insert(BALANCER, id);
@@ -146,6 +153,9 @@ fn outgoing(forwarding: &Forwarding<'_>, to: Origin) -> Request<Full<Bytes>> {
         headers.insert(PRINCIPAL, name);
     }
     headers.insert(GENERATION, HeaderValue::from(to.generation));
+    if *again {
+        headers.insert(AGAIN, HeaderValue::from_static("1"));
+    }
     *request.headers_mut() = headers;
     request
 }

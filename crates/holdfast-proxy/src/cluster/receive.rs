@@ -17,7 +17,7 @@ use hyper::body::Incoming;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::forward::{BALANCER, GENERATION, LOST, PRINCIPAL};
+use super::forward::{AGAIN, BALANCER, GENERATION, LOST, PRINCIPAL};
 use crate::body::Body;
 use crate::gateway::Gateway;
 use crate::ingress::{self, Arrived};
@@ -99,7 +99,8 @@ async fn on_worker(gateway: Arc<Gateway>, request: Request<Incoming>) -> Respons
     let principal = parts.headers.remove(PRINCIPAL);
     let name = principal.as_ref().and_then(|value| decode_value(value.as_bytes()).ok());
     let Some(name) = name else { return bare(StatusCode::BAD_REQUEST) };
-    let arrived = Arrived { principal: Principal::named(&name), balancer_id };
+    let again = parts.headers.remove(AGAIN).is_some();
+    let arrived = Arrived { principal: Principal::named(&name), balancer_id, again };
     ingress::serve_forwarded(gateway, arrived, parts, body).await
 }
 

@@ -237,9 +237,10 @@ pub(super) fn finish_reading(mut source: EventSource) {
 // --- duplex ---
 
 async fn send_mux(call: &Call, route: &Route, mux: &Arc<Mux>) -> Result<Reply, AttemptError> {
-    call.may_send().map_err(AttemptError::withheld)?;
     let mut pause = Backoff::new(Duration::from_millis(10), Duration::from_millis(250));
     let sent = loop {
+        // Asked each time: it may have waited for long.
+        call.may_send().map_err(AttemptError::withheld)?;
         match mux.call_with(call.body.clone(), call.takes_stream).await {
             // A balancer that lost a node has sent the call again, and the first sending still runs
             // here, for nobody: it is waited for. A client that uses an id twice is told.

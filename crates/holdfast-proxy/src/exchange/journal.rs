@@ -158,9 +158,14 @@ impl Call {
         Some((CallKey(hash.finalize().into()), by_balancer))
     }
 
-    /// The name of its entry, where it has one.
+    /// The name of its entry, also before it is written: a response can begin while the store takes
+    /// its time, and what is recorded of its stream then must lead to the answer all the same.
     pub(crate) fn journal_key(&self) -> Option<CallKey> {
-        self.ticket.get().map(|ticket| ticket.running.key)
+        if let Some(ticket) = self.ticket.get() {
+            return Some(ticket.running.key);
+        }
+        let journaled = self.gateway.cluster.is_some() && self.is_journaled();
+        journaled.then(|| self.key()).flatten().map(|(key, _)| key)
     }
 }
 
@@ -205,7 +210,10 @@ async fn enter(
             if mine { gateway.journal.is_open(&key) } else { cluster.may_run(entry.owner) }
         });
         let entry = found.as_ref().map(|(entry, _)| entry);
-        let decided = match waited {
+        // Where the call was before, an entry is its own, as for one that has waited. None: the node
+        // where it was had not begun, and from here on cannot.
+        let known = waited || (call.again && entry.is_some());
+        let decided = match known {
             true => awaited(entry, principal, owner_acts),
             false => arrival(entry, principal, by_balancer, owner_acts),
         };
@@ -300,11 +308,11 @@ async fn look(call: &Call, key: &CallKey) -> Result<Option<(Entry, u64)>, Answer
     }
 }
 
-/// This node did not run the call. Where a balancer may have sent it to another one before, that is
-/// all that is known.
+/// This node did not run the call. Where it may have been sent to another one before, that is all that
+/// is known.
 fn unavailable(call: &Call, reason: &str) -> Answer {
     let mut failure = Failure::dependency(&call.server.name, reason.to_owned());
-    if call.balancer_id.is_some() {
+    if call.balancer_id.is_some() || call.again {
         failure.ran = Ran::Maybe;
     }
     super::gave_up(call, failure)
@@ -329,32 +337,48 @@ pub(crate) enum Fate {
     Unknown,
 }
 
+/// How often an entry is read again because it was found older than it is.
+const INHERIT_TRIES: u32 = 5;
+
 /// Takes over the entry of an orphaned call.
 pub(crate) async fn inherit(call: &Call, key: CallKey) -> Fate {
     let gateway = &call.gateway;
     let Some(cluster) = &gateway.cluster else { return Fate::Unknown };
-    let Ok((entry, revision)) = gateway.store.entry(&key).await else { return Fate::Unknown };
-    if entry.principal != call.principal.digest {
-        return Fate::Unknown;
-    }
-    match entry.phase {
-        Phase::Complete { ref answer, .. } => {
-            let answer = answer.as_ref().and_then(|answer| gateway.unseal(PURPOSE, answer));
-            answer.map_or(Fate::Unknown, Fate::Answered)
+    let mut pause = Backoff::new(Duration::from_millis(10), Duration::from_millis(100));
+    for _ in 0..INHERIT_TRIES {
+        let found = gateway.patiently(|| gateway.store.entry(&key)).await;
+        let Ok((entry, revision)) = found else { return Fate::Unknown };
+        if entry.principal != call.principal.digest {
+            return Fate::Unknown;
         }
-        Phase::Pending | Phase::Streaming { .. } if !cluster.may_run(entry.owner) => {
-            let entry = Entry { owner: cluster.me(), phase: Phase::Pending, ..entry };
-            let running = gateway.open_entry(key);
-            let Ok(revision) = gateway.store.settle(&key, revision, &entry).await else {
-                return Fate::Unknown;
-            };
-            let gateway = Arc::downgrade(gateway);
-            let settled = AtomicBool::new(false);
-            let _ = call.ticket.set(Ticket { gateway, entry, revision, settled, running });
-            Fate::Mine
+        match entry.phase {
+            Phase::Complete { ref answer, .. } => {
+                let answer = answer.as_ref().and_then(|answer| gateway.unseal(PURPOSE, answer));
+                return answer.map_or(Fate::Unknown, Fate::Answered);
+            }
+            Phase::Pending | Phase::Streaming { .. } if !cluster.may_run(entry.owner) => {
+                let entry = Entry { owner: cluster.me(), phase: Phase::Pending, ..entry };
+                let running = gateway.open_entry(key);
+                match gateway.patiently(|| gateway.store.settle(&key, revision, &entry)).await {
+                    Ok(revision) => {
+                        let gateway = Arc::downgrade(gateway);
+                        let settled = AtomicBool::new(false);
+                        let ticket = Ticket { gateway, entry, revision, settled, running };
+                        let _ = call.ticket.set(ticket);
+                        return Fate::Mine;
+                    }
+                    // This node is behind: there may be an answer by now.
+                    Err(StoreError::Conflict { .. }) => {
+                        drop(running);
+                        tokio::time::sleep(pause.next(random::u64())).await;
+                    }
+                    Err(_) => return Fate::Unknown,
+                }
+            }
+            _ => return Fate::Unknown,
         }
-        _ => Fate::Unknown,
     }
+    Fate::Unknown
 }
 
 // === impl Ticket ===
@@ -366,6 +390,11 @@ impl Ticket {
         let kept = answer.len() <= LARGEST_KEPT;
         let answer = kept.then(|| gateway.seal(PURPOSE, answer));
         self.settle(Phase::Complete { answer, status: 200, is_stream: false });
+    }
+
+    /// Writes down that the call ran, without its answer.
+    pub(super) fn not_kept(&self) {
+        self.settle(Phase::Complete { answer: None, status: 200, is_stream: false });
     }
 
     /// Writes down how the call failed. That it did not run is an answer like any other: whoever asks

@@ -86,6 +86,8 @@ pub(crate) struct Call {
     pub(crate) started: Instant,
     /// The id that a trusted balancer gave it: the same for every sending of it.
     pub(crate) balancer_id: Option<Box<str>>,
+    /// Whether it was at another node before, or here already, where it may have run.
+    pub(crate) again: bool,
     /// The highest progress that its client was told by a node before this one.
     pub(crate) told: Option<f64>,
     /// Its entry in the journal, once it has one.
@@ -253,7 +255,11 @@ impl Call {
     /// Counts the call's end by the message that answered it.
     pub(crate) fn settle_with(&self, answer: &[u8]) {
         if let Some(ticket) = self.ticket.get() {
-            ticket.complete(answer);
+            match self.ids {
+                // Its members were answered one by one, and this is the last of them.
+                Ids::Batch(_) if !is_batch(answer) => ticket.not_kept(),
+                _ => ticket.complete(answer),
+            }
         }
         let outcome =
             if observe::is_rpc_error(answer) { CallOutcome::RpcError } else { CallOutcome::Ok };

@@ -147,6 +147,7 @@ impl Connected {
             takes_stream: true,
             has_event_ids: false,
             balancer_id: None,
+            again: false,
             told: None,
         });
         match received {

@@ -56,6 +56,8 @@ pub(crate) struct Connection {
 pub(crate) struct Arrived {
     pub(crate) principal: Principal,
     pub(crate) balancer_id: Option<Box<str>>,
+    /// Whether the request was sent here, or to another node, before.
+    pub(crate) again: bool,
 }
 
 /// The connection is closed without a response: some requests may not be answered with an error.
@@ -134,9 +136,17 @@ async fn enter(
         Endpoint::Mcp => {
             let balancer_id = balancer_id(&gateway, &parts, &connection);
             let connection = connection.cut;
-            let forwarded = false;
-            let entered =
-                Entered { gateway, server, principal, parts, connection, balancer_id, forwarded };
+            let (forwarded, again) = (false, false);
+            let entered = Entered {
+                gateway,
+                server,
+                principal,
+                parts,
+                connection,
+                balancer_id,
+                forwarded,
+                again,
+            };
             streamable::serve(entered, body).await
         }
         Endpoint::Sse => Ok(Box::pin(legacy_sse::open(&gateway, server, principal, &parts)).await),
@@ -155,7 +165,7 @@ pub(crate) async fn serve_forwarded(
     parts: Parts,
     body: Incoming,
 ) -> Response<Body> {
-    let Arrived { principal, balancer_id } = arrived;
+    let Arrived { principal, balancer_id, again } = arrived;
     let misdirected =
         || respond::build(StatusCode::MISDIRECTED_REQUEST, HeaderMap::new(), Body::Full(None));
     let Ok((endpoint, server)) = find(&gateway, parts.uri.path()) else { return misdirected() };
@@ -163,8 +173,16 @@ pub(crate) async fn serve_forwarded(
         Endpoint::Mcp => {
             let connection = CancellationToken::new();
             let forwarded = true;
-            let entered =
-                Entered { gateway, server, principal, parts, connection, balancer_id, forwarded };
+            let entered = Entered {
+                gateway,
+                server,
+                principal,
+                parts,
+                connection,
+                balancer_id,
+                forwarded,
+                again,
+            };
             // Hanging up is an answer here too: the client's node hears nothing more of it.
             streamable::serve(entered, body).await.unwrap_or_else(|HangUp| misdirected())
         }
@@ -197,6 +215,7 @@ pub(crate) fn received_before(
         takes_stream: true,
         has_event_ids: true,
         balancer_id: None,
+        again: true,
         told,
     });
     match received {
@@ -361,6 +380,8 @@ struct Entered {
     balancer_id: Option<Box<str>>,
     /// Whether another node has let it in: then it is served here or nowhere.
     forwarded: bool,
+    /// Whether it was forwarded before, to a node that may have run it.
+    again: bool,
 }
 
 impl Entered {

@@ -31,7 +31,7 @@ use crate::session::{Found, Session, find, parse_id};
 /// A request that is served here.
 pub(super) struct Placed {
     pub(super) session: Option<Arc<Session>>,
-    /// Another node had it and is gone.
+    /// It was sent to the node that held it before, which may have run it.
     pub(super) may_have_run: bool,
 }
 
@@ -62,9 +62,9 @@ const MOVES: usize = 4;
 /// # Cancel safety
 /// As [`cluster::forward`].
 pub(super) async fn settle(entered: &Entered, body: &Bytes) -> Result<Placed, Response<Body>> {
-    let mut may_have_run = false;
+    let mut may_have_run = entered.again;
     for _ in 0..MOVES {
-        let holder = match place(entered, body).await? {
+        let holder = match place(entered, body, may_have_run).await? {
             Place::Here(session) => return Ok(Placed { session, may_have_run }),
             Place::At(holder) => holder,
         };
@@ -73,38 +73,46 @@ pub(super) async fn settle(entered: &Entered, body: &Bytes) -> Result<Placed, Re
             let (status, body) = (StatusCode::MISDIRECTED_REQUEST, Body::Full(None));
             return Err(respond::build(status, HeaderMap::new(), body));
         }
-        match Box::pin(pass(entered, body, holder)).await {
+        match Box::pin(pass(entered, body, may_have_run, holder)).await {
             Ok(response) => return Err(response),
             Err(lost) => {
                 tracing::debug!(node = holder.node, %lost, "a forwarded request was lost");
                 may_have_run |= matches!(lost, Lost::Unknown(_));
             }
         }
+        // It may only be slow to hear that it is not the holder any more, or be restarting.
+        let Some(cluster) = &entered.gateway.cluster else { break };
+        if !cluster.fallen(holder, UNTIL_DECLARED).await {
+            // Nobody says so: without a quorum nobody can, and more waiting would be for nothing.
+            break;
+        }
     }
     let reason = "the node that holds the session cannot be reached".to_owned();
     Err(failed(entered, body, reason, may_have_run))
 }
 
-async fn pass(entered: &Entered, body: &Bytes, holder: Origin) -> Result<Response<Body>, Lost> {
+async fn pass(
+    entered: &Entered,
+    body: &Bytes,
+    again: bool,
+    holder: Origin,
+) -> Result<Response<Body>, Lost> {
     let forwarding = Forwarding {
         gateway: &entered.gateway,
         principal: &entered.principal,
         balancer_id: entered.balancer_id.as_deref(),
+        again,
         parts: &entered.parts,
         body: body.clone(),
     };
-    let lost = match cluster::forward(&forwarding, holder).await {
-        Ok(response) => return Ok(response),
-        Err(lost) => lost,
-    };
-    // It may only be slow to hear that it is not the holder any more, or be restarting.
-    if let Some(cluster) = &entered.gateway.cluster {
-        cluster.fallen(holder, UNTIL_DECLARED).await;
-    }
-    Err(lost)
+    cluster::forward(&forwarding, holder).await
 }
 
-async fn place(entered: &Entered, body: &[u8]) -> Result<Place, Response<Body>> {
+async fn place(
+    entered: &Entered,
+    body: &[u8],
+    may_have_run: bool,
+) -> Result<Place, Response<Body>> {
     let Entered { gateway, server, principal, parts, .. } = entered;
     if is_modern(&parts.headers) {
         // Modern requests have no session; an id that a client still sends is ignored.
@@ -132,7 +140,7 @@ async fn place(entered: &Entered, body: &[u8]) -> Result<Place, Response<Body>> 
         Found::Here(session) => Ok(Place::Here(Some(session))),
         Found::At(holder) => Ok(Place::At(holder)),
         Found::Unknown => Err(no_session(gateway, body, NoSession::Unknown)),
-        Found::Untold(error) => Err(failed(entered, body, error.to_string(), false)),
+        Found::Untold(error) => Err(failed(entered, body, error.to_string(), may_have_run)),
     }
 }
 

@@ -41,6 +41,8 @@ pub(super) struct Inbound<'a> {
     pub(super) has_event_ids: bool,
     /// The id of a trusted balancer.
     pub(super) balancer_id: Option<Box<str>>,
+    /// Whether it was at a node before that may have run it.
+    pub(super) again: bool,
     /// The highest progress that the client was told by a node before this one.
     pub(super) told: Option<f64>,
 }
@@ -208,8 +210,9 @@ fn build(
     class: CallClass,
     ids: Ids,
 ) -> Call {
-    let Inbound { gateway, server, principal, headers, body, session, balancer_id, told, .. } =
-        inbound;
+    let Inbound {
+        gateway, server, principal, headers, body, session, balancer_id, again, told, ..
+    } = inbound;
     // A modern request has no session, whatever its client still sends.
     let session = session.filter(|_| era == Era::Legacy && method != Method::Initialize);
     let spoken = session.as_ref().map(|session| session.version).or(version);
@@ -244,6 +247,7 @@ fn build(
         number: session.as_ref().map_or(0, |session| session.next_call()),
         started: Instant::now(),
         balancer_id,
+        again,
         told,
         ticket: std::sync::OnceLock::new(),
         session,

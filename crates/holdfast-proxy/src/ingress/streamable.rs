@@ -75,6 +75,7 @@ async fn post(entered: Entered, body: Incoming) -> Result<Response<Body>, HangUp
         takes_stream,
         has_event_ids: true,
         balancer_id: entered.balancer_id,
+        again: placed.may_have_run,
         told: None,
     });
     match received {

@@ -203,8 +203,10 @@ impl Session {
         now: Duration,
         ttl: Duration,
     ) -> bool {
+        // A session that came here was used here, and that one use counts too.
+        let used = self.in_use.load(Ordering::Relaxed) > 0
+            || renewed.is_none_or(|renewed| self.idle_since() > renewed);
         let renewed = renewed.unwrap_or(self.created);
-        let used = self.in_use.load(Ordering::Relaxed) > 0 || self.idle_since() > renewed;
         used && now.saturating_sub(renewed) >= ttl / 10
     }
 

@@ -37,7 +37,9 @@ pub(crate) async fn reestablish(
         return Err(ended(session));
     }
     let present = session.bound();
-    let fresh = present.generation != seen.generation;
+    // What the store tells of a new binding may come before its connection is here.
+    let opened = seen.mux.is_none() && present.mux.is_some();
+    let fresh = opened || present.generation != seen.generation;
     if fresh && present.is_usable(&session.server) {
         return Ok(present);
     }
