@@ -115,7 +115,7 @@ impl Prepared {
         let group = Arc::new(Group::new(identity, log.clone()));
         let addresses = Addresses::new(me, Arc::clone(&peers), options.nodes.clone());
         let applied = Applied::new();
-        let gate = Arc::new(Gate::new(options.raft_lease(), options.quiet()));
+        let gate = Arc::new(Gate::new(options.patience(), options.quiet()));
         let network = Network {
             wire: Arc::clone(&wire),
             addresses: Arc::clone(&addresses),
@@ -141,6 +141,7 @@ impl Prepared {
             addresses,
             applied,
             group,
+            gate,
             log: Mutex::new(Some(log)),
             leadership: led,
             origin: watch::Sender::new(Origin { node: me, generation: 0 }),

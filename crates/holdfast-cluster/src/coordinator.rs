@@ -151,6 +151,10 @@ impl Node {
                 continue;
             }
             let now = Instant::now();
+            // Without a quorum nothing that it decides would be taken in.
+            if !self.gate.has_quorum() {
+                continue;
+            }
             self.watch_members(leadership.term, now);
             if now >= slow_at {
                 slow_at = now + SLOW;

@@ -17,7 +17,7 @@ use crate::types::Raft;
 pub(crate) struct Gate {
     raft: OnceLock<Raft>,
     /// How long a quorum may be silent.
-    lease: Duration,
+    patience: Duration,
     /// How long the leader is silent then, before it tries again for as long.
     period: Duration,
     /// Since when this node has led which term.
@@ -25,9 +25,9 @@ pub(crate) struct Gate {
 }
 
 impl Gate {
-    pub(crate) fn new(lease: Duration, period: Duration) -> Self {
+    pub(crate) fn new(patience: Duration, period: Duration) -> Self {
         let since = Mutex::new((0, Instant::now()));
-        Self { raft: OnceLock::new(), lease, period, since }
+        Self { raft: OnceLock::new(), patience, period, since }
     }
 
     /// Watches this node's Raft from now on.
@@ -36,16 +36,32 @@ impl Gate {
         let _ = self.raft.set(raft);
     }
 
+    /// Whether this node leads, has not been answered for a while, and is silent now.
     pub(crate) fn is_closed(&self) -> bool {
-        let Some(raft) = self.raft.get() else { return false };
-        let (term, acked) = {
+        let unanswered = self.unanswered();
+        unanswered.is_some_and(|it| is_silent(it, self.patience, self.period))
+    }
+
+    /// Whether this node leads and a quorum has answered lately.
+    pub(crate) fn has_quorum(&self) -> bool {
+        self.unanswered().is_some_and(|it| it < self.patience)
+    }
+
+    /// How long this leader has not been answered by a quorum; none if it does not lead.
+    fn unanswered(&self) -> Option<Duration> {
+        let raft = self.raft.get()?;
+        let (term, acked, alone) = {
             let metrics = raft.metrics();
             let metrics = metrics.borrow_watched();
             if metrics.state != ServerState::Leader {
-                return false;
+                return None;
             }
-            (metrics.current_term, metrics.last_quorum_acked.map(|it| it.elapsed()))
+            let alone = metrics.membership_config.voter_ids().all(|it| it == metrics.id);
+            (metrics.current_term, metrics.last_quorum_acked.map(|it| it.elapsed()), alone)
         };
+        if alone {
+            return Some(Duration::ZERO);
+        }
         let led = {
             let mut since = self.since.lock().unwrap_or_else(PoisonError::into_inner);
             if since.0 != term {
@@ -53,13 +69,13 @@ impl Gate {
             }
             since.1.elapsed()
         };
-        is_silent(acked.map_or(led, |it| it.min(led)), self.lease, self.period)
+        Some(acked.map_or(led, |it| it.min(led)))
     }
 }
 
 /// Whether a leader is silent so long after the last answer of a quorum.
-fn is_silent(unanswered: Duration, lease: Duration, period: Duration) -> bool {
-    let Some(late) = unanswered.checked_sub(lease) else { return false };
+fn is_silent(unanswered: Duration, patience: Duration, period: Duration) -> bool {
+    let Some(late) = unanswered.checked_sub(patience) else { return false };
     (late.as_millis() / period.as_millis().max(1)).is_multiple_of(2)
 }
 
@@ -68,10 +84,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn silence_and_attempts_take_turns_once_the_lease_is_over() {
+    fn silence_and_attempts_take_turns_once_patience_is_over() {
         let silent = |after| {
-            let [after, lease, period] = [after, 900, 2000].map(Duration::from_millis);
-            is_silent(after, lease, period)
+            let [after, patience, period] = [after, 900, 2000].map(Duration::from_millis);
+            is_silent(after, patience, period)
         };
         assert!(!silent(0));
         assert!(!silent(899));

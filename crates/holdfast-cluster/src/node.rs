@@ -14,6 +14,7 @@ use tokio_util::task::TaskTracker;
 use crate::addresses::Addresses;
 use crate::admission::RemoveError;
 use crate::coordinator::Book;
+use crate::gate::Gate;
 use crate::group::Group;
 use crate::leadership::Leadership;
 use crate::lease::Lease;
@@ -38,6 +39,7 @@ pub(crate) struct Node {
     pub(crate) addresses: Arc<Addresses>,
     pub(crate) applied: Arc<Applied>,
     pub(crate) group: Arc<Group>,
+    pub(crate) gate: Arc<Gate>,
     /// Given up at the stop: the directory is free once nobody holds it.
     pub(crate) log: Mutex<Option<Log>>,
     pub(crate) leadership: watch::Receiver<Leadership>,

@@ -85,9 +85,15 @@ impl Options {
         Ok(())
     }
 
-    /// How long a quorum may be silent before a leader holds back: the longest election timeout.
+    /// How long followers wait for a leader that was heard: the longest election timeout.
     pub(crate) fn raft_lease(&self) -> Duration {
         self.failover_timeout * 9 / 10
+    }
+
+    /// How long a quorum may be silent before the leader falls silent too: less than its lease, since
+    /// the others wait for that to end once more.
+    pub(crate) fn patience(&self) -> Duration {
+        self.failover_timeout * 7 / 10
     }
 
     /// How long it holds back then: long enough for its lease at the others to end and for an election.
@@ -105,6 +111,8 @@ impl Options {
             election_timeout_min: timeout / 2,
             election_timeout_max: longest,
             enable_pre_vote: Some(true),
+            // A process leads only in terms that it was elected in itself.
+            enable_leader_restore: Some(false),
             // A leader that is heard and does not hear would be followed for ever.
             quorum_loss_probe_interval: Some(quiet),
             // For one part of a snapshot, its installation included.

@@ -116,6 +116,7 @@ impl Applied {
     fn apply(&self, log_id: LogId, payload: Payload) -> Outcome {
         let mut state = self.state_mut();
         state.applied = Some(log_id);
+        let mut changed = None;
         let outcome = match &payload {
             EntryPayload::Blank => None,
             EntryPayload::Membership(membership) => {
@@ -127,7 +128,7 @@ impl Applied {
                 let reply = state.machine.apply(log_id.index, log_id.leader_id.term, &proposal.0);
                 let control = &state.machine.control;
                 if control.changed != before.0 {
-                    self.control.send_replace(Arc::new(control.clone()));
+                    changed = Some(Arc::new(control.clone()));
                 }
                 if control.time != before.1 {
                     state.stamped = Instant::now();
@@ -135,7 +136,11 @@ impl Applied {
                 Some(reply)
             }
         };
+        // Told only now: whoever looks at what is told may want to look at the state as well.
         drop(state);
+        if let Some(control) = changed {
+            self.control.send_replace(control);
+        }
         if let (EntryPayload::Normal(proposal), Some(Reply::Done { revision })) =
             (&payload, &outcome)
             && self.changes.receiver_count() > 0
