@@ -8,6 +8,8 @@ use crate::harness::recorder::{Gate, Reply, Step};
 use crate::harness::sse::{End, Stream};
 
 const SETTINGS: &str = "streams: { commit_after: 10ms }";
+/// A response begins before its call is in the journal.
+const AT_ONCE: &str = "streams: { commit_after: 0ms }";
 const ANSWER: &str = r#"{"content":[],"contents":[]}"#;
 
 fn progress(number: u32) -> String {
@@ -56,7 +58,7 @@ async fn only(stream: Stream) -> serde_json::Value {
 async fn a_stream_of_a_living_node_is_followed() {
     let (third, answered) = (Gate::new(), Gate::new());
     let held = [third.clone(), answered.clone()];
-    let (recorder, mut cluster) = start(&[SETTINGS], move |seen| {
+    let (recorder, mut cluster) = start(&[AT_ONCE], move |seen| {
         let answer = message::result(seen.id(), ANSWER);
         (seen.tool() == "slow").then(|| {
             Reply::Stream(vec![

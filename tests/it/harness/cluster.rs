@@ -177,6 +177,7 @@ impl Cluster {
 
 /// On failure, what the nodes said last.
 impl Drop for Cluster {
+    #[expect(clippy::print_stderr, reason = "a test's output is for whoever looks at its failure")]
     fn drop(&mut self) {
         if std::thread::panicking() {
             for node in &self.nodes {
