@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use holdfast_admin::Client as Operator;
@@ -20,6 +20,8 @@ use crate::{descriptors, telemetry};
 
 /// How often the processes are looked after.
 const TEND: Duration = Duration::from_millis(50);
+/// How long the nodes may be without a leader.
+const LEADER_WITHIN: Duration = Duration::from_secs(20);
 
 /// The running demo. Dropping it ends every process.
 pub(super) struct Cluster {
@@ -140,9 +142,16 @@ impl Cluster {
         self.folder.executions()
     }
 
-    /// The leader's name and process, as soon as one is known.
+    /// The leader's name and process, as soon as a node knows one.
     pub(super) async fn leader(&self) -> Option<(String, u32)> {
-        let name = self.leader_name().await?;
+        let deadline = Instant::now() + LEADER_WITHIN;
+        let name = loop {
+            match self.leader_name().await {
+                Some(name) => break name,
+                None if Instant::now() > deadline => return None,
+                None => tokio::time::sleep(TEND).await,
+            }
+        };
         self.nodes.iter().find(|node| node.name == name).map(|node| (name.clone(), node.pid))
     }
 

@@ -25,6 +25,8 @@ const AFTER: Duration = Duration::from_secs(7);
 /// How long the last calls may take to end.
 const LAST: Duration = Duration::from_secs(40);
 
+/// How often the client tries to open its session.
+const OPENINGS: u32 = 5;
 /// Callers of each kind.
 const READERS: usize = 3;
 const WRITERS: usize = 3;
@@ -63,8 +65,7 @@ pub(super) async fn run(
     cluster: &mut Cluster,
     stop: &CancellationToken,
 ) -> anyhow::Result<ExitCode> {
-    let client = Client::open(cluster.client, &format!("/mcp/{HTTP}")).await;
-    let client = Arc::new(client.context("the client cannot open a session")?);
+    let client = Arc::new(open(cluster).await.context("the client cannot open a session")?);
     say(&format!(
         "One client, one session at {}: {READERS} callers read, {WRITERS} write, {SLOW} make calls \
          of {SLOW_MS} ms.",
@@ -98,6 +99,19 @@ pub(super) async fn run(
     let report = Report::new(&ledger.lock(), &executed, all_ended);
     say(&report.text())?;
     Ok(if report.kept() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Opens the session. Nothing is counted yet, so a cluster that has only just come together may be
+/// asked again.
+async fn open(cluster: &Cluster) -> anyhow::Result<Client> {
+    let path = format!("/mcp/{HTTP}");
+    for _ in 1..OPENINGS {
+        if let Ok(client) = Client::open(cluster.client, &path).await {
+            return Ok(client);
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    Client::open(cluster.client, &path).await
 }
 
 async fn caller(kind: Kind, client: Arc<Client>, ledger: Ledger, enough: CancellationToken) {

@@ -14,7 +14,7 @@ use super::child::Child;
 /// How long a node that has died stays away: long enough to be missed.
 pub(super) const AWAY: Duration = Duration::from_secs(2);
 /// How long a node may take until it is ready. The first start makes a cluster.
-const READY_WITHIN: Duration = Duration::from_secs(30);
+const READY_WITHIN: Duration = Duration::from_secs(60);
 /// How long a node's health may take to answer.
 const ASKING: Duration = Duration::from_secs(2);
 
