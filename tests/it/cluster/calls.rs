@@ -146,6 +146,11 @@ async fn what_a_killed_node_ran_is_repeated_or_its_outcome_is_unknown() {
     let answer = only(at(2).get(Some(&ids[0])).await.stream()).await;
     assert_eq!(answer["id"], "w", "{answer}");
     is_unknown(&answer);
+    // The node itself too, in its next life.
+    cluster.restart(0).await;
+    let answer = only(client.get(Some(&ids[0])).await.stream()).await;
+    assert_eq!(answer["id"], "w", "{answer}");
+    is_unknown(&answer);
     assert_eq!(recorder.calls("slow").len(), 1);
 }
 

@@ -1,9 +1,11 @@
 //! What belongs to one node's connection, asked for at another.
 
-use super::start;
+use super::{led, start};
 use crate::harness::duplex::Duplex;
+use crate::harness::gateway::Setup;
 use crate::harness::message;
 use crate::harness::recorder::{Gate, Reply, Step};
+use crate::harness::sample::Sample;
 
 const SAMPLE: &str = r#"{"jsonrpc":"2.0","id":0,"method":"sampling/createMessage","params":{"maxTokens":1,"messages":[]}}"#;
 
@@ -60,4 +62,66 @@ async fn an_answer_to_the_server_may_go_to_any_node() {
     answered.open();
     let result = stream.find("the result", |it| it.get("result").is_some()).await;
     assert_eq!(result["id"], 1, "{result}");
+}
+
+/// What a client no longer wants it may say at any node.
+#[tokio::test]
+async fn a_cancellation_may_go_to_any_node() {
+    let gate = Gate::new();
+    let held = gate.clone();
+    let (recorder, cluster) = start(&["streams: { commit_after: 10ms }"], move |seen| {
+        (seen.tool() == "slow").then(|| Reply::after(&held, Reply::Cut))
+    })
+    .await;
+    let client = cluster.client(0).initialized().await;
+    let stream = client.post(&message::call(77, "slow")).await.stream();
+    let cancel = message::notification("notifications/cancelled", r#"{"requestId":77}"#);
+    let accepted = client.on(cluster[1].address).post(&cancel).await.answer();
+    assert_eq!(accepted.status, 202, "{}", accepted.text());
+    let is_cancel = |seen: &crate::harness::recorder::Seen| seen.text() == cancel;
+    let seen = recorder.wait_for("the cancellation", 1, is_cancel).await;
+    assert_eq!(seen[0].header("mcp-session-id"), Some("server-session-1"));
+    drop(stream);
+    gate.open();
+}
+
+/// The connection to such a server is one node's, until that is killed.
+#[tokio::test]
+async fn sessions_over_a_connection_are_reached_from_any_node() {
+    let sample = Sample::start(&[]).await;
+    let address = sample.address;
+    let mut cluster = Setup::new()
+        .server("sse", &format!(r#"{{ url: "http://{address}/sse", transport: sse }}"#))
+        .server("ws", &format!(r#"{{ url: "ws://{address}/ws" }}"#))
+        .cluster()
+        .await;
+    let mut clients = Vec::new();
+    for server in ["sse", "ws"] {
+        let path = format!("/mcp/{server}");
+        clients.push((server, cluster.client(0).at(&path).initialized().await));
+    }
+    let write = |server: &str, at: usize| {
+        let params = format!(r#"{{"name":"write","arguments":{{"key":"{server}-{at}"}}}}"#);
+        message::request(at, "tools/call", &params)
+    };
+    for (server, client) in &clients {
+        client.ask(9, "logging/setLevel", r#"{"level":"error"}"#).await;
+        for at in [1, 2, 0] {
+            let response = led(&client.on(cluster[at].address), &write(server, at)).await;
+            assert!(response.get("result").is_some(), "{server} at {at}: {response}");
+            assert_eq!(sample.executions("write", &format!("{server}-{at}")), 1);
+        }
+    }
+    cluster[0].kill();
+    for (server, client) in &clients {
+        for (node, at) in [(1, 4), (2, 5)] {
+            let client = client.on(cluster[node].address);
+            let response = led(&client, &write(server, at)).await;
+            assert!(response.get("result").is_some(), "{server} at {at}: {response}");
+            assert_eq!(sample.executions("write", &format!("{server}-{at}")), 1);
+            // The session at the server is a new one, and as the old one was.
+            let level = client.call(8, "level").await;
+            assert_eq!(level["result"]["content"][0]["text"], "error", "{server}: {level}");
+        }
+    }
 }

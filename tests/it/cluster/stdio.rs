@@ -24,7 +24,9 @@ fn mark(name: &str) -> String {
 async fn pid(log: &ExecutionLog, client: &Client, key: &str) -> u32 {
     let meta = if client.version == MODERN { format!(",{META}") } else { String::new() };
     let params = format!(r#"{{"name":"write","arguments":{{"key":"{key}"}}{meta}}}"#);
-    let response = led(client, &message::request(1, "tools/call", &params)).await;
+    // Without a name nobody could say of a Write that went to a killed node whether it has run.
+    let client = client.clone().with("X-Request-ID", key);
+    let response = led(&client, &message::request(1, "tools/call", &params)).await;
     assert!(response.get("result").is_some(), "{key}: {response}");
     assert_eq!(log.executions("write", key), 1);
     log.pid(key).expect("an execution")
@@ -54,6 +56,18 @@ async fn a_session_has_one_process_wherever_it_is_asked_for() {
     assert_eq!(accepted.status, 202, "{}", accepted.text());
     let result = stream.find("the result", |it| it.get("result").is_some()).await;
     assert_eq!(result["id"], 5, "{result}");
+
+    // Neither a request nor an answer is too large to be passed on.
+    let params = r#"{"name":"big","arguments":{"bytes":3000000}}"#;
+    let big = at(1).ask(6, "tools/call", params).await;
+    let text = big["result"]["content"][0]["text"].as_str().unwrap_or_default();
+    assert_eq!(text.len(), 3_000_000);
+    let params = format!(
+        r#"{{"name":"write","arguments":{{"key":"large","value":"{}"}}}}"#,
+        "x".repeat(1_000_000)
+    );
+    assert!(at(2).ask(7, "tools/call", &params).await.get("result").is_some());
+    assert_eq!(log.pid("large"), Some(first));
 
     // Its node dies, and it dies with it. The session goes on under its id, with another process.
     cluster[0].kill();
