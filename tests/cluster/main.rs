@@ -36,7 +36,7 @@ fn plan(front: Kind) -> Plan {
     Plan {
         front,
         together: Together::Cluster,
-        rate: 60,
+        rate: 40,
         streams: 10,
         sdks: false,
         faults: Vec::new(),
@@ -45,6 +45,8 @@ fn plan(front: Kind) -> Plan {
         binary: binary(),
         log: "info".into(),
         namespaces: false,
+        // A shared machine may stop a process for as long as the default.
+        failover_timeout: Some(2_000),
     }
 }
 

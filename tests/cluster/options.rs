@@ -27,6 +27,7 @@ Usage: cargo xtask drill [OPTIONS]
   --expect-loss        succeed only if promises are broken: proves that the drill can see it
   --independent        three nodes that know nothing of each other, as the thing to expect loss of
   --namespaces         each node in a network namespace, links cut by dropping packets; takes root
+  --failover-timeout MS  of the nodes (their default, 1000)
   --log LEVEL          of the nodes (info)
   --folder DIR         logs, data and records (a temporary one, kept when a promise was broken)
   --json               print the report as JSON too
@@ -62,6 +63,7 @@ impl Options {
                 binary,
                 log: "info".into(),
                 namespaces: false,
+                failover_timeout: None,
             },
             folder: None,
             expect_loss: false,
@@ -98,6 +100,7 @@ impl Options {
                     wanted.push((What::CutIn, many / 2));
                 }
                 "--isolations" => wanted.push((What::Isolate, number(value()?)?)),
+                "--failover-timeout" => plan.failover_timeout = Some(number(value()?)?),
                 "--namespaces" => plan.namespaces = true,
                 "--slow" => wanted.push((What::Slow, number(value()?)?)),
                 "--rolling" => wanted.push((What::Rolling, number(value()?)?)),

@@ -34,6 +34,8 @@ pub(crate) struct Plan {
     pub(crate) log: String,
     /// Each node in a network namespace of its own.
     pub(crate) namespaces: bool,
+    /// Milliseconds; the nodes' default where it is none.
+    pub(crate) failover_timeout: Option<usize>,
 }
 
 /// So many faults of one kind, the coordinator being the victim of so many of them.
@@ -57,6 +59,7 @@ pub(crate) async fn run(plan: &Plan, folder: &Path) -> Result<Report, Error> {
         folder,
         log: &plan.log,
         namespaces: plan.namespaces,
+        failover_timeout: plan.failover_timeout,
     };
     let mut stack = Stack::start(&wanted).await?;
     let ledger = Arc::new(Ledger::new());

@@ -61,6 +61,8 @@ pub(crate) struct Wanted<'a> {
     pub(crate) log: &'a str,
     /// Each node in a network namespace of its own.
     pub(crate) namespaces: bool,
+    /// `HA_FAILOVER_TIMEOUT`, in milliseconds; the default where it is none.
+    pub(crate) failover_timeout: Option<usize>,
 }
 
 // === impl Stack ===
@@ -321,6 +323,8 @@ fn environment(
             ("HA_CLUSTER_NODES", nodes.join(",")),
             ("HOLDFAST_CLUSTER_LISTEN", own.cluster.to_string()),
         ]);
+        let timeout = wanted.failover_timeout.map(|timeout| timeout.to_string());
+        environment.extend(timeout.map(|timeout| ("HA_FAILOVER_TIMEOUT", timeout)));
     }
     Ok(environment.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
 }
