@@ -31,10 +31,10 @@ use crate::exchange::{
 use crate::failure::Failure;
 use crate::gateway::Gateway;
 use crate::ingress::respond::Begins;
-use crate::ingress::{self, Recorded, respond, streamable};
+use crate::ingress::{self, Recorded, placement, respond, streamable};
 use crate::principal::Principal;
 use crate::server::Server;
-use crate::session::Session;
+use crate::session::{Found, Session, find};
 
 /// Why a client cannot come back with this id. All are 404: nothing is told about streams that are
 /// not the caller's.
@@ -55,6 +55,12 @@ pub(crate) struct Returning<'a> {
     pub(crate) parts: &'a Parts,
     /// Whether another node has sent it here.
     pub(crate) forwarded: bool,
+}
+
+/// Whether a token is of a call's stream.
+pub(crate) fn is_call(gateway: &Gateway, token: &[u8]) -> bool {
+    gateway.cluster.is_some()
+        && gateway.sealer.open(token).is_ok_and(|id| id.kind == StreamKind::Call)
 }
 
 /// Answers a resuming GET: with the rest of the stream, or with its fate.
@@ -100,7 +106,7 @@ pub(crate) async fn resume(
                 let body = respond::follow(&call, &log, Some(id.seq), connection);
                 return Ok(respond::stream(body));
             }
-            if gateway.cluster.is_some() && !forwarded {
+            if gateway.cluster.is_some() {
                 let orphan = Orphaned {
                     gateway: Arc::clone(gateway),
                     server: Arc::clone(server),
@@ -108,6 +114,7 @@ pub(crate) async fn resume(
                     session: session.cloned(),
                     connection: connection.clone(),
                     parts: parts.clone(),
+                    forwarded,
                     call,
                     id,
                 };
@@ -128,6 +135,8 @@ struct Orphaned {
     session: Option<Arc<Session>>,
     connection: CancellationToken,
     parts: Parts,
+    /// Whether another node has sent it here, because its session is here.
+    forwarded: bool,
     /// The call as far as the token knows it.
     call: Arc<Call>,
     id: EventId,
@@ -136,12 +145,15 @@ struct Orphaned {
 /// How long a node that supplies a stream and does not answer may take to be declared dead.
 const UNTIL_DECLARED: Duration = Duration::from_secs(10);
 
+/// How long a stream that another node has just taken is left to it.
+const AGAIN: Duration = Duration::from_millis(100);
+
 /// How often a stream is looked for anew because another node has just taken it.
 const MOVES: usize = 4;
 
 impl Orphaned {
     /// The rest of the stream, wherever it comes from.
-    async fn rest(self) -> Body {
+    async fn rest(mut self) -> Body {
         for _ in 0..MOVES {
             let store = &self.gateway.store;
             let record = match self.gateway.patiently(|| store.stream(self.id.stream)).await {
@@ -163,9 +175,21 @@ impl Orphaned {
                     }
                 }
             }
+            // It is gone on with where its session is.
+            match self.locate().await {
+                Some(Found::At(holder)) if !self.forwarded => match self.follow(holder).await {
+                    Some(body) => return body,
+                    None if cluster.fallen(holder, UNTIL_DECLARED).await => continue,
+                    None => return Body::full(Bytes::new()),
+                },
+                // Two nodes that know different things: the client comes back when they do not.
+                Some(Found::At(_)) => return Body::full(Bytes::new()),
+                Some(Found::Here(session)) => self.session = Some(session),
+                Some(Found::Unknown | Found::Untold(_)) | None => {}
+            }
             match self.take_over(record, cluster.me()).await {
                 Some(body) => return body,
-                None => continue,
+                None => tokio::time::sleep(AGAIN).await,
             }
         }
         self.gateway.metrics.stream_gaps.inc();
@@ -176,7 +200,20 @@ impl Orphaned {
         record.principal == self.principal.digest && record.server == *self.server.name
     }
 
-    /// The stream as the node has it that supplies it.
+    /// Where the session of the call is, if it has one.
+    async fn locate(&self) -> Option<Found> {
+        let key = placement::named(&self.parts.headers)?;
+        let (gateway, server, principal) = (&self.gateway, &self.server, &self.principal);
+        let found = gateway.patiently(|| async {
+            match find(gateway, server, principal, key).await {
+                Found::Untold(error) => Err(error),
+                found => Ok(found),
+            }
+        });
+        Some(found.await.unwrap_or_else(Found::Untold))
+    }
+
+    /// The stream as the node has it that supplies it, or goes on with it.
     async fn follow(&self, owner: Origin) -> Option<Body> {
         let forwarding = Forwarding {
             gateway: &self.gateway,

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use holdfast_store::SessionKey;
+use holdfast_store::{SessionKey, StoreError};
 
 use super::{Changed, Feeds};
 use crate::clock::unix_millis;
@@ -18,16 +18,19 @@ pub(crate) async fn follow(gateway: Arc<Gateway>, feeds: Feeds) {
     let Some(cluster) = &gateway.cluster else { return };
     let mut state = cluster.watch();
     let mut me = cluster.me();
+    // The group's state may say that this node has joined anew before the node itself knows.
+    let mut look = tokio::time::interval(cluster.failover_timeout);
+    look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
+        // A node that was declared dead, wrongly or because it was frozen, joins under a new
+        // generation: what it still holds is its own again, unless somebody was faster.
+        if cluster.me() != me {
+            me = cluster.me();
+            tokio::spawn(session::reclaim(Arc::clone(&gateway), me));
+        }
         tokio::select! {
-            // A node that was declared dead, wrongly or because it was frozen, joins under a new
-            // generation: what it still holds is its own again, unless somebody was faster.
-            Ok(()) = state.changed() => {
-                if cluster.me() != me {
-                    me = cluster.me();
-                    tokio::spawn(session::reclaim(Arc::clone(&gateway), me));
-                }
-            }
+            Ok(()) = state.changed() => {}
+            _ = look.tick() => {}
             change = changes.recv() => match change {
                 Some(Changed::Key(key)) => {
                     if let Some(key) = gateway.store.session_of(&key) {
@@ -67,8 +70,9 @@ pub(crate) async fn keep(gateway: Arc<Gateway>) {
     let mut renewed: HashMap<SessionKey, Duration> = HashMap::new();
     loop {
         tokio::time::sleep(period).await;
-        renew(&gateway, ttl, &mut renewed).await;
+        // First, and never late: what keeps a long Write from running twice.
         gateway.keep_entries().await;
+        renew(&gateway, ttl, &mut renewed).await;
         let coordinates = gateway
             .cluster
             .as_ref()
@@ -90,8 +94,13 @@ async fn renew(gateway: &Gateway, ttl: Duration, renewed: &mut HashMap<SessionKe
     });
     let left = u64::try_from((ttl + ttl / 10).as_millis()).unwrap_or(u64::MAX);
     for key in used {
-        if gateway.store.touch(key, unix_millis().saturating_add(left)).await.is_ok() {
-            renewed.insert(key, now);
+        match gateway.store.touch(key, unix_millis().saturating_add(left)).await {
+            Ok(()) => {
+                renewed.insert(key, now);
+            }
+            // Each of the others would wait as long, and the next round comes soon.
+            Err(StoreError::Unavailable(_) | StoreError::Unknown(_)) => break,
+            Err(_) => {}
         }
     }
     renewed.retain(|key, _| gateway.sessions.look(*key).is_some());

@@ -208,7 +208,8 @@ async fn forward_to(
         Ok(body) => body,
         Err(error) => return bad_body(gateway, error),
     };
-    let forwarding = Forwarding { gateway, principal, balancer_id: None, again: false, parts, body };
+    let forwarding =
+        Forwarding { gateway, principal, balancer_id: None, again: false, parts, body };
     match forward(&forwarding, holder).await {
         Ok(response) => response,
         Err(lost) => {

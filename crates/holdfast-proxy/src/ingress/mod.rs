@@ -11,7 +11,7 @@ mod connected;
 mod cors;
 pub(crate) mod edge;
 mod legacy_sse;
-mod placement;
+pub(crate) mod placement;
 mod receive;
 mod recorded;
 pub(crate) mod respond;

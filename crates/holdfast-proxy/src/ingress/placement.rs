@@ -17,6 +17,7 @@ use holdfast_engine::replicated::Origin;
 use holdfast_mcp::headers::name;
 use holdfast_mcp::rpc_error::{ErrorId, RpcError, code};
 use holdfast_mcp::version::{Era, Version};
+use holdfast_store::SessionKey;
 use http::{HeaderMap, Response, StatusCode};
 
 use super::{Entered, json, respond};
@@ -51,6 +52,12 @@ enum NoSession {
 /// How long a node that does not answer may take to be declared dead.
 const UNTIL_DECLARED: Duration = Duration::from_secs(10);
 
+/// How long the other node may take to open a session at its server, where that is asked of it.
+const OPENED_WITHIN: Duration = Duration::from_secs(60);
+
+/// What a request may take beyond the server's own time, at the other node and on the way to it.
+const ON_THE_WAY: Duration = Duration::from_secs(30);
+
 /// How often a request follows what it needs from node to node.
 const MOVES: usize = 4;
 
@@ -73,7 +80,10 @@ pub(super) async fn settle(entered: &Entered, body: &Bytes) -> Result<Placed, Re
             let (status, body) = (StatusCode::MISDIRECTED_REQUEST, Body::Full(None));
             return Err(respond::build(status, HeaderMap::new(), body));
         }
-        match Box::pin(pass(entered, body, may_have_run, holder)).await {
+        let longest = entered.server.settings.timeout.max(OPENED_WITHIN) + ON_THE_WAY;
+        let passed = Box::pin(pass(entered, body, may_have_run, holder));
+        let passed = tokio::time::timeout(longest, passed).await;
+        match passed.unwrap_or_else(|_| Err(Lost::Unknown("it gave no answer in time".into()))) {
             Ok(response) => return Err(response),
             Err(lost) => {
                 tracing::debug!(node = holder.node, %lost, "a forwarded request was lost");
@@ -142,6 +152,22 @@ async fn place(
         Found::Unknown => Err(no_session(gateway, body, NoSession::Unknown)),
         Found::Untold(error) => Err(failed(entered, body, error.to_string(), may_have_run)),
     }
+}
+
+/// The session that the request names, if this node has it in hand.
+pub(super) fn here(entered: &Entered) -> Option<Arc<Session>> {
+    let key = named(&entered.parts.headers)?;
+    let session = entered.gateway.sessions.get(key)?;
+    let own = session.principal == entered.principal.digest;
+    (own && Arc::ptr_eq(&session.server, &entered.server)).then_some(session)
+}
+
+/// The session that a legacy request names.
+pub(crate) fn named(headers: &HeaderMap) -> Option<SessionKey> {
+    if is_modern(headers) {
+        return None;
+    }
+    parse_id(headers.get(name::SESSION_ID)?.as_bytes())
 }
 
 /// The node that runs the one process of a stdio server that modern clients share.

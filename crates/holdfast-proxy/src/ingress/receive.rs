@@ -211,7 +211,16 @@ fn build(
     ids: Ids,
 ) -> Call {
     let Inbound {
-        gateway, server, principal, headers, body, session, balancer_id, again, told, ..
+        gateway,
+        server,
+        principal,
+        headers,
+        body,
+        session,
+        balancer_id,
+        again,
+        told,
+        ..
     } = inbound;
     // A modern request has no session, whatever its client still sends.
     let session = session.filter(|_| era == Era::Legacy && method != Method::Initialize);

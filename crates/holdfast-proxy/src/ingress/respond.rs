@@ -120,6 +120,7 @@ async fn new_log(call: &Call) -> Arc<StreamLog> {
     let bound = call.session.as_ref().map(|session| session.bound());
     let log = StreamLog::new(NewLog {
         id,
+        progress: call.told,
         origin: Origin {
             principal: call.principal.digest,
             kind: StreamKind::Call,

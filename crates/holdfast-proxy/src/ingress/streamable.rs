@@ -10,7 +10,7 @@ use bytes::Bytes;
 use holdfast_mcp::headers::name;
 use holdfast_mcp::method::Method as RpcMethod;
 use http::header::ACCEPT;
-use http::{HeaderMap, Method, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use hyper::body::Incoming;
 use tokio_util::sync::CancellationToken;
 
@@ -199,15 +199,20 @@ async fn get(entered: Entered) -> Response<Body> {
         let text = "GET opens an event stream: send Accept: text/event-stream";
         return refuse(gateway, Rejection::NotServed, StatusCode::NOT_ACCEPTABLE, text);
     }
-    let session = match placement::settle(&entered, &Bytes::new()).await {
-        Ok(placed) => placed.session,
-        Err(response) => return response,
+    // The stream of a call is where it is, wherever its session may be.
+    let token = parts.headers.get(name::LAST_EVENT_ID).map(HeaderValue::as_bytes);
+    let session = if token.is_some_and(|token| resume::is_call(gateway, token)) {
+        placement::here(&entered)
+    } else {
+        match placement::settle(&entered, &Bytes::new()).await {
+            Ok(placed) => placed.session,
+            Err(response) => return response,
+        }
     };
     if let Some(full) = no_room_for_stream(gateway) {
         return full;
     }
-    if let Some(token) = parts.headers.get(name::LAST_EVENT_ID) {
-        let token = token.as_bytes();
+    if let Some(token) = token {
         let forwarded = entered.forwarded;
         let returning =
             resume::Returning { gateway, server, principal, connection, parts, forwarded };

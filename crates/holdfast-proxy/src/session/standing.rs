@@ -227,6 +227,7 @@ fn stand(gateway: &Gateway, session: &Session, bound: &Bound) -> Option<Arc<Stan
 fn new_log(gateway: &Gateway, session: &Session, bound: &Bound) -> Arc<StreamLog> {
     let log = StreamLog::new(NewLog {
         id: random::u128(),
+        progress: None,
         origin: Origin {
             principal: session.principal,
             kind: StreamKind::Standing,

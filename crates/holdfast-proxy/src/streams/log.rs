@@ -31,6 +31,8 @@ pub(crate) struct Origin {
 pub(crate) struct NewLog {
     /// Random: the name of the stream.
     pub(crate) id: u128,
+    /// The highest progress that the client was told before it.
+    pub(crate) progress: Option<f64>,
     pub(crate) origin: Origin,
     /// Seals event ids; `None`: the client cannot resume, events carry none.
     pub(crate) sealer: Option<Arc<Sealer>>,
@@ -129,7 +131,7 @@ impl StreamLog {
                 undelivered_bytes: 0,
                 state: LogState::Open,
                 server_event: None,
-                progress: None,
+                progress: new.progress,
                 forgotten: None,
                 epoch: 0,
                 attached: false,

@@ -23,6 +23,7 @@ fn log(queue: usize, retain: usize, prime: bool) -> Arc<StreamLog> {
 fn new_log(queue: usize, retain: usize, prime: bool) -> NewLog {
     NewLog {
         id: crate::random::u128(),
+        progress: None,
         origin: Origin {
             principal: 1,
             kind: StreamKind::Call,
