@@ -162,8 +162,8 @@ impl Orphaned {
                 _ => break,
             };
             let Some(cluster) = &self.gateway.cluster else { break };
-            let owner = record.owner;
-            if owner != cluster.me() && cluster.may_run(owner) {
+            let (me, owner) = (cluster.me(), record.owner);
+            if owner != me && cluster.may_run(owner) {
                 match self.follow(owner).await {
                     Some(body) => return body,
                     None => {
@@ -184,16 +184,30 @@ impl Orphaned {
                 },
                 // Two nodes that know different things: the client comes back when they do not.
                 Some(Found::At(_)) => return Body::full(Bytes::new()),
-                Some(Found::Here(session)) => self.session = Some(session),
+                Some(Found::Here(session)) => self.has(session),
                 Some(Found::Unknown | Found::Untold(_)) | None => {}
             }
-            match self.take_over(record, cluster.me()).await {
+            match self.take_over(record, me).await {
                 Some(body) => return body,
                 None => tokio::time::sleep(AGAIN).await,
             }
         }
         self.gateway.metrics.stream_gaps.inc();
+        // The server may still have the stream, for those who name its session.
+        if self.session.is_none()
+            && let Some(Found::Here(session)) = self.locate().await
+        {
+            self.has(session);
+        }
         fate(Arc::clone(&self.call), &self.id, &self.connection).await.into_body()
+    }
+
+    /// The call is of this session.
+    fn has(&mut self, session: Arc<Session>) {
+        let (gateway, server) = (&self.gateway, &self.server);
+        let live = headers::for_server(self.parts.headers.clone(), server);
+        self.call = call_of(gateway, server, &self.principal, Some(&session), &self.id, live);
+        self.session = Some(session);
     }
 
     fn owns(&self, record: &StreamRecord) -> bool {
