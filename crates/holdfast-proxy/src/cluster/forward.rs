@@ -57,6 +57,9 @@ pub(crate) enum Lost {
     /// It certainly did not.
     #[error("the node that holds the session did not take the request: {0}")]
     NotServed(String),
+    /// It certainly did not, because it does not hold the session, or not in that generation.
+    #[error("the node does not hold the session any more")]
+    Elsewhere,
     /// It may have.
     #[error("the node that holds the session was lost: {0}")]
     Unknown(String),
@@ -88,7 +91,7 @@ pub(crate) async fn forward(
         }
     };
     if response.status() == StatusCode::MISDIRECTED_REQUEST {
-        return Err(Lost::NotServed("it has another generation now".into()));
+        return Err(Lost::Elsewhere);
     }
     if response.headers().contains_key(LOST) {
         return Err(Lost::Unknown("it ended meanwhile".into()));

@@ -52,6 +52,9 @@ enum NoSession {
 /// How long a node that does not answer may take to be declared dead.
 const UNTIL_DECLARED: Duration = Duration::from_secs(10);
 
+/// How long this node may take to hear what another knows already.
+const UNTIL_HEARD: Duration = Duration::from_millis(500);
+
 /// How long the other node may take to open a session at its server, where that is asked of it.
 const OPENED_WITHIN: Duration = Duration::from_secs(60);
 
@@ -85,12 +88,19 @@ pub(super) async fn settle(entered: &Entered, body: &Bytes) -> Result<Placed, Re
         let passed = tokio::time::timeout(longest, passed).await;
         match passed.unwrap_or_else(|_| Err(Lost::Unknown("it gave no answer in time".into()))) {
             Ok(response) => return Err(response),
+            Err(Lost::Elsewhere) => {
+                // Who holds it now is on its way to this node.
+                if let Some(cluster) = &entered.gateway.cluster {
+                    cluster.fallen(holder, UNTIL_HEARD).await;
+                }
+                continue;
+            }
             Err(lost) => {
                 tracing::debug!(node = holder.node, %lost, "a forwarded request was lost");
                 may_have_run |= matches!(lost, Lost::Unknown(_));
             }
         }
-        // It may only be slow to hear that it is not the holder any more, or be restarting.
+        // It may be restarting, or not reached from here.
         let Some(cluster) = &entered.gateway.cluster else { break };
         if !cluster.fallen(holder, UNTIL_DECLARED).await {
             // Nobody says so: without a quorum nobody can, and more waiting would be for nothing.
