@@ -280,8 +280,13 @@ impl Gateway {
         let mut sessions = Vec::new();
         self.sessions.each(|session| sessions.push(Arc::clone(session)));
         if self.cluster.is_some() {
-            // They live on at the other nodes; what goes is what is open here.
-            let closed = sessions.iter().map(|session| session::forget(&self, session.key));
+            // They live on at the other nodes; what goes is what is open here, with time to end.
+            let closed = sessions.iter().map(async |session| {
+                session::forget(&self, session.key).await;
+                if let Some(mux) = session.bound().mux.clone() {
+                    mux.close().await;
+                }
+            });
             futures_util::future::join_all(closed).await;
             return self.close_shared().await;
         }
