@@ -109,6 +109,14 @@ fn strip_named_by_connection(headers: &mut HeaderMap) {
     }
 }
 
+/// The headers of a call that is sent again, from those of the GET that came back for its answer.
+pub(crate) fn for_repeat(mut headers: HeaderMap) -> HeaderMap {
+    headers.remove(name::LAST_EVENT_ID);
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(ACCEPT, HeaderValue::from_static("application/json, text/event-stream"));
+    headers
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -167,12 +175,4 @@ mod tests {
         strip_answer(&mut headers);
         assert!(headers.is_empty(), "{headers:?}");
     }
-}
-
-/// The headers of a call that is sent again, from those of the GET that came back for its answer.
-pub(crate) fn for_repeat(mut headers: HeaderMap) -> HeaderMap {
-    headers.remove(name::LAST_EVENT_ID);
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    headers.insert(ACCEPT, HeaderValue::from_static("application/json, text/event-stream"));
-    headers
 }

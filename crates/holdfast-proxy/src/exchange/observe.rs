@@ -26,7 +26,8 @@ pub(super) fn is_rpc_error(body: &[u8]) -> bool {
 pub(super) async fn observe(call: &Call, answer: &Bytes) {
     match call.method {
         Method::ToolsList => {
-            if call.server.learn_tools(answer) && call.gateway.store.is_shared() {
+            let is_news = call.server.learn_tools(answer);
+            if is_news && call.gateway.store.is_shared() {
                 tell_hints(call);
             }
         }
