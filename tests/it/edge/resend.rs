@@ -33,7 +33,8 @@ async fn a_connection_that_breaks_before_the_answer() {
     let request = post(&body).replace("\r\n\r\n", "\r\nX-Request-ID: of-the-client\r\n\r\n");
     client.send(request).await;
     // Both have had it once before one of them answers.
-    (a.has(1).await, b.has(1).await);
+    a.has(1).await;
+    b.has(1).await;
     b.now(Does::Answer);
     let answer = client.answer().await.expect("an answer");
     assert_eq!(answer.json()["node"], "b");
