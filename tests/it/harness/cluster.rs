@@ -32,6 +32,7 @@ const LEVEL: &str = "level: 'info,holdfast=debug,holdfast_proxy=debug,holdfast_c
 /// Running nodes, named `n1`, `n2` and `n3`. Dropping them kills them.
 pub(crate) struct Cluster {
     nodes: Vec<Node>,
+    _ports: Ports,
     _folder: TempDir,
 }
 
@@ -82,7 +83,8 @@ impl Setup {
 impl Cluster {
     fn start(setup: &Setup, secret: &impl Fn(usize) -> &'static str) -> Self {
         let folder = TempDir::new();
-        let ports = free_low_addresses(9);
+        let claimed = Ports::claim();
+        let ports: Vec<SocketAddr> = (0..9).map(|number| claimed.address(number)).collect();
         let peers: Vec<String> =
             (0..3).map(|at| format!("n{}: \"{}\"", at + 1, ports[at * 3 + 2])).collect();
         let nodes = (0..3).map(|at| {
@@ -100,7 +102,7 @@ impl Cluster {
             let (address, admin, peer) = (ports[0], ports[1], ports[2]);
             Node { name, address, admin, peer, config, process }
         });
-        Self { nodes: nodes.collect(), _folder: folder }
+        Self { nodes: nodes.collect(), _ports: claimed, _folder: folder }
     }
 
     async fn until_ready(&mut self, expected: &[usize]) -> Result<(), String> {
@@ -171,7 +173,14 @@ impl Cluster {
         let node = &mut self[at];
         node.process.kill();
         node.process = Process::start(&mut serve(&node.config));
-        self[at].becomes_ready().await;
+        let deadline = Instant::now() + PATIENCE;
+        while node.readiness().await != Some(200) {
+            let ended = node.process.ended();
+            if ended.is_some() || Instant::now() > deadline {
+                panic!("{} is not ready again ({ended:?}):\n{}", node.name, node.log());
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
     }
 }
 
@@ -313,13 +322,37 @@ async fn get(address: SocketAddr, path: &str) -> Option<(u16, Vec<u8>)> {
     tokio::time::timeout(Duration::from_secs(10), asked).await.ok().flatten()
 }
 
-/// Addresses that were free a moment ago, below the ports that the system gives out by itself.
-fn free_low_addresses(many: usize) -> Vec<SocketAddr> {
-    let mut held: Vec<TcpListener> = Vec::new();
-    while held.len() < many {
-        let random = RandomState::new().build_hasher().finish();
-        let port = 20_000 + u16::try_from(random % 12_000).expect("a small number");
-        held.extend(TcpListener::bind(("127.0.0.1", port)));
+/// Ports that belong to one cluster for as long as it lives, also while nobody listens on them.
+struct Ports {
+    first: u16,
+    /// On the last of them: whoever cannot bind it takes other ports.
+    _claim: TcpListener,
+}
+
+impl Ports {
+    /// Below the ports that the system gives out by itself.
+    const LOWEST: u16 = 20_000;
+    const BLOCKS: u64 = 750;
+    const BLOCK: u16 = 16;
+
+    fn claim() -> Self {
+        loop {
+            let random = RandomState::new().build_hasher().finish() % Self::BLOCKS;
+            let block = u16::try_from(random).expect("a small number");
+            let first = Self::LOWEST + block * Self::BLOCK;
+            let Ok(claim) = TcpListener::bind(("127.0.0.1", first + Self::BLOCK - 1)) else {
+                continue;
+            };
+            let is_free = |port: u16| TcpListener::bind(("127.0.0.1", port)).is_ok();
+            if (first..first + Self::BLOCK - 1).all(is_free) {
+                return Self { first, _claim: claim };
+            }
+        }
     }
-    held.iter().map(|it| it.local_addr().expect("a bound socket has an address")).collect()
+
+    fn address(&self, number: usize) -> SocketAddr {
+        let number = u16::try_from(number).expect("a small number");
+        assert!(number < Self::BLOCK - 1, "a port of another cluster");
+        SocketAddr::from(([127, 0, 0, 1], self.first + number))
+    }
 }
