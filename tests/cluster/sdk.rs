@@ -211,6 +211,7 @@ impl Report {
             ("wrong", _) => Outcome::Wrong { what: message },
             ("nothing", _) => Outcome::Nothing { stage: "in the SDK" },
             ("died", _) => Outcome::SessionLost { status: 0 },
+            ("unopened", _) => Outcome::Broken { what: message },
             // Python's name for a 404, and TypeScript's way to hand the status on.
             (_, Some(32600 | 404)) => Outcome::SessionLost { status: 404 },
             (_, Some(code)) if code <= -31_000 && code > -32_000 => {

@@ -42,9 +42,11 @@ async function lane(server, call) {
     const on = new Proxy({}, { get: () => () => ({}) });
     while (!stopped) {
         const started = Date.now();
+        let how = 'unopened';
         try {
             const session = await connect({ url: `${base}/mcp/${server}`, era, transport: 'http' }, on);
             await session.client.listTools();
+            how = 'died';
             open.add(server);
             if (open.size === 2) {
                 say({ ready: name });
@@ -56,7 +58,7 @@ async function lane(server, call) {
             }
             await session.close();
         } catch (error) {
-            say({ kind: 'session', how: 'died', message: words(error), ms: Date.now() - started });
+            say({ kind: 'session', how, message: words(error), ms: Date.now() - started });
             await sleep(500);
         }
     }

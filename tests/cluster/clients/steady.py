@@ -63,9 +63,11 @@ class Steady:
         """Calls in one session for as long as it lives; a session that dies is counted and replaced."""
         while not self._stopped:
             started = time.monotonic()
+            how = "unopened"
             try:
                 async with self._sdk.connect(Target(f"{self._base}/mcp/{server}", self._era), On()) as session:
                     await session.list_tools()
+                    how = "died"
                     self._open.add(server)
                     if len(self._open) == 2:
                         say({"ready": self._name})
@@ -76,7 +78,7 @@ class Steady:
             except BaseException as caught:
                 if isinstance(caught, KeyboardInterrupt | SystemExit):
                     raise
-                say({"kind": "session", "how": "died", "message": words(caught), "ms": since(started)})
+                say({"kind": "session", "how": how, "message": words(caught), "ms": since(started)})
                 await anyio.sleep(0.5)
 
     async def _quick(self, session: Any) -> None:
