@@ -14,7 +14,7 @@ async fn a_node_with_another_secret_gets_nothing_and_garbage_disturbs_nobody() {
 
     // The stranger says what is wrong, and is of no use to anybody.
     let deadline = tokio::time::Instant::now() + PATIENCE;
-    while !cluster[2].log().contains("secret") {
+    while !cluster[2].log().contains("the cluster secret") {
         assert!(tokio::time::Instant::now() < deadline, "it does not say what is wrong");
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     }
