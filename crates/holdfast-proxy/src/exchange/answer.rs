@@ -42,7 +42,7 @@ pub(crate) async fn first_answer(call: Arc<Call>) -> Answer {
         attempts += 1;
         let mut route = match route(&call, session.as_ref()).await {
             Ok(route) => route,
-            Err(failure) => return gave_up(&call, failure),
+            Err(failure) => return not_run(&call, failure),
         };
         let error = match attempt::send(&call, &mut route).await {
             Ok(reply) => match lost_session(&call, &route, &reply) {
@@ -80,7 +80,7 @@ pub(crate) async fn first_answer(call: Arc<Call>) -> Answer {
                 Box::pin(session::reestablish(&call.gateway, lost, bound, &call.headers, true))
                     .await;
             if let Err(failure) = moved {
-                return gave_up(&call, failure);
+                return not_run(&call, failure);
             }
             continue;
         }
@@ -94,7 +94,7 @@ pub(crate) async fn first_answer(call: Arc<Call>) -> Answer {
                     .await;
             match again {
                 Ok(_) => continue,
-                Err(failure) => return gave_up(&call, failure),
+                Err(failure) => return not_run(&call, failure),
             }
         }
         match decide(call.class, error.progress, attempts, call.is_latest()) {
@@ -112,7 +112,7 @@ pub(crate) async fn first_answer(call: Arc<Call>) -> Answer {
                 reestablished = true;
                 match Box::pin(make_session(&call, &route)).await {
                     Ok(()) => {}
-                    Err(failure) => return gave_up(&call, failure),
+                    Err(failure) => return not_run(&call, failure),
                 }
             }
             Repeat::Again => {
@@ -121,6 +121,17 @@ pub(crate) async fn first_answer(call: Arc<Call>) -> Answer {
         }
         call.gateway.metrics.server(call.server.index).attempts_repeated.inc();
     }
+}
+
+/// The call's session could not be used, so the call did not run: it fails, unless its session is
+/// another node's now.
+fn not_run(call: &Call, failure: Failure) -> Answer {
+    let moved = call.session.as_ref().is_some_and(|session| session.is_moved());
+    if moved && !call.framed {
+        call.let_go();
+        return Answer::Moved;
+    }
+    gave_up(call, failure)
 }
 
 /// Ends a call with a failure of the gateway's own.

@@ -122,6 +122,9 @@ pub(crate) enum Answer {
     Events(Box<Events>),
     /// The gateway's own failure.
     Failed(Failure),
+    /// The session went to another node before the call was sent: it did not run, and is to be
+    /// placed anew.
+    Moved,
     /// Nothing that may be said: the client's connection is closed instead.
     HangUp,
 }
@@ -225,6 +228,13 @@ impl Ids {
 impl Call {
     pub(crate) fn modern(&self) -> bool {
         self.era == Era::Modern
+    }
+
+    /// Lets go of a call that did not run and that is placed anew: whoever gets it runs it.
+    pub(crate) fn let_go(&self) {
+        if let Some(ticket) = self.ticket.get() {
+            ticket.settle(Phase::Failed);
+        }
     }
 
     /// Whether its session has seen no later call: what may be done twice may not be done out of

@@ -168,6 +168,11 @@ impl Relay<'_> {
                 Err(failure) => failure,
             },
             Answer::Failed(failure) => failure,
+            // Its client has the beginning of the response from here already.
+            Answer::Moved => {
+                let reason = "its session went to another node".to_owned();
+                Failure::unavailable(&self.call.server.name, reason)
+            }
             Answer::Events(_) | Answer::HangUp => return,
         };
         self.render(failure).await;

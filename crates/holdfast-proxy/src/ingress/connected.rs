@@ -392,7 +392,7 @@ impl Shared {
     async fn forward(&self, call: Arc<Call>, answer: Answer) {
         let body = match answer {
             Answer::Failed(failure) => failure.render(&call.ids),
-            Answer::HangUp => {
+            Answer::Moved | Answer::HangUp => {
                 self.ended.cancel();
                 return;
             }

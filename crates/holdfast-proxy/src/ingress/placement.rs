@@ -20,14 +20,15 @@ use holdfast_mcp::version::{Era, Version};
 use holdfast_store::SessionKey;
 use http::{HeaderMap, Response, StatusCode};
 
-use super::{Entered, json, respond};
+use super::{Entered, HangUp, json, respond};
 use crate::body::Body;
 use crate::cluster::{self, Forwarding, Lost};
-use crate::exchange::Ids;
+use crate::exchange::{self, Answer, Call, Ids};
 use crate::failure::Failure;
 use crate::gateway::Gateway;
 use crate::metrics::Rejection;
 use crate::session::{Found, Session, find, parse_id};
+use tokio_util::sync::CancellationToken;
 
 /// A request that is served here.
 pub(super) struct Placed {
@@ -161,6 +162,53 @@ async fn place(
         Found::At(holder) => Ok(Place::At(holder)),
         Found::Unknown => Err(no_session(gateway, body, NoSession::Unknown)),
         Found::Untold(error) => Err(failed(entered, body, error.to_string(), may_have_run)),
+    }
+}
+
+/// Follows a call's session to the node that has it now: the call did not run here.
+///
+/// # Errors
+/// [`HangUp`] where nothing may be said.
+pub(super) async fn follow(
+    call: &Arc<Call>,
+    connection: &CancellationToken,
+) -> Result<Response<Body>, HangUp> {
+    let Some(session) = &call.session else {
+        return respond::answer(call, Answer::Moved, connection).await;
+    };
+    let mut headers = exchange::headers::for_repeat(call.headers.clone());
+    headers.insert(name::SESSION_ID, session.id.clone());
+    let mut request = http::Request::new(());
+    *request.method_mut() = http::Method::POST;
+    if let Ok(path) = format!("/mcp/{}", call.server.name).parse() {
+        *request.uri_mut() = path;
+    }
+    *request.headers_mut() = headers;
+    let entered = Entered {
+        gateway: Arc::clone(&call.gateway),
+        server: Arc::clone(&call.server),
+        principal: call.principal.clone(),
+        parts: request.into_parts().0,
+        connection: connection.clone(),
+        balancer_id: call.balancer_id.clone(),
+        again: call.again,
+        forwarded: false,
+    };
+    let placed = match Box::pin(settle(&entered, &call.body)).await {
+        Ok(placed) => placed,
+        Err(response) => return Ok(response),
+    };
+    let (gateway, server, session) = (&call.gateway, &call.server, placed.session.as_ref());
+    let (headers, body) = (entered.parts.headers, call.body.clone());
+    let principal = &call.principal;
+    let anew = super::received_before(gateway, server, principal, headers, body, session, None);
+    match anew {
+        // It came back: another try, and no more than that.
+        Some(anew) => {
+            let answer = Box::pin(exchange::first_answer(Arc::clone(&anew))).await;
+            respond::answer(&anew, answer, connection).await
+        }
+        None => respond::answer(call, Answer::Moved, connection).await,
     }
 }
 

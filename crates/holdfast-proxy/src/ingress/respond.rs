@@ -39,6 +39,12 @@ pub(crate) async fn answer(
             build(status, headers, Body::full(out.freeze()))
         }
         Answer::Failed(failure) => super::json(StatusCode::OK, failure.render(&call.ids)),
+        Answer::Moved => {
+            let reason = "its session went to another node".to_owned();
+            let failure = crate::failure::Failure::unavailable(&call.server.name, reason);
+            call.fail(&failure);
+            super::json(StatusCode::OK, failure.render(&call.ids))
+        }
         Answer::HangUp => return Err(HangUp),
         Answer::Events(events) => {
             let mut kept = events.headers.clone();

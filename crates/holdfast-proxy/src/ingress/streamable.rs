@@ -123,7 +123,12 @@ async fn run(call: Arc<Call>, connection: CancellationToken) -> Result<Response<
     let giving_up = worker::giving_up(&call.gateway);
     let failure = tokio::select! {
         biased;
-        first = &mut work => return respond::answer(&call, first, &connection).await,
+        first = &mut work => {
+            return match first {
+                Answer::Moved => Box::pin(placement::follow(&call, &connection)).await,
+                first => respond::answer(&call, first, &connection).await,
+            };
+        }
         () = tokio::time::sleep(patience) => {
             if can_wait_as_stream {
                 let Some(work) = work.take() else { return Err(HangUp) };

@@ -134,6 +134,7 @@ pub(crate) async fn changed(gateway: &Arc<Gateway>, key: SessionKey) {
             let me = gateway.cluster.as_ref().map(super::super::cluster::Cluster::me);
             let elsewhere = record.binding.node.is_some() && record.binding.node != me;
             if elsewhere && record.binding.generation > session.bound().generation {
+                session.give_away();
                 return forget(gateway, key).await;
             }
             session.refresh(record);

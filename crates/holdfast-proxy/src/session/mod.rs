@@ -95,6 +95,8 @@ pub(crate) struct Session {
     opening: tokio::sync::Mutex<()>,
     /// The server gives this session no standing stream, and says so as if it did not know it.
     streamless: AtomicBool,
+    /// Set before `ended`, where the session lives on at another node.
+    moved: AtomicBool,
     /// Set once, before anything of the session is taken down: nothing is opened for it any more.
     ended: CancellationToken,
     /// Ids of server→client requests without an answer, as the client knows them.
@@ -141,6 +143,7 @@ impl Session {
             standing: Mutex::default(),
             opening: tokio::sync::Mutex::default(),
             streamless: AtomicBool::new(false),
+            moved: AtomicBool::new(false),
             ended: CancellationToken::new(),
             outstanding: Mutex::default(),
             last_used: AtomicU64::new(now.as_secs()),
@@ -157,6 +160,17 @@ impl Session {
     /// The standing stream, where it is open. Locked for nanoseconds.
     pub(crate) fn standing(&self) -> MutexGuard<'_, Option<Arc<Standing>>> {
         self.standing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The session is another node's now.
+    fn give_away(&self) {
+        self.moved.store(true, Ordering::Release);
+        self.stop();
+    }
+
+    /// Whether it lives on at another node.
+    pub(crate) fn is_moved(&self) -> bool {
+        self.moved.load(Ordering::Acquire)
     }
 
     /// From here on nothing is opened for the session.
