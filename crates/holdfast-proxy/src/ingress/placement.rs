@@ -10,7 +10,7 @@
 //! session is opened again, and the call runs here if it may.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use holdfast_engine::replicated::Origin;
@@ -50,8 +50,11 @@ enum NoSession {
     Unknown,
 }
 
-/// How long a node that does not answer may take to be declared dead.
+/// How long a node that does not answer may take to be declared dead, or to be reached again.
 const UNTIL_DECLARED: Duration = Duration::from_secs(10);
+
+/// How long a node that was lost is left alone before it is tried again.
+const ONCE_MORE_AFTER: Duration = Duration::from_secs(1);
 
 /// How long this node may take to hear what another knows already.
 const UNTIL_HEARD: Duration = Duration::from_millis(500);
@@ -74,7 +77,9 @@ const MOVES: usize = 4;
 /// As [`cluster::forward`].
 pub(super) async fn settle(entered: &Entered, body: &Bytes) -> Result<Placed, Response<Body>> {
     let mut may_have_run = entered.again;
-    for _ in 0..MOVES {
+    let mut moves = 0;
+    let mut lost_since: Option<Instant> = None;
+    while moves < MOVES {
         let holder = match place(entered, body, may_have_run).await? {
             Place::Here(session) => return Ok(Placed { session, may_have_run }),
             Place::At(holder) => holder,
@@ -94,6 +99,7 @@ pub(super) async fn settle(entered: &Entered, body: &Bytes) -> Result<Placed, Re
                 if let Some(cluster) = &entered.gateway.cluster {
                     cluster.fallen(holder, UNTIL_HEARD).await;
                 }
+                moves += 1;
                 continue;
             }
             Err(lost) => {
@@ -101,11 +107,14 @@ pub(super) async fn settle(entered: &Entered, body: &Bytes) -> Result<Placed, Re
                 may_have_run |= matches!(lost, Lost::Unknown(_));
             }
         }
-        // It may be restarting, or not reached from here.
+        // It may be gone, or not be reached from here for a moment: the one is declared, the other is
+        // found out by trying. Without a quorum neither may ever come.
         let Some(cluster) = &entered.gateway.cluster else { break };
-        if !cluster.fallen(holder, UNTIL_DECLARED).await {
-            // Nobody says so: without a quorum nobody can, and more waiting would be for nothing.
+        if lost_since.get_or_insert_with(Instant::now).elapsed() >= UNTIL_DECLARED {
             break;
+        }
+        if cluster.fallen(holder, ONCE_MORE_AFTER).await {
+            moves += 1;
         }
     }
     let reason = "the node that holds the session cannot be reached".to_owned();
