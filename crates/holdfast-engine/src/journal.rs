@@ -21,8 +21,8 @@
 //! or the second of two copies would run as soon as the first is done.
 //!
 //! # Saying that a call did not run
-//! An error that says so is the call's answer, like any other: it is settled as [`Phase::Complete`]
-//! before it is given, so that no other copy of the call runs afterwards. [`Phase::Failed`] invites the
+//! An error that says so is the call's answer, like any other: it is settled as [`Phase::Complete`],
+//! so that no other copy of the call runs afterwards. [`Phase::Failed`] invites the
 //! next arrival to run, and is for owners who give no answer, since nobody waits for it any more. A
 //! node that cannot write to the journal knows of its own doing only: unless the balancer says that
 //! this is its first attempt, an earlier one may be running elsewhere, and the answer is that the call

@@ -1,8 +1,9 @@
 //! The data plane: from a client's request to a server's answer.
 //!
 //! A node is one [`Proxy`]: N worker threads, each with a current-thread runtime, a listening
-//! socket of its own and upstream connections of its own, over one shared `Gateway`. It knows
-//! nothing of a cluster. `docs/life-of-a-request.md` walks a call through the modules:
+//! socket of its own and upstream connections of its own, over one shared `Gateway`. Of a cluster it
+//! knows the state that it last heard ([`cluster`]), and nothing of how the nodes agree.
+//! `docs/life-of-a-request.md` walks a call through the modules:
 //!
 //! | module | holds |
 //! |---|---|
