@@ -51,7 +51,8 @@ pub enum Tier {
     /// It is sent once the cluster's store has its entry, and not at all while the store is away.
     /// The default in a cluster.
     One,
-    /// Its entry is written, and it is sent without waiting for that.
+    /// It is sent without waiting for the store. No entry is written, as with [`Tier::Three`]: its
+    /// response begins before it is sent, so that no balancer sends it again.
     Two,
     /// No entry is written. What there is without a cluster.
     Three,
