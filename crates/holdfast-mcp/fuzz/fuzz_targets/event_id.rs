@@ -7,7 +7,7 @@ use libfuzzer_sys::fuzz_target;
 
 const NONCE: [u8; 24] = [3; 24];
 /// The purpose of event ids, which lets this target put any content into a genuine token.
-const EVENT_ID: &[u8] = b"holdfast event id 1";
+const EVENT_ID: &[u8] = b"holdfast event id 2";
 
 fuzz_target!(|data: &[u8]| {
     let sealer = Sealer::new(7, [7; 32]).with_previous(6, [6; 32]);
