@@ -8,8 +8,10 @@ use anyhow::Context as _;
 use clap::Args;
 use holdfast_admin::{Client, ClientError};
 use holdfast_config::{Admin, SecretString};
+use serde::Serialize;
 
-use super::{ConfigArgs, Failure, Outcome, config_file};
+use super::output::{say, say_json, screen};
+use super::{ConfigArgs, Failure, Format, Outcome, config_file};
 
 /// How often `--watch` asks.
 const EVERY: Duration = Duration::from_secs(1);
@@ -34,6 +36,29 @@ impl AdminArgs {
         let client = self.client()?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(command(client))
+    }
+
+    /// Asks the admin port, once or, where `watched`, every second until Ctrl-C, and shows each answer:
+    /// as `page` writes it, or as JSON.
+    pub(crate) fn present<T: Serialize>(
+        &self,
+        watched: bool,
+        format: Format,
+        ask: impl AsyncFn(&Client) -> Result<T, ClientError>,
+        page: impl Fn(&T) -> String,
+    ) -> Outcome {
+        self.run(async |client| {
+            if watched {
+                let show = |answer| show(format, answer, &page);
+                return watch(async || ask(&client).await, show).await;
+            }
+            let answer = ask(&client).await.map_err(|error| self.explain(error))?;
+            match format {
+                Format::Table => say(&page(&answer))?,
+                Format::Json => say_json(&serde_json::to_value(&answer)?)?,
+            }
+            Ok(ExitCode::SUCCESS)
+        })
     }
 
     /// Says where this command takes its token from, which the client cannot know.
@@ -86,7 +111,7 @@ impl AdminArgs {
 
 /// Asks every second until Ctrl-C. Goes on while the node is away: whoever watches a restart wants to
 /// see it come back.
-pub(crate) async fn watch<T>(
+async fn watch<T>(
     ask: impl AsyncFn() -> Result<T, ClientError>,
     show: impl Fn(Result<T, ClientError>) -> anyhow::Result<()>,
 ) -> Outcome {
@@ -102,4 +127,22 @@ pub(crate) async fn watch<T>(
         }
         show(ask().await)?;
     }
+}
+
+/// One of many answers, or why there is none this time.
+fn show<T: Serialize>(
+    format: Format,
+    answer: Result<T, ClientError>,
+    page: &impl Fn(&T) -> String,
+) -> anyhow::Result<()> {
+    match (format, answer) {
+        (Format::Table, Ok(answer)) => say(&screen(&page(&answer)))?,
+        (Format::Table, Err(error)) => say(&screen(&error.to_string()))?,
+        // One object a line, so that another program can read along.
+        (Format::Json, Ok(answer)) => say(&serde_json::to_string(&answer)?)?,
+        (Format::Json, Err(error)) => {
+            say(&serde_json::json!({ "error": error.to_string() }).to_string())?;
+        }
+    }
+    Ok(())
 }

@@ -1,15 +1,14 @@
 //! `holdfast nodes`: the nodes of a cluster, as the one that is asked sees them.
 
-use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
-use holdfast_admin::ClientError;
+use holdfast_admin::Client;
 use holdfast_admin::api::{NodeEntryDto, NodesDto};
 
-use super::admin_port::{AdminArgs, watch};
-use super::output::{many, say, say_json, screen, span, table};
-use super::{Format, Outcome, OutputArgs};
+use super::admin_port::AdminArgs;
+use super::output::{many, span, table};
+use super::{Outcome, OutputArgs};
 
 #[derive(Args)]
 pub(crate) struct Nodes {
@@ -24,30 +23,8 @@ pub(crate) struct Nodes {
 
 impl Nodes {
     pub(crate) fn run(&self) -> Outcome {
-        self.admin.run(async |client| {
-            if self.watch {
-                return watch(async || client.nodes().await, |answer| self.show(answer)).await;
-            }
-            let nodes = client.nodes().await.map_err(|error| self.admin.explain(error))?;
-            match self.output.output {
-                Format::Table => say(&page(&nodes))?,
-                Format::Json => say_json(&serde_json::to_value(&nodes)?)?,
-            }
-            Ok(ExitCode::SUCCESS)
-        })
-    }
-
-    fn show(&self, answer: Result<NodesDto, ClientError>) -> anyhow::Result<()> {
-        match (self.output.output, answer) {
-            (Format::Table, Ok(nodes)) => say(&screen(&page(&nodes)))?,
-            (Format::Table, Err(error)) => say(&screen(&error.to_string()))?,
-            // One object a line, so that another program can read along.
-            (Format::Json, Ok(nodes)) => say(&serde_json::to_string(&nodes)?)?,
-            (Format::Json, Err(error)) => {
-                say(&serde_json::json!({ "error": error.to_string() }).to_string())?;
-            }
-        }
-        Ok(())
+        let ask = async |client: &Client| client.nodes().await;
+        self.admin.present(self.watch, self.output.output, ask, page)
     }
 }
 

@@ -1,13 +1,12 @@
 //! `holdfast sessions`: the client sessions that a node has in hand.
 
-use std::process::ExitCode;
-
 use clap::Args;
+use holdfast_admin::Client;
 use holdfast_admin::api::{SessionDto, SessionsDto};
 
 use super::admin_port::AdminArgs;
-use super::output::{many, say, say_json, span, table};
-use super::{Format, Outcome, OutputArgs};
+use super::output::{many, span, table};
+use super::{Outcome, OutputArgs};
 
 #[derive(Args)]
 pub(crate) struct Sessions {
@@ -23,15 +22,8 @@ pub(crate) struct Sessions {
 
 impl Sessions {
     pub(crate) fn run(&self) -> Outcome {
-        self.admin.run(async |client| {
-            let page = client.sessions(0, usize::from(self.limit)).await;
-            let page = page.map_err(|error| self.admin.explain(error))?;
-            match self.output.output {
-                Format::Table => say(&text(&page))?,
-                Format::Json => say_json(&serde_json::to_value(&page)?)?,
-            }
-            Ok(ExitCode::SUCCESS)
-        })
+        let ask = async |client: &Client| client.sessions(0, usize::from(self.limit)).await;
+        self.admin.present(false, self.output.output, ask, text)
     }
 }
 

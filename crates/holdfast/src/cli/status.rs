@@ -1,14 +1,12 @@
 //! `holdfast status`: what a running node says about itself, read from its admin port.
 
-use std::process::ExitCode;
-
 use clap::Args;
-use holdfast_admin::ClientError;
+use holdfast_admin::Client;
 use holdfast_admin::api::{GaugedDto, RecentDto, ServerDto, StatusDto};
 
-use super::admin_port::{AdminArgs, watch};
-use super::output::{say, say_json, screen, span, table};
-use super::{Format, Outcome, OutputArgs, nodes};
+use super::admin_port::AdminArgs;
+use super::output::{span, table};
+use super::{Outcome, OutputArgs, nodes};
 
 #[derive(Args)]
 pub(crate) struct Status {
@@ -23,30 +21,8 @@ pub(crate) struct Status {
 
 impl Status {
     pub(crate) fn run(&self) -> Outcome {
-        self.admin.run(async |client| {
-            if self.watch {
-                return watch(async || client.status().await, |answer| self.show(answer)).await;
-            }
-            let status = client.status().await.map_err(|error| self.admin.explain(error))?;
-            match self.output.output {
-                Format::Table => say(&page(&status))?,
-                Format::Json => say_json(&serde_json::to_value(&status)?)?,
-            }
-            Ok(ExitCode::SUCCESS)
-        })
-    }
-
-    fn show(&self, answer: Result<StatusDto, ClientError>) -> anyhow::Result<()> {
-        match (self.output.output, answer) {
-            (Format::Table, Ok(status)) => say(&screen(&page(&status)))?,
-            (Format::Table, Err(error)) => say(&screen(&error.to_string()))?,
-            // One object a line, so that another program can read along.
-            (Format::Json, Ok(status)) => say(&serde_json::to_string(&status)?)?,
-            (Format::Json, Err(error)) => {
-                say(&serde_json::json!({ "error": error.to_string() }).to_string())?;
-            }
-        }
-        Ok(())
+        let ask = async |client: &Client| client.status().await;
+        self.admin.present(self.watch, self.output.output, ask, page)
     }
 }
 
