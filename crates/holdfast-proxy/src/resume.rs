@@ -34,7 +34,7 @@ use crate::ingress::respond::Begins;
 use crate::ingress::{self, Recorded, placement, respond, streamable};
 use crate::principal::Principal;
 use crate::server::Server;
-use crate::session::{Found, Session, find};
+use crate::session::{Found, Session, find_patiently};
 
 /// Why a client cannot come back with this id. All are 404: nothing is told about streams that are
 /// not the caller's.
@@ -218,13 +218,7 @@ impl Orphaned {
     async fn locate(&self) -> Option<Found> {
         let key = placement::named(&self.parts.headers)?;
         let (gateway, server, principal) = (&self.gateway, &self.server, &self.principal);
-        let found = gateway.patiently(|| async {
-            match find(gateway, server, principal, key).await {
-                Found::Untold(error) => Err(error),
-                found => Ok(found),
-            }
-        });
-        Some(found.await.unwrap_or_else(Found::Untold))
+        Some(find_patiently(gateway, server, principal, key).await)
     }
 
     /// The stream as the node has it that supplies it, or goes on with it.
@@ -375,6 +369,7 @@ fn call_of(
         balancer_id: None,
         again: true,
         told: id.progress,
+        key: std::sync::OnceLock::new(),
         ticket: std::sync::OnceLock::new(),
         _guards: Guards {
             _node: gateway.metrics.in_flight.enter(),

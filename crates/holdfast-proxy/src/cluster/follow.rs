@@ -7,7 +7,6 @@ use std::time::Duration;
 use holdfast_store::{SessionKey, StoreError};
 
 use super::{Changed, Feeds};
-use crate::clock::unix_millis;
 use crate::exchange;
 use crate::gateway::{Gateway, TOMBSTONE};
 use crate::session::{self, Bound};
@@ -92,9 +91,9 @@ async fn renew(gateway: &Gateway, ttl: Duration, renewed: &mut HashMap<SessionKe
             used.push(session.key);
         }
     });
-    let left = u64::try_from((ttl + ttl / 10).as_millis()).unwrap_or(u64::MAX);
     for key in used {
-        match gateway.store.touch(key, unix_millis().saturating_add(left)).await {
+        let Some(deadline) = gateway.expires() else { return };
+        match gateway.store.touch(key, deadline).await {
             Ok(()) => {
                 renewed.insert(key, now);
             }

@@ -131,8 +131,12 @@ impl Call {
         true
     }
 
-    /// Its name in the journal, and whether a balancer gave it.
+    /// Its name in the journal, and whether a balancer gave it. Made once: the body is part of it.
     fn key(&self) -> Option<(CallKey, bool)> {
+        *self.key.get_or_init(|| self.make_key())
+    }
+
+    fn make_key(&self) -> Option<(CallKey, bool)> {
         let mut hash = Sha256::new();
         let mut add = |part: &[u8]| {
             hash.update((part.len() as u64).to_be_bytes());

@@ -37,7 +37,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use holdfast_engine::class::CallClass;
-use holdfast_engine::journal::Phase;
+use holdfast_engine::journal::{CallKey, Phase};
 use holdfast_engine::repeat::is_lost_session;
 use holdfast_mcp::batch::{is_batch, split_batch};
 use holdfast_mcp::method::Method;
@@ -90,6 +90,8 @@ pub(crate) struct Call {
     pub(crate) again: bool,
     /// The highest progress that its client was told by a node before this one.
     pub(crate) told: Option<f64>,
+    /// Its name in the journal and whether a balancer gave it, once somebody has asked.
+    pub(crate) key: OnceLock<Option<(CallKey, bool)>>,
     /// Its entry in the journal, once it has one.
     pub(crate) ticket: OnceLock<Ticket>,
     pub(crate) _guards: Guards,

@@ -27,7 +27,7 @@ use crate::exchange::{self, Answer, Call, Ids};
 use crate::failure::Failure;
 use crate::gateway::Gateway;
 use crate::metrics::Rejection;
-use crate::session::{Found, Session, find, parse_id};
+use crate::session::{Found, Session, find_patiently, parse_id};
 use tokio_util::sync::CancellationToken;
 
 /// A request that is served here.
@@ -160,13 +160,7 @@ async fn place(
     let Some(key) = parse_id(id.as_bytes()) else {
         return Err(no_session(gateway, body, NoSession::Unknown));
     };
-    let found = gateway.patiently(|| async {
-        match find(gateway, server, principal, key).await {
-            Found::Untold(error) => Err(error),
-            found => Ok(found),
-        }
-    });
-    match found.await.unwrap_or_else(Found::Untold) {
+    match find_patiently(gateway, server, principal, key).await {
         Found::Here(session) => Ok(Place::Here(Some(session))),
         Found::At(holder) => Ok(Place::At(holder)),
         Found::Unknown => Err(no_session(gateway, body, NoSession::Unknown)),

@@ -258,6 +258,7 @@ fn build(
         balancer_id,
         again,
         told,
+        key: std::sync::OnceLock::new(),
         ticket: std::sync::OnceLock::new(),
         session,
         era,

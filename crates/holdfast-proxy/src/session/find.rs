@@ -12,6 +12,7 @@ use holdfast_engine::replicated::Origin;
 use holdfast_store::{Binding, SessionKey, SessionRecord, StoreError};
 
 use super::{Bound, Mux, Session};
+use crate::cluster::Cluster;
 use crate::gateway::Gateway;
 use crate::principal::Principal;
 use crate::server::Server;
@@ -35,7 +36,7 @@ const TRIES: usize = 8;
 ///
 /// # Cancel safety
 /// A claim may have been written; the next request finds it.
-pub(crate) async fn find(
+async fn find(
     gateway: &Arc<Gateway>,
     server: &Arc<Server>,
     principal: &Principal,
@@ -53,6 +54,25 @@ pub(crate) async fn find(
         return Found::Unknown;
     }
     Box::pin(find_shared(gateway, server, principal, key)).await
+}
+
+/// As [`find`], and again while the store is away: [`Found::Untold`] is the last word then.
+///
+/// # Cancel safety
+/// As [`find`].
+pub(crate) async fn find_patiently(
+    gateway: &Arc<Gateway>,
+    server: &Arc<Server>,
+    principal: &Principal,
+    key: SessionKey,
+) -> Found {
+    let found = gateway.patiently(|| async {
+        match find(gateway, server, principal, key).await {
+            Found::Untold(error) => Err(error),
+            found => Ok(found),
+        }
+    });
+    found.await.unwrap_or_else(Found::Untold)
 }
 
 async fn find_shared(
@@ -131,7 +151,7 @@ pub(crate) async fn changed(gateway: &Arc<Gateway>, key: SessionKey) {
     let Some(session) = gateway.sessions.look(key) else { return };
     match gateway.store.get_local(key) {
         Ok(record) => {
-            let me = gateway.cluster.as_ref().map(super::super::cluster::Cluster::me);
+            let me = gateway.cluster.as_ref().map(Cluster::me);
             let elsewhere = record.binding.node.is_some() && record.binding.node != me;
             if elsewhere && record.binding.generation > session.bound().generation {
                 session.give_away();

@@ -22,7 +22,7 @@ use http::HeaderValue;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use self::find::{Found, changed, find, forget, reclaim};
+pub(crate) use self::find::{Found, changed, find_patiently, forget, reclaim};
 pub(crate) use self::restore::reestablish;
 pub(crate) use self::standing::{Opened, Standing, feed_duplex, open as open_standing, release};
 pub(crate) use self::table::{Sessions, parse_id};
