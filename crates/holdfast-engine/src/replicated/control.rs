@@ -8,6 +8,9 @@
 //! | Dead | Ready, next generation | fenced | fenced | Dead | fenced | Left |
 //! | Left | Ready, next generation | fenced | fenced | fenced | fenced | Left |
 //!
+//! Beside them the Redis server that is the store, where there is one: adopted by the coordinator, with
+//! an epoch that rises.
+//!
 //! A member that is draining goes on draining whatever is suspected of it. Nobody returns from Dead
 //! without a `Join`, so without a new generation. A name belongs to its newest incarnation: when that
 //! joins, the older ones are Left, and while it is there they cannot join.
@@ -69,6 +72,16 @@ pub enum ControlCommand {
     Leave {
         /// The member.
         node: NodeId,
+    },
+    /// The coordinator says which Redis server is the store from here on; what another one
+    /// acknowledges does not count.
+    AdoptStore {
+        /// The server's run id: another one after each of its starts; not empty.
+        run_id: String,
+        /// `host:port` of it, for people.
+        address: String,
+        /// The term in which it was decided.
+        term: u64,
     },
 }
 
@@ -148,12 +161,25 @@ pub struct Incident {
     pub reason: String,
 }
 
+/// Which Redis server the group takes for the store.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct StoreEpoch {
+    /// Rises with each adoption; the first is 1.
+    pub epoch: u64,
+    /// The server's run id.
+    pub run_id: String,
+    /// `host:port` of it, for people.
+    pub address: String,
+    /// When it was adopted, in milliseconds since the Unix epoch.
+    pub since: u64,
+}
+
 /// What every node knows about the cluster.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct ClusterState {
     /// The log index of the last entry applied, to either machine.
     pub index: u64,
-    /// The log index of the last change to members or incidents: whoever watches these need not look
+    /// The log index of the last change to members, incidents or the store: whoever watches these need not look
     /// while it stands still.
     pub changed: u64,
     /// The machine's clock, in milliseconds since the Unix epoch.
@@ -162,6 +188,8 @@ pub struct ClusterState {
     pub members: BTreeMap<NodeId, Member>,
     /// The last [`MAX_INCIDENTS`], oldest first.
     pub incidents: VecDeque<Incident>,
+    /// The store, where that is a Redis server and one was adopted.
+    pub store: Option<StoreEpoch>,
 }
 
 // === impl ClusterState ===
@@ -206,6 +234,12 @@ impl ClusterState {
             }
             ControlCommand::Drain { node, generation } => self.drain(*node, *generation),
             ControlCommand::Leave { node } => self.leave(*node, origin),
+            ControlCommand::AdoptStore { run_id, address, term: decided } => {
+                if *decided != term {
+                    return Reply::Stale { term };
+                }
+                self.adopt_store(run_id, address)
+            }
             ControlCommand::Join { .. } => self.join(command),
         }
     }
@@ -295,6 +329,20 @@ impl ClusterState {
         let reply = self.turn(node, MemberState::Left, Happened::Left, "");
         self.prune();
         reply
+    }
+
+    fn adopt_store(&mut self, run_id: &str, address: &str) -> Reply {
+        if run_id.is_empty() || is_long(run_id) || is_long(address) {
+            return Reply::Invalid(Invalid::Text);
+        }
+        if self.store.as_ref().is_some_and(|it| it.run_id == run_id && it.address == address) {
+            return Reply::Done { revision: self.index };
+        }
+        let epoch = self.store.as_ref().map_or(0, |it| it.epoch).saturating_add(1);
+        let (run_id, address, since) = (run_id.to_owned(), address.to_owned(), self.time);
+        self.store = Some(StoreEpoch { epoch, run_id, address, since });
+        self.changed = self.index;
+        Reply::Done { revision: self.index }
     }
 
     /// Refuses what was meant for another life of this member.

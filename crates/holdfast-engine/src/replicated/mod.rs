@@ -37,7 +37,7 @@ use serde::{Deserialize, Serialize};
 
 pub use control::{
     ClusterState, ControlCommand, Happened, Incident, MAX_INCIDENTS, MAX_LEFT, MAX_MEMBERS,
-    MAX_TEXT, Member, MemberState,
+    MAX_TEXT, Member, MemberState, StoreEpoch,
 };
 pub use kv::{Expect, Kv, KvCommand, KvEntry, MAX_BATCH, MAX_KEY, MAX_TOTAL, MAX_VALUE, SESSIONS};
 pub use window::{MAX_UNSETTLED, MAX_UNSETTLED_BYTES};
@@ -176,7 +176,7 @@ pub enum RestoreError {
 }
 
 /// The first byte of a snapshot. Rises when what follows changes its shape.
-const SNAPSHOT_FORMAT: u8 = 1;
+const SNAPSHOT_FORMAT: u8 = 2;
 
 // === impl Machine ===
 

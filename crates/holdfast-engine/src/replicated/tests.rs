@@ -96,6 +96,34 @@ fn is_mismatch(reply: &Reply, value: Option<&str>) -> bool {
     }
 }
 
+// === The store ===
+
+#[test]
+fn each_redis_server_that_is_adopted_is_an_epoch_of_its_own() {
+    let mut bench = Bench::new();
+    let adopt = |run_id: &str, term| ControlCommand::AdoptStore {
+        run_id: run_id.into(),
+        address: "127.0.0.1:6379".into(),
+        term,
+    };
+    let epoch = |bench: &Bench| {
+        bench.machine.control.store.as_ref().map(|it| (it.epoch, it.run_id.clone()))
+    };
+    revision(&bench.control(A, adopt("one", 5)));
+    assert_eq!(epoch(&bench), Some((1, "one".into())));
+    // Said again, as a coordinator does that did not hear the reply.
+    revision(&bench.control(A, adopt("one", 5)));
+    assert_eq!(epoch(&bench), Some((1, "one".into())));
+    revision(&bench.control(B, adopt("two", 5)));
+    assert_eq!(epoch(&bench), Some((2, "two".into())));
+    // A coordinator that is none any more changes nothing, and neither does what names no server.
+    assert_eq!(bench.control(A, adopt("one", 4)), Reply::Stale { term: 5 });
+    assert_eq!(bench.control(A, adopt("", 5)), Reply::Invalid(Invalid::Text));
+    let long = "r".repeat(MAX_TEXT + 1);
+    assert_eq!(bench.control(A, adopt(&long, 5)), Reply::Invalid(Invalid::Text));
+    assert_eq!(epoch(&bench), Some((2, "two".into())));
+}
+
 // === Members ===
 
 #[test]

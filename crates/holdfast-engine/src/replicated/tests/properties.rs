@@ -65,6 +65,11 @@ fn control_commands() -> impl Strategy<Value = ControlCommand> {
         1 => (1..4_u64, 0..4_u64)
             .prop_map(|(node, generation)| ControlCommand::Drain { node, generation }),
         1 => (1..4_u64).prop_map(|node| ControlCommand::Leave { node }),
+        1 => (0..3_u64, 0..2_u64).prop_map(|(run_id, term)| ControlCommand::AdoptStore {
+            run_id: "r".repeat(run_id as usize),
+            address: "127.0.0.1:6379".into(),
+            term,
+        }),
     ]
 }
 
