@@ -32,6 +32,7 @@ pub(crate) fn without_effect(config: &Config, context: &Context<'_>) {
             url.notice(match config.sessions.store {
                 StoreKind::Memory => "sessions are kept in memory",
                 StoreKind::Replicated => "the nodes of the cluster keep sessions together",
+                StoreKind::Redis => "the file names the Redis",
             });
         } else {
             let allowed = "an address that begins with redis:// or rediss://";

@@ -9,20 +9,25 @@
 
 mod admin;
 mod auth;
+mod bulkheads;
 mod cluster;
 mod context;
 mod cross;
 mod environment;
 mod expand;
 mod field;
+mod health;
 mod limits;
 mod listen;
 mod load;
 mod log;
 mod nearest;
 mod node;
+mod notify;
 mod problem;
+mod redis;
 mod reserved;
+mod retry_budget;
 mod section;
 mod server;
 mod sessions;
@@ -34,14 +39,24 @@ use std::collections::BTreeMap;
 
 pub use self::admin::Admin;
 pub use self::auth::{ApiKey, Auth};
+pub use self::bulkheads::{Bulkhead, BulkheadClass, Bulkheads};
 pub use self::cluster::Cluster;
+pub use self::health::{Health, Indicator, Levels, NodeHealth, Passive, Votes};
 pub use self::limits::Limits;
 pub use self::listen::{Listen, Tls};
 pub use self::load::{load, parse};
 pub use self::log::{Log, LogFormat};
+pub use self::nearest::nearest;
 pub use self::node::Node;
+pub use self::notify::{NotifyEvent, Webhook};
 pub use self::problem::{Place, Problem, Problems};
-pub use self::server::{HttpUrl, Instance, Server, Stdio, Tier, ToolRule, Transport, UrlError};
+pub use self::redis::{HostPort, Redis, RedisTls, Topology};
+pub use self::retry_budget::RetryBudget;
+pub use self::server::{
+    Balance, Breaker, Check, CheckKind, Consistency, Failover, FailoverTier, Fallback,
+    FallbackCache, HttpUrl, Instance, InstanceRate, MetricSource, Objectives, Pool, Role, Server,
+    ServerHealth, Stdio, Strategy, Tier, ToolRule, Transport, UrlError,
+};
 pub use self::sessions::{Sessions, StoreKind};
 pub use self::streams::Streams;
 /// Re-exported so that whoever reads a secret needs no dependency of its own.
@@ -71,6 +86,14 @@ pub struct Config {
     pub auth: Auth,
     /// The servers behind the gateway, by name. `[A-Za-z0-9_-]{1,64}`; never empty once loaded.
     pub servers: BTreeMap<String, Server>,
+    /// What each class of calls may use of a server.
+    pub bulkheads: Bulkheads,
+    /// How much is repeated.
+    pub retry_budget: RetryBudget,
+    /// How servers are checked, and how a cluster agrees on it.
+    pub health: Health,
+    /// Who is told when something happens.
+    pub notify: Vec<Webhook>,
     /// Logs.
     pub log: Log,
     /// What was accepted but has no effect, for the operator to read at start.

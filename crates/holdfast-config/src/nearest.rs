@@ -1,7 +1,7 @@
 //! "Did you mean …?"
 
 /// The candidate that `word` was probably meant to be, if one is near enough.
-pub(crate) fn nearest<'c>(word: &str, candidates: &[&'c str]) -> Option<&'c str> {
+pub fn nearest<'c>(word: &str, candidates: &[&'c str]) -> Option<&'c str> {
     let wanted = normal(word);
     candidates
         .iter()

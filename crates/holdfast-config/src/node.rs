@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use secrecy::SecretString;
 
 use crate::field::Field;
+use crate::health::NodeHealth;
 use crate::section::Section;
 
 /// Who this node is and what it keeps between two starts.
@@ -17,11 +18,21 @@ pub struct Node {
     /// Seals event ids, so that a client can resume a stream after a restart. At least 32
     /// characters. `None`: a random secret for this process's life.
     pub secret: Option<SecretString>,
+    /// Where the node is, so that near instances go first. 1 to 64 of `[A-Za-z0-9._-]`.
+    pub region: Option<String>,
+    /// When the node itself is not well.
+    pub health: NodeHealth,
 }
 
 impl Default for Node {
     fn default() -> Self {
-        Self { id: "holdfast".into(), data_dir: None, secret: None }
+        Self {
+            id: "holdfast".into(),
+            data_dir: None,
+            secret: None,
+            region: None,
+            health: NodeHealth::default(),
+        }
     }
 }
 

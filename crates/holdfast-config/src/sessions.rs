@@ -2,13 +2,16 @@
 
 use std::time::Duration;
 
+use crate::redis::Redis;
 use crate::section::Section;
 
 /// Where sessions are kept and for how long.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Sessions {
     /// What holds them.
     pub store: StoreKind,
+    /// The Redis; given with [`StoreKind::Redis`] and only there.
+    pub redis: Option<Redis>,
     /// How long an unused session lives; use renews it. 10s to 30d.
     pub ttl: Duration,
 }
@@ -20,11 +23,13 @@ pub enum StoreKind {
     Memory,
     /// The nodes of the cluster together: sessions last while a majority of them does.
     Replicated,
+    /// A Redis beside the nodes: sessions last as long as it keeps them.
+    Redis,
 }
 
 impl Default for Sessions {
     fn default() -> Self {
-        Self { store: StoreKind::Memory, ttl: Duration::from_secs(3600) }
+        Self { store: StoreKind::Memory, redis: None, ttl: Duration::from_secs(3600) }
     }
 }
 
@@ -45,6 +50,7 @@ impl StoreKind {
         match self {
             Self::Memory => "memory",
             Self::Replicated => "replicated",
+            Self::Redis => "redis",
         }
     }
 }

@@ -125,8 +125,9 @@ impl Server {
                 duplex(name, Way::Stdio { guard: guard.to_vec(), process: process.clone() })
             }
         };
+        let rules = settings.tools.iter();
         let overrides: BTreeMap<_, _> =
-            settings.tools.iter().map(|(tool, rule)| (tool.clone(), rule.class)).collect();
+            rules.filter_map(|(tool, rule)| Some((tool.clone(), rule.effect?))).collect();
         let limit = settings.requests_per_minute.map(|per_minute| {
             let burst = settings.burst.unwrap_or_else(|| (per_minute / 10).max(1));
             Mutex::new(Bucket::new(per_minute, burst))

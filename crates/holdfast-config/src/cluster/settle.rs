@@ -47,7 +47,8 @@ fn alone(config: &mut Config, context: &Context<'_>) {
             "write memory: sessions then end with the process; or name the nodes under \
              cluster.nodes or in HA_CLUSTER_NODES",
         ),
-        _ => config.sessions.store = StoreKind::Memory,
+        StoreKind::Memory | StoreKind::Replicated => config.sessions.store = StoreKind::Memory,
+        StoreKind::Redis => {}
     }
     for (name, server) in &mut config.servers {
         if server.tier != Tier::Three && context.is_given(&tier_key(name)) {
@@ -218,6 +219,7 @@ fn store(config: &mut Config, context: &Context<'_>) {
              one of them",
         ),
         StoreKind::Memory | StoreKind::Replicated => config.sessions.store = StoreKind::Replicated,
+        StoreKind::Redis => {}
     }
 }
 

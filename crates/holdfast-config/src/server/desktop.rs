@@ -161,7 +161,7 @@ fn remote(kind: Option<Kind>, url: &Field<'_>) -> Option<Transport> {
     if kind.is_none() {
         notice_sse(&address, url);
     }
-    Some(Transport::Http { instances: vec![Instance { id: "1".into(), url: address }] })
+    Some(Transport::Http { instances: vec![Instance::new("1", address)] })
 }
 
 /// Names what has no effect here; a key that is nearly one of ours is a problem.

@@ -1,6 +1,13 @@
 //! `servers.NAME`: one MCP server behind the gateway.
 
+mod balance;
+mod breaker;
+mod checks;
 mod desktop;
+mod failover;
+mod fallback;
+mod objectives;
+mod pool;
 mod read;
 mod url;
 mod values;
@@ -12,7 +19,16 @@ use std::time::Duration;
 use holdfast_engine::class::ToolClass;
 use secrecy::SecretString;
 
+use crate::bulkheads::BulkheadClass;
+
+pub use self::balance::{Balance, InstanceRate, Strategy};
+pub use self::breaker::Breaker;
+pub use self::checks::{Check, CheckKind, MetricSource, ServerHealth};
 pub(crate) use self::desktop::read_mcp_servers;
+pub use self::failover::{Consistency, Failover, FailoverTier};
+pub use self::fallback::{Fallback, FallbackCache};
+pub use self::objectives::Objectives;
+pub use self::pool::Pool;
 pub(crate) use self::read::read_servers;
 pub use self::url::{HttpUrl, UrlError};
 
@@ -43,6 +59,25 @@ pub struct Server {
     pub requests_per_minute: Option<u32>,
     /// Calls at once after a pause; `None`: a tenth of a minute's.
     pub burst: Option<u32>,
+    /// How important its calls are, where a tool's rule does not say otherwise.
+    pub class: BulkheadClass,
+    /// When calls to it are refused at once.
+    pub breaker: Breaker,
+    /// How its health is found out.
+    pub health: ServerHealth,
+    /// Which of its instances gets a call.
+    pub balance: Balance,
+    /// How it moves to a secondary and back. `None`: it does not.
+    pub failover: Option<Failover>,
+    /// What stands in for it.
+    pub fallback: Fallback,
+    /// Servers without which it cannot work: while one of them is refused, so is this one. Names of
+    /// `servers`; no cycle.
+    pub depends_on: Vec<String>,
+    /// The connections to it.
+    pub pool: Pool,
+    /// What its incidents are measured against; by default those of its tier.
+    pub objectives: Objectives,
 }
 
 /// How a call that must not run twice is kept from it, by the loss of a node among other things.
@@ -87,6 +122,26 @@ pub struct Instance {
     pub id: String,
     /// Its address.
     pub url: HttpUrl,
+    /// What it is among the others.
+    pub role: Role,
+    /// Where it is: as `node.region`. `None`: not known, and as near as any.
+    pub region: Option<String>,
+    /// Its share of the calls, among the others'. 0 (no new ones) to 1000; not 0 for all.
+    pub weight: u32,
+}
+
+/// What an instance is among the others of its server.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Role {
+    /// All are alike.
+    #[default]
+    Equal,
+    /// Takes the calls while it is well.
+    Primary,
+    /// Takes them when the primary is not.
+    Secondary,
+    /// Takes Reads.
+    Replica,
 }
 
 /// A server that is a process of this machine.
@@ -106,10 +161,16 @@ pub struct Stdio {
 }
 
 /// What the operator says about one tool.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ToolRule {
-    /// What a call of it may do.
-    pub class: ToolClass,
+    /// What a call of it may do. `None`: what its annotations say.
+    pub effect: Option<ToolClass>,
+    /// How important a call of it is. `None`: as its server's.
+    pub class: Option<BulkheadClass>,
+    /// Calls of it a minute over all clients; `None`: no limit. 1 to 1,000,000.
+    pub requests_per_minute: Option<u32>,
+    /// Calls of it at once after a pause; `None`: a tenth of a minute's.
+    pub burst: Option<u32>,
 }
 
 impl Server {
@@ -127,6 +188,47 @@ impl Server {
             tier: Tier::Three,
             requests_per_minute: None,
             burst: None,
+            class: BulkheadClass::User,
+            breaker: Breaker::default(),
+            health: ServerHealth::default(),
+            balance: Balance::default(),
+            failover: None,
+            fallback: Fallback::default(),
+            depends_on: Vec::new(),
+            pool: Pool::default(),
+            objectives: Objectives::of(Tier::Three),
+        }
+    }
+
+    /// Its instances over Streamable HTTP; empty where it is reached otherwise.
+    pub fn instances(&self) -> &[Instance] {
+        match &self.transport {
+            Transport::Http { instances } => instances,
+            Transport::Sse { .. } | Transport::WebSocket { .. } | Transport::Stdio(_) => &[],
+        }
+    }
+
+    /// How important a call of `tool` is.
+    pub fn class_of(&self, tool: Option<&str>) -> BulkheadClass {
+        tool.and_then(|tool| self.tools.get(tool)?.class).unwrap_or(self.class)
+    }
+}
+
+impl Instance {
+    /// One among equals, of unknown region and weight 100.
+    pub fn new(id: impl Into<String>, url: HttpUrl) -> Self {
+        Self { id: id.into(), url, role: Role::Equal, region: None, weight: 100 }
+    }
+}
+
+impl Role {
+    /// The word for it in the configuration and status.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Equal => "equal",
+            Self::Primary => "primary",
+            Self::Secondary => "secondary",
+            Self::Replica => "replica",
         }
     }
 }

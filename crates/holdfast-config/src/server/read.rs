@@ -191,7 +191,7 @@ fn over(kind: Kind, url: HttpUrl, field: &Field<'_>) -> Transport {
         Kind::WebSocket => Transport::WebSocket { url },
         Kind::Http => {
             notice_sse(&url, field);
-            Transport::Http { instances: vec![Instance { id: "1".into(), url }] }
+            Transport::Http { instances: vec![Instance::new("1", url)] }
         }
     }
 }
@@ -303,7 +303,7 @@ fn read_instance(item: &Field<'_>) -> Option<Instance> {
         item.problem(found, "id and url", "write { id: a, url: \"http://HOST:PORT/mcp\" }");
     }
     section.finish();
-    Some(Instance { id: id?, url: url? })
+    Some(Instance::new(id?, url?))
 }
 
 /// The keys of a process; asked for even beside `url`, so that they count as known.

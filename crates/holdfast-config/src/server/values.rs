@@ -126,7 +126,8 @@ pub(crate) fn read_tools(field: &Field<'_>) -> BTreeMap<String, ToolRule> {
     let mut tools = BTreeMap::new();
     for (entry, field) in field.entries().unwrap_or_default() {
         if let Some(class) = field.choice(&words) {
-            tools.insert(entry.key.clone(), ToolRule { class });
+            let rule = ToolRule { effect: Some(class), ..ToolRule::default() };
+            tools.insert(entry.key.clone(), rule);
         }
     }
     tools

@@ -107,7 +107,7 @@ servers:
     let Transport::Http { instances } = &a.transport else { panic!("{a:?}") };
     assert_eq!((instances[1].id.as_str(), instances[1].url.port), ("two", 80));
     assert_eq!(a.headers["x-key"].expose_secret(), "k");
-    assert_eq!(a.tools["put"].class, ToolClass::Idempotent);
+    assert_eq!(a.tools["put"].effect, Some(ToolClass::Idempotent));
     assert_eq!((a.timeout, a.max_duration), (Duration::from_secs(10), Duration::from_secs(20)));
     assert!(!a.trust_annotations);
     assert_eq!((a.requests_per_minute, a.burst), (Some(5), Some(1)));

@@ -34,7 +34,7 @@ fn config(client: SocketAddr, ports: &Ports, server: SocketAddr) -> anyhow::Resu
     config.admin.address = ports.admins(client, 1)?[0];
 
     let url: HttpUrl = format!("http://{server}/mcp").parse()?;
-    let instances = vec![Instance { id: "1".into(), url }];
+    let instances = vec![Instance::new("1", url)];
     let mut process = Process::new(std::env::current_exe()?.to_string_lossy());
     process.args = vec!["sample-server".into(), "--stdio".into()];
     config.servers = BTreeMap::from([

@@ -1,0 +1,111 @@
+//! `health`: how servers are checked unless they say otherwise, and how a cluster agrees on it.
+
+mod node;
+
+use std::time::Duration;
+
+pub use self::node::{Levels, NodeHealth};
+
+/// Defaults for every server's checks, and what is done with their results.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Health {
+    /// From one round to the next. 500ms to 1h. `HA_HEALTH_CHECK_INTERVAL` takes its place.
+    pub interval: Duration,
+    /// The same for servers that are `critical`. 500ms to 1h.
+    pub critical_interval: Duration,
+    /// How long one check may take. 100ms to 1m.
+    pub timeout: Duration,
+    /// How often a failed check is tried again before it counts as failed. 0 to 10.
+    pub retries: u32,
+    /// How the nodes agree on a server's health.
+    pub votes: Votes,
+    /// What is read off the calls themselves.
+    pub passive: Passive,
+}
+
+/// What counts how much when nodes agree, and how many must.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Votes {
+    /// Weight of the coordinator's own checks. 0 to 1; the four weights together are above 0, and
+    /// only their proportion matters.
+    pub local: f64,
+    /// Weight of the other nodes' checks.
+    pub peers: f64,
+    /// Weight of checks made from outside (the server's `http` and `metric` checks).
+    pub external: f64,
+    /// Weight of what clients' calls met.
+    pub users: f64,
+    /// Nodes that must have voted, where the cluster has as many. 1 to 100.
+    pub least_nodes: u32,
+    /// Share of the weight that must say so before a server counts as degraded. Above 0, to 1.
+    pub degrade: f64,
+    /// The same for unhealthy, and with it for a failover. At least `degrade`, to 1.
+    pub fail: f64,
+    /// How long a round of voting may last, and how old a vote may be. 1s to 10m.
+    pub round: Duration,
+    /// How long a node's vote is waited for. 100ms to `round`.
+    pub timeout: Duration,
+}
+
+/// What is read off the calls themselves. Each is good up to its limit.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Passive {
+    /// Mean time to an answer.
+    pub response_time: Indicator<Duration>,
+    /// Share of calls that failed.
+    pub error_rate: Indicator<f64>,
+    /// Share of connections that came about; good from the limit upwards.
+    pub connect_success: Indicator<f64>,
+}
+
+/// One thing that is read off.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Indicator<T> {
+    /// Where good ends. Times: 1ms to 10m; shares: 0 to 1.
+    pub limit: T,
+    /// What it counts among the others. 0 to 1.
+    pub weight: f64,
+    /// What it looks back on. 1s to 1h.
+    pub window: Duration,
+}
+
+impl Default for Health {
+    fn default() -> Self {
+        Self {
+            interval: Duration::from_secs(15),
+            critical_interval: Duration::from_secs(5),
+            timeout: Duration::from_secs(3),
+            retries: 2,
+            votes: Votes::default(),
+            passive: Passive::default(),
+        }
+    }
+}
+
+impl Default for Votes {
+    fn default() -> Self {
+        Self {
+            local: 0.4,
+            peers: 0.3,
+            external: 0.2,
+            users: 0.1,
+            least_nodes: 3,
+            degrade: 0.5,
+            fail: 0.66,
+            round: Duration::from_secs(30),
+            timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+impl Default for Passive {
+    fn default() -> Self {
+        let seconds = Duration::from_secs;
+        let limit = Duration::from_millis(500);
+        Self {
+            response_time: Indicator { limit, weight: 0.3, window: seconds(30) },
+            error_rate: Indicator { limit: 0.05, weight: 0.4, window: seconds(60) },
+            connect_success: Indicator { limit: 0.95, weight: 0.3, window: seconds(120) },
+        }
+    }
+}

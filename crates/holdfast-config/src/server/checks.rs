@@ -1,0 +1,159 @@
+//! `servers.NAME.health`: what is asked of a server to know whether it is well.
+
+use std::time::Duration;
+
+use super::HttpUrl;
+
+/// Active checks of one server. Each instance is checked.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ServerHealth {
+    /// Whether the server is checked at all.
+    pub enabled: bool,
+    /// From one round to the next. 500ms to 1h. By default that of `health`, or its
+    /// `critical_interval` where `critical`.
+    pub interval: Duration,
+    /// How long one check may take. 100ms to 1m, at most `interval`.
+    pub timeout: Duration,
+    /// How often a failed check is tried again before it counts as failed. 0 to 10.
+    pub retries: u32,
+    /// A server without which the gateway is of little use: checked more often, and its failure
+    /// fails it over without waiting for a trend.
+    pub critical: bool,
+    /// What is asked. Never empty; by default [`Check::standard`].
+    pub checks: Vec<Check>,
+}
+
+/// One thing that is asked of an instance.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Check {
+    /// Its name in `/health`, status and metrics; unique in its server. 1 to 64 of
+    /// `[A-Za-z0-9._-]`. By default the word of its kind, numbered where that repeats.
+    pub name: String,
+    /// What is asked.
+    pub kind: CheckKind,
+    /// What it counts among the others. 0.01 to 100; only the proportion matters.
+    pub weight: f64,
+    /// Whether its failure alone makes the instance unhealthy, whatever the others say.
+    pub critical: bool,
+}
+
+/// What a check asks.
+#[derive(Clone, Debug, PartialEq)]
+pub enum CheckKind {
+    /// A connection is made. For a process: it runs.
+    Connect,
+    /// `ping`, or `server/discover` where that is what the server speaks, on a session that is kept.
+    Ping,
+    /// `initialize` of a new session, which is deleted again.
+    Initialize,
+    /// `tools/list`, on a session that is kept.
+    Tools {
+        /// Tools that must be there. Empty: any list will do.
+        expected: Vec<String>,
+    },
+    /// A tool is called; a result that is no error is good.
+    Tool {
+        /// Its name.
+        tool: String,
+        /// Its arguments: a JSON object as text.
+        arguments: String,
+        /// What the result's text must contain. `None`: anything.
+        contains: Option<String>,
+    },
+    /// `GET` of an address.
+    Http {
+        /// The address; the same for every instance.
+        url: HttpUrl,
+        /// The status that is good; `None`: any from 200 to 299.
+        status: Option<u16>,
+        /// What the body must contain. `None`: anything.
+        contains: Option<String>,
+    },
+    /// How long the checks of this round took together: 1 up to `good`, 0 from `bad` on.
+    Latency {
+        /// Up to here all is well. 1ms to 10m.
+        good: Duration,
+        /// From here on nothing is. Above `good`.
+        bad: Duration,
+    },
+    /// A number that the server tells of itself: queue depth, quota, pool, memory.
+    Metric {
+        /// Where it stands.
+        source: MetricSource,
+        /// The value that scores 1.
+        good: f64,
+        /// The value that scores 0; may lie above or below `good`.
+        bad: f64,
+    },
+}
+
+/// Where a check's number stands.
+#[derive(Clone, Debug, PartialEq)]
+pub enum MetricSource {
+    /// In the Prometheus text at an address.
+    Http {
+        /// The address.
+        url: HttpUrl,
+        /// The series as it stands there, with its labels if it has any: `queue_depth{pool="a"}`.
+        name: String,
+    },
+    /// In a tool's result.
+    Tool {
+        /// The tool.
+        tool: String,
+        /// Its arguments: a JSON object as text.
+        arguments: String,
+        /// Where the number is: a JSON pointer into the structured result, or into its text where
+        /// that is JSON. `/queue/depth`.
+        pointer: String,
+    },
+}
+
+impl Default for ServerHealth {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            interval: Duration::from_secs(15),
+            timeout: Duration::from_secs(3),
+            retries: 2,
+            critical: false,
+            checks: Check::standard(),
+        }
+    }
+}
+
+// === impl Check ===
+
+impl Check {
+    /// A check with its kind's own name, weight 1, not critical.
+    pub fn new(kind: CheckKind) -> Self {
+        Self { name: kind.label().to_owned(), kind, weight: 1.0, critical: false }
+    }
+
+    /// What is asked of every server unless its configuration says otherwise: a connection (0.3)
+    /// and an answer (0.7).
+    pub fn standard() -> Vec<Self> {
+        vec![
+            Self { weight: 0.3, ..Self::new(CheckKind::Connect) },
+            Self { weight: 0.7, ..Self::new(CheckKind::Ping) },
+        ]
+    }
+}
+
+// === impl CheckKind ===
+
+impl CheckKind {
+    /// The word for it in the configuration, status and metrics.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Connect => "connect",
+            Self::Ping => "ping",
+            Self::Initialize => "initialize",
+            Self::Tools { .. } => "tools",
+            Self::Tool { .. } => "tool",
+            Self::Http { .. } => "http",
+            Self::Latency { .. } => "latency",
+            Self::Metric { .. } => "metric",
+        }
+    }
+}

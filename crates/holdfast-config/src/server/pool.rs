@@ -1,0 +1,20 @@
+//! `servers.NAME.pool`: the connections to a server.
+
+use std::time::Duration;
+
+/// Connections of one node to each instance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pool {
+    /// Connections at once to one instance, calls that last for minutes included. 1 to 1,000,000.
+    pub max_connections: u32,
+    /// An idle connection is not used again after this long. 100ms to 1h. Longer than the server
+    /// keeps it open is too long: a call that is sent at that moment cannot be repeated.
+    pub idle_timeout: Duration,
+}
+
+impl Default for Pool {
+    fn default() -> Self {
+        // Many servers close an idle connection after 5 s.
+        Self { max_connections: 10_000, idle_timeout: Duration::from_secs(3) }
+    }
+}
