@@ -12,6 +12,7 @@
 //! | [`backoff`] | how long to wait before a next attempt | |
 //! | [`journal`] | what a second arrival of a call does; what becomes of a dead node's calls | "Rules of repetition", "Orphans" |
 //! | [`lease`] | who may send a Write now; who is declared dead | "Cluster" |
+//! | [`health`] | how well an instance is, by checks, calls and the votes of the nodes | "Cluster" |
 //! | [`replicated`] | what every entry of the Raft log does, on every node alike | "Cluster" |
 //!
 //! # A call that failed
@@ -39,6 +40,7 @@
 pub mod backoff;
 pub mod bucket;
 pub mod class;
+pub mod health;
 pub mod journal;
 pub mod lease;
 pub mod repeat;

@@ -1,0 +1,425 @@
+//! What the calls themselves say about an instance.
+//!
+//! Three indicators: the mean response time of the last 30 s (weight 0.3; 500 ms is fine), the share
+//! of errors in the last 60 s (0.4; 5 % is fine), the share of connections that came about in the last
+//! 120 s (0.3; 95 % is fine). Beside them three that a check reads from the instance, over 300 s: CPU
+//! (0.2; 90 %), memory (0.15; 85 %), waiting for I/O (0.1; 50 %). Each is worth 1 up to its threshold
+//! and falls to 0 where it is hopeless ([`Thresholds`]); the score is the mean by weight of what is
+//! known.
+//!
+//! # Cost
+//! [`Passive`] is 25 slots of five seconds in a ring, each four words. An attempt adds to two words of
+//! one slot. No lock, no allocation, no list of samples. Two threads that meet at the turn of a slot
+//! may lose or misplace a few calls out of thousands; the score is a guide, not a ledger.
+//! A slot is as wide as one sixth of the shortest window, and a window is its full slots and the
+//! running one: 30 s are 30 to 35.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use super::score::between;
+
+/// The width of a slot, in milliseconds.
+const SLOT: u64 = 5_000;
+/// 120 s of full slots, and the running one.
+const SLOTS: usize = 25;
+/// Fewer calls than this in a window say nothing.
+pub const LEAST_CALLS: u32 = 5;
+
+/// How an attempt ended, as far as the instance is to blame.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Ended {
+    /// An answer, be it an application's error: after so many microseconds.
+    Answered {
+        /// From the sending to the answer's head, in microseconds.
+        micros: u64,
+    },
+    /// A fault of the instance: a status of 5xx, garbage, a reset, no answer in time.
+    Failed {
+        /// From the sending to the fault, in microseconds.
+        micros: u64,
+    },
+    /// No connection came about.
+    NotConnected,
+    /// The instance asked for a pause (429, or 503 with Retry-After). No fault, no answer.
+    PushedBack,
+}
+
+/// What the calls of the last two minutes say. Fed by every thread at once.
+#[derive(Debug, Default)]
+pub struct Passive {
+    slots: [Slot; SLOTS],
+}
+
+/// Five seconds. A word of counts holds two of 32 bits: of the former kind below, the latter above.
+#[derive(Debug, Default)]
+struct Slot {
+    /// Which five seconds, counted from the caller's zero, plus one; 0: never used.
+    which: AtomicU64,
+    /// Calls that were sent; of them those that failed.
+    calls: AtomicU64,
+    /// Microseconds of all calls that were sent.
+    micros: AtomicU64,
+    /// Attempts to send; of them those without a connection.
+    connects: AtomicU64,
+}
+
+/// What a window holds.
+#[derive(Clone, Copy, PartialEq, Debug, Default)]
+pub struct Indicators {
+    /// The mean response time of the last 30 s, in milliseconds; none with too few calls.
+    pub response_ms: Option<f64>,
+    /// The share of errors in the last 60 s, 0 to 1; none with too few calls.
+    pub error_rate: Option<f64>,
+    /// The share of attempts of the last 120 s that had a connection, 0 to 1; none with too few.
+    pub connected: Option<f64>,
+    /// The instance's CPU over 300 s, 0 to 1, if a check reads it.
+    pub cpu: Option<f64>,
+    /// Its memory over 300 s, 0 to 1, if a check reads it.
+    pub memory: Option<f64>,
+    /// Its wait for I/O over 300 s, 0 to 1, if a check reads it.
+    pub io_wait: Option<f64>,
+    /// Calls of the last 60 s.
+    pub calls: u32,
+}
+
+/// An indicator's weight, up to where it is fine, and from where it is hopeless.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Threshold {
+    /// What it counts.
+    pub weight: f64,
+    /// Worth 1 up to here.
+    pub fine: f64,
+    /// Worth 0 from here on.
+    pub hopeless: f64,
+}
+
+/// The thresholds of all indicators.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Thresholds {
+    /// Of the response time, in milliseconds.
+    pub response_ms: Threshold,
+    /// Of the error rate.
+    pub error_rate: Threshold,
+    /// Of the share of connections that came about.
+    pub connected: Threshold,
+    /// Of the CPU.
+    pub cpu: Threshold,
+    /// Of the memory.
+    pub memory: Threshold,
+    /// Of the wait for I/O.
+    pub io_wait: Threshold,
+}
+
+/// One of the indicators.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Indicator {
+    /// The response time.
+    ResponseTime,
+    /// The share of errors.
+    ErrorRate,
+    /// The share of connections that came about.
+    Connections,
+    /// The instance's CPU.
+    Cpu,
+    /// Its memory.
+    Memory,
+    /// Its wait for I/O.
+    IoWait,
+}
+
+/// What the indicators come to.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Judgement {
+    /// 0 to 1.
+    pub score: f64,
+    /// What takes most off, and its value; none if nothing does.
+    pub mostly: Option<(Indicator, f64)>,
+}
+
+/// The mean of a reading over a window, such as the CPU over 300 s: older readings fade away.
+#[derive(Clone, Copy, PartialEq, Debug, Default)]
+pub struct Fading {
+    mean: f64,
+    /// When it was last fed, in milliseconds; none: never.
+    at: Option<u64>,
+}
+
+impl Default for Thresholds {
+    fn default() -> Self {
+        let of = |weight, fine, hopeless| Threshold { weight, fine, hopeless };
+        Self {
+            response_ms: of(0.3, 500.0, 5_000.0),
+            error_rate: of(0.4, 0.05, 0.5),
+            connected: of(0.3, 0.95, 0.5),
+            cpu: of(0.2, 0.90, 1.0),
+            memory: of(0.15, 0.85, 1.0),
+            io_wait: of(0.1, 0.50, 1.0),
+        }
+    }
+}
+
+// === impl Passive ===
+
+impl Passive {
+    /// Nothing was called yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// An attempt ended at `now`: milliseconds since any zero that stays the same and is no later.
+    pub fn ended(&self, ended: Ended, now: u64) {
+        let slot = self.slot(now);
+        let (micros, failed) = match ended {
+            Ended::Answered { micros } => (micros, 0),
+            Ended::Failed { micros } => (micros, 1),
+            Ended::NotConnected => {
+                slot.connects.fetch_add(1 | 1 << 32, Relaxed);
+                return;
+            }
+            Ended::PushedBack => {
+                slot.connects.fetch_add(1, Relaxed);
+                return;
+            }
+        };
+        slot.connects.fetch_add(1, Relaxed);
+        slot.calls.fetch_add(1 | failed << 32, Relaxed);
+        // A call of an hour would fit a million times.
+        slot.micros.fetch_add(micros.min(3_600_000_000), Relaxed);
+    }
+
+    /// What the windows that end at `now` hold. The instance's own readings are the caller's to add.
+    #[must_use]
+    pub fn read(&self, now: u64) -> Indicators {
+        let (calls, _, micros) = self.sum(now, 30_000, |it| &it.calls);
+        let response_ms = (calls >= LEAST_CALLS).then(|| micros as f64 / 1e3 / f64::from(calls));
+        let (calls, failed, _) = self.sum(now, 60_000, |it| &it.calls);
+        let share = |part: u32, of: u32| f64::from(part) / f64::from(of);
+        let error_rate = (calls >= LEAST_CALLS).then(|| share(failed.min(calls), calls));
+        let (connects, refused, _) = self.sum(now, 120_000, |it| &it.connects);
+        let connected =
+            (connects >= LEAST_CALLS).then(|| 1.0 - share(refused.min(connects), connects));
+        Indicators { response_ms, error_rate, connected, calls, ..Indicators::default() }
+    }
+
+    /// The slot of `now`, emptied if it held an earlier time.
+    fn slot(&self, now: u64) -> &Slot {
+        let which = now / SLOT + 1;
+        let slot = &self.slots[(which % SLOTS as u64) as usize];
+        let held = slot.which.load(Relaxed);
+        // Whoever wins the exchange empties the slot; a thread that lags keeps its hands off.
+        if held < which && slot.which.compare_exchange(held, which, Relaxed, Relaxed).is_ok() {
+            slot.calls.store(0, Relaxed);
+            slot.micros.store(0, Relaxed);
+            slot.connects.store(0, Relaxed);
+        }
+        slot
+    }
+
+    /// Both counts and the microseconds of the slots that reach into the window.
+    fn sum(&self, now: u64, window: u64, of: fn(&Slot) -> &AtomicU64) -> (u32, u32, u64) {
+        let last = now / SLOT + 1;
+        let first = last.saturating_sub(window / SLOT);
+        let (mut all, mut bad, mut micros) = (0_u32, 0_u32, 0_u64);
+        for slot in &self.slots {
+            if (first..=last).contains(&slot.which.load(Relaxed)) {
+                let counts = of(slot).load(Relaxed);
+                all = all.saturating_add(counts as u32);
+                bad = bad.saturating_add((counts >> 32) as u32);
+                micros = micros.saturating_add(slot.micros.load(Relaxed));
+            }
+        }
+        (all, bad, micros)
+    }
+}
+
+// === impl Indicators ===
+
+impl Indicators {
+    /// What the indicators come to; none if none is known.
+    #[must_use]
+    pub fn judge(&self, thresholds: &Thresholds) -> Option<Judgement> {
+        let parts = [
+            (Indicator::ResponseTime, self.response_ms, thresholds.response_ms),
+            (Indicator::ErrorRate, self.error_rate, thresholds.error_rate),
+            (Indicator::Connections, self.connected, thresholds.connected),
+            (Indicator::Cpu, self.cpu, thresholds.cpu),
+            (Indicator::Memory, self.memory, thresholds.memory),
+            (Indicator::IoWait, self.io_wait, thresholds.io_wait),
+        ];
+        let (mut total, mut lost, mut most) = (0.0, 0.0, (0.0, None));
+        for (indicator, value, it) in parts {
+            let Some(value) = value else { continue };
+            let loses = it.weight * (1.0 - between(it.fine, it.hopeless, value));
+            total += it.weight;
+            lost += loses;
+            if loses > most.0 {
+                most = (loses, Some((indicator, value)));
+            }
+        }
+        (total > 0.0).then(|| Judgement { score: 1.0 - lost / total, mostly: most.1 })
+    }
+}
+
+// === impl Indicator ===
+
+impl Indicator {
+    /// The words for it.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::ResponseTime => "response time",
+            Self::ErrorRate => "error rate",
+            Self::Connections => "connections",
+            Self::Cpu => "cpu",
+            Self::Memory => "memory",
+            Self::IoWait => "i/o wait",
+        }
+    }
+}
+
+// === impl Fading ===
+
+impl Fading {
+    /// A reading at `now` (milliseconds), to be seen over `window` milliseconds.
+    pub fn feed(&mut self, value: f64, now: u64, window: u64) {
+        if !value.is_finite() {
+            return;
+        }
+        let share = match self.at {
+            None => 1.0,
+            Some(at) => 1.0 - (-(now.saturating_sub(at) as f64) / window.max(1) as f64).exp(),
+        };
+        self.mean += (value - self.mean) * share;
+        self.at = Some(now);
+    }
+
+    /// The mean at `now`; none before the first reading, or if the last is older than the window.
+    #[must_use]
+    pub fn read(&self, now: u64, window: u64) -> Option<f64> {
+        self.at.filter(|at| now.saturating_sub(*at) <= window).map(|_| self.mean)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const FAST: Ended = Ended::Answered { micros: 20_000 };
+    const FAULT: Ended = Ended::Failed { micros: 20_000 };
+
+    fn fed(calls: &[(Ended, u64)]) -> Passive {
+        let passive = Passive::new();
+        for (ended, at) in calls {
+            passive.ended(*ended, *at);
+        }
+        passive
+    }
+
+    #[test]
+    fn each_indicator_looks_back_on_its_own_window() {
+        let passive = Passive::new();
+        for _ in 0..10 {
+            passive.ended(Ended::Failed { micros: 2_000_000 }, 1_000);
+            passive.ended(Ended::NotConnected, 1_000);
+        }
+        let seen = passive.read(1_000);
+        assert_eq!(seen.response_ms, Some(2_000.0));
+        assert_eq!((seen.error_rate, seen.connected, seen.calls), (Some(1.0), Some(0.5), 10));
+        let at = |secs: u64| {
+            let seen = passive.read(secs * 1_000);
+            (seen.response_ms.is_some(), seen.error_rate.is_some(), seen.connected.is_some())
+        };
+        assert_eq!(at(34), (true, true, true));
+        assert_eq!(at(35), (false, true, true));
+        assert_eq!(at(64), (false, true, true));
+        assert_eq!(at(65), (false, false, true));
+        assert_eq!(at(124), (false, false, true));
+        assert_eq!(at(125), (false, false, false));
+    }
+
+    #[test]
+    fn the_ring_comes_round_and_forgets() {
+        let passive = fed(&[(FAULT, 0); 50]);
+        let later = 5_000 * SLOTS as u64;
+        for _ in 0..10 {
+            passive.ended(FAST, later);
+        }
+        let seen = passive.read(later);
+        assert_eq!((seen.error_rate, seen.calls), (Some(0.0), 10));
+    }
+
+    #[test]
+    fn a_thread_that_lags_a_whole_ring_destroys_nothing() {
+        let later = 5_000 * SLOTS as u64;
+        let passive = fed(&[(FAST, later); 10]);
+        passive.ended(FAST, 0);
+        assert_eq!(passive.read(later).calls, 11);
+    }
+
+    #[test]
+    fn few_calls_say_nothing_and_push_back_is_no_fault() {
+        assert_eq!(fed(&[(FAULT, 0); 4]).read(0), Indicators { calls: 4, ..Indicators::default() });
+        let seen = fed(&[(Ended::PushedBack, 0); 100]).read(0);
+        assert_eq!((seen.error_rate, seen.connected), (None, Some(1.0)));
+    }
+
+    #[test]
+    fn the_judgement_weighs_what_is_known_and_names_what_costs_most() {
+        let thresholds = Thresholds::default();
+        assert_eq!(Indicators::default().judge(&thresholds), None);
+        let fine = Indicators {
+            response_ms: Some(500.0),
+            error_rate: Some(0.05),
+            connected: Some(0.95),
+            cpu: Some(0.9),
+            memory: Some(0.85),
+            io_wait: Some(0.5),
+            calls: 100,
+        };
+        assert_eq!(fine.judge(&thresholds), Some(Judgement { score: 1.0, mostly: None }));
+        let failing =
+            Indicators { error_rate: Some(0.6), cpu: None, memory: None, io_wait: None, ..fine };
+        let judged = failing.judge(&thresholds).unwrap();
+        assert!((judged.score - 0.6).abs() < 1e-9, "{judged:?}");
+        assert_eq!(judged.mostly, Some((Indicator::ErrorRate, 0.6)));
+    }
+
+    #[test]
+    fn readings_fade() {
+        let mut cpu = Fading::default();
+        assert_eq!(cpu.read(0, 300_000), None);
+        cpu.feed(1.0, 0, 300_000);
+        assert_eq!(cpu.read(300_000, 300_000), Some(1.0));
+        assert_eq!(cpu.read(300_001, 300_000), None);
+        cpu.feed(0.0, 300_000, 300_000);
+        let left = cpu.read(300_000, 300_000).unwrap();
+        assert!((left - (-1.0f64).exp()).abs() < 1e-9, "{left}");
+        cpu.feed(f64::NAN, 300_000, 300_000);
+        assert_eq!(cpu.read(300_000, 300_000), Some(left));
+    }
+
+    proptest! {
+        /// On one thread nothing is lost: the ring holds exactly what fell into its slots.
+        #[test]
+        fn nothing_is_lost_and_nothing_stays(steps in prop::collection::vec((0u64..7_000, any::<bool>()), 1..400)) {
+            let passive = Passive::new();
+            let (mut now, mut all) = (0, Vec::new());
+            for (step, fails) in steps {
+                now += step;
+                all.push((now, fails));
+                passive.ended(if fails { FAULT } else { FAST }, now);
+                let first = (now / SLOT).saturating_sub(12);
+                let inside = || all.iter().filter(|(at, _)| at / SLOT >= first);
+                let seen = passive.read(now);
+                prop_assert_eq!(seen.calls as usize, inside().count());
+                if let Some(rate) = seen.error_rate {
+                    let failed = inside().filter(|(_, fails)| *fails).count();
+                    prop_assert!((rate - failed as f64 / inside().count() as f64).abs() < 1e-9);
+                }
+            }
+        }
+    }
+}

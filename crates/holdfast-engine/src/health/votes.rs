@@ -1,0 +1,341 @@
+//! What the nodes conclude together about an instance, so that no node's own network decides.
+//!
+//! # A vote
+//! Each node has four kinds of evidence, and weighs what it has of them: its own checks (0.4), its
+//! peers' checks (0.3), those from outside the cluster (0.2), and what its calls say (0.1). Of the
+//! peers it takes the *middle* one, the better of two: a mean would let one peer with a broken network
+//! pull everybody down. The score makes the vote: 0.9 and above healthy, below 0.5 unhealthy, degraded
+//! in between ([`ballot`]).
+//!
+//! # A conclusion
+//! The coordinator keeps each node's last vote and concludes anew whenever one comes, so the decision
+//! is made when the vote arrives that suffices. A vote counts for [`Rules::timeout`] after it was
+//! received, if the checks behind it are no older than [`Rules::round`], and only from the present
+//! life of a member that may act.
+//!
+//! | conclusion | needs |
+//! |---|---|
+//! | unhealthy | 0.66 of the votes, and more than half of all who might vote |
+//! | degraded | more than half of the votes say degraded or unhealthy |
+//! | healthy | neither |
+//! | none | fewer votes than the smallest of 3 and the number of members; or not of more than half |
+//!
+//! # Small clusters
+//! *Three or more*: with one node cut off, two of three suffice to fail over, one never does. While a
+//! member of three is silent but not declared dead (a second or so) there is no conclusion, and what
+//! was concluded stays. *Two*, also what is left of three: both must agree. *One*: it has only its own
+//! eyes, and cannot tell a broken server from its own broken network. It decides all the same, since
+//! nobody else will, and the harm is bounded by the rule that a failover needs a target that the same
+//! votes find usable: a node that reaches nothing moves nothing. [`Tally::basis`] says which it was.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+use super::score::Failure;
+use crate::replicated::{NodeId, Origin};
+
+/// What each kind of evidence counts.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Weights {
+    /// The node's own checks.
+    pub local: f64,
+    /// The middle one of its peers' checks.
+    pub peers: f64,
+    /// Checks from outside the cluster.
+    pub external: f64,
+    /// What calls say.
+    pub users: f64,
+}
+
+/// The evidence that one node has about an instance: scores of 0 to 1, as far as there are any.
+#[derive(Clone, Copy, PartialEq, Debug, Default)]
+pub struct Evidence<'a> {
+    /// By its own checks, after hysteresis.
+    pub local: Option<f64>,
+    /// By each peer's own checks.
+    pub peers: &'a [f64],
+    /// By checks from outside the cluster.
+    pub external: Option<f64>,
+    /// By its calls.
+    pub users: Option<f64>,
+}
+
+/// How well one node, or the group, finds an instance. The order is from well to ill.
+#[derive(
+    Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize,
+)]
+pub enum Opinion {
+    /// It is used.
+    #[default]
+    Healthy,
+    /// It is used, less where there is another.
+    Degraded,
+    /// It is not used where there is another.
+    Unhealthy,
+}
+
+/// What makes an instance unhealthy or degraded, as far as it decides what is done.
+#[derive(
+    Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize,
+)]
+pub enum Cause {
+    /// Nothing in particular: the score as a whole.
+    #[default]
+    Score,
+    /// Too many errors.
+    Errors,
+    /// A resource or quota is used up.
+    Exhausted,
+    /// A critical check failed, or no answer came in time.
+    Critical,
+    /// It does not accept the gateway's credential.
+    Authentication,
+    /// No connection.
+    Unreachable,
+}
+
+/// One node's vote about one instance.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Vote {
+    /// Who votes, in which of its lives.
+    pub from: Origin,
+    /// What it finds.
+    pub opinion: Opinion,
+    /// The score behind it, 0 to 1.
+    pub score: f64,
+    /// What makes it so.
+    pub cause: Cause,
+    /// When it was received, by the coordinator's clock.
+    pub received: Instant,
+    /// How old the checks behind it were then.
+    pub age: Duration,
+}
+
+/// When votes count, and how many it takes.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Rules {
+    /// How old the evidence behind a vote may be.
+    pub round: Duration,
+    /// How long a vote counts after it was received.
+    pub timeout: Duration,
+    /// The share of votes for "unhealthy" that declares an instance unhealthy.
+    pub unhealthy: f64,
+    /// So many votes it takes at least, where there are so many members.
+    pub least: usize,
+}
+
+/// How broad a conclusion's ground is.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+pub enum Basis {
+    /// One node's view; there is no other.
+    Alone,
+    /// Two nodes' views; only what both say counts.
+    Pair,
+    /// Three or more.
+    Consensus,
+}
+
+/// The count.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Tally {
+    /// What the group concludes; none: too few votes, and what was concluded stays.
+    pub opinion: Option<Opinion>,
+    /// The mean score of the votes that count; 0 without any.
+    pub score: f64,
+    /// The cause named most often among the votes that are not better than the conclusion.
+    pub cause: Cause,
+    /// Votes that count.
+    pub counted: usize,
+    /// Of those, for "unhealthy".
+    pub unhealthy: usize,
+    /// Of those, for "degraded".
+    pub degraded: usize,
+    /// Votes that do not count: too old, or from no present life of a member.
+    pub stale: usize,
+    /// Members that might vote.
+    pub members: usize,
+    /// How broad the ground is.
+    pub basis: Basis,
+}
+
+impl Default for Weights {
+    fn default() -> Self {
+        Self { local: 0.4, peers: 0.3, external: 0.2, users: 0.1 }
+    }
+}
+
+impl Default for Rules {
+    fn default() -> Self {
+        Self {
+            round: Duration::from_secs(30),
+            timeout: Duration::from_secs(10),
+            unhealthy: 0.66,
+            least: 3,
+        }
+    }
+}
+
+/// One node's score of an instance by all its evidence: the mean by weight of what there is; none if
+/// there is nothing.
+#[must_use]
+pub fn ballot(evidence: &Evidence<'_>, weights: &Weights) -> Option<f64> {
+    let parts = [
+        (evidence.local, weights.local),
+        (middle(evidence.peers), weights.peers),
+        (evidence.external, weights.external),
+        (evidence.users, weights.users),
+    ];
+    let known = || parts.iter().filter_map(|(score, weight)| Some(((*score)?, *weight)));
+    let total: f64 = known().map(|(_, weight)| weight).sum();
+    let score = known().map(|(score, weight)| score * weight).sum::<f64>() / total;
+    (total > 0.0).then(|| score.clamp(0.0, 1.0))
+}
+
+/// Counts the votes about one instance. `members` are those that may act, in their present lives; of
+/// several votes of one node the last in `votes` counts.
+#[must_use]
+pub fn tally(votes: &[Vote], members: &[Origin], rules: &Rules, now: Instant) -> Tally {
+    let mut fresh: BTreeMap<NodeId, &Vote> = BTreeMap::new();
+    for vote in votes.iter().filter(|it| it.counts(members, rules, now)) {
+        fresh.insert(vote.from.node, vote);
+    }
+    let counted = fresh.len();
+    let of = |opinion| fresh.values().filter(|it| it.opinion == opinion).count();
+    let (unhealthy, degraded) = (of(Opinion::Unhealthy), of(Opinion::Degraded));
+    let enough = counted >= rules.least.min(members.len()).max(1) && 2 * counted > members.len();
+    let declared = unhealthy as f64 >= rules.unhealthy * counted as f64
+        && 2 * unhealthy > members.len()
+        && unhealthy > 0;
+    let opinion = enough.then_some(if declared {
+        Opinion::Unhealthy
+    } else if 2 * (unhealthy + degraded) > counted {
+        Opinion::Degraded
+    } else {
+        Opinion::Healthy
+    });
+    let score = fresh.values().map(|it| it.score).sum::<f64>() / counted.max(1) as f64;
+    let basis = match members.len() {
+        0 | 1 => Basis::Alone,
+        2 => Basis::Pair,
+        _ => Basis::Consensus,
+    };
+    Tally {
+        opinion,
+        score,
+        cause: common_cause(fresh.values().copied(), opinion),
+        counted,
+        unhealthy,
+        degraded,
+        stale: votes.len().saturating_sub(counted),
+        members: members.len(),
+        basis,
+    }
+}
+
+// === impl Opinion ===
+
+impl Opinion {
+    /// The opinion that a score of 0 to 1 stands for.
+    #[must_use]
+    pub fn of(score: f64) -> Self {
+        match score {
+            it if it >= 0.9 => Self::Healthy,
+            it if it >= 0.5 => Self::Degraded,
+            _ => Self::Unhealthy,
+        }
+    }
+
+    /// The word for it.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Healthy => "healthy",
+            Self::Degraded => "degraded",
+            Self::Unhealthy => "unhealthy",
+        }
+    }
+}
+
+// === impl Cause ===
+
+impl Cause {
+    /// Whether waiting does not help: the instance cannot serve at all.
+    #[must_use]
+    pub fn is_immediate(self) -> bool {
+        matches!(self, Self::Unreachable | Self::Authentication | Self::Critical)
+    }
+
+    /// The words for it.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Score => "score",
+            Self::Errors => "errors",
+            Self::Exhausted => "exhausted",
+            Self::Critical => "critical check",
+            Self::Authentication => "authentication",
+            Self::Unreachable => "unreachable",
+        }
+    }
+}
+
+impl From<Failure> for Cause {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Unreachable => Self::Unreachable,
+            Failure::Authentication => Self::Authentication,
+            Failure::TimedOut | Failure::Wrong => Self::Critical,
+        }
+    }
+}
+
+// === impl Vote ===
+
+impl Vote {
+    /// Whether the vote counts at `now`.
+    #[must_use]
+    pub fn counts(&self, members: &[Origin], rules: &Rules, now: Instant) -> bool {
+        let waited = now.saturating_duration_since(self.received);
+        members.contains(&self.from)
+            && waited <= rules.timeout
+            && self.age.saturating_add(waited) <= rules.round
+    }
+}
+
+// === impl Tally ===
+
+impl std::fmt::Display for Tally {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { counted, unhealthy, degraded, members, .. } = self;
+        let healthy = counted - unhealthy - degraded;
+        write!(
+            f,
+            "{counted} of {members} nodes voted: {unhealthy} unhealthy, {degraded} degraded, {healthy} healthy; score {:.2}, {}",
+            self.score,
+            self.cause.label()
+        )
+    }
+}
+
+/// The middle of some scores; of an even number the better of the two in the middle.
+fn middle(scores: &[f64]) -> Option<f64> {
+    // The one with this place from above, found without sorting, since peers are few.
+    let place = scores.len().div_ceil(2).max(1);
+    let above = |it: f64| scores.iter().filter(|other| **other > it).count();
+    let not_below = |it: f64| scores.iter().filter(|other| **other >= it).count();
+    scores.iter().copied().find(|it| above(*it) < place && not_below(*it) >= place)
+}
+
+fn common_cause<'a>(votes: impl Iterator<Item = &'a Vote>, opinion: Option<Opinion>) -> Cause {
+    let mut named: BTreeMap<Cause, usize> = BTreeMap::new();
+    let at_least = opinion.unwrap_or_default().max(Opinion::Degraded);
+    for vote in votes.filter(|it| it.opinion >= at_least) {
+        *named.entry(vote.cause).or_default() += 1;
+    }
+    named.into_iter().max_by_key(|(cause, times)| (*times, *cause)).map_or(Cause::Score, |it| it.0)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,202 @@
+//! Who is outvoted and who decides; properties of the count.
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn member(node: NodeId) -> Origin {
+    Origin { node, generation: 1 }
+}
+
+fn members(count: u64) -> Vec<Origin> {
+    (1..=count).map(member).collect()
+}
+
+fn vote(node: NodeId, opinion: Opinion, received: Instant) -> Vote {
+    let score = match opinion {
+        Opinion::Healthy => 1.0,
+        Opinion::Degraded => 0.6,
+        Opinion::Unhealthy => 0.0,
+    };
+    let cause = Cause::Unreachable;
+    Vote { from: member(node), opinion, score, cause, received, age: Duration::ZERO }
+}
+
+/// What a cluster of `members` concludes when its nodes vote like this.
+fn concluded(count: u64, opinions: &[Opinion]) -> Option<Opinion> {
+    let now = Instant::now();
+    let votes: Vec<_> = opinions.iter().zip(1..).map(|(it, node)| vote(node, *it, now)).collect();
+    tally(&votes, &members(count), &Rules::default(), now).opinion
+}
+
+use Opinion::{Degraded, Healthy, Unhealthy};
+
+#[test]
+fn in_a_cluster_one_is_outvoted_and_two_of_three_decide() {
+    assert_eq!(concluded(3, &[Healthy, Healthy, Healthy]), Some(Healthy));
+    assert_eq!(concluded(3, &[Unhealthy, Healthy, Healthy]), Some(Healthy));
+    assert_eq!(concluded(3, &[Unhealthy, Degraded, Healthy]), Some(Degraded));
+    assert_eq!(concluded(3, &[Unhealthy, Unhealthy, Healthy]), Some(Unhealthy));
+    assert_eq!(concluded(3, &[Degraded, Degraded, Healthy]), Some(Degraded));
+    // Three of five are a majority, and not yet two thirds.
+    let five = [Unhealthy, Unhealthy, Unhealthy, Healthy, Healthy];
+    assert_eq!(concluded(5, &five), Some(Degraded));
+    assert_eq!(
+        concluded(5, &[Unhealthy, Unhealthy, Unhealthy, Unhealthy, Healthy]),
+        Some(Unhealthy)
+    );
+    // Two thirds of those who voted, and not most of those who might have.
+    assert_eq!(concluded(5, &[Unhealthy, Unhealthy, Healthy]), Some(Degraded));
+}
+
+#[test]
+fn too_few_votes_conclude_nothing() {
+    assert_eq!(concluded(3, &[]), None);
+    assert_eq!(concluded(3, &[Unhealthy]), None);
+    assert_eq!(concluded(3, &[Unhealthy, Unhealthy]), None, "the third is not declared dead yet");
+    assert_eq!(concluded(7, &[Unhealthy, Unhealthy, Unhealthy]), None);
+    assert_eq!(concluded(0, &[]), None);
+}
+
+#[test]
+fn small_clusters_agree_or_stay() {
+    assert_eq!(concluded(2, &[Unhealthy, Unhealthy]), Some(Unhealthy));
+    assert_eq!(concluded(2, &[Unhealthy, Healthy]), Some(Healthy));
+    assert_eq!(concluded(2, &[Unhealthy, Degraded]), Some(Degraded));
+    assert_eq!(concluded(2, &[Unhealthy]), None);
+    assert_eq!(concluded(1, &[Unhealthy]), Some(Unhealthy));
+    assert_eq!(concluded(1, &[]), None);
+    let basis = |count| tally(&[], &members(count), &Rules::default(), Instant::now()).basis;
+    assert_eq!([1, 2, 3].map(basis), [Basis::Alone, Basis::Pair, Basis::Consensus]);
+}
+
+#[test]
+fn old_votes_old_evidence_other_lives_and_strangers_do_not_count() {
+    let start = Instant::now();
+    let rules = Rules::default();
+    let three = members(3);
+    let good: Vec<_> = (1..=3).map(|node| vote(node, Unhealthy, start)).collect();
+    let at = |votes: &[Vote], secs: u64| {
+        let tally = tally(votes, &three, &rules, start + Duration::from_secs(secs));
+        (tally.opinion, tally.counted, tally.stale)
+    };
+    assert_eq!(at(&good, 10), (Some(Unhealthy), 3, 0));
+    assert_eq!(at(&good, 11), (None, 0, 3));
+    let mut old = good.clone();
+    old[0].age = Duration::from_secs(25);
+    assert_eq!(at(&old, 5), (Some(Unhealthy), 3, 0));
+    assert_eq!(at(&old, 6), (None, 2, 1), "25 s old when it came, and 6 s since");
+    let mut reborn = good.clone();
+    reborn[0].from.generation = 2;
+    assert_eq!(at(&reborn, 0), (None, 2, 1));
+    let mut stranger = good.clone();
+    stranger[0].from.node = 9;
+    assert_eq!(at(&stranger, 0), (None, 2, 1));
+}
+
+#[test]
+fn a_node_votes_once_and_its_last_vote_counts() {
+    let now = Instant::now();
+    let mut votes: Vec<_> = (1..=3).map(|node| vote(node, Healthy, now)).collect();
+    votes.extend([vote(1, Unhealthy, now), vote(1, Unhealthy, now), vote(1, Unhealthy, now)]);
+    let tally = tally(&votes, &members(3), &Rules::default(), now);
+    assert_eq!((tally.opinion, tally.counted, tally.unhealthy), (Some(Healthy), 3, 1));
+}
+
+#[test]
+fn the_cause_is_the_one_most_name_and_the_gravest_of_equals() {
+    let now = Instant::now();
+    let mut votes: Vec<_> = (1..=3).map(|node| vote(node, Unhealthy, now)).collect();
+    votes[0].cause = Cause::Errors;
+    let cause = |votes: &[Vote]| tally(votes, &members(3), &Rules::default(), now).cause;
+    assert_eq!(cause(&votes), Cause::Unreachable);
+    votes[1].cause = Cause::Authentication;
+    assert_eq!(cause(&votes), Cause::Unreachable);
+    votes[2].opinion = Healthy;
+    assert_eq!(cause(&votes), Cause::Authentication, "a healthy vote names no cause");
+}
+
+#[test]
+fn one_peer_with_a_broken_network_does_not_pull_a_ballot_down() {
+    let weights = Weights::default();
+    let well = Evidence { local: Some(1.0), peers: &[0.0, 1.0], users: Some(1.0), external: None };
+    assert_eq!(ballot(&well, &weights), Some(1.0));
+    // The one itself sees nothing, and still hears its peers.
+    let cut = Evidence { local: Some(0.0), peers: &[1.0, 1.0], users: Some(0.0), external: None };
+    let score = ballot(&cut, &weights).unwrap();
+    assert_eq!(Opinion::of(score), Unhealthy);
+    // Nobody else reaches the instance: this one degrades it, and does not claim it is well.
+    let last = Evidence { local: Some(1.0), peers: &[0.0, 0.0], users: Some(1.0), external: None };
+    assert_eq!(Opinion::of(ballot(&last, &weights).unwrap()), Degraded);
+}
+
+#[test]
+fn a_ballot_weighs_what_there_is() {
+    let weights = Weights::default();
+    let only = |evidence| ballot(&evidence, &weights);
+    assert_eq!(only(Evidence::default()), None);
+    assert_eq!(only(Evidence { users: Some(0.4), ..Evidence::default() }), Some(0.4));
+    let all = Evidence { local: Some(1.0), peers: &[0.5], external: Some(0.0), users: Some(1.0) };
+    assert!((only(all).unwrap() - 0.65).abs() < 1e-9);
+}
+
+#[test]
+fn the_middle_of_scores() {
+    let middles =
+        [&[][..], &[0.3], &[0.3, 0.9], &[0.9, 0.1, 0.5], &[0.0, 1.0, 0.2, 0.8], &[1.0, 1.0]];
+    assert_eq!(middles.map(middle), [None, Some(0.3), Some(0.9), Some(0.5), Some(0.8), Some(1.0)]);
+}
+
+proptest! {
+    /// Whatever one node says, as often as it likes, it declares nothing unhealthy in a cluster of
+    /// three or more whose other nodes find the instance well.
+    #[test]
+    fn no_single_node_fails_a_server_over(
+        count in 3u64..8,
+        liar in 1u64..8,
+        repeats in 1usize..5,
+        silent in prop::collection::vec(any::<bool>(), 8),
+    ) {
+        let now = Instant::now();
+        let liar = (liar - 1) % count + 1;
+        let mut votes = Vec::new();
+        for node in 1..=count {
+            if node == liar {
+                votes.extend(std::iter::repeat_n(vote(node, Unhealthy, now), repeats));
+            } else if !silent[node as usize] {
+                votes.push(vote(node, Healthy, now));
+            }
+        }
+        let tally = tally(&votes, &members(count), &Rules::default(), now);
+        prop_assert_ne!(tally.opinion, Some(Unhealthy));
+        prop_assert_ne!(tally.opinion, Some(Degraded));
+    }
+
+    /// The order of the votes does not matter, and a vote for worse never makes the conclusion better.
+    #[test]
+    fn counting_is_fair(opinions in prop::collection::vec(0u8..3, 3..9), at in 0usize..9) {
+        let now = Instant::now();
+        let opinion = |it: u8| [Healthy, Degraded, Unhealthy][usize::from(it)];
+        let count = opinions.len() as u64;
+        let mut votes: Vec<_> =
+            opinions.iter().zip(1..).map(|(it, node)| vote(node, opinion(*it), now)).collect();
+        let conclude = |votes: &[Vote]| tally(votes, &members(count), &Rules::default(), now).opinion;
+        let before = conclude(&votes);
+        let mut reversed = votes.clone();
+        reversed.reverse();
+        prop_assert_eq!(conclude(&reversed), before);
+        let at = at % votes.len();
+        votes[at].opinion = Unhealthy;
+        prop_assert!(conclude(&votes) >= before);
+    }
+
+    #[test]
+    fn a_middle_is_one_of_the_scores_and_half_are_on_each_side(
+        scores in prop::collection::vec(0.0f64..=1.0, 1..10),
+    ) {
+        let found = middle(&scores).unwrap();
+        let above = scores.iter().filter(|it| **it > found).count();
+        let below = scores.iter().filter(|it| **it < found).count();
+        prop_assert!(above <= scores.len() / 2 && below <= scores.len() / 2);
+    }
+}
