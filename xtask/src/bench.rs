@@ -4,7 +4,7 @@
 //! profile, the rig) and hands over to the rig in `tests/bench`, which needs a runtime. Nothing here
 //! runs in CI: two shared cores tell nothing about a single run.
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 
 use crate::args::Args;
 use crate::{shell, tools};
@@ -25,30 +25,11 @@ pub(crate) fn run(mut args: Args) -> Result<()> {
         print!("{USAGE}");
         return Ok(());
     }
-    nginx()?;
+    tools::system(&[tools::NGINX])?;
     shell::run(shell::cargo().args(["build", "--release", "--package", "holdfast"]))?;
     let gateway = shell::target_dir()?.join("release/holdfast");
     let mut rig = shell::cargo();
     rig.args(["bench", "--quiet", "--package", "holdfast-tests", "--bench", "rig", "--"]);
     rig.args(args.everything());
     shell::run(rig.env("HOLDFAST_BIN", gateway))
-}
-
-/// Makes sure that nginx is there.
-///
-/// # Errors
-/// When it is missing and cannot be installed.
-pub(crate) fn nginx() -> Result<()> {
-    if tools::answers("nginx", "-v") {
-        return Ok(());
-    }
-    println!("nginx is missing: installing it once");
-    // The package would start its own nginx on port 80, which has no place in a measurement.
-    shell::run(
-        shell::command("apt-get")
-            .args(["install", "--yes", "--no-install-recommends", "nginx-light"])
-            .env("DEBIAN_FRONTEND", "noninteractive")
-            .env("RUNLEVEL", "1"),
-    )
-    .context("install nginx (the gateway is measured against it and drilled behind it)")
 }

@@ -1,18 +1,18 @@
 //! `cargo xtask drill`: three nodes behind a balancer, under load, losing one node after another.
 //!
-//! This part makes sure that there is something to drill (nginx, the SDK clients, the gateway) and
+//! This part makes sure that there is something to drill (balancers, Redis, the SDK clients, the gateway) and
 //! hands over to `tests/cluster`, which needs a runtime. The short form is a test like any other.
 
 use anyhow::Result;
 
 use crate::args::Args;
-use crate::{bench, shell};
+use crate::{shell, tools};
 
 pub(crate) fn run(args: Args) -> Result<()> {
     let arguments = args.everything();
     let has = |name: &str| arguments.iter().any(|argument| argument == name);
     if !has("--help") && !has("-h") {
-        bench::nginx()?;
+        tools::system(&tools::STACK)?;
         if !has("--no-sdks") {
             let setup = shell::root().join("tests/interop/setup.sh");
             shell::run(shell::command("bash").arg(setup))?;

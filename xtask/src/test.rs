@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 
 use crate::args::Args;
-use crate::{bench, fuzz, shell, tools};
+use crate::{fuzz, shell, tools};
 
 /// What a stage needs to know.
 struct Plan {
@@ -81,10 +81,9 @@ fn report(timings: &[(&str, Duration)], total: Duration) {
 
 fn check_tools(plan: &Plan) -> Result<()> {
     tools::nextest()?;
-    // The cluster's tests put it before three nodes.
-    bench::nginx()?;
+    tools::system(&tools::STACK)?;
     if plan.interop_and_fuzz {
-        tools::system()?;
+        tools::system(&tools::CLIENTS)?;
     }
     println!("all there");
     Ok(())
