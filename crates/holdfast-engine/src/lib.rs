@@ -9,6 +9,11 @@
 //! | [`class`] | what a call may do | "Call classes" |
 //! | [`repeat`] | whether a failed call is sent again; whether a server lost its session | "Rules of repetition" |
 //! | [`bucket`] | whether a principal may call now | limits |
+//! | [`breaker`] | whether a call may go to a server, by how those before it went | "Breakers and the cluster" |
+//! | [`retry_budget`] | how many calls are sent again beside those that are sent anyway | limits |
+//! | [`limits`] | how many calls run at once, and who waits | limits |
+//! | [`cascade`] | whom a call waits for; who is hit when a server is away | limits |
+//! | [`fallback`] | which answers are kept, and for whom | |
 //! | [`backoff`] | how long to wait before a next attempt | |
 //! | [`journal`] | what a second arrival of a call does; what becomes of a dead node's calls | "Rules of repetition", "Orphans" |
 //! | [`lease`] | who may send a Write now; who is declared dead | "Cluster" |
@@ -38,10 +43,15 @@
 //! `ToolAnnotations` (`readOnlyHint`, `idempotentHint`).
 
 pub mod backoff;
+pub mod breaker;
 pub mod bucket;
+pub mod cascade;
 pub mod class;
+pub mod fallback;
 pub mod health;
 pub mod journal;
 pub mod lease;
+pub mod limits;
 pub mod repeat;
 pub mod replicated;
+pub mod retry_budget;

@@ -1,0 +1,312 @@
+//! A circuit breaker: whether a call may go to a server, by how the calls before it went.
+//!
+//! There is one per instance (asked for each attempt), one per server and one per configured tool
+//! (asked for each call; told what the client would have seen). It decides and does nothing else: the
+//! caller brings the time and 64 random bits, and takes the transitions away.
+//!
+//! ```text
+//!            failures                time passed              successes
+//!  Closed ───────────────▶ Open ───────────────────▶ HalfOpen ──────────▶ Recovering
+//!    ▲                      ▲ ▲                          │                 │ │  ▲ │
+//!    │                      │ └──────── one failure ─────┘                 │ │  └─┘ degraded:
+//!    │                      └────────── failures, or degraded at 10 % ─────┘ │   one step back
+//!    └────────────────────────────────── ten steps ──────────────────────────┘
+//! ```
+//! The whole table is in `docs/state-machines.md`. Operators hold a breaker open or closed; the cluster
+//! opens it for all nodes ([`cluster`]).
+//!
+//! - *Evidence* is booked at admission and falls due after `slow` ([`window`]). It is weighed by
+//!   failures in a row and by their rate over the window. Failures of this node's own network are
+//!   counted apart from the server's.
+//! - *Half-open* lets a share pass, and at least one call per interval however few there are.
+//! - *Recovery* lets a tenth more pass with each step. What is one error in a hundred to a closed
+//!   breaker is none to a recovering one either: a step is degraded if its failures are more than the
+//!   rate and chance explain.
+//! - A new breaker is Closed: a cold start has no recovery.
+//!
+//! - *Stragglers*: how a call ends that was admitted before the breaker last opened says nothing any
+//!   more; it neither closes a half-open breaker nor opens it again.
+
+mod cluster;
+mod gate;
+mod params;
+mod rules;
+mod share;
+mod types;
+mod window;
+
+use std::time::Instant;
+
+pub use cluster::{ClusterCause, Evidence, cluster_verdict};
+pub use params::Params;
+pub use types::{Cause, Outcome, Override, Permit, Phase, Refused, Status, Transition, Why};
+
+use share::Share;
+use window::Window;
+
+/// The breaker of one instance, server or tool, on one node.
+#[derive(Clone, Debug)]
+pub struct Breaker {
+    params: Params,
+    state: State,
+    /// Rises when what is under way stops being evidence: a permit of an earlier one says nothing.
+    epoch: u32,
+    /// When time alone next changes something. A call before that only compares.
+    wake: Instant,
+    window: Window,
+    /// Failures of the server since the last success.
+    in_a_row: u32,
+    /// Calls since the last that reached the server.
+    not_reached_in_a_row: u32,
+    share: Share,
+    /// The last call that passed while not every one did.
+    last_probe: Option<Instant>,
+    /// Openings since it was last closed.
+    strikes: u32,
+    held_until: Option<Instant>,
+    /// It was opened by what this node saw of the server.
+    own_doubt: bool,
+    cluster_generation: u64,
+    operator_generation: u64,
+    transitions: Vec<Transition>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum State {
+    Closed,
+    Open {
+        until: Instant,
+    },
+    HalfOpen {
+        succeeded: u32,
+    },
+    /// Step 1 lets a tenth pass, and so on; the counts are those of the step.
+    Recovering {
+        step: u32,
+        next: Instant,
+        calls: u32,
+        failed: u32,
+    },
+    ForcedOpen,
+    ForcedClosed,
+}
+
+// === impl Breaker ===
+
+impl Breaker {
+    /// A closed breaker.
+    #[must_use]
+    pub fn new(params: Params, now: Instant) -> Self {
+        let params = params.sane();
+        let window = Window::new(params.window, params.slow, now);
+        Self {
+            params,
+            state: State::Closed,
+            epoch: 0,
+            wake: window.wake(),
+            window,
+            in_a_row: 0,
+            not_reached_in_a_row: 0,
+            share: Share::default(),
+            last_probe: None,
+            strikes: 0,
+            held_until: None,
+            own_doubt: false,
+            cluster_generation: 0,
+            operator_generation: 0,
+            transitions: Vec::new(),
+        }
+    }
+
+    /// Whether a call may start at `now`; `chance` is any 64 random bits. The permit goes back by
+    /// [`settle`](Self::settle) or [`abandon`](Self::abandon).
+    ///
+    /// # Errors
+    /// Why it may not, and when it is worth another try.
+    #[inline]
+    pub fn admit(&mut self, now: Instant, chance: u64) -> Result<Permit, Refused> {
+        self.tick(now, chance);
+        let all_pass = match self.state {
+            State::Closed => self.held_until.is_none(),
+            State::ForcedClosed => true,
+            State::Open { .. }
+            | State::HalfOpen { .. }
+            | State::Recovering { .. }
+            | State::ForcedOpen => false,
+        };
+        if !all_pass {
+            self.some_pass(now, chance)?;
+        }
+        Ok(Permit { epoch: self.epoch, slot: self.window.admitted(), at: now })
+    }
+
+    /// Says how an admitted call ended.
+    #[inline]
+    pub fn settle(&mut self, permit: Permit, outcome: Outcome, now: Instant, chance: u64) {
+        self.tick(now, chance);
+        if let Outcome::BackPressure { retry_after } = outcome {
+            self.hold(retry_after, now);
+        }
+        // What is overdue has been counted, and what belongs to another state does not count.
+        if permit.epoch != self.epoch || !self.window.ended(permit.slot) {
+            return;
+        }
+        let slow = now.saturating_duration_since(permit.at) >= self.params.slow;
+        match outcome {
+            Outcome::Success if !slow => self.succeeded(permit.slot, now),
+            Outcome::Success | Outcome::Failure => self.failed(now, chance),
+            Outcome::NotReached => self.not_reached(now, chance),
+            Outcome::BackPressure { .. } | Outcome::SessionLost => {}
+        }
+    }
+
+    /// Gives back the permit of a call whose outcome nobody will learn: its client left, or something
+    /// else refused it before it was sent. Once it is overdue it stays counted.
+    pub fn abandon(&mut self, permit: Permit, now: Instant, chance: u64) {
+        self.tick(now, chance);
+        if permit.epoch == self.epoch
+            && self.window.ended(permit.slot)
+            && matches!(self.state, State::HalfOpen { .. })
+        {
+            // It tried nothing: the next call may.
+            self.last_probe = None;
+        }
+    }
+
+    /// Evidence without a permit, as of a stream that broke after its call was settled. Says nothing
+    /// while no call passes.
+    pub fn observe(&mut self, outcome: Outcome, now: Instant, chance: u64) {
+        self.tick(now, chance);
+        if !matches!(self.state, State::Open { .. } | State::ForcedOpen) {
+            let permit = Permit { epoch: self.epoch, slot: self.window.admitted(), at: now };
+            self.settle(permit, outcome, now, chance);
+        }
+    }
+
+    /// Lets time pass without a call, for whoever shows the state or waits for [`wake`](Self::wake).
+    #[inline]
+    pub fn tick(&mut self, now: Instant, chance: u64) {
+        if now >= self.wake {
+            self.advance(now, chance);
+        }
+    }
+
+    /// When time alone may next change something.
+    #[must_use]
+    pub fn wake(&self) -> Instant {
+        self.wake
+    }
+
+    /// The oldest transition that was not taken yet. Ask after every call of `admit`, `settle` and the
+    /// others that change something, until there is none; of more than eight the oldest are lost.
+    #[must_use]
+    #[inline]
+    pub fn take_transition(&mut self) -> Option<Transition> {
+        if self.transitions.is_empty() { None } else { Some(self.transitions.remove(0)) }
+    }
+
+    /// The cluster opens the breaker until then. `generation` rises with each of its words about this
+    /// breaker: an older or equal one is refused (false). An operator's word stands above it.
+    pub fn opened_by_cluster(&mut self, until: Instant, generation: u64, now: Instant) -> bool {
+        if generation <= self.cluster_generation {
+            return false;
+        }
+        self.cluster_generation = generation;
+        match self.state {
+            State::ForcedOpen | State::ForcedClosed => {}
+            State::Open { until: open } => {
+                self.state = State::Open { until: open.max(until) };
+                self.set_wake(now);
+            }
+            State::Closed | State::HalfOpen { .. } | State::Recovering { .. } => {
+                if until > now {
+                    self.open_until(until, Cause::Cluster, now);
+                }
+            }
+        }
+        true
+    }
+
+    /// The cluster takes its opening back: an open breaker becomes half-open. Generations as above.
+    pub fn released_by_cluster(&mut self, generation: u64, now: Instant) -> bool {
+        if generation <= self.cluster_generation {
+            return false;
+        }
+        self.cluster_generation = generation;
+        if let State::Open { .. } = self.state {
+            self.half_open(Cause::Cluster, now);
+        }
+        true
+    }
+
+    /// An operator holds the breaker open or closed, or lets it decide again: from forced open it goes
+    /// on half-open, from forced closed it is closed and nothing is counted. `generation` rises with
+    /// each of the operators' words about this breaker: an older or equal one is refused (false).
+    pub fn force(&mut self, what: Override, generation: u64, now: Instant) -> bool {
+        if generation <= self.operator_generation {
+            return false;
+        }
+        self.operator_generation = generation;
+        match (what, self.phase()) {
+            (Override::Open, Phase::ForcedOpen) | (Override::Closed, Phase::ForcedClosed) => {}
+            (Override::Open, _) => self.enter(State::ForcedOpen, Cause::Operator, now),
+            (Override::Closed, _) => self.enter(State::ForcedClosed, Cause::Operator, now),
+            (Override::Automatic, Phase::ForcedOpen) => self.half_open(Cause::Operator, now),
+            (Override::Automatic, Phase::ForcedClosed) => self.close(Cause::Operator, now),
+            (Override::Automatic, _) => {}
+        }
+        true
+    }
+
+    /// Goes on with other settings in the same state. What was counted is forgotten, and calls under
+    /// way say nothing any more. The same settings change nothing.
+    pub fn reconfigure(&mut self, params: Params, now: Instant) {
+        let params = params.sane();
+        if params != self.params {
+            self.params = params;
+            self.forget(now);
+            self.set_wake(now);
+        }
+    }
+
+    /// The state as of the last call.
+    #[must_use]
+    #[inline]
+    pub fn phase(&self) -> Phase {
+        match self.state {
+            State::Closed => Phase::Closed,
+            State::Open { .. } => Phase::Open,
+            State::HalfOpen { .. } => Phase::HalfOpen,
+            State::Recovering { .. } => Phase::Recovering,
+            State::ForcedOpen => Phase::ForcedOpen,
+            State::ForcedClosed => Phase::ForcedClosed,
+        }
+    }
+
+    /// What is known as of the last call.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        let counts = self.window.counts();
+        let open_until = if let State::Open { until } = self.state { Some(until) } else { None };
+        Status {
+            phase: self.phase(),
+            share: self.thousandths(),
+            open_until,
+            held_until: self.held_until,
+            in_a_row: self.in_a_row,
+            not_reached_in_a_row: self.not_reached_in_a_row,
+            calls: counts.calls(),
+            failed: counts.failed,
+            not_reached: counts.not_reached,
+            strikes: self.strikes,
+        }
+    }
+
+    /// What this node has to say to the cluster about the server; nothing of its own network.
+    #[must_use]
+    pub fn evidence(&self) -> Evidence {
+        let counts = self.window.counts();
+        let opened = self.own_doubt && matches!(self.phase(), Phase::Open | Phase::HalfOpen);
+        Evidence { opened, calls: counts.calls(), failed: counts.failed }
+    }
+}

@@ -1,0 +1,379 @@
+//! Bulkheads: classes of calls that cannot take one another's room, and servers that cannot take
+//! their class's.
+//!
+//! Every server belongs to a class. A class runs so many calls at once and lets some more wait for a
+//! time. Beside that there may be a limit for all classes together; then a class of higher priority
+//! goes first, and every fourth call that is let in is the one that waits longest of all, so that
+//! nobody starves.
+//!
+//! *Quarantine*: a server that hangs fills its class with calls that do not end. When a call for
+//! another server finds the class full and one server holds more than half of it, that one is limited
+//! to a quarter, and what it holds beyond that no longer takes room in the class: the others go on at
+//! once. It gets no further calls until it holds less than that, and it is set free when it has kept
+//! to its limit for the rest of the quarantine's time.
+//!
+//! ```text
+//!            enter                 next                    leave
+//!   call ──▶ Entered ──────────────────────────────────────────▶ gone
+//!       └──▶ Queued ──▶ granted (Entered) ─────────────────────▶ gone
+//!       │         └───▶ expired, or cancelled ─────────────────▶ gone
+//!       └──▶ Refused
+//! ```
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::{Duration, Instant};
+
+/// One class's settings.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ClassParams {
+    /// Calls that run at once: at least 1.
+    pub concurrency: u32,
+    /// Calls that wait beside them; 0 refuses at once.
+    pub queue: u32,
+    /// How long one waits at most.
+    pub queue_timeout: Duration,
+    /// Higher ones go first where classes compete.
+    pub priority: u8,
+}
+
+/// A class: its place in the list that [`Bulkheads::new`] was given.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct ClassId(pub u16);
+
+/// A server, by a number that the caller gives it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct ServerKey(pub u32);
+
+/// A place in a queue. Tickets are never used twice.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Ticket(pub u64);
+
+/// What becomes of a call that wants in.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[must_use = "a call that entered has to leave"]
+pub enum Entry {
+    /// It runs. [`Bulkheads::leave`] follows.
+    Entered,
+    /// It waits until [`Bulkheads::next`] grants its ticket, [`Bulkheads::expire`] names it, or
+    /// [`Bulkheads::cancel`] takes it back.
+    Queued(Ticket),
+    /// It does not run.
+    Refused {
+        /// When it is worth another try. Never zero.
+        retry_after: Duration,
+        /// Why.
+        why: Full,
+    },
+}
+
+/// Why a call was refused.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Full {
+    /// The class and its queue are full.
+    Class,
+    /// The server is in quarantine and holds all that it may.
+    Quarantined,
+}
+
+/// A call that waited and runs now. [`Bulkheads::leave`] follows.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[must_use = "a call that entered has to leave"]
+pub struct Granted {
+    /// Its ticket.
+    pub ticket: Ticket,
+    /// Its class.
+    pub class: ClassId,
+    /// Its server.
+    pub server: ServerKey,
+    /// How long it waited.
+    pub waited: Duration,
+}
+
+/// A class as it is shown.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ClassStatus {
+    /// Calls that run, those beyond a quarantine's limit included.
+    pub running: u32,
+    /// Calls that take room in it.
+    pub counted: u32,
+    /// Calls that wait.
+    pub waiting: u32,
+    /// Servers in quarantine.
+    pub quarantined: u32,
+}
+
+/// All classes of a node.
+#[derive(Clone, Debug)]
+pub struct Bulkheads {
+    classes: Vec<Class>,
+    /// The limit for all classes together.
+    total: u32,
+    quarantine_for: Duration,
+    tickets: u64,
+    grants: u64,
+}
+
+#[derive(Clone, Debug)]
+struct Class {
+    params: ClassParams,
+    /// Calls that take room.
+    counted: u32,
+    /// Those that hold something, or are in quarantine.
+    servers: BTreeMap<ServerKey, Held>,
+    /// In the order of their arrival.
+    queue: VecDeque<Waiting>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Held {
+    calls: u32,
+    quarantined_until: Option<Instant>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Waiting {
+    ticket: Ticket,
+    server: ServerKey,
+    since: Instant,
+}
+
+/// One in so many grants goes to who waits longest of all.
+const FAIR: u64 = 4;
+
+// === impl Bulkheads ===
+
+impl Bulkheads {
+    /// Empty classes. `total` limits all of them together; `None` leaves each to its own limit.
+    #[must_use]
+    pub fn new(
+        classes: impl IntoIterator<Item = ClassParams>,
+        total: Option<u32>,
+        quarantine_for: Duration,
+    ) -> Self {
+        let classes = classes.into_iter().map(Class::new).collect();
+        let total = total.unwrap_or(u32::MAX).max(1);
+        Self { classes, total, quarantine_for, tickets: 0, grants: 0 }
+    }
+
+    /// A call for `server` wants in. A class that is not known has no limits.
+    pub fn enter(&mut self, class: ClassId, server: ServerKey, now: Instant) -> Entry {
+        let room = self.room();
+        let quarantine_for = self.quarantine_for;
+        let rivals = self.someone_could_go(class);
+        let Some(class) = self.classes.get_mut(usize::from(class.0)) else {
+            return Entry::Entered;
+        };
+        class.set_free(now);
+        if class.is_full() {
+            class.quarantine_whoever_fills_it(server, now + quarantine_for);
+        }
+        if class.may_hold_more(server) {
+            if room && !class.is_full() && !rivals {
+                class.take(server);
+                return Entry::Entered;
+            }
+        } else {
+            let retry_after = class.params.retry_after();
+            return Entry::Refused { retry_after, why: Full::Quarantined };
+        }
+        if class.queue.len() >= class.params.queue as usize {
+            return Entry::Refused { retry_after: class.params.retry_after(), why: Full::Class };
+        }
+        self.tickets += 1;
+        let ticket = Ticket(self.tickets);
+        class.queue.push_back(Waiting { ticket, server, since: now });
+        Entry::Queued(ticket)
+    }
+
+    /// A call that had entered is over. Ask [`next`](Self::next) afterwards, until it has none.
+    pub fn leave(&mut self, class: ClassId, server: ServerKey) {
+        if let Some(class) = self.classes.get_mut(usize::from(class.0)) {
+            class.give_back(server);
+        }
+    }
+
+    /// Takes a waiting call back. False if it does not wait (any more).
+    pub fn cancel(&mut self, class: ClassId, ticket: Ticket) -> bool {
+        let Some(class) = self.classes.get_mut(usize::from(class.0)) else { return false };
+        let place = class.queue.iter().position(|waiting| waiting.ticket == ticket);
+        place.and_then(|place| class.queue.remove(place)).is_some()
+    }
+
+    /// Calls that have waited too long, at most `most` of them; they wait no more.
+    pub fn expire(&mut self, now: Instant) -> Vec<Ticket> {
+        let mut expired = Vec::new();
+        for class in &mut self.classes {
+            let timeout = class.params.queue_timeout;
+            while let Some(first) = class.queue.front()
+                && now.saturating_duration_since(first.since) >= timeout
+            {
+                expired.push(first.ticket);
+                class.queue.pop_front();
+            }
+        }
+        expired
+    }
+
+    /// When [`expire`](Self::expire) next has something to name.
+    #[must_use]
+    pub fn next_expiry(&self) -> Option<Instant> {
+        let first = |class: &Class| {
+            class.queue.front().map(|first| first.since + class.params.queue_timeout)
+        };
+        self.classes.iter().filter_map(first).min()
+    }
+
+    /// The next waiting call that may run, if there is room for one: of the highest priority, and of
+    /// those the one that waits longest; every fourth time the one that waits longest of all.
+    pub fn next(&mut self, now: Instant) -> Option<Granted> {
+        if !self.room() {
+            return None;
+        }
+        let fair = (self.grants + 1).is_multiple_of(FAIR);
+        let (at, place) = self
+            .classes
+            .iter()
+            .enumerate()
+            .filter_map(|(at, class)| class.first_that_may_go().map(|place| (at, place)))
+            .min_by_key(|(at, place)| {
+                let class = &self.classes[*at];
+                let rank = if fair { 0 } else { u8::MAX - class.params.priority };
+                (rank, class.queue[*place].since)
+            })?;
+        let class = self.classes.get_mut(at)?;
+        let waiting = class.queue.remove(place)?;
+        class.take(waiting.server);
+        self.grants += 1;
+        Some(Granted {
+            ticket: waiting.ticket,
+            class: ClassId(u16::try_from(at).unwrap_or(u16::MAX)),
+            server: waiting.server,
+            waited: now.saturating_duration_since(waiting.since),
+        })
+    }
+
+    /// A class as it is. `None` if there is no such class.
+    #[must_use]
+    pub fn status(&self, class: ClassId) -> Option<ClassStatus> {
+        let class = self.classes.get(usize::from(class.0))?;
+        let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        Some(ClassStatus {
+            running: class.servers.values().map(|held| held.calls).sum(),
+            counted: class.counted,
+            waiting: count(class.queue.len()),
+            quarantined: count(
+                class.servers.values().filter(|held| held.quarantined_until.is_some()).count(),
+            ),
+        })
+    }
+
+    /// Whether a server is in quarantine.
+    #[must_use]
+    pub fn is_quarantined(&self, class: ClassId, server: ServerKey) -> bool {
+        self.classes
+            .get(usize::from(class.0))
+            .and_then(|class| class.servers.get(&server))
+            .is_some_and(|held| held.quarantined_until.is_some())
+    }
+
+    fn room(&self) -> bool {
+        let counted: u64 = self.classes.iter().map(|class| u64::from(class.counted)).sum();
+        counted < u64::from(self.total)
+    }
+
+    /// Whether a call waits that could run and that a new one of this class must not overtake.
+    fn someone_could_go(&self, newcomer: ClassId) -> bool {
+        let priority = self.classes.get(usize::from(newcomer.0)).map(|it| it.params.priority);
+        self.classes.iter().enumerate().any(|(at, class)| {
+            let own = at == usize::from(newcomer.0);
+            let shared = self.total < u32::MAX && Some(class.params.priority) >= priority;
+            (own || shared) && class.first_that_may_go().is_some()
+        })
+    }
+}
+
+// === impl ClassParams ===
+
+impl ClassParams {
+    /// By then those who wait now have run or are gone.
+    fn retry_after(&self) -> Duration {
+        self.queue_timeout.max(Duration::from_millis(100))
+    }
+}
+
+// === impl Class ===
+
+impl Class {
+    fn new(params: ClassParams) -> Self {
+        let params = ClassParams { concurrency: params.concurrency.max(1), ..params };
+        Self { params, counted: 0, servers: BTreeMap::new(), queue: VecDeque::new() }
+    }
+
+    fn is_full(&self) -> bool {
+        self.counted >= self.params.concurrency
+    }
+
+    /// What a server in quarantine may hold.
+    fn limit(&self) -> u32 {
+        (self.params.concurrency / 4).max(1)
+    }
+
+    fn may_hold_more(&self, server: ServerKey) -> bool {
+        self.servers
+            .get(&server)
+            .is_none_or(|held| held.quarantined_until.is_none() || held.calls < self.limit())
+    }
+
+    fn take(&mut self, server: ServerKey) {
+        // A server in quarantine gets here only below its limit, so every call that enters counts.
+        self.servers.entry(server).or_default().calls += 1;
+        self.counted += 1;
+    }
+
+    fn give_back(&mut self, server: ServerKey) {
+        let limit = self.limit();
+        let Some(held) = self.servers.get_mut(&server) else { return };
+        if held.calls == 0 {
+            return;
+        }
+        // Those beyond the limit leave first: they had given their room back already.
+        if held.quarantined_until.is_none() || held.calls <= limit {
+            self.counted -= 1;
+        }
+        held.calls -= 1;
+        if held.calls == 0 && held.quarantined_until.is_none() {
+            self.servers.remove(&server);
+        }
+    }
+
+    /// The class is full and a call for `newcomer` wants in: another server that holds more than half
+    /// of it is limited.
+    fn quarantine_whoever_fills_it(&mut self, newcomer: ServerKey, until: Instant) {
+        let (limit, half) = (self.limit(), self.params.concurrency / 2);
+        for (server, held) in &mut self.servers {
+            if *server != newcomer && held.quarantined_until.is_none() && held.calls > half {
+                held.quarantined_until = Some(until);
+                self.counted -= held.calls.saturating_sub(limit);
+            }
+        }
+    }
+
+    /// Ends the quarantine of those whose time is over and who keep to their limit.
+    fn set_free(&mut self, now: Instant) {
+        let limit = self.limit();
+        self.servers.retain(|_, held| {
+            if held.quarantined_until.is_some_and(|until| until <= now) && held.calls <= limit {
+                held.quarantined_until = None;
+            }
+            held.calls > 0 || held.quarantined_until.is_some()
+        });
+    }
+
+    /// The place of the first waiting call that may run now.
+    fn first_that_may_go(&self) -> Option<usize> {
+        if self.is_full() {
+            return None;
+        }
+        self.queue.iter().position(|waiting| self.may_hold_more(waiting.server))
+    }
+}

@@ -1,0 +1,3 @@
+//! Limits on what runs at once: [`bulkhead`].
+
+pub mod bulkhead;
