@@ -4,7 +4,9 @@
 //! A balancer asks whether this node should get traffic, and all nodes share their servers: if a
 //! dead server made nodes unready, one dead server would take the whole gateway away. So readiness
 //! depends on what is this node's own (listener, session store, draining), and what is not is
-//! checked and shown as `degraded` with status 200.
+//! checked and shown as `degraded` with status 200. A store that is away from every node is nobody's
+//! own either: a node is unready for it only while another node has it, since a balancer that finds
+//! no node ready answers every call with an error of its own.
 //!
 //! # What a check costs
 //! Servers are looked at actively: a TCP connection is opened and closed, or the command of a stdio
@@ -87,6 +89,15 @@ pub struct Check {
     pub detail: Option<String>,
 }
 
+/// What is wrong with the session store.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Trouble {
+    /// For people; no addresses.
+    pub reason: String,
+    /// Whether it is this node's own: then the node is not ready.
+    pub critical: bool,
+}
+
 /// Runs the checks of one node and keeps the servers' results for a while.
 #[derive(Debug)]
 pub struct Checker {
@@ -147,14 +158,14 @@ impl Checker {
         Self { targets, last: Mutex::new(None) }
     }
 
-    /// All checks. `store` asks the session store for a sign of life; its error is shown as it is.
+    /// All checks. `store` asks the session store for a sign of life; its trouble is shown as it is.
     ///
     /// # Cancel safety
     /// A dropped round leaves the last results as they were.
     pub async fn ready(
         &self,
         report: &Report,
-        store: impl Future<Output = Result<(), String>>,
+        store: impl Future<Output = Result<(), Trouble>>,
     ) -> Health {
         let (store, servers) = tokio::join!(store_check(store), self.server_checks());
         let mut checks = vec![listener_check(report), store, capacity_check(report)];
@@ -345,13 +356,14 @@ fn listener_check(report: &Report) -> Check {
     check("listener".to_owned(), true, begun.elapsed(), result)
 }
 
-async fn store_check(store: impl Future<Output = Result<(), String>>) -> Check {
+async fn store_check(store: impl Future<Output = Result<(), Trouble>>) -> Check {
     let begun = Instant::now();
-    let result = match timeout(DEADLINE, store).await {
-        Ok(answer) => answer.map(|()| None),
-        Err(_) => Err(format!("no answer within {} ms", DEADLINE.as_millis())),
+    let (critical, result) = match timeout(DEADLINE, store).await {
+        Ok(Ok(())) => (true, Ok(None)),
+        Ok(Err(trouble)) => (trouble.critical, Err(trouble.reason)),
+        Err(_) => (true, Err(format!("no answer within {} ms", DEADLINE.as_millis()))),
     };
-    check("session_store".to_owned(), true, begun.elapsed(), result)
+    check("session_store".to_owned(), critical, begun.elapsed(), result)
 }
 
 /// Not critical: taking a full node away moves its load to the others, which are then full.

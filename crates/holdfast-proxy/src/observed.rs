@@ -1,13 +1,15 @@
 //! The data plane as the admin side sees it.
 
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use holdfast_config::{HttpUrl, Transport};
 use holdfast_store::SessionKey;
 
 use crate::Proxy;
+use crate::cluster;
 use crate::gateway::Gateway;
-use crate::health::HealthFuture;
+use crate::health::{HealthFuture, Trouble};
 use crate::metrics::Metrics;
 use crate::report::{
     ConfigSummary, Gauged, InstanceReport, Listener, NodeState, Observed, Processes, Report,
@@ -15,6 +17,10 @@ use crate::report::{
 };
 use crate::server::Server;
 use crate::session::Session;
+
+/// How long the store may take to show that it lives: with the question to the other nodes it stays
+/// below [`crate::health::DEADLINE`].
+const STORE_SIGN: Duration = Duration::from_millis(400);
 
 impl Observed for Gateway {
     fn report(&self) -> Report {
@@ -73,22 +79,35 @@ impl Observed for Gateway {
     fn ready(&self) -> HealthFuture<'_> {
         Box::pin(async move {
             let report = self.report();
-            self.checker.ready(&report, std::future::ready(self.store_state())).await
+            self.checker.ready(&report, self.store_state()).await
         })
     }
 }
 
 impl Gateway {
     /// Whether the store takes writes: memory does as long as the process lives, and a cluster from a
-    /// node that it has granted a lease.
-    fn store_state(&self) -> Result<(), String> {
-        match &self.cluster {
-            Some(cluster) if !cluster.has_lease() => {
-                Err("this node has no lease: it has not joined, or the cluster has no quorum"
-                    .into())
-            }
-            _ => Ok(()),
+    /// node that it has granted a lease. A store that is away from here is this node's own trouble if
+    /// another node has it; without it for all of them, each serves what needs no store.
+    async fn store_state(&self) -> Result<(), Trouble> {
+        let Some(cluster) = &self.cluster else { return Ok(()) };
+        let own = |reason| Trouble { reason, critical: true };
+        if !cluster.has_lease() {
+            let reason = "this node has no lease: it has not joined, or the cluster has no quorum";
+            return Err(own(reason.to_owned()));
         }
+        let Err(reason) = self.store_answers().await else { return Ok(()) };
+        match cluster::ask_for_store(self).await {
+            Some(node) => Err(own(format!("{reason}; {node} has it"))),
+            None => Err(Trouble { reason, critical: false }),
+        }
+    }
+
+    /// A sign of life of the store, as this node sees it.
+    pub(crate) async fn store_answers(&self) -> Result<(), String> {
+        let answer = tokio::time::timeout(STORE_SIGN, self.store.health()).await;
+        answer.unwrap_or_else(|_| {
+            Err(format!("the store has not answered within {} ms", STORE_SIGN.as_millis()))
+        })
     }
 
     fn state(&self) -> NodeState {

@@ -131,6 +131,16 @@ impl Store {
         }
     }
 
+    /// Whether writes are taken, as far as the store itself can tell; otherwise why not, without
+    /// addresses.
+    #[expect(clippy::unused_async, reason = "a store over the network asks")]
+    pub async fn health(&self) -> Result<(), String> {
+        match self.kv {
+            // Whether the group has a majority, the node's lease says.
+            Kv::Memory(_) | Kv::Replicated(_) => Ok(()),
+        }
+    }
+
     /// The store's clock, in milliseconds since the Unix epoch: what deadlines are measured by.
     #[must_use]
     pub fn now(&self) -> u64 {

@@ -10,7 +10,7 @@
 //! | `follow` | what the cluster tells this node, and what the node does about it |
 //! | `forward` | a request on its way to the node that holds what it needs |
 //! | `receive` | the same request where it arrives |
-//! | `notes` | small messages between nodes: hand over a standing stream, a session has ended |
+//! | `notes` | small messages between nodes: hand over a standing stream, a session has ended, the store answers |
 
 mod follow;
 mod forward;
@@ -26,7 +26,7 @@ use tokio::sync::{mpsc, watch};
 
 pub(crate) use self::follow::{follow, keep};
 pub(crate) use self::forward::{Forwarding, Lost, Relayed, forward};
-pub(crate) use self::notes::{Released, answer, ask_to_release, tell_ended};
+pub(crate) use self::notes::{Released, answer, ask_for_store, ask_to_release, tell_ended};
 pub(crate) use self::receive::serve;
 pub use self::receive::{Cut, Forwarded};
 

@@ -1,9 +1,10 @@
-//! Small messages between nodes, about sessions that several of them know.
+//! Small messages between nodes: about sessions that several of them know, and about the store.
 //!
 //! | note | what it asks |
 //! |---|---|
 //! | `release` | give up your standing stream of this session: its client is here now |
 //! | `ended` | this session has ended: forget it |
+//! | `store` | does the store answer you? |
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,9 +21,14 @@ use crate::session;
 
 const RELEASE: &str = "proxy/release";
 const ENDED: &str = "proxy/ended";
+const STORE: &str = "proxy/store";
 
 /// How long another node may take over a note.
 const WITHIN: Duration = Duration::from_millis(750);
+
+/// How long another node may take to say whether the store answers it: it knows that already, and
+/// whoever asks has an answer of its own to give in time.
+const STORE_WITHIN: Duration = Duration::from_millis(300);
 
 /// Asks for a standing stream.
 #[derive(Debug, Serialize, Deserialize)]
@@ -76,6 +82,18 @@ pub(crate) async fn tell_ended(gateway: &Gateway, session: SessionKey) -> Vec<Or
     join_all(told).await.into_iter().flatten().collect()
 }
 
+/// Asks the other nodes whether the store answers them; the name of one for which it does.
+pub(crate) async fn ask_for_store(gateway: &Gateway) -> Option<String> {
+    let cluster = gateway.cluster.as_ref()?;
+    let asked = cluster.others().into_iter().map(|origin| {
+        let call =
+            cluster.peers.call(origin.node, Lane::Control, STORE, Bytes::new(), STORE_WITHIN);
+        async move { call.await.is_ok().then_some(origin.node) }
+    });
+    let node = join_all(asked).await.into_iter().flatten().next()?;
+    cluster.watch().borrow().members.get(&node).map(|member| member.name.clone())
+}
+
 /// Answers a note of another node.
 ///
 /// # Errors
@@ -96,6 +114,7 @@ pub(crate) async fn answer(
             session::forget(gateway, SessionKey(u128::from_be_bytes(key))).await;
             Ok(Bytes::new())
         }
+        STORE => gateway.store_answers().await.map(|()| Bytes::new()),
         unknown => Err(format!("the data plane does not know the note {unknown}")),
     }
 }

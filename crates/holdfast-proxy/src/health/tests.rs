@@ -33,14 +33,9 @@ fn report() -> Report {
 fn http(instances: &[(&str, u16)]) -> Server {
     let instances = instances
         .iter()
-        .map(|&(id, port)| Instance {
-            id: id.to_owned(),
-            url: HttpUrl {
-                tls: false,
-                host: "127.0.0.1".to_owned(),
-                port,
-                path: "/mcp".to_owned(),
-            },
+        .map(|&(id, port)| {
+            let (host, path) = ("127.0.0.1".to_owned(), "/mcp".to_owned());
+            Instance::new(id, HttpUrl { tls: false, host, port, path })
         })
         .collect();
     Server::new(Transport::Http { instances })
@@ -55,7 +50,7 @@ async fn closed_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port()
 }
 
-async fn well() -> Result<(), String> {
+async fn well() -> Result<(), Trouble> {
     Ok(())
 }
 
@@ -123,9 +118,16 @@ async fn results_of_servers_are_kept_for_five_seconds() {
 #[tokio::test]
 async fn what_is_the_nodes_own_decides_over_readiness() {
     let checker = checker(Vec::new());
-    let lost = async { Err("connection lost".to_owned()) };
-    let health = checker.ready(&report(), lost).await;
+    let lost =
+        |critical| async move { Err(Trouble { reason: "connection lost".to_owned(), critical }) };
+    let health = checker.ready(&report(), lost(true)).await;
     assert_eq!((health.verdict, health.status().as_u16()), (Verdict::NotReady, 503));
+    let body: Value = serde_json::from_str(&health.to_json()).unwrap();
+    assert_eq!(body["checks"][1]["error"], "connection lost");
+
+    // What no node has is not this node's own: it goes on, and says so.
+    let health = checker.ready(&report(), lost(false)).await;
+    assert_eq!((health.verdict, health.status().as_u16()), (Verdict::Degraded, 200));
     let body: Value = serde_json::from_str(&health.to_json()).unwrap();
     assert_eq!(body["checks"][1]["error"], "connection lost");
 
