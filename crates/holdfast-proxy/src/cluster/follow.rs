@@ -4,7 +4,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
 use holdfast_store::{SessionKey, StoreError};
+use tokio::task::JoinHandle;
 
 use super::{Changed, Feeds};
 use crate::exchange;
@@ -20,6 +22,7 @@ pub(crate) async fn follow(gateway: Arc<Gateway>, feeds: Feeds) {
     // The group's state may say that this node has joined anew before the node itself knows.
     let mut look = tokio::time::interval(cluster.failover_timeout);
     look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut looking: Option<JoinHandle<()>> = None;
     loop {
         // A node that was declared dead, wrongly or because it was frozen, joins under a new
         // generation: what it still holds is its own again, unless somebody was faster.
@@ -42,10 +45,8 @@ pub(crate) async fn follow(gateway: Arc<Gateway>, feeds: Feeds) {
                     }
                 }
                 Some(Changed::Everything) => {
-                    let mut keys = Vec::new();
-                    gateway.sessions.each(|session| keys.push(session.key));
-                    for key in keys {
-                        session::changed(&gateway, key).await;
+                    if let Some(looking) = looking.replace(tokio::spawn(look_at_all(Arc::clone(&gateway)))) {
+                        looking.abort();
                     }
                 }
                 // The cluster is gone, and so is this process soon.
@@ -60,6 +61,18 @@ pub(crate) async fn follow(gateway: Arc<Gateway>, feeds: Feeds) {
         }
     }
 }
+
+/// Compares every session that this node has with its record: for a store over the network that is a
+/// question each, and nothing else waits for it.
+async fn look_at_all(gateway: Arc<Gateway>) {
+    let mut keys = Vec::new();
+    gateway.sessions.each(|session| keys.push(session.key));
+    let looks = futures_util::stream::iter(keys);
+    looks.for_each_concurrent(LOOKS, |key| session::changed(&gateway, key)).await;
+}
+
+/// How many sessions are compared at once.
+const LOOKS: usize = 32;
 
 /// Keeps the records of the sessions that are in use here from expiring, and, at the coordinator,
 /// ends those that have. Runs for the life of the node.

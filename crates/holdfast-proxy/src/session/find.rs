@@ -149,7 +149,7 @@ fn adopt(
 /// The record of a session was written by some node: what this node has of it follows.
 pub(crate) async fn changed(gateway: &Arc<Gateway>, key: SessionKey) {
     let Some(session) = gateway.sessions.look(key) else { return };
-    match gateway.store.get_local(key) {
+    match gateway.store.get(key).await {
         Ok(record) => {
             let me = gateway.cluster.as_ref().map(Cluster::me);
             let elsewhere = record.binding.node.is_some() && record.binding.node != me;
