@@ -28,6 +28,23 @@ impl<'a> Context<'a> {
         self.problems.borrow_mut().push(problem);
     }
 
+    /// Reports what is wrong with the value of `key`, wherever that stands.
+    pub(crate) fn report(&self, key: &str, found: String, allowed: &str, cure: &str) {
+        self.problem(Problem {
+            place: self.place_of(key),
+            key: key.to_owned(),
+            found,
+            allowed: allowed.to_owned(),
+            cure: cure.to_owned(),
+        });
+    }
+
+    /// Whether the value of `key` has a problem already, so that none needs to follow from it.
+    pub(crate) fn is_doubtful(&self, key: &str) -> bool {
+        let place = self.place_of(key);
+        self.problems.borrow().iter().any(|problem| problem.place == place)
+    }
+
     pub(crate) fn problem_count(&self) -> usize {
         self.problems.borrow().len()
     }

@@ -4,7 +4,6 @@ use std::net::SocketAddr;
 
 use crate::Config;
 use crate::context::Context;
-use crate::problem::Problem;
 use crate::units::show_duration;
 
 /// Reports what does not fit together.
@@ -25,8 +24,7 @@ fn listeners(config: &Config, context: &Context<'_>) {
     // Blame whichever was chosen rather than the default.
     let given = context.is_given("admin.address") || !context.is_given("listen.address");
     let key = if given { "admin.address" } else { "listen.address" };
-    report(
-        context,
+    context.report(
         key,
         format!("the client port and the admin port are both {admin}"),
         "two addresses",
@@ -39,8 +37,7 @@ fn cluster_listener(config: &Config, context: &Context<'_>) {
     for (what, other) in [("client", config.listen.address), ("admin", config.admin.address)] {
         if overlap(cluster.listen, other) {
             let given = context.is_given("cluster.listen");
-            report(
-                context,
+            context.report(
                 if given { "cluster.listen" } else { "cluster.nodes" },
                 format!("the cluster port and the {what} port are both {other}"),
                 "three addresses",
@@ -62,8 +59,7 @@ fn admin_token(config: &Config, context: &Context<'_>) {
     {
         return;
     }
-    report(
-        context,
+    context.report(
         "admin.address",
         format!("{} can be reached from other machines, and there is no token", admin.address),
         "a loopback address, or one with admin.token",
@@ -74,8 +70,7 @@ fn admin_token(config: &Config, context: &Context<'_>) {
 fn data_dir(config: &Config, context: &Context<'_>) {
     let Some(dir) = &config.node.data_dir else { return };
     if dir.exists() && !dir.is_dir() {
-        report(
-            context,
+        context.report(
             "node.data_dir",
             format!("{} is not a directory", dir.display()),
             "a directory; it is made if it is missing",
@@ -87,8 +82,7 @@ fn data_dir(config: &Config, context: &Context<'_>) {
 fn streams(config: &Config, context: &Context<'_>) {
     let streams = &config.streams;
     if streams.commit_after > streams.headers_by {
-        report(
-            context,
+        context.report(
             "streams.commit_after",
             format!(
                 "{} is longer than headers_by, {}",
@@ -100,8 +94,7 @@ fn streams(config: &Config, context: &Context<'_>) {
         );
     }
     if streams.keepalive >= streams.rotate_after {
-        report(
-            context,
+        context.report(
             "streams.keepalive",
             format!(
                 "{} is not shorter than rotate_after, {}",
@@ -119,8 +112,7 @@ fn servers(config: &Config, context: &Context<'_>) {
         if server.timeout > server.max_duration {
             let key = format!("servers.{name}.max_duration");
             let key = if context.is_given(&key) { key } else { format!("servers.{name}.timeout") };
-            report(
-                context,
+            context.report(
                 &key,
                 format!(
                     "timeout, {}, is longer than max_duration, {}",
@@ -132,14 +124,4 @@ fn servers(config: &Config, context: &Context<'_>) {
             );
         }
     }
-}
-
-fn report(context: &Context<'_>, key: &str, found: String, allowed: &str, cure: &str) {
-    context.problem(Problem {
-        place: context.place_of(key),
-        key: key.to_owned(),
-        found,
-        allowed: allowed.to_owned(),
-        cure: cure.to_owned(),
-    });
 }

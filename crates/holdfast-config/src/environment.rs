@@ -26,24 +26,14 @@ pub(crate) fn apply(config: &mut Config, context: &Context<'_>) {
 /// Checks the variables that change nothing, or nothing the way this node runs, and says so.
 pub(crate) fn without_effect(config: &Config, context: &Context<'_>) {
     let clustered = config.cluster.is_some();
-    if let Some(url) = read(context, "SESSION_STORE_URL", "sessions") {
-        let known = ["redis://", "rediss://", "redis+sentinel://", "redis+cluster://", "memory://"];
-        if known.iter().any(|scheme| url.text.starts_with(scheme)) {
-            url.notice(match config.sessions.store {
-                StoreKind::Memory => "sessions are kept in memory",
-                StoreKind::Replicated => "the nodes of the cluster keep sessions together",
-                StoreKind::Redis => "the file names the Redis",
-            });
-        } else {
-            let allowed = "an address that begins with redis:// or rediss://";
-            let found = "an address of another kind (not shown)".to_owned();
-            url.problem(found, allowed, "set redis://HOST:6379, or unset it");
-        }
-    }
+    let shared = clustered || config.sessions.store == StoreKind::Redis;
     match flag(context, "SESSION_FAILOVER_ENABLED") {
-        Some((true, variable)) if !clustered => variable.notice("this node runs alone"),
+        Some((true, variable)) if !shared => variable.notice("this node runs alone"),
         Some((false, variable)) if clustered => {
             variable.notice("the nodes of a cluster always share sessions");
+        }
+        Some((false, variable)) if shared => {
+            variable.notice("sessions in a Redis outlive the node in any case");
         }
         Some(_) | None => {}
     }
@@ -121,11 +111,9 @@ fn store_variables(config: &mut Config, context: &Context<'_>) {
     if let Some(store) = read(context, "SESSION_STORE", "sessions.store") {
         match sessions::parse_store(&store.text) {
             Ok(kind) => config.sessions.store = kind,
-            Err((found, _)) => store.problem(
-                found,
-                sessions::STORE,
-                "unset it: a cluster's nodes keep sessions together, one node in its memory",
-            ),
+            Err((found, cure)) => {
+                store.problem(found, sessions::STORE, &cure.replace("remove it", "unset it"));
+            }
         }
     }
 }
@@ -168,6 +156,11 @@ fn number(
             variable.wrong("a number in range", &allowed, "set a whole number, without a unit");
         }
     }
+}
+
+/// Whether a variable is set and not empty.
+pub(crate) fn is_set(context: &Context<'_>, name: &str) -> bool {
+    (context.env)(name).is_some_and(|text| !text.trim().is_empty())
 }
 
 /// A variable that is set, and the key that it stands for.

@@ -99,6 +99,19 @@ impl<'a> Field<'a> {
         }
     }
 
+    /// A name of 1 to 128 characters without blanks at its ends and without controls.
+    pub(crate) fn name(&self) -> Option<String> {
+        let name = self.text()?;
+        let fits = (1..=128).contains(&name.chars().count())
+            && name.trim() == name
+            && !name.chars().any(char::is_control);
+        if !fits {
+            let allowed = "1 to 128 characters, without blanks at its ends";
+            self.wrong("a name", allowed, "write it as it is called there");
+        }
+        fits.then_some(name)
+    }
+
     /// Text that no problem ever shows.
     pub(crate) fn secret(&self) -> Option<SecretString> {
         let guarded = Self { secret: true, ..self.clone() };
@@ -153,6 +166,45 @@ impl<'a> Field<'a> {
             }
             _ => {
                 self.wrong("a whole number", &allowed, "write digits only");
+                None
+            }
+        }
+    }
+
+    /// A share in `range`, as a decimal number or in percent.
+    pub(crate) fn share(&self, range: &RangeInclusive<f64>) -> Option<f64> {
+        let text = self.text()?;
+        let (least, most) = (range.start(), range.end());
+        let allowed = format!("{least} to {most}, or {}% to {}%", least * 100.0, most * 100.0);
+        match units::share(&text) {
+            Some(share) if range.contains(&share) => Some(share),
+            Some(share) => {
+                let cure = format!("write {}", share.clamp(*least, *most));
+                self.problem(format!("{} is out of range", self.shown()), &allowed, &cure);
+                None
+            }
+            None => {
+                let cure = format!("write something like {}", 0.1_f64.clamp(*least, *most));
+                self.wrong("a share", &allowed, &cure);
+                None
+            }
+        }
+    }
+
+    /// A decimal number in `range`.
+    pub(crate) fn decimal(&self, range: &RangeInclusive<f64>) -> Option<f64> {
+        let text = self.text()?;
+        let (least, most) = (range.start(), range.end());
+        let allowed = format!("a number from {least} to {most}");
+        match units::decimal(&text) {
+            Some(number) if range.contains(&number) => Some(number),
+            Some(number) => {
+                let cure = format!("write {}", number.clamp(*least, *most));
+                self.problem(format!("{} is out of range", self.shown()), &allowed, &cure);
+                None
+            }
+            None => {
+                self.wrong("a number", &allowed, "write digits, with a dot for what is below 1");
                 None
             }
         }

@@ -17,6 +17,7 @@ mod environment;
 mod expand;
 mod field;
 mod health;
+mod json;
 mod limits;
 mod listen;
 mod load;

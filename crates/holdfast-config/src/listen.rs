@@ -256,7 +256,11 @@ impl Tls {
 }
 
 /// A PEM file that can be read and holds what it should.
-fn read_pem(section: &mut Section<'_>, key: &'static str, holds: &str) -> Option<PathBuf> {
+pub(crate) fn read_pem(
+    section: &mut Section<'_>,
+    key: &'static str,
+    holds: &str,
+) -> Option<PathBuf> {
     let field = section.field(key)?;
     let path = PathBuf::from(field.text()?);
     let allowed = format!("a PEM file with a {holds} block");

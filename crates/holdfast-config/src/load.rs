@@ -11,7 +11,7 @@ use crate::server::{read_mcp_servers, read_servers};
 use crate::tree::{self, Node, Value};
 use crate::{
     Admin, Auth, Config, Env, Limits, Listen, Log, Sessions, Streams, cluster, cross, environment,
-    node::Node as NodeSection,
+    node::Node as NodeSection, redis,
 };
 
 /// Bytes of a configuration file.
@@ -67,10 +67,13 @@ pub fn parse(text: &str, origin: &str, env: Env<'_>) -> Result<Config, Problems>
     }
 
     let context = Context::new(env);
-    let (mut config, mut draft) = read_file(tree.as_ref(), &context);
+    let (mut config, drafts) = read_file(tree.as_ref(), &context);
+    let Drafts { mut cluster, mut redis } = drafts;
     environment::apply(&mut config, &context);
-    cluster::apply(&mut draft, &context);
-    cluster::settle(draft, &mut config, &context);
+    cluster::apply(&mut cluster, &context);
+    redis.apply(&context);
+    cluster::settle(cluster, &mut config, &context);
+    redis.settle(&mut config, &context);
     environment::without_effect(&config, &context);
     cross::check(&config, &context);
 
@@ -84,7 +87,14 @@ pub fn parse(text: &str, origin: &str, env: Env<'_>) -> Result<Config, Problems>
     }
 }
 
-fn read_file(tree: Option<&Node>, context: &Context<'_>) -> (Config, cluster::Draft) {
+/// What is judged only once the file and the environment have both spoken.
+struct Drafts {
+    cluster: cluster::Draft,
+    redis: redis::Draft,
+}
+
+fn read_file(tree: Option<&Node>, context: &Context<'_>) -> (Config, Drafts) {
+    let mut drafts = Drafts { cluster: cluster::Draft::empty(), redis: redis::Draft::default() };
     let mut config = Config::default();
     let entries = match tree.map(|node| &node.value) {
         None | Some(Value::Null) => &[][..],
@@ -97,17 +107,17 @@ fn read_file(tree: Option<&Node>, context: &Context<'_>) -> (Config, cluster::Dr
                 allowed: OWN_SECTIONS.join(", "),
                 cure: EXAMPLE.into(),
             });
-            return (config, cluster::Draft::empty());
+            return (config, drafts);
         }
     };
     let mut top = Section::new(context, String::new(), Place::File, entries);
 
     config.node = NodeSection::read(top.section("node"));
-    let draft = cluster::Draft::read(top.section("cluster"));
+    drafts.cluster = cluster::Draft::read(top.section("cluster"));
     config.listen = Listen::read(top.section("listen"));
     config.admin = Admin::read(top.section("admin"));
     config.limits = Limits::read(top.section("limits"));
-    config.sessions = Sessions::read(top.section("sessions"));
+    (config.sessions, drafts.redis) = Sessions::read(top.section("sessions"));
     config.streams = Streams::read(top.section("streams"));
     config.auth = Auth::read(top.section("auth"));
     config.log = Log::read(top.section("log"));
@@ -135,7 +145,7 @@ fn read_file(tree: Option<&Node>, context: &Context<'_>) -> (Config, cluster::Dr
     } else {
         top.finish()
     }
-    (config, draft)
+    (config, drafts)
 }
 
 fn no_servers(context: &Context<'_>) {

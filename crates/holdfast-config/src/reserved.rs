@@ -7,9 +7,10 @@ pub(crate) fn cure(section: &str, key: &str) -> Option<&'static str> {
         "port" if section.is_empty() => "write it as part of listen.address",
         "address" | "host" if section.is_empty() => "write it as listen.address",
         "tls" if section.is_empty() => "write it below listen or admin",
-        "url" if section == "sessions" => {
-            "remove it: sessions are kept in memory, or by the nodes of a cluster together"
+        "username" | "password" | "database" | "sentinel" | "address" if section == "sessions" => {
+            "write it below sessions.redis"
         }
+        "url" if section == "sessions.redis" => "write it as sessions.url",
         "address" | "port" if section == "cluster" => "write it as cluster.listen",
         "id" | "name" if section == "cluster" => "write it as cluster.node_id",
         "peers" | "members" if section == "cluster" => "write it as cluster.nodes",

@@ -8,7 +8,7 @@ use std::time::Duration;
 use secrecy::SecretString;
 
 use crate::context::Context;
-use crate::field::{Field, join};
+use crate::field::{Field, join, quoted};
 use crate::nearest::nearest;
 use crate::problem::{Place, Problem};
 use crate::reserved;
@@ -66,6 +66,43 @@ impl<'a> Section<'a> {
     ) {
         let count = self.field(key).and_then(|field| field.count(&range));
         set(into, count.and_then(|count| usize::try_from(count).ok()));
+    }
+
+    /// A whole number of 32 bits.
+    pub(crate) fn number(&mut self, key: &'static str, range: RangeInclusive<u32>, into: &mut u32) {
+        let range = u64::from(*range.start())..=u64::from(*range.end());
+        let count = self.field(key).and_then(|field| field.count(&range));
+        set(into, count.and_then(|count| u32::try_from(count).ok()));
+    }
+
+    /// A share: `0.1` or `10%`.
+    pub(crate) fn share(&mut self, key: &'static str, range: RangeInclusive<f64>, into: &mut f64) {
+        set(into, self.field(key).and_then(|field| field.share(&range)));
+    }
+
+    /// Names that the operator chose elsewhere, or that a server gave its tools: 1 to 128
+    /// characters each, each once.
+    pub(crate) fn names(&mut self, key: &'static str, most: usize, into: &mut Vec<String>) {
+        let Some(field) = self.field(key) else { return };
+        let Some(items) = field.items() else { return };
+        if items.len() > most {
+            let allowed = format!("at most {most}");
+            field.problem(
+                format!("a list of {}", items.len()),
+                &allowed,
+                "name the ones that matter",
+            );
+            return;
+        }
+        for item in &items {
+            let Some(name) = item.name() else { continue };
+            if into.contains(&name) {
+                let found = format!("{} stands here a second time", quoted(&name));
+                item.problem(found, "each name once", "remove one of the two");
+            } else {
+                into.push(name);
+            }
+        }
     }
 
     pub(crate) fn size(&mut self, key: &'static str, range: RangeInclusive<u64>, into: &mut usize) {

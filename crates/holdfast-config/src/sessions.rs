@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use crate::redis::Redis;
+use crate::nearest::nearest;
+use crate::redis::{self, Redis};
 use crate::section::Section;
 
 /// Where sessions are kept and for how long.
@@ -35,14 +36,14 @@ impl Default for Sessions {
 
 // === impl Sessions ===
 
-const STORES: [(&str, Option<StoreKind>); 3] = [
-    ("memory", Some(StoreKind::Memory)),
-    ("replicated", Some(StoreKind::Replicated)),
-    ("redis", None),
+const STORES: [(&str, StoreKind); 3] = [
+    ("memory", StoreKind::Memory),
+    ("replicated", StoreKind::Replicated),
+    ("redis", StoreKind::Redis),
 ];
 
 /// What `sessions.store` may be.
-pub(crate) const STORE: &str = "memory (one node), replicated (a cluster)";
+pub(crate) const STORE: &str = "memory (one node), replicated (a cluster), redis (either)";
 
 impl StoreKind {
     /// The word for it in the configuration and in status.
@@ -56,33 +57,34 @@ impl StoreKind {
 }
 
 impl Sessions {
-    pub(crate) fn read(mut section: Section<'_>) -> Self {
+    /// The section, and what it says of a Redis, which is judged once the environment has spoken.
+    pub(crate) fn read(mut section: Section<'_>) -> (Self, redis::Draft) {
         let mut sessions = Self::default();
         if let Some(field) = section.field("store") {
             match field.text().as_deref().map(parse_store) {
                 Some(Ok(store)) => sessions.store = store,
-                Some(Err((found, cure))) => field.problem(found, STORE, cure),
+                Some(Err((found, cure))) => field.problem(found, STORE, &cure),
                 None => {}
             }
         }
+        let draft = redis::Draft::read(&mut section);
         let (second, day) = (Duration::from_secs(1), Duration::from_secs(86_400));
         section.duration("ttl", second * 10..=day * 30, &mut sessions.ttl);
         section.finish();
-        sessions
+        (sessions, draft)
     }
 }
 
 /// The store that a word names, or what is wrong with it and what to do.
-pub(crate) fn parse_store(word: &str) -> Result<StoreKind, (String, &'static str)> {
-    match STORES.iter().find(|(name, _)| *name == word) {
-        Some((_, Some(store))) => Ok(*store),
-        Some((name, None)) => Err((
-            format!("this version has no {name} store"),
-            "remove it: a cluster keeps sessions in its own replicated store, one node in memory",
-        )),
-        None => Err((
-            format!("{} is not a store", crate::field::quoted(word)),
-            "remove it: a cluster's nodes keep sessions together, one node in its memory",
-        )),
+pub(crate) fn parse_store(word: &str) -> Result<StoreKind, (String, String)> {
+    if let Some((_, store)) = STORES.iter().find(|(name, _)| *name == word) {
+        return Ok(*store);
     }
+    let cure = match nearest(word, &STORES.map(|(name, _)| name)) {
+        Some(name) => format!("did you mean {name}?"),
+        None => {
+            "remove it: a cluster's nodes keep sessions together, one node in its memory".into()
+        }
+    };
+    Err((format!("{} is not a store", crate::field::quoted(word)), cure))
 }

@@ -20,6 +20,8 @@ const MAX_DEPTH: usize = 64;
 pub(crate) struct Node {
     pub(crate) place: Place,
     pub(crate) value: Value,
+    /// Whether a single value stands there without quotes, so that `5` may be meant as a number.
+    pub(crate) plain: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -116,8 +118,12 @@ impl<'t> Builder<'t, '_> {
         self.count(1, &span)?;
         let at = place(&span);
         let anchor = event.anchor_id();
+        let mut plain = false;
         let value = match event {
-            Event::Scalar(text, style, _, tag) => scalar(text, style, tag.as_deref()),
+            Event::Scalar(text, style, _, tag) => {
+                plain = is_plain(style, tag.as_deref());
+                scalar(text, plain)
+            }
             Event::SequenceStart(..) => {
                 self.deeper(&span)?;
                 let list = self.list()?;
@@ -140,11 +146,12 @@ impl<'t> Builder<'t, '_> {
                     ));
                 };
                 self.count(size(&target), &span)?;
+                plain = target.plain;
                 target.value
             }
             _ => Value::Null,
         };
-        let node = Node { place: at, value };
+        let node = Node { place: at, value, plain };
         if let Some(id) = anchor.filter(|id| *id != 0) {
             self.anchors.insert(id, node.clone());
         }
@@ -252,9 +259,12 @@ impl<'t> Builder<'t, '_> {
     }
 }
 
-fn scalar(text: Cow<'_, str>, style: ScalarStyle, tag: Option<&Tag>) -> Value {
+fn is_plain(style: ScalarStyle, tag: Option<&Tag>) -> bool {
     let text_tag = tag.is_some_and(|tag| tag.core_suffix() == Some("str"));
-    let plain = style == ScalarStyle::Plain && !text_tag;
+    style == ScalarStyle::Plain && !text_tag
+}
+
+fn scalar(text: Cow<'_, str>, plain: bool) -> Value {
     match text.as_ref() {
         "" | "~" | "null" | "Null" | "NULL" if plain => Value::Null,
         _ => Value::Scalar(text.into_owned()),

@@ -1,4 +1,4 @@
-//! Durations and sizes as people write them: `250ms`, `1h`, `4MiB`.
+//! Durations, sizes and shares as people write them: `250ms`, `1h`, `4MiB`, `0.1` or `10%`.
 
 use std::time::Duration;
 
@@ -32,6 +32,30 @@ pub(crate) fn duration(text: &str) -> Result<Duration, Bad> {
 /// `0`, or a whole number and one of B, KiB, MiB, GiB, KB, MB, GB.
 pub(crate) fn size(text: &str) -> Result<u64, Bad> {
     quantity(text, &SIZES)
+}
+
+/// A decimal number, or whole or broken percents: `0.1`, `10%`, `2.5%`.
+pub(crate) fn share(text: &str) -> Option<f64> {
+    let text = text.trim();
+    match text.strip_suffix('%') {
+        // Through the text and not by a division, so that 7% is what 0.07 is.
+        Some(percents) => format!("{}e-2", digits(percents.trim_end())?).parse().ok(),
+        None => decimal(text),
+    }
+}
+
+/// A decimal number: `-1.5`, `300`.
+pub(crate) fn decimal(text: &str) -> Option<f64> {
+    let text = text.trim();
+    digits(text.strip_prefix('-').unwrap_or(text))?;
+    text.parse().ok()
+}
+
+/// The text, if it is digits with at most one dot among them.
+fn digits(text: &str) -> Option<&str> {
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
+    let all = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
+    (text.len() <= 32 && all(whole) && all(fraction)).then_some(text)
 }
 
 /// The shortest way to write it that [`duration`] reads back.
@@ -94,6 +118,19 @@ mod tests {
         assert_eq!(size("10B"), Ok(10));
         assert_eq!(size("10"), Err(Bad::NoUnit));
         assert_eq!(size("10TiB"), Err(Bad::Form));
+    }
+
+    #[test]
+    fn shares_and_decimals() {
+        assert_eq!(share("0.1"), Some(0.1));
+        assert_eq!(share("7%"), Some(0.07));
+        assert_eq!(share("2.5 %"), Some(0.025));
+        assert_eq!(share("1"), Some(1.0));
+        assert_eq!(decimal("-1.5"), Some(-1.5));
+        for bad in ["", "%", ".5", "5.", "1e3", "nan", "inf", "-5%", "+1", "1.2.3", "ten", "0x1"] {
+            assert_eq!(share(bad), None, "{bad}");
+        }
+        assert_eq!(decimal(&"9".repeat(400)), None);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use super::{Cluster, LEAST_SECRET, PORT, address};
 use crate::Config;
 use crate::context::Context;
 use crate::nearest::nearest;
-use crate::problem::{Place, Problem};
+use crate::problem::Place;
 use crate::server::Tier;
 use crate::sessions::StoreKind;
 
@@ -39,11 +39,10 @@ fn alone(config: &mut Config, context: &Context<'_>) {
         context.notice(format!("{name} has no effect: this node runs alone"));
     }
     match config.sessions.store {
-        StoreKind::Replicated if context.is_given("sessions.store") => report(
-            context,
+        StoreKind::Replicated if context.is_given("sessions.store") => context.report(
             "sessions.store",
             "replicated, and this node runs alone".into(),
-            "memory, or replicated in a cluster",
+            "memory, redis, or replicated in a cluster",
             "write memory: sessions then end with the process; or name the nodes under \
              cluster.nodes or in HA_CLUSTER_NODES",
         ),
@@ -65,8 +64,7 @@ fn together(draft: Draft, config: &mut Config, context: &Context<'_>) {
     let before = context.problem_count();
     let node_id = own_name(&draft, config, context);
     if draft.nodes.is_empty() && !draft.is_doubtful("nodes") {
-        report(
-            context,
+        context.report(
             "cluster.nodes",
             "HA_MODE is cluster, and no nodes are named".into(),
             "every node and its address",
@@ -120,8 +118,7 @@ fn together(draft: Draft, config: &mut Config, context: &Context<'_>) {
 fn own_name(draft: &Draft, config: &Config, context: &Context<'_>) -> String {
     let Some(id) = &draft.node_id else { return config.node.id.clone() };
     if context.is_given("node.id") && *id != config.node.id {
-        report(
-            context,
+        context.report(
             "cluster.node_id",
             format!("{id}, and node.id is {}", config.node.id),
             "one name for one node",
@@ -139,8 +136,7 @@ fn not_among(node_id: &str, draft: &Draft, context: &Context<'_>) {
     };
     // Who chose the name is to blame, else who listed the nodes.
     let key = ["cluster.node_id", "node.id"].into_iter().find(|key| context.is_given(key));
-    report(
-        context,
+    context.report(
         key.unwrap_or("cluster.nodes"),
         format!("this node is called {node_id}, which is not among the nodes"),
         &names.join(", "),
@@ -152,8 +148,7 @@ fn shared_addresses(draft: &Draft, context: &Context<'_>) {
     let mut known: Vec<(&String, &String)> = Vec::new();
     for (name, at) in &draft.nodes {
         match known.iter().find(|(_, other)| *other == at) {
-            Some((first, _)) => report(
-                context,
+            Some((first, _)) => context.report(
                 &format!("cluster.nodes.{name}"),
                 format!("{at} is the address of {first} already"),
                 "an address of its own for every node",
@@ -168,8 +163,7 @@ fn secret(draft: &Draft, config: &Config, context: &Context<'_>) {
     use secrecy::ExposeSecret;
     let Some(secret) = &draft.secret else {
         if !draft.is_doubtful("secret") {
-            report(
-                context,
+            context.report(
                 "cluster.secret",
                 "a cluster without a secret".into(),
                 &format!("{LEAST_SECRET} characters or more, the same on every node"),
@@ -184,8 +178,7 @@ fn secret(draft: &Draft, config: &Config, context: &Context<'_>) {
         .as_ref()
         .is_some_and(|own| own.expose_secret() != secret.expose_secret());
     if differs {
-        report(
-            context,
+        context.report(
             "node.secret",
             "another secret than the cluster's (neither shown)".into(),
             "the cluster's secret, or nothing",
@@ -198,8 +191,7 @@ fn data_dir(config: &Config, context: &Context<'_>) {
     if config.node.data_dir.is_some() || context.is_given("node.data_dir") {
         return;
     }
-    report(
-        context,
+    context.report(
         "node.data_dir",
         "a node of a cluster without a data directory".into(),
         "a directory of this node's own that outlives a restart",
@@ -210,11 +202,10 @@ fn data_dir(config: &Config, context: &Context<'_>) {
 
 fn store(config: &mut Config, context: &Context<'_>) {
     match config.sessions.store {
-        StoreKind::Memory if context.is_given("sessions.store") => report(
-            context,
+        StoreKind::Memory if context.is_given("sessions.store") => context.report(
             "sessions.store",
             "memory, and this node is one of a cluster".into(),
-            "replicated",
+            "replicated, redis",
             "remove it: the nodes of a cluster keep sessions together, so that none is lost with \
              one of them",
         ),
@@ -227,8 +218,7 @@ fn store(config: &mut Config, context: &Context<'_>) {
 fn no_half_cluster(context: &Context<'_>) {
     let keys = ["node_id", "secret", "listen", "advertise"];
     if keys.iter().any(|key| context.is_in_file(&format!("cluster.{key}"))) {
-        report(
-            context,
+        context.report(
             "cluster.nodes",
             "a cluster that names no nodes".into(),
             "every node and its address",
@@ -257,14 +247,4 @@ fn size(nodes: usize, context: &Context<'_>) {
 
 fn tier_key(server: &str) -> String {
     format!("servers.{server}.tier")
-}
-
-fn report(context: &Context<'_>, key: &str, found: String, allowed: &str, cure: &str) {
-    context.problem(Problem {
-        place: context.place_of(key),
-        key: key.to_owned(),
-        found,
-        allowed: allowed.to_owned(),
-        cure: cure.to_owned(),
-    });
 }

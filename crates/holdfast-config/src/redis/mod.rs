@@ -1,10 +1,17 @@
 //! `sessions.redis`: how the Redis that holds the sessions is reached, and what makes a write last.
 
+mod draft;
+mod keys;
+mod places;
+mod url;
+
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use secrecy::SecretString;
+
+pub(crate) use self::draft::Draft;
 
 /// A Redis and what is asked of it.
 #[derive(Clone, Debug)]

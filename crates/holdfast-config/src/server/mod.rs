@@ -31,6 +31,7 @@ pub use self::objectives::Objectives;
 pub use self::pool::Pool;
 pub(crate) use self::read::read_servers;
 pub use self::url::{HttpUrl, UrlError};
+pub(crate) use self::url::{parse_port, split_port};
 
 /// One MCP server: how it is reached and what is known about it.
 #[derive(Clone, Debug)]

@@ -105,7 +105,7 @@ impl FromStr for HttpUrl {
     }
 }
 
-fn split_port(authority: &str) -> Result<(String, Option<&str>), UrlError> {
+pub(crate) fn split_port(authority: &str) -> Result<(String, Option<&str>), UrlError> {
     if let Some(rest) = authority.strip_prefix('[') {
         let (inside, after) = rest.split_once(']').ok_or(UrlError::Host)?;
         let host: Ipv6Addr = inside.parse().map_err(|_| UrlError::Host)?;
@@ -128,7 +128,7 @@ fn split_port(authority: &str) -> Result<(String, Option<&str>), UrlError> {
     Ok((host.to_ascii_lowercase(), port))
 }
 
-fn parse_port(text: &str) -> Result<u16, UrlError> {
+pub(crate) fn parse_port(text: &str) -> Result<u16, UrlError> {
     match text.parse::<u16>() {
         Ok(port) if port > 0 && text.bytes().all(|b| b.is_ascii_digit()) => Ok(port),
         _ => Err(UrlError::Port),

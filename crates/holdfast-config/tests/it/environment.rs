@@ -55,7 +55,6 @@ fn an_empty_variable_is_not_set() {
 #[test]
 fn what_has_no_effect_is_checked_and_said() {
     let config = with(&[
-        ("SESSION_STORE_URL", "redis://redis:6379"),
         ("SESSION_FAILOVER_ENABLED", "true"),
         ("CIRCUIT_BREAKER_ENABLED", "false"),
         ("CIRCUIT_BREAKER_THRESHOLD", "5"),
@@ -63,7 +62,7 @@ fn what_has_no_effect_is_checked_and_said() {
         ("HA_HEALTH_CHECK_INTERVAL", "5000"),
         ("HA_FAILOVER_TIMEOUT", "1000"),
     ]);
-    assert_eq!(config.notices.len(), 7, "{:#?}", config.notices);
+    assert_eq!(config.notices.len(), 6, "{:#?}", config.notices);
     assert!(config.notices.iter().all(|notice| notice.contains("has no effect")));
 }
 
@@ -71,7 +70,7 @@ fn what_has_no_effect_is_checked_and_said() {
 fn wrong_values_are_problems_that_name_the_variable() {
     assert!(wrong("HA_MODE", "claster").found.contains("not a mode"));
     assert!(wrong("HOLDFAST_CLUSTER_LISTEN", "0.0.0.0:0").found.contains("could not find it"));
-    assert!(wrong("SESSION_STORE", "redis").cure.contains("unset it"));
+    assert!(wrong("SESSION_STORE", "redis").cure.contains("SESSION_STORE_URL"));
     assert!(wrong("SESSION_STORE", "etcd").found.contains("not a store"));
     wrong("SESSION_STORE_URL", "http://a");
     wrong("SESSION_FAILOVER_ENABLED", "maybe");

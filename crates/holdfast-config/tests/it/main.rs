@@ -7,6 +7,7 @@ mod documented;
 mod environment;
 mod example;
 mod mistakes;
+mod redis;
 mod secrets;
 
 use holdfast_config::{Config, Problem};
