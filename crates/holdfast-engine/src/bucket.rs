@@ -39,6 +39,16 @@ impl Bucket {
         Ok(())
     }
 
+    /// What is left, 0 to 1; 0 while there is no whole token.
+    #[must_use]
+    pub fn left(&self, now: Instant) -> f32 {
+        let ahead = self.full_at.map_or(Duration::ZERO, |it| it.saturating_duration_since(now));
+        match self.depth.checked_sub(ahead) {
+            Some(left) if left >= self.interval => left.as_secs_f32() / self.depth.as_secs_f32(),
+            Some(_) | None => 0.0,
+        }
+    }
+
     /// Whether the bucket is full, so that forgetting it changes nothing.
     #[must_use]
     pub fn is_full(&self, now: Instant) -> bool {

@@ -18,6 +18,8 @@
 //! | [`journal`] | what a second arrival of a call does; what becomes of a dead node's calls | "Rules of repetition", "Orphans" |
 //! | [`lease`] | who may send a Write now; who is declared dead | "Cluster" |
 //! | [`health`] | how well an instance is, by checks, calls and the votes of the nodes | "Cluster" |
+//! | [`balance`] | which of several instances gets a call | requirements C6 |
+//! | [`failover`] | how a server moves from one instance to another and back | "Cluster" |
 //! | [`replicated`] | what every entry of the Raft log does, on every node alike | "Cluster" |
 //!
 //! # A call that failed
@@ -43,11 +45,13 @@
 //! `ToolAnnotations` (`readOnlyHint`, `idempotentHint`).
 
 pub mod backoff;
+pub mod balance;
 pub mod breaker;
 pub mod bucket;
 pub mod cascade;
 pub mod class;
 pub mod fallback;
+pub mod failover;
 pub mod health;
 pub mod journal;
 pub mod lease;

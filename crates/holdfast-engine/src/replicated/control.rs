@@ -19,6 +19,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
+use super::servers::{Place, ServerCommand, Servers};
 use super::{Invalid, NodeId, Origin, Reply};
 
 /// The longest name, address, version or reason, in bytes. A longer reason is cut.
@@ -83,6 +84,8 @@ pub enum ControlCommand {
         /// The term in which it was decided.
         term: u64,
     },
+    /// A change to what the group knows of servers.
+    Server(ServerCommand),
 }
 
 /// How a member is.
@@ -179,8 +182,8 @@ pub struct StoreEpoch {
 pub struct ClusterState {
     /// The log index of the last entry applied, to either machine.
     pub index: u64,
-    /// The log index of the last change to members, incidents or the store: whoever watches these need not look
-    /// while it stands still.
+    /// The log index of the last change to members, incidents, the store or servers: whoever watches
+    /// these need not look while it stands still.
     pub changed: u64,
     /// The machine's clock, in milliseconds since the Unix epoch.
     pub time: u64,
@@ -190,6 +193,8 @@ pub struct ClusterState {
     pub incidents: VecDeque<Incident>,
     /// The store, where that is a Redis server and one was adopted.
     pub store: Option<StoreEpoch>,
+    /// What the group knows of the servers behind the gateway.
+    pub servers: Servers,
 }
 
 // === impl ClusterState ===
@@ -240,6 +245,7 @@ impl ClusterState {
                 }
                 self.adopt_store(run_id, address)
             }
+            ControlCommand::Server(command) => self.server(term, origin, command),
             ControlCommand::Join { .. } => self.join(command),
         }
     }
@@ -345,6 +351,19 @@ impl ClusterState {
         Reply::Done { revision: self.index }
     }
 
+    /// What a coordinator decided carries its term; what any member may say needs a present life.
+    fn server(&mut self, term: u64, origin: Origin, command: &ServerCommand) -> Reply {
+        if command.term().is_none() && !self.is_current(origin) {
+            return self.fenced(origin.node);
+        }
+        let at = Place { index: self.index, term, now: self.time };
+        let (reply, changed) = self.servers.apply(at, command);
+        if changed {
+            self.changed = self.index;
+        }
+        reply
+    }
+
     /// Refuses what was meant for another life of this member.
     pub(super) fn fenced(&self, node: NodeId) -> Reply {
         match self.members.get(&node) {
@@ -414,6 +433,6 @@ fn is_long(text: &str) -> bool {
 }
 
 /// The beginning of a text, at most [`MAX_TEXT`] bytes of whole characters.
-fn cut(text: &str) -> &str {
+pub(super) fn cut(text: &str) -> &str {
     &text[..text.floor_char_boundary(MAX_TEXT)]
 }

@@ -7,7 +7,7 @@
 //!
 //! | machine | holds | read by |
 //! |---|---|---|
-//! | [`ClusterState`] | members, their generations and states, the last incidents | everybody, through a watch |
+//! | [`ClusterState`] | members, their generations and states, the last incidents; the store; servers ([`Servers`]) | everybody, through a watch |
 //! | [`Kv`] | opaque values with revision and deadline: sessions, journal, streams | the store |
 //!
 //! # Three fences
@@ -26,6 +26,7 @@
 
 mod control;
 mod kv;
+mod servers;
 #[cfg(test)]
 mod tests;
 mod window;
@@ -40,6 +41,10 @@ pub use control::{
     MAX_TEXT, Member, MemberState, StoreEpoch,
 };
 pub use kv::{Expect, Kv, KvCommand, KvEntry, MAX_BATCH, MAX_KEY, MAX_TOTAL, MAX_VALUE, SESSIONS};
+pub use servers::{
+    Configuration, MAX_EVENTS, MAX_INSTANCES, MAX_SERVERS, MAX_VERSIONS, Override, OverrideKind,
+    ServerCommand, ServerEvent, ServerHappened, ServerState, Servers, Verdict,
+};
 pub use window::{MAX_UNSETTLED, MAX_UNSETTLED_BYTES};
 
 use window::Window;
@@ -119,6 +124,13 @@ pub enum Reply {
     /// Not done now: the origin had said that it has this serial's reply, or the reply was forgotten.
     /// What the first attempt did is not known any more.
     Settled,
+    /// Refused: it was decided about a state that is past. Nothing was changed.
+    Moved {
+        /// The present generation: of a failover, an override, or the configuration's version.
+        generation: u64,
+        /// A failover's present step.
+        step: u64,
+    },
 }
 
 /// What is wrong with a command.
@@ -148,6 +160,24 @@ pub enum Invalid {
     /// A coordinator declares a member ready, suspect or dead, and nothing else.
     #[error("a member is declared ready, suspect or dead")]
     State,
+    /// There are too many servers.
+    #[error("there are at most {MAX_SERVERS} servers")]
+    Servers,
+    /// A server has too many instances.
+    #[error("a server has at most {MAX_INSTANCES} instances")]
+    Instances,
+    /// The primary is none of the instances.
+    #[error("the primary is one of the instances")]
+    Instance,
+    /// A failover's state does not follow the one before it.
+    #[error("a failover goes on by one step, and changes the active instance in its switch only")]
+    Step,
+    /// The group opens breakers; operators force them.
+    #[error("a coordinator opens a breaker, an operator forces it")]
+    Override,
+    /// A note is of a kind that only the group itself writes.
+    #[error("a note says what a node saw")]
+    Event,
 }
 
 /// The replicated state: what `apply` changes and a snapshot holds.

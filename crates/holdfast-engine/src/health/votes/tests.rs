@@ -135,7 +135,7 @@ fn a_ballot_weighs_what_there_is() {
     let weights = Weights::default();
     let only = |evidence| ballot(&evidence, &weights);
     assert_eq!(only(Evidence::default()), None);
-    assert_eq!(only(Evidence { users: Some(0.4), ..Evidence::default() }), Some(0.4));
+    assert_eq!(only(Evidence { users: Some(0.5), ..Evidence::default() }), Some(0.5));
     let all = Evidence { local: Some(1.0), peers: &[0.5], external: Some(0.0), users: Some(1.0) };
     assert!((only(all).unwrap() - 0.65).abs() < 1e-9);
 }

@@ -1,0 +1,551 @@
+//! The transitions. Same state, same input, same sight, same time: same outcome.
+//!
+//! The table of every state and input is in `docs/state-machines.md`, and a test walks it.
+
+use serde::{Deserialize, Serialize};
+
+use super::trigger::{Trigger, target, trigger};
+use super::{End, Failed, Failover, Manner, Move, Order, Params, Phase, Role, Seen, Stage};
+
+/// A delay doubles this often at most.
+const DOUBLINGS: u32 = 3;
+/// The longest cause, in bytes.
+const MAX_CAUSE: usize = 256;
+
+/// What makes the machine move.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Input {
+    /// Time has passed, or a verdict has changed.
+    Tick,
+    /// An order of this step was carried out. Of any other step: ignored.
+    Report {
+        /// The generation of the order.
+        generation: u64,
+        /// The step of the order.
+        step: u32,
+        /// What came of it.
+        report: Report,
+    },
+    /// An operator moves the server to this instance, or to the best.
+    Move {
+        /// Where to; none: the best.
+        to: Option<String>,
+        /// Who says so.
+        by: String,
+        /// Also to an instance that is unhealthy or of which nothing is known.
+        force: bool,
+    },
+    /// An operator has the primary serve again; a move that has not switched yet is taken back.
+    Back {
+        /// Who says so.
+        by: String,
+        /// Without a ramp.
+        at_once: bool,
+    },
+    /// An operator stops a move that has not switched yet.
+    Cancel {
+        /// Who says so.
+        by: String,
+    },
+}
+
+/// What came of an order.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Report {
+    /// Every node holds new calls.
+    Paused,
+    /// No call runs at the old instance.
+    Drained,
+    /// The check ended: well, or with what was wrong.
+    Checked(Result<(), String>),
+    /// Every node uses the new instance.
+    Switched,
+    /// People were told.
+    Notified,
+}
+
+/// Why an operator's wish is not fulfilled. Nothing was changed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, thiserror::Error)]
+pub enum Refusal {
+    /// A move is under way.
+    #[error("the server is already moving")]
+    Busy,
+    /// It is so already.
+    #[error("that instance is active already")]
+    Already,
+    /// No other instance can serve.
+    #[error("no other instance can take over")]
+    NoTarget,
+    /// The server has no such instance, or it is a replica.
+    #[error("there is no such instance that could take over")]
+    Unknown,
+    /// It is unhealthy, or nothing is known of it.
+    #[error("the instance is unhealthy or not known to be well")]
+    Unusable,
+    /// Nothing moves, or the switch was made.
+    #[error("there is no move that could be stopped")]
+    TooLate,
+}
+
+/// What a step comes to.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Stepped {
+    /// The state from now on; what the coordinator proposes if it changed.
+    pub next: Failover,
+    /// Whether it is another than before.
+    pub changed: bool,
+    /// What is to be done in it, once it is committed; if it did not change, again.
+    pub orders: Vec<Order>,
+}
+
+/// What a step is decided by.
+#[derive(Clone, Copy)]
+struct Sight<'a> {
+    seen: &'a [Seen<'a>],
+    params: &'a Params,
+    now: u64,
+}
+
+// === impl Failover ===
+
+impl Failover {
+    /// One step. `seen`: the server's instances, in the order in which they are preferred as targets;
+    /// `term`: the coordinator's; `now`: milliseconds since the Unix epoch.
+    ///
+    /// # Errors
+    /// [`Refusal`] of an operator's wish; `Tick` and `Report` are never refused.
+    pub fn step(
+        &self,
+        input: &Input,
+        seen: &[Seen<'_>],
+        params: &Params,
+        term: u64,
+        now: u64,
+    ) -> Result<Stepped, Refusal> {
+        let sight = Sight { seen, params, now };
+        let next = match input {
+            Input::Tick => sight.tick(self),
+            Input::Report { generation, step, report }
+                if (*generation, *step) == (self.generation, self.step) =>
+            {
+                sight.report(self, report)
+            }
+            Input::Report { .. } => None,
+            Input::Move { to, by, force } => Some(sight.wish(self, to.as_deref(), by, *force)?),
+            Input::Back { by, at_once } => Some(sight.back(self, by, *at_once)?),
+            Input::Cancel { by } => Some(sight.cancel(self, by)?),
+        };
+        let changed = next.is_some();
+        let next = next.unwrap_or_else(|| self.clone());
+        let orders = next.orders(params, term);
+        Ok(Stepped { next, changed, orders })
+    }
+}
+
+// === impl Sight: what happens by itself ===
+
+impl Sight<'_> {
+    fn tick(&self, state: &Failover) -> Option<Failover> {
+        match &state.phase {
+            Phase::PrimaryActive | Phase::SecondaryActive => self.settled(state),
+            Phase::Failed(failed) => self.failed(state, failed),
+            Phase::FailingOver(it) | Phase::FailingBack(it) => self.moving(state, it),
+        }
+    }
+
+    fn settled(&self, state: &Failover) -> Option<Failover> {
+        let active = self.find(&state.active);
+        if let Some(Trigger { manner, cause }) = trigger(active, self.params) {
+            let text = format!("{} {}", state.active, cause.label());
+            let to = target(self.seen, &state.active, &[]);
+            return match (manner, to) {
+                (Manner::Immediate, Some(to)) => Some(self.begin(state, to.name, manner, &text)),
+                (Manner::Immediate, None) => {
+                    Some(self.fail(state, &format!("{text}, and no other instance can take over")))
+                }
+                // From bad to no better is no way to go, and once rolled back it waits.
+                (_, Some(to)) if to.is_well() && self.now >= state.not_before => {
+                    Some(self.begin(state, to.name, manner, &text))
+                }
+                (Manner::Gradual | Manner::Manual, _) => None,
+            };
+        }
+        if self.rests(&state.active) != state.phase {
+            return Some(self.settle(state));
+        }
+        let primary = self.find(&self.params.primary)?;
+        let delay = self.params.failback_delay;
+        let waited = |since: u64| self.now.saturating_sub(since) >= delay;
+        let is_due = state.phase == Phase::SecondaryActive
+            && self.params.automatic_failback
+            && primary.is_well()
+            && primary.good_checks >= self.params.good_checks
+            && waited(primary.since)
+            && waited(state.switched_at)
+            && self.now >= state.not_before;
+        let text = || format!("{} is well again", primary.name);
+        is_due.then(|| self.begin_back(state, Manner::Gradual, &text()))
+    }
+
+    fn failed(&self, state: &Failover, failed: &Failed) -> Option<Failover> {
+        let active = self.find(&state.active);
+        let trigger = trigger(active, self.params);
+        if trigger.is_none() && active.is_some_and(Seen::is_usable) {
+            return Some(Failover { attempts: 0, tried: Vec::new(), ..self.settle(state) });
+        }
+        if let Some(Trigger { cause, .. }) = trigger {
+            let rested = self.now >= state.not_before && state.attempts < self.params.max_attempts;
+            // What became well after it had failed is worth another try in any case.
+            let is_new = |name: &str| self.find(name).is_some_and(|it| it.since > state.since);
+            let barred = state.tried.iter().filter(|it| !rested && !is_new(it)).cloned();
+            let barred: Vec<String> = barred.collect();
+            if let Some(to) = target(self.seen, &state.active, &barred) {
+                let text = format!("{} {}", state.active, cause.label());
+                return Some(self.begin(state, to.name, Manner::Immediate, &text));
+            }
+        }
+        let gives_up = !failed.told && self.waited(state) >= self.params.notify_within;
+        gives_up.then(|| self.told(state, failed))
+    }
+
+    fn moving(&self, state: &Failover, it: &Move) -> Option<Failover> {
+        if let Stage::Notify { .. } = it.stage {
+            // Who has to act does not wait until people were told of the last time.
+            let trigger = trigger(self.find(&state.active), self.params);
+            if trigger.is_some_and(|it| it.manner == Manner::Immediate) {
+                return self.settled(state);
+            }
+        }
+        if it.stage.is_before_switch() {
+            let to = self.find(&it.to);
+            let ramps_back =
+                matches!((&state.phase, it.stage), (Phase::FailingBack(_), Stage::Ramp { .. }));
+            let is_fit = |to: &Seen<'_>| if ramps_back { to.is_well() } else { to.is_usable() };
+            // An operator's target is the operator's business; the check still guards it.
+            if it.manner != Manner::Manual && !to.is_some_and(is_fit) {
+                let condition = to.and_then(|to| to.opinion).map_or("unknown", |it| it.label());
+                return Some(self.abort(state, it, &format!("{} is {condition}", it.to)));
+            }
+            let from = trigger(self.find(&it.from), self.params);
+            if it.manner != Manner::Immediate
+                && from.is_some_and(|it| it.manner == Manner::Immediate)
+                && to.is_some_and(Seen::is_usable)
+            {
+                return Some(self.hurry(state, it));
+            }
+        }
+        let limit = self.limit(it);
+        (self.waited(state) >= limit).then(|| self.expire(state, it))
+    }
+
+    fn report(&self, state: &Failover, report: &Report) -> Option<Failover> {
+        let it = match &state.phase {
+            Phase::Failed(failed) if !failed.told && *report == Report::Notified => {
+                return Some(self.told(state, failed));
+            }
+            Phase::PrimaryActive | Phase::SecondaryActive | Phase::Failed(_) => return None,
+            Phase::FailingOver(it) | Phase::FailingBack(it) => it,
+        };
+        match (it.stage, report) {
+            (Stage::Pause, Report::Paused)
+            | (Stage::Drain, Report::Drained)
+            | (Stage::Switch, Report::Switched) => Some(self.advance(state, it.clone())),
+            (Stage::Check, Report::Checked(Ok(()))) => {
+                Some(self.advance(state, Move { checked: true, ..it.clone() }))
+            }
+            (Stage::Check, Report::Checked(Err(why))) => {
+                Some(self.abort(state, it, &format!("check of {}: {why}", it.to)))
+            }
+            (Stage::Notify { .. }, Report::Notified) => Some(self.settle(state)),
+            (
+                Stage::Pause
+                | Stage::Drain
+                | Stage::Check
+                | Stage::Ramp { .. }
+                | Stage::Switch
+                | Stage::Notify { .. },
+                _,
+            ) => None,
+        }
+    }
+
+    /// How long a stage may last, in milliseconds.
+    fn limit(&self, it: &Move) -> u64 {
+        let params = self.params;
+        match it.stage {
+            Stage::Pause if it.manner == Manner::Immediate => params.pause_within_immediate,
+            Stage::Pause => params.pause_within,
+            Stage::Drain => params.drain,
+            Stage::Check => params.check_within,
+            Stage::Ramp { .. } => {
+                let steps = 100_u64.div_ceil(u64::from(params.ramp_step.clamp(1, 100)));
+                self.ramp_over(it) / steps
+            }
+            Stage::Switch => params.switch_within,
+            Stage::Notify { .. } => params.notify_within,
+        }
+    }
+
+    /// A stage has lasted as long as it may.
+    fn expire(&self, state: &Failover, it: &Move) -> Failover {
+        match it.stage {
+            Stage::Pause | Stage::Drain | Stage::Switch => self.advance(state, it.clone()),
+            Stage::Check => self.abort(state, it, &format!("check of {}: no answer", it.to)),
+            Stage::Ramp { percent: 100.. } => self.advance(state, it.clone()),
+            Stage::Ramp { percent } => {
+                let percent = percent.saturating_add(self.params.ramp_step.max(1)).min(100);
+                self.to_stage(state, it.clone(), Stage::Ramp { percent })
+            }
+            Stage::Notify { .. } => self.settle(state),
+        }
+    }
+}
+
+// === impl Sight: what operators wish ===
+
+impl Sight<'_> {
+    fn wish(
+        &self,
+        state: &Failover,
+        to: Option<&str>,
+        by: &str,
+        force: bool,
+    ) -> Result<Failover, Refusal> {
+        is_free(state)?;
+        let to = match to {
+            Some(name) if name == state.active => return Err(Refusal::Already),
+            Some(name) => {
+                self.find(name).filter(|it| it.role != Role::Replica).ok_or(Refusal::Unknown)?
+            }
+            None => target(self.seen, &state.active, &[]).ok_or(Refusal::NoTarget)?,
+        };
+        if !to.is_usable() && !force {
+            return Err(Refusal::Unusable);
+        }
+        Ok(self.begin(state, to.name, Manner::Manual, &format!("by {by}")))
+    }
+
+    fn back(&self, state: &Failover, by: &str, at_once: bool) -> Result<Failover, Refusal> {
+        if let Phase::FailingOver(it) = &state.phase
+            && it.stage.is_before_switch()
+        {
+            return Ok(self.roll_back(state, it, &format!("taken back by {by}")));
+        }
+        is_free(state)?;
+        if state.active == self.params.primary {
+            return Err(Refusal::Already);
+        }
+        let primary = self.find(&self.params.primary).ok_or(Refusal::Unknown)?;
+        if !primary.is_usable() {
+            return Err(Refusal::Unusable);
+        }
+        let manner = if at_once { Manner::Manual } else { Manner::Gradual };
+        Ok(self.begin_back(state, manner, &format!("by {by}")))
+    }
+
+    fn cancel(&self, state: &Failover, by: &str) -> Result<Failover, Refusal> {
+        match state.moving() {
+            Some(it) if it.stage.is_before_switch() => {
+                Ok(self.roll_back(state, it, &format!("stopped by {by}")))
+            }
+            Some(_) | None => Err(Refusal::TooLate),
+        }
+    }
+}
+
+/// Whether a new move may begin: nothing moves, or people are merely being told.
+fn is_free(state: &Failover) -> Result<(), Refusal> {
+    match state.moving().map(|it| it.stage) {
+        None | Some(Stage::Notify { .. }) => Ok(()),
+        Some(_) => Err(Refusal::Busy),
+    }
+}
+
+// === impl Sight: the states that follow ===
+
+impl Sight<'_> {
+    fn begin(&self, state: &Failover, to: &str, manner: Manner, cause: &str) -> Failover {
+        self.set_out(state, to, manner, cause, Phase::FailingOver)
+    }
+
+    fn begin_back(&self, state: &Failover, manner: Manner, cause: &str) -> Failover {
+        self.set_out(state, &self.params.primary, manner, cause, Phase::FailingBack)
+    }
+
+    fn set_out(
+        &self,
+        state: &Failover,
+        to: &str,
+        manner: Manner,
+        cause: &str,
+        phase: fn(Move) -> Phase,
+    ) -> Failover {
+        let mut it = Move {
+            from: state.active.clone(),
+            to: to.to_owned(),
+            manner,
+            stage: Stage::Pause,
+            began: self.now,
+            checked: false,
+            cause: cut(cause),
+        };
+        it.stage = self.first(&it);
+        Failover {
+            generation: state.generation.saturating_add(1),
+            step: 0,
+            since: self.now,
+            phase: phase(it),
+            ..state.clone()
+        }
+    }
+
+    /// The next stage of a move that has nothing more to do in its present one.
+    fn advance(&self, state: &Failover, it: Move) -> Failover {
+        let stage = self.after(&it);
+        let mut next = self.to_stage(state, it, stage);
+        if stage == Stage::Switch
+            && let Some(to) = next.moving().map(|it| it.to.clone())
+        {
+            next.active = to;
+            next.switched_at = self.now;
+            (next.attempts, next.rollbacks, next.tried) = (0, 0, Vec::new());
+        }
+        next
+    }
+
+    /// The first stage of a move, past those in which nothing is to be done.
+    fn first(&self, it: &Move) -> Stage {
+        match it.manner {
+            Manner::Immediate | Manner::Manual => Stage::Pause,
+            Manner::Gradual if self.is_to_check(it) => Stage::Check,
+            Manner::Gradual => self.ramp(it),
+        }
+    }
+
+    /// The stage after the present one, past those in which nothing is to be done.
+    fn after(&self, it: &Move) -> Stage {
+        match it.stage {
+            Stage::Pause if it.manner == Manner::Immediate => self.check(it),
+            Stage::Pause => Stage::Drain,
+            Stage::Drain => self.check(it),
+            Stage::Check if it.manner == Manner::Gradual => self.ramp(it),
+            Stage::Check => Stage::Switch,
+            Stage::Ramp { .. } => Stage::Pause,
+            Stage::Switch | Stage::Notify { .. } => Stage::Notify { end: End::Switched },
+        }
+    }
+
+    fn check(&self, it: &Move) -> Stage {
+        if self.is_to_check(it) { Stage::Check } else { Stage::Switch }
+    }
+
+    fn is_to_check(&self, it: &Move) -> bool {
+        self.params.check && !it.checked
+    }
+
+    fn ramp(&self, it: &Move) -> Stage {
+        match self.ramp_over(it) {
+            0 => Stage::Pause,
+            _ => Stage::Ramp { percent: self.params.ramp_step.clamp(1, 100) },
+        }
+    }
+
+    fn ramp_over(&self, it: &Move) -> u64 {
+        let is_back = it.to == self.params.primary;
+        if is_back { self.params.ramp_over } else { self.params.shift_over }
+    }
+
+    /// The old instance has become useless: what waits for it ends.
+    fn hurry(&self, state: &Failover, it: &Move) -> Failover {
+        let was_held = matches!(it.stage, Stage::Drain)
+            || (it.stage == Stage::Check && it.manner != Manner::Gradual);
+        let cause = cut(&format!("{}; {} fails", it.cause, it.from));
+        let it = Move { manner: Manner::Immediate, cause, ..it.clone() };
+        match it.stage {
+            Stage::Drain => self.advance(state, it),
+            stage if was_held => self.to_stage(state, it, stage),
+            _ => self.to_stage(state, it, Stage::Pause),
+        }
+    }
+
+    /// A move that comes to nothing.
+    fn abort(&self, state: &Failover, it: &Move, why: &str) -> Failover {
+        if it.manner != Manner::Immediate {
+            return self.roll_back(state, it, why);
+        }
+        let mut next = state.clone();
+        next.attempts = next.attempts.saturating_add(1);
+        if !next.tried.contains(&it.to) {
+            next.tried.push(it.to.clone());
+        }
+        if next.attempts < self.params.max_attempts
+            && let Some(to) = target(self.seen, &it.from, &next.tried)
+        {
+            let cause = format!("{}; {why}", it.cause);
+            return self.begin(&next, to.name, Manner::Immediate, &cause);
+        }
+        let wait = doubled(self.params.retry_after, next.attempts.saturating_sub(1));
+        next.not_before = self.now.saturating_add(wait);
+        self.fail(&next, why)
+    }
+
+    /// The old instance stays active, and people are told.
+    fn roll_back(&self, state: &Failover, it: &Move, why: &str) -> Failover {
+        let mut next = state.clone();
+        let is_back = matches!(state.phase, Phase::FailingBack(_));
+        let first = if is_back { self.params.failback_delay } else { self.params.retry_after };
+        next.rollbacks = next.rollbacks.saturating_add(1);
+        next.not_before = self.now.saturating_add(doubled(first, next.rollbacks));
+        let it = Move { cause: cut(why), ..it.clone() };
+        self.to_stage(&next, it, Stage::Notify { end: End::RolledBack })
+    }
+
+    fn to_stage(&self, state: &Failover, it: Move, stage: Stage) -> Failover {
+        let it = Move { stage, ..it };
+        let phase = match state.phase {
+            Phase::FailingBack(_) => Phase::FailingBack(it),
+            _ => Phase::FailingOver(it),
+        };
+        self.next(state, phase)
+    }
+
+    fn settle(&self, state: &Failover) -> Failover {
+        self.next(state, self.rests(&state.active))
+    }
+
+    fn fail(&self, state: &Failover, why: &str) -> Failover {
+        self.next(state, Phase::Failed(Failed { why: cut(why), told: false }))
+    }
+
+    /// The time of the failure stays: what became well after it is worth a try.
+    fn told(&self, state: &Failover, failed: &Failed) -> Failover {
+        let phase = Phase::Failed(Failed { told: true, ..failed.clone() });
+        Failover { since: state.since, ..self.next(state, phase) }
+    }
+
+    fn next(&self, state: &Failover, phase: Phase) -> Failover {
+        let step = state.step.saturating_add(1);
+        Failover { step, phase, since: self.now, ..state.clone() }
+    }
+
+    /// Where a server is that does not move.
+    fn rests(&self, active: &str) -> Phase {
+        if active == self.params.primary { Phase::PrimaryActive } else { Phase::SecondaryActive }
+    }
+
+    fn find(&self, name: &str) -> Option<&Seen<'_>> {
+        self.seen.iter().find(|it| it.name == name)
+    }
+
+    fn waited(&self, state: &Failover) -> u64 {
+        self.now.saturating_sub(state.since)
+    }
+}
+
+fn doubled(wait: u64, times: u32) -> u64 {
+    wait.saturating_mul(1 << times.min(DOUBLINGS))
+}
+
+fn cut(text: &str) -> String {
+    text[..text.floor_char_boundary(MAX_CAUSE)].to_owned()
+}
