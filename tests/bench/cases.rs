@@ -10,32 +10,69 @@ use serde_json::json;
 use crate::Error;
 use crate::measure::{cpu_ns, median, rss};
 use crate::options::Options;
-use crate::targets::Target;
+use crate::targets::{Form, Target};
 
 struct Case {
     name: &'static str,
     what: &'static str,
+    form: Form,
     plan: fn(&mut LoadPlan),
 }
 
-const CASES: [Case; 4] = [
-    Case { name: "read-64", what: "a Read with 64 B, JSON, 32 connections", plan: |_| {} },
-    Case {
-        name: "read-64k",
-        what: "a Read with 64 KiB, JSON, 32 connections",
-        plan: |plan| plan.arguments = json!({ "bytes": 65_536 }),
-    },
-    Case {
-        name: "sse-20",
-        what: "an answer of 20 events, 32 connections",
-        plan: |plan| plan.tool = "events".into(),
-    },
-    Case {
-        name: "paced-800",
-        what: "a Read with 64 B at 800 calls/s",
-        plan: |plan| plan.pace = Pace::Open { per_second: 800.0 },
-    },
+const fn case(name: &'static str, what: &'static str, form: Form, plan: fn(&mut LoadPlan)) -> Case {
+    Case { name, what, form, plan }
+}
+
+const CASES: [Case; 15] = [
+    case("read-64", "a Read with 64 B, JSON, 32 connections", Form::Alone, |_| {}),
+    case("read-4k", "a Read with 4 KiB, JSON, 32 connections", Form::Alone, |plan| {
+        bytes(plan, 4096);
+    }),
+    case("read-64k", "a Read with 64 KiB, JSON, 32 connections", Form::Alone, |plan| {
+        bytes(plan, 65_536);
+    }),
+    case("read-1m", "a Read with 1 MiB, JSON, 32 connections", Form::Alone, |plan| {
+        bytes(plan, 1 << 20);
+    }),
+    case("sse-20", "an answer of 20 events, 32 connections", Form::Alone, |plan| {
+        plan.tool = "events".into();
+    }),
+    case("modern-64", "a Read with 64 B in the era without sessions", Form::Alone, |plan| {
+        plan.dialect = Dialect::Modern;
+    }),
+    case("one", "a Read with 64 B, 1 connection", Form::Alone, |plan| plan.connections = 1),
+    case("many", "a Read with 64 B, 256 connections", Form::Alone, |plan| plan.connections = 256),
+    case("paced-800", "a Read with 64 B at 800 calls/s", Form::Alone, |plan| {
+        plan.pace = Pace::Open { per_second: 800.0 };
+    }),
+    case("read-redis", "a Read with 64 B, a node with Redis", Form::Redis, |_| {}),
+    case("write-redis", "a tier-1 Write with 64 B, a node with Redis", Form::Redis, write),
+    case("paced-write-redis", "the same at 800 calls/s", Form::Redis, |plan| {
+        write(plan);
+        plan.pace = Pace::Open { per_second: 800.0 };
+    }),
+    case("read-replicated", "a Read with 64 B, one of three nodes", Form::Replicated, |_| {}),
+    case(
+        "write-replicated",
+        "a tier-1 Write with 64 B, one of three nodes with their own store",
+        Form::Replicated,
+        write,
+    ),
+    case(
+        "read-three",
+        "a Read with 64 B, three nodes behind the shipped nginx; all four count",
+        Form::ThreeBehindNginx,
+        |_| {},
+    ),
 ];
+
+fn bytes(plan: &mut LoadPlan, many: u64) {
+    plan.arguments = json!({ "bytes": many });
+}
+
+fn write(plan: &mut LoadPlan) {
+    plan.tool = "write".into();
+}
 
 /// One measurement of one target.
 struct Sample {
@@ -60,31 +97,51 @@ pub(crate) fn run(server: SocketAddr, options: &Options) -> Result<String, Error
         return Err(format!("no such case; there are {}", names.join(", ")).into());
     }
     let nginx = Target::nginx(server)?;
-    let gateway = Target::gateway(server, "")?;
     let mut samples: Vec<[Vec<Sample>; 3]> = cases.iter().map(|_| Default::default()).collect();
-    for round in 0..options.rounds {
-        for (case, samples) in cases.iter().zip(&mut samples) {
-            // Another one begins in every round, so that none always follows the same one.
-            for turn in 0..NAMES.len() {
-                let at = (round + turn) % NAMES.len();
-                let target = [None, Some(&nginx), Some(&gateway)][at];
-                let sample = measure(case, server, target, options.duration)?;
-                println!(
-                    "round {} {:9} {:8} {:7.0} calls/s {:6.1} µs CPU  p50 {:6.0} µs  p99 {:6.0} µs  {} errors",
-                    round + 1,
-                    case.name,
-                    NAMES[at],
-                    sample.throughput,
-                    sample.cpu_us,
-                    sample.p50_us,
-                    sample.p99_us,
-                    sample.errors,
-                );
-                samples[at].push(sample);
-            }
+    // A form at a time: nodes that are not measured take the others' time.
+    let mut forms: Vec<Form> = cases.iter().map(|case| case.form).collect();
+    forms.dedup();
+    for form in forms {
+        let gateway = Target::form(form, server)?;
+        let mut mine: Vec<_> =
+            cases.iter().zip(&mut samples).filter(|(case, _)| case.form == form).collect();
+        for round in 0..options.rounds {
+            rounds(round, &mut mine, server, &nginx, &gateway, options)?;
         }
     }
     Ok(table(&cases, &samples, options))
+}
+
+/// One round of the cases of a form.
+fn rounds(
+    round: usize,
+    cases: &mut [(&&Case, &mut [Vec<Sample>; 3])],
+    server: SocketAddr,
+    nginx: &Target,
+    gateway: &Target,
+    options: &Options,
+) -> Result<(), Error> {
+    for (case, samples) in cases {
+        // Another one begins in every round, so that none always follows the same one.
+        for turn in 0..NAMES.len() {
+            let at = (round + turn) % NAMES.len();
+            let target = [None, Some(nginx), Some(gateway)][at];
+            let sample = measure(case, server, target, options.duration)?;
+            println!(
+                "round {} {:17} {:8} {:7.0} calls/s {:6.1} µs CPU  p50 {:6.0} µs  p99 {:6.0} µs  {} errors",
+                round + 1,
+                case.name,
+                NAMES[at],
+                sample.throughput,
+                sample.cpu_us,
+                sample.p50_us,
+                sample.p99_us,
+                sample.errors,
+            );
+            samples[at].push(sample);
+        }
+    }
+    Ok(())
 }
 
 fn measure(

@@ -1,6 +1,7 @@
-//! What is measured: nginx and the gateway, each a process before the same server.
+//! What is measured: nginx and the gateway in its forms, before the same server.
 
 use std::fs::{self, File};
+use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -8,12 +9,33 @@ use std::time::{Duration, Instant};
 
 use crate::{Error, measure};
 
-/// A running process that listens; killed when dropped.
+/// What is measured: one or several processes behind one address. All end when it is dropped.
 pub(crate) struct Target {
     pub(crate) name: &'static str,
     pub(crate) address: SocketAddr,
+    /// In the order in which they were started; they end in the opposite one.
+    processes: Vec<Process>,
+    /// How many of the last of them count as the target: a Redis beside a node does not.
+    counted: usize,
+}
+
+/// A running process that listens; killed when dropped.
+struct Process {
     child: Child,
     folder: PathBuf,
+}
+
+/// How the gateway runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Form {
+    /// One node with its memory.
+    Alone,
+    /// A cluster of one node with Redis beside it.
+    Redis,
+    /// Three nodes with the store of their own; calls go to one of them.
+    Replicated,
+    /// The same three nodes behind the shipped nginx, which gets the calls.
+    ThreeBehindNginx,
 }
 
 /// Both have two workers: the machine has two cores.
@@ -60,36 +82,171 @@ http {{
         fs::write(&config, text)?;
         let mut command = Command::new("nginx");
         command.arg("-p").arg(&folder).arg("-c").arg(&config);
-        Self::start("nginx", command, address, folder)
+        let process = Process::start("nginx", command, address, folder)?;
+        Ok(Self { name: "nginx", address, processes: vec![process], counted: 1 })
     }
 
     /// The gateway with its defaults, but for limits that a measurement would reach.
     pub(crate) fn gateway(server: SocketAddr, limits: &str) -> Result<Self, Error> {
-        let binary = std::env::var_os("HOLDFAST_BIN")
-            .ok_or("HOLDFAST_BIN is not set: start this with `cargo xtask bench`")?;
-        let (folder, address, admin) = (folder("gateway")?, free()?, free()?);
-        let text = format!(
-            "listen: {{ address: \"{address}\", workers: {WORKERS} }}
-admin: {{ address: \"{admin}\" }}
-{limits}
-servers:
-  bench: {{ url: \"http://{server}/mcp\" }}
-"
-        );
-        let config = folder.join("holdfast.yaml");
-        fs::write(&config, text)?;
-        let mut command = Command::new(binary);
-        command.arg("serve").arg("--config").arg(&config);
-        Self::start("holdfast", command, address, folder)
+        let (node, address) = node("gateway", &Self::configuration(server, limits), &[])?;
+        Ok(Self { name: "holdfast", address, processes: vec![node], counted: 1 })
     }
 
+    /// The gateway in one of its forms.
+    pub(crate) fn form(form: Form, server: SocketAddr) -> Result<Self, Error> {
+        let configuration = Self::configuration(server, "");
+        match form {
+            Form::Alone => Self::gateway(server, ""),
+            Form::Redis => {
+                let (redis, at) = redis()?;
+                let url = format!("redis://{at}");
+                let store = [("SESSION_STORE", "redis"), ("SESSION_STORE_URL", url.as_str())];
+                let (mut nodes, addresses) = cluster(1, &configuration, &store)?;
+                nodes.insert(0, redis);
+                let address = addresses[0];
+                Ok(Self { name: "holdfast", address, processes: nodes, counted: 1 })
+            }
+            Form::Replicated => {
+                let (processes, addresses) = cluster(3, &configuration, &[])?;
+                Ok(Self { name: "holdfast", address: addresses[0], processes, counted: 3 })
+            }
+            Form::ThreeBehindNginx => {
+                let (mut processes, addresses) = cluster(3, &configuration, &[])?;
+                let (front, address) = shipped_nginx(&addresses)?;
+                processes.push(front);
+                Ok(Self { name: "holdfast", address, processes, counted: 4 })
+            }
+        }
+    }
+
+    fn configuration(server: SocketAddr, limits: &str) -> String {
+        format!(
+            "{limits}
+servers:
+  bench:
+    url: \"http://{server}/mcp\"
+    tools: {{ echo: read, events: read, write: write }}
+"
+        )
+    }
+
+    /// The processes that count, and those that they have started.
+    pub(crate) fn pids(&self) -> Vec<u32> {
+        let others = self.processes.len() - self.counted;
+        self.processes.iter().skip(others).flat_map(|it| measure::family(it.child.id())).collect()
+    }
+}
+
+/// A node, and where it listens for clients.
+fn node(
+    name: &str,
+    configuration: &str,
+    environment: &[(&str, &str)],
+) -> Result<(Process, SocketAddr), Error> {
+    let binary = std::env::var_os("HOLDFAST_BIN")
+        .ok_or("HOLDFAST_BIN is not set: start this with `cargo xtask bench`")?;
+    let (folder, address, admin) = (folder(name)?, free()?, free()?);
+    let text = format!(
+        "listen: {{ address: \"{address}\", workers: {WORKERS} }}
+admin: {{ address: \"{admin}\" }}
+{configuration}"
+    );
+    let config = folder.join("holdfast.yaml");
+    fs::write(&config, text)?;
+    let mut command = Command::new(binary);
+    command.arg("serve").arg("--config").arg(&config).envs(environment.iter().copied());
+    command.env("HOLDFAST_DATA_DIR", folder.join("data"));
+    Ok((Process::start(name, command, address, folder)?, address))
+}
+
+/// Nodes of one cluster that are ready, and where they listen for clients.
+fn cluster(
+    many: usize,
+    configuration: &str,
+    environment: &[(&str, &str)],
+) -> Result<(Vec<Process>, Vec<SocketAddr>), Error> {
+    let peers: Vec<SocketAddr> = (0..many).map(|_| free()).collect::<Result<_, _>>()?;
+    let names: Vec<String> = (1..=many).map(|number| format!("node-{number}")).collect();
+    let listed: Vec<String> =
+        names.iter().zip(&peers).map(|(name, peer)| format!("{name}={peer}")).collect();
+    let listed = listed.join(",");
+    let (mut nodes, mut addresses) = (Vec::new(), Vec::new());
+    for (name, peer) in names.iter().zip(&peers) {
+        let peer = peer.to_string();
+        let mut all = vec![
+            ("HA_MODE", "cluster"),
+            ("HA_NODE_ID", name.as_str()),
+            ("HA_CLUSTER_NODES", listed.as_str()),
+            ("HOLDFAST_CLUSTER_SECRET", "a secret of the benchmark, long enough"),
+            ("HOLDFAST_CLUSTER_LISTEN", peer.as_str()),
+        ];
+        all.extend_from_slice(environment);
+        let (node, address) = node(name, configuration, &all)?;
+        nodes.push(node);
+        addresses.push(address);
+    }
+    let deadline = Instant::now() + Duration::from_secs(30);
+    for (node, address) in nodes.iter().zip(&addresses) {
+        while !is_ready(*address) {
+            if Instant::now() > deadline {
+                return Err(format!("a node is not ready:\n{}", said(&node.log())).into());
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+    Ok((nodes, addresses))
+}
+
+fn is_ready(address: SocketAddr) -> bool {
+    let ask = || -> std::io::Result<String> {
+        let mut stream = TcpStream::connect(address)?;
+        let head =
+            format!("GET /health/ready HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+        stream.write_all(head.as_bytes())?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        Ok(answer)
+    };
+    ask().is_ok_and(|answer| answer.starts_with("HTTP/1.1 200"))
+}
+
+/// A Redis that keeps what it acknowledges as the shipped one does.
+fn redis() -> Result<(Process, SocketAddr), Error> {
+    let (folder, address) = (folder("redis")?, free()?);
+    let mut command = Command::new("redis-server");
+    let port = address.port().to_string();
+    command.args(["--bind", "127.0.0.1", "--port", &port, "--appendonly", "yes"]);
+    command.arg("--dir").arg(&folder);
+    Ok((Process::start("redis-server", command, address, folder)?, address))
+}
+
+/// The nginx of `nginx/nginx.conf` before three nodes.
+fn shipped_nginx(nodes: &[SocketAddr]) -> Result<(Process, SocketAddr), Error> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().ok_or("no workspace")?;
+    let (folder, address) = (folder("front")?, free()?);
+    let mut text = fs::read_to_string(root.join("nginx/nginx.conf"))?
+        .replace("${HOLDFAST_LISTEN}", &address.to_string());
+    for (number, node) in nodes.iter().enumerate() {
+        text = text.replace(&format!("${{HOLDFAST_NODE_{}}}", number + 1), &node.to_string());
+    }
+    let config = folder.join("nginx.conf");
+    fs::write(&config, text)?;
+    let mut command = Command::new("nginx");
+    command.arg("-p").arg(&folder).arg("-c").arg(&config);
+    command.arg("-g").arg(format!("daemon off; pid {};", folder.join("pid").display()));
+    Ok((Process::start("nginx", command, address, folder)?, address))
+}
+
+// === impl Process ===
+
+impl Process {
     fn start(
-        name: &'static str,
+        name: &str,
         mut command: Command,
         address: SocketAddr,
         folder: PathBuf,
     ) -> Result<Self, Error> {
-        let log = folder.join("output.log");
+        let log = folder.join(LOG);
         let output = File::create(&log)?;
         command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
         let mut child = command.spawn().map_err(|e| format!("start {name}: {e}"))?;
@@ -101,16 +258,26 @@ servers:
             }
             std::thread::sleep(Duration::from_millis(20));
         }
-        Ok(Self { name, address, child, folder })
+        Ok(Self { child, folder })
     }
 
-    /// The process and those it has started.
-    pub(crate) fn pids(&self) -> Vec<u32> {
-        measure::family(self.child.id())
+    fn log(&self) -> PathBuf {
+        self.folder.join(LOG)
     }
 }
 
+/// What a process says, in its folder.
+const LOG: &str = "output.log";
+
 impl Drop for Target {
+    fn drop(&mut self) {
+        while let Some(process) = self.processes.pop() {
+            drop(process);
+        }
+    }
+}
+
+impl Drop for Process {
     fn drop(&mut self) {
         // nginx's workers end with their master only when it ends in order.
         let pid = nix::unistd::Pid::from_raw(self.child.id().cast_signed());

@@ -14,7 +14,7 @@ Usage: cargo xtask bench [OPTIONS]
 
   --rounds N        rounds of every case, interleaved (default 5)
   --seconds N       length of one measurement (default 3)
-  --case NAME       only this case (repeatable by commas): read-64, read-64k, sse-20, paced-800
+  --case NAME       only this case (repeatable by commas); an unknown one lists them
   --sessions N      instead: N open sessions with GET streams; memory per session
   --note TEXT       a remark that goes into docs/performance.md with the figures
   --dry-run         print the table, do not append it to docs/performance.md
