@@ -20,6 +20,7 @@
 //! | [`health`] | how well an instance is, by checks, calls and the votes of the nodes | "Cluster" |
 //! | [`balance`] | which of several instances gets a call | requirements C6 |
 //! | [`failover`] | how a server moves from one instance to another and back | "Cluster" |
+//! | [`objectives`] | what an outage took, against what its tier allows | requirements E1 |
 //! | [`replicated`] | what every entry of the Raft log does, on every node alike | "Cluster" |
 //!
 //! # A call that failed
@@ -56,6 +57,7 @@ pub mod health;
 pub mod journal;
 pub mod lease;
 pub mod limits;
+pub mod objectives;
 pub mod repeat;
 pub mod replicated;
 pub mod retry_budget;

@@ -150,6 +150,8 @@ pub enum ServerHappened {
         from: Option<Opinion>,
         /// What it is now.
         to: Opinion,
+        /// Whether it was the active instance.
+        active: bool,
         /// When the first evidence for it was seen; 0: not said.
         evidence_since: u64,
     },
@@ -168,7 +170,10 @@ pub enum ServerHappened {
     /// The move is over, and people were told; or the active instance recovered.
     Settled,
     /// The first good answer after the failure, as a node reported it.
-    Answered,
+    Answered {
+        /// How far back what had been acknowledged is lost, in milliseconds; none: not known.
+        lost: Option<u64>,
+    },
     /// The group opened a breaker.
     BreakerOpened,
     /// An operator keeps a breaker open.
@@ -409,6 +414,7 @@ impl Servers {
             return Err(Reply::Unknown);
         };
         let state = self.by_name.get_mut(server).ok_or(Reply::Unknown)?;
+        let active = state.failover.active == *instance;
         let verdict = state.verdicts.get_mut(instance).ok_or(Reply::Unknown)?;
         let (score, why) = ((*score).min(100), cut(why).to_owned());
         let from = verdict.opinion;
@@ -429,7 +435,7 @@ impl Servers {
         *verdict = next;
         if changes {
             let (to, evidence_since) = (*opinion, *evidence_since);
-            let what = ServerHappened::Verdict { from, to, evidence_since };
+            let what = ServerHappened::Verdict { from, to, active, evidence_since };
             self.note(at, server, instance, what, &why);
         }
         Ok(true)
@@ -568,7 +574,7 @@ impl Servers {
         if server.len() > MAX_TEXT || instance.len() > MAX_TEXT {
             return Err(Reply::Invalid(Invalid::Text));
         }
-        if !matches!(what, ServerHappened::Answered | ServerHappened::Noted) {
+        if !matches!(what, ServerHappened::Answered { .. } | ServerHappened::Noted) {
             return Err(Reply::Invalid(Invalid::Event));
         }
         self.note(at, server, instance, what, evidence);

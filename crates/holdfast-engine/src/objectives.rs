@@ -1,0 +1,424 @@
+//! What an outage of a server took, against what its tier allows.
+//!
+//! Outages are read from the replicated history (`replicated::ServerEvent`), so whoever leads the group
+//! knows of them, and a coordinator that died in the middle of one takes nothing with it.
+//!
+//! ```text
+//! first evidence ── detected ── decided ── switched ── first good answer
+//!        └ detection ┘└ decision ┘└─ switch ──┘└── answer ──┘
+//!        └──────────────────── compared with the RTO ───────┘
+//! ```
+//!
+//! An outage begins when the *active* instance is found unhealthy, and reaches back to the first
+//! evidence for that. It ends with the first good answer that a node reports; without one (nobody
+//! called), when the active instance is found usable again, or when a failover is over. A failover by
+//! hand, or one that shifts traffic from a merely degraded instance, is none.
+//!
+//! The RPO is compared with what a node says was lost of what had been acknowledged. The gateway knows
+//! that only where something compares the two sides; otherwise nothing is claimed.
+
+use std::collections::BTreeMap;
+
+use crate::health::votes::Opinion;
+use crate::replicated::{ServerEvent, ServerHappened};
+
+/// What is allowed, in milliseconds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Objective {
+    /// From the first evidence to the first good answer.
+    pub rto: u64,
+    /// How far back what was acknowledged may be lost.
+    pub rpo: u64,
+}
+
+/// One outage of a server. Times are milliseconds since the Unix epoch.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Outage {
+    /// The server.
+    pub server: String,
+    /// The instance that failed.
+    pub instance: String,
+    /// The log index of the verdict: names the outage.
+    pub index: u64,
+    /// The first evidence; if that was not said, when it was detected.
+    pub began: u64,
+    /// The verdict.
+    pub detected: u64,
+    /// A failover began.
+    pub decided: Option<u64>,
+    /// Another instance was active.
+    pub switched: Option<u64>,
+    /// The first good answer, or what stands for it.
+    pub ended: Option<u64>,
+    /// How it ended.
+    pub ending: Ending,
+    /// What of the acknowledged was lost, in milliseconds back from `began`; none: not known.
+    pub lost: Option<u64>,
+    /// The failover came to nothing at least once.
+    pub has_failed: bool,
+}
+
+/// How an outage ended.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Ending {
+    /// It goes on.
+    Open,
+    /// Another instance answers.
+    FailedOver,
+    /// The instance itself is back.
+    Recovered,
+    /// The server is not configured any more.
+    Retired,
+}
+
+/// A measured time against what is allowed.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Compliance {
+    /// It was kept.
+    Met,
+    /// It was not, or cannot be any more.
+    Breached,
+    /// The outage goes on, and there is time left.
+    Running,
+    /// Nobody measured it.
+    Unknown,
+}
+
+/// An outage against its objective.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Judged {
+    /// How long it took, or has taken so far, in milliseconds.
+    pub took: u64,
+    /// Against the RTO.
+    pub rto: Compliance,
+    /// Against the RPO.
+    pub rpo: Compliance,
+}
+
+/// Sums over outages. Times in milliseconds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Totals {
+    /// All outages.
+    pub outages: u32,
+    /// Those that go on.
+    pub open: u32,
+    /// Those that ended within the RTO.
+    pub met: u32,
+    /// Those that did not, and those that go on beyond it.
+    pub breached: u32,
+    /// Those that breached the RPO.
+    pub lost: u32,
+    /// Those that ended on another instance.
+    pub failed_over: u32,
+    /// Those during which a failover came to nothing.
+    pub failed: u32,
+    /// The longest.
+    pub worst: u64,
+    /// All together: of those that go on, so far.
+    pub down: u64,
+    /// The mean of those that ended (MTTR); 0 without one.
+    pub mean_to_recover: u64,
+}
+
+/// The outages that the history tells of, in the order in which they were detected. Of one whose
+/// beginning the history has forgotten nothing is told.
+#[must_use]
+pub fn outages<'a>(events: impl IntoIterator<Item = &'a ServerEvent>) -> Vec<Outage> {
+    let mut ended = Vec::new();
+    let mut open: BTreeMap<&str, Outage> = BTreeMap::new();
+    for event in events {
+        let server = event.server.as_str();
+        if let ServerHappened::Verdict { to, active: true, evidence_since, .. } = event.what
+            && to == Opinion::Unhealthy
+        {
+            // Another instance that fails after a switch nobody saw a good answer of: one outage.
+            open.entry(server).or_insert_with(|| begun(event, evidence_since));
+            continue;
+        }
+        let Some(outage) = open.get_mut(server) else { continue };
+        if outage.hear(event) {
+            ended.extend(open.remove(server));
+        }
+    }
+    ended.extend(open.into_values());
+    ended.sort_by_key(|it| it.index);
+    ended
+}
+
+/// Sums over outages, as they stand at `now`.
+#[must_use]
+pub fn totals<'a>(
+    outages: impl IntoIterator<Item = &'a Outage>,
+    objective: Objective,
+    now: u64,
+) -> Totals {
+    let mut totals = Totals::default();
+    let mut recovered = 0_u64;
+    for outage in outages {
+        let judged = outage.judge(objective, now);
+        totals.outages += 1;
+        totals.open += u32::from(outage.ending == Ending::Open);
+        totals.met += u32::from(judged.rto == Compliance::Met);
+        totals.breached += u32::from(judged.rto == Compliance::Breached);
+        totals.lost += u32::from(judged.rpo == Compliance::Breached);
+        totals.failed_over += u32::from(outage.ending == Ending::FailedOver);
+        totals.failed += u32::from(outage.has_failed);
+        totals.worst = totals.worst.max(judged.took);
+        totals.down = totals.down.saturating_add(judged.took);
+        if outage.ending != Ending::Open {
+            recovered = recovered.saturating_add(judged.took);
+        }
+    }
+    let over = totals.outages - totals.open;
+    totals.mean_to_recover = recovered.checked_div(u64::from(over)).unwrap_or(0);
+    totals
+}
+
+// === impl Objective ===
+
+impl Objective {
+    /// What a tier allows: 1: 30 s and nothing lost; 2: 120 s and 300 s; 3 and others: 300 s and 900 s.
+    #[must_use]
+    pub fn of_tier(tier: u8) -> Self {
+        let (rto, rpo) = match tier {
+            1 => (30, 0),
+            2 => (120, 300),
+            _ => (300, 900),
+        };
+        Self { rto: rto * 1000, rpo: rpo * 1000 }
+    }
+}
+
+// === impl Outage ===
+
+impl Outage {
+    /// How it stands against an objective at `now`.
+    #[must_use]
+    pub fn judge(&self, objective: Objective, now: u64) -> Judged {
+        let took = self.ended.unwrap_or(now).saturating_sub(self.began);
+        let rto = match self.ended {
+            _ if took > objective.rto => Compliance::Breached,
+            None => Compliance::Running,
+            Some(_) => Compliance::Met,
+        };
+        let rpo = match self.lost {
+            None => Compliance::Unknown,
+            Some(lost) if lost > objective.rpo => Compliance::Breached,
+            Some(_) => Compliance::Met,
+        };
+        Judged { took, rto, rpo }
+    }
+
+    /// From the first evidence to the verdict, in milliseconds.
+    #[must_use]
+    pub fn detection(&self) -> u64 {
+        self.detected.saturating_sub(self.began)
+    }
+
+    /// From the verdict to the beginning of the failover.
+    #[must_use]
+    pub fn decision(&self) -> Option<u64> {
+        Some(self.decided?.saturating_sub(self.detected))
+    }
+
+    /// From the beginning of the failover to the switch.
+    #[must_use]
+    pub fn switch(&self) -> Option<u64> {
+        Some(self.switched?.saturating_sub(self.decided?))
+    }
+
+    /// From the switch, or the verdict if there was none, to the first good answer.
+    #[must_use]
+    pub fn answer(&self) -> Option<u64> {
+        Some(self.ended?.saturating_sub(self.switched.unwrap_or(self.detected)))
+    }
+
+    /// What else happens to the server. Returns whether the outage is over.
+    fn hear(&mut self, event: &ServerEvent) -> bool {
+        let ending = if self.switched.is_some() { Ending::FailedOver } else { Ending::Recovered };
+        match event.what {
+            ServerHappened::FailoverBegan => {
+                self.decided.get_or_insert(event.at);
+            }
+            ServerHappened::Switched => {
+                self.switched.get_or_insert(event.at);
+            }
+            ServerHappened::Failed => self.has_failed = true,
+            ServerHappened::Answered { lost } => {
+                self.lost = lost;
+                return self.end(event.at, ending);
+            }
+            // The active instance is usable: unless it is the first news of the new one.
+            ServerHappened::Verdict {
+                active: true,
+                to: Opinion::Healthy | Opinion::Degraded,
+                ..
+            } if self.switched.is_none() || event.instance != self.instance => {
+                return self.end(event.at, ending);
+            }
+            ServerHappened::Settled if self.switched.is_some() => {
+                return self.end(event.at, Ending::FailedOver);
+            }
+            ServerHappened::Retired => return self.end(event.at, Ending::Retired),
+            ServerHappened::Verdict { .. }
+            | ServerHappened::FailbackBegan
+            | ServerHappened::Progressed
+            | ServerHappened::RolledBack
+            | ServerHappened::Settled
+            | ServerHappened::BreakerOpened
+            | ServerHappened::BreakerForcedOpen
+            | ServerHappened::BreakerForcedClosed
+            | ServerHappened::BreakerReleased
+            | ServerHappened::Defined
+            | ServerHappened::Configured
+            | ServerHappened::Noted => {}
+        }
+        false
+    }
+
+    fn end(&mut self, at: u64, ending: Ending) -> bool {
+        self.ended = Some(at);
+        self.ending = ending;
+        true
+    }
+}
+
+fn begun(event: &ServerEvent, evidence_since: u64) -> Outage {
+    let began = if evidence_since == 0 { event.at } else { evidence_since.min(event.at) };
+    Outage {
+        server: event.server.clone(),
+        instance: event.instance.clone(),
+        index: event.index,
+        began,
+        detected: event.at,
+        decided: None,
+        switched: None,
+        ended: None,
+        ending: Ending::Open,
+        lost: None,
+        has_failed: false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ServerHappened::*;
+
+    fn event(at: u64, instance: &str, what: ServerHappened) -> ServerEvent {
+        let (server, instance) = ("db".to_owned(), instance.to_owned());
+        let evidence = String::new();
+        ServerEvent { index: at, at, server, instance, generation: 1, what, evidence }
+    }
+
+    fn verdict(to: Opinion, evidence_since: u64) -> ServerHappened {
+        Verdict { from: None, to, active: true, evidence_since }
+    }
+
+    const DOWN: Opinion = Opinion::Unhealthy;
+    const WELL: Opinion = Opinion::Healthy;
+
+    #[test]
+    fn an_outage_is_measured_from_the_first_evidence_to_the_first_good_answer() {
+        let events = [
+            event(1_000, "a", verdict(DOWN, 400)),
+            event(1_050, "b", FailoverBegan),
+            event(1_300, "b", Switched),
+            event(1_700, "b", Answered { lost: Some(0) }),
+            event(2_000, "b", Settled),
+        ];
+        let outages = outages(&events);
+        let [it] = &outages[..] else { panic!("{outages:?}") };
+        assert_eq!((it.detection(), it.decision()), (600, Some(50)));
+        assert_eq!((it.switch(), it.answer()), (Some(250), Some(400)));
+        assert_eq!(it.ending, Ending::FailedOver);
+        let met = Judged { took: 1_300, rto: Compliance::Met, rpo: Compliance::Met };
+        assert_eq!(it.judge(Objective::of_tier(1), 9_999), met);
+        let tight = Objective { rto: 1_299, rpo: 0 };
+        assert_eq!(it.judge(tight, 9_999).rto, Compliance::Breached);
+    }
+
+    #[test]
+    fn one_that_goes_on_is_breached_as_soon_as_its_time_is_over() {
+        let outages = outages(&[event(1_000, "a", verdict(DOWN, 0))]);
+        let at = |now| outages[0].judge(Objective::of_tier(1), now).rto;
+        assert_eq!(at(31_000), Compliance::Running);
+        assert_eq!(at(31_001), Compliance::Breached);
+        assert_eq!(outages[0].judge(Objective::of_tier(1), 0).rpo, Compliance::Unknown);
+    }
+
+    #[test]
+    fn what_comes_back_by_itself_has_recovered_and_what_nobody_calls_ends_with_the_move() {
+        let ending = |rest: &[ServerEvent]| {
+            let first = [event(1_000, "a", verdict(DOWN, 0))];
+            let events: Vec<_> = first.iter().chain(rest).cloned().collect();
+            let outages = outages(&events);
+            (outages.len(), outages[0].ending, outages[0].ended)
+        };
+        let back = [event(5_000, "a", verdict(WELL, 0))];
+        assert_eq!(ending(&back), (1, Ending::Recovered, Some(5_000)));
+        let told = [event(2_000, "b", Switched), event(4_000, "b", Settled)];
+        assert_eq!(ending(&told), (1, Ending::FailedOver, Some(4_000)));
+        let gone = [event(3_000, "", Retired)];
+        assert_eq!(ending(&gone), (1, Ending::Retired, Some(3_000)));
+        let tried = [event(2_000, "", Failed), event(4_000, "a", verdict(WELL, 0))];
+        assert_eq!(ending(&tried), (1, Ending::Recovered, Some(4_000)));
+    }
+
+    #[test]
+    fn standby_instances_moves_by_hand_and_forgotten_beginnings_are_no_outages() {
+        let standby = Verdict { from: None, to: DOWN, active: false, evidence_since: 0 };
+        let events = [
+            event(1, "b", standby),
+            event(2, "b", FailoverBegan),
+            event(3, "b", Switched),
+            event(4, "b", Answered { lost: None }),
+        ];
+        assert_eq!(outages(&events), []);
+    }
+
+    #[test]
+    fn servers_do_not_end_each_others_outages() {
+        let mut other = event(2_000, "x", Answered { lost: None });
+        other.server = "files".to_owned();
+        let events = [event(1_000, "a", verdict(DOWN, 0)), other];
+        assert_eq!(outages(&events)[0].ending, Ending::Open);
+    }
+
+    #[test]
+    fn totals_add_up() {
+        let events = [
+            event(1_000, "a", verdict(DOWN, 0)),
+            event(2_000, "a", verdict(WELL, 0)),
+            event(10_000, "a", verdict(DOWN, 0)),
+            event(11_000, "", Failed),
+            event(11_500, "b", Switched),
+            event(13_000, "b", Answered { lost: Some(1) }),
+            event(20_000, "b", verdict(DOWN, 0)),
+        ];
+        let totals = totals(&outages(&events), Objective { rto: 2_000, rpo: 0 }, 25_000);
+        let expected = Totals {
+            outages: 3,
+            open: 1,
+            met: 1,
+            breached: 2,
+            lost: 1,
+            failed_over: 1,
+            failed: 1,
+            worst: 5_000,
+            down: 9_000,
+            mean_to_recover: 2_000,
+        };
+        assert_eq!(totals, expected);
+        assert_eq!(super::totals(&[], Objective::of_tier(3), 0), Totals::default());
+    }
+
+    #[test]
+    fn every_tier_allows_what_the_requirements_say() {
+        let tiers = [1, 2, 3].map(|it| {
+            let it = Objective::of_tier(it);
+            (it.rto, it.rpo)
+        });
+        assert_eq!(tiers, [(30_000, 0), (120_000, 300_000), (300_000, 900_000)]);
+    }
+}
