@@ -9,6 +9,7 @@ mod load;
 mod nemesis;
 mod network;
 mod options;
+mod redis;
 mod report;
 mod run;
 mod sdk;
@@ -30,6 +31,9 @@ type Error = Box<dyn std::error::Error + Send + Sync>;
 
 /// How long anything may take that should take no time.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Whether Sentinels look round more often than they do by themselves.
+const HURRY: bool = false;
 
 /// Promises were broken, or, where that was expected, none was.
 const FAILED: u8 = 1;

@@ -1,4 +1,5 @@
-//! The links between the nodes: a proxy before each cluster port that can cut and delay them.
+//! The links between processes: a proxy before each of their ports that can cut and delay them. Between
+//! the nodes it stands before their cluster ports, and before every port of a Redis (`redis`).
 //!
 //! Every node is known to its peers by the address of its proxy. Who has opened a connection is read
 //! from `/proc`, so each ordered pair of nodes has a fault of its own, however the nodes learn each
@@ -40,10 +41,20 @@ pub(crate) struct Weather {
 /// `[from][to]`.
 type Forecast = Vec<Vec<Weather>>;
 
+/// A port with a proxy before it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Port {
+    /// Whose port it is. Parties are numbered from 0; one may have several ports, or none.
+    pub(crate) party: usize,
+    /// Where others look for it: the proxy.
+    pub(crate) known: SocketAddr,
+    pub(crate) real: SocketAddr,
+}
+
 /// All links of a stack.
 pub(crate) struct Links {
-    addresses: Vec<SocketAddr>,
-    real: Vec<SocketAddr>,
+    parties: usize,
+    ports: Vec<Port>,
     listening: Mutex<Vec<Option<AbortHandle>>>,
     weather: watch::Sender<Forecast>,
     connections: Mutex<Vec<Weak<Connection>>>,
@@ -70,51 +81,60 @@ enum Side {
 // === impl Links ===
 
 impl Links {
-    /// One proxy for each of the nodes' real cluster addresses, none of them listening yet.
-    pub(crate) fn new(real: &[SocketAddr], addresses: Vec<SocketAddr>) -> Arc<Self> {
+    /// One proxy for each of the ports, none of them listening yet.
+    pub(crate) fn new(parties: usize, ports: Vec<Port>) -> Arc<Self> {
         Arc::new(Self {
-            addresses,
-            real: real.to_vec(),
-            weather: watch::Sender::new(fair(real.len())),
-            listening: Mutex::new(real.iter().map(|_| None).collect()),
+            parties,
+            weather: watch::Sender::new(fair(parties)),
+            listening: Mutex::new(ports.iter().map(|_| None).collect()),
+            ports,
             connections: Mutex::default(),
             pids: Mutex::default(),
             held: AtomicU64::new(0),
         })
     }
 
-    /// Listens before a node, as long as that node's process is there.
+    /// Listens before a party's ports, as long as its process is there.
     ///
     /// # Errors
-    /// When its port is taken.
+    /// When a port is taken.
     pub(crate) async fn up(self: &Arc<Self>, to: usize) -> Result<(), Error> {
-        let deadline = Instant::now() + PATIENCE;
-        // The task that listened before ends soon, not at once.
-        let listener = loop {
-            match TcpListener::bind(self.addresses[to]).await {
-                Ok(listener) => break listener,
-                Err(error) if Instant::now() > deadline => return Err(error.into()),
-                Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
-            }
-        };
-        let task = tokio::spawn(Arc::clone(self).accept(listener, to, self.real[to]));
-        self.replace_listener(to, Some(task.abort_handle()));
+        for (at, port) in self.ports_of(to) {
+            // The task that listened before ends soon, not at once.
+            self.replace_listener(at, None);
+            let deadline = Instant::now() + PATIENCE;
+            let listener = loop {
+                match TcpListener::bind(port.known).await {
+                    Ok(listener) => break listener,
+                    Err(error) if Instant::now() > deadline => return Err(error.into()),
+                    Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
+                }
+            };
+            let task = tokio::spawn(Arc::clone(self).accept(listener, port));
+            self.replace_listener(at, Some(task.abort_handle()));
+        }
         Ok(())
     }
 
-    /// Connections to the node are refused from now on, as the port of a dead process does.
+    /// Connections to the party are refused from now on, as the port of a dead process does.
     pub(crate) fn down(&self, to: usize) {
-        self.replace_listener(to, None);
+        for (at, _) in self.ports_of(to) {
+            self.replace_listener(at, None);
+        }
     }
 
-    fn replace_listener(&self, to: usize, with: Option<AbortHandle>) {
+    fn ports_of(&self, party: usize) -> Vec<(usize, Port)> {
+        self.ports.iter().copied().enumerate().filter(|(_, port)| port.party == party).collect()
+    }
+
+    fn replace_listener(&self, at: usize, with: Option<AbortHandle>) {
         let mut listening = lock(&self.listening);
-        if let Some(before) = std::mem::replace(&mut listening[to], with) {
+        if let Some(before) = std::mem::replace(&mut listening[at], with) {
             before.abort();
         }
     }
 
-    /// Which process is which node, from now on.
+    /// Which process is which party, from now on.
     pub(crate) fn know(&self, pids: Vec<Option<u32>>) {
         *lock(&self.pids) = pids;
     }
@@ -139,7 +159,7 @@ impl Links {
 
     /// Every link as it should be.
     pub(crate) fn heal(&self) {
-        self.weather.send_replace(fair(self.real.len()));
+        self.weather.send_replace(fair(self.parties));
     }
 
     /// How many pieces have been held up so far.
@@ -147,19 +167,19 @@ impl Links {
         self.held.load(Ordering::Acquire)
     }
 
-    async fn accept(self: Arc<Self>, listener: TcpListener, to: usize, real: SocketAddr) {
+    async fn accept(self: Arc<Self>, listener: TcpListener, port: Port) {
         loop {
             let Ok((incoming, peer)) = listener.accept().await else {
                 tokio::time::sleep(Duration::from_millis(10)).await;
                 continue;
             };
-            let connection = Arc::new(Connection { peer, to, from: OnceCell::new() });
+            let connection = Arc::new(Connection { peer, to: port.party, from: OnceCell::new() });
             {
                 let mut connections = lock(&self.connections);
                 connections.retain(|connection| connection.strong_count() > 0);
                 connections.push(Arc::downgrade(&connection));
             }
-            tokio::spawn(Arc::clone(&self).join(incoming, connection, real));
+            tokio::spawn(Arc::clone(&self).join(incoming, connection, port.real));
         }
     }
 
@@ -283,8 +303,8 @@ impl Links {
     }
 }
 
-fn fair(nodes: usize) -> Forecast {
-    vec![vec![Weather::default(); nodes]; nodes]
+fn fair(parties: usize) -> Forecast {
+    vec![vec![Weather::default(); parties]; parties]
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

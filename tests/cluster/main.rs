@@ -10,6 +10,9 @@ mod links;
 mod load;
 mod nemesis;
 mod network;
+mod options;
+mod redis;
+mod redis_tests;
 mod report;
 mod run;
 mod sdk;
@@ -32,9 +35,15 @@ type Error = Box<dyn std::error::Error + Send + Sync>;
 /// How long anything may take that should take no time. Long, since two cores run many tests.
 const PATIENCE: Duration = Duration::from_secs(90);
 
+/// Whether Sentinels look round more often than they do by themselves: tests wait for that.
+const HURRY: bool = true;
+
 fn plan(front: Kind) -> Plan {
     Plan {
         front,
+        standby: false,
+        store: redis::Kind::Replicated,
+        plain: false,
         together: Together::Cluster,
         rate: 40,
         streams: 10,

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::Error;
-use crate::links::{Links, Weather};
+use crate::links::{Links, Port, Weather};
 use crate::nemesis::What;
 use crate::spaces::{self, Spaces};
 use crate::stack::NODES;
@@ -55,9 +55,13 @@ impl Network {
         if namespaces {
             return Ok((Self::Spaces(Spaces::start(NODES)?), nodes));
         }
-        let real: Vec<SocketAddr> = nodes.iter().map(|node| node.cluster).collect();
-        let known = nodes.iter().map(|node| node.known).collect();
-        Ok((Self::Links(Links::new(&real, known)), nodes))
+        let port = |(party, node): (usize, &Addresses)| Port {
+            party,
+            known: node.known,
+            real: node.cluster,
+        };
+        let ports = nodes.iter().enumerate().map(port).collect();
+        Ok((Self::Links(Links::new(NODES, ports)), nodes))
     }
 
     /// Where the servers behind the gateway listen.

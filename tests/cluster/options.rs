@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use crate::nemesis::What;
+use crate::redis;
 use crate::run::{Plan, faults};
 use crate::stack::Together;
 use crate::stack::front::Kind;
@@ -10,7 +11,8 @@ use crate::stack::front::Kind;
 pub(crate) const USAGE: &str = "\
 Usage: cargo xtask drill [OPTIONS]
 
-  --front nginx|edge   the balancer before the three nodes (nginx)
+  --front nginx|haproxy|edge   the balancer before the three nodes (nginx)
+  --store replicated|redis|sentinel|redis-cluster   where they keep sessions and the journal
   --rate N             calls a second of the raw load (300)
   --streams N          standing streams beside it (50)
   --no-sdks            leave out the six SDK clients
@@ -22,10 +24,24 @@ Usage: cargo xtask drill [OPTIONS]
   --isolations N       a node cut off from everybody, balancer and servers too; with --namespaces
   --slow N             150 ms more for every piece between a node and the others, for 5 s
   --rolling N          rolling restarts of all nodes
+  --redis-kills N      kill -9 of the primary; it comes back with its data
+  --replica-kills N    the same with a replica
+  --redis-cuts N       the primary cut off from everybody for 8 s
+  --redis-cuts-nodes N   the same from the nodes only
+  --redis-splits N     the same from its replicas and the Sentinels only
+  --failovers N        another server is made primary by command
+  --flushes N          FLUSHALL
+  --redis-slow N       every answer of Redis takes 500 ms more, for 8 s
+  --redis-freezes N    SIGSTOP of the primary for 8 s
+  --redis-away N       all of Redis killed for 10 s
+  --reloads N          the balancer takes up its configuration anew
+  --front-kills N      kill -9 of the balancer; a standby takes its address
+  --standby            two balancers, also without that
   --leader N           of each kind of fault so many, at most all, hit the coordinator (a third)
   --seed N             repeats a schedule (a new one)
   --expect-loss        succeed only if promises are broken: proves that the drill can see it
   --independent        three nodes that know nothing of each other, as the thing to expect loss of
+  --plain              Redis and nodes without what keeps acknowledged writes: the same
   --namespaces         each node in a network namespace, links cut by dropping packets; takes root
   --failover-timeout MS  of the nodes (their default, 1000)
   --log LEVEL          of the nodes (info)
@@ -54,6 +70,9 @@ impl Options {
         let mut options = Self {
             plan: Plan {
                 front: Kind::Nginx,
+                standby: false,
+                store: redis::Kind::Replicated,
+                plain: false,
                 together: Together::Cluster,
                 rate: 300,
                 streams: 50,
@@ -79,12 +98,17 @@ impl Options {
             let plan = &mut options.plan;
             match name.as_str() {
                 "--front" => {
-                    plan.front = match value()?.as_str() {
-                        "nginx" => Kind::Nginx,
-                        "edge" => Kind::Edge,
-                        other => return Err(format!("--front {other}: nginx or edge is needed")),
-                    }
+                    let named = value()?;
+                    plan.front = Kind::named(&named).ok_or_else(|| {
+                        format!("--front {named}: nginx, haproxy or edge is needed")
+                    })?;
                 }
+                "--store" => {
+                    let named = value()?;
+                    plan.store = redis::Kind::named(&named).ok_or_else(|| format!("--store {named}: replicated, redis, sentinel or redis-cluster is needed"))?;
+                }
+                "--standby" => plan.standby = true,
+                "--plain" => plan.plain = true,
                 "--rate" => {
                     plan.rate = u32::try_from(number(value()?)?.max(1)).unwrap_or(u32::MAX);
                 }
@@ -104,6 +128,18 @@ impl Options {
                 "--namespaces" => plan.namespaces = true,
                 "--slow" => wanted.push((What::Slow, number(value()?)?)),
                 "--rolling" => wanted.push((What::Rolling, number(value()?)?)),
+                "--redis-kills" => wanted.push((What::RedisKill, number(value()?)?)),
+                "--replica-kills" => wanted.push((What::ReplicaKill, number(value()?)?)),
+                "--redis-cuts" => wanted.push((What::RedisCut, number(value()?)?)),
+                "--redis-cuts-nodes" => wanted.push((What::RedisCutNodes, number(value()?)?)),
+                "--redis-splits" => wanted.push((What::RedisSplit, number(value()?)?)),
+                "--failovers" => wanted.push((What::RedisFailover, number(value()?)?)),
+                "--flushes" => wanted.push((What::RedisFlush, number(value()?)?)),
+                "--redis-slow" => wanted.push((What::RedisSlow, number(value()?)?)),
+                "--redis-freezes" => wanted.push((What::RedisFreeze, number(value()?)?)),
+                "--redis-away" => wanted.push((What::RedisAway, number(value()?)?)),
+                "--reloads" => wanted.push((What::FrontReload, number(value()?)?)),
+                "--front-kills" => wanted.push((What::FrontKill, number(value()?)?)),
                 "--leader" => leader = Some(number(value()?)?),
                 "--seed" => plan.seed = number(value()?)? as u64,
                 "--log" => plan.log = value()?,
@@ -118,6 +154,7 @@ impl Options {
             wanted.push((What::Kill, 30));
         }
         for (what, many) in wanted {
+            options.plan.standby |= what == What::FrontKill && many > 0;
             let of_leader = leader.unwrap_or_else(|| many.div_ceil(3)).min(many);
             options.plan.faults.extend(faults(what, many, of_leader));
         }

@@ -9,7 +9,8 @@ use crate::chance::Chance;
 use crate::load::Load;
 use crate::load::ledger::Ledger;
 use crate::load::standing::Standing;
-use crate::nemesis::{Fault, Incident, What, strike};
+use crate::nemesis::{Fault, Incident, Scope, What, strike};
+use crate::redis;
 use crate::report::{Facts, Report};
 use crate::sdk::Sdks;
 use crate::stack::front::Kind;
@@ -20,6 +21,11 @@ use crate::terms::Terms;
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
     pub(crate) front: Kind,
+    /// A second balancer that takes over from the first.
+    pub(crate) standby: bool,
+    pub(crate) store: redis::Kind,
+    /// A Redis, and nodes, without what keeps acknowledged writes.
+    pub(crate) plain: bool,
     pub(crate) together: Together,
     /// Calls a second of the raw load.
     pub(crate) rate: u32,
@@ -54,6 +60,9 @@ pub(crate) async fn run(plan: &Plan, folder: &Path) -> Result<Report, Error> {
     std::fs::create_dir_all(folder)?;
     let wanted = Wanted {
         front: plan.front,
+        standby: plan.standby,
+        store: plan.store,
+        plain: plan.plain,
         together: plan.together,
         binary: &plan.binary,
         folder,
@@ -76,6 +85,9 @@ pub(crate) async fn run(plan: &Plan, folder: &Path) -> Result<Report, Error> {
     tokio::time::sleep(Duration::from_secs(2)).await;
     let (incidents, aborted) = all(plan, &mut stack, &ledger).await?;
     stack.network.heal()?;
+    if let Some(redis) = &stack.redis {
+        redis.links.heal();
+    }
     let sdks_ended = sdks.finish().await.err().map(|error| error.to_string());
     let sessions = load.finish().await;
     let heard = standing.finish().await;
@@ -125,15 +137,21 @@ async fn all(
 }
 
 fn tell(incident: &Incident, at: usize, of: usize, calls: usize) {
+    let Incident { what, victim, from, healed, settled, .. } = incident;
+    let seen = match what.scope() {
+        Scope::Node => format!(
+            "noticed {}, new leader {}",
+            millis(incident.noticed),
+            millis(incident.new_leader)
+        ),
+        Scope::Redis | Scope::Front => {
+            format!("said {}, replaced {}", millis(incident.said), millis(incident.replaced))
+        }
+    };
     println!(
-        "{at:>3}/{of} {:?} of {}{} at {}: noticed {}, new leader {}, settled {} ms after; {calls} calls so far",
-        incident.what,
-        incident.victim,
+        "{at:>3}/{of} {what:?} of {victim}{} at {from}: {seen}, settled {} ms after; {calls} calls so far",
         if incident.was_leader { " (leader)" } else { "" },
-        incident.from,
-        millis(incident.noticed),
-        millis(incident.new_leader),
-        incident.settled - incident.healed,
+        settled - healed,
     );
 }
 

@@ -9,9 +9,10 @@ use tokio::net::{TcpListener, TcpStream};
 
 use crate::PATIENCE;
 use crate::chance::Chance;
-use crate::links::{Links, Weather};
-use crate::nemesis::What;
+use crate::links::{Links, Port, Weather};
+use crate::nemesis::{Scope, What};
 use crate::network::Network;
+use crate::options::{Options, USAGE};
 use crate::run::faults;
 use crate::stack::ports::Ports;
 
@@ -32,7 +33,8 @@ async fn two_nodes() -> (Arc<Links>, SocketAddr) {
     let mut ports = Ports::new();
     let mut free = || ports.free().expect("a free port");
     let known = free();
-    let links = Links::new(&[free(), real], vec![free(), known]);
+    let silent = Port { party: 0, known: free(), real: free() };
+    let links = Links::new(2, vec![silent, Port { party: 1, known, real }]);
     links.know(vec![Some(std::process::id()), None]);
     links.up(1).await.expect("its port");
     (links, known)
@@ -129,4 +131,31 @@ fn the_same_seed_draws_the_same() {
     };
     assert_eq!(draw(7), draw(7));
     assert_ne!(draw(7), draw(8));
+}
+
+#[test]
+fn every_option_that_is_named_is_understood() {
+    let text = USAGE.lines().filter_map(|line| line.trim().strip_prefix("--"));
+    let mut options = 0;
+    for line in text {
+        let (words, _) = line.split_once("  ").expect("what it does");
+        let mut words = words.split(' ');
+        let name = format!("--{}", words.next().expect("its name"));
+        let value = words.next().map(|value| match value.split('|').next() {
+            Some("N" | "MS") => "2".to_owned(),
+            Some(first) => first.to_owned(),
+            None => String::new(),
+        });
+        let args = [Some(name.clone()), value].into_iter().flatten();
+        let read = Options::from_args(args, "holdfast".into(), 1);
+        assert!(read.is_ok(), "{name}: {:?}", read.err());
+        options += 1;
+    }
+    assert!(options > 25, "only {options} options are explained");
+    let args = ["--redis-splits", "2", "--front-kills", "1", "--kills", "3"].map(str::to_owned);
+    let plan = Options::from_args(args.into_iter(), "holdfast".into(), 1).expect("options").plan;
+    let scopes: Vec<Scope> = plan.faults.iter().map(|fault| fault.what.scope()).collect();
+    assert_eq!(scopes.iter().filter(|scope| **scope == Scope::Redis).count(), 2);
+    assert_eq!(scopes.iter().filter(|scope| **scope == Scope::Node).count(), 3);
+    assert!(plan.standby, "a balancer is killed only where another takes over");
 }

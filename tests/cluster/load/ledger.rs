@@ -21,6 +21,8 @@ pub(crate) enum Kind {
     Stream,
     /// The use of a session that has lain idle.
     Idle,
+    /// The opening of a session.
+    Open,
 }
 
 /// Which kind of client made a call.

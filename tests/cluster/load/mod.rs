@@ -2,12 +2,13 @@
 //! each accounted for.
 
 pub(crate) mod caller;
+mod fresh;
 pub(crate) mod ledger;
 pub(crate) mod standing;
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use serde_json::json;
@@ -20,7 +21,8 @@ use crate::chance::Chance;
 use crate::http::Pool;
 use crate::stack::{COUNT, LOCAL, STREAM};
 use caller::{Ask, Client};
-use ledger::{Call, Era, Kind, Ledger};
+use fresh::Fresh;
+use ledger::{Call, Era, Kind, Ledger, Outcome};
 
 /// How long a call may take beyond what its tool sleeps. A frozen node holds calls for as long as it
 /// is frozen, and a machine under load is slow.
@@ -33,13 +35,17 @@ const IDLE: usize = 15;
 
 /// Load that is being made.
 pub(crate) struct Load {
-    clients: Vec<Client>,
+    sessions: usize,
+    fresh: Fresh,
     idle: Vec<Client>,
     stop: watch::Sender<bool>,
     driver: JoinHandle<()>,
     ledger: Arc<Ledger>,
     serial: Arc<AtomicU64>,
 }
+
+/// Those that call all the time. One whose session is lost opens another.
+type Clients = Arc<Mutex<Vec<Client>>>;
 
 // === impl Load ===
 
@@ -80,26 +86,31 @@ impl Load {
             idle.push(client);
         }
         let (stop, stopped) = watch::channel(false);
+        let fresh = Fresh::start(bare(COUNT, Era::Legacy), rate, &serial, ledger, stopped.clone());
+        let sessions = clients.iter().filter(|client| client.session.is_some()).count();
+        let clients: Clients = Arc::new(Mutex::new(clients));
         let driver = tokio::spawn(drive(
-            clients.clone(),
+            clients,
             rate,
             Chance::new(seed),
             Arc::clone(&serial),
             Arc::clone(ledger),
             stopped,
         ));
-        Ok(Self { clients, idle, stop, driver, ledger: Arc::clone(ledger), serial })
+        let ledger = Arc::clone(ledger);
+        Ok(Self { sessions, fresh, idle, stop, driver, ledger, serial })
     }
 
     /// Stops making calls, waits for those under way, and uses the idle sessions once more.
     pub(crate) async fn finish(self) -> usize {
         self.stop.send_replace(true);
         drop(self.driver.await);
+        let fresh = self.fresh.finish().await;
         for client in &self.idle {
             // The count goes on: the session at the server is the one that it was.
             use_idle(client, 2, &self.serial, &self.ledger).await;
         }
-        self.idle.len() + self.clients.iter().filter(|client| client.session.is_some()).count()
+        self.idle.len() + self.sessions + fresh
     }
 }
 
@@ -123,7 +134,7 @@ async fn use_idle(client: &Client, count: u32, serial: &AtomicU64, ledger: &Ledg
 }
 
 async fn drive(
-    clients: Vec<Client>,
+    clients: Clients,
     rate: u32,
     mut chance: Chance,
     serial: Arc<AtomicU64>,
@@ -136,17 +147,37 @@ async fn drive(
     while !*stopped.borrow() {
         ticks.tick().await;
         while calls.try_join_next().is_some() {}
-        let Some(client) = choose(&clients, &mut chance) else { break };
+        let Some((at, client)) = choose(&lock(&clients), &mut chance) else { break };
         let serial = serial.fetch_add(1, Ordering::Relaxed);
-        let (ask, takes) = ask(client, serial, &mut chance);
-        let (client, ledger) = (client.clone(), Arc::clone(&ledger));
-        calls.spawn(async move { make(&client, ask, takes + DEADLINE, &ledger).await });
+        let (ask, takes) = ask(&client, serial, &mut chance);
+        let (clients, ledger) = (Arc::clone(&clients), Arc::clone(&ledger));
+        calls.spawn(async move {
+            let outcome = make(&client, ask, takes + DEADLINE, &ledger).await;
+            if let Outcome::SessionLost { .. } = outcome {
+                reopen(&clients, at, client).await;
+            }
+        });
     }
     while calls.join_next().await.is_some() {}
 }
 
+fn lock(clients: &Clients) -> std::sync::MutexGuard<'_, Vec<Client>> {
+    clients.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What an application does whose session has ended: it opens another.
+async fn reopen(clients: &Clients, at: usize, lost: Client) {
+    if lock(clients)[at].session != lost.session {
+        return;
+    }
+    let bare = Client { session: None, ..lost };
+    if let Ok(client) = open(bare, "drill-busy").await {
+        lock(clients)[at] = client;
+    }
+}
+
 /// Half of the calls in sessions that resume, a fifth in older ones, the rest without.
-fn choose<'a>(clients: &'a [Client], chance: &mut Chance) -> Option<&'a Client> {
+fn choose(clients: &[Client], chance: &mut Chance) -> Option<(usize, Client)> {
     let era = match chance.below(10) {
         0..5 => Era::Legacy,
         5..7 => Era::Older,
@@ -157,9 +188,9 @@ fn choose<'a>(clients: &'a [Client], chance: &mut Chance) -> Option<&'a Client> 
         5..9 => STREAM,
         _ => LOCAL,
     };
-    let fitting: Vec<&Client> =
-        clients.iter().filter(|client| client.era == era && client.server == server).collect();
-    chance.pick(&fitting).copied()
+    let fits = |(_, client): &(usize, &Client)| client.era == era && client.server == server;
+    let fitting: Vec<(usize, &Client)> = clients.iter().enumerate().filter(fits).collect();
+    chance.pick(&fitting).map(|(at, client)| (*at, (*client).clone()))
 }
 
 fn ask(client: &Client, serial: u64, chance: &mut Chance) -> (Ask, Duration) {
@@ -177,7 +208,9 @@ fn ask(client: &Client, serial: u64, chance: &mut Chance) -> (Ask, Duration) {
     let slow = 1_000 + chance.below(2_000);
     let quick = if chance.below(4) == 0 { chance.below(100) } else { 0 };
     let (tool, arguments, expect, takes, steps) = match kind {
-        Kind::Read | Kind::Idle => ("echo", json!({ "text": id }), id.clone(), 0, None),
+        Kind::Read | Kind::Idle | Kind::Open => {
+            ("echo", json!({ "text": id }), id.clone(), 0, None)
+        }
         Kind::SlowRead => {
             ("slow", json!({ "ms": slow, "key": id }), format!("slept {slow} ms"), slow, None)
         }
@@ -196,9 +229,10 @@ fn executed(key: &str) -> String {
     format!("write {key}: execution 1")
 }
 
-async fn make(client: &Client, ask: Ask, within: Duration, ledger: &Ledger) {
+async fn make(client: &Client, ask: Ask, within: Duration, ledger: &Ledger) -> Outcome {
     let started = ledger.now();
     let seen = client.call(&ask, Instant::now() + within).await;
+    let outcome = seen.outcome.clone();
     ledger.add(Call {
         client: "raw".into(),
         kind: ask.kind,
@@ -216,4 +250,5 @@ async fn make(client: &Client, ask: Ask, within: Duration, ledger: &Ledger) {
         events_doubled: seen.doubled,
         trace: seen.trace.trim_end().to_owned(),
     });
+    outcome
 }

@@ -1,5 +1,5 @@
 //! Everything that a run needs, as processes on loopback: three nodes, three sample servers, a
-//! balancer, and the network between the nodes, which can be cut.
+//! balancer, a Redis where one is wanted, and the network between them, which can be cut.
 
 pub(crate) mod front;
 pub(crate) mod node;
@@ -20,6 +20,7 @@ use ports::Ports;
 use process::Process;
 
 use crate::network::{Addresses, Network};
+use crate::redis::{self, Redis};
 use crate::{Error, PATIENCE};
 
 /// How many nodes a stack has.
@@ -45,6 +46,7 @@ pub(crate) struct Stack {
     pub(crate) network: Network,
     pub(crate) together: Together,
     pub(crate) front: Front,
+    pub(crate) redis: Option<Redis>,
     /// Logs, data directories and records of this run.
     pub(crate) folder: PathBuf,
     /// The control endpoints of the two servers that are reached over HTTP.
@@ -55,6 +57,11 @@ pub(crate) struct Stack {
 /// What a stack is made of.
 pub(crate) struct Wanted<'a> {
     pub(crate) front: front::Kind,
+    /// A second balancer that takes over from the first.
+    pub(crate) standby: bool,
+    pub(crate) store: redis::Kind,
+    /// A Redis, and nodes, without what keeps acknowledged writes.
+    pub(crate) plain: bool,
     pub(crate) together: Together,
     pub(crate) binary: &'a Path,
     pub(crate) folder: &'a Path,
@@ -81,12 +88,24 @@ impl Stack {
         let mut ports = Ports::new();
         let (network, addresses) = Network::new(wanted.namespaces, &mut ports)?;
         let (servers, urls) = servers(&binary, folder, network.servers(), &mut ports).await?;
+        if wanted.namespaces && wanted.store != redis::Kind::Replicated {
+            return Err("void: the namespaces of the nodes have no way to a Redis".into());
+        }
+        let beside = folder.join("redis");
+        let redis = Redis::start(wanted.store, wanted.plain, &beside, &mut ports).await?;
         let config = folder.join("holdfast.yaml");
-        let text = network.configuration() + &configuration(&binary, folder, &urls);
+        let mut text = network.configuration() + &configuration(&binary, folder, &urls);
+        if wanted.plain {
+            text.push_str(PLAIN);
+        }
         fs::write(&config, text)?;
         let mut nodes = Vec::new();
         for (at, own) in addresses.iter().enumerate() {
-            let environment = environment(at, &addresses, wanted, &config)?;
+            let mut environment = environment(at, &addresses, wanted, &config)?;
+            if let Some(redis) = &redis {
+                environment.push(("SESSION_STORE".into(), "redis".into()));
+                environment.push(("SESSION_STORE_URL".into(), redis.url()));
+            }
             let mut node = Node::new(&name(at), *own, folder, &binary, environment);
             network.up(at).await?;
             node.start(&network, at)?;
@@ -94,13 +113,20 @@ impl Stack {
         }
         let spares = wanted.together == Together::Independent;
         let clients: Vec<SocketAddr> = nodes.iter().map(|node| node.client).collect();
-        let front =
-            Front::start(wanted.front, spares, ports.free()?, &clients, folder, &binary).await?;
+        let front = front::Wanted {
+            kind: wanted.front,
+            spares,
+            standby: wanted.standby,
+            folder,
+            binary: &binary,
+        };
+        let front = Front::start(&front, &clients, &mut ports).await?;
         let mut stack = Self {
             nodes,
             network,
             together: wanted.together,
             front,
+            redis,
             folder: folder.to_owned(),
             controls: urls,
             servers,
@@ -140,8 +166,25 @@ impl Stack {
     }
 
     /// Tells the links which process is which node.
-    fn know_pids(&self) {
-        self.network.know(self.nodes.iter().map(Node::pid).collect());
+    fn know_pids(&mut self) {
+        let pids: Vec<Option<u32>> = self.nodes.iter().map(Node::pid).collect();
+        if let Some(redis) = &mut self.redis {
+            redis.know_nodes(pids.clone());
+        }
+        self.network.know(pids);
+    }
+
+    /// The Redis under the nodes.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub(crate) fn redis(&mut self) -> Result<&mut Redis, Error> {
+        Ok(self.redis.as_mut().ok_or("void: there is no Redis")?)
+    }
+
+    /// Whether every node's readiness says that it has its store.
+    pub(crate) async fn store_is_well(&self) -> bool {
+        join_all(self.nodes.iter().map(Node::has_store)).await.into_iter().all(|well| well)
     }
 
     /// Waits until every node takes calls and all agree on the cluster.
@@ -155,6 +198,9 @@ impl Stack {
                 return Err(said.into());
             }
             let unsettled = self.unsettled().await;
+            if let (None, Some(redis)) = (&unsettled, &self.redis) {
+                redis.settled().await?;
+            }
             let Some(why) = unsettled else { return Ok(()) };
             if Instant::now() > deadline {
                 return Err(
@@ -168,6 +214,9 @@ impl Stack {
     /// What died although nobody killed it.
     pub(crate) fn dead(&mut self) -> Option<String> {
         if let Some(said) = self.nodes.iter_mut().find_map(Node::died) {
+            return Some(said);
+        }
+        if let Some(said) = self.redis.as_mut().and_then(Redis::dead) {
             return Some(said);
         }
         for server in &mut self.servers {
@@ -247,8 +296,12 @@ impl Stack {
             drop(node.kill());
         }
         self.servers.clear();
+        self.redis = None;
     }
 }
+
+/// What makes a store forget what it has acknowledged.
+const PLAIN: &str = "sessions: { redis: { replicas_to_acknowledge: 0, allow_unsafe: true } }\n";
 
 fn execution_log(folder: &Path, server: &str) -> PathBuf {
     folder.join(format!("executions-{server}"))

@@ -140,6 +140,16 @@ impl Node {
         answer.is_some_and(|(status, _)| status == 200)
     }
 
+    /// Whether its readiness says that it has its store; a node that does not answer has it.
+    pub(crate) async fn has_store(&self) -> bool {
+        let Some((_, body)) = http::get(self.client, "/health/ready", ASKING).await else {
+            return true;
+        };
+        let said: Value = serde_json::from_slice(&body).unwrap_or_default();
+        let checks = said["checks"].as_array().into_iter().flatten();
+        !checks.into_iter().any(|it| it["name"] == "session_store" && it["ok"] == false)
+    }
+
     /// What this node believes of the cluster.
     pub(crate) async fn view(&self) -> Option<View> {
         View::ask(self.admin).await

@@ -1,5 +1,8 @@
 //! What goes wrong in a run, one fault at a time, each with the proof that it really happened.
 
+mod front;
+mod store;
+
 use std::time::Duration;
 
 use serde::Serialize;
@@ -39,6 +42,67 @@ pub(crate) enum What {
     Slow,
     /// SIGTERM and a new process, one node after the other.
     Rolling,
+    /// `kill -9` of the Redis primary, and a new process with its data.
+    RedisKill,
+    /// The same with a replica.
+    ReplicaKill,
+    /// The primary hears nobody and nobody hears it.
+    RedisCut,
+    /// The nodes and the primary do not hear each other; its replicas and the Sentinels do.
+    RedisCutNodes,
+    /// The primary and the nodes are on one side, everything else of Redis on the other.
+    RedisSplit,
+    /// Another server is made primary by command.
+    RedisFailover,
+    /// `FLUSHALL`.
+    RedisFlush,
+    /// Every answer of Redis takes half a second more.
+    RedisSlow,
+    /// SIGSTOP of the primary, and SIGCONT.
+    RedisFreeze,
+    /// `kill -9` of all of its servers; they come back with their data.
+    RedisAway,
+    /// The balancer takes up a new configuration.
+    FrontReload,
+    /// `kill -9` of the balancer; its standby takes over.
+    FrontKill,
+}
+
+/// What a fault befalls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Scope {
+    Node,
+    Redis,
+    Front,
+}
+
+// === impl What ===
+
+impl What {
+    pub(crate) fn scope(self) -> Scope {
+        match self {
+            Self::Kill
+            | Self::Wipe
+            | Self::Freeze
+            | Self::Cut
+            | Self::CutOut
+            | Self::CutIn
+            | Self::Isolate
+            | Self::Slow
+            | Self::Rolling => Scope::Node,
+            Self::RedisKill
+            | Self::ReplicaKill
+            | Self::RedisCut
+            | Self::RedisCutNodes
+            | Self::RedisSplit
+            | Self::RedisFailover
+            | Self::RedisFlush
+            | Self::RedisSlow
+            | Self::RedisFreeze
+            | Self::RedisAway => Scope::Redis,
+            Self::FrontReload | Self::FrontKill => Scope::Front,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,17 +127,47 @@ pub(crate) struct Incident {
     pub(crate) noticed: Option<u64>,
     /// How long until the others had another leader, where the victim was theirs.
     pub(crate) new_leader: Option<u64>,
+    /// How long until another server was primary, or a standby balancer took over.
+    pub(crate) replaced: Option<u64>,
+    /// How long until a node's readiness said that its store was away.
+    pub(crate) said: Option<u64>,
+    /// Whether there was no store that a node could have asked.
+    pub(crate) store_away: bool,
 }
 
 // === impl Incident ===
 
 impl Incident {
-    /// Whether a node without a quorum may have been asked: it refuses Writes and says so.
+    fn new(what: What, victim: &str, ledger: &Ledger) -> Self {
+        Self {
+            what,
+            victim: victim.to_owned(),
+            was_leader: false,
+            from: ledger.now(),
+            healed: 0,
+            settled: 0,
+            noticed: None,
+            new_leader: None,
+            replaced: None,
+            said: None,
+            store_away: false,
+        }
+    }
+
+    /// Whether a node without a quorum, or without its store, may have been asked: it refuses Writes
+    /// and says so.
     pub(crate) fn isolates(&self) -> bool {
-        matches!(
+        let node = matches!(
             self.what,
             What::Cut | What::CutOut | What::CutIn | What::Isolate | What::Slow | What::Freeze
-        )
+        );
+        let redis = self.what.scope() == Scope::Redis && self.what != What::ReplicaKill;
+        node || redis
+    }
+
+    /// Whether clients lost their connections with it, and calls that nobody can answer any more.
+    pub(crate) fn cuts_clients(&self) -> bool {
+        self.what == What::FrontKill
     }
 }
 
@@ -87,6 +181,11 @@ pub(crate) async fn strike(
     chance: &mut Chance,
     ledger: &Ledger,
 ) -> Result<(Incident, Option<Error>), Error> {
+    match fault.what.scope() {
+        Scope::Node => {}
+        Scope::Redis => return store::strike(fault.what, stack, ledger).await,
+        Scope::Front => return front::strike(fault.what, stack, ledger).await,
+    }
     let leader = stack.leader().await;
     let any = usize::try_from(chance.below(NODES as u64)).unwrap_or_default();
     let victim = match stack.together {
@@ -99,16 +198,8 @@ pub(crate) async fn strike(
     let before = stack.nodes[victim].view().await;
     let generation = before.as_ref().and_then(|view| view.member(&stack.nodes[victim].name));
     let generation = generation.map(|seen| seen.generation);
-    let mut incident = Incident {
-        what: fault.what,
-        victim: stack.nodes[victim].name.clone(),
-        was_leader: leader == Some(victim),
-        from: ledger.now(),
-        healed: 0,
-        settled: 0,
-        noticed: None,
-        new_leader: None,
-    };
+    let mut incident = Incident::new(fault.what, &stack.nodes[victim].name, ledger);
+    incident.was_leader = leader == Some(victim);
     match fault.what {
         What::Kill | What::Wipe => {
             stack.kill(victim)?;
@@ -134,7 +225,7 @@ pub(crate) async fn strike(
                 return Err(format!("void: nothing was held up at {}", incident.victim).into());
             }
         }
-        What::Rolling => {
+        _ => {
             incident.victim = "each".into();
             for node in 0..NODES {
                 stack.stop_node(node).await?;
@@ -143,11 +234,20 @@ pub(crate) async fn strike(
             }
         }
     }
+    Ok(calm(incident, stack, ledger).await)
+}
+
+/// The cause is gone: waits until everything is whole again.
+async fn calm(
+    mut incident: Incident,
+    stack: &mut Stack,
+    ledger: &Ledger,
+) -> (Incident, Option<Error>) {
     incident.healed = ledger.now();
     let settled = stack.settled().await;
     incident.settled = ledger.now();
     tokio::time::sleep(CALM).await;
-    Ok((incident, settled.err()))
+    (incident, settled.err())
 }
 
 /// Looks on for as long as the fault lasts, and notes when the others have drawn their conclusions.

@@ -1,0 +1,296 @@
+//! A Redis under the nodes: real processes with the settings that the project ships, and a switch on
+//! every connection to them.
+//!
+//! Each process is known by the address of a proxy (`links`), also to its own kind: a replica finds its
+//! primary there, and a Sentinel tells nodes of it by that address. So the primary can be cut off from
+//! everybody, from the nodes alone, or with the nodes from the rest. Sentinels are reached directly.
+
+pub(crate) mod faults;
+mod process;
+pub(crate) mod resp;
+pub(crate) mod topology;
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use process::Member;
+use resp::Value;
+
+use crate::links::{Links, Port, Weather};
+use crate::stack::NODES;
+use crate::stack::ports::Ports;
+use crate::{Error, PATIENCE};
+
+/// Where the nodes keep sessions and the journal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// In the cluster itself.
+    Replicated,
+    /// One Redis.
+    Redis,
+    /// A primary with two replicas and three Sentinels.
+    Sentinel,
+    /// Three primaries with a replica each.
+    Cluster,
+}
+
+/// The name under which the Sentinels know the primary.
+const MASTER: &str = "holdfast";
+
+/// A running Redis. Dropping it kills all of it.
+pub(crate) struct Redis {
+    pub(crate) kind: Kind,
+    pub(crate) servers: Vec<Member>,
+    pub(crate) sentinels: Vec<Member>,
+    pub(crate) links: Arc<Links>,
+    nodes: Vec<Option<u32>>,
+}
+
+// === impl Kind ===
+
+impl Kind {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Replicated => "replicated",
+            Self::Redis => "redis",
+            Self::Sentinel => "sentinel",
+            Self::Cluster => "redis-cluster",
+        }
+    }
+
+    pub(crate) fn named(name: &str) -> Option<Self> {
+        let all = [Self::Replicated, Self::Redis, Self::Sentinel, Self::Cluster];
+        all.into_iter().find(|kind| kind.name() == name)
+    }
+
+    /// Servers, and Sentinels.
+    fn size(self) -> (usize, usize) {
+        match self {
+            Self::Replicated => (0, 0),
+            Self::Redis => (1, 0),
+            Self::Sentinel => (3, 3),
+            Self::Cluster => (6, 0),
+        }
+    }
+
+    /// Whether another server takes a lost primary's place.
+    pub(crate) fn fails_over(self) -> bool {
+        matches!(self, Self::Sentinel | Self::Cluster)
+    }
+}
+
+// === impl Redis ===
+
+impl Redis {
+    /// Starts all of it. `plain` leaves out what keeps acknowledged writes: a drill has to see the
+    /// losses that come of it. `None` where the nodes need none.
+    ///
+    /// # Errors
+    /// When a process does not start, or they do not find each other.
+    pub(crate) async fn start(
+        kind: Kind,
+        plain: bool,
+        folder: &Path,
+        ports: &mut Ports,
+    ) -> Result<Option<Self>, Error> {
+        if kind == Kind::Replicated {
+            return Ok(None);
+        }
+        fs::create_dir_all(folder)?;
+        let mut redis = Self::prepare(kind, plain, folder, ports)?;
+        for at in 0..redis.servers.len() {
+            redis.start_server(at).await?;
+        }
+        if kind == Kind::Cluster {
+            topology::join_cluster(&redis.servers).await?;
+        }
+        // A Sentinel finds the replicas by asking the primary, every ten seconds.
+        redis.until_whole(false).await?;
+        for sentinel in &mut redis.sentinels {
+            sentinel.start().await?;
+            if crate::HURRY {
+                topology::hurry(sentinel).await?;
+            }
+        }
+        redis.know();
+        redis.until_whole(true).await?;
+        Ok(Some(redis))
+    }
+
+    fn prepare(kind: Kind, plain: bool, folder: &Path, ports: &mut Ports) -> Result<Self, Error> {
+        let (servers, sentinels) = kind.size();
+        let wanted = topology::Wanted::read(kind, plain)?;
+        let (mut members, mut links) = (Vec::new(), Vec::new());
+        for at in 0..servers {
+            let (real, known) = (ports.free()?, ports.free()?);
+            links.push(Port { party: NODES + at, known, real });
+            let mut own = Vec::new();
+            if kind == Kind::Cluster {
+                let (bus, known_bus) = (ports.free()?, ports.free()?);
+                links.push(Port { party: NODES + at, known: known_bus, real: bus });
+                own.extend(topology::cluster(known, bus, known_bus));
+            }
+            let first = members.first().map(|first: &Member| first.known);
+            members.push(wanted.server(at, (real, known), first, own, folder)?);
+        }
+        let primary = members.first().map(|first| first.known).ok_or("no servers")?;
+        let mut watchers = Vec::new();
+        for at in 0..sentinels {
+            watchers.push(wanted.sentinel(at, ports.free()?, primary, folder)?);
+        }
+        let links = Links::new(NODES + servers + sentinels, links);
+        Ok(Self { kind, servers: members, sentinels: watchers, links, nodes: vec![None; NODES] })
+    }
+
+    /// What a node is told: the value of `SESSION_STORE_URL`.
+    pub(crate) fn url(&self) -> String {
+        let list = |members: &[Member]| {
+            let each = members.iter().map(|member| member.known.to_string());
+            each.collect::<Vec<_>>().join(",")
+        };
+        let login = self.servers.first().and_then(|server| server.login.as_ref());
+        let login =
+            login.map_or_else(String::new, |(user, password)| format!("{user}:{password}@"));
+        match self.kind {
+            Kind::Sentinel => {
+                format!("redis+sentinel://{login}{}/{MASTER}", list(&self.sentinels))
+            }
+            Kind::Cluster => format!("redis+cluster://{login}{}", list(&self.servers)),
+            Kind::Redis | Kind::Replicated => format!("redis://{login}{}/0", list(&self.servers)),
+        }
+    }
+
+    /// Which processes the nodes are, from now on.
+    pub(crate) fn know_nodes(&mut self, pids: Vec<Option<u32>>) {
+        self.nodes = pids;
+        self.know();
+    }
+
+    fn know(&self) {
+        let own = self.servers.iter().chain(&self.sentinels).map(Member::pid);
+        self.links.know(self.nodes.iter().copied().chain(own).collect());
+    }
+
+    /// Starts a server with the data that it had.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub(crate) async fn start_server(&mut self, at: usize) -> Result<(), Error> {
+        self.servers[at].start().await?;
+        self.links.up(NODES + at).await?;
+        self.know();
+        Ok(())
+    }
+
+    /// `kill -9` of a server; its port refuses.
+    ///
+    /// # Errors
+    /// When it was not there.
+    pub(crate) fn kill_server(&mut self, at: usize) -> Result<(), Error> {
+        self.servers[at].kill()?;
+        self.links.down(NODES + at);
+        Ok(())
+    }
+
+    /// Stops, or delays, all that a server and the others tell each other.
+    pub(crate) fn set(&self, server: usize, parties: &[usize], weather: Weather) {
+        for party in parties {
+            self.links.set(NODES + server, *party, weather);
+            self.links.set(*party, NODES + server, weather);
+        }
+    }
+
+    /// The nodes, as parties of the links.
+    pub(crate) fn nodes(&self) -> Vec<usize> {
+        (0..NODES).collect()
+    }
+
+    /// All servers but this one, and all Sentinels, as parties of the links.
+    pub(crate) fn others(&self, but: usize) -> Vec<usize> {
+        let all = NODES..NODES + self.servers.len() + self.sentinels.len();
+        all.filter(|party| *party != NODES + but).collect()
+    }
+
+    /// The server that is primary now: of the shard that `key` is in, where there are several. By what
+    /// most Sentinels say, where there are any, and by what it says itself.
+    pub(crate) async fn primary(&self) -> Option<usize> {
+        if self.kind != Kind::Sentinel {
+            for (at, server) in self.servers.iter().enumerate() {
+                if topology::role(server).await.as_deref() == Some("master") {
+                    return Some(at);
+                }
+            }
+            return None;
+        }
+        let mut votes = vec![0; self.servers.len()];
+        for sentinel in &self.sentinels {
+            let named = sentinel.ask(&["SENTINEL", "GET-MASTER-ADDR-BY-NAME", MASTER]).await;
+            let Ok(Value::Many(named)) = named else { continue };
+            let port = named.get(1).and_then(Value::number);
+            let of = |server: &Member| Some(i64::from(server.known.port())) == port;
+            if let Some(at) = self.servers.iter().position(of) {
+                votes[at] += 1;
+            }
+        }
+        votes.iter().position(|votes| *votes * 2 > self.sentinels.len())
+    }
+
+    /// Waits until there is one primary that all agree on, with all its replicas behind it.
+    ///
+    /// # Errors
+    /// When that does not come.
+    pub(crate) async fn settled(&self) -> Result<(), Error> {
+        self.until_whole(true).await
+    }
+
+    async fn until_whole(&self, sentinels: bool) -> Result<(), Error> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let missing = match self.kind {
+                Kind::Cluster => topology::cluster_lacks(&self.servers).await,
+                _ => self.lacks(sentinels).await,
+            };
+            let Some(why) = missing else { return Ok(()) };
+            if Instant::now() > deadline {
+                return Err(format!("Redis is not whole within {PATIENCE:?}: {why}").into());
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    async fn lacks(&self, sentinels: bool) -> Option<String> {
+        let primary = match sentinels {
+            true => self.primary().await,
+            false => Some(0),
+        };
+        let Some(primary) = primary else { return Some("there is no primary".into()) };
+        for (at, server) in self.servers.iter().enumerate() {
+            let role = topology::role(server).await;
+            let wanted = if at == primary { "master" } else { "slave" };
+            if role.as_deref() != Some(wanted) {
+                return Some(format!("{} is {role:?} and should be {wanted}", server.name));
+            }
+        }
+        let replicas = self.servers.len() - 1;
+        let online = topology::replicas_online(&self.servers[primary]).await;
+        if online < replicas {
+            let name = &self.servers[primary].name;
+            return Some(format!("{online} of {replicas} replicas of {name} are online"));
+        }
+        if sentinels {
+            for sentinel in &self.sentinels {
+                if let Some(why) = topology::sentinel_lacks(sentinel, self.sentinels.len()).await {
+                    return Some(why);
+                }
+            }
+        }
+        None
+    }
+
+    /// What died although nobody killed it.
+    pub(crate) fn dead(&mut self) -> Option<String> {
+        self.servers.iter_mut().chain(&mut self.sentinels).find_map(Member::died)
+    }
+}
