@@ -294,7 +294,7 @@ impl Sight<'_> {
             Stage::Ramp { percent: 100.. } => self.advance(state, it.clone()),
             Stage::Ramp { percent } => {
                 let percent = percent.saturating_add(self.params.ramp_step.max(1)).min(100);
-                self.to_stage(state, it.clone(), Stage::Ramp { percent })
+                self.at_stage(state, it.clone(), Stage::Ramp { percent })
             }
             Stage::Notify { .. } => self.settle(state),
         }
@@ -402,7 +402,7 @@ impl Sight<'_> {
     /// The next stage of a move that has nothing more to do in its present one.
     fn advance(&self, state: &Failover, it: Move) -> Failover {
         let stage = self.after(&it);
-        let mut next = self.to_stage(state, it, stage);
+        let mut next = self.at_stage(state, it, stage);
         if stage == Stage::Switch
             && let Some(to) = next.moving().map(|it| it.to.clone())
         {
@@ -463,8 +463,8 @@ impl Sight<'_> {
         let it = Move { manner: Manner::Immediate, cause, ..it.clone() };
         match it.stage {
             Stage::Drain => self.advance(state, it),
-            stage if was_held => self.to_stage(state, it, stage),
-            _ => self.to_stage(state, it, Stage::Pause),
+            stage if was_held => self.at_stage(state, it, stage),
+            _ => self.at_stage(state, it, Stage::Pause),
         }
     }
 
@@ -497,10 +497,10 @@ impl Sight<'_> {
         next.rollbacks = next.rollbacks.saturating_add(1);
         next.not_before = self.now.saturating_add(doubled(first, next.rollbacks));
         let it = Move { cause: cut(why), ..it.clone() };
-        self.to_stage(&next, it, Stage::Notify { end: End::RolledBack })
+        self.at_stage(&next, it, Stage::Notify { end: End::RolledBack })
     }
 
-    fn to_stage(&self, state: &Failover, it: Move, stage: Stage) -> Failover {
+    fn at_stage(&self, state: &Failover, it: Move, stage: Stage) -> Failover {
         let it = Move { stage, ..it };
         let phase = match state.phase {
             Phase::FailingBack(_) => Phase::FailingBack(it),

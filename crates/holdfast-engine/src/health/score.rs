@@ -167,9 +167,10 @@ fn value(outcome: Outcome) -> f64 {
 /// The failure of all checks that were made, if it is one with which nothing can be done.
 fn all_fatal(checks: &[Checked<'_>]) -> Option<Failure> {
     let mut made = checks.iter().map(|it| it.outcome).filter(|it| *it != Outcome::Skipped);
-    let first = match made.next() {
-        Some(Outcome::Failed(it @ (Failure::Unreachable | Failure::Authentication))) => it,
-        _ => return None,
+    let Some(Outcome::Failed(first @ (Failure::Unreachable | Failure::Authentication))) =
+        made.next()
+    else {
+        return None;
     };
     made.all(|it| it == Outcome::Failed(first)).then_some(first)
 }

@@ -25,6 +25,7 @@
 //! attempt may have been applied.
 
 mod control;
+mod former;
 mod kv;
 mod servers;
 #[cfg(test)]
@@ -34,6 +35,7 @@ mod window;
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 pub use control::{
@@ -47,6 +49,7 @@ pub use servers::{
 };
 pub use window::{MAX_UNSETTLED, MAX_UNSETTLED_BYTES};
 
+use former::ClusterState1;
 use window::Window;
 
 /// One incarnation of a node: its name and a random part, kept in its data directory. Never reused.
@@ -195,7 +198,7 @@ pub struct Machine {
 #[derive(Debug, thiserror::Error)]
 pub enum RestoreError {
     /// Written by another version of the gateway.
-    #[error("the snapshot has format {found:?}, and this version reads {SNAPSHOT_FORMAT}")]
+    #[error("the snapshot has format {found:?}, and this version reads 1 to {SNAPSHOT_FORMAT}")]
     Format {
         /// The format it says it has; none if it is empty.
         found: Option<u8>,
@@ -250,16 +253,16 @@ impl Machine {
     /// The state that a snapshot holds.
     ///
     /// # Errors
-    /// [`RestoreError`] if the bytes are no snapshot of this format.
+    /// [`RestoreError`] if the bytes are no snapshot of this format or the one before.
     pub fn restore(bytes: &[u8]) -> Result<Self, RestoreError> {
-        let Some((&SNAPSHOT_FORMAT, body)) = bytes.split_first() else {
-            return Err(RestoreError::Format { found: bytes.first().copied() });
+        let (control, entries, windows) = match bytes.split_first() {
+            Some((&SNAPSHOT_FORMAT, body)) => parts::<ClusterState>(body)?,
+            Some((1, body)) => {
+                let (control, entries, windows) = parts::<ClusterState1>(body)?;
+                (control.into(), entries, windows)
+            }
+            _ => return Err(RestoreError::Format { found: bytes.first().copied() }),
         };
-        type Parts = (ClusterState, BTreeMap<Bytes, KvEntry>, BTreeMap<NodeId, Window>);
-        let ((control, entries, windows), rest) = postcard::take_from_bytes::<Parts>(body)?;
-        if !rest.is_empty() {
-            return Err(postcard::Error::DeserializeBadEncoding.into());
-        }
         Ok(Self { control, kv: Kv::from_entries(entries), windows })
     }
 
@@ -281,4 +284,14 @@ impl Machine {
     fn window(&mut self, origin: Origin) -> Option<&mut Window> {
         self.windows.get_mut(&origin.node).filter(|it| it.generation() == origin.generation)
     }
+}
+
+type Parts<C> = (C, BTreeMap<Bytes, KvEntry>, BTreeMap<NodeId, Window>);
+
+fn parts<C: DeserializeOwned>(body: &[u8]) -> Result<Parts<C>, RestoreError> {
+    let (parts, rest) = postcard::take_from_bytes(body)?;
+    if !rest.is_empty() {
+        return Err(postcard::Error::DeserializeBadEncoding.into());
+    }
+    Ok(parts)
 }

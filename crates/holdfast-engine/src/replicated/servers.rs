@@ -459,7 +459,7 @@ impl Servers {
             return Err(Reply::Moved { generation, step: u64::from(step) });
         }
         is_next(now, next)?;
-        let instance = next.moving().map_or(next.active.clone(), |it| it.to.clone());
+        let instance = next.moving().map_or(&next.active, |it| &it.to).clone();
         let what = happened(now, next);
         state.failover = next.clone();
         let evidence = match evidence {
@@ -632,11 +632,14 @@ fn is_next(now: &Failover, next: &Failover) -> Result<(), Reply> {
     if long || next.tried.len() > MAX_INSTANCES {
         return Err(Reply::Invalid(Invalid::Text));
     }
+    let is_open = |it: &Failover| it.moving().is_some_and(|it| it.stage.is_before_switch());
+    // Once it has switched or was taken back, a generation does not start over.
+    if follows && !is_open(now) && is_open(next) {
+        return Err(Reply::Invalid(Invalid::Step));
+    }
     let by_move =
         |it: &Move| it.stage == Stage::Switch && it.to == next.active && it.from == now.active;
-    let was_before = |it: &Move| it.stage.is_before_switch();
-    let switches =
-        follows && next.moving().is_some_and(by_move) && now.moving().is_some_and(was_before);
+    let switches = follows && is_open(now) && next.moving().is_some_and(by_move);
     if next.active != now.active && !switches {
         return Err(Reply::Invalid(Invalid::Step));
     }

@@ -1,6 +1,7 @@
 //! Stories of `apply`; properties that hold for any log are in [`properties`].
 
 mod properties;
+mod servers;
 
 use super::*;
 

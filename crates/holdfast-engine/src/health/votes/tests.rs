@@ -14,9 +14,9 @@ fn members(count: u64) -> Vec<Origin> {
 
 fn vote(node: NodeId, opinion: Opinion, received: Instant) -> Vote {
     let score = match opinion {
-        Opinion::Healthy => 1.0,
-        Opinion::Degraded => 0.6,
-        Opinion::Unhealthy => 0.0,
+        Healthy => 1.0,
+        Degraded => 0.6,
+        Unhealthy => 0.0,
     };
     let cause = Cause::Unreachable;
     Vote { from: member(node), opinion, score, cause, received, age: Duration::ZERO }
@@ -89,7 +89,7 @@ fn old_votes_old_evidence_other_lives_and_strangers_do_not_count() {
     let mut reborn = good.clone();
     reborn[0].from.generation = 2;
     assert_eq!(at(&reborn, 0), (None, 2, 1));
-    let mut stranger = good.clone();
+    let mut stranger = good;
     stranger[0].from.node = 9;
     assert_eq!(at(&stranger, 0), (None, 2, 1));
 }

@@ -4,6 +4,8 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::*;
+use crate::failover::{End, Failover, Manner, Move, Phase, Stage};
+use crate::health::votes::{Cause, Opinion};
 
 fn origins() -> impl Strategy<Value = Origin> {
     (1..4_u64, 0..4_u64).prop_map(|(node, generation)| Origin { node, generation })
@@ -70,6 +72,98 @@ fn control_commands() -> impl Strategy<Value = ControlCommand> {
             address: "127.0.0.1:6379".into(),
             term,
         }),
+        6 => server_commands().prop_map(ControlCommand::Server),
+    ]
+}
+
+fn names() -> impl Strategy<Value = String> {
+    prop_oneof![
+        9 => (0..3_usize).prop_map(|it| ["a", "b", "c"][it].to_owned()),
+        1 => Just(String::new()),
+        1 => Just("n".repeat(MAX_TEXT + 1)),
+    ]
+}
+
+fn failovers() -> impl Strategy<Value = Failover> {
+    let stage = prop_oneof![
+        Just(Stage::Pause),
+        (0..=100_u8).prop_map(|percent| Stage::Ramp { percent }),
+        Just(Stage::Switch),
+        Just(Stage::Switch),
+        Just(Stage::Notify { end: End::Switched }),
+    ];
+    let moves = (names(), names(), stage, any::<bool>());
+    (0..4_u64, 0..4_u32, names(), proptest::option::of(moves)).prop_map(
+        |(generation, step, active, moves)| {
+            let phase = moves.map_or(Phase::SecondaryActive, |(from, to, stage, back)| {
+                let cause = "c".to_owned();
+                let manner = Manner::Manual;
+                let it = Move { from, to, manner, stage, began: 1, checked: false, cause };
+                if back { Phase::FailingBack(it) } else { Phase::FailingOver(it) }
+            });
+            Failover { generation, step, active, phase, ..Failover::new("a") }
+        },
+    )
+}
+
+fn server_commands() -> impl Strategy<Value = ServerCommand> {
+    let term = || 0..2_u64;
+    let opinion =
+        (0..3_usize).prop_map(|it| [Opinion::Healthy, Opinion::Degraded, Opinion::Unhealthy][it]);
+    let kind = proptest::option::of(prop_oneof![
+        Just(OverrideKind::Opened),
+        Just(OverrideKind::ForcedOpen),
+        Just(OverrideKind::ForcedClosed),
+    ]);
+    let define = (names(), vec(names(), 0..4), term()).prop_map(|(primary, instances, term)| {
+        ServerCommand::Define { server: "db".into(), primary, instances, term }
+    });
+    let judge =
+        (names(), opinion, any::<u8>(), term()).prop_map(|(instance, opinion, score, term)| {
+            ServerCommand::Verdict {
+                server: "db".into(),
+                instance,
+                opinion,
+                cause: Cause::Score,
+                score,
+                evidence_since: 0,
+                why: String::new(),
+                term,
+            }
+        });
+    let failover = ((0..4_u64, 0..4_u32), failovers(), term()).prop_map(|(follows, next, term)| {
+        ServerCommand::Failover {
+            server: "db".into(),
+            follows,
+            next: Box::new(next),
+            evidence: String::new(),
+            term,
+        }
+    });
+    let breaker = (names(), kind, proptest::option::of(0..4_u64), proptest::option::of(term()))
+        .prop_map(|(instance, kind, generation, term)| ServerCommand::Breaker {
+            server: "db".into(),
+            instance,
+            kind,
+            generation,
+            until: generation.map(|it| it * 50),
+            by: "ops".into(),
+            why: String::new(),
+            term,
+        });
+    let configure = (names(), 0..4_u64).prop_map(|(id, follows)| ServerCommand::Configure {
+        id,
+        by: "ops".into(),
+        follows,
+        rolls_back_to: None,
+    });
+    prop_oneof![
+        2 => define,
+        2 => judge,
+        8 => failover,
+        2 => breaker,
+        1 => configure,
+        1 => term().prop_map(|term| ServerCommand::Retire { server: "db".into(), term }),
     ]
 }
 
@@ -246,6 +340,52 @@ proptest! {
                 prop_assert!(now >= Some(member.generation), "a generation fell");
             }
         }
+    }
+}
+
+/// A server, and steps of its failover: from where it is, or from anywhere.
+fn step_logs() -> impl Strategy<Value = Vec<(bool, (u64, u32), Failover)>> {
+    vec((any::<bool>(), (0..4_u64, 0..4_u32), failovers()), 1..80)
+}
+
+proptest! {
+    /// Whatever coordinators propose: the active instance changes once per generation at most, and
+    /// only to where the move goes; generation and step only rise.
+    #[test]
+    fn one_switch_per_generation(log in step_logs()) {
+        let mut bench = Bench::new();
+        revision(&bench.control(A, ControlCommand::Server(ServerCommand::Define {
+            server: "db".into(),
+            primary: "a".into(),
+            instances: vec!["a".into(), "b".into(), "c".into()],
+            term: 5,
+        })));
+        let present = |bench: &Bench| bench.machine.control.servers.by_name["db"].failover.clone();
+        let mut switched = BTreeMap::<u64, u32>::new();
+        for (fits, follows, mut next) in log {
+            let before = present(&bench);
+            let follows = if fits { (before.generation, before.step) } else { follows };
+            if fits && next.generation != before.generation + 1 {
+                (next.generation, next.step) = (before.generation, before.step + 1);
+            }
+            let command = ServerCommand::Failover {
+                server: "db".into(),
+                follows,
+                next: Box::new(next),
+                evidence: String::new(),
+                term: 5,
+            };
+            bench.control(A, ControlCommand::Server(command));
+            let after = present(&bench);
+            let place = |it: &Failover| (it.generation, it.step);
+            prop_assert!(place(&after) >= place(&before));
+            if after.active != before.active {
+                *switched.entry(after.generation).or_default() += 1;
+                prop_assert_eq!(after.generation, before.generation);
+                prop_assert_eq!(after.moving().map(|it| &it.to), Some(&after.active));
+            }
+        }
+        prop_assert!(switched.values().all(|it| *it == 1), "{:?}", switched);
     }
 }
 

@@ -1,0 +1,345 @@
+//! What the group knows of servers: fences, bounds, history.
+
+use super::*;
+use crate::failover::{End, Failover, Manner, Move, Phase, Stage};
+use crate::health::votes::{Cause, Opinion};
+
+fn of_server(command: ServerCommand) -> ControlCommand {
+    ControlCommand::Server(command)
+}
+
+fn define(name: &str, instances: &[&str]) -> ControlCommand {
+    of_server(ServerCommand::Define {
+        server: name.into(),
+        primary: instances.first().copied().unwrap_or_default().into(),
+        instances: instances.iter().map(|it| (*it).to_owned()).collect(),
+        term: 5,
+    })
+}
+
+fn verdict(instance: &str, opinion: Opinion, term: u64) -> ControlCommand {
+    of_server(ServerCommand::Verdict {
+        server: "db".into(),
+        instance: instance.into(),
+        opinion,
+        cause: Cause::Unreachable,
+        score: 7,
+        evidence_since: 900,
+        why: "3 of 3".into(),
+        term,
+    })
+}
+
+fn step(follows: (u64, u32), next: &Failover, term: u64) -> ControlCommand {
+    let (server, evidence) = ("db".to_owned(), "evidence".to_owned());
+    let next = Box::new(next.clone());
+    of_server(ServerCommand::Failover { server, follows, next, evidence, term })
+}
+
+fn breaker(
+    kind: Option<OverrideKind>,
+    generation: Option<u64>,
+    term: Option<u64>,
+) -> ControlCommand {
+    of_server(ServerCommand::Breaker {
+        server: "db".into(),
+        instance: "a".into(),
+        kind,
+        generation,
+        until: None,
+        by: "ops".into(),
+        why: "why".into(),
+        term,
+    })
+}
+
+/// Two members, and a server with two instances.
+fn bench() -> Bench {
+    let mut bench = Bench::new();
+    revision(&bench.control(A, define("db", &["a", "b"])));
+    bench
+}
+
+fn state(bench: &Bench) -> &ServerState {
+    &bench.machine.control.servers.by_name["db"]
+}
+
+fn happened(bench: &Bench) -> Vec<ServerHappened> {
+    bench.machine.control.servers.events.iter().map(|it| it.what).collect()
+}
+
+/// A move from a to b at this stage.
+fn moving(generation: u64, step: u32, active: &str, stage: Stage) -> Failover {
+    let it = Move {
+        from: "a".into(),
+        to: "b".into(),
+        manner: Manner::Manual,
+        stage,
+        began: 1,
+        checked: false,
+        cause: "by ops".into(),
+    };
+    let phase = Phase::FailingOver(it);
+    Failover { generation, step, active: active.into(), phase, ..Failover::new("a") }
+}
+
+fn changes(bench: &mut Bench, command: ControlCommand) -> (Reply, bool) {
+    let before = (bench.machine.control.servers.clone(), bench.machine.control.changed);
+    let reply = bench.control(A, command);
+    let control = &bench.machine.control;
+    let is_changed = control.servers != before.0;
+    assert_eq!(is_changed, control.changed != before.1, "watchers are told of what changed");
+    (reply, is_changed)
+}
+
+#[test]
+fn a_coordinator_that_is_none_any_more_changes_nothing() {
+    let mut bench = bench();
+    let next = moving(1, 0, "a", Stage::Pause);
+    let commands = [
+        of_server(ServerCommand::Retire { server: "db".into(), term: 4 }),
+        of_server(ServerCommand::Define {
+            server: "x".into(),
+            primary: "a".into(),
+            instances: vec!["a".into()],
+            term: 6,
+        }),
+        verdict("a", Opinion::Unhealthy, 4),
+        step((0, 0), &next, 4),
+        breaker(Some(OverrideKind::Opened), None, Some(4)),
+    ];
+    for command in commands {
+        let (reply, changed) = changes(&mut bench, command.clone());
+        assert_eq!((reply, changed), (Reply::Stale { term: 5 }, false), "{command:?}");
+    }
+}
+
+#[test]
+fn what_any_member_may_say_needs_a_present_life() {
+    let mut bench = bench();
+    let note = |what| {
+        let (server, instance, evidence) = ("db".into(), "a".into(), String::new());
+        of_server(ServerCommand::Note { server, instance, what, evidence })
+    };
+    let configure = |id: &str, follows| {
+        let (id, by) = (id.to_owned(), "gateway-1".to_owned());
+        of_server(ServerCommand::Configure { id, by, follows, rolls_back_to: None })
+    };
+    let old = Origin { node: 1, generation: 0 };
+    for command in [
+        note(ServerHappened::Noted),
+        configure("x", 0),
+        breaker(Some(OverrideKind::ForcedOpen), None, None),
+    ] {
+        let reply = bench.control(old, command);
+        assert_eq!(reply, Reply::Fenced { generation: Some(1) });
+    }
+    revision(&bench.control(B, note(ServerHappened::Answered { lost: None })));
+    let only_the_group = note(ServerHappened::Switched);
+    assert_eq!(bench.control(A, only_the_group), Reply::Invalid(Invalid::Event));
+}
+
+#[test]
+fn servers_are_defined_changed_and_retired_and_keep_what_is_known() {
+    let mut bench = bench();
+    assert_eq!(state(&bench).failover, Failover::new("a"));
+    revision(&bench.control(A, verdict("a", Opinion::Unhealthy, 5)));
+    let (_, changed) = changes(&mut bench, define("db", &["a", "b"]));
+    assert!(!changed, "said again");
+    assert!(changes(&mut bench, define("db", &["a", "c"])).1);
+    let known: Vec<_> =
+        state(&bench).verdicts.iter().map(|it| (it.0.as_str(), it.1.opinion)).collect();
+    assert_eq!(known, [("a", Some(Opinion::Unhealthy)), ("c", None)]);
+    assert_eq!(bench.control(A, verdict("b", Opinion::Healthy, 5)), Reply::Unknown);
+    let retire = || of_server(ServerCommand::Retire { server: "db".into(), term: 5 });
+    assert!(changes(&mut bench, retire()).1);
+    assert!(!changes(&mut bench, retire()).1);
+    assert_eq!(bench.control(A, verdict("a", Opinion::Healthy, 5)), Reply::Unknown);
+}
+
+#[test]
+fn a_verdict_is_as_old_as_its_opinion_and_enters_the_history_when_that_changes() {
+    let mut bench = bench();
+    let at = bench.now;
+    assert!(changes(&mut bench, verdict("a", Opinion::Unhealthy, 5)).1);
+    assert!(!changes(&mut bench, verdict("a", Opinion::Unhealthy, 5)).1);
+    bench.now += 500;
+    let mut other = verdict("a", Opinion::Unhealthy, 5);
+    if let ControlCommand::Server(ServerCommand::Verdict { score, .. }) = &mut other {
+        *score = 255;
+    }
+    assert!(changes(&mut bench, other).1, "another score");
+    let verdict = &state(&bench).verdicts["a"];
+    assert_eq!((verdict.since, verdict.score, verdict.evidence_since), (at, 100, 900));
+    let unhealthy = ServerHappened::Verdict {
+        from: None,
+        to: Opinion::Unhealthy,
+        active: true,
+        evidence_since: 900,
+    };
+    assert_eq!(happened(&bench), [ServerHappened::Defined, unhealthy]);
+}
+
+#[test]
+fn of_two_coordinators_one_goes_on_and_a_step_said_twice_is_made_once() {
+    let mut bench = bench();
+    let pause = moving(1, 0, "a", Stage::Pause);
+    assert!(changes(&mut bench, step((0, 0), &pause, 5)).1);
+    assert!(!changes(&mut bench, step((0, 0), &pause, 5)).1, "the same again");
+    let other = moving(1, 1, "a", Stage::Drain);
+    let late = bench.control(B, step((0, 0), &other, 5));
+    assert_eq!(late, Reply::Moved { generation: 1, step: 0 });
+    assert!(changes(&mut bench, step((1, 0), &other, 5)).1);
+    assert!(changes(&mut bench, step((1, 1), &moving(1, 2, "b", Stage::Switch), 5)).1);
+    let told = Failover { phase: Phase::SecondaryActive, ..moving(1, 3, "b", Stage::Pause) };
+    assert!(changes(&mut bench, step((1, 2), &told, 5)).1);
+    use ServerHappened::*;
+    assert_eq!(happened(&bench), [Defined, FailoverBegan, Progressed, Switched, Settled]);
+    let last = bench.machine.control.servers.events.back().unwrap();
+    assert_eq!((last.instance.as_str(), last.generation), ("b", 1));
+}
+
+#[test]
+fn a_step_that_cannot_follow_is_refused() {
+    let mut bench = bench();
+    let refused = |bench: &mut Bench, follows, next: Failover| {
+        let (reply, changed) = changes(bench, step(follows, &next, 5));
+        assert!(!changed);
+        reply
+    };
+    let no = Reply::Invalid(Invalid::Step);
+    // Two generations at once; not from its first step; another active instance without a switch.
+    assert_eq!(refused(&mut bench, (0, 0), moving(2, 0, "a", Stage::Pause)), no);
+    assert_eq!(refused(&mut bench, (0, 0), moving(1, 1, "a", Stage::Pause)), no);
+    assert_eq!(refused(&mut bench, (0, 0), moving(1, 0, "b", Stage::Switch)), no);
+    let jump = Failover { active: "b".into(), step: 1, ..Failover::new("a") };
+    assert_eq!(refused(&mut bench, (0, 0), jump), no);
+    revision(&bench.control(A, step((0, 0), &moving(1, 0, "a", Stage::Pause), 5)));
+    let elsewhere = moving(1, 1, "c", Stage::Switch);
+    assert_eq!(refused(&mut bench, (1, 0), elsewhere), no);
+    revision(&bench.control(A, step((1, 0), &moving(1, 1, "b", Stage::Switch), 5)));
+    // Back before the switch in the same generation, and so to a second switch.
+    assert_eq!(refused(&mut bench, (1, 1), moving(1, 2, "b", Stage::Pause)), no);
+    let end = Stage::Notify { end: End::Switched };
+    assert_eq!(refused(&mut bench, (1, 1), moving(1, 2, "a", end)), no);
+    let long = Failover { tried: vec!["t".into(); MAX_INSTANCES + 1], ..moving(1, 2, "b", end) };
+    assert_eq!(refused(&mut bench, (1, 1), long), Reply::Invalid(Invalid::Text));
+    let nameless = Failover { tried: vec![String::new()], ..moving(1, 2, "b", end) };
+    assert_eq!(refused(&mut bench, (1, 1), nameless), Reply::Invalid(Invalid::Text));
+}
+
+#[test]
+fn operators_force_breakers_and_the_group_does_not_overrule_them() {
+    use OverrideKind::*;
+    let mut bench = bench();
+    let forced =
+        |bench: &Bench| state(bench).forced("a", bench.now).map(|it| (it.kind, it.generation));
+    assert!(changes(&mut bench, breaker(Some(Opened), None, Some(5))).1);
+    assert!(!changes(&mut bench, breaker(Some(Opened), None, Some(5))).1);
+    assert_eq!(forced(&bench), Some((Opened, 1)));
+    revision(&bench.control(B, breaker(Some(ForcedClosed), None, None)));
+    assert_eq!(forced(&bench), Some((ForcedClosed, 2)));
+    let moved = Reply::Moved { generation: 2, step: 0 };
+    assert_eq!(bench.control(A, breaker(Some(Opened), None, Some(5))), moved);
+    assert_eq!(bench.control(A, breaker(None, None, Some(5))), moved);
+    assert_eq!(bench.control(A, breaker(None, Some(1), None)), moved, "of an earlier one");
+    assert!(changes(&mut bench, breaker(None, Some(2), None)).1);
+    assert!(!changes(&mut bench, breaker(None, Some(2), None)).1);
+    revision(&bench.control(A, breaker(Some(ForcedOpen), None, None)));
+    assert_eq!(forced(&bench), Some((ForcedOpen, 3)), "generations go on rising");
+    let invalid = Reply::Invalid(Invalid::Override);
+    assert_eq!(bench.control(A, breaker(Some(Opened), None, None)), invalid);
+    assert_eq!(bench.control(A, breaker(Some(ForcedOpen), None, Some(5))), invalid);
+}
+
+#[test]
+fn an_override_with_an_end_ends() {
+    let mut bench = bench();
+    let mut command = breaker(Some(OverrideKind::ForcedOpen), None, None);
+    if let ControlCommand::Server(ServerCommand::Breaker { until, .. }) = &mut command {
+        *until = Some(1_500);
+    }
+    revision(&bench.control(A, command));
+    assert!(state(&bench).forced("a", 1_499).is_some());
+    assert!(state(&bench).forced("a", 1_500).is_none());
+    bench.now = 1_500;
+    let (_, changed) = changes(&mut bench, breaker(Some(OverrideKind::Opened), None, Some(5)));
+    assert!(changed, "the group may open what no operator keeps any more");
+}
+
+#[test]
+fn configurations_follow_each_other_and_the_last_eight_are_remembered() {
+    let mut bench = bench();
+    let configure = |id: &str, follows, rolls_back_to| {
+        let (id, by) = (id.to_owned(), "gateway-1".to_owned());
+        of_server(ServerCommand::Configure { id, by, follows, rolls_back_to })
+    };
+    assert!(changes(&mut bench, configure("one", 0, None)).1);
+    assert!(!changes(&mut bench, configure("one", 0, None)).1, "every node proposes its file");
+    let late = bench.control(B, configure("two", 0, None));
+    assert_eq!(late, Reply::Moved { generation: 1, step: 0 });
+    for version in 2..=20_u64 {
+        assert!(changes(&mut bench, configure(&format!("v{version}"), version - 1, Some(1))).1);
+    }
+    let servers = &bench.machine.control.servers;
+    let holds = servers.configuration().unwrap();
+    assert_eq!((holds.version, holds.id.as_str(), holds.rolls_back_to), (20, "v20", Some(1)));
+    assert_eq!(servers.configurations.len(), MAX_VERSIONS);
+    assert_eq!(bench.control(A, configure("", 20, None)), Reply::Invalid(Invalid::Text));
+}
+
+#[test]
+fn everything_is_bounded() {
+    let mut bench = bench();
+    let long = "n".repeat(MAX_TEXT + 1);
+    assert_eq!(bench.control(A, define(&long, &["a"])), Reply::Invalid(Invalid::Text));
+    assert_eq!(bench.control(A, define("x", &[&long])), Reply::Invalid(Invalid::Text));
+    assert_eq!(bench.control(A, define("", &["a"])), Reply::Invalid(Invalid::Text));
+    assert_eq!(bench.control(A, define("x", &[])), Reply::Invalid(Invalid::Instance));
+    let many: Vec<String> = (0..=MAX_INSTANCES).map(|it| it.to_string()).collect();
+    let many: Vec<&str> = many.iter().map(String::as_str).collect();
+    assert_eq!(bench.control(A, define("x", &many)), Reply::Invalid(Invalid::Instances));
+    revision(&bench.control(A, define("x", &many[1..])));
+    for at in 2..MAX_SERVERS {
+        revision(&bench.control(A, define(&format!("s{at}"), &["a"])));
+    }
+    assert_eq!(bench.control(A, define("more", &["a"])), Reply::Invalid(Invalid::Servers));
+    let mut wordy = verdict("a", Opinion::Degraded, 5);
+    if let ControlCommand::Server(ServerCommand::Verdict { why, .. }) = &mut wordy {
+        *why = long;
+    }
+    revision(&bench.control(A, wordy));
+    assert_eq!(state(&bench).verdicts["a"].why.len(), MAX_TEXT);
+    for at in 0..2 * MAX_EVENTS {
+        let (server, instance) = ("db".into(), String::new());
+        let (what, evidence) = (ServerHappened::Noted, at.to_string());
+        let note = ServerCommand::Note { server, instance, what, evidence };
+        revision(&bench.control(A, of_server(note)));
+    }
+    let events = &bench.machine.control.servers.events;
+    assert_eq!(events.len(), MAX_EVENTS);
+    assert_eq!(events.back().unwrap().evidence, (2 * MAX_EVENTS - 1).to_string());
+}
+
+#[test]
+fn a_snapshot_of_format_1_is_read_and_has_no_servers() {
+    let bench = Bench::new();
+    let control = &bench.machine.control;
+    // As format 1 wrote it: five fields, without store and servers.
+    let former =
+        (control.index, control.changed, control.time, &control.members, &control.incidents);
+    let state = (former, bench.machine.kv.entries(), &bench.machine.windows);
+    let bytes = postcard::to_extend(&state, vec![1_u8]).unwrap();
+    assert_eq!(Machine::restore(&bytes).unwrap(), bench.machine);
+    assert!(matches!(Machine::restore(&bytes[..9]), Err(RestoreError::Damaged(_))));
+    let longer = [&bytes[..], &[0]].concat();
+    assert!(matches!(Machine::restore(&longer), Err(RestoreError::Damaged(_))));
+}
+
+#[test]
+fn the_encoding_of_former_commands_has_not_changed() {
+    // Written by the version before servers: drain of node 2, generation 1.
+    let body = Body::Control(ControlCommand::Drain { node: 2, generation: 1 });
+    assert_eq!(postcard::to_stdvec(&body).unwrap(), [0, 2, 2, 1]);
+    assert_eq!(postcard::to_stdvec(&Reply::Settled).unwrap(), [7]);
+}
