@@ -17,6 +17,10 @@ pub struct ApiKey {
     pub principal: String,
     /// SHA-256 of the key's text.
     pub sha256: [u8; 32],
+    /// Calls a minute of its principal, in place of `limits.requests_per_minute`. 1 to 1,000,000.
+    pub requests_per_minute: Option<u32>,
+    /// Calls of its principal at once after a pause; `None`: a tenth of a minute's.
+    pub burst: Option<u32>,
 }
 
 // === impl Auth ===
@@ -73,8 +77,10 @@ impl ApiKey {
             let found = format!("a key without {}", lacking.join(" and "));
             item.problem(found, "principal and sha256", CURE);
         }
+        let (mut requests_per_minute, mut burst) = (None, None);
+        section.rate(&mut requests_per_minute, &mut burst);
         section.finish();
-        Some(Self { principal: principal?, sha256: sha256? })
+        Some(Self { principal: principal?, sha256: sha256?, requests_per_minute, burst })
     }
 }
 

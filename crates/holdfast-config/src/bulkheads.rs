@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::section::Section;
+
 /// How important a call is: that of its tool's rule, else its server's.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum BulkheadClass {
@@ -16,7 +18,7 @@ pub enum BulkheadClass {
     Emergency,
 }
 
-/// What each class may use of one server on one node.
+/// What each class may use of one node, all servers together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bulkheads {
     /// For [`BulkheadClass::Critical`].
@@ -27,9 +29,15 @@ pub struct Bulkheads {
     pub background: Bulkhead,
     /// For [`BulkheadClass::Emergency`].
     pub emergency: Bulkhead,
+    /// Calls at once of all classes together; where they compete, the higher priority goes first. 1
+    /// to 1,000,000. `None`: each class has its own limit alone.
+    pub total: Option<u32>,
+    /// How long a server that fills its class, while others wait, is held to a quarter of it. 0s
+    /// (not at all) to 1h.
+    pub quarantine: Duration,
 }
 
-/// What one class may use of one server on one node.
+/// What one class may use of one node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bulkhead {
     /// Calls at once. 1 to 1,000,000.
@@ -55,6 +63,8 @@ impl Default for Bulkheads {
             user: of(100, 1000, 10, 100),
             background: of(20, 200, 30, 50),
             emergency: of(10, 100, 5, 255),
+            total: None,
+            quarantine: Duration::from_secs(30),
         }
     }
 }
@@ -79,6 +89,30 @@ impl BulkheadClass {
 // === impl Bulkheads ===
 
 impl Bulkheads {
+    pub(crate) fn read(mut section: Section<'_>) -> Self {
+        let mut bulkheads = Self::default();
+        for class in BulkheadClass::ALL {
+            let into = bulkheads.of_mut(class);
+            *into = Bulkhead::read(section.section(class.label()), *into);
+        }
+        let mut total = 0;
+        section.number("total", 1..=1_000_000, &mut total);
+        bulkheads.total = (total > 0).then_some(total);
+        let hour = Duration::from_secs(3600);
+        section.duration("quarantine", Duration::ZERO..=hour, &mut bulkheads.quarantine);
+        section.finish();
+        bulkheads
+    }
+
+    fn of_mut(&mut self, class: BulkheadClass) -> &mut Bulkhead {
+        match class {
+            BulkheadClass::Critical => &mut self.critical,
+            BulkheadClass::User => &mut self.user,
+            BulkheadClass::Background => &mut self.background,
+            BulkheadClass::Emergency => &mut self.emergency,
+        }
+    }
+
     /// What `class` may use.
     pub fn of(&self, class: BulkheadClass) -> &Bulkhead {
         match class {
@@ -87,5 +121,21 @@ impl Bulkheads {
             BulkheadClass::Background => &self.background,
             BulkheadClass::Emergency => &self.emergency,
         }
+    }
+}
+
+// === impl Bulkhead ===
+
+impl Bulkhead {
+    fn read(mut section: Section<'_>, mut bulkhead: Self) -> Self {
+        section.number("concurrency", 1..=1_000_000, &mut bulkhead.concurrency);
+        section.number("queue", 0..=1_000_000, &mut bulkhead.queue);
+        let most = Duration::from_secs(600);
+        section.duration("queue_timeout", Duration::ZERO..=most, &mut bulkhead.queue_timeout);
+        let mut priority = u32::from(bulkhead.priority);
+        section.number("priority", 0..=255, &mut priority);
+        bulkhead.priority = u8::try_from(priority).unwrap_or(u8::MAX);
+        section.finish();
+        bulkhead
     }
 }

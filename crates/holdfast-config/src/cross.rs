@@ -1,5 +1,7 @@
 //! Checks that need more than one value.
 
+mod dependencies;
+
 use std::net::SocketAddr;
 
 use crate::Config;
@@ -14,6 +16,7 @@ pub(crate) fn check(config: &Config, context: &Context<'_>) {
     data_dir(config, context);
     streams(config, context);
     servers(config, context);
+    dependencies::check(config, context);
 }
 
 fn listeners(config: &Config, context: &Context<'_>) {

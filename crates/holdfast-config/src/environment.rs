@@ -7,11 +7,12 @@
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use crate::context::Context;
 use crate::field::quoted;
 use crate::problem::{Place, Problem};
-use crate::{Config, StoreKind, listen, log, node, sessions};
+use crate::{Breaker, Config, StoreKind, health, listen, log, node, sessions};
 
 /// Names the file that `load` reads when it is given none.
 pub(crate) const CONFIG: &str = "HOLDFAST_CONFIG";
@@ -37,9 +38,6 @@ pub(crate) fn without_effect(config: &Config, context: &Context<'_>) {
         }
         Some(_) | None => {}
     }
-    let none = "this version makes no active health checks";
-    number(context, "HA_HEALTH_CHECK_INTERVAL", 100..=3_600_000, "milliseconds", none);
-    breaker_variables(context);
 }
 
 fn node_variables(config: &mut Config, context: &Context<'_>) {
@@ -118,13 +116,29 @@ fn store_variables(config: &mut Config, context: &Context<'_>) {
     }
 }
 
-fn breaker_variables(context: &Context<'_>) {
-    const NONE: &str = "this version has no circuit breakers";
-    if let Some((_, variable)) = flag(context, "CIRCUIT_BREAKER_ENABLED") {
-        variable.notice(NONE);
+/// The breaker of servers that say nothing of their own.
+pub(crate) fn breaker(context: &Context<'_>) -> Breaker {
+    let mut breaker = Breaker::default();
+    if let Some((enabled, _)) = flag(context, "CIRCUIT_BREAKER_ENABLED") {
+        breaker.enabled = enabled;
     }
-    number(context, "CIRCUIT_BREAKER_THRESHOLD", 1..=1000, "failures", NONE);
-    number(context, "CIRCUIT_BREAKER_TIMEOUT", 100..=3_600_000, "milliseconds", NONE);
+    if let Some(failures) = number(context, "CIRCUIT_BREAKER_THRESHOLD", 3..=15, "failures") {
+        breaker.consecutive_failures = u32::try_from(failures).unwrap_or(u32::MAX);
+    }
+    let range = 100..=3_600_000;
+    if let Some(millis) = number(context, "CIRCUIT_BREAKER_TIMEOUT", range, "milliseconds") {
+        breaker.open_for = Duration::from_millis(millis);
+        breaker.max_open_for = breaker.max_open_for.max(breaker.open_for);
+    }
+    breaker
+}
+
+/// The interval of checks, in place of the file's.
+pub(crate) fn check_interval(context: &Context<'_>) -> Option<Duration> {
+    let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    let range = millis(health::LEAST_INTERVAL)..=millis(health::MOST_INTERVAL);
+    let given = number(context, "HA_HEALTH_CHECK_INTERVAL", range, "milliseconds")?;
+    Some(Duration::from_millis(given))
 }
 
 /// A switch that is set.
@@ -140,20 +154,20 @@ fn flag<'c>(context: &'c Context<'c>, name: &'static str) -> Option<(bool, Varia
     }
 }
 
-/// Checks a number that has no effect in this version.
+/// A whole number that is set.
 fn number(
     context: &Context<'_>,
     name: &'static str,
     range: RangeInclusive<u64>,
     unit: &str,
-    because: &str,
-) {
-    let Some(variable) = read(context, name, "") else { return };
+) -> Option<u64> {
+    let variable = read(context, name, "")?;
     match variable.text.parse::<u64>() {
-        Ok(value) if range.contains(&value) => variable.notice(because),
+        Ok(value) if range.contains(&value) => Some(value),
         _ => {
             let allowed = format!("{} to {} {unit}", range.start(), range.end());
             variable.wrong("a number in range", &allowed, "set a whole number, without a unit");
+            None
         }
     }
 }

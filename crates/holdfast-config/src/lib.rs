@@ -32,6 +32,7 @@ mod retry_budget;
 mod section;
 mod server;
 mod sessions;
+mod settings;
 mod streams;
 mod tree;
 mod units;
@@ -59,6 +60,7 @@ pub use self::server::{
     ServerHealth, Stdio, Strategy, Tier, ToolRule, Transport, UrlError,
 };
 pub use self::sessions::{Sessions, StoreKind};
+pub use self::settings::{Change, Version, When};
 pub use self::streams::Streams;
 /// Re-exported so that whoever reads a secret needs no dependency of its own.
 pub use secrecy::{ExposeSecret, SecretString};

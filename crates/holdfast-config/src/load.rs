@@ -7,19 +7,32 @@ use std::path::{Path, PathBuf};
 use crate::context::Context;
 use crate::problem::{Place, Problem, Problems};
 use crate::section::Section;
-use crate::server::{read_mcp_servers, read_servers};
+use crate::server::{Defaults, read_mcp_servers, read_servers};
 use crate::tree::{self, Node, Value};
 use crate::{
-    Admin, Auth, Config, Env, Limits, Listen, Log, Sessions, Streams, cluster, cross, environment,
-    node::Node as NodeSection, redis,
+    Admin, Auth, Bulkheads, Config, Env, Health, Limits, Listen, Log, RetryBudget, Sessions,
+    Streams, Webhook, cluster, cross, environment, node::Node as NodeSection, redis,
 };
 
 /// Bytes of a configuration file.
 const MAX_FILE: u64 = 4 << 20;
 
 /// Holdfast's own sections; beside `mcpServers`, one of them makes the file ours.
-const OWN_SECTIONS: [&str; 10] = [
-    "node", "cluster", "listen", "admin", "limits", "sessions", "streams", "auth", "servers", "log",
+const OWN_SECTIONS: [&str; 14] = [
+    "node",
+    "cluster",
+    "listen",
+    "admin",
+    "limits",
+    "sessions",
+    "streams",
+    "auth",
+    "servers",
+    "bulkheads",
+    "retry_budget",
+    "health",
+    "notify",
+    "log",
 ];
 
 const EXAMPLE: &str = "begin with `servers:`, and below it `  files: { command: npx, args: [\"-y\", \
@@ -121,6 +134,13 @@ fn read_file(tree: Option<&Node>, context: &Context<'_>) -> (Config, Drafts) {
     config.streams = Streams::read(top.section("streams"));
     config.auth = Auth::read(top.section("auth"));
     config.log = Log::read(top.section("log"));
+    config.bulkheads = Bulkheads::read(top.section("bulkheads"));
+    config.retry_budget = RetryBudget::read(top.section("retry_budget"));
+    let interval = environment::check_interval(context);
+    config.health = Health::read(top.section("health"), interval);
+    config.notify = Webhook::read_all(top.field("notify").as_ref());
+    let breaker = environment::breaker(context);
+    let defaults = Defaults { breaker, health: config.health.clone() };
 
     let before = context.problem_count();
     let servers = top.field("servers");
@@ -131,10 +151,10 @@ fn read_file(tree: Option<&Node>, context: &Context<'_>) -> (Config, Drafts) {
         .flatten()
         .any(|field| matches!(&field.node.value, Value::Map(entries) if !entries.is_empty()));
     if let Some(field) = servers {
-        read_servers(&field, &mut config.servers);
+        read_servers(&field, &defaults, &mut config.servers);
     }
     if let Some(field) = desktop {
-        read_mcp_servers(&field, &mut config.servers);
+        read_mcp_servers(&field, &defaults, &mut config.servers);
     }
     // Servers with problems of their own have said so.
     if config.servers.is_empty() && context.problem_count() == before {

@@ -49,6 +49,8 @@ impl Node {
         }
         node.data_dir = section.text("data_dir").map(PathBuf::from);
         node.secret = section.secret("secret", LEAST_SECRET);
+        node.region = section.field("region").and_then(|field| read_id(&field));
+        node.health = NodeHealth::read(section.section("health"));
         section.finish();
         node
     }

@@ -5,6 +5,9 @@ use std::time::Duration;
 use secrecy::SecretString;
 
 use crate::HttpUrl;
+use crate::field::Field;
+use crate::section::Section;
+use crate::server::read_http_url;
 
 /// One address that is told. It gets a POST with the event as JSON.
 #[derive(Clone, Debug)]
@@ -45,9 +48,46 @@ pub enum NotifyEvent {
     Config,
 }
 
+/// Webhooks of one node.
+const MOST: usize = 20;
+/// A shorter secret could be guessed from a message and its signature.
+const LEAST_SECRET: usize = 16;
+
 // === impl Webhook ===
 
 impl Webhook {
+    /// The list of them.
+    pub(crate) fn read_all(field: Option<&Field<'_>>) -> Vec<Self> {
+        let items = field.and_then(|field| field.items()).unwrap_or_default();
+        if let (Some(field), true) = (field, items.len() > MOST) {
+            let cure = "send to one address that passes it on";
+            field.problem(format!("a list of {}", items.len()), "at most 20 webhooks", cure);
+            return Vec::new();
+        }
+        items.iter().filter_map(Self::read).collect()
+    }
+
+    fn read(item: &Field<'_>) -> Option<Self> {
+        let mut section = item.section()?;
+        let url = section.field("url").and_then(|field| read_http_url(&field));
+        if section.given(&["url"]).is_empty() {
+            let cure = "write - { url: \"https://HOST/PATH\" }";
+            item.problem("a webhook without url".into(), "url", cure);
+        }
+        let secret = section.secret("secret", LEAST_SECRET);
+        let events = read_events(&mut section);
+        let mut webhook = url.map(Self::new);
+        let (mut retries, mut timeout) = (3, Duration::from_secs(5));
+        section.number("retries", 0..=20, &mut retries);
+        let (ms, s) = (Duration::from_millis(1), Duration::from_secs(1));
+        section.duration("timeout", ms * 100..=s * 60, &mut timeout);
+        section.finish();
+        if let Some(webhook) = &mut webhook {
+            *webhook = Self { secret, events, retries, timeout, ..webhook.clone() };
+        }
+        webhook
+    }
+
     /// One that is told everything, with three repeats.
     pub fn new(url: HttpUrl) -> Self {
         let timeout = Duration::from_secs(5);
@@ -90,4 +130,13 @@ impl NotifyEvent {
             Self::Config => "config",
         }
     }
+}
+
+fn read_events(section: &mut Section<'_>) -> Vec<NotifyEvent> {
+    let words = NotifyEvent::ALL.map(|event| (event.label(), event));
+    let items = section.field("events").and_then(|field| field.items()).unwrap_or_default();
+    let mut events: Vec<_> = items.iter().filter_map(|item| item.choice(&words)).collect();
+    events.sort_unstable();
+    events.dedup();
+    events
 }

@@ -16,12 +16,14 @@ pub(crate) fn cure(section: &str, key: &str) -> Option<&'static str> {
         "peers" | "members" if section == "cluster" => "write it as cluster.nodes",
         "data_dir" if section == "cluster" => "write it as node.data_dir",
         "mode" if section == "cluster" => "set HA_MODE in the environment",
-        "failover" | "health" | "breaker" | "depends_on" | "balance" if server => {
-            "remove it: this version does not have it"
+        "circuit_breaker" if server => "write it as breaker",
+        "checks" | "interval" if server && !section.contains(".health") => "write it below health",
+        "strategy" | "sticky" if server && !section.contains(".balance") => {
+            "write it below balance"
         }
-        "role" | "region" | "weight" if section.contains(".instances[") => {
-            "remove it: this version uses all instances alike"
-        }
+        "webhooks" if section.is_empty() => "write it as notify",
+        "region" if section.is_empty() => "write it as node.region",
+        "answer" if section.ends_with(".fallback") => "write it as static",
         "type" if server => "write it as transport",
         _ => return None,
     })

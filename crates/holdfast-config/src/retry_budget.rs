@@ -1,5 +1,7 @@
 //! `retry_budget`: how much a node repeats, so that it never makes a server's trouble worse.
 
+use crate::section::Section;
+
 /// Bounds of repetition, per server and node.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct RetryBudget {
@@ -14,5 +16,18 @@ pub struct RetryBudget {
 impl Default for RetryBudget {
     fn default() -> Self {
         Self { share: 0.2, at_least: 3, attempts: 3 }
+    }
+}
+
+// === impl RetryBudget ===
+
+impl RetryBudget {
+    pub(crate) fn read(mut section: Section<'_>) -> Self {
+        let mut budget = Self::default();
+        section.share("share", 0.0..=1.0, &mut budget.share);
+        section.number("at_least", 0..=10_000, &mut budget.at_least);
+        section.number("attempts", 1..=10, &mut budget.attempts);
+        section.finish();
+        budget
     }
 }

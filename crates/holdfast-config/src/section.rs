@@ -153,6 +153,11 @@ impl<'a> Section<'a> {
         Some(text.into())
     }
 
+    /// Reports what does not fit together at `key`, or at the section where that is a default.
+    pub(crate) fn report(&self, key: &str, found: String, allowed: &str, cure: &str) {
+        self.context.report(&join(&self.path, key), found, allowed, cure);
+    }
+
     /// Those of `keys` that the file gives a value.
     pub(crate) fn given(&self, keys: &[&'static str]) -> Vec<&'static str> {
         let has = |key: &&str| self.entries.iter().any(|entry| entry.key == **key);

@@ -8,7 +8,7 @@ use crate::Config;
 use crate::context::Context;
 use crate::nearest::nearest;
 use crate::problem::Place;
-use crate::server::Tier;
+use crate::server::{Objectives, Tier};
 use crate::sessions::StoreKind;
 
 /// Makes the node part of a cluster, or leaves it alone, and settles the defaults that depend on
@@ -50,6 +50,7 @@ fn alone(config: &mut Config, context: &Context<'_>) {
         StoreKind::Redis => {}
     }
     for (name, server) in &mut config.servers {
+        Objectives::settle(name, server, context);
         if server.tier != Tier::Three && context.is_given(&tier_key(name)) {
             context.notice(format!(
                 "{} has no effect: this node runs alone and nothing outlives it",
@@ -79,6 +80,7 @@ fn together(draft: Draft, config: &mut Config, context: &Context<'_>) {
         if !context.is_given(&tier_key(name)) {
             server.tier = Tier::One;
         }
+        Objectives::settle(name, server, context);
     }
 
     let Some(own) = draft.nodes.get(&node_id).cloned() else {

@@ -1,10 +1,12 @@
 //! `health`: how servers are checked unless they say otherwise, and how a cluster agrees on it.
 
 mod node;
+mod read;
 
 use std::time::Duration;
 
 pub use self::node::{Levels, NodeHealth};
+pub(crate) use self::read::{LEAST_INTERVAL, MOST_INTERVAL};
 
 /// Defaults for every server's checks, and what is done with their results.
 #[derive(Clone, Debug, PartialEq)]
@@ -47,26 +49,27 @@ pub struct Votes {
     pub timeout: Duration,
 }
 
-/// What is read off the calls themselves. Each is good up to its limit.
+/// What is read off the calls themselves, over windows of 30, 60 and 120 s. Each scores 1 up to
+/// `good`, 0 from `bad` on, and in proportion between them.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Passive {
     /// Mean time to an answer.
     pub response_time: Indicator<Duration>,
     /// Share of calls that failed.
     pub error_rate: Indicator<f64>,
-    /// Share of connections that came about; good from the limit upwards.
+    /// Share of connections that came about; the only one that is good above.
     pub connect_success: Indicator<f64>,
 }
 
 /// One thing that is read off.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Indicator<T> {
-    /// Where good ends. Times: 1ms to 10m; shares: 0 to 1.
-    pub limit: T,
-    /// What it counts among the others. 0 to 1.
+    /// Where good ends. Times: 1ms to 1h; shares: 0 to 1.
+    pub good: T,
+    /// Where it is hopeless, beyond `good`.
+    pub bad: T,
+    /// What it counts among the others. 0 (nothing) to 1.
     pub weight: f64,
-    /// What it looks back on. 1s to 1h.
-    pub window: Duration,
 }
 
 impl Default for Health {
@@ -100,12 +103,11 @@ impl Default for Votes {
 
 impl Default for Passive {
     fn default() -> Self {
-        let seconds = Duration::from_secs;
-        let limit = Duration::from_millis(500);
+        let (good, bad) = (Duration::from_millis(500), Duration::from_secs(5));
         Self {
-            response_time: Indicator { limit, weight: 0.3, window: seconds(30) },
-            error_rate: Indicator { limit: 0.05, weight: 0.4, window: seconds(60) },
-            connect_success: Indicator { limit: 0.95, weight: 0.3, window: seconds(120) },
+            response_time: Indicator { good, bad, weight: 0.3 },
+            error_rate: Indicator { good: 0.05, bad: 0.5, weight: 0.4 },
+            connect_success: Indicator { good: 0.95, bad: 0.5, weight: 0.3 },
         }
     }
 }

@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use crate::field::Field;
+use crate::section::Section;
+
 /// Three lines that a value may cross. Most are crossed upwards; `success` and
 /// `certificate_expiry` downwards.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -54,5 +57,74 @@ impl<T> Levels<T> {
     /// The three lines in the order in which they are crossed.
     pub const fn new(warning: T, critical: T, emergency: T) -> Self {
         Self { warning, critical, emergency }
+    }
+}
+
+// === impl NodeHealth ===
+
+impl NodeHealth {
+    pub(crate) fn read(mut section: Section<'_>) -> Self {
+        let (ms, s) = (Duration::from_millis(1), Duration::from_secs(1));
+        let mut health = Self::default();
+        let share = |field: &Field<'_>| field.share(&(0.0..=1.0));
+        let time = |field: &Field<'_>| field.duration(&(ms..=s * 3600));
+        let days = |field: &Field<'_>| field.duration(&(Duration::ZERO..=s * 86_400 * 365));
+        let count = |field: &Field<'_>| field.count(&(1..=10_000_000));
+        health.cpu.read(section.field("cpu"), share, Crossed::Upwards);
+        health.memory.read(section.field("memory"), share, Crossed::Upwards);
+        health.disk.read(section.field("disk"), share, Crossed::Upwards);
+        health.success.read(section.field("success"), share, Crossed::Downwards);
+        health.p95.read(section.field("p95"), time, Crossed::Upwards);
+        health.connections.read(section.field("connections"), count, Crossed::Upwards);
+        let certificate = section.field("certificate_expiry");
+        health.certificate_expiry.read(certificate, days, Crossed::Downwards);
+        section.finish();
+        health
+    }
+}
+
+/// In which direction a value gets worse.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Crossed {
+    Upwards,
+    Downwards,
+}
+
+impl<T: PartialOrd + Copy> Levels<T> {
+    /// `[warning, critical, emergency]`.
+    fn read<'a>(
+        &mut self,
+        field: Option<Field<'a>>,
+        read: impl Fn(&Field<'a>) -> Option<T>,
+        crossed: Crossed,
+    ) {
+        let Some(field) = field else { return };
+        let Some(items) = field.items() else { return };
+        let [warning, critical, emergency] = items.as_slice() else {
+            field.problem(
+                format!("a list of {}", items.len()),
+                "three values: [warning, critical, emergency]",
+                "write all three",
+            );
+            return;
+        };
+        let (Some(warning), Some(critical), Some(emergency)) =
+            (read(warning), read(critical), read(emergency))
+        else {
+            return;
+        };
+        let (fits, allowed) = match crossed {
+            Crossed::Upwards => (warning <= critical && critical <= emergency, "rising values"),
+            Crossed::Downwards => (warning >= critical && critical >= emergency, "falling values"),
+        };
+        if !fits {
+            field.problem(
+                "values out of order".into(),
+                &format!("{allowed}: the worst last"),
+                "sort them: [warning, critical, emergency]",
+            );
+            return;
+        }
+        *self = Self::new(warning, critical, emergency);
     }
 }

@@ -60,7 +60,7 @@ impl Keys {
         redis.username = redis.username.take().or(self.username);
         redis.password = redis.password.take().or(self.password);
         over(&mut redis.database, self.database);
-        redis.tls = self.tls.or(redis.tls.take());
+        redis.tls = self.tls.or_else(|| redis.tls.take());
         let sentinel = matches!(redis.topology, Topology::Sentinel { .. });
         for key in ["sentinel_username", "sentinel_password"] {
             let key = format!("sessions.redis.{key}");

@@ -266,7 +266,7 @@ mod tests {
             "{at} {} {} {} {}",
             url.username.as_deref().unwrap_or("-"),
             password.as_deref().unwrap_or("-"),
-            url.database.map_or("-".into(), |n| n.to_string()),
+            url.database.map_or_else(|| "-".into(), |n| n.to_string()),
             if url.tls { "tls" } else { "plain" },
         );
         assert_eq!(shown, expected, "{text}");

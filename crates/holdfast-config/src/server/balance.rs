@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use crate::field::Field;
+use crate::section::Section;
+
 /// How calls that are bound to no instance yet are spread.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Balance {
@@ -72,6 +75,15 @@ impl Default for InstanceRate {
 // === impl Strategy ===
 
 impl Strategy {
+    pub(crate) const ALL: [Self; 6] = [
+        Self::RoundRobin,
+        Self::Weighted,
+        Self::LeastConnections,
+        Self::ReadWrite,
+        Self::Hash,
+        Self::RateAware,
+    ];
+
     /// The word for it in the configuration and status.
     pub fn label(self) -> &'static str {
         match self {
@@ -81,6 +93,101 @@ impl Strategy {
             Self::ReadWrite => "read_write",
             Self::Hash => "hash",
             Self::RateAware => "rate_aware",
+        }
+    }
+}
+
+// === impl Balance ===
+
+impl Balance {
+    /// The section, for a server of which `replicas` says whether an instance is one.
+    pub(crate) fn read(mut section: Section<'_>, replicas: bool) -> Self {
+        let s = Duration::from_secs(1);
+        let mut balance = Self::default();
+        if replicas {
+            balance.strategy = Strategy::ReadWrite;
+        }
+        let words = Strategy::ALL.map(|strategy| (strategy.label(), strategy));
+        if let Some(strategy) = section.field("strategy").and_then(|field| field.choice(&words)) {
+            balance.strategy = strategy;
+        }
+        if let Some(field) = section.field("hash_on")
+            && let Some(path) = read_path(&field)
+        {
+            balance.hash_on = path;
+        }
+        section.duration("sticky_for", Duration::ZERO..=s * 86_400, &mut balance.sticky_for);
+        section.share("panic_threshold", 0.0..=1.0, &mut balance.panic_threshold);
+        section.duration("slow_start", Duration::ZERO..=s * 3600, &mut balance.slow_start);
+        if let Some(rate) = section.field("rate").and_then(|field| field.section()) {
+            balance.rate = Some(InstanceRate::read(rate));
+        }
+        balance.settle(&section);
+        section.finish();
+        balance
+    }
+
+    /// Keys that belong to one strategy alone.
+    fn settle(&mut self, section: &Section<'_>) {
+        let given = section.given(&["hash_on", "rate"]);
+        let hash = self.strategy == Strategy::Hash;
+        if hash && !given.contains(&"hash_on") {
+            section.report(
+                "strategy",
+                "hash, and nothing says what of".into(),
+                "hash with hash_on",
+                "add hash_on: arguments.NAME, the argument that calls have in common",
+            );
+        }
+        if !hash && given.contains(&"hash_on") {
+            section.report(
+                "hash_on",
+                format!("it beside the strategy {}", self.strategy.label()),
+                "it with strategy: hash",
+                "write strategy: hash, or remove it",
+            );
+        }
+        let aware = self.strategy == Strategy::RateAware;
+        if !aware && given.contains(&"rate") {
+            section.report(
+                "rate",
+                format!("it beside the strategy {}", self.strategy.label()),
+                "it with strategy: rate_aware",
+                "write strategy: rate_aware, or remove it",
+            );
+        }
+        if aware {
+            self.rate.get_or_insert_default();
+        }
+    }
+}
+
+impl InstanceRate {
+    fn read(mut section: Section<'_>) -> Self {
+        let mut rate = Self::default();
+        section.number("per_minute", 1..=1_000_000, &mut rate.per_minute);
+        section.number("burst", 1..=1_000_000, &mut rate.burst);
+        section.finish();
+        rate
+    }
+}
+
+/// `arguments.user.id`.
+fn read_path(field: &Field<'_>) -> Option<Vec<String>> {
+    let text = field.text()?;
+    let steps: Vec<&str> = text.split('.').collect();
+    let known = |step: &&str| !step.is_empty() && !step.chars().any(|c| c.is_control() || c == ' ');
+    match steps.as_slice() {
+        ["arguments", rest @ ..] if (1..=16).contains(&rest.len()) && rest.iter().all(known) => {
+            Some(rest.iter().map(|step| (*step).to_owned()).collect())
+        }
+        _ => {
+            let cure = match steps.first() {
+                Some(&"arguments") | None => "write something like arguments.user".to_owned(),
+                Some(_) => format!("write arguments.{}", text.trim_matches('.')),
+            };
+            field.wrong("a place in the arguments", "arguments.NAME or arguments.NAME.NAME", &cure);
+            None
         }
     }
 }

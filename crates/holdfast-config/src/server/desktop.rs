@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use super::read::{check_name, notice_sse, read_http_url, read_websocket_url};
 use super::values::{read_args, read_command, read_dir, read_env, read_headers};
-use super::{Instance, Server, Stdio, Transport};
+use super::{Defaults, Instance, Server, Stdio, Transport};
 use crate::field::Field;
 use crate::section::Section;
 
@@ -75,13 +75,18 @@ const KINDS: [(&str, Kind); 9] = [
 ];
 
 /// Reads the section whose keys are the servers' names.
-pub(crate) fn read_mcp_servers(field: &Field<'_>, into: &mut BTreeMap<String, Server>) {
+pub(crate) fn read_mcp_servers(
+    field: &Field<'_>,
+    defaults: &Defaults,
+    into: &mut BTreeMap<String, Server>,
+) {
     for (entry, field) in field.entries().unwrap_or_default() {
         check_name(entry, &field);
         if into.contains_key(&entry.key) {
             let found = "a server of this name stands under servers too".into();
             field.problem(found, "each name once", "rename or remove one of the two");
-        } else if let Some(server) = read_server(&field) {
+        } else if let Some(mut server) = read_server(&field) {
+            defaults.put(&mut server);
             into.insert(entry.key.clone(), server);
         }
     }

@@ -2,6 +2,11 @@
 
 use std::time::Duration;
 
+use super::health_read::read_call;
+use super::{Instance, Role};
+use crate::field::Field;
+use crate::section::Section;
+
 /// How a server moves from its primary to a secondary, and back. There for every server with one
 /// primary and at least one secondary, unless it says `enabled: false`.
 #[derive(Clone, Debug, PartialEq)]
@@ -23,6 +28,9 @@ pub struct Failover {
     /// How long that rise takes, watched; it is taken back if the primary does worse. 0s (at once)
     /// to 1h.
     pub ramp_over: Duration,
+    /// How long the calls take to move, bit by bit, away from a primary that is degraded and not
+    /// gone. 0s (at once) to 1h.
+    pub shift_over: Duration,
     /// A fall of the health score by this share shifts traffic bit by bit. 0.01 to 1.
     pub degradation: f64,
     /// A share of errors above this does so too. 0.01 to 1.
@@ -65,6 +73,7 @@ impl Default for Failover {
             drain: Duration::from_secs(30),
             ramp_step: 0.1,
             ramp_over: Duration::from_secs(300),
+            shift_over: Duration::from_secs(60),
             degradation: 0.5,
             error_rate: 0.1,
             tier: FailoverTier::Local,
@@ -75,6 +84,9 @@ impl Default for Failover {
 // === impl FailoverTier ===
 
 impl FailoverTier {
+    pub(crate) const ALL: [Self; 4] =
+        [Self::Local, Self::Regional, Self::Geographic, Self::Disaster];
+
     /// How long a failover may take, from the evidence to the first good answer.
     pub fn target(self) -> Duration {
         Duration::from_secs(match self {
@@ -93,5 +105,107 @@ impl FailoverTier {
             Self::Geographic => "geographic",
             Self::Disaster => "disaster",
         }
+    }
+}
+
+// === impl Failover ===
+
+impl Failover {
+    /// What a server has, given its instances and its `failover` key. `None`: it does not fail over.
+    pub(crate) fn read(field: Option<&Field<'_>>, instances: &[Instance]) -> Option<Self> {
+        let roles = Roles::of(instances);
+        let Some(field) = field else {
+            return roles.fit().is_ok().then(|| Self::between(instances));
+        };
+        let mut section = field.section()?;
+        let mut enabled = true;
+        section.flag("enabled", &mut enabled);
+        let mut failover = Self::between(instances);
+        failover.read_keys(&mut section);
+        section.finish();
+        if !enabled {
+            return None;
+        }
+        if let Err(found) = roles.fit() {
+            field.problem(
+                found.into(),
+                "instances of which one has role: primary and at least one role: secondary",
+                "add the roles: { id: a, url: …, role: primary }, { id: b, url: …, role: secondary }",
+            );
+            return None;
+        }
+        Some(failover)
+    }
+
+    fn read_keys(&mut self, section: &mut Section<'_>) {
+        let (zero, s) = (Duration::ZERO, Duration::from_secs(1));
+        section.number("threshold", 1..=10, &mut self.threshold);
+        section.duration("failback_delay", zero..=s * 86_400, &mut self.failback_delay);
+        section.flag("automatic_failback", &mut self.automatic_failback);
+        section.number("good_checks", 1..=100, &mut self.good_checks);
+        self.consistency = section.field("consistency").and_then(|field| Consistency::read(&field));
+        section.duration("drain", zero..=s * 3600, &mut self.drain);
+        section.share("ramp_step", 0.01..=1.0, &mut self.ramp_step);
+        section.duration("ramp_over", zero..=s * 3600, &mut self.ramp_over);
+        section.duration("shift_over", zero..=s * 3600, &mut self.shift_over);
+        section.share("degradation", 0.01..=1.0, &mut self.degradation);
+        section.share("error_rate", 0.01..=1.0, &mut self.error_rate);
+        let words = FailoverTier::ALL.map(|tier| (tier.label(), tier));
+        if let Some(tier) = section.field("tier").and_then(|field| field.choice(&words)) {
+            self.tier = tier;
+        }
+    }
+
+    /// The defaults between these instances: nearer ones are expected to be quicker.
+    fn between(instances: &[Instance]) -> Self {
+        let mut regions = instances
+            .iter()
+            .filter(|instance| matches!(instance.role, Role::Primary | Role::Secondary))
+            .filter_map(|instance| instance.region.as_deref());
+        let first = regions.next();
+        let apart = regions.any(|region| Some(region) != first);
+        let tier = if apart { FailoverTier::Regional } else { FailoverTier::Local };
+        Self { tier, ..Self::default() }
+    }
+}
+
+/// How many instances are what.
+struct Roles {
+    primaries: usize,
+    secondaries: usize,
+}
+
+// === impl Roles ===
+
+impl Roles {
+    fn of(instances: &[Instance]) -> Self {
+        let count = |role| instances.iter().filter(|instance| instance.role == role).count();
+        Self { primaries: count(Role::Primary), secondaries: count(Role::Secondary) }
+    }
+
+    /// Whether a failover is possible, or what is missing.
+    fn fit(&self) -> Result<(), &'static str> {
+        match (self.primaries, self.secondaries) {
+            (0, 0) => Err("a failover, and no instance is primary or secondary"),
+            (0, _) => Err("a failover, and no instance is primary"),
+            (_, 0) => Err("a failover, and no instance is secondary"),
+            _ => Ok(()),
+        }
+    }
+}
+
+// === impl Consistency ===
+
+impl Consistency {
+    fn read(field: &Field<'_>) -> Option<Self> {
+        let mut section = field.section()?;
+        let call = read_call(&mut section);
+        if section.given(&["tool"]).is_empty() {
+            let cure = "write { tool: NAME, arguments: { … } }";
+            field.problem("a comparison without a tool".into(), "tool and arguments", cure);
+        }
+        section.finish();
+        let (tool, arguments) = call?;
+        Some(Self { tool, arguments })
     }
 }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::section::Section;
+
 /// What stands in for a server that cannot answer, tried in the order of the fields. Whatever comes
 /// from here is marked in the answer's `_meta`. By default nothing does: the call fails.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -29,5 +31,52 @@ pub struct FallbackCache {
 impl Default for FallbackCache {
     fn default() -> Self {
         Self { ttl: Duration::from_secs(300), max_bytes: 16 << 20 }
+    }
+}
+
+// === impl Fallback ===
+
+impl Fallback {
+    pub(crate) fn read(mut section: Section<'_>) -> Self {
+        let mut fallback = Self::default();
+        if let Some(cache) = section.field("cache").and_then(|field| field.section()) {
+            fallback.cache = Some(FallbackCache::read(cache));
+        }
+        fallback.server = section.field("server").and_then(|field| field.name());
+        fallback.answer = section.field("static").and_then(|field| field.json_object());
+        section.names("tools", 1000, &mut fallback.tools);
+        let ways = section.given(&["cache", "server", "static"]);
+        if ways.is_empty() && !section.given(&["tools"]).is_empty() {
+            section.report(
+                "tools",
+                "tools, and nothing stands in for them".into(),
+                "tools beside cache, server or static",
+                "add cache: {}, or remove it",
+            );
+        }
+        section.finish();
+        fallback
+    }
+
+    /// Whether anything stands in.
+    pub fn is_empty(&self) -> bool {
+        self.cache.is_none() && self.server.is_none() && self.answer.is_none()
+    }
+
+    /// Whether it is for a Read of `tool` (`None`: of something that is no tool).
+    pub fn covers(&self, tool: Option<&str>) -> bool {
+        let named = |tool: &str| self.tools.iter().any(|known| known == tool);
+        self.tools.is_empty() || tool.is_some_and(named)
+    }
+}
+
+impl FallbackCache {
+    fn read(mut section: Section<'_>) -> Self {
+        let s = Duration::from_secs(1);
+        let mut cache = Self::default();
+        section.duration("ttl", s..=s * 86_400, &mut cache.ttl);
+        section.size("max_bytes", 64 << 10..=1 << 30, &mut cache.max_bytes);
+        section.finish();
+        cache
     }
 }

@@ -6,6 +6,8 @@ mod checks;
 mod desktop;
 mod failover;
 mod fallback;
+mod health_read;
+mod instances;
 mod objectives;
 mod pool;
 mod read;
@@ -20,6 +22,7 @@ use holdfast_engine::class::ToolClass;
 use secrecy::SecretString;
 
 use crate::bulkheads::BulkheadClass;
+use crate::health::Health;
 
 pub use self::balance::{Balance, InstanceRate, Strategy};
 pub use self::breaker::Breaker;
@@ -29,7 +32,7 @@ pub use self::failover::{Consistency, Failover, FailoverTier};
 pub use self::fallback::{Fallback, FallbackCache};
 pub use self::objectives::Objectives;
 pub use self::pool::Pool;
-pub(crate) use self::read::read_servers;
+pub(crate) use self::read::{read_http_url, read_servers};
 pub use self::url::{HttpUrl, UrlError};
 pub(crate) use self::url::{parse_port, split_port};
 
@@ -79,6 +82,13 @@ pub struct Server {
     pub pool: Pool,
     /// What its incidents are measured against; by default those of its tier.
     pub objectives: Objectives,
+}
+
+/// What a server has that says nothing of its own: it depends on `health` and the environment.
+#[derive(Default)]
+pub(crate) struct Defaults {
+    pub(crate) breaker: Breaker,
+    pub(crate) health: Health,
 }
 
 /// How a call that must not run twice is kept from it, by the loss of a node among other things.
@@ -231,6 +241,14 @@ impl Role {
             Self::Secondary => "secondary",
             Self::Replica => "replica",
         }
+    }
+}
+
+impl Defaults {
+    /// For a server that is written in another's form, without keys of ours.
+    fn put(&self, server: &mut Server) {
+        server.breaker = self.breaker.clone();
+        server.health = ServerHealth::of(&self.health);
     }
 }
 

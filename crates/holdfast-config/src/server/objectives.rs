@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use super::Tier;
+use super::{Server, Tier};
+use crate::context::Context;
+use crate::section::Section;
 
 /// What every incident of a server is measured against.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,6 +16,28 @@ pub struct Objectives {
 }
 
 impl Objectives {
+    /// The section, over those of `tier`.
+    pub(crate) fn read(mut section: Section<'_>, tier: Tier) -> Self {
+        let (s, day) = (Duration::from_secs(1), Duration::from_secs(86_400));
+        let mut objectives = Self::of(tier);
+        section.duration("rto", s..=day, &mut objectives.rto);
+        section.duration("rpo", Duration::ZERO..=day, &mut objectives.rpo);
+        section.finish();
+        objectives
+    }
+
+    /// Puts those of the server's tier where the file says nothing, once its tier is known.
+    pub(crate) fn settle(name: &str, server: &mut Server, context: &Context<'_>) {
+        let of_tier = Self::of(server.tier);
+        let given = |key| context.is_given(&format!("servers.{name}.objectives.{key}"));
+        if !given("rto") {
+            server.objectives.rto = of_tier.rto;
+        }
+        if !given("rpo") {
+            server.objectives.rpo = of_tier.rpo;
+        }
+    }
+
     /// Those of a tier: 30 s and nothing; 120 s and 300 s; 300 s and 900 s.
     pub fn of(tier: Tier) -> Self {
         let (rto, rpo) = match tier {

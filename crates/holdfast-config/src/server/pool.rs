@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::section::Section;
+
 /// Connections of one node to each instance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pool {
@@ -16,5 +18,18 @@ impl Default for Pool {
     fn default() -> Self {
         // Many servers close an idle connection after 5 s.
         Self { max_connections: 10_000, idle_timeout: Duration::from_secs(3) }
+    }
+}
+
+// === impl Pool ===
+
+impl Pool {
+    pub(crate) fn read(mut section: Section<'_>) -> Self {
+        let (ms, s) = (Duration::from_millis(1), Duration::from_secs(1));
+        let mut pool = Self::default();
+        section.number("max_connections", 1..=1_000_000, &mut pool.max_connections);
+        section.duration("idle_timeout", ms * 100..=s * 3600, &mut pool.idle_timeout);
+        section.finish();
+        pool
     }
 }

@@ -3,10 +3,14 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::instances::read_instances;
 use super::values::{read_args, read_command, read_dir, read_env, read_headers, read_tools};
-use super::{HttpUrl, Instance, Server, Stdio, Tier, Transport};
+use super::{
+    Balance, Breaker, Defaults, Failover, Fallback, HttpUrl, Instance, Objectives, Pool, Role,
+    Server, ServerHealth, Stdio, Tier, Transport,
+};
+use crate::bulkheads::BulkheadClass;
 use crate::field::{Field, join, quoted};
-use crate::node::read_id;
 use crate::problem::Problem;
 use crate::section::Section;
 use crate::tree::Entry;
@@ -19,10 +23,14 @@ const DAY: Duration = Duration::from_secs(86_400);
 const PLACES: [&str; 3] = ["url", "instances", "command"];
 
 /// Reads the section whose keys are the servers' names.
-pub(crate) fn read_servers(field: &Field<'_>, into: &mut BTreeMap<String, Server>) {
+pub(crate) fn read_servers(
+    field: &Field<'_>,
+    defaults: &Defaults,
+    into: &mut BTreeMap<String, Server>,
+) {
     for (entry, field) in field.entries().unwrap_or_default() {
         check_name(entry, &field);
-        if let Some(server) = read_server(&field) {
+        if let Some(server) = read_server(&field, defaults) {
             into.insert(entry.key.clone(), server);
         }
     }
@@ -50,7 +58,7 @@ pub(crate) fn check_name(entry: &Entry, field: &Field<'_>) {
     });
 }
 
-fn read_server(field: &Field<'_>) -> Option<Server> {
+fn read_server(field: &Field<'_>, defaults: &Defaults) -> Option<Server> {
     let mut section = field.section()?;
     let transport = read_transport(&mut section);
     let mut server = Server::new(transport.clone().unwrap_or_else(nowhere));
@@ -71,6 +79,7 @@ fn read_server(field: &Field<'_>) -> Option<Server> {
         server.tier = tier;
     }
     section.rate(&mut server.requests_per_minute, &mut server.burst);
+    read_resilience(&mut section, defaults, &mut server);
 
     if server.forward_authorization && server.headers.contains_key("authorization") {
         field.problem(
@@ -81,6 +90,24 @@ fn read_server(field: &Field<'_>) -> Option<Server> {
     }
     section.finish();
     transport.map(|_| server)
+}
+
+/// What is done when the server fails, and so that it does not.
+fn read_resilience(section: &mut Section<'_>, defaults: &Defaults, server: &mut Server) {
+    let instances = server.instances().to_vec();
+    let words = BulkheadClass::ALL.map(|class| (class.label(), class));
+    if let Some(class) = section.field("class").and_then(|field| field.choice(&words)) {
+        server.class = class;
+    }
+    server.breaker = Breaker::read(section.section("breaker"), &defaults.breaker);
+    server.health = ServerHealth::read(section.section("health"), &defaults.health);
+    let replicas = instances.iter().any(|instance| instance.role == Role::Replica);
+    server.balance = Balance::read(section.section("balance"), replicas);
+    server.failover = Failover::read(section.field("failover").as_ref(), &instances);
+    server.fallback = Fallback::read(section.section("fallback"));
+    section.names("depends_on", 100, &mut server.depends_on);
+    server.pool = Pool::read(section.section("pool"));
+    server.objectives = Objectives::read(section.section("objectives"), server.tier);
 }
 
 /// Stands in for a transport with a problem, so that the other keys are checked too.
@@ -265,45 +292,6 @@ pub(crate) fn read_websocket_url(field: &Field<'_>) -> Option<HttpUrl> {
     }
     field.wrong("a WebSocket address", "ws:// or wss://", "write ws:// in place of http://");
     None
-}
-
-fn read_instances(field: &Field<'_>) -> Option<Vec<Instance>> {
-    let items = field.items()?;
-    if items.is_empty() {
-        let cure = "write - { id: a, url: \"http://HOST:PORT/mcp\" }";
-        field.problem("an empty list".into(), "at least one instance", cure);
-        return None;
-    }
-    let mut instances: Vec<Instance> = Vec::new();
-    let mut whole = true;
-    for item in &items {
-        let Some(instance) = read_instance(item) else {
-            whole = false;
-            continue;
-        };
-        if instances.iter().any(|known| known.id == instance.id) {
-            let found = format!("the id {} stands here a second time", instance.id);
-            item.problem(found, "each id once", "choose another id");
-            whole = false;
-        } else {
-            instances.push(instance);
-        }
-    }
-    whole.then_some(instances)
-}
-
-fn read_instance(item: &Field<'_>) -> Option<Instance> {
-    let mut section = item.section()?;
-    let id = section.field("id").and_then(|field| read_id(&field));
-    let url = section.field("url").and_then(|field| read_http_url(&field));
-    let lacking: Vec<_> =
-        ["id", "url"].into_iter().filter(|key| section.given(&[key]).is_empty()).collect();
-    if !lacking.is_empty() {
-        let found = format!("an instance without {}", lacking.join(" and "));
-        item.problem(found, "id and url", "write { id: a, url: \"http://HOST:PORT/mcp\" }");
-    }
-    section.finish();
-    Some(Instance::new(id?, url?))
 }
 
 /// The keys of a process; asked for even beside `url`, so that they count as known.

@@ -7,7 +7,9 @@ use holdfast_engine::class::ToolClass;
 use secrecy::SecretString;
 
 use super::ToolRule;
+use crate::bulkheads::BulkheadClass;
 use crate::field::{Field, quoted};
+use crate::tree::Value;
 
 pub(crate) fn read_command(field: &Field<'_>) -> Option<String> {
     let command = field.text()?;
@@ -41,7 +43,7 @@ pub(crate) fn read_env(field: &Field<'_>) -> BTreeMap<String, SecretString> {
         if name.is_empty() || name.contains(['=', '\0']) {
             let found = format!("{} is not a variable's name", quoted(name));
             field.problem(found, "a name without = in it", "write NAME: value");
-        } else if matches!(entry.node.value, crate::tree::Value::Null) {
+        } else if matches!(entry.node.value, Value::Null) {
             env.insert(name.clone(), SecretString::default());
         } else if let Some(value) = field.secret() {
             env.insert(name.clone(), value);
@@ -117,18 +119,31 @@ fn is_header_name(name: &str) -> bool {
     !name.is_empty() && name.len() <= 256 && name.bytes().all(known)
 }
 
+const EFFECTS: [(&str, ToolClass); 3] =
+    [("read", ToolClass::Read), ("idempotent", ToolClass::Idempotent), ("write", ToolClass::Write)];
+
 pub(crate) fn read_tools(field: &Field<'_>) -> BTreeMap<String, ToolRule> {
-    let words = [
-        ("read", ToolClass::Read),
-        ("idempotent", ToolClass::Idempotent),
-        ("write", ToolClass::Write),
-    ];
     let mut tools = BTreeMap::new();
     for (entry, field) in field.entries().unwrap_or_default() {
-        if let Some(class) = field.choice(&words) {
-            let rule = ToolRule { effect: Some(class), ..ToolRule::default() };
+        if let Some(rule) = read_rule(&field) {
             tools.insert(entry.key.clone(), rule);
         }
     }
     tools
+}
+
+/// A word, which is the effect, or a mapping.
+fn read_rule(field: &Field<'_>) -> Option<ToolRule> {
+    let mut rule = ToolRule::default();
+    if !matches!(field.node.value, Value::Map(_)) {
+        rule.effect = Some(field.choice(&EFFECTS)?);
+        return Some(rule);
+    }
+    let mut section = field.section()?;
+    rule.effect = section.field("effect").and_then(|field| field.choice(&EFFECTS));
+    let words = BulkheadClass::ALL.map(|class| (class.label(), class));
+    rule.class = section.field("class").and_then(|field| field.choice(&words));
+    section.rate(&mut rule.requests_per_minute, &mut rule.burst);
+    section.finish();
+    Some(rule)
 }

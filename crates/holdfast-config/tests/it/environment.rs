@@ -1,5 +1,7 @@
 //! Environment variables on top of the file.
 
+use std::time::Duration;
+
 use holdfast_config::{Config, Place, Problem};
 
 use crate::{SERVERS, read};
@@ -46,6 +48,39 @@ fn variables_override_the_file() {
 }
 
 #[test]
+fn breakers_and_checks_follow_the_environment() {
+    let text = "health: { interval: 20s }\n\
+                mcpServers: { desktop: { url: \"http://a/\" } }\n\
+                servers:\n  \
+                a: { url: \"http://a/\" }\n  \
+                b: { url: \"http://b/\", breaker: { enabled: true, open_for: 5s }, \
+                health: { interval: 7s } }\n";
+    let variables = [
+        ("CIRCUIT_BREAKER_ENABLED", "0"),
+        ("CIRCUIT_BREAKER_THRESHOLD", "7"),
+        ("CIRCUIT_BREAKER_TIMEOUT", "90000"),
+        ("HA_HEALTH_CHECK_INTERVAL", "2500"),
+    ];
+    let config = read(text, &variables).unwrap();
+    assert_eq!(config.health.interval, Duration::from_millis(2500));
+    for name in ["a", "desktop"] {
+        let (breaker, health) = (&config.servers[name].breaker, &config.servers[name].health);
+        assert!(!breaker.enabled);
+        assert_eq!(breaker.consecutive_failures, 7);
+        assert_eq!(breaker.open_for, Duration::from_secs(90));
+        assert_eq!(breaker.max_open_for, Duration::from_secs(90));
+        assert_eq!(health.interval, Duration::from_millis(2500));
+        assert_eq!(health.timeout, Duration::from_millis(2500));
+    }
+    // What a server says of its own stays.
+    let (breaker, health) = (&config.servers["b"].breaker, &config.servers["b"].health);
+    assert!(breaker.enabled);
+    assert_eq!((breaker.consecutive_failures, breaker.open_for.as_secs()), (7, 5));
+    assert_eq!(health.interval, Duration::from_secs(7));
+    assert!(config.notices.is_empty(), "{:?}", config.notices);
+}
+
+#[test]
 fn an_empty_variable_is_not_set() {
     let config = with(&[("PORT", ""), ("HA_NODE_ID", " "), ("HA_CLUSTER_NODES", "")]);
     assert_eq!(config.listen.address.port(), 37373);
@@ -54,15 +89,8 @@ fn an_empty_variable_is_not_set() {
 
 #[test]
 fn what_has_no_effect_is_checked_and_said() {
-    let config = with(&[
-        ("SESSION_FAILOVER_ENABLED", "true"),
-        ("CIRCUIT_BREAKER_ENABLED", "false"),
-        ("CIRCUIT_BREAKER_THRESHOLD", "5"),
-        ("CIRCUIT_BREAKER_TIMEOUT", "30000"),
-        ("HA_HEALTH_CHECK_INTERVAL", "5000"),
-        ("HA_FAILOVER_TIMEOUT", "1000"),
-    ]);
-    assert_eq!(config.notices.len(), 6, "{:#?}", config.notices);
+    let config = with(&[("SESSION_FAILOVER_ENABLED", "true"), ("HA_FAILOVER_TIMEOUT", "1000")]);
+    assert_eq!(config.notices.len(), 2, "{:#?}", config.notices);
     assert!(config.notices.iter().all(|notice| notice.contains("has no effect")));
 }
 
@@ -74,7 +102,9 @@ fn wrong_values_are_problems_that_name_the_variable() {
     assert!(wrong("SESSION_STORE", "etcd").found.contains("not a store"));
     wrong("SESSION_STORE_URL", "http://a");
     wrong("SESSION_FAILOVER_ENABLED", "maybe");
-    wrong("CIRCUIT_BREAKER_THRESHOLD", "0");
+    wrong("CIRCUIT_BREAKER_ENABLED", "on");
+    wrong("CIRCUIT_BREAKER_THRESHOLD", "2");
+    wrong("CIRCUIT_BREAKER_THRESHOLD", "16");
     wrong("CIRCUIT_BREAKER_TIMEOUT", "30s");
     wrong("HA_HEALTH_CHECK_INTERVAL", "1");
     wrong("HA_FAILOVER_TIMEOUT", "x");

@@ -7,7 +7,11 @@ mod documented;
 mod environment;
 mod example;
 mod mistakes;
+mod properties;
 mod redis;
+mod reload;
+mod resilience;
+mod resilience_mistakes;
 mod secrets;
 
 use holdfast_config::{Config, Problem};

@@ -47,7 +47,7 @@ fn unknown_keys_name_the_nearest_or_say_where_to_look() {
     section("cluster: { failover: 1s }", "cluster.failover", "no such key", "remove it");
     section("cluster: { secrt: x }", "cluster.secrt", "no such key", "did you mean secret?");
     section("sessions: { password: x }", "sessions.password", "no such key", "sessions.redis");
-    server(&format!("{URL}, health: {{}}"), "health", "no such key", "does not have it");
+    server(&format!("{URL}, circuit_breaker: {{}}"), "circuit_breaker", "no such key", "breaker");
     server(&format!("{URL}, tier: 4"), "tier", "not known", "write 1");
     server(&format!("{URL}, type: sse"), "type", "no such key", "transport");
 }

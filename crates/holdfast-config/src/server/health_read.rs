@@ -1,0 +1,276 @@
+//! `servers.NAME.health` as it stands in YAML.
+
+use std::time::Duration;
+
+use super::read::read_http_url;
+use super::{Check, CheckKind, MetricSource, ServerHealth};
+use crate::field::Field;
+use crate::health::Health;
+use crate::node::read_id;
+use crate::section::Section;
+use crate::units::show_duration;
+
+const MS: Duration = Duration::from_millis(1);
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Checks of one server; more would be a load of their own.
+const MOST: usize = 20;
+
+impl ServerHealth {
+    /// The section over the defaults of `health`.
+    pub(crate) fn read(mut section: Section<'_>, defaults: &Health) -> Self {
+        let mut health = Self::of(defaults);
+        section.flag("enabled", &mut health.enabled);
+        section.flag("critical", &mut health.critical);
+        if health.critical {
+            health.interval = defaults.critical_interval;
+        }
+        section.duration("interval", MS * 500..=SECOND * 3600, &mut health.interval);
+        // Whoever shortens the whole shortens the part with it.
+        health.timeout = health.timeout.min(health.interval);
+        section.duration("timeout", MS * 100..=SECOND * 60, &mut health.timeout);
+        section.number("retries", 0..=10, &mut health.retries);
+        if let Some(field) = section.field("checks") {
+            health.checks = read_checks(&field).unwrap_or(health.checks);
+        }
+        if health.timeout > health.interval {
+            let (timeout, interval) =
+                (show_duration(health.timeout), show_duration(health.interval));
+            section.report(
+                "timeout",
+                format!("{timeout} is longer than interval, {interval}"),
+                "timeout up to interval",
+                &format!("write {interval}, or a longer interval"),
+            );
+        }
+        section.finish();
+        health
+    }
+
+    /// What a server has that says nothing of its own.
+    pub(crate) fn of(defaults: &Health) -> Self {
+        Self {
+            interval: defaults.interval,
+            timeout: defaults.timeout.min(defaults.interval),
+            retries: defaults.retries,
+            ..Self::default()
+        }
+    }
+}
+
+fn read_checks(field: &Field<'_>) -> Option<Vec<Check>> {
+    let items = field.items()?;
+    let counts = [(items.is_empty(), "an empty list"), (items.len() > MOST, "too many checks")];
+    if let Some((_, found)) = counts.iter().find(|(wrong, _)| *wrong) {
+        let cure = "write - { type: ping }, or health: { enabled: false } to check nothing";
+        field.problem((*found).to_owned(), &format!("1 to {MOST} checks"), cure);
+        return None;
+    }
+    let mut checks: Vec<Check> = Vec::new();
+    let mut whole = true;
+    for item in &items {
+        let Some((check, named)) = read_check(item) else {
+            whole = false;
+            continue;
+        };
+        let check = if named { check } else { numbered(check, &checks) };
+        if checks.iter().any(|known| known.name == check.name) {
+            let found = format!("the name {} stands here a second time", check.name);
+            item.problem(found, "each name once", "choose another name");
+            whole = false;
+        } else {
+            checks.push(check);
+        }
+    }
+    whole.then_some(checks)
+}
+
+/// `tool`, then `tool-2`.
+fn numbered(mut check: Check, known: &[Check]) -> Check {
+    let label = check.kind.label();
+    let taken = |name: &str| known.iter().any(|check| check.name == name);
+    let mut number = 1;
+    while taken(&check.name) {
+        number += 1;
+        check.name = format!("{label}-{number}");
+    }
+    check
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Word {
+    Connect,
+    Ping,
+    Initialize,
+    Tools,
+    Tool,
+    Http,
+    Latency,
+    Metric,
+}
+
+const WORDS: [(&str, Word); 9] = [
+    ("connect", Word::Connect),
+    ("ping", Word::Ping),
+    ("discover", Word::Ping),
+    ("initialize", Word::Initialize),
+    ("tools", Word::Tools),
+    ("tool", Word::Tool),
+    ("http", Word::Http),
+    ("latency", Word::Latency),
+    ("metric", Word::Metric),
+];
+
+/// A check, and whether it has a name of its own.
+fn read_check(item: &Field<'_>) -> Option<(Check, bool)> {
+    let mut section = item.section()?;
+    let Some(word) = section.field("type") else {
+        let cure = "write { type: ping }";
+        item.problem("a check without a type".into(), &words(), cure);
+        return None;
+    };
+    let word = word.choice(&WORDS)?;
+    let kind = read_kind(word, &mut section, item);
+    let name = section.field("name");
+    let named = name.is_some();
+    let name = name.map(|field| read_id(&field));
+    let (mut weight, mut critical) = (1.0, false);
+    if let Some(given) = section.field("weight").and_then(|field| field.decimal(&(0.01..=100.0))) {
+        weight = given;
+    }
+    section.flag("critical", &mut critical);
+    section.finish();
+    let mut check = Check { weight, critical, ..Check::new(kind?) };
+    if let Some(name) = name {
+        check.name = name?;
+    }
+    Some((check, named))
+}
+
+fn words() -> String {
+    WORDS.map(|(word, _)| word).join(", ")
+}
+
+fn read_kind(word: Word, section: &mut Section<'_>, item: &Field<'_>) -> Option<CheckKind> {
+    Some(match word {
+        Word::Connect => CheckKind::Connect,
+        Word::Ping => CheckKind::Ping,
+        Word::Initialize => CheckKind::Initialize,
+        Word::Tools => {
+            let mut expected = Vec::new();
+            section.names("expected", 1000, &mut expected);
+            CheckKind::Tools { expected }
+        }
+        Word::Tool => {
+            let call = read_call(section);
+            let contains = section.text("contains");
+            lacks(item, section, &["tool"], "write { type: tool, tool: NAME, arguments: {} }")?;
+            let (tool, arguments) = call?;
+            CheckKind::Tool { tool, arguments, contains }
+        }
+        Word::Http => {
+            let url = section.field("url").and_then(|field| read_http_url(&field));
+            let status = section.field("status").and_then(|field| field.count(&(100..=599)));
+            let contains = section.text("contains");
+            let cure = "write { type: http, url: \"http://HOST:PORT/health\" }";
+            lacks(item, section, &["url"], cure)?;
+            let status = status.and_then(|status| u16::try_from(status).ok());
+            CheckKind::Http { url: url?, status, contains }
+        }
+        Word::Latency => {
+            let (mut good, mut bad) = (MS * 500, SECOND * 5);
+            section.duration("good", MS..=SECOND * 600, &mut good);
+            section.duration("bad", MS..=SECOND * 600, &mut bad);
+            if bad <= good {
+                let (good, bad) = (show_duration(good), show_duration(bad));
+                item.problem(
+                    format!("bad, {bad}, is not above good, {good}"),
+                    "good below bad",
+                    "write good: 500ms and bad: 5s",
+                );
+                return None;
+            }
+            CheckKind::Latency { good, bad }
+        }
+        Word::Metric => return read_metric(section, item),
+    })
+}
+
+fn read_metric(section: &mut Section<'_>, item: &Field<'_>) -> Option<CheckKind> {
+    const CURE: &str = "write { type: metric, url: \"http://HOST:PORT/metrics\", metric: NAME, \
+                        good: 0, bad: 100 } or { type: metric, tool: NAME, pointer: /a/b, … }";
+    let url = section.field("url").map(|field| read_http_url(&field));
+    let name = section.field("metric").and_then(|field| read_series(&field));
+    let tool = section.field("tool").is_some();
+    let call = if tool { read_call(section) } else { section.field("arguments").and(None) };
+    let pointer = section.field("pointer").and_then(|field| read_pointer(&field));
+    let number = -1e15..=1e15;
+    let good = section.field("good").and_then(|field| field.decimal(&number));
+    let bad = section.field("bad").and_then(|field| field.decimal(&number));
+    let source = match (url, tool) {
+        (Some(url), false) => {
+            lacks(item, section, &["metric", "good", "bad"], CURE)?;
+            MetricSource::Http { url: url?, name: name? }
+        }
+        (None, true) => {
+            lacks(item, section, &["pointer", "good", "bad"], CURE)?;
+            let (tool, arguments) = call?;
+            MetricSource::Tool { tool, arguments, pointer: pointer? }
+        }
+        (Some(_), true) | (None, false) => {
+            let found = if tool { "url and tool together" } else { "a metric from nowhere" };
+            item.problem(found.into(), "one of url and tool", CURE);
+            return None;
+        }
+    };
+    let (good, bad) = (good?, bad?);
+    if good.total_cmp(&bad).is_eq() {
+        let cure = "write the value that is fine as good, and the one that is hopeless as bad";
+        item.problem(format!("good and bad are both {good}"), "two different numbers", cure);
+        return None;
+    }
+    Some(CheckKind::Metric { source, good, bad })
+}
+
+/// `tool` and `arguments`.
+pub(super) fn read_call(section: &mut Section<'_>) -> Option<(String, String)> {
+    let arguments = section.field("arguments").map(|field| field.json_object());
+    let tool = section.field("tool")?.name()?;
+    let arguments = match arguments {
+        Some(arguments) => arguments?,
+        None => "{}".to_owned(),
+    };
+    Some((tool, arguments))
+}
+
+/// Reports keys that must be there and are not.
+fn lacks(item: &Field<'_>, section: &Section<'_>, keys: &[&'static str], cure: &str) -> Option<()> {
+    let given = section.given(keys);
+    let lacking: Vec<_> = keys.iter().filter(|key| !given.contains(key)).copied().collect();
+    if lacking.is_empty() {
+        return Some(());
+    }
+    item.problem(format!("a check without {}", lacking.join(" and ")), &keys.join(", "), cure);
+    None
+}
+
+fn read_series(field: &Field<'_>) -> Option<String> {
+    let name = field.text()?;
+    let first = name.bytes().next().is_some_and(|b| b.is_ascii_alphabetic() || b"_:".contains(&b));
+    if first && name.len() <= 512 && !name.chars().any(char::is_control) {
+        return Some(name);
+    }
+    let allowed = "a series as it stands in the metrics text, with or without labels";
+    field.wrong("a series", allowed, "write something like queue_depth{pool=\"a\"}");
+    None
+}
+
+fn read_pointer(field: &Field<'_>) -> Option<String> {
+    let pointer = field.text()?;
+    if pointer.is_empty() || pointer.starts_with('/') {
+        return Some(pointer);
+    }
+    let cure = format!("write /{}", pointer.replace('.', "/"));
+    field.wrong("a JSON pointer", "/ before each step: /queue/depth", &cure);
+    None
+}
