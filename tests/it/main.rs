@@ -5,6 +5,7 @@ mod bytes;
 mod cluster;
 mod edge;
 mod framed;
+mod fronts;
 mod harness;
 mod health;
 mod host_origin;

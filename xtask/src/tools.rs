@@ -21,10 +21,11 @@ pub(crate) const NGINX: Tool =
     Tool("nginx", "-v", "nginx-light", "the nodes are tested behind it, and measured beside it");
 
 /// What three nodes stand between in production, and what their network is made of.
-pub(crate) const STACK: [Tool; 8] = [
+pub(crate) const STACK: [Tool; 9] = [
     NGINX,
     Tool("haproxy", "-v", "haproxy", "the nodes are tested behind it"),
     Tool("keepalived", "--version", "keepalived", "a standby balancer takes over"),
+    Tool("curl", "--version", "curl", "keepalived asks a balancer with it whether it serves"),
     Tool("redis-server", "--version", "redis-server", "the session store"),
     Tool("redis-sentinel", "--version", "redis-sentinel", "the session store's failover"),
     Tool("redis-cli", "--version", "redis-tools", "tests ask and set up Redis with it"),

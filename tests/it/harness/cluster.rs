@@ -84,7 +84,10 @@ impl Cluster {
     fn start(setup: &Setup, secret: &impl Fn(usize) -> &'static str) -> Self {
         let folder = TempDir::new();
         let claimed = Ports::claim();
-        let ports: Vec<SocketAddr> = (0..9).map(|number| claimed.address(number)).collect();
+        let mut ports: Vec<SocketAddr> = (0..9).map(|number| claimed.address(number)).collect();
+        if let Some(clients) = setup.clients {
+            ports.iter_mut().step_by(3).for_each(|port| port.set_ip(clients.into()));
+        }
         let peers: Vec<String> =
             (0..3).map(|at| format!("n{}: \"{}\"", at + 1, ports[at * 3 + 2])).collect();
         let nodes = (0..3).map(|at| {

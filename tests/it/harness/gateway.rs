@@ -16,6 +16,8 @@ pub(crate) struct Setup {
     listen: Vec<String>,
     sections: Vec<String>,
     tls: bool,
+    /// Where the nodes of a cluster listen for clients; 127.0.0.1 unless it is given.
+    pub(super) clients: Option<std::net::Ipv4Addr>,
 }
 
 /// A running gateway. Dropping it kills it.
@@ -54,6 +56,12 @@ impl Setup {
     /// A further section, such as `limits: { body: 64KiB }`.
     pub(crate) fn section(mut self, section: &str) -> Self {
         self.sections.push(section.into());
+        self
+    }
+
+    /// The nodes of a cluster listen for clients on this address of the machine.
+    pub(crate) fn on(mut self, address: std::net::Ipv4Addr) -> Self {
+        self.clients = Some(address);
         self
     }
 

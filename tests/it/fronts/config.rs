@@ -1,0 +1,36 @@
+//! The shipped files by themselves: the programs that they are for accept them.
+
+use std::net::SocketAddr;
+use std::process::{Command, Output};
+
+use super::balancer::{environment, nginx, shipped};
+use crate::harness::TempDir;
+use crate::harness::process::free_address;
+
+fn addresses() -> (SocketAddr, [SocketAddr; 3]) {
+    (free_address(), [free_address(), free_address(), free_address()])
+}
+
+fn run(command: &mut Command) -> (bool, String) {
+    let Output { status, stdout, stderr } =
+        command.output().unwrap_or_else(|e| panic!("start {command:?}: {e}"));
+    let said = [stdout, stderr].concat();
+    (status.success(), String::from_utf8_lossy(&said).into_owned())
+}
+
+#[test]
+fn nginx_accepts_its_file() {
+    let folder = TempDir::new();
+    let (listen, nodes) = addresses();
+    let (fine, said) = run(nginx(&folder.join("nginx"), listen, nodes).arg("-t"));
+    assert!(fine && !said.contains("[warn]"), "{said}");
+}
+
+#[test]
+fn haproxy_accepts_its_file() {
+    let (listen, nodes) = addresses();
+    let mut command = Command::new("haproxy");
+    command.args(["-c", "-f"]).arg(shipped("haproxy/haproxy.cfg"));
+    let (fine, said) = run(command.envs(environment(listen, nodes)));
+    assert!(fine && !said.contains("WARNING"), "{said}");
+}

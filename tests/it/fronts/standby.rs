@@ -1,0 +1,168 @@
+//! Two balancers with keepalived, each on a machine of its own: the address that clients know moves
+//! when one of them is gone.
+
+use std::net::SocketAddr;
+use std::process::Command;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::balancer::{end, filled_in, nginx};
+use super::keyed;
+use super::spaces::{CARD, HERE, Machine, SHARED, inside};
+use crate::harness::client::Client;
+use crate::harness::cluster::{Cluster, PATIENCE};
+use crate::harness::gateway::Setup;
+use crate::harness::process::Process;
+use crate::harness::sample::Sample;
+use crate::harness::wire::Conn;
+use crate::harness::{TempDir, eventually, message};
+
+const PORT: u16 = 8080;
+
+/// nginx and keepalived on one machine.
+struct Balancer {
+    machine: Machine,
+    nginx: Process,
+    keepalived: Process,
+    _folder: TempDir,
+}
+
+impl Balancer {
+    fn start(number: u8, peer: u8, cluster: &Cluster) -> Self {
+        let (machine, folder) = (Machine::start(number), TempDir::new());
+        let listen = SocketAddr::from(([0, 0, 0, 0], PORT));
+        let nodes = [cluster[0].address, cluster[1].address, cluster[2].address];
+        let nginx = Process::start(&mut machine.on(&nginx(&folder.join("nginx"), listen, nodes)));
+        let values = [
+            ("HOLDFAST_BALANCER_INTERFACE", CARD.into()),
+            ("HOLDFAST_BALANCER_OWN", machine.address.to_string()),
+            ("HOLDFAST_BALANCER_PEER", format!("10.77.0.{}", 10 + peer)),
+            ("HOLDFAST_BALANCER_SHARED", format!("{SHARED}/24")),
+            ("HOLDFAST_BALANCER_PRIORITY", (102 - number).to_string()),
+            ("HOLDFAST_BALANCER_CHECK", format!("http://127.0.0.1:{PORT}/balancer/health")),
+        ];
+        let config = folder.join("keepalived.conf");
+        std::fs::write(&config, filled_in("nginx/keepalived.conf", &values)).expect("write");
+        let mut keepalived = Command::new("keepalived");
+        keepalived.args(["--dont-fork", "--log-console", "--vrrp"]);
+        keepalived.arg("--use-file").arg(&config);
+        keepalived.arg("--pid").arg(folder.join("pid")).arg("--vrrp_pid").arg(folder.join("vrrp"));
+        let keepalived = Process::start(&mut machine.on(&keepalived));
+        Self { machine, nginx, keepalived, _folder: folder }
+    }
+
+    async fn gets_the_address(&self) {
+        let what = format!("{SHARED} on {}", self.machine.address);
+        eventually(&what, || self.machine.has_shared().then_some(())).await;
+        // It goes on without what it does not understand.
+        let said = self.keepalived.output();
+        let complaint = said.lines().find(|it| {
+            ["Unknown", "ignoring", "insecure", "invalid"].iter().any(|word| it.contains(word))
+        });
+        assert!(complaint.is_none(), "{said}");
+    }
+}
+
+impl Drop for Balancer {
+    fn drop(&mut self) {
+        end(&mut self.keepalived);
+        end(&mut self.nginx);
+    }
+}
+
+/// A call as a client makes it that comes back when its connection breaks: the answer, and how many
+/// connections broke or could not be opened before.
+async fn patient(client: &Client, body: &str) -> (Value, usize) {
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    let mut broken = 0;
+    loop {
+        assert!(tokio::time::Instant::now() < deadline, "no answer after {broken} tries: {body}");
+        let tried = async {
+            let stream = tokio::net::TcpStream::connect(client.address).await.ok()?;
+            let mut conn = Conn::over(stream);
+            conn.try_send(client.request("POST", &[], Some(body))).await.then_some(())?;
+            conn.answer().await
+        };
+        match tokio::time::timeout(Duration::from_secs(5), tried).await {
+            Ok(Some(answer)) => return (answer.json(), broken),
+            Ok(None) | Err(_) => broken += 1,
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test]
+async fn the_standby_takes_the_address_over() {
+    if !inside("fronts::standby::the_standby_takes_the_address_over") {
+        return;
+    }
+    let sample = Sample::start(&["--answers", "json"]).await;
+    let cluster = Setup::new()
+        .server("main", &format!(r#"{{ url: "http://{}/mcp" }}"#, sample.address))
+        .listen("trusted_proxies: [10.77.0.0/24]")
+        .listen(&format!("public_hosts: [\"{SHARED}\"]"))
+        .on(HERE)
+        .cluster()
+        .await;
+    let mut first = Balancer::start(1, 2, &cluster);
+    let mut second = Balancer::start(2, 1, &cluster);
+    first.gets_the_address().await;
+    assert!(!second.machine.has_shared(), "the address is on both");
+    let client = Client::to(SocketAddr::from((SHARED, PORT))).initialized().await;
+    assert!(client.ask(1, "tools/list", "{}").await["result"].is_object());
+
+    // nginx is killed with a Write in hand. Whoever made it lost the connection with nginx, and
+    // learns from the nodes, which had it under another name, only that it may have run: once.
+    let lost = client.clone();
+    let lost = tokio::spawn(async move {
+        let mut conn = Conn::open(lost.address).await;
+        conn.send(lost.request("POST", &[], Some(&keyed(2, "write", "lost", 1500)))).await;
+        conn.answer().await.is_none()
+    });
+    eventually("the Write at the server", || {
+        (sample.executions("write", "lost") == 1).then_some(())
+    })
+    .await;
+    end(&mut first.nginx);
+    assert!(lost.await.expect("no panic"), "an answer out of a dead nginx");
+    let (answer, broken) = patient(&client, &message::call(3, "whoami")).await;
+    assert!(answer["result"].is_object(), "the session goes on: {answer}");
+    assert!(broken > 0, "nothing was interrupted");
+    second.gets_the_address().await;
+    assert!(!first.machine.has_shared(), "the address is on both");
+    for id in 10..30 {
+        let answer = client.post(&keyed(id, "write", &id.to_string(), 0)).await.response().await;
+        assert!(answer["result"].is_object(), "{answer}");
+    }
+    assert_eq!(sample.executions("write", "lost"), 1);
+
+    // It comes back and is the standby now; then the other machine is gone as a whole.
+    let listen = SocketAddr::from(([0, 0, 0, 0], PORT));
+    let nodes = [cluster[0].address, cluster[1].address, cluster[2].address];
+    let folder = TempDir::new();
+    let again = nginx(&folder.join("nginx"), listen, nodes);
+    first.nginx = Process::start(&mut first.machine.on(&again));
+    eventually("its check to pass", || {
+        first
+            .keepalived
+            .output()
+            .rsplit('\n')
+            .take(20)
+            .any(|line| line.contains("BACKUP STATE"))
+            .then_some(())
+    })
+    .await;
+    assert!(second.machine.has_shared(), "the address moved back for nothing");
+    second.machine.unplug();
+    end(&mut second.keepalived);
+    // A connection that is being opened meanwhile is merely late.
+    let (answer, _) = patient(&client, &message::call(40, "whoami")).await;
+    assert!(answer["result"].is_object(), "{answer}");
+    assert!(first.machine.has_shared());
+    let answer = client.post(&keyed(41, "write", "41", 0)).await.response().await;
+    assert!(answer["result"].is_object(), "{answer}");
+    for id in 10..30 {
+        assert_eq!(sample.executions("write", &id.to_string()), 1, "{id}");
+    }
+}
