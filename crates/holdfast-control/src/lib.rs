@@ -4,8 +4,42 @@
 //! Decisions are pure code (`holdfast_engine`), what all agree on is in the Raft group
 //! (`holdfast_cluster`), and what a call meets is in the data plane (`holdfast_proxy`). Here is what
 //! drives the three, as reconcilers that can be killed at any point.
+//!
+//! ```text
+//!  every node                                            coordinator
+//!  probe ──▶ looks ──▶ report ── votes, breakers, ──▶ desk ──▶ verdict ─────┐
+//!             calls ──▶          confirmations              ├▶ breaker_sync ─┤ proposals
+//!  data plane ◀── follow ◀── the group's state ◀────────────┴▶ failover ─────┘
+//!                                     └──▶ notify (webhooks), objectives
+//! ```
+//!
+//! On a node without a cluster the same tasks run over a group of one ([`Alone`]).
 
+mod control;
+mod desk;
 mod driver;
+mod group;
+mod looks;
 mod metrics;
+mod operate;
+mod plan;
+mod plane;
+mod report;
+mod shared;
+mod tasks;
+mod view;
+mod webhook;
 
-pub use self::metrics::Metrics;
+pub use self::control::Control;
+pub use self::group::{Alone, Clustered, Group};
+pub use self::operate::{
+    EventView, Force, IncidentView, InstanceView, Operated, Order, OrderError, ServerView,
+};
+pub use self::plan::{At, Plan, Planned, PlannedInstance};
+pub use self::plane::{Checked, Plane, Sight, Word};
+
+/// 64 random bits, for jitter: where there are none, none is better than no check.
+fn random() -> u64 {
+    let mut bytes = [0; 8];
+    getrandom::fill(&mut bytes).map_or(u64::MAX / 2, |()| u64::from_ne_bytes(bytes))
+}

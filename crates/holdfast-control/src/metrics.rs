@@ -5,10 +5,22 @@ use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::operate::{IncidentView, InstanceView, ServerView};
+
 /// The counters of one node's control plane.
 #[derive(Default, Debug)]
-pub struct Metrics {
+pub(crate) struct Metrics {
     turns: Mutex<BTreeMap<&'static str, Turns>>,
+    announced: [AtomicU64; 2],
+}
+
+/// What became of an announcement to a webhook.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Announced {
+    /// The receiver has it.
+    Taken,
+    /// It did not take it, however often it was tried.
+    GivenUp,
 }
 
 /// How often one task has run.
@@ -39,12 +51,16 @@ impl Metrics {
         self.book().entry(task).or_default().clone()
     }
 
+    pub(crate) fn announced(&self, what: Announced) {
+        self.announced[what as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
     fn book(&self) -> MutexGuard<'_, BTreeMap<&'static str, Turns>> {
         self.turns.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Appends everything.
-    pub fn render(&self, out: &mut String) {
+    /// Appends what is counted here.
+    pub(crate) fn render(&self, out: &mut String) {
         let name = "holdfast_control_turns_total";
         head(out, name, "counter", "Turns of the control plane's tasks, by how they ended.");
         for (task, turns) in self.book().iter() {
@@ -53,9 +69,90 @@ impl Metrics {
                 let _ = writeln!(out, "{name}{{task=\"{task}\",outcome=\"{outcome}\"}} {count}");
             }
         }
+        let name = "holdfast_control_webhooks_total";
+        head(out, name, "counter", "Announcements to webhooks, by what became of them.");
+        for (outcome, what) in [("taken", Announced::Taken), ("given_up", Announced::GivenUp)] {
+            let count = self.announced[what as usize].load(Ordering::Relaxed);
+            let _ = writeln!(out, "{name}{{outcome=\"{outcome}\"}} {count}");
+        }
     }
 }
 
-fn head(out: &mut String, name: &str, kind: &str, help: &str) {
+/// Appends what is known of the servers.
+pub(crate) fn render_servers(servers: &[ServerView], out: &mut String) {
+    let name = "mcp_server_health";
+    head(out, name, "gauge", "The score of a server's best instance that serves, 0 to 1.");
+    for server in servers {
+        let serving = |it: &&InstanceView| server.active.as_ref().is_none_or(|id| *id == it.id);
+        let scores = server.instances.iter().filter(serving).filter_map(|it| it.score);
+        if let Some(best) = scores.reduce(f64::max) {
+            let _ = writeln!(out, "{name}{{server_id=\"{}\"}} {best}", server.name);
+        }
+    }
+    let name = "holdfast_instance_health";
+    head(out, name, "gauge", "What this node's checks of an instance come to, 0 to 1.");
+    each(servers, |server, it| {
+        if let Some(score) = it.score {
+            let _ = writeln!(out, "{name}{{{}}} {score}", labels(server, it));
+        }
+    });
+    let name = "holdfast_instance_verdict";
+    head(
+        out,
+        name,
+        "gauge",
+        "The group's verdict: 0 healthy, 1 degraded, 2 unhealthy, -1 unknown.",
+    );
+    each(servers, |server, it| {
+        let value = match it.verdict {
+            "healthy" => 0,
+            "degraded" => 1,
+            "unhealthy" => 2,
+            _ => -1,
+        };
+        let _ = writeln!(out, "{name}{{{}}} {value}", labels(server, it));
+    });
+    let name = "holdfast_instance_active";
+    head(out, name, "gauge", "Whether a server that can move is on this instance.");
+    for server in servers.iter().filter(|server| server.active.is_some()) {
+        for it in &server.instances {
+            let active = u64::from(server.active.as_ref() == Some(&it.id));
+            let _ = writeln!(out, "{name}{{{}}} {active}", labels(server, it));
+        }
+    }
+    let name = "holdfast_failover_generation";
+    head(out, name, "gauge", "How often a server has begun to move.");
+    for server in servers.iter().filter(|server| server.active.is_some()) {
+        let _ = writeln!(out, "{name}{{server=\"{}\"}} {}", server.name, server.generation);
+    }
+}
+
+/// Appends what is known of outages.
+pub(crate) fn render_incidents(incidents: &[IncidentView], out: &mut String) {
+    let name = "holdfast_incidents";
+    head(out, name, "gauge", "Outages in the group's record, by what became of the objective.");
+    for objective in ["kept", "missed", "open"] {
+        let count = incidents.iter().filter(|it| it.objective == objective).count();
+        let _ = writeln!(out, "{name}{{objective=\"{objective}\"}} {count}");
+    }
+    let name = "holdfast_incident_longest_seconds";
+    head(out, name, "gauge", "The longest recovery in the group's record.");
+    let longest = incidents.iter().filter_map(|it| it.recovered_ms).max().unwrap_or(0);
+    let _ = writeln!(out, "{name} {}", longest as f64 / 1e3);
+}
+
+fn each(servers: &[ServerView], mut write: impl FnMut(&ServerView, &InstanceView)) {
+    for server in servers {
+        for instance in &server.instances {
+            write(server, instance);
+        }
+    }
+}
+
+fn labels(server: &ServerView, instance: &InstanceView) -> String {
+    format!("server=\"{}\",instance=\"{}\"", server.name, instance.id)
+}
+
+pub(crate) fn head(out: &mut String, name: &str, kind: &str, help: &str) {
     let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}");
 }

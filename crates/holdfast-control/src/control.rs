@@ -1,0 +1,350 @@
+//! The control plane of one node: starts the tasks, hears the other nodes, and obeys operators.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use holdfast_cluster::ProposeError;
+use holdfast_config::Webhook;
+use holdfast_engine::failover::{Input, Refusal};
+use holdfast_engine::replicated::{NodeId, OverrideKind, Reply, ServerCommand};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::driver::{Nudge, Reconciler, run};
+use crate::group::{Group, ORDER, REPORT};
+use crate::operate::{EventView, Force, IncidentView, Operated, Order, OrderError, ServerView};
+use crate::plan::{Plan, Planned};
+use crate::plane::Plane;
+use crate::report::{Report, decode, encode};
+use crate::shared::Shared;
+use crate::tasks::breaker_sync::BreakerSync;
+use crate::tasks::failover::{Failovers, wish};
+use crate::tasks::follow::Follow;
+use crate::tasks::notify::Notify;
+use crate::tasks::objectives::Objectives;
+use crate::tasks::probe::Probe;
+use crate::tasks::report::Reporter;
+use crate::tasks::verdict::Verdicts;
+use crate::view;
+
+/// How long an order may take to be agreed on.
+const ORDER_WITHIN: Duration = Duration::from_secs(3);
+/// A step that overtakes an order has it decided anew, so often.
+const AGAIN: usize = 3;
+
+/// The control plane of one node.
+pub struct Control {
+    shared: Arc<Shared>,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+// === impl Control ===
+
+impl Control {
+    /// Starts its tasks on the present runtime. They run until [`Self::stop`].
+    #[must_use]
+    pub fn start(
+        plan: Plan,
+        group: Arc<dyn Group>,
+        plane: Arc<dyn Plane>,
+        webhooks: Vec<Webhook>,
+        tls: Arc<rustls::ClientConfig>,
+    ) -> Arc<Self> {
+        let shared = Shared::new(plan, group, plane, webhooks.len());
+        let this = Self {
+            shared: Arc::clone(&shared),
+            tasks: TaskTracker::new(),
+            stop: CancellationToken::new(),
+        };
+        let nudges = &shared.nudges;
+        for (at, nudge) in &nudges.probes {
+            if shared.plan.servers[at.server].health.enabled {
+                this.spawn(Probe::new(Arc::clone(&shared), *at), nudge);
+            }
+        }
+        this.spawn(Reporter::new(Arc::clone(&shared)), &nudges.report);
+        this.spawn(Follow::new(Arc::clone(&shared)), &nudges.follow);
+        this.spawn(Verdicts::new(Arc::clone(&shared)), &nudges.verdict);
+        this.spawn(BreakerSync::new(Arc::clone(&shared)), &nudges.breakers);
+        this.spawn(Failovers::new(Arc::clone(&shared)), &nudges.failover);
+        this.spawn(Objectives::new(Arc::clone(&shared)), &nudges.objectives);
+        for (place, webhook) in webhooks.into_iter().enumerate() {
+            let notify = Notify::new(Arc::clone(&shared), webhook, place, Arc::clone(&tls));
+            this.spawn(notify, &nudges.notify[place]);
+        }
+        this.tasks.spawn(watch(Arc::clone(&shared), this.stop.clone()));
+        Arc::new(this)
+    }
+
+    fn spawn<R: Reconciler + 'static>(&self, reconciler: R, nudge: &Nudge) {
+        let turns = self.shared.metrics.turns(R::NAME);
+        self.tasks.spawn(run(reconciler, nudge.clone(), turns, self.stop.clone()));
+    }
+
+    /// Answers what another node's control plane says; `None`: it is not meant for a control plane.
+    pub async fn receive(
+        &self,
+        from: NodeId,
+        method: &str,
+        body: &[u8],
+    ) -> Option<Result<Bytes, String>> {
+        match method {
+            REPORT => Some(self.hear(from, body)),
+            ORDER => Some(self.obey(body).await),
+            _ => None,
+        }
+    }
+
+    /// Ends the tasks and waits for them.
+    pub async fn stop(&self) {
+        self.stop.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+
+    fn hear(&self, from: NodeId, body: &[u8]) -> Result<Bytes, String> {
+        let report: Report = decode(body)?;
+        self.shared.take(from, report);
+        encode(&self.shared.desk.others(from)).map(Bytes::from)
+    }
+
+    /// An operator's order that another node has passed on.
+    async fn obey(&self, body: &[u8]) -> Result<Bytes, String> {
+        let (order, by): (Order, String) = decode(body)?;
+        let done = self.carry_out(&order, &by).await;
+        encode(&done).map(Bytes::from)
+    }
+
+    /// Carries out an order, or has the coordinator do it.
+    async fn carry_out(&self, order: &Order, by: &str) -> Result<(), OrderError> {
+        let planned = self.planned(order.server())?;
+        if let Order::Breaker { instance, force, .. } = order {
+            return self.force(planned, instance.as_deref(), *force, by).await;
+        }
+        let Some(term) = self.shared.coordinates() else { return self.pass_on(order, by).await };
+        let input = match order {
+            Order::FailOver { to, .. } => {
+                if let Some(to) = to {
+                    instance_of(planned, to)?;
+                }
+                Input::Move { to: to.clone(), by: by.to_owned(), force: false }
+            }
+            Order::FailBack { .. } => Input::Back { by: by.to_owned(), at_once: false },
+            Order::Breaker { .. } => return Ok(()),
+        };
+        for _ in 0..AGAIN {
+            if self.move_server(planned, &input, term).await? {
+                return Ok(());
+            }
+        }
+        Err(OrderError::TimedOut)
+    }
+
+    /// Whether the order was taken in; otherwise the server's state has changed meanwhile.
+    async fn move_server(
+        &self,
+        planned: &Planned,
+        input: &Input,
+        term: u64,
+    ) -> Result<bool, OrderError> {
+        let server = planned.name.clone();
+        if planned.failover.is_none() {
+            return Err(OrderError::NoSecondary { server });
+        }
+        let state = self.shared.state();
+        let Some(known) = state.servers.by_name.get(&server) else {
+            return Err(OrderError::TooEarly { server });
+        };
+        let next = wish(&self.shared, planned, known, input, term);
+        let next = next.map_err(|refusal| refused(refusal, planned, known, input))?;
+        let failover = &known.failover;
+        let command = ServerCommand::Failover {
+            server,
+            follows: (failover.generation, failover.step),
+            next: Box::new(next),
+            evidence: String::new(),
+            term,
+        };
+        let reply = self.shared.propose(command).await.map_err(unheard)?;
+        self.shared.nudges.failover.nudge();
+        Ok(matches!(reply, Reply::Done { .. }))
+    }
+
+    async fn force(
+        &self,
+        planned: &Planned,
+        instance: Option<&str>,
+        force: Force,
+        by: &str,
+    ) -> Result<(), OrderError> {
+        if let Some(instance) = instance {
+            instance_of(planned, instance)?;
+        }
+        let kind = match force {
+            Force::Open => Some(OverrideKind::ForcedOpen),
+            Force::Closed => Some(OverrideKind::ForcedClosed),
+            Force::Clear => None,
+        };
+        let command = ServerCommand::Breaker {
+            server: planned.name.clone(),
+            instance: instance.unwrap_or_default().to_owned(),
+            kind,
+            generation: None,
+            until: None,
+            by: by.to_owned(),
+            why: String::new(),
+            term: None,
+        };
+        let server = planned.name.clone();
+        match self.shared.propose(command).await.map_err(unheard)? {
+            Reply::Done { .. } => Ok(()),
+            Reply::Unknown => Err(OrderError::TooEarly { server }),
+            other => Err(OrderError::Refused { server, why: format!("{other:?}") }),
+        }
+    }
+
+    async fn pass_on(&self, order: &Order, by: &str) -> Result<(), OrderError> {
+        let leader = self.shared.group.leadership().borrow().leader;
+        let leader = leader.ok_or(OrderError::NoQuorum)?;
+        let body = encode(&(order, by)).map_err(|_| OrderError::TimedOut)?;
+        let answer = self.shared.group.call(leader, ORDER, body.into()).await;
+        let answer = answer.map_err(|_| OrderError::TimedOut)?;
+        decode::<Result<(), OrderError>>(&answer).unwrap_or(Err(OrderError::TimedOut))
+    }
+
+    fn planned(&self, server: &str) -> Result<&Planned, OrderError> {
+        let found = self.shared.plan.find(server).map(|(_, planned)| planned);
+        found.ok_or_else(|| OrderError::UnknownServer {
+            server: server.to_owned(),
+            known: self.shared.plan.names(),
+        })
+    }
+}
+
+impl Drop for Control {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+impl Operated for Control {
+    fn servers(&self) -> Vec<ServerView> {
+        let state = self.shared.state();
+        let places = 0..self.shared.plan.servers.len();
+        places.map(|place| view::server(&self.shared, &state, place)).collect()
+    }
+
+    fn events(&self, limit: usize) -> Vec<EventView> {
+        let state = self.shared.state();
+        let events = &state.servers.events;
+        events.iter().skip(events.len().saturating_sub(limit)).map(view::event).collect()
+    }
+
+    fn incidents(&self) -> Vec<IncidentView> {
+        let state = self.shared.state();
+        let now = state.time.max(self.shared.group.time());
+        view::incidents(&self.shared.plan, &state, now)
+    }
+
+    fn order(&self, order: Order) -> BoxFuture<'_, Result<(), OrderError>> {
+        Box::pin(async move {
+            let me = self.shared.group.me();
+            let node = self.shared.state().members.get(&me).map(|member| member.name.clone());
+            let by = format!("an operator at {}", node.unwrap_or_default());
+            let carried = tokio::time::timeout(ORDER_WITHIN, self.carry_out(&order, &by));
+            carried.await.unwrap_or(Err(OrderError::TimedOut))
+        })
+    }
+
+    fn render(&self, out: &mut String) {
+        let state = self.shared.state();
+        let now = state.time.max(self.shared.group.time());
+        self.shared.metrics.render(out);
+        crate::metrics::render_servers(&self.servers(), out);
+        crate::metrics::render_incidents(&view::incidents(&self.shared.plan, &state, now), out);
+    }
+}
+
+/// Nudges whoever has to look when the group's state, the coordinator, or a breaker here has changed.
+async fn watch(shared: Arc<Shared>, stop: CancellationToken) {
+    let (mut state, mut leadership) = (shared.group.state(), shared.group.leadership());
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            changed = state.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+                state.mark_unchanged();
+                shared.nudges.agreed();
+            }
+            changed = leadership.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+                leadership.mark_unchanged();
+                // A new coordinator has heard nothing yet.
+                shared.nudges.report.nudge();
+                shared.nudges.agreed();
+            }
+            suspects = shared.plane.changed() => {
+                shared.nudges.report.nudge();
+                for at in suspects {
+                    if let Some(nudge) = shared.nudges.probes.get(&at) {
+                        nudge.nudge();
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn instance_of(planned: &Planned, instance: &str) -> Result<(), OrderError> {
+    planned.place(instance).map(|_| ()).ok_or_else(|| OrderError::UnknownInstance {
+        server: planned.name.clone(),
+        instance: instance.to_owned(),
+        known: planned.ids(),
+    })
+}
+
+fn refused(
+    refusal: Refusal,
+    planned: &Planned,
+    known: &holdfast_engine::replicated::ServerState,
+    input: &Input,
+) -> OrderError {
+    let server = planned.name.clone();
+    match (refusal, known.failover.moving()) {
+        (Refusal::Busy, Some(moving)) => OrderError::Running {
+            server,
+            to: moving.to.clone(),
+            stage: moving.stage.label().into(),
+        },
+        (Refusal::Already, _) => {
+            OrderError::There { server, instance: known.failover.active.clone() }
+        }
+        (refusal, _) => {
+            let target = match input {
+                Input::Move { to: Some(to), .. } => Some(to.as_str()),
+                Input::Back { .. } => Some(planned.primary()),
+                _ => None,
+            };
+            let verdict = target.and_then(|id| known.verdicts.get(id));
+            let why = match verdict {
+                Some(verdict) if !verdict.why.is_empty() => format!("{refusal} ({})", verdict.why),
+                Some(_) | None => refusal.to_string(),
+            };
+            OrderError::Refused { server, why }
+        }
+    }
+}
+
+fn unheard(error: ProposeError) -> OrderError {
+    match error {
+        ProposeError::Unavailable | ProposeError::Fenced => OrderError::NoQuorum,
+        ProposeError::Unknown => OrderError::TimedOut,
+    }
+}

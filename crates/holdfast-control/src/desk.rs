@@ -1,0 +1,159 @@
+//! The coordinator's desk: the last report of each node, and when it came.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use holdfast_engine::breaker::Evidence;
+use holdfast_engine::health::votes::Vote;
+use holdfast_engine::replicated::{ClusterState, NodeId, Origin};
+use tokio::time::Instant;
+
+use crate::report::{Others, Report, ServerPart};
+
+/// A report older than this says nothing of breakers: its node is away.
+const FRESH: Duration = Duration::from_secs(5);
+
+#[derive(Default, Debug)]
+pub(crate) struct Desk(Mutex<BTreeMap<NodeId, Heard>>);
+
+#[derive(Debug)]
+struct Heard {
+    report: Report,
+    at: Instant,
+}
+
+// === impl Desk ===
+
+impl Desk {
+    /// Takes a node's report in place of its last one.
+    pub(crate) fn put(&self, from: NodeId, report: Report, at: Instant) {
+        self.open().insert(from, Heard { report, at });
+    }
+
+    /// All votes about an instance; whether they count is the count's business.
+    pub(crate) fn votes(&self, server: &str, instance: &str) -> Vec<(Vote, u64)> {
+        let desk = self.open();
+        let vote = |(node, heard): (&NodeId, &Heard)| {
+            let part = heard.report.server(server)?.instance(instance)?.vote.as_ref()?;
+            let vote = Vote {
+                from: Origin { node: *node, generation: heard.report.generation },
+                opinion: part.opinion,
+                score: part.score,
+                cause: part.cause,
+                received: heard.at.into_std(),
+                age: Duration::from_millis(part.age),
+            };
+            Some((vote, part.bad_since))
+        };
+        desk.iter().filter_map(vote).collect()
+    }
+
+    /// The fewest good checks in a row that a member has seen of this instance.
+    pub(crate) fn good(&self, server: &str, instance: &str, members: &[Origin]) -> u32 {
+        let of = |part: &ServerPart| Some(part.instance(instance)?.vote.as_ref()?.good);
+        self.parts(server, members).filter_map(|part| of(&part)).min().unwrap_or(0)
+    }
+
+    /// What the members that were heard lately say of a breaker: of an instance's, or the server's own.
+    /// `since`: an opening before this time is no news.
+    pub(crate) fn evidence(
+        &self,
+        server: &str,
+        instance: Option<&str>,
+        members: &[Origin],
+        since: u64,
+    ) -> Vec<Evidence> {
+        let of = |part: &ServerPart| match instance {
+            None => Some(part.breaker),
+            Some(id) => Some(part.instance(id)?.breaker),
+        };
+        let evidence = |part: ServerPart| {
+            let breaker = of(&part)?;
+            let opened = breaker.opened && breaker.opened_at > since;
+            Some(Evidence { opened, calls: breaker.calls, failed: breaker.failed })
+        };
+        self.parts(server, members).filter_map(evidence).collect()
+    }
+
+    /// Whether every one of `members` goes by this step, or a later one, of a server's failover.
+    pub(crate) fn all_follow(&self, server: &str, members: &[Origin], step: (u64, u32)) -> bool {
+        self.of_all(server, members, |part| part.follows >= step)
+    }
+
+    /// Whether every one of `members` goes by this step and has no call at this instance.
+    pub(crate) fn all_drained(
+        &self,
+        server: &str,
+        instance: &str,
+        members: &[Origin],
+        step: (u64, u32),
+    ) -> bool {
+        self.of_all(server, members, |part| {
+            let running = part.instance(instance).map_or(0, |it| it.running);
+            part.follows >= step && running == 0
+        })
+    }
+
+    /// The earliest time after `since` at which this instance is known to have answered a call.
+    pub(crate) fn answered(&self, server: &str, instance: &str, since: u64) -> Option<u64> {
+        let desk = self.open();
+        let at = |heard: &Heard| Some(heard.report.server(server)?.instance(instance)?.answered_at);
+        desk.values().filter_map(at).filter(|at| *at > since).min()
+    }
+
+    /// What the others' own checks say of every instance, for one node.
+    pub(crate) fn others(&self, of: NodeId) -> Others {
+        let desk = self.open();
+        let mut scores: BTreeMap<(&str, &str), Vec<f64>> = BTreeMap::new();
+        let fresh = |heard: &&Heard| heard.at.elapsed() <= FRESH;
+        let others = desk.iter().filter(|(node, _)| **node != of).map(|(_, heard)| heard);
+        for heard in others.filter(fresh) {
+            for server in &heard.report.servers {
+                for instance in &server.instances {
+                    if let Some(own) = instance.vote.as_ref().and_then(|vote| vote.own) {
+                        scores.entry((&server.name, &instance.id)).or_default().push(own);
+                    }
+                }
+            }
+        }
+        let owned = |((server, instance), scores): ((&str, &str), Vec<f64>)| {
+            (server.to_owned(), instance.to_owned(), scores)
+        };
+        Others(scores.into_iter().map(owned).collect())
+    }
+
+    /// Forgets whoever is no member any more.
+    pub(crate) fn keep(&self, state: &ClusterState) {
+        self.open().retain(|node, _| state.members.contains_key(node));
+    }
+
+    fn of_all(&self, server: &str, members: &[Origin], fits: impl Fn(&ServerPart) -> bool) -> bool {
+        let desk = self.open();
+        members.iter().all(|member| {
+            let heard = desk.get(&member.node);
+            let heard = heard.filter(|it| it.report.generation == member.generation);
+            heard.and_then(|it| it.report.server(server)).is_some_and(&fits)
+        })
+    }
+
+    fn parts(&self, server: &str, members: &[Origin]) -> std::vec::IntoIter<ServerPart> {
+        let desk = self.open();
+        let parts = members.iter().filter_map(|member| {
+            let heard = desk.get(&member.node)?;
+            let fits = heard.report.generation == member.generation && heard.at.elapsed() <= FRESH;
+            heard.report.server(server).filter(|_| fits).cloned()
+        });
+        parts.collect::<Vec<_>>().into_iter()
+    }
+
+    fn open(&self) -> MutexGuard<'_, BTreeMap<NodeId, Heard>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The members that may act, in their present lives.
+pub(crate) fn members(state: &ClusterState) -> Vec<Origin> {
+    let acting = state.members.iter().filter(|(_, member)| member.state.may_act());
+    acting.map(|(node, member)| Origin { node: *node, generation: member.generation }).collect()
+}

@@ -1,0 +1,183 @@
+//! The Raft group as the control plane uses it; and a group of one, for a node without a cluster, which
+//! decides the same things by the same commands.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use holdfast_cluster::{Cluster, Leadership, ProposeError};
+use holdfast_engine::replicated::{
+    Body, ClusterState, Command, ControlCommand, Machine, NodeId, Origin, Reply,
+};
+use holdfast_peer::Lane;
+use tokio::sync::watch;
+
+/// What a node knows, for the coordinator.
+pub(crate) const REPORT: &str = "control/report";
+/// What an operator orders, for the coordinator.
+pub(crate) const ORDER: &str = "control/order";
+
+/// How long a decision may take; then the next turn looks at what became of it.
+const PROPOSE_WITHIN: Duration = Duration::from_secs(2);
+/// How long another node may take to answer.
+const CALL_WITHIN: Duration = Duration::from_secs(2);
+
+/// What all nodes agree on, and the way to change it.
+pub trait Group: Send + Sync + 'static {
+    /// This node.
+    fn me(&self) -> NodeId;
+
+    /// What is agreed on, as applied here.
+    fn state(&self) -> watch::Receiver<Arc<ClusterState>>;
+
+    /// Who coordinates, as far as this node knows.
+    fn leadership(&self) -> watch::Receiver<Leadership>;
+
+    /// Changes it, or says why not. A reply that refuses is no error.
+    ///
+    /// # Errors
+    /// See [`ProposeError`].
+    fn propose(&self, command: ControlCommand) -> BoxFuture<'_, Result<Reply, ProposeError>>;
+
+    /// The group's time, in milliseconds since the Unix epoch.
+    fn time(&self) -> u64;
+
+    /// Says something to another node's control plane, and returns what that one answers; its end is
+    /// [`crate::Control::receive`].
+    ///
+    /// # Errors
+    /// Why it may not have heard.
+    fn call(
+        &self,
+        to: NodeId,
+        method: &'static str,
+        body: Bytes,
+    ) -> BoxFuture<'_, Result<Bytes, String>>;
+}
+
+/// A cluster.
+pub struct Clustered(pub Arc<Cluster>);
+
+/// A node that decides alone.
+pub struct Alone {
+    machine: Mutex<Machine>,
+    state: watch::Sender<Arc<ClusterState>>,
+    leadership: watch::Sender<Leadership>,
+    origin: Origin,
+}
+
+// === impl Clustered ===
+
+impl Group for Clustered {
+    fn me(&self) -> NodeId {
+        self.0.me()
+    }
+
+    fn state(&self) -> watch::Receiver<Arc<ClusterState>> {
+        self.0.state()
+    }
+
+    fn leadership(&self) -> watch::Receiver<Leadership> {
+        self.0.leadership()
+    }
+
+    fn propose(&self, command: ControlCommand) -> BoxFuture<'_, Result<Reply, ProposeError>> {
+        Box::pin(self.0.propose(Body::Control(command), PROPOSE_WITHIN))
+    }
+
+    fn time(&self) -> u64 {
+        self.0.time()
+    }
+
+    fn call(
+        &self,
+        to: NodeId,
+        method: &'static str,
+        body: Bytes,
+    ) -> BoxFuture<'_, Result<Bytes, String>> {
+        Box::pin(async move {
+            let answer = self.0.peers().call(to, Lane::Control, method, body, CALL_WITHIN).await;
+            answer.map_err(|error| error.to_string())
+        })
+    }
+}
+
+// === impl Alone ===
+
+/// The one member's number, and the one term.
+const ONE: u64 = 1;
+
+impl Alone {
+    /// A group that the node of this name is the only member of.
+    #[must_use]
+    pub fn new(name: &str) -> Self {
+        let alone = Self {
+            machine: Mutex::default(),
+            state: watch::Sender::default(),
+            leadership: watch::Sender::new(Leadership { leader: Some(ONE), term: ONE, me: true }),
+            origin: Origin { node: ONE, generation: 1 },
+        };
+        alone.apply(ControlCommand::Join {
+            node: ONE,
+            name: name.to_owned(),
+            peer: String::new(),
+            client: String::new(),
+            admin: String::new(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        });
+        alone
+    }
+
+    fn apply(&self, command: ControlCommand) -> Reply {
+        let mut machine = self.machine.lock().unwrap_or_else(PoisonError::into_inner);
+        let index = machine.control.index + 1;
+        let command = Command {
+            origin: self.origin,
+            serial: index,
+            settled_below: index,
+            now: wall_clock(),
+            body: Body::Control(command),
+        };
+        let reply = machine.apply(index, ONE, &command);
+        self.state.send_replace(Arc::new(machine.control.clone()));
+        reply
+    }
+}
+
+impl Group for Alone {
+    fn me(&self) -> NodeId {
+        ONE
+    }
+
+    fn state(&self) -> watch::Receiver<Arc<ClusterState>> {
+        self.state.subscribe()
+    }
+
+    fn leadership(&self) -> watch::Receiver<Leadership> {
+        self.leadership.subscribe()
+    }
+
+    fn propose(&self, command: ControlCommand) -> BoxFuture<'_, Result<Reply, ProposeError>> {
+        Box::pin(std::future::ready(Ok(self.apply(command))))
+    }
+
+    fn time(&self) -> u64 {
+        wall_clock()
+    }
+
+    fn call(
+        &self,
+        _to: NodeId,
+        _method: &'static str,
+        _body: Bytes,
+    ) -> BoxFuture<'_, Result<Bytes, String>> {
+        Box::pin(std::future::ready(Err("there is no other node".to_owned())))
+    }
+}
+
+/// Milliseconds since the Unix epoch.
+pub(crate) fn wall_clock() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |it| u64::try_from(it.as_millis()).unwrap_or(u64::MAX))
+}

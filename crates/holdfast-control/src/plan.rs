@@ -1,0 +1,224 @@
+//! The servers of the configuration, as the control plane looks at them.
+//!
+//! Servers and their instances have the same numbers here and in the data plane: their places in the
+//! configuration.
+
+use std::time::Duration;
+
+use holdfast_config::{Config, Objectives, Role, Server, ServerHealth, Transport, Votes};
+use holdfast_engine::breaker;
+use holdfast_engine::failover::{self, Params};
+use holdfast_engine::health::votes::{Rules, Weights};
+
+/// One instance of one server, by their places.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct At {
+    /// The server's place.
+    pub server: usize,
+    /// The instance's place in its server.
+    pub instance: usize,
+}
+
+/// What is to be looked at, and how.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// In the order of the configuration.
+    pub servers: Vec<Planned>,
+    pub(crate) weights: Weights,
+    pub(crate) rules: Rules,
+}
+
+/// One server.
+#[derive(Clone, Debug)]
+pub struct Planned {
+    /// Its name in the configuration.
+    pub name: String,
+    /// In the order of the configuration.
+    pub instances: Vec<PlannedInstance>,
+    pub(crate) health: ServerHealth,
+    pub(crate) objectives: Objectives,
+    pub(crate) breaker: Option<BreakerRules>,
+    pub(crate) failover: Option<Moves>,
+}
+
+/// One instance.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PlannedInstance {
+    /// Its name in the configuration; `default` where it has none.
+    pub id: String,
+    /// What it is among the others.
+    pub role: Role,
+    /// Where it is.
+    pub region: Option<String>,
+}
+
+/// When the cluster opens a server's breaker, and for how long.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct BreakerRules {
+    pub(crate) params: breaker::Params,
+    pub(crate) open_for: Duration,
+}
+
+/// How a server moves.
+#[derive(Clone, Debug)]
+pub(crate) struct Moves {
+    pub(crate) params: Params,
+    /// Bad looks in a row that count.
+    pub(crate) threshold: u32,
+    pub(crate) error_rate: f64,
+    /// The call that both sides must answer alike.
+    pub(crate) consistency: Option<holdfast_config::Consistency>,
+}
+
+/// Longer than this no lease lasts where there is no cluster to say otherwise.
+const NO_LEASE: Duration = Duration::from_secs(1);
+
+// === impl Plan ===
+
+impl Plan {
+    /// The plan that a configuration stands for.
+    #[must_use]
+    pub fn of(config: &Config) -> Self {
+        let lease = config.cluster.as_ref().map_or(NO_LEASE, |cluster| cluster.failover_timeout);
+        let votes = &config.health.votes;
+        let servers = config.servers.iter();
+        Self {
+            servers: servers.map(|(name, server)| Planned::of(name, server, lease)).collect(),
+            weights: weights(votes),
+            rules: Rules {
+                round: votes.round,
+                timeout: votes.timeout,
+                unhealthy: votes.fail,
+                least: votes.least_nodes as usize,
+            },
+        }
+    }
+
+    /// The server of this name and its place.
+    pub(crate) fn find(&self, name: &str) -> Option<(usize, &Planned)> {
+        self.servers.iter().enumerate().find(|(_, server)| server.name == name)
+    }
+
+    pub(crate) fn names(&self) -> Vec<String> {
+        self.servers.iter().map(|server| server.name.clone()).collect()
+    }
+
+    /// Every instance of every server.
+    pub(crate) fn all(&self) -> impl Iterator<Item = At> + '_ {
+        let instances = |(server, planned): (usize, &Planned)| {
+            (0..planned.instances.len()).map(move |instance| At { server, instance })
+        };
+        self.servers.iter().enumerate().flat_map(instances)
+    }
+}
+
+fn weights(votes: &Votes) -> Weights {
+    Weights { local: votes.local, peers: votes.peers, external: votes.external, users: votes.users }
+}
+
+// === impl Planned ===
+
+impl Planned {
+    fn of(name: &str, server: &Server, lease: Duration) -> Self {
+        let instances = match &server.transport {
+            Transport::Http { instances } => instances
+                .iter()
+                .map(|it| PlannedInstance {
+                    id: it.id.clone(),
+                    role: it.role,
+                    region: it.region.clone(),
+                })
+                .collect(),
+            Transport::Sse { .. } | Transport::WebSocket { .. } | Transport::Stdio(_) => {
+                let id = "default".to_owned();
+                vec![PlannedInstance { id, role: Role::Equal, region: None }]
+            }
+        };
+        let mut planned = Self {
+            name: name.to_owned(),
+            instances,
+            health: server.health.clone(),
+            objectives: server.objectives,
+            breaker: breaker(&server.breaker),
+            failover: None,
+        };
+        let moves = server.failover.as_ref();
+        planned.failover = moves.map(|it| moves_of(it, planned.primary(), &planned.health, lease));
+        planned
+    }
+
+    /// Which instance serves while all is well: the primary, or the first.
+    pub(crate) fn primary(&self) -> &str {
+        let primary = self.instances.iter().find(|it| it.role == Role::Primary);
+        primary.or(self.instances.first()).map_or("", |it| &it.id)
+    }
+
+    pub(crate) fn place(&self, id: &str) -> Option<usize> {
+        self.instances.iter().position(|it| it.id == id)
+    }
+
+    pub(crate) fn ids(&self) -> Vec<String> {
+        self.instances.iter().map(|it| it.id.clone()).collect()
+    }
+}
+
+/// What the cluster's verdict is made by; none where no breaker is wanted.
+fn breaker(it: &holdfast_config::Breaker) -> Option<BreakerRules> {
+    let params = breaker::Params {
+        consecutive_failures: it.consecutive_failures,
+        failure_rate: it.failure_rate,
+        minimum_calls: it.minimum_calls,
+        window: it.window,
+        open_for: it.open_for,
+        ..breaker::Params::default()
+    };
+    it.enabled.then_some(BreakerRules { params, open_for: it.open_for })
+}
+
+fn moves_of(
+    it: &holdfast_config::Failover,
+    primary: &str,
+    health: &ServerHealth,
+    lease: Duration,
+) -> Moves {
+    let params = Params {
+        automatic_failback: it.automatic_failback,
+        failback_delay: millis(it.failback_delay),
+        good_checks: it.good_checks,
+        degradation: it.degradation,
+        // A node that has not confirmed by then has no lease any more, and sends no Writes.
+        pause_within: millis(lease.saturating_mul(2)),
+        drain: millis(it.drain),
+        check: it.consistency.is_some(),
+        // Both sides are asked.
+        check_within: millis(health.timeout.saturating_mul(2)) + 1_000,
+        ramp_step: percent(it.ramp_step),
+        ramp_over: millis(it.ramp_over),
+        switch_within: millis(lease),
+        ..Params::new(primary)
+    };
+    Moves {
+        params,
+        threshold: it.threshold,
+        error_rate: it.error_rate,
+        consistency: it.consistency.clone(),
+    }
+}
+
+/// The role in the failover's terms: where all are alike, none is a primary.
+pub(crate) fn role(role: Role) -> failover::Role {
+    match role {
+        Role::Primary => failover::Role::Primary,
+        Role::Secondary | Role::Equal => failover::Role::Secondary,
+        Role::Replica => failover::Role::Replica,
+    }
+}
+
+pub(crate) fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn percent(share: f64) -> u8 {
+    let percent = (share * 100.0).round().clamp(1.0, 100.0);
+    percent as u8
+}

@@ -1,0 +1,118 @@
+//! What a node tells the coordinator of the servers, whole each time: a report that is lost costs time
+//! and nothing else.
+//!
+//! Servers and instances go by their names, since nodes may run different configurations for a while.
+
+use holdfast_engine::health::votes::{Cause, Opinion};
+use serde::{Deserialize, Serialize};
+
+/// Everything that one node has to say.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Report {
+    /// Its generation in the group.
+    pub(crate) generation: u64,
+    pub(crate) servers: Vec<ServerPart>,
+}
+
+/// What it says of a server.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct ServerPart {
+    pub(crate) name: String,
+    /// Generation and step of the failover that its calls go by.
+    pub(crate) follows: (u64, u32),
+    pub(crate) breaker: BreakerPart,
+    pub(crate) instances: Vec<InstancePart>,
+}
+
+/// What it says of an instance.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct InstancePart {
+    pub(crate) id: String,
+    /// None: it has no evidence yet.
+    pub(crate) vote: Option<VotePart>,
+    pub(crate) breaker: BreakerPart,
+    /// Its calls that are there.
+    pub(crate) running: u64,
+    /// When one of its calls was last answered, in milliseconds since the Unix epoch; 0: never.
+    pub(crate) answered_at: u64,
+}
+
+/// A vote without who and when.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct VotePart {
+    pub(crate) opinion: Opinion,
+    /// By all its evidence, 0 to 1.
+    pub(crate) score: f64,
+    pub(crate) cause: Cause,
+    /// By its own checks alone.
+    pub(crate) own: Option<f64>,
+    /// How old its last checks are, in milliseconds.
+    pub(crate) age: u64,
+    /// Good checks in a row.
+    pub(crate) good: u32,
+    /// When the first sign of trouble was seen, in milliseconds since the Unix epoch; 0: none.
+    pub(crate) bad_since: u64,
+}
+
+/// What its breaker has to say of the server; nothing of the node's own network.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct BreakerPart {
+    /// It is open, or half-open again, by the server's fault.
+    pub(crate) opened: bool,
+    /// When it last opened so, in milliseconds since the Unix epoch.
+    pub(crate) opened_at: u64,
+    pub(crate) calls: u32,
+    pub(crate) failed: u32,
+}
+
+/// What the coordinator answers: the others' own scores of each instance.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Others(pub(crate) Vec<(String, String, Vec<f64>)>);
+
+// === impl Report ===
+
+impl Report {
+    pub(crate) fn server(&self, name: &str) -> Option<&ServerPart> {
+        self.servers.iter().find(|it| it.name == name)
+    }
+}
+
+impl ServerPart {
+    pub(crate) fn instance(&self, id: &str) -> Option<&InstancePart> {
+        self.instances.iter().find(|it| it.id == id)
+    }
+}
+
+/// As one node tells another.
+pub(crate) fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, String> {
+    postcard::to_stdvec(value).map_err(|error| error.to_string())
+}
+
+/// Reads what [`encode`] wrote.
+pub(crate) fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, String> {
+    postcard::from_bytes(bytes).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_survives_the_way_and_garbage_is_refused() {
+        let vote = VotePart { score: 0.25, bad_since: 7, own: Some(0.0), ..VotePart::default() };
+        let instance =
+            InstancePart { id: "a".into(), vote: Some(vote), running: 3, ..Default::default() };
+        let server = ServerPart {
+            name: "docs".into(),
+            follows: (2, 3),
+            instances: vec![instance],
+            ..Default::default()
+        };
+        let report = Report { generation: 4, servers: vec![server] };
+        let bytes = encode(&report).unwrap();
+        assert_eq!(decode::<Report>(&bytes), Ok(report));
+        for end in 0..bytes.len() {
+            assert!(decode::<Report>(&bytes[..end]).is_err(), "cut at {end}");
+        }
+    }
+}

@@ -1,0 +1,270 @@
+//! Drives each server's move: looks at where it stands, at what the nodes have confirmed and at the
+//! verdicts, and proposes the next step.
+//!
+//! The state of a move is in the group, and the orders follow from it alone; so this task remembers
+//! nothing that counts. A coordinator that dies anywhere in here is followed by one that finds the last
+//! committed step and goes on. A step that was proposed twice is made once, since it names the step that
+//! it follows; one of a deposed coordinator is refused by its term.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use holdfast_cluster::ProposeError;
+use holdfast_config::CheckKind;
+use holdfast_engine::failover::{Command, Failover, Input, Refusal, Report, Seen, Stepped};
+use holdfast_engine::health::score::Outcome;
+use holdfast_engine::replicated::{ClusterState, Origin, Reply, ServerCommand, ServerState};
+
+use crate::desk::members;
+use crate::driver::{Reconciler, Status};
+use crate::plan::{At, Moves, Planned, role};
+use crate::shared::{Shared, concluded};
+
+/// While nothing moves.
+const EVERY: Duration = Duration::from_secs(1);
+/// While something does: the limits of its stages are noticed this soon.
+const SOON: Duration = Duration::from_millis(20);
+/// A turn makes at most so many steps of a server.
+const STEPS: usize = 16;
+
+pub(crate) struct Failovers {
+    shared: Arc<Shared>,
+}
+
+/// A server on its way, as one turn sees it.
+struct Sight<'a> {
+    planned: &'a Planned,
+    server: usize,
+    moves: &'a Moves,
+    members: &'a [Origin],
+    term: u64,
+}
+
+// === impl Failovers ===
+
+impl Failovers {
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared }
+    }
+
+    /// Whether anything moves.
+    async fn drive(&self, term: u64) -> Result<bool, ProposeError> {
+        let servers = self.shared.plan.servers.iter().enumerate();
+        let driven = servers.map(|(server, planned)| self.drive_one(server, planned, term));
+        // Side by side: one server's check delays no other's switch.
+        let mut any = false;
+        for moves in join_all(driven).await {
+            any |= moves?;
+        }
+        Ok(any)
+    }
+
+    async fn drive_one(
+        &self,
+        server: usize,
+        planned: &Planned,
+        term: u64,
+    ) -> Result<bool, ProposeError> {
+        let Some(moves) = &planned.failover else { return Ok(false) };
+        for _ in 0..STEPS {
+            let state = self.shared.state();
+            let members = members(&state);
+            let sight = Sight { planned, server, moves, members: &members, term };
+            let Some(known) = state.servers.by_name.get(&planned.name) else { return Ok(false) };
+            let Some(next) = self.step(&state, &sight, known).await else {
+                return Ok(!is_at_rest(&known.failover));
+            };
+            let evidence = evidence(known, &next.next);
+            if !self.commit(&sight, &known.failover, next.next, evidence).await? {
+                break;
+            }
+        }
+        Ok(true)
+    }
+
+    /// The next state of a server, if it is another than the present one.
+    async fn step(
+        &self,
+        state: &ClusterState,
+        sight: &Sight<'_>,
+        known: &ServerState,
+    ) -> Option<Stepped> {
+        let failover = &known.failover;
+        let seen = seen(&self.shared, sight.planned, known, sight.members);
+        let Sight { moves, term, .. } = sight;
+        let now = state.time.max(self.shared.group.time());
+        let step = |input: &Input| {
+            // A tick and a report are never refused.
+            failover.step(input, &seen, &moves.params, *term, now).ok().filter(|it| it.changed)
+        };
+        if let Some(next) = step(&Input::Tick) {
+            return Some(next);
+        }
+        for order in failover.orders(&moves.params, *term) {
+            let Some(report) = self.carry_out(sight, failover, &order.command).await else {
+                continue;
+            };
+            let (generation, number) = (order.fence.generation, order.fence.step);
+            let input = Input::Report { generation, step: number, report };
+            if let Some(next) = step(&input) {
+                return Some(next);
+            }
+        }
+        None
+    }
+
+    /// Does what an order says, as far as it is not the nodes' own to do, and says what came of it once
+    /// that is known.
+    async fn carry_out(
+        &self,
+        sight: &Sight<'_>,
+        failover: &Failover,
+        command: &Command,
+    ) -> Option<Report> {
+        let desk = &self.shared.desk;
+        let (name, members) = (sight.planned.name.as_str(), sight.members);
+        let step = (failover.generation, failover.step);
+        match command {
+            Command::Pause => desk.all_follow(name, members, step).then_some(Report::Paused),
+            Command::Drain { instance, .. } => {
+                desk.all_drained(name, instance, members, step).then_some(Report::Drained)
+            }
+            Command::Switch { .. } => {
+                desk.all_follow(name, members, step).then_some(Report::Switched)
+            }
+            Command::Check { from, to } => {
+                Some(Report::Checked(self.check(sight, from.as_deref(), to).await))
+            }
+            Command::Notify { .. } => self.shared.is_told(name).then_some(Report::Notified),
+            // Follows from the state, and ends with its time.
+            Command::Shift { .. } => None,
+        }
+    }
+
+    /// Makes the configured call at both sides and compares the answers. The old side need not answer.
+    async fn check(&self, sight: &Sight<'_>, from: Option<&str>, to: &str) -> Result<(), String> {
+        let Some(consistency) = &sight.moves.consistency else { return Ok(()) };
+        let kind = CheckKind::Tool {
+            tool: consistency.tool.clone(),
+            arguments: consistency.arguments.clone(),
+            contains: None,
+        };
+        let within = sight.planned.health.timeout;
+        let ask = async |id: &str| {
+            let place = sight.planned.place(id).ok_or("it is not configured")?;
+            let at = At { server: sight.server, instance: place };
+            let asked = self.shared.plane.check(at, &kind, within);
+            let made =
+                tokio::time::timeout(within, asked).await.map_err(|_| "no answer in time")?;
+            match made.outcome {
+                Outcome::Passed | Outcome::Partly(_) => Ok(made.text),
+                Outcome::Failed(failure) if made.text.is_empty() => Err(failure.label().to_owned()),
+                Outcome::Failed(failure) => Err(format!("{}: {}", failure.label(), made.text)),
+                Outcome::Skipped => Err("it cannot be made".to_owned()),
+            }
+        };
+        let (old, new) = match from {
+            Some(from) => {
+                let (old, new) = tokio::join!(ask(from), ask(to));
+                (old.ok(), new)
+            }
+            None => (None, ask(to).await),
+        };
+        let new = new?;
+        match old {
+            Some(old) if old != new => {
+                Err(format!("{} answers otherwise than {}", to, from.unwrap_or_default()))
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Whether the step was taken in; if not, the state has moved on without us.
+    async fn commit(
+        &self,
+        sight: &Sight<'_>,
+        now: &Failover,
+        next: Failover,
+        evidence: String,
+    ) -> Result<bool, ProposeError> {
+        let command = ServerCommand::Failover {
+            server: sight.planned.name.clone(),
+            follows: (now.generation, now.step),
+            next: Box::new(next),
+            evidence,
+            term: sight.term,
+        };
+        let reply = self.shared.propose(command).await?;
+        Ok(matches!(reply, Reply::Done { .. }))
+    }
+}
+
+impl Reconciler for Failovers {
+    const NAME: &'static str = "failover";
+
+    async fn activate(&mut self) -> Status {
+        let Some(term) = self.shared.coordinates() else { return Status::Settled(EVERY) };
+        match self.drive(term).await {
+            Ok(moves) => Status::Settled(if moves { SOON } else { EVERY }),
+            Err(error) => concluded(Err(error), EVERY),
+        }
+    }
+}
+
+/// What an operator's wish comes to: the state that has to be proposed.
+///
+/// # Errors
+/// Why it is not fulfilled.
+pub(crate) fn wish(
+    shared: &Shared,
+    planned: &Planned,
+    known: &ServerState,
+    input: &Input,
+    term: u64,
+) -> Result<Failover, Refusal> {
+    let Some(moves) = &planned.failover else { return Err(Refusal::NoTarget) };
+    let members = members(&shared.state());
+    let seen = seen(shared, planned, known, &members);
+    let stepped = known.failover.step(input, &seen, &moves.params, term, shared.group.time())?;
+    Ok(stepped.next)
+}
+
+fn seen<'a>(
+    shared: &Shared,
+    planned: &'a Planned,
+    known: &ServerState,
+    members: &[Origin],
+) -> Vec<Seen<'a>> {
+    let of = |it: &'a crate::plan::PlannedInstance| {
+        let verdict = known.verdicts.get(&it.id).cloned().unwrap_or_default();
+        Seen {
+            name: &it.id,
+            role: role(it.role),
+            opinion: verdict.opinion,
+            cause: verdict.cause,
+            score: verdict.score,
+            since: verdict.since,
+            good_checks: shared.desk.good(&planned.name, &it.id, members),
+        }
+    };
+    planned.instances.iter().map(of).collect()
+}
+
+/// What speaks for this step: how the votes about the instance that is left stood when the move began.
+fn evidence(known: &ServerState, next: &Failover) -> String {
+    if next.generation == known.failover.generation {
+        return String::new();
+    }
+    let left = next.moving().and_then(|it| known.verdicts.get(&it.from));
+    left.map(|verdict| verdict.why.clone()).unwrap_or_default()
+}
+
+fn is_at_rest(failover: &Failover) -> bool {
+    use holdfast_engine::failover::Phase;
+    match &failover.phase {
+        Phase::PrimaryActive | Phase::SecondaryActive => true,
+        Phase::Failed(failed) => failed.told,
+        Phase::FailingOver(_) | Phase::FailingBack(_) => false,
+    }
+}

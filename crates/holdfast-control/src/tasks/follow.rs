@@ -1,0 +1,166 @@
+//! Tells the data plane what the group has agreed on: where calls go, how well every instance is, and
+//! which breakers are kept open or closed.
+//!
+//! What it was told is remembered, so that it is told changes only; a data plane that is new is told
+//! everything. It never waits for anything.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use holdfast_engine::breaker::Override as Held;
+use holdfast_engine::health::votes::Opinion;
+use holdfast_engine::replicated::{Override, OverrideKind, ServerState};
+
+use crate::driver::{Reconciler, Status};
+use crate::plan::At;
+use crate::plane::Word;
+use crate::shared::Shared;
+
+/// The watch nudges; this is for a nudge that was lost.
+const EVERY: Duration = Duration::from_secs(5);
+
+pub(crate) struct Follow {
+    shared: Arc<Shared>,
+    told: Vec<Told>,
+}
+
+/// What the data plane was told of a server.
+#[derive(Clone, Default)]
+struct Told {
+    step: Option<(u64, u32)>,
+    verdicts: Vec<Option<(Option<Opinion>, u8)>>,
+    /// By instance; the last is the server's own.
+    breakers: Vec<Option<(OverrideKind, u64)>>,
+}
+
+// === impl Follow ===
+
+impl Follow {
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        let told = shared.plan.servers.iter().map(|server| Told {
+            step: None,
+            verdicts: vec![None; server.instances.len()],
+            breakers: vec![None; server.instances.len() + 1],
+        });
+        let told = told.collect();
+        Self { shared, told }
+    }
+
+    fn tell(&mut self, server: usize, state: &ServerState, now: u64) -> bool {
+        let shared = Arc::clone(&self.shared);
+        let planned = &shared.plan.servers[server];
+        let told = &mut self.told[server];
+        for (instance, it) in planned.instances.iter().enumerate() {
+            let verdict = state.verdicts.get(&it.id);
+            let verdict = verdict.map_or((None, 100), |it| (it.opinion, it.score));
+            if told.verdicts[instance] != Some(verdict) {
+                told.verdicts[instance] = Some(verdict);
+                shared.plane.judge(At { server, instance }, verdict.0, verdict.1);
+            }
+        }
+        let names = planned.instances.iter().map(|it| it.id.as_str()).chain([""]);
+        for (place, name) in names.enumerate() {
+            let instance = (place < planned.instances.len()).then_some(place);
+            let wanted = state.breakers.get(name);
+            let was = told.breakers[place];
+            told.breakers[place] = wanted.map(|it| (it.kind, it.generation));
+            for word in words(was, wanted, now) {
+                shared.plane.say(server, instance, word);
+            }
+        }
+        let step = (state.failover.generation, state.failover.step);
+        let moved = told.step != Some(step);
+        if moved && planned.failover.is_some() {
+            shared.plane.route(server, Arc::new(state.failover.clone()));
+        }
+        told.step = Some(step);
+        shared.now_follows(server, step);
+        moved
+    }
+}
+
+impl Reconciler for Follow {
+    const NAME: &'static str = "follow";
+
+    async fn activate(&mut self) -> Status {
+        let state = self.shared.state();
+        let now = self.shared.group.time();
+        let mut moved = false;
+        for server in 0..self.shared.plan.servers.len() {
+            if let Some(known) = self.shared.server(&state, server) {
+                moved |= self.tell(server, &known, now);
+            }
+        }
+        if moved {
+            self.shared.nudges.report.nudge();
+        }
+        Status::Settled(EVERY)
+    }
+}
+
+/// What a breaker has to be told that was told `was`. The group's word about one override is twice its
+/// generation, and that it holds no more is one above.
+fn words(was: Option<(OverrideKind, u64)>, wanted: Option<&Override>, now: u64) -> Vec<Word> {
+    if was == wanted.map(|it| (it.kind, it.generation)) {
+        return Vec::new();
+    }
+    let mut words = Vec::new();
+    let is_operators = |kind| kind != OverrideKind::Opened;
+    if let Some((kind, generation)) = was {
+        let generation = generation.saturating_mul(2).saturating_add(1);
+        match (is_operators(kind), wanted.map(|it| is_operators(it.kind))) {
+            // The next one takes its place.
+            (true, Some(true)) | (false, Some(false)) => {}
+            (true, _) => words.push(Word::Forced { what: Held::Automatic, generation }),
+            (false, _) => words.push(Word::Released { generation }),
+        }
+    }
+    if let Some(wanted) = wanted {
+        let generation = wanted.generation.saturating_mul(2);
+        let until = wanted.until.unwrap_or(u64::MAX);
+        let length = Duration::from_millis(until.saturating_sub(now).min(LONGEST));
+        words.push(match wanted.kind {
+            OverrideKind::Opened => Word::Opened { length, generation },
+            OverrideKind::ForcedOpen => Word::Forced { what: Held::Open, generation },
+            OverrideKind::ForcedClosed => Word::Forced { what: Held::Closed, generation },
+        });
+    }
+    words
+}
+
+/// A day, in milliseconds: the group never opens a breaker for longer.
+const LONGEST: u64 = 86_400_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn made(kind: OverrideKind, generation: u64) -> Override {
+        let (by, why) = ("ops".to_owned(), String::new());
+        Override { kind, generation, until: Some(9_000), since: 0, by, why }
+    }
+
+    #[test]
+    fn a_breaker_is_told_each_change_once_and_what_was_taken_back() {
+        use OverrideKind::{ForcedClosed, ForcedOpen, Opened};
+        let length = Duration::from_secs(8);
+        let opened = Word::Opened { length, generation: 2 };
+        let forced = |what, generation| Word::Forced { what, generation };
+        let table = [
+            (None, None, vec![]),
+            (None, Some(made(Opened, 1)), vec![opened]),
+            (Some((Opened, 1)), Some(made(Opened, 1)), vec![]),
+            (Some((Opened, 1)), None, vec![Word::Released { generation: 3 }]),
+            (
+                Some((Opened, 1)),
+                Some(made(ForcedClosed, 2)),
+                vec![Word::Released { generation: 3 }, forced(Held::Closed, 4)],
+            ),
+            (Some((ForcedClosed, 2)), Some(made(ForcedOpen, 3)), vec![forced(Held::Open, 6)]),
+            (Some((ForcedOpen, 3)), None, vec![forced(Held::Automatic, 7)]),
+        ];
+        for (was, wanted, expected) in table {
+            assert_eq!(words(was, wanted.as_ref(), 1_000), expected, "{was:?} {wanted:?}");
+        }
+    }
+}

@@ -1,0 +1,21 @@
+//! The reconcilers, one a file.
+//!
+//! | task | where | compares | acts |
+//! |---|---|---|---|
+//! | `probe` | every node, per instance | when it was last checked, with when it should be | checks it |
+//! | `report` | every node | what it knows, with what the coordinator was told | tells it |
+//! | `follow` | every node | what is agreed on, with what the data plane was told | tells it |
+//! | `verdict` | coordinator | the votes, with the verdicts | proposes verdicts |
+//! | `breaker_sync` | coordinator | the nodes' breakers, with what is open for all | opens for all |
+//! | `failover` | coordinator | verdicts and confirmations, with the step of each move | proposes the next |
+//! | `notify` | coordinator | the history, with what was announced | calls webhooks |
+//! | `objectives` | coordinator | incidents, with the objectives | takes down answers and breaches |
+
+pub(crate) mod breaker_sync;
+pub(crate) mod failover;
+pub(crate) mod follow;
+pub(crate) mod notify;
+pub(crate) mod objectives;
+pub(crate) mod probe;
+pub(crate) mod report;
+pub(crate) mod verdict;

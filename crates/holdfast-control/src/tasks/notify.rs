@@ -1,0 +1,201 @@
+//! Tells one webhook of the operators' what happened, in the order in which it happened. There is a task
+//! for each, so that one that does not answer holds up no other.
+//!
+//! The coordinator announces what the group's history holds beyond what it has announced. One that takes
+//! over begins a little before its own time, so that nothing is left out; an announcement carries the
+//! name of its line in the history, so that a receiver can tell a repetition. A receiver that does not
+//! take one is tried again, with growing pauses, as often as is configured.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use holdfast_config::{NotifyEvent, Webhook};
+use holdfast_engine::backoff::Backoff;
+use holdfast_engine::replicated::{ClusterState, ServerEvent, ServerHappened};
+use serde::Serialize;
+
+use super::objectives::is_about_objective;
+use crate::driver::{Reconciler, Status};
+use crate::metrics::Announced;
+use crate::random;
+use crate::shared::Shared;
+use crate::view::{kind, text};
+use crate::webhook::Post;
+
+/// The watch nudges; this is for a nudge that was lost.
+const EVERY: Duration = Duration::from_secs(5);
+/// What happened so shortly before a coordinator took over may not have been announced yet, in
+/// milliseconds.
+const BEFORE: u64 = 10_000;
+/// Between two tries.
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+pub(crate) struct Notify {
+    shared: Arc<Shared>,
+    webhook: Webhook,
+    /// Its place among the webhooks.
+    place: usize,
+    tls: Arc<rustls::ClientConfig>,
+    /// The term in which this node began to announce; and the lines that it has announced.
+    term: Option<u64>,
+    announced: Option<Line>,
+}
+
+/// A line of the history: its log index, and its place among those with the same one.
+type Line = (u64, u64);
+
+/// What a webhook gets.
+#[derive(Serialize)]
+struct Message<'a> {
+    /// The same for each repetition.
+    id: &'a str,
+    /// `failover`, `health`, ... as in the configuration.
+    event: &'static str,
+    /// What happened, in one word.
+    kind: &'static str,
+    /// When, in milliseconds since the Unix epoch.
+    at: u64,
+    server: &'a str,
+    instance: &'a str,
+    /// For people.
+    text: &'a str,
+    /// The node that tells.
+    node: &'a str,
+}
+
+// === impl Notify ===
+
+impl Notify {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        webhook: Webhook,
+        place: usize,
+        tls: Arc<rustls::ClientConfig>,
+    ) -> Self {
+        Self { shared, webhook, place, tls, term: None, announced: None }
+    }
+
+    /// The lines that were not announced yet, oldest first.
+    fn news(&self, state: &ClusterState, term: u64) -> Vec<(Line, ServerEvent)> {
+        let from = state.time.saturating_sub(BEFORE);
+        let taken_over = self.term != Some(term);
+        let mut places: BTreeMap<u64, u64> = BTreeMap::new();
+        let lines = state.servers.events.iter().map(|event| {
+            let place = places.entry(event.index).or_default();
+            *place += 1;
+            ((event.index, *place), event.clone())
+        });
+        let news = lines.filter(|(line, event)| match self.announced {
+            Some(announced) => *line > announced,
+            None => taken_over && event.at >= from,
+        });
+        news.collect()
+    }
+
+    async fn announce(&self, line: Line, event: &ServerEvent, node: &str) {
+        let about = about(event);
+        if !self.webhook.wants(about) {
+            return;
+        }
+        let id = format!("{}.{}", line.0, line.1);
+        let text = text(event);
+        let message = Message {
+            id: &id,
+            event: about.label(),
+            kind: kind(event.what),
+            at: event.at,
+            server: &event.server,
+            instance: &event.instance,
+            text: &text,
+            node,
+        };
+        // Strings and numbers: there is a JSON form.
+        let Ok(body) = serde_json::to_vec(&message) else { return };
+        self.deliver(&id, body.into()).await;
+    }
+
+    async fn deliver(&self, id: &str, body: Bytes) {
+        let webhook = &self.webhook;
+        let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
+        for attempt in 0..=webhook.retries {
+            let post = Post {
+                url: &webhook.url,
+                secret: webhook.secret.as_ref(),
+                id,
+                timestamp: self.shared.group.time() / 1_000,
+                body: body.clone(),
+                within: webhook.timeout,
+            };
+            match post.send(&self.tls).await {
+                Ok(()) => return self.shared.metrics.announced(Announced::Taken),
+                Err(error) => {
+                    // The path may hold a credential.
+                    let host = webhook.url.authority();
+                    tracing::warn!(host, id, attempt, %error, "a webhook did not take an event");
+                }
+            }
+            if attempt < webhook.retries {
+                tokio::time::sleep(backoff.next(random())).await;
+            }
+        }
+        self.shared.metrics.announced(Announced::GivenUp);
+    }
+}
+
+impl Reconciler for Notify {
+    const NAME: &'static str = "notify";
+
+    async fn activate(&mut self) -> Status {
+        let Some(term) = self.shared.coordinates() else {
+            (self.term, self.announced) = (None, None);
+            return Status::Settled(EVERY);
+        };
+        let state = self.shared.state();
+        let news = self.news(&state, term);
+        self.term = Some(term);
+        let me = state.members.get(&self.shared.group.me());
+        let node = me.map(|member| member.name.clone()).unwrap_or_default();
+        for (line, event) in news {
+            // In the middle of it another may have taken over, which announces the rest.
+            if self.shared.coordinates() != Some(term) {
+                return Status::Settled(EVERY);
+            }
+            self.announce(line, &event, &node).await;
+            self.announced = Some(line);
+            self.shared.now_told(self.place, event.index);
+        }
+        // What was there before, or is of no interest to anybody, counts as told.
+        if let Some(last) = state.servers.events.back() {
+            self.announced = self.announced.or(Some((last.index, u64::MAX)));
+            self.shared.now_told(self.place, last.index);
+        }
+        Status::Settled(EVERY)
+    }
+}
+
+/// What an event is to the configuration.
+fn about(event: &ServerEvent) -> NotifyEvent {
+    match event.what {
+        ServerHappened::Verdict { .. } => NotifyEvent::Health,
+        ServerHappened::FailbackBegan => NotifyEvent::Failback,
+        ServerHappened::FailoverBegan
+        | ServerHappened::Progressed
+        | ServerHappened::Switched
+        | ServerHappened::RolledBack
+        | ServerHappened::Failed
+        | ServerHappened::Settled => NotifyEvent::Failover,
+        ServerHappened::Answered { .. } => NotifyEvent::Incident,
+        ServerHappened::BreakerOpened
+        | ServerHappened::BreakerForcedOpen
+        | ServerHappened::BreakerForcedClosed
+        | ServerHappened::BreakerReleased => NotifyEvent::Breaker,
+        ServerHappened::Noted if is_about_objective(&event.evidence) => NotifyEvent::Objective,
+        ServerHappened::Defined
+        | ServerHappened::Retired
+        | ServerHappened::Configured
+        | ServerHappened::Noted => NotifyEvent::Config,
+    }
+}

@@ -1,0 +1,123 @@
+//! Holds each outage against what its server is allowed: takes down the first good answer, and
+//! announces an objective that was missed, in the log, as a metric and in the group's record, from
+//! where it reaches the webhooks.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use holdfast_cluster::ProposeError;
+use holdfast_engine::objectives::{Compliance, Ending, Objective, Outage, outages};
+use holdfast_engine::replicated::{ClusterState, ServerCommand, ServerHappened};
+
+use crate::driver::{Reconciler, Status};
+use crate::plan::{Planned, millis};
+use crate::shared::{Shared, concluded};
+
+/// While no server is out.
+const EVERY: Duration = Duration::from_secs(5);
+/// While one is.
+const SOON: Duration = Duration::from_millis(100);
+
+/// How the record of a missed objective begins.
+const MISSED: &str = "recovery time objective missed";
+
+pub(crate) struct Objectives {
+    shared: Arc<Shared>,
+}
+
+// === impl Objectives ===
+
+impl Objectives {
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared }
+    }
+
+    /// Whether a server is out.
+    async fn judge(&self, state: &ClusterState) -> Result<bool, ProposeError> {
+        let mut any = false;
+        let now = state.time.max(self.shared.group.time());
+        for outage in outages(&state.servers.events) {
+            let Some((_, planned)) = self.shared.plan.find(&outage.server) else { continue };
+            if outage.ending == Ending::Open {
+                any = true;
+                if let Some(answered) = self.answered(state, &outage) {
+                    self.note(&outage, ServerHappened::Answered { lost: None }, answered).await?;
+                }
+            }
+            let judged = outage.judge(objective(planned), now);
+            if judged.rto == Compliance::Breached && !is_announced(state, &outage) {
+                let text = format!(
+                    "{MISSED}: out for {} ms, and {} ms are allowed",
+                    judged.took,
+                    millis(planned.objectives.rto)
+                );
+                tracing::error!(server = outage.server, took_ms = judged.took, "{MISSED}");
+                self.note(&outage, ServerHappened::Noted, text).await?;
+            }
+        }
+        Ok(any)
+    }
+
+    /// The first good answer of what is active now, as evidence; none yet.
+    fn answered(&self, state: &ClusterState, outage: &Outage) -> Option<String> {
+        let known = state.servers.by_name.get(&outage.server)?;
+        let active = &known.failover.active;
+        // What the failed instance answered before it was found out is no recovery.
+        let since =
+            outage.switched.or_else(|| (*active != outage.instance).then_some(outage.detected));
+        let at = self.shared.desk.answered(&outage.server, active, since?)?;
+        Some(format!("{active}, {} ms after the first sign", at.saturating_sub(outage.began)))
+    }
+
+    async fn note(
+        &self,
+        outage: &Outage,
+        what: ServerHappened,
+        evidence: String,
+    ) -> Result<(), ProposeError> {
+        let command = ServerCommand::Note {
+            server: outage.server.clone(),
+            instance: outage.instance.clone(),
+            what,
+            evidence,
+        };
+        self.shared.propose(command).await.map(|_| ())
+    }
+}
+
+impl Reconciler for Objectives {
+    const NAME: &'static str = "objectives";
+
+    async fn activate(&mut self) -> Status {
+        if self.shared.coordinates().is_none() {
+            return Status::Settled(EVERY);
+        }
+        let state = self.shared.state();
+        match self.judge(&state).await {
+            Ok(any) => Status::Settled(if any { SOON } else { EVERY }),
+            Err(error) => concluded(Err(error), EVERY),
+        }
+    }
+}
+
+/// What a server is allowed.
+pub(crate) fn objective(planned: &Planned) -> Objective {
+    let it = &planned.objectives;
+    Objective { rto: millis(it.rto), rpo: millis(it.rpo) }
+}
+
+/// Whether the record says already that the objective was missed.
+fn is_announced(state: &ClusterState, outage: &Outage) -> bool {
+    state.servers.events.iter().any(|event| {
+        event.index > outage.index
+            && event.server == outage.server
+            && event.what == ServerHappened::Noted
+            && event.evidence.starts_with(MISSED)
+            && event.instance == outage.instance
+    })
+}
+
+/// Whether a line of the record is about an objective.
+pub(crate) fn is_about_objective(evidence: &str) -> bool {
+    evidence.starts_with(MISSED)
+}

@@ -1,0 +1,174 @@
+//! Checks one instance when it is due, or at once when something speaks against it.
+//!
+//! One task per instance and node: each node is a vantage point of its own, and a check that hangs
+//! delays no other. When a round's checks end, how they ended is believed or not by
+//! `engine::health::hysteresis`, and the planner says when the next is due.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use holdfast_config::{Check, CheckKind};
+use holdfast_engine::health::hysteresis::Patience;
+use holdfast_engine::health::schedule::{LEAST, Rhythm, Schedule};
+use holdfast_engine::health::score::{self, Outcome, between};
+use tokio::time::Instant;
+
+use crate::driver::{Reconciler, Status};
+use crate::looks::Made;
+use crate::plan::At;
+use crate::plane::Checked;
+use crate::random;
+use crate::shared::Shared;
+
+/// Good looks in a row that are believed.
+const RISE: u32 = 3;
+/// Bad looks in a row that are believed, where no failover says otherwise.
+const FALL: u32 = 2;
+/// Calls that fail bring a check forward, and no nearer to the last one than this.
+const HASTE: Duration = LEAST;
+
+/// The first round comes within this time: until then nothing is known.
+const SOON: Duration = Duration::from_secs(1);
+
+pub(crate) struct Probe {
+    shared: Arc<Shared>,
+    at: At,
+    schedule: Schedule,
+    patience: Patience,
+    due: Option<Instant>,
+    last: Option<Instant>,
+}
+
+// === impl Probe ===
+
+impl Probe {
+    pub(crate) fn new(shared: Arc<Shared>, at: At) -> Self {
+        let failover = &shared.plan.servers[at.server].failover;
+        let fall = failover.as_ref().map_or(FALL, |it| it.threshold);
+        let patience = Patience { fall, rise: RISE };
+        Self { shared, at, schedule: Schedule::new(), patience, due: None, last: None }
+    }
+
+    fn rhythm(&self) -> Rhythm {
+        let health = &self.shared.plan.servers[self.at.server].health;
+        Rhythm { interval: health.interval, retries: health.retries }
+    }
+
+    /// Makes the checks of one round side by side.
+    async fn round(&self) -> Vec<(Check, Checked)> {
+        let server = &self.shared.plan.servers[self.at.server];
+        let plane = &self.shared.plane;
+        let within = server.health.timeout;
+        let made = server.health.checks.iter().map(|check| async move {
+            let checked = match &check.kind {
+                // Said by the others' times, below.
+                CheckKind::Latency { .. } => skipped(),
+                kind => {
+                    let asked = plane.check(self.at, kind, within);
+                    // The data plane keeps to the time as well; this is for one that does not.
+                    let asked = tokio::time::timeout(within.saturating_mul(2), asked).await;
+                    asked.unwrap_or_else(|_| {
+                        let failure = score::Failure::TimedOut;
+                        Checked::failed(failure, within, "no answer in time".to_owned())
+                    })
+                }
+            };
+            (check.clone(), checked)
+        });
+        let mut round: Vec<(Check, Checked)> = join_all(made).await;
+        let slowest = round.iter().map(|(_, it)| it.took).max().unwrap_or_default();
+        let all_failed =
+            round.iter().all(|(_, it)| matches!(it.outcome, Outcome::Failed(_) | Outcome::Skipped));
+        for (check, checked) in &mut round {
+            if let CheckKind::Latency { good, bad } = check.kind
+                && !all_failed
+            {
+                let value = between(good.as_secs_f64(), bad.as_secs_f64(), slowest.as_secs_f64());
+                *checked = Checked {
+                    outcome: Outcome::Partly(value),
+                    took: slowest,
+                    text: format!("{} ms", slowest.as_millis()),
+                };
+            }
+        }
+        round
+    }
+
+    /// Takes a round down; when the next one is due.
+    fn conclude(&mut self, round: &[(Check, Checked)]) -> Duration {
+        let made: Vec<Made<'_>> = round.iter().map(|(check, it)| taken(check, it)).collect();
+        let checks: Vec<score::Checked<'_>> = made.iter().map(|it| it.check).collect();
+        let Some(report) = score::report(&checks) else { return self.rhythm().interval };
+        let shared = &self.shared;
+        let passed = report.status == holdfast_engine::health::Status::Healthy;
+        let percent = shared.looks.with(self.at, |look| look.percent());
+        let next = self.schedule.ended(passed, percent, self.rhythm(), random());
+        let now = shared.group.time();
+        shared.looks.with(self.at, |look| {
+            if next.counts {
+                look.exhausted = is_exhausted(round);
+                look.take(&made, self.patience, Instant::now(), now);
+            } else {
+                look.suspect(now);
+            }
+        });
+        shared.nudges.report.nudge();
+        // What cannot be reached at all is looked at again at once until it is believed, or not so.
+        let believed = shared.looks.with(self.at, |look| look.fatal.is_some());
+        if report.fatal.is_some() && !believed { LEAST.min(next.wait) } else { next.wait }
+    }
+}
+
+impl Reconciler for Probe {
+    const NAME: &'static str = "probe";
+
+    async fn activate(&mut self) -> Status {
+        let now = Instant::now();
+        // The first turn only finds out when to begin, so that not all of them begin at once.
+        let Some(due) = self.due else {
+            let rhythm = self.rhythm();
+            let interval = rhythm.interval.min(SOON);
+            let first = Schedule::first(Rhythm { interval, ..rhythm }, random());
+            self.due = Some(now + first);
+            return Status::Settled(first);
+        };
+        // A nudge: calls fail. It counts once, and not while a check is as good as now.
+        let soonest = self.last.map_or(now, |last| last + HASTE);
+        let due = due.min(soonest.max(now));
+        if due > now {
+            return Status::Settled(due - now);
+        }
+        let round = self.round().await;
+        self.last = Some(Instant::now());
+        let wait = self.conclude(&round);
+        self.due = Some(Instant::now() + wait);
+        Status::Settled(wait)
+    }
+}
+
+fn skipped() -> Checked {
+    Checked { outcome: Outcome::Skipped, took: Duration::ZERO, text: String::new() }
+}
+
+fn taken<'a>(check: &'a Check, it: &Checked) -> Made<'a> {
+    let is_ill = matches!(it.outcome, Outcome::Failed(_) | Outcome::Partly(_));
+    Made {
+        check: score::Checked {
+            name: &check.name,
+            weight: check.weight,
+            critical: check.critical,
+            outcome: it.outcome,
+        },
+        external: matches!(check.kind, CheckKind::Http { .. } | CheckKind::Metric { .. }),
+        text: if is_ill { it.text.clone() } else { String::new() },
+    }
+}
+
+/// Whether a number that the instance tells of itself has reached its worst.
+fn is_exhausted(round: &[(Check, Checked)]) -> bool {
+    round.iter().any(|(check, it)| {
+        matches!(check.kind, CheckKind::Metric { .. })
+            && matches!(it.outcome, Outcome::Partly(value) if value <= 0.0)
+    })
+}

@@ -1,0 +1,161 @@
+//! Tells the coordinator what this node knows: when something has changed, and otherwise once a second,
+//! since a vote that is not renewed does not count for long.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use holdfast_engine::breaker::Evidence;
+use holdfast_engine::failover::trigger::cause;
+use holdfast_engine::health::passive::Thresholds;
+use holdfast_engine::health::votes::{self, Opinion, ballot};
+use holdfast_engine::replicated::ClusterState;
+use tokio::time::Instant;
+
+use crate::driver::{Reconciler, Status};
+use crate::group::REPORT;
+use crate::plan::{At, millis};
+use crate::report::{
+    BreakerPart, InstancePart, Others, Report, ServerPart, VotePart, decode, encode,
+};
+use crate::shared::{RETRY, Shared};
+
+/// Between two reports while nothing changes.
+const EVERY: Duration = Duration::from_secs(1);
+/// While a server moves, or its first good answer is waited for.
+const SOON: Duration = Duration::from_millis(50);
+/// Two reports are no nearer to each other than this, however much changes.
+const LEAST: Duration = Duration::from_millis(5);
+
+pub(crate) struct Reporter {
+    shared: Arc<Shared>,
+    thresholds: Thresholds,
+    last: Option<Instant>,
+    /// When each breaker last opened, and how often it had opened by then.
+    openings: Vec<Vec<Opening>>,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Opening {
+    at: u64,
+    is_open: bool,
+}
+
+// === impl Reporter ===
+
+impl Reporter {
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        // The last place of each server is for its own breaker.
+        let of = |instances: usize| vec![Opening::default(); instances + 1];
+        let openings = shared.plan.servers.iter().map(|it| of(it.instances.len())).collect();
+        Self { shared, thresholds: Thresholds::default(), last: None, openings }
+    }
+
+    fn report(&mut self, state: &ClusterState) -> Report {
+        let me = self.shared.group.me();
+        let generation = state.members.get(&me).map_or(0, |member| member.generation);
+        let shared = Arc::clone(&self.shared);
+        let servers = shared.plan.servers.iter().enumerate().map(|(server, planned)| {
+            let own = planned.instances.len();
+            ServerPart {
+                name: planned.name.clone(),
+                follows: shared.follows(server),
+                breaker: self.breaker(server, own, shared.plane.server_evidence(server)),
+                instances: (0..own)
+                    .map(|instance| self.instance(At { server, instance }))
+                    .collect(),
+            }
+        });
+        Report { generation, servers: servers.collect() }
+    }
+
+    fn instance(&mut self, at: At) -> InstancePart {
+        let sight = self.shared.plane.sight(at);
+        let look = self.shared.looks.get(at);
+        let calls = sight.indicators.judge(&self.thresholds).map(|it| it.score);
+        let peers = self.shared.others(at);
+        let evidence = votes::Evidence {
+            local: look.own,
+            peers: &peers,
+            external: look.external,
+            users: calls,
+        };
+        let planned = &self.shared.plan.servers[at.server];
+        let error_rate = planned.failover.as_ref().map_or(1.0, |it| it.error_rate);
+        // Without a check of its own a node has nothing to say: its peers have said theirs.
+        let score = look.own.and_then(|_| ballot(&evidence, &self.shared.plan.weights));
+        let vote = score.map(|score| VotePart {
+            opinion: Opinion::of(score),
+            score,
+            cause: cause(look.fatal, &sight.indicators, error_rate, look.exhausted),
+            own: look.own,
+            age: look.at.map_or(0, |at| millis(at.elapsed())),
+            good: look.good,
+            bad_since: look.bad_since,
+        });
+        InstancePart {
+            id: planned.instances[at.instance].id.clone(),
+            vote,
+            breaker: self.breaker(at.server, at.instance, sight.evidence),
+            running: sight.in_flight,
+            answered_at: sight.answered_at,
+        }
+    }
+
+    fn breaker(&mut self, server: usize, place: usize, evidence: Evidence) -> BreakerPart {
+        let opening = &mut self.openings[server][place];
+        let Evidence { opened, calls, failed } = evidence;
+        if opened && !opening.is_open {
+            opening.at = self.shared.group.time();
+        }
+        opening.is_open = opened;
+        BreakerPart { opened, opened_at: opening.at, calls, failed }
+    }
+
+    /// Whether somebody waits for what this node has to say next.
+    fn is_waited_for(&self, state: &ClusterState) -> bool {
+        use holdfast_engine::health::votes::Opinion::Unhealthy;
+        self.shared.plan.servers.iter().any(|planned| {
+            let Some(known) = state.servers.by_name.get(&planned.name) else { return false };
+            let active = known.verdicts.get(&known.failover.active);
+            known.failover.moving().is_some()
+                || active.is_some_and(|verdict| verdict.opinion == Some(Unhealthy))
+        })
+    }
+}
+
+impl Reconciler for Reporter {
+    const NAME: &'static str = "report";
+
+    async fn activate(&mut self) -> Status {
+        if let Some(wait) = self.last.and_then(|last| LEAST.checked_sub(last.elapsed())) {
+            tokio::time::sleep(wait).await;
+        }
+        self.last = Some(Instant::now());
+        let state = self.shared.state();
+        let pause = if self.is_waited_for(&state) { SOON } else { EVERY };
+        let report = self.report(&state);
+        let me = self.shared.group.me();
+        let leadership = *self.shared.group.leadership().borrow();
+        if leadership.me {
+            self.shared.take(me, report);
+            self.shared.heed(self.shared.desk.others(me));
+            return Status::Settled(pause);
+        }
+        let failed = |why: String| Status::Failed { why, retry: RETRY };
+        let Some(coordinator) = leadership.leader else {
+            return failed("no coordinator is known".to_owned());
+        };
+        let told = match encode(&report) {
+            Ok(bytes) => self.shared.group.call(coordinator, REPORT, bytes.into()).await,
+            Err(error) => Err(error),
+        };
+        match told.and_then(|answer: Bytes| decode::<Others>(&answer)) {
+            Ok(others) => {
+                self.shared.heed(others);
+                Status::Settled(pause)
+            }
+            Err(error) => failed(format!("the coordinator does not hear: {error}")),
+        }
+    }
+}

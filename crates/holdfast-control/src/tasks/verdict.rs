@@ -1,0 +1,123 @@
+//! Counts the votes and proposes what the group concludes from them; keeps the group's list of servers
+//! in step with the configuration.
+//!
+//! A conclusion is proposed when it differs from the one that holds. Every proposal carries the term in
+//! which it was decided: what a deposed coordinator still proposes is refused.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use holdfast_cluster::ProposeError;
+use holdfast_engine::health::percent;
+use holdfast_engine::health::votes::{Opinion, Vote, tally};
+use holdfast_engine::replicated::{ClusterState, Origin, ServerCommand};
+use tokio::time::Instant;
+
+use crate::desk::members;
+use crate::driver::{Reconciler, Status};
+use crate::plan::Planned;
+use crate::shared::{Shared, concluded};
+
+/// A vote grows old without a word: then there is no conclusion any more.
+const EVERY: Duration = Duration::from_secs(2);
+/// A score that has changed by less than this, for the same conclusion, is no news.
+const SAME: u8 = 5;
+
+pub(crate) struct Verdicts {
+    shared: Arc<Shared>,
+}
+
+// === impl Verdicts ===
+
+impl Verdicts {
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared }
+    }
+
+    async fn decide(&self, term: u64) -> Result<(), ProposeError> {
+        let state = self.shared.state();
+        self.shared.desk.keep(&state);
+        let members = members(&state);
+        for planned in &self.shared.plan.servers {
+            if !is_defined(&state, planned) {
+                self.define(planned, term).await?;
+            }
+            for instance in planned.ids() {
+                let conclusion = self.conclude(&state, planned, &instance, &members, term);
+                if let Some(command) = conclusion {
+                    self.shared.propose(command).await?;
+                }
+            }
+        }
+        let gone =
+            state.servers.by_name.keys().filter(|name| self.shared.plan.find(name).is_none());
+        for server in gone {
+            let command = ServerCommand::Retire { server: server.clone(), term };
+            self.shared.propose(command).await?;
+        }
+        Ok(())
+    }
+
+    async fn define(&self, planned: &Planned, term: u64) -> Result<(), ProposeError> {
+        let command = ServerCommand::Define {
+            server: planned.name.clone(),
+            primary: planned.primary().to_owned(),
+            instances: planned.ids(),
+            term,
+        };
+        self.shared.propose(command).await.map(|_| ())
+    }
+
+    /// What has to be proposed about an instance, if anything.
+    fn conclude(
+        &self,
+        state: &ClusterState,
+        planned: &Planned,
+        instance: &str,
+        members: &[Origin],
+        term: u64,
+    ) -> Option<ServerCommand> {
+        let (votes, since): (Vec<Vote>, Vec<u64>) =
+            self.shared.desk.votes(&planned.name, instance).into_iter().unzip();
+        let counted = tally(&votes, members, &self.shared.plan.rules, Instant::now().into_std());
+        let opinion = counted.opinion?;
+        let known = state.servers.by_name.get(&planned.name);
+        let known = known.and_then(|it| it.verdicts.get(instance));
+        let score = percent(counted.score);
+        let is_news = known.is_none_or(|known| {
+            known.opinion != Some(opinion)
+                || known.score.abs_diff(score) >= SAME
+                || (opinion != Opinion::Healthy && known.cause != counted.cause)
+        });
+        // The first sign that any of those saw who find it ill.
+        let ill = votes.iter().zip(&since).filter(|(vote, _)| vote.opinion != Opinion::Healthy);
+        let first = ill.map(|(_, since)| *since).filter(|since| *since > 0).min();
+        is_news.then(|| ServerCommand::Verdict {
+            server: planned.name.clone(),
+            instance: instance.to_owned(),
+            opinion,
+            cause: counted.cause,
+            score,
+            evidence_since: first.unwrap_or(0),
+            why: counted.to_string(),
+            term,
+        })
+    }
+}
+
+impl Reconciler for Verdicts {
+    const NAME: &'static str = "verdict";
+
+    async fn activate(&mut self) -> Status {
+        let Some(term) = self.shared.coordinates() else { return Status::Settled(EVERY) };
+        concluded(self.decide(term).await, EVERY)
+    }
+}
+
+fn is_defined(state: &ClusterState, planned: &Planned) -> bool {
+    state.servers.by_name.get(&planned.name).is_some_and(|known| {
+        let instances = &planned.instances;
+        known.verdicts.len() == instances.len()
+            && instances.iter().all(|it| known.verdicts.contains_key(&it.id))
+    })
+}

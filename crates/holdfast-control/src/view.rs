@@ -1,0 +1,204 @@
+//! The group's state and this node's findings in an operator's words. Pure.
+
+use holdfast_engine::failover::{Phase, Stage};
+use holdfast_engine::health::votes::Opinion;
+use holdfast_engine::objectives::{Compliance, outages};
+use holdfast_engine::replicated::{ClusterState, ServerEvent, ServerHappened, ServerState};
+
+use crate::operate::{EventView, IncidentView, InstanceView, ServerView};
+use crate::plan::{At, Plan, Planned};
+use crate::shared::Shared;
+use crate::tasks::objectives::objective;
+
+/// One server.
+pub(crate) fn server(shared: &Shared, state: &ClusterState, place: usize) -> ServerView {
+    let planned = &shared.plan.servers[place];
+    let known = state.servers.by_name.get(&planned.name);
+    let failover = known.filter(|_| planned.failover.is_some()).map(|it| &it.failover);
+    let active = known.map(|it| it.failover.active.as_str());
+    ServerView {
+        name: planned.name.clone(),
+        verdict: verdict(known, active.unwrap_or(planned.primary())),
+        active: failover.map(|it| it.active.clone()),
+        phase: failover.map(|it| it.phase.label()),
+        stage: failover.and_then(|it| it.moving()).map(|it| it.stage.label()),
+        target: failover.and_then(|it| it.moving()).map(|it| it.to.clone()),
+        since: failover.map(|it| it.since).filter(|since| *since > 0),
+        generation: failover.map_or(0, |it| it.generation),
+        reason: failover.map(|it| reason(&it.phase)).unwrap_or_default(),
+        breaker: forced(shared, known, state, ""),
+        instances: (0..planned.instances.len())
+            .map(|instance| self::instance(shared, state, known, At { server: place, instance }))
+            .collect(),
+    }
+}
+
+fn instance(
+    shared: &Shared,
+    state: &ClusterState,
+    known: Option<&ServerState>,
+    at: At,
+) -> InstanceView {
+    let it = &shared.plan.servers[at.server].instances[at.instance];
+    let (look, sight) = (shared.looks.get(at), shared.plane.sight(at));
+    let share = known.and_then(|known| {
+        let moving = known.failover.moving()?;
+        match moving.stage {
+            Stage::Ramp { percent } if moving.to == it.id => Some(f64::from(percent) / 100.0),
+            Stage::Ramp { percent } if moving.from == it.id => {
+                Some(f64::from(100 - percent.min(100)) / 100.0)
+            }
+            _ => None,
+        }
+    });
+    InstanceView {
+        id: it.id.clone(),
+        role: role(it.role),
+        region: it.region.clone(),
+        verdict: verdict(known, &it.id),
+        votes: known
+            .and_then(|known| known.verdicts.get(&it.id))
+            .map(|verdict| verdict.why.clone())
+            .unwrap_or_default(),
+        score: look.own,
+        why: look.why,
+        breaker: sight.breaker.label(),
+        kept: forced(shared, known, state, &it.id),
+        in_flight: sight.in_flight,
+        share,
+    }
+}
+
+/// What the group or an operator keeps this breaker at, and by whom.
+fn forced(
+    shared: &Shared,
+    known: Option<&ServerState>,
+    state: &ClusterState,
+    instance: &str,
+) -> Option<String> {
+    let now = state.time.max(shared.group.time());
+    let it = known?.forced(instance, now)?;
+    use holdfast_engine::replicated::OverrideKind::{ForcedClosed, ForcedOpen, Opened};
+    Some(match it.kind {
+        Opened => format!("open for all: {}", it.why),
+        ForcedOpen => format!("forced open by {}", it.by),
+        ForcedClosed => format!("forced closed by {}", it.by),
+    })
+}
+
+fn verdict(known: Option<&ServerState>, instance: &str) -> &'static str {
+    let verdict = known.and_then(|known| known.verdicts.get(instance));
+    verdict.and_then(|verdict| verdict.opinion).map_or("unknown", Opinion::label)
+}
+
+fn role(role: holdfast_config::Role) -> Option<&'static str> {
+    use holdfast_config::Role::{Equal, Primary, Replica, Secondary};
+    match role {
+        Equal => None,
+        Primary => Some("primary"),
+        Secondary => Some("secondary"),
+        Replica => Some("replica"),
+    }
+}
+
+fn reason(phase: &Phase) -> String {
+    match phase {
+        Phase::PrimaryActive | Phase::SecondaryActive => String::new(),
+        Phase::FailingOver(it) | Phase::FailingBack(it) => it.cause.clone(),
+        Phase::Failed(failed) => failed.why.clone(),
+    }
+}
+
+/// One line of the record.
+pub(crate) fn event(event: &ServerEvent) -> EventView {
+    EventView {
+        index: event.index,
+        at: event.at,
+        server: event.server.clone(),
+        instance: event.instance.clone(),
+        kind: kind(event.what),
+        text: text(event),
+    }
+}
+
+/// What happened, in one word.
+pub(crate) fn kind(what: ServerHappened) -> &'static str {
+    match what {
+        ServerHappened::Verdict { .. } => "verdict",
+        ServerHappened::FailoverBegan => "failover_began",
+        ServerHappened::FailbackBegan => "failback_began",
+        ServerHappened::Progressed => "progressed",
+        ServerHappened::Switched => "switched",
+        ServerHappened::RolledBack => "rolled_back",
+        ServerHappened::Failed => "failed",
+        ServerHappened::Settled => "settled",
+        ServerHappened::Answered { .. } => "answered",
+        ServerHappened::BreakerOpened => "breaker_opened",
+        ServerHappened::BreakerForcedOpen => "breaker_forced_open",
+        ServerHappened::BreakerForcedClosed => "breaker_forced_closed",
+        ServerHappened::BreakerReleased => "breaker_released",
+        ServerHappened::Defined => "defined",
+        ServerHappened::Retired => "retired",
+        ServerHappened::Configured => "configured",
+        ServerHappened::Noted => "noted",
+    }
+}
+
+/// All of it, for people.
+pub(crate) fn text(event: &ServerEvent) -> String {
+    let what = match event.what {
+        ServerHappened::Verdict { from, to, .. } => {
+            let from = from.map_or("unknown", Opinion::label);
+            format!("{} is {}, was {from}", event.instance, to.label())
+        }
+        ServerHappened::FailoverBegan => format!("failover to {} begins", event.instance),
+        ServerHappened::FailbackBegan => format!("failback to {} begins", event.instance),
+        ServerHappened::Progressed => format!("on the way to {}", event.instance),
+        ServerHappened::Switched => format!("{} is active", event.instance),
+        ServerHappened::RolledBack => format!("not moved to {}", event.instance),
+        ServerHappened::Failed => "cannot fail over".to_owned(),
+        ServerHappened::Settled => "at rest".to_owned(),
+        ServerHappened::Answered { .. } => "first good answer".to_owned(),
+        ServerHappened::BreakerOpened => format!("breaker{} open for all", of(event)),
+        ServerHappened::BreakerForcedOpen => format!("breaker{} forced open", of(event)),
+        ServerHappened::BreakerForcedClosed => format!("breaker{} forced closed", of(event)),
+        ServerHappened::BreakerReleased => format!("breaker{} decides by itself", of(event)),
+        ServerHappened::Defined => "configured".to_owned(),
+        ServerHappened::Retired => "not configured any more".to_owned(),
+        ServerHappened::Configured => "configuration".to_owned(),
+        ServerHappened::Noted => return event.evidence.clone(),
+    };
+    if event.evidence.is_empty() { what } else { format!("{what}: {}", event.evidence) }
+}
+
+fn of(event: &ServerEvent) -> String {
+    if event.instance.is_empty() { String::new() } else { format!(" of {}", event.instance) }
+}
+
+/// The outages that the record holds, against what their servers are allowed.
+pub(crate) fn incidents(plan: &Plan, state: &ClusterState, now: u64) -> Vec<IncidentView> {
+    let planned = |name: &str| plan.find(name).map(|(_, planned)| planned);
+    let of = |planned: &Planned, it: &holdfast_engine::objectives::Outage| {
+        let judged = it.judge(objective(planned), now);
+        let since = |at: Option<u64>| at.map(|at| at.saturating_sub(it.began));
+        IncidentView {
+            server: it.server.clone(),
+            instance: it.instance.clone(),
+            began: it.began,
+            detected_ms: it.detection(),
+            decided_ms: since(it.decided),
+            switched_ms: since(it.switched),
+            recovered_ms: since(it.ended),
+            rto_ms: objective(planned).rto,
+            objective: match judged.rto {
+                Compliance::Met => "kept",
+                Compliance::Breached => "missed",
+                Compliance::Running | Compliance::Unknown => "open",
+            },
+        }
+    };
+    outages(&state.servers.events)
+        .iter()
+        .filter_map(|it| Some(of(planned(&it.server)?, it)))
+        .collect()
+}
