@@ -7,7 +7,7 @@
 //! | strategy | chooses |
 //! |---|---|
 //! | weighted | at random, by weight × health × warmth; only above a health of 0.5 |
-//! | least connections | of two at random the one with less to do: (in flight + 1) × usual time / weight |
+//! | least connections | of two, one in turn and one at random, the one with clearly less to do: (in flight + 1) × usual time / weight |
 //! | read/write | Writes: the primary. Reads: the replicas, the nearest region first; then the primary |
 //! | hash | by a key, the same as long as it is there (rendezvous) |
 //! | rate-aware | the one with the largest share of its allowance left |
@@ -37,6 +37,8 @@ pub use filter::{NoInstance, Set, why};
 pub const MOST: usize = 64;
 /// At this health and below an instance is left out while there are better ones.
 pub const UNWELL: f32 = 0.5;
+/// Of two instances one is better if it has less to do than this share of the other's.
+const CLEARLY: f32 = 0.8;
 /// The least share of its weight that an instance gets in its slow start.
 const COLD: f32 = 0.1;
 
@@ -109,7 +111,7 @@ pub struct Request {
     pub sticky: Option<Sticky>,
     /// The hash of the key, for [`Strategy::Hash`]; without one: at random.
     pub key: Option<u64>,
-    /// Counts up with each call of the server, for [`Strategy::RoundRobin`].
+    /// Counts up with each call of the server.
     pub turn: u64,
     /// Those that this call has tried in vain.
     pub tried: Set,
@@ -234,7 +236,7 @@ pub fn pick(
         Strategy::RoundRobin => nth(field.open, request.turn % u64::from(field.open.len())),
         Strategy::Weighted => weighted(candidates, field.open, params, random),
         Strategy::LeastConnections | Strategy::ReadWrite => {
-            least_busy(candidates, field.open, params, random)
+            least_busy(candidates, field.open, params, request.turn, random)
         }
         Strategy::Hash => {
             highest(field.open, |it| rendezvous(&candidates[it], request.key.unwrap_or(random)))
@@ -318,13 +320,20 @@ fn weighted(all: &[Candidate], open: Set, params: &Params, random: u64) -> Optio
     })
 }
 
-/// The better of two at random: all look at figures that are a little old, and if all took the best of
-/// all they would all take the same.
-fn least_busy(all: &[Candidate], open: Set, params: &Params, random: u64) -> Option<usize> {
+/// The better of two: one in turn, and another at random. All nodes look at figures that are a little
+/// old; if all took the best of all they would all take the same. Where neither is clearly better it is
+/// the one whose turn it is, so that an instance that is a little slower is not left idle.
+fn least_busy(
+    all: &[Candidate],
+    open: Set,
+    params: &Params,
+    turn: u64,
+    random: u64,
+) -> Option<usize> {
     let count = u64::from(open.len());
-    let one = scaled(random, count);
-    // The second is another one: drawn from the rest, and those after the first move up.
-    let other = scaled(mix(random), count - 1);
+    let one = turn % count;
+    // Drawn from the rest; those after the first move up.
+    let other = scaled(random, count - 1);
     let other = if other >= one { other + 1 } else { other };
     let (one, other) = (nth(open, one)?, nth(open, other)?);
     // Whoever was not called yet is taken for as fast as the other.
@@ -337,7 +346,7 @@ fn least_busy(all: &[Candidate], open: Set, params: &Params, random: u64) -> Opt
         let busy = all[it].in_flight.saturating_add(1) as f32 * usual(it, than);
         busy / (all[it].warm_weight(params) * all[it].health().max(0.01))
     };
-    Some(if cost(other, one) < cost(one, other) { other } else { one })
+    Some(if cost(other, one) < cost(one, other) * CLEARLY { other } else { one })
 }
 
 /// How much a candidate wants a key: by its weight the highest for its share of the keys.

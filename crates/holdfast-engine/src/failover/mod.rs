@@ -111,6 +111,8 @@ pub enum Manner {
     Gradual,
     /// An operator said so: in order, all at once.
     Manual,
+    /// The same, whatever is known of the new instance.
+    Forced,
 }
 
 /// How far a move is.
@@ -453,6 +455,7 @@ impl Manner {
             Self::Immediate => "immediate",
             Self::Gradual => "gradual",
             Self::Manual => "manual",
+            Self::Forced => "forced",
         }
     }
 }

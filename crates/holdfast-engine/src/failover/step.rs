@@ -167,7 +167,7 @@ impl Sight<'_> {
                 (_, Some(to)) if to.is_well() && self.now >= state.not_before => {
                     Some(self.begin(state, to.name, manner, &text))
                 }
-                (Manner::Gradual | Manner::Manual, _) => None,
+                (Manner::Gradual | Manner::Manual | Manner::Forced, _) => None,
             };
         }
         if self.rests(&state.active) != state.phase {
@@ -221,8 +221,8 @@ impl Sight<'_> {
             let ramps_back =
                 matches!((&state.phase, it.stage), (Phase::FailingBack(_), Stage::Ramp { .. }));
             let is_fit = |to: &Seen<'_>| if ramps_back { to.is_well() } else { to.is_usable() };
-            // An operator's target is the operator's business; the check still guards it.
-            if it.manner != Manner::Manual && !to.is_some_and(is_fit) {
+            // A forced target is the operator's business; the check still guards it.
+            if it.manner != Manner::Forced && !to.is_some_and(is_fit) {
                 let condition = to.and_then(|to| to.opinion).map_or("unknown", |it| it.label());
                 return Some(self.abort(state, it, &format!("{} is {condition}", it.to)));
             }
@@ -322,7 +322,8 @@ impl Sight<'_> {
         if !to.is_usable() && !force {
             return Err(Refusal::Unusable);
         }
-        Ok(self.begin(state, to.name, Manner::Manual, &format!("by {by}")))
+        let manner = if force { Manner::Forced } else { Manner::Manual };
+        Ok(self.begin(state, to.name, manner, &format!("by {by}")))
     }
 
     fn back(&self, state: &Failover, by: &str, at_once: bool) -> Result<Failover, Refusal> {
@@ -416,7 +417,7 @@ impl Sight<'_> {
     /// The first stage of a move, past those in which nothing is to be done.
     fn first(&self, it: &Move) -> Stage {
         match it.manner {
-            Manner::Immediate | Manner::Manual => Stage::Pause,
+            Manner::Immediate | Manner::Manual | Manner::Forced => Stage::Pause,
             Manner::Gradual if self.is_to_check(it) => Stage::Check,
             Manner::Gradual => self.ramp(it),
         }

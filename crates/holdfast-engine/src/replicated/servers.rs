@@ -4,6 +4,7 @@
 //! | command | from | fence | refused as |
 //! |---|---|---|---|
 //! | `Define` | coordinator | term | [`Reply::Stale`] |
+//! | `Notified` | coordinator | term | `Stale` |
 //! | `Retire` | coordinator | term | `Stale` |
 //! | `Verdict` | coordinator | term | `Stale` |
 //! | `Failover` | coordinator | term, and the step that it follows | `Stale`; [`Reply::Moved`] |
@@ -47,6 +48,8 @@ pub struct Servers {
     pub events: VecDeque<ServerEvent>,
     /// The last [`MAX_VERSIONS`] configurations, oldest first; the last one holds.
     pub configurations: VecDeque<Configuration>,
+    /// The index up to which people were told of `events`.
+    pub notified: u64,
 }
 
 /// What the group knows of a server.
@@ -275,6 +278,13 @@ pub enum ServerCommand {
         /// The version that it takes up again.
         rolls_back_to: Option<u64>,
     },
+    /// People were told of all events up to this index.
+    Notified {
+        /// The index of the last of them.
+        up_to: u64,
+        /// The term in which it was decided.
+        term: u64,
+    },
     /// A line for the history.
     Note {
         /// The server; may be empty.
@@ -309,6 +319,7 @@ impl ServerCommand {
             Self::Define { term, .. }
             | Self::Retire { term, .. }
             | Self::Verdict { term, .. }
+            | Self::Notified { term, .. }
             | Self::Failover { term, .. } => Some(*term),
             Self::Breaker { term, .. } => *term,
             Self::Configure { .. } | Self::Note { .. } => None,
@@ -342,6 +353,13 @@ impl Servers {
             ServerCommand::Breaker { .. } => self.force(at, command),
             ServerCommand::Configure { id, by, follows, rolls_back_to } => {
                 self.configure(at, id, by, *follows, *rolls_back_to)
+            }
+            ServerCommand::Notified { up_to, .. } => {
+                // Never beyond what there is, or what happens next would not be told.
+                let up_to = (*up_to).min(at.index);
+                let rises = up_to > self.notified;
+                self.notified = self.notified.max(up_to);
+                Ok(rises)
             }
             ServerCommand::Note { server, instance, what, evidence } => {
                 self.say(at, server, instance, *what, evidence)

@@ -106,6 +106,7 @@ fn a_coordinator_that_is_none_any_more_changes_nothing() {
         }),
         verdict("a", Opinion::Unhealthy, 4),
         step((0, 0), &next, 4),
+        of_server(ServerCommand::Notified { up_to: 1, term: 4 }),
         breaker(Some(OverrideKind::Opened), None, Some(4)),
     ];
     for command in commands {
@@ -286,6 +287,16 @@ fn configurations_follow_each_other_and_the_last_eight_are_remembered() {
     assert_eq!((holds.version, holds.id.as_str(), holds.rolls_back_to), (20, "v20", Some(1)));
     assert_eq!(servers.configurations.len(), MAX_VERSIONS);
     assert_eq!(bench.control(A, configure("", 20, None)), Reply::Invalid(Invalid::Text));
+}
+
+#[test]
+fn what_people_were_told_of_only_grows_and_not_into_the_future() {
+    let mut bench = bench();
+    let told = |up_to| of_server(ServerCommand::Notified { up_to, term: 5 });
+    assert!(changes(&mut bench, told(2)).1);
+    assert!(!changes(&mut bench, told(1)).1);
+    assert!(changes(&mut bench, told(u64::MAX)).1);
+    assert_eq!(bench.machine.control.servers.notified, bench.index);
 }
 
 #[test]

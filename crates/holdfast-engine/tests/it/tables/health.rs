@@ -1,0 +1,112 @@
+//! What a node believes after looks at an instance, and what the nodes conclude.
+
+use std::time::{Duration, Instant};
+
+use holdfast_engine::health::Status;
+use holdfast_engine::health::hysteresis::{Patience, Steady};
+use holdfast_engine::health::votes::{Cause, Opinion, Rules, Vote, tally};
+use holdfast_engine::replicated::Origin;
+
+use super::table;
+
+const STATUSES: [Status; 4] =
+    [Status::Healthy, Status::Degraded, Status::Warning, Status::Critical];
+
+const BELIEVED: [(Option<Status>, &str); 5] = [
+    (None, "unknown"),
+    (Some(Status::Healthy), "healthy"),
+    (Some(Status::Degraded), "degraded"),
+    (Some(Status::Warning), "warning"),
+    (Some(Status::Critical), "critical"),
+];
+
+const LOOKS: [(&[Status], &str); 10] = [
+    (&[Status::Healthy], "healthy"),
+    (&[Status::Healthy; 2], "healthy, healthy"),
+    (&[Status::Healthy; 3], "healthy, healthy, healthy"),
+    (&[Status::Degraded], "degraded"),
+    (&[Status::Degraded; 2], "degraded, degraded"),
+    (&[Status::Degraded; 3], "degraded, degraded, degraded"),
+    (&[Status::Critical], "critical"),
+    (&[Status::Critical; 2], "critical, critical"),
+    (&[Status::Critical, Status::Warning], "critical, warning"),
+    (&[Status::Critical, Status::Healthy, Status::Critical], "critical, healthy, critical"),
+];
+
+/// What is believed after these looks, by the defaults: two for worse, three for better.
+fn believed(before: Option<Status>, looks: &[Status]) -> String {
+    let patience = Patience::default();
+    let mut steady = Steady::new();
+    // The way to a belief: as many looks as it takes from wherever it is.
+    for seen in before.iter().flat_map(|it| [*it; 3]) {
+        let _ = steady.look(seen, patience);
+    }
+    assert_eq!(steady.status(), before);
+    for seen in looks {
+        let _ = steady.look(*seen, patience);
+    }
+    steady.status().map_or("unknown".into(), |it| it.to_string())
+}
+
+#[test]
+fn what_a_node_believes() {
+    assert_eq!(STATUSES.len() + 1, BELIEVED.len());
+    table("Believed status", 0).check(&BELIEVED, &LOOKS, believed);
+}
+
+const CLUSTERS: [(u64, &str); 6] =
+    [(1, "1 node"), (2, "2 nodes"), (3, "3 nodes"), (4, "4 nodes"), (5, "5 nodes"), (7, "7 nodes")];
+
+/// How many vote unhealthy and degraded, and how many are silent; the others vote healthy.
+const VOTES: [((u64, u64, u64), &str); 11] = [
+    ((0, 0, 0), "all healthy"),
+    ((1, 0, 0), "1 unhealthy"),
+    ((2, 0, 0), "2 unhealthy"),
+    ((3, 0, 0), "3 unhealthy"),
+    ((4, 0, 0), "4 unhealthy"),
+    ((5, 0, 0), "5 unhealthy"),
+    ((1, 1, 0), "1 unhealthy, 1 degraded"),
+    ((0, 2, 0), "2 degraded"),
+    ((0, 0, 1), "1 silent"),
+    ((2, 0, 1), "2 unhealthy, 1 silent"),
+    ((3, 0, 2), "3 unhealthy, 2 silent"),
+];
+
+/// What a cluster concludes; a dash where it has fewer nodes than the row needs.
+fn concluded(nodes: u64, (unhealthy, degraded, silent): (u64, u64, u64)) -> String {
+    if unhealthy + degraded + silent > nodes {
+        return "–".into();
+    }
+    let now = Instant::now();
+    let member = |node| Origin { node, generation: 1 };
+    let vote = |node| {
+        let opinion = match node {
+            it if it <= unhealthy => Opinion::Unhealthy,
+            it if it <= unhealthy + degraded => Opinion::Degraded,
+            _ => Opinion::Healthy,
+        };
+        let (from, age) = (member(node), Duration::ZERO);
+        Vote { from, opinion, score: 0.5, cause: Cause::Score, received: now, age }
+    };
+    let votes: Vec<_> = (1..=nodes - silent).map(vote).collect();
+    let members: Vec<_> = (1..=nodes).map(member).collect();
+    let tally = tally(&votes, &members, &Rules::default(), now);
+    tally.opinion.map_or("nothing".into(), |it| it.label().into())
+}
+
+#[test]
+fn what_the_nodes_conclude() {
+    table("Conclusion of the nodes", 0).check(&CLUSTERS, &VOTES, concluded);
+}
+
+#[test]
+#[ignore = "prints the tables"]
+fn print() {
+    let believed = |look: &&'static [Status]| BELIEVED.map(|it| self::believed(it.0, look));
+    for (look, name) in &LOOKS {
+        println!("| {name} | {} |", believed(look).join(" | "));
+    }
+    for (votes, name) in VOTES {
+        println!("| {name} | {} |", CLUSTERS.map(|it| concluded(it.0, votes)).join(" | "));
+    }
+}
