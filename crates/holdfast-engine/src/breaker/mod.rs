@@ -13,19 +13,18 @@
 //!    └────────────────────────────────── ten steps ──────────────────────────┘
 //! ```
 //! The whole table is in `docs/state-machines.md`. Operators hold a breaker open or closed; the cluster
-//! opens it for all nodes ([`cluster`]).
+//! opens it for all nodes ([`cluster_verdict`]).
 //!
-//! - *Evidence* is booked at admission and falls due after `slow` ([`window`]). It is weighed by
-//!   failures in a row and by their rate over the window. Failures of this node's own network are
-//!   counted apart from the server's.
+//! - *Evidence* is booked at admission and falls due after [`Params::slow`]. It is weighed by
+//!   failures in a row and by their rate over the window; what is under way and not overdue has the
+//!   benefit of the doubt. Failures of this node's own network are counted apart from the server's.
 //! - *Half-open* lets a share pass, and at least one call per interval however few there are.
 //! - *Recovery* lets a tenth more pass with each step. What is one error in a hundred to a closed
 //!   breaker is none to a recovering one either: a step is degraded if its failures are more than the
 //!   rate and chance explain.
-//! - A new breaker is Closed: a cold start has no recovery.
-//!
 //! - *Stragglers*: how a call ends that was admitted before the breaker last opened says nothing any
 //!   more; it neither closes a half-open breaker nor opens it again.
+//! - A new breaker is Closed: a cold start has no recovery.
 
 mod cluster;
 mod gate;

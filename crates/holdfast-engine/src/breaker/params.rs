@@ -8,7 +8,7 @@ pub struct Params {
     /// So many failures in a row open it: at least 1.
     pub consecutive_failures: u32,
     /// The share of failed calls that opens it: 0 to 1, where 1 and more means never. It has to be
-    /// exceeded by more than chance explains ([`super::window`]), so few calls need more of it.
+    /// exceeded by three standard deviations, so that few calls need more of it: 8 of 50 for 0.05.
     pub failure_rate: f64,
     /// The rate says nothing before so many calls are decided within the window: at least 1.
     pub minimum_calls: u32,

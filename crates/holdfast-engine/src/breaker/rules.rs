@@ -38,7 +38,7 @@ impl Breaker {
     fn weigh_failures(&mut self, more: u32, in_a_row: u32, now: Instant, chance: u64) {
         self.in_a_row = self.in_a_row.saturating_add(in_a_row);
         let counts = self.window.counts();
-        let enough = self.in_a_row >= self.params.consecutive_failures;
+        let enough = self.enough(self.in_a_row);
         match self.state {
             State::Closed => {
                 if enough {
@@ -65,7 +65,7 @@ impl Breaker {
         self.not_reached_in_a_row = self.not_reached_in_a_row.saturating_add(1);
         let counts = self.window.counts();
         let all = counts.calls().saturating_add(counts.not_reached);
-        let enough = self.not_reached_in_a_row >= self.params.consecutive_failures;
+        let enough = self.enough(self.not_reached_in_a_row);
         let rate = |failed, calls| Cause::NotReachedRate { failed, calls };
         match self.state {
             State::Closed | State::Recovering { .. } if enough => {
@@ -82,16 +82,26 @@ impl Breaker {
         }
     }
 
+    /// Whether a row is long enough. Where errors come quickly and answers take their time, a row of
+    /// errors says little while a lot is under way: it has to be a tenth of that.
+    fn enough(&self, in_a_row: u32) -> bool {
+        in_a_row >= self.params.consecutive_failures.max(self.window.under_way() / 10)
+    }
+
+    /// Whether the rate is too high, even if all goes well that is under way.
     fn above(&self, failed: u32, calls: u32) -> bool {
-        calls >= self.params.minimum_calls && clearly_above(failed, calls, self.params.failure_rate)
+        let all = calls.saturating_add(self.window.under_way());
+        calls >= self.params.minimum_calls && clearly_above(failed, all, self.params.failure_rate)
     }
 
     /// Counts failures of a step of the recovery; if they are too many, it goes one step back.
     fn degrade(&mut self, more: u32, cause: impl Fn(u32, u32) -> Cause, now: Instant, chance: u64) {
+        let under_way = self.window.under_way();
         let State::Recovering { step, calls, failed, .. } = &mut self.state else { return };
         *calls = calls.saturating_add(more);
         *failed = failed.saturating_add(more);
-        if !clearly_above(*failed, *calls, self.params.failure_rate) {
+        let all = calls.saturating_add(under_way);
+        if !clearly_above(*failed, all, self.params.failure_rate) {
             return;
         }
         let (step, cause) = (*step, cause(*failed, *calls));
@@ -145,7 +155,8 @@ impl Breaker {
     fn step_on(&mut self, mut step: u32, mut next: Instant, now: Instant) {
         while next <= now {
             if step >= Params::STEPS {
-                // What is under way goes on being watched: the health is the same as a moment ago.
+                // What is under way goes on being watched; what went wrong on the way is forgiven.
+                self.window.forget_ended();
                 self.note(Phase::Closed, Cause::Recovered, now, None);
                 self.state = State::Closed;
                 self.strikes = 0;

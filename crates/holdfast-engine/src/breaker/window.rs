@@ -44,7 +44,9 @@ pub(super) struct Overdue {
 
 #[derive(Clone, Debug)]
 pub(super) struct Window {
-    under_way: [u32; SLOTS],
+    /// Calls under way, by slots, and all of them.
+    slots: [u32; SLOTS],
+    under_way: u32,
     /// The number of the slot that is being filled, from 0 on.
     slot: u64,
     slot_ends: Instant,
@@ -68,7 +70,8 @@ impl Window {
         let slot_width = slow / u32::try_from(UNRIPE).unwrap_or(8);
         let part_width = window / u32::try_from(PARTS).unwrap_or(30);
         Self {
-            under_way: [0; SLOTS],
+            slots: [0; SLOTS],
+            under_way: 0,
             slot: 0,
             slot_ends: now + slot_width,
             slot_width,
@@ -90,7 +93,8 @@ impl Window {
     /// Books a call as under way: the slot that it is in.
     pub(super) fn admitted(&mut self) -> u64 {
         let slot = self.slot;
-        self.under_way[index(slot)] += 1;
+        self.slots[index(slot)] += 1;
+        self.under_way += 1;
         slot
     }
 
@@ -99,8 +103,9 @@ impl Window {
         if slot < self.ripe || slot > self.slot {
             return false;
         }
-        let under_way = &mut self.under_way[index(slot)];
-        *under_way = under_way.saturating_sub(1);
+        let in_slot = &mut self.slots[index(slot)];
+        *in_slot = in_slot.saturating_sub(1);
+        self.under_way = self.under_way.saturating_sub(1);
         true
     }
 
@@ -141,7 +146,7 @@ impl Window {
             self.slot += u64::from(steps);
             let ripe = self.slot.saturating_sub(UNRIPE);
             for slot in self.ripe..ripe.min(filled + 1) {
-                let calls = std::mem::take(&mut self.under_way[index(slot)]);
+                let calls = std::mem::take(&mut self.slots[index(slot)]);
                 overdue.calls += calls;
                 if slot >= self.succeeded_after {
                     overdue.in_a_row += calls;
@@ -150,9 +155,21 @@ impl Window {
             self.ripe = ripe;
         }
         if overdue.calls > 0 {
+            self.under_way = self.under_way.saturating_sub(overdue.calls);
             self.failed(overdue.calls);
         }
         overdue
+    }
+
+    /// Forgets how calls ended, and goes on with those under way.
+    pub(super) fn forget_ended(&mut self) {
+        self.parts = [Counts::default(); PARTS];
+        self.sum = Counts::default();
+    }
+
+    /// Calls that have not ended and are not overdue.
+    pub(super) fn under_way(&self) -> u32 {
+        self.under_way
     }
 
     /// What is decided within the window.

@@ -1,0 +1,73 @@
+//! When a server is opened for all nodes: never by one node's word.
+
+use holdfast_engine::breaker::{ClusterCause, Evidence, Params, cluster_verdict};
+use proptest::prelude::*;
+
+fn says(opened: bool, failed: u32, calls: u32) -> Evidence {
+    Evidence { opened, calls, failed }
+}
+
+fn verdict(reports: &[Evidence]) -> Option<ClusterCause> {
+    cluster_verdict(reports, &Params::default())
+}
+
+#[test]
+fn two_nodes_that_have_opened_open_it_for_all() {
+    let well = says(false, 0, 1000);
+    assert_eq!(verdict(&[says(true, 5, 5), says(true, 5, 9), well]), Some(ClusterCause::Nodes(2)));
+    assert_eq!(verdict(&[says(true, 5, 5), well, well]), None);
+    assert_eq!(verdict(&[]), None);
+}
+
+/// What is too little on each node is enough in sum.
+#[test]
+fn the_summed_rate_opens_it_where_no_node_alone_would() {
+    let each = says(false, 6, 30);
+    let cause = ClusterCause::SummedRate { failed: 18, calls: 90 };
+    assert_eq!(verdict(&[each; 3]), Some(cause));
+    assert_eq!(verdict(&[each; 2]), None, "too few calls without either");
+    assert_eq!(verdict(&[says(false, 1, 100); 3]), None);
+}
+
+/// One node that is cut off from a healthy server takes its calls for hanging.
+#[test]
+fn a_node_with_a_broken_network_opens_it_for_nobody() {
+    let well = says(false, 3, 300);
+    for opened in [false, true] {
+        let cut_off = says(opened, 100_000, 100_000);
+        assert_eq!(verdict(&[cut_off, well, well]), None);
+        assert_eq!(verdict(&[cut_off, says(false, 0, 0), says(false, 0, 0)]), None);
+        assert_eq!(verdict(&[cut_off]), None);
+    }
+}
+
+proptest! {
+    /// Whatever one node says: if the others together see nothing, nobody is opened.
+    #[test]
+    fn one_node_is_never_enough(
+        failed in any::<u32>(),
+        more in any::<u32>(),
+        opened in any::<bool>(),
+        others in prop::collection::vec(0u32..1_000_000, 0..6),
+        at in any::<prop::sample::Index>(),
+    ) {
+        let mut reports: Vec<Evidence> =
+            others.iter().map(|calls| says(false, calls / 100, *calls)).collect();
+        let liar = says(opened, failed, failed.saturating_add(more));
+        reports.insert(at.index(reports.len() + 1), liar);
+        prop_assert_eq!(verdict(&reports), None);
+    }
+
+    #[test]
+    fn the_order_of_the_reports_does_not_matter(
+        reports in prop::collection::vec((any::<bool>(), 0u32..500, 0u32..5_000), 0..6),
+    ) {
+        let mut reports: Vec<Evidence> = reports
+            .into_iter()
+            .map(|(opened, failed, more)| says(opened, failed, failed + more))
+            .collect();
+        let forward = verdict(&reports);
+        reports.reverse();
+        prop_assert_eq!(forward, verdict(&reports));
+    }
+}

@@ -1,0 +1,48 @@
+//! What a call costs. Measured, not asserted:
+//!
+//! ```text
+//! cargo test --release -p holdfast-engine --test it -- --ignored --nocapture cost
+//! ```
+
+use std::hint::black_box;
+use std::sync::Mutex;
+use std::time::Instant;
+
+use holdfast_engine::breaker::{Breaker, Outcome, Params};
+
+const CALLS: u32 = 5_000_000;
+
+fn measure(what: &str, mut call: impl FnMut(u64)) {
+    let begun = Instant::now();
+    for number in 0..u64::from(CALLS) {
+        call(number);
+    }
+    println!("{what}: {:.1} ns", begun.elapsed().as_nanos() as f64 / f64::from(CALLS));
+}
+
+#[test]
+#[ignore = "a measurement"]
+fn of_a_call_through_a_closed_breaker() {
+    measure("two readings of the clock", |_| {
+        black_box((Instant::now(), Instant::now()));
+    });
+    let breaker = Mutex::new(Breaker::new(Params::default(), Instant::now()));
+    measure(
+        "admit and settle, each behind an uncontended mutex, one reading of the clock each",
+        |n| {
+            let now = Instant::now();
+            let permit = breaker.lock().expect("not poisoned").admit(now, n).expect("closed");
+            let now = Instant::now();
+            let mut breaker = breaker.lock().expect("not poisoned");
+            breaker.settle(black_box(permit), Outcome::Success, now, n);
+            assert!(breaker.take_transition().is_none());
+        },
+    );
+    let mut breaker = Breaker::new(Params::default(), Instant::now());
+    let now = Instant::now();
+    measure("admit and settle alone, the clock read before", |n| {
+        let permit = breaker.admit(black_box(now), n).expect("closed");
+        breaker.settle(black_box(permit), Outcome::Success, black_box(now), n);
+    });
+    println!("a breaker: {} bytes", size_of::<Breaker>());
+}

@@ -1,0 +1,10 @@
+//! The breaker's promises, one file each.
+
+mod cluster;
+mod cost;
+mod evidence;
+mod noise;
+mod properties;
+mod recovery;
+mod rig;
+mod share;

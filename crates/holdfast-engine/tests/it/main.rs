@@ -1,0 +1,4 @@
+//! The engine's decisions from outside: tables, properties, and nodes that share them.
+
+mod breaker;
+mod tables;

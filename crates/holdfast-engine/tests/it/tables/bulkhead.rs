@@ -1,0 +1,269 @@
+//! The bulkhead's two tables: a call, and a server.
+
+use std::time::{Duration, Instant};
+
+use holdfast_engine::limits::bulkhead::{
+    Bulkheads, ClassId, ClassParams, Entry, Full, ServerKey, Ticket,
+};
+
+use super::table;
+
+const SECOND: Duration = Duration::from_secs(1);
+const CLASS: ClassId = ClassId(0);
+const OURS: ServerKey = ServerKey(1);
+const OTHER: ServerKey = ServerKey(2);
+const THIRD: ServerKey = ServerKey(3);
+
+fn bulkheads(concurrency: u32, queue: u32) -> Bulkheads {
+    let class = ClassParams { concurrency, queue, queue_timeout: 5 * SECOND, priority: 1 };
+    Bulkheads::new([class], None, 30 * SECOND)
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Call {
+    New,
+    Queued,
+    Entered,
+    Gone,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum CallEvent {
+    EntersRoom,
+    EntersFull,
+    EntersAllFull,
+    EntersQuarantined,
+    Room,
+    TimeOver,
+    Cancelled,
+    Leaves,
+}
+
+const CALLS: [(Call, &str); 4] = [
+    (Call::New, "New"),
+    (Call::Queued, "Queued"),
+    (Call::Entered, "Entered"),
+    (Call::Gone, "Gone"),
+];
+
+const CALL_EVENTS: [(CallEvent, &str); 8] = [
+    (CallEvent::EntersRoom, "enters, there is room"),
+    (CallEvent::EntersFull, "enters, the class is full"),
+    (CallEvent::EntersAllFull, "enters, the queue is full too"),
+    (CallEvent::EntersQuarantined, "enters, its server is in quarantine at its limit"),
+    (CallEvent::Room, "there is room for the next"),
+    (CallEvent::TimeOver, "its time in the queue is over"),
+    (CallEvent::Cancelled, "it is cancelled"),
+    (CallEvent::Leaves, "it leaves"),
+];
+
+/// One call of our server beside one of another, in a class for two with a queue for one.
+struct One {
+    bulkheads: Bulkheads,
+    ticket: Option<Ticket>,
+    state: Call,
+}
+
+impl One {
+    fn new(state: Call, now: Instant) -> Self {
+        let mut one = Self { bulkheads: bulkheads(2, 1), ticket: None, state: Call::New };
+        assert_eq!(one.bulkheads.enter(CLASS, OTHER, now), Entry::Entered);
+        match state {
+            Call::New => {}
+            Call::Queued => {
+                assert_eq!(one.bulkheads.enter(CLASS, THIRD, now), Entry::Entered);
+                one.enter(OURS, now);
+            }
+            Call::Entered => one.enter(OURS, now),
+            Call::Gone => {
+                one.enter(OURS, now);
+                one.leave();
+            }
+        }
+        assert_eq!(one.state, state);
+        one
+    }
+
+    fn enter(&mut self, server: ServerKey, now: Instant) {
+        self.state = match self.bulkheads.enter(CLASS, server, now) {
+            Entry::Entered => Call::Entered,
+            Entry::Queued(ticket) => {
+                self.ticket = Some(ticket);
+                Call::Queued
+            }
+            Entry::Refused { retry_after, .. } => {
+                assert!(!retry_after.is_zero());
+                Call::Gone
+            }
+        };
+    }
+
+    /// Leaves where there is something to leave: a call that has not entered has no place to give back.
+    fn leave(&mut self) {
+        if self.state == Call::Entered {
+            self.bulkheads.leave(CLASS, OURS);
+            self.state = Call::Gone;
+        }
+    }
+}
+
+fn call_happens(state: Call, event: CallEvent) -> String {
+    let now = Instant::now();
+    let enters = matches!(
+        event,
+        CallEvent::EntersRoom
+            | CallEvent::EntersFull
+            | CallEvent::EntersAllFull
+            | CallEvent::EntersQuarantined
+    );
+    if enters && state != Call::New {
+        // A call enters once: there is nothing that could do it again.
+        return "–".to_owned();
+    }
+    let mut one = One::new(state, now);
+    match event {
+        CallEvent::EntersRoom => one.enter(OURS, now),
+        CallEvent::EntersFull | CallEvent::EntersAllFull => {
+            assert_eq!(one.bulkheads.enter(CLASS, THIRD, now), Entry::Entered);
+            if event == CallEvent::EntersAllFull {
+                assert!(matches!(one.bulkheads.enter(CLASS, THIRD, now), Entry::Queued(_)));
+            }
+            one.enter(OURS, now);
+        }
+        CallEvent::EntersQuarantined => {
+            one.bulkheads = bulkheads(4, 1);
+            for _ in 0..4 {
+                assert_eq!(one.bulkheads.enter(CLASS, OURS, now), Entry::Entered);
+            }
+            assert_eq!(one.bulkheads.enter(CLASS, OTHER, now), Entry::Entered);
+            let refused = one.bulkheads.enter(CLASS, OURS, now);
+            assert!(
+                matches!(refused, Entry::Refused { why: Full::Quarantined, .. }),
+                "{refused:?}"
+            );
+            one.enter(OURS, now);
+        }
+        CallEvent::Room => {
+            one.bulkheads.leave(CLASS, OTHER);
+            let granted = one.bulkheads.next(now + SECOND);
+            assert_eq!(granted.map(|it| it.ticket), one.ticket);
+            if let Some(granted) = granted {
+                assert_eq!((granted.server, granted.waited), (OURS, SECOND));
+                one.state = Call::Entered;
+            }
+            assert_eq!(one.bulkheads.next(now + SECOND), None);
+        }
+        CallEvent::TimeOver => {
+            assert!(one.bulkheads.expire(now + 5 * SECOND - SECOND / 1000).is_empty());
+            let expired = one.bulkheads.expire(now + 5 * SECOND);
+            assert_eq!(expired, Vec::from_iter(one.ticket));
+            if !expired.is_empty() {
+                one.state = Call::Gone;
+            }
+        }
+        CallEvent::Cancelled => {
+            let ticket = one.ticket.unwrap_or(Ticket(99));
+            let waited = one.bulkheads.cancel(CLASS, ticket);
+            assert_eq!(waited, state == Call::Queued);
+            assert!(!one.bulkheads.cancel(CLASS, ticket), "once");
+            if waited {
+                one.state = Call::Gone;
+            }
+        }
+        CallEvent::Leaves => one.leave(),
+    }
+    // What the machine counts is what the call's state says.
+    let status = one.bulkheads.status(CLASS).expect("the class");
+    assert_eq!(status.waiting > 0, one.state == Call::Queued || event == CallEvent::EntersAllFull);
+    format!("{:?}", one.state)
+}
+
+#[test]
+fn every_cell_of_the_table_of_a_call_is_as_it_says() {
+    table("Bulkhead", 0).check(&CALLS, &CALL_EVENTS, call_happens);
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Server {
+    Free,
+    Quarantined,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum ServerEvent {
+    FillsOther,
+    FillsOwn,
+    Half,
+    TimeOverKeeps,
+    TimeOverHolds,
+    LastLeaves,
+}
+
+const SERVERS: [(Server, &str); 2] = [(Server::Free, "Free"), (Server::Quarantined, "Quarantined")];
+
+const SERVER_EVENTS: [(ServerEvent, &str); 6] = [
+    (
+        ServerEvent::FillsOther,
+        "it holds more than half of a full class, another server's call comes",
+    ),
+    (ServerEvent::FillsOwn, "it holds more than half of a full class, its own call comes"),
+    (ServerEvent::Half, "it holds half of a full class, another server's call comes"),
+    (ServerEvent::TimeOverKeeps, "the quarantine's time is over, it keeps to its limit"),
+    (ServerEvent::TimeOverHolds, "the quarantine's time is over, it holds more"),
+    (ServerEvent::LastLeaves, "its last call leaves before the time is over"),
+];
+
+fn server_happens(state: Server, event: ServerEvent) -> String {
+    let mut now = Instant::now();
+    let mut all = bulkheads(8, 0);
+    let enter = |all: &mut Bulkheads, server, calls: u32, now| {
+        (0..calls).filter(|_| all.enter(CLASS, server, now) == Entry::Entered).count()
+    };
+    let leave = |all: &mut Bulkheads, server, calls: u32| {
+        (0..calls).for_each(|_| all.leave(CLASS, server));
+    };
+    let mut held = 0;
+    if state == Server::Quarantined {
+        assert_eq!(enter(&mut all, OURS, 8, now), 8);
+        assert_eq!(enter(&mut all, OTHER, 1, now), 1, "its room is there at once");
+        assert!(all.is_quarantined(CLASS, OURS));
+        held = 8;
+    }
+    match event {
+        ServerEvent::FillsOther | ServerEvent::FillsOwn => {
+            if state == Server::Free {
+                assert_eq!(enter(&mut all, OURS, 5, now), 5);
+                assert_eq!(enter(&mut all, OTHER, 3, now), 3);
+            } else {
+                assert_eq!(enter(&mut all, OTHER, 8, now), 5, "two of its eight count, and one");
+            }
+            let newcomer = if event == ServerEvent::FillsOther { THIRD } else { OURS };
+            enter(&mut all, newcomer, 1, now);
+        }
+        ServerEvent::Half => {
+            leave(&mut all, OURS, held / 2);
+            enter(&mut all, OURS, 4 - held / 2, now);
+            enter(&mut all, OTHER, 2, now);
+            enter(&mut all, ServerKey(4), 2, now);
+            enter(&mut all, THIRD, 1, now);
+        }
+        ServerEvent::TimeOverKeeps | ServerEvent::TimeOverHolds => {
+            let keeps = if event == ServerEvent::TimeOverKeeps { 2 } else { 3 };
+            leave(&mut all, OURS, held.saturating_sub(keeps));
+            now += 30 * SECOND;
+            enter(&mut all, THIRD, 1, now);
+        }
+        ServerEvent::LastLeaves => {
+            leave(&mut all, OURS, held);
+            now += 29 * SECOND;
+            enter(&mut all, THIRD, 1, now);
+        }
+    }
+    let quarantined = all.is_quarantined(CLASS, OURS);
+    format!("{:?}", if quarantined { Server::Quarantined } else { Server::Free })
+}
+
+#[test]
+fn every_cell_of_the_table_of_a_server_is_as_it_says() {
+    table("Bulkhead", 1).check(&SERVERS, &SERVER_EVENTS, server_happens);
+}
