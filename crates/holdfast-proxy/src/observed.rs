@@ -176,7 +176,7 @@ fn shown(url: &HttpUrl) -> String {
     url.split_once('?').map_or_else(|| url.clone(), |(path, _)| path.to_owned())
 }
 
-fn session_report(session: &Session, now: std::time::Duration) -> SessionReport {
+fn session_report(session: &Session, now: Duration) -> SessionReport {
     let record = session.record();
     let bound = session.bound();
     SessionReport {

@@ -46,12 +46,17 @@ async fn start(config: Arc<Config>, started: impl FnOnce(&Started)) -> anyhow::R
     // === cluster: the group, where there is one; it joins in the background ===
     let member = Member::start(&config).await?;
 
-    // === data plane: client port, servers, sessions ===
-    let options = Options {
-        guard: guard::own_binary(),
-        store: member.as_ref().map_or_else(Store::memory, Member::store),
-        cluster: member.as_ref().map(Member::clustered),
+    // === store: this process's memory, or what all nodes share ===
+    let (store, clustered) = match &member {
+        Some(member) => {
+            let shared = member.open_store(&config).await?;
+            (shared.store, Some(member.clustered(shared.changes)))
+        }
+        None => (Store::memory(), None),
     };
+
+    // === data plane: client port, servers, sessions ===
+    let options = Options { guard: guard::own_binary(), store, cluster: clustered };
     let proxy = Proxy::build(Arc::clone(&config), options)?;
     let client = proxy.local_addr();
 

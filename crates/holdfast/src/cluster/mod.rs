@@ -2,11 +2,13 @@
 //!
 //! | file | gives | to |
 //! |---|---|---|
+//! | `epoch` | the Redis server that the group has adopted | the store, where that is Redis |
 //! | `group` | the Raft group's values | the store |
 //! | `footing` | this node's own standing | the data plane |
 //! | `inbound` | what other nodes send | the data plane |
 //! | `nodes` | all nodes as they are | the operator's port |
 
+mod epoch;
 mod footing;
 mod group;
 mod inbound;
@@ -22,8 +24,8 @@ use holdfast_engine::replicated::{Body, ControlCommand, MemberState};
 use holdfast_peer::Secret;
 use holdfast_proxy::Proxy;
 use holdfast_proxy::cluster::{Changed, Clustered};
-use holdfast_store::Store;
-use tokio::sync::{broadcast, mpsc};
+use holdfast_store::{Store, StoreChange};
+use tokio::sync::{broadcast, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::inbound::Inbound;
@@ -34,6 +36,13 @@ pub(crate) struct Member {
     pub(crate) cluster: Arc<Cluster>,
     inbound: Arc<Inbound>,
     failover_timeout: Duration,
+}
+
+/// A store that all nodes share.
+pub(crate) struct Shared {
+    pub(crate) store: Store,
+    /// What changes in it, as this node hears of it.
+    pub(crate) changes: mpsc::UnboundedReceiver<Changed>,
 }
 
 impl Member {
@@ -65,15 +74,28 @@ impl Member {
         Ok(Some(Self { cluster, inbound, failover_timeout }))
     }
 
-    /// The store that all nodes share.
-    pub(crate) fn store(&self) -> Store {
-        Store::replicated(Arc::new(group::Values(Arc::clone(&self.cluster))))
+    /// Opens the store that all nodes share: the group's own values, or Redis.
+    ///
+    /// # Errors
+    /// The Redis is none, or would lose what it has acknowledged. One that is away is waited for in
+    /// the background.
+    pub(crate) async fn open_store(&self, config: &Config) -> anyhow::Result<Shared> {
+        let (sender, changes) = mpsc::unbounded_channel();
+        let Some(settings) = &config.sessions.redis else {
+            tokio::spawn(pass_on(self.cluster.changes(), sender));
+            let values = group::Values(Arc::clone(&self.cluster));
+            return Ok(Shared { store: Store::replicated(Arc::new(values)), changes });
+        };
+        let (adopted, heeded) = watch::channel(epoch::none_adopted());
+        tokio::spawn(epoch::heed(self.cluster.state(), adopted));
+        let redis = Store::redis(settings.clone(), heeded).await.context("sessions.store")?;
+        tokio::spawn(epoch::adopt(Arc::clone(&self.cluster), redis.primary));
+        tokio::spawn(pass_hints_on(redis.changes, sender));
+        Ok(Shared { store: redis.store, changes })
     }
 
-    /// What the data plane is told of the cluster.
-    pub(crate) fn clustered(&self) -> Clustered {
-        let (sender, changes) = mpsc::unbounded_channel();
-        tokio::spawn(pass_on(self.cluster.changes(), sender));
+    /// What the data plane is told of the cluster; `changes` are the store's.
+    pub(crate) fn clustered(&self, changes: mpsc::UnboundedReceiver<Changed>) -> Clustered {
         Clustered {
             state: self.cluster.state(),
             footing: Arc::new(footing::Standing::of(&self.cluster)),
@@ -161,6 +183,23 @@ async fn pass_on(mut changes: broadcast::Receiver<Change>, sender: mpsc::Unbound
                 Changed::Everything
             }
             Err(broadcast::error::RecvError::Closed) => return,
+        };
+        if sender.send(change).is_err() {
+            return;
+        }
+    }
+}
+
+/// The same for what Redis tells of changes by other nodes.
+async fn pass_hints_on(
+    mut changes: mpsc::UnboundedReceiver<StoreChange>,
+    sender: mpsc::UnboundedSender<Changed>,
+) {
+    while let Some(change) = changes.recv().await {
+        let change = match change {
+            StoreChange::Key(key) if concerns_calls(&key) => Changed::Key(key.to_vec()),
+            StoreChange::Key(_) => continue,
+            StoreChange::Everything => Changed::Everything,
         };
         if sender.send(change).is_err() {
             return;
