@@ -103,6 +103,8 @@ mod tests {
         let key = |name: &str, secret: &str| ApiKey {
             principal: name.into(),
             sha256: Sha256::digest(secret.as_bytes()).into(),
+            requests_per_minute: None,
+            burst: None,
         };
         Authenticator::new(&Auth {
             keys: vec![key("alice", "a-1"), key("alice", "a-2"), key("bob", "b-1")],
