@@ -13,6 +13,7 @@ impl Store {
     /// # Errors
     /// What the group says.
     pub async fn put_hints(&self, server: &str, hints: Bytes) -> Result<(), StoreError> {
+        self.operations.writes.inc();
         match self.kv.put(keys::hints(server), hints, Expect::Any, None).await {
             Ok(_) | Err(NotWritten::Mismatch(_)) => Ok(()),
             Err(NotWritten::Failed(error)) => Err(error),

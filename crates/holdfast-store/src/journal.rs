@@ -90,6 +90,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::Missing`], or what the group says.
     pub async fn keep_entry(&self, key: &CallKey) -> Result<(), StoreError> {
+        self.operations.touches.inc();
         match self.kv.touch(keys::journal(key), self.after(KEEP)).await {
             Err(NotWritten::Mismatch(_)) => Err(StoreError::Missing),
             Err(NotWritten::Failed(error)) => Err(error),
@@ -104,6 +105,7 @@ impl Store {
         expect: Expect,
     ) -> Result<u64, NotWritten> {
         let value = write(entry, self.serial())?;
+        self.operations.durable.inc();
         self.kv.put(keys::journal(key), value, expect, Some(self.after(KEEP))).await
     }
 }

@@ -34,6 +34,7 @@ mod hints;
 mod journal;
 mod keys;
 mod kv;
+mod operations;
 mod placements;
 mod record;
 mod sessions;
@@ -44,18 +45,21 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use holdfast_config::Redis;
 use holdfast_engine::journal::CallKey;
 #[cfg(doc)]
 use holdfast_engine::journal::{Entry, KEEP};
 use holdfast_engine::replicated::Invalid;
+use tokio::sync::{mpsc, watch};
 
 pub use encode::Malformed;
 pub use journal::{Begin, MAX_ANSWER};
-pub use kv::{BoxFuture, Group, GroupError};
+pub use kv::{BoxFuture, Group, GroupError, Primary, StoreChange};
+pub use operations::{Counts, Operations};
 pub use record::{Announces, Binding, SessionKey, SessionRecord};
 pub use streams::StreamRecord;
 
-use kv::{Kv, Replicated};
+use kv::{Connected, Kv, RedisKv, Replicated};
 
 /// What a store could not do.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -98,28 +102,61 @@ pub enum StoreError {
 #[derive(Debug)]
 pub struct Store {
     kv: Kv,
+    operations: Arc<Operations>,
     /// The number of the next write.
     serial: AtomicU64,
+}
+
+/// A store in Redis, and what it tells.
+#[derive(Debug)]
+pub struct RedisStore {
+    /// The store. Its connections end with it.
+    pub store: Store,
+    /// The primary as this node sees it now; `None` while it is away.
+    pub primary: watch::Receiver<Option<Primary>>,
+    /// What other nodes may have written. Hints of servers' tools are here when they are told of.
+    pub changes: mpsc::UnboundedReceiver<StoreChange>,
 }
 
 impl Store {
     /// The store of a node that stands alone: its memory.
     #[must_use]
     pub fn memory() -> Self {
-        Self::over(Kv::Memory(Box::default()))
+        Self::over(Kv::Memory(Box::default()), Arc::default())
     }
 
     /// The store that all nodes of a group share.
     #[must_use]
     pub fn replicated(group: Arc<dyn Group>) -> Self {
-        Self::over(Kv::Replicated(Replicated::new(group)))
+        let operations = Arc::<Operations>::default();
+        let replicated = Replicated::new(group, Arc::clone(&operations));
+        Self::over(Kv::Replicated(replicated), operations)
     }
 
-    fn over(kv: Kv) -> Self {
+    /// The store in Redis. What must last is written while the primary that this node sees is the one
+    /// that is `adopted`; `None` there means any, for a node without a cluster.
+    ///
+    /// A Redis that is away is dialled in the background, now and whenever it is lost.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] if Redis is there and is not what the configuration says, refuses
+    /// the password, or has settings that lose data: which, and the cure.
+    pub async fn redis(
+        settings: Redis,
+        adopted: watch::Receiver<Option<Arc<str>>>,
+    ) -> Result<RedisStore, StoreError> {
+        let operations = Arc::<Operations>::default();
+        let connected = RedisKv::connect(settings, adopted, Arc::clone(&operations)).await;
+        let Connected { kv, primary, changes } = connected.map_err(StoreError::Unavailable)?;
+        let store = Self::over(Kv::Redis(Box::new(kv)), operations);
+        Ok(RedisStore { store, primary, changes })
+    }
+
+    fn over(kv: Kv, operations: Arc<Operations>) -> Self {
         // The seed of a hash map comes from the operating system's randomness: two processes that
         // count from there do not meet.
         let serial = AtomicU64::new(RandomState::new().hash_one(std::process::id()));
-        Self { kv, serial }
+        Self { kv, operations, serial }
     }
 
     /// Whether other nodes see what is written here. What is not shared ends with this process.
@@ -127,18 +164,27 @@ impl Store {
     pub fn is_shared(&self) -> bool {
         match self.kv {
             Kv::Memory(_) => false,
-            Kv::Replicated(_) => true,
+            Kv::Replicated(_) | Kv::Redis(_) => true,
         }
     }
 
     /// Whether writes are taken, as far as the store itself can tell; otherwise why not, without
-    /// addresses.
-    #[expect(clippy::unused_async, reason = "a store over the network asks")]
+    /// addresses. Takes 800 ms at most.
+    ///
+    /// # Errors
+    /// Why not.
     pub async fn health(&self) -> Result<(), String> {
-        match self.kv {
+        match &self.kv {
             // Whether the group has a majority, the node's lease says.
             Kv::Memory(_) | Kv::Replicated(_) => Ok(()),
+            Kv::Redis(redis) => redis.health().await,
         }
+    }
+
+    /// What the store was asked to do since it was made.
+    #[must_use]
+    pub fn operations(&self) -> &Operations {
+        &self.operations
     }
 
     /// The store's clock, in milliseconds since the Unix epoch: what deadlines are measured by.

@@ -16,7 +16,7 @@ impl Store {
     /// whether a node that is named in the store still counts.
     ///
     /// # Errors
-    /// What the group says. A place that another node holds is known without the group.
+    /// What the group says. A place that another node holds is known without the group; Redis is asked.
     ///
     /// # Cancel safety
     /// Cancelled, the place may be ours.
@@ -27,7 +27,7 @@ impl Store {
         may_hold: &(dyn Fn(Origin) -> bool + Sync),
     ) -> Result<Origin, StoreError> {
         let key = keys::placement(name);
-        let mut found = self.kv.get_local(&key);
+        let mut found = self.kv.get_followed(&key).await?;
         for _ in 0..TRIES {
             let expect = match &found {
                 None => Expect::Absent,
@@ -40,6 +40,7 @@ impl Store {
                 }
             };
             let value = encode(FORMAT, self.serial(), &me)?;
+            self.operations.durable.inc();
             match self.kv.put(key.clone(), value, expect, None).await {
                 Ok(_) => return Ok(me),
                 Err(NotWritten::Mismatch(now)) => found = now,
@@ -59,6 +60,7 @@ impl Store {
         if read(&entry)? != me {
             return Ok(());
         }
+        self.operations.durable.inc();
         match self.kv.delete(key, Expect::Revision(entry.revision)).await {
             Err(NotWritten::Failed(error)) => Err(error),
             // Another node has it now.

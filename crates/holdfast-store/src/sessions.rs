@@ -60,7 +60,18 @@ impl Store {
         live(key, entry.as_ref())
     }
 
-    /// Reads this node's copy of a session, without asking anybody.
+    /// Reads a session that this node was told had changed: its own copy where that follows the group,
+    /// else what Redis has.
+    ///
+    /// # Errors
+    /// As [`Store::get`].
+    pub async fn get_changed(&self, key: SessionKey) -> Result<SessionRecord, StoreError> {
+        let entry = self.kv.get_followed(&keys::session(key)).await?;
+        live(key, entry.as_ref())
+    }
+
+    /// Reads this node's copy of a session, without asking anybody. Redis' copy here is of what was
+    /// read or written here last, and may have nothing.
     ///
     /// # Errors
     /// [`StoreError::Missing`] if this node has none, [`StoreError::Gone`] if it was deleted.
@@ -78,14 +89,13 @@ impl Store {
     /// # Cancel safety
     /// Cancelled, it may be written.
     pub async fn replace(&self, mut record: SessionRecord) -> Result<SessionRecord, StoreError> {
-        // Somebody may have touched it since it was read.
-        if let Some(present) = self.kv.get_local(&keys::session(record.key)) {
-            record.deadline = later(record.deadline, present.deadline);
-        }
-        let expected = record.revision;
-        match self.write_session(&record, Expect::Revision(expected)).await {
-            Ok(revision) => {
+        let (expected, deadline) = (record.revision, record.deadline);
+        let value = record.encode(self.serial())?;
+        self.operations.durable.inc();
+        match self.kv.replace(keys::session(record.key), value, expected, deadline).await {
+            Ok((revision, deadline)) => {
                 record.revision = revision;
+                record.deadline = deadline;
                 Ok(record)
             }
             Err(NotWritten::Mismatch(found)) => {
@@ -108,6 +118,7 @@ impl Store {
         if let Some(entry) = self.kv.get_local(&at) {
             live(key, Some(&entry))?;
         }
+        self.operations.touches.inc();
         match self.kv.touch(at, deadline).await {
             Err(NotWritten::Mismatch(_)) => Err(StoreError::Missing),
             Err(NotWritten::Failed(error)) => Err(error),
@@ -131,7 +142,7 @@ impl Store {
     ) -> Result<SessionRecord, StoreError> {
         let at = keys::session(key);
         let until = self.after(keep);
-        let mut found = match self.kv.get_even_past(&at) {
+        let mut found = match self.kv.get_even_past(&at).await? {
             Some(entry) => Some(entry),
             None => self.kv.get(&at).await?,
         };
@@ -140,6 +151,7 @@ impl Store {
             let record = live(key, found.as_ref())?;
             let expect = if present { Expect::Revision(record.revision) } else { Expect::Absent };
             let tombstone = Stored::tombstone(self.serial())?;
+            self.operations.durable.inc();
             match self.kv.put(at.clone(), tombstone, expect, Some(until)).await {
                 Ok(revision) => {
                     if let Kv::Replicated(replicated) = &self.kv {
@@ -150,7 +162,10 @@ impl Store {
                 // Changed, touched or expired meanwhile: what it is now is ended.
                 Err(NotWritten::Mismatch(now)) => {
                     present = now.is_some();
-                    found = now.or_else(|| self.kv.get_even_past(&at));
+                    found = match now {
+                        Some(now) => Some(now),
+                        None => self.kv.get_even_past(&at).await?,
+                    };
                 }
                 Err(NotWritten::Failed(error)) => return Err(error),
             }
@@ -166,8 +181,12 @@ impl Store {
     /// Cancel safe.
     pub async fn due(&self, limit: usize) -> Vec<SessionRecord> {
         let mut found = Vec::new();
-        for at in self.kv.due(SESSIONS, limit) {
-            let Some(entry) = self.kv.get_even_past(&at) else { continue };
+        for at in self.kv.due(SESSIONS, limit).await {
+            let entry = match self.kv.get_even_past(&at).await {
+                Ok(Some(entry)) => entry,
+                Ok(None) => continue,
+                Err(_) => break,
+            };
             let stored = keys::session_of(&at).map(|key| Stored::decode(key, &entry));
             if let Some(Ok(Stored::Live(record))) = stored {
                 found.push(*record);
@@ -189,6 +208,7 @@ impl Store {
         expect: Expect,
     ) -> Result<u64, NotWritten> {
         let value = record.encode(self.serial())?;
+        self.operations.durable.inc();
         self.kv.put(keys::session(record.key), value, expect, record.deadline).await
     }
 }
@@ -198,9 +218,4 @@ fn live(key: SessionKey, entry: Option<&KvEntry>) -> Result<SessionRecord, Store
         Stored::Live(record) => Ok(*record),
         Stored::Tombstone => Err(StoreError::Gone),
     }
-}
-
-fn later(one: Option<u64>, other: Option<u64>) -> Option<u64> {
-    // None is the latest of all: never.
-    Some(one?.max(other?))
 }

@@ -150,6 +150,7 @@ impl Store {
     /// # Errors
     /// What the group says; then the record goes when its time is over.
     pub async fn remove_stream(&self, stream: u128) -> Result<(), StoreError> {
+        self.operations.durable.inc();
         match self.kv.delete(keys::stream(stream), Expect::Any).await {
             Ok(()) | Err(NotWritten::Mismatch(_)) => Ok(()),
             Err(NotWritten::Failed(error)) => Err(error),
@@ -164,6 +165,7 @@ impl Store {
     ) -> Result<u64, NotWritten> {
         let value = record.encode(self.serial())?;
         let deadline = Some(self.after(keep));
+        self.operations.durable.inc();
         self.kv.put(keys::stream(record.stream), value, expect, deadline).await
     }
 }

@@ -30,7 +30,7 @@ fn complete(answer: usize) -> Entry {
 }
 
 #[tokio::test]
-async fn a_call_has_one_entry() {
+pub(super) async fn a_call_has_one_entry() {
     for bench in benches() {
         let store = &bench.store;
         assert_eq!(store.entry(&KEY).await.unwrap_err(), StoreError::Missing);
@@ -45,7 +45,7 @@ async fn a_call_has_one_entry() {
 }
 
 #[test]
-fn of_many_that_begin_at_once_one_has_the_entry() {
+pub(super) fn of_many_that_begin_at_once_one_has_the_entry() {
     for bench in benches() {
         let store = Arc::new(bench.store);
         for round in 0..50 {
@@ -67,7 +67,7 @@ fn of_many_that_begin_at_once_one_has_the_entry() {
 }
 
 #[tokio::test]
-async fn who_was_overtaken_does_not_settle() {
+pub(super) async fn who_was_overtaken_does_not_settle() {
     for bench in benches() {
         let store = &bench.store;
         let Begin::Mine(mine) = store.begin(&KEY, &entry(Phase::Pending)).await.unwrap() else {
@@ -89,7 +89,7 @@ async fn who_was_overtaken_does_not_settle() {
 }
 
 #[tokio::test]
-async fn an_answer_is_kept_and_one_that_is_too_large_is_known_to_have_been() {
+pub(super) async fn an_answer_is_kept_and_one_that_is_too_large_is_known_to_have_been() {
     for bench in benches() {
         let store = &bench.store;
         let Begin::Mine(revision) = store.begin(&KEY, &entry(Phase::Pending)).await.unwrap() else {
@@ -111,7 +111,7 @@ async fn an_answer_is_kept_and_one_that_is_too_large_is_known_to_have_been() {
 }
 
 #[tokio::test]
-async fn entries_live_as_long_as_they_are_kept() {
+pub(super) async fn entries_live_as_long_as_they_are_kept() {
     let moment = Duration::from_millis(1);
     for bench in benches() {
         let store = &bench.store;
@@ -130,14 +130,14 @@ async fn entries_live_as_long_as_they_are_kept() {
         assert_eq!(store.entry(&KEY).await.unwrap_err(), StoreError::Missing);
         assert_eq!(store.keep_entry(&KEY).await.unwrap_err(), StoreError::Missing);
         let at = crate::keys::journal(&KEY);
-        assert!(store.kv.get_even_past(&at).is_some());
+        assert!(store.kv.get_even_past(&at).await.unwrap().is_some());
         bench.expire();
-        assert!(store.kv.get_even_past(&at).is_none(), "{}", bench.name);
+        assert!(store.kv.get_even_past(&at).await.unwrap().is_none(), "{}", bench.name);
     }
 }
 
 #[tokio::test]
-async fn every_phase_is_read_back() {
+pub(super) async fn every_phase_is_read_back() {
     let streaming = Phase::Streaming {
         stream: u128::MAX,
         server_event: Some("e-1".into()),

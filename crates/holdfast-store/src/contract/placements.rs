@@ -7,7 +7,7 @@ use super::{ME, OTHER, TestGroup, benches};
 use crate::{Store, StoreError};
 
 #[tokio::test]
-async fn a_place_is_its_holders_until_that_is_gone_or_gives_it_up() {
+pub(super) async fn a_place_is_its_holders_until_that_is_gone_or_gives_it_up() {
     for bench in benches() {
         let store = &bench.store;
         let all = |_| true;

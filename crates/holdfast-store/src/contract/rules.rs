@@ -5,8 +5,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use holdfast_engine::replicated::{Expect, SESSIONS};
 use proptest::prelude::*;
+use proptest::test_runner::TestRunner;
 
-use super::{Bench, benches, wait};
+use super::{Bench, benches, memory, wait};
+use crate::Store;
 use crate::kv::NotWritten;
 
 #[derive(Clone, Debug)]
@@ -29,7 +31,7 @@ enum Seen {
     Stale,
 }
 
-const KEYS: [&[u8]; 4] = [b"s/one", b"s/two", b"j/one", b"x/two"];
+pub(super) const KEYS: [&[u8]; 4] = [b"s/one", b"s/two", b"j/one", b"x/two"];
 
 fn step() -> impl Strategy<Value = Step> {
     let key = 0..KEYS.len();
@@ -51,9 +53,12 @@ type Sight = (Option<(Bytes, Option<u64>)>, Option<(Bytes, Option<u64>)>);
 fn sight(bench: &Bench) -> (Vec<Sight>, Vec<Bytes>) {
     let kv = &bench.store.kv;
     let seen = |entry: holdfast_engine::replicated::KvEntry| (entry.value, entry.deadline);
-    let entries =
-        KEYS.iter().map(|key| (kv.get_local(key).map(seen), kv.get_even_past(key).map(seen)));
-    let mut due = kv.due(SESSIONS, 10);
+    let entries = KEYS.iter().map(|key| {
+        let (present, past) =
+            wait(async { (kv.get_fresh(key).await, kv.get_even_past(key).await) });
+        (present.unwrap().map(seen), past.unwrap().map(seen))
+    });
+    let mut due = wait(kv.due(SESSIONS, 10));
     due.sort_unstable();
     (entries.collect(), due)
 }
@@ -74,7 +79,8 @@ fn take(bench: &Bench, number: usize, step: &Step) -> Result<(), Option<Bytes>> 
         Seen::Absent => Expect::Absent,
         Seen::Stale => Expect::Revision(0),
         Seen::Present => {
-            Expect::Revision(kv.get_even_past(KEYS[index]).map_or(0, |entry| entry.revision))
+            let found = wait(kv.get_even_past(KEYS[index])).unwrap();
+            Expect::Revision(found.map_or(0, |entry| entry.revision))
         }
     };
     match step {
@@ -98,33 +104,55 @@ fn take(bench: &Bench, number: usize, step: &Step) -> Result<(), Option<Bytes>> 
     }
 }
 
+fn do_the_same(steps: &[Step], benches: &[Bench]) -> Result<(), TestCaseError> {
+    for (number, step) in steps.iter().enumerate() {
+        let outcomes: Vec<_> = benches.iter().map(|it| take(it, number, step)).collect();
+        prop_assert_eq!(&outcomes[0], &outcomes[1], "step {} {:?}", number, step);
+        let sights: Vec<_> = benches.iter().map(sight).collect();
+        prop_assert_eq!(&sights[0], &sights[1], "after step {} {:?}", number, step);
+    }
+    Ok(())
+}
+
+fn revisions_rise(steps: &[Step], bench: &Bench) -> Result<(), TestCaseError> {
+    let mut highest = 0;
+    for (number, step) in steps.iter().enumerate() {
+        let done = take(bench, number, step).is_ok();
+        let Step::Put { key, .. } = step else { continue };
+        let found = wait(bench.store.kv.get_even_past(KEYS[*key])).unwrap();
+        let Some(entry) = found else { continue };
+        if done {
+            prop_assert!(entry.revision > highest, "{}", bench.name);
+            highest = entry.revision;
+        } else {
+            prop_assert!(entry.revision <= highest, "{}", bench.name);
+        }
+    }
+    Ok(())
+}
+
+/// Compares the stores that `make` makes with memory.
+pub(crate) fn compare_with_memory(cases: u32, make: impl Fn() -> Store) {
+    let mut runner = TestRunner::new(ProptestConfig::with_cases(cases));
+    let bench = |name, store| Bench { name, store, group: None };
+    runner
+        .run(&prop::collection::vec(step(), 1..40), |steps| {
+            do_the_same(&steps, &[bench("memory", memory()), bench("redis", make())])?;
+            revisions_rise(&steps, &bench("redis", make()))
+        })
+        .unwrap();
+}
+
 proptest! {
     #[test]
     fn memory_and_the_machine_do_the_same(steps in prop::collection::vec(step(), 1..40)) {
-        let benches = benches();
-        for (number, step) in steps.iter().enumerate() {
-            let outcomes: Vec<_> = benches.iter().map(|it| take(it, number, step)).collect();
-            prop_assert_eq!(&outcomes[0], &outcomes[1], "step {} {:?}", number, step);
-            let sights: Vec<_> = benches.iter().map(sight).collect();
-            prop_assert_eq!(&sights[0], &sights[1], "after step {} {:?}", number, step);
-        }
+        do_the_same(&steps, &benches())?;
     }
 
     #[test]
     fn revisions_rise_and_are_never_used_twice(steps in prop::collection::vec(step(), 1..40)) {
         for bench in benches() {
-            let mut highest = 0;
-            for (number, step) in steps.iter().enumerate() {
-                let done = take(&bench, number, step).is_ok();
-                let Step::Put { key, .. } = step else { continue };
-                let Some(entry) = bench.store.kv.get_even_past(KEYS[*key]) else { continue };
-                if done {
-                    prop_assert!(entry.revision > highest, "{}", bench.name);
-                    highest = entry.revision;
-                } else {
-                    prop_assert!(entry.revision <= highest, "{}", bench.name);
-                }
-            }
+            revisions_rise(&steps, &bench)?;
         }
     }
 }

@@ -7,7 +7,7 @@ use super::{MINUTE, benches, later, record, wait};
 use crate::{SessionKey, SessionRecord, StoreError};
 
 #[tokio::test]
-async fn what_is_created_is_read_back() {
+pub(super) async fn what_is_created_is_read_back() {
     for bench in benches() {
         let store = &bench.store;
         let created = store.create(record(1)).await.unwrap();
@@ -26,7 +26,7 @@ async fn what_is_created_is_read_back() {
 }
 
 #[tokio::test]
-async fn of_two_writers_with_one_revision_one_wins() {
+pub(super) async fn of_two_writers_with_one_revision_one_wins() {
     for bench in benches() {
         let store = &bench.store;
         let first = store.create(record(1)).await.unwrap();
@@ -47,7 +47,7 @@ async fn of_two_writers_with_one_revision_one_wins() {
 }
 
 #[test]
-fn no_change_is_lost_among_many_writers() {
+pub(super) fn no_change_is_lost_among_many_writers() {
     const WRITERS: usize = 4;
     const CHANGES: usize = 50;
     for bench in benches() {
@@ -59,7 +59,7 @@ fn no_change_is_lost_among_many_writers() {
                 std::thread::spawn(move || {
                     let mut left = CHANGES;
                     while left > 0 {
-                        let mut read = store.get_local(SessionKey(1)).unwrap();
+                        let mut read = wait(store.get(SessionKey(1))).unwrap();
                         read.binding.generation += 1;
                         match wait(store.replace(read)) {
                             Ok(_) => left -= 1,
@@ -77,7 +77,7 @@ fn no_change_is_lost_among_many_writers() {
 }
 
 #[tokio::test]
-async fn a_deleted_session_cannot_be_written_back() {
+pub(super) async fn a_deleted_session_cannot_be_written_back() {
     for bench in benches() {
         let store = &bench.store;
         let live = store.create(record(1)).await.unwrap();
@@ -92,7 +92,7 @@ async fn a_deleted_session_cannot_be_written_back() {
 }
 
 #[tokio::test]
-async fn tombstones_go_when_they_are_due_and_not_before() {
+pub(super) async fn tombstones_go_when_they_are_due_and_not_before() {
     for bench in benches() {
         let store = &bench.store;
         let live = store.create(record(1)).await.unwrap();
@@ -102,15 +102,15 @@ async fn tombstones_go_when_they_are_due_and_not_before() {
         assert_eq!(store.get(live.key).await.unwrap_err(), StoreError::Gone, "{}", bench.name);
         bench.advance(Duration::from_millis(1));
         let at = crate::keys::session(live.key);
-        assert!(store.kv.get_even_past(&at).is_some());
+        assert!(store.kv.get_even_past(&at).await.unwrap().is_some());
         assert!(store.due(10).await.is_empty(), "a tombstone is nobody's session");
-        assert!(store.kv.get_even_past(&at).is_none(), "{}", bench.name);
+        assert!(store.kv.get_even_past(&at).await.unwrap().is_none(), "{}", bench.name);
         assert_eq!(store.get(live.key).await.unwrap_err(), StoreError::Missing);
     }
 }
 
 #[tokio::test]
-async fn a_session_lasts_as_long_as_it_is_touched() {
+pub(super) async fn a_session_lasts_as_long_as_it_is_touched() {
     for bench in benches() {
         let store = &bench.store;
         let deadline = Some(later(MINUTE));
@@ -137,7 +137,7 @@ async fn a_session_lasts_as_long_as_it_is_touched() {
 }
 
 #[tokio::test]
-async fn an_expired_session_is_there_for_one_that_ends_it() {
+pub(super) async fn an_expired_session_is_there_for_one_that_ends_it() {
     for bench in benches() {
         let store = &bench.store;
         for key in 1..=3 {
@@ -161,7 +161,7 @@ async fn an_expired_session_is_there_for_one_that_ends_it() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_read_says_so_and_goes_when_it_is_due() {
+pub(super) async fn what_cannot_be_read_says_so_and_goes_when_it_is_due() {
     use holdfast_engine::replicated::Expect;
     for bench in benches() {
         let store = &bench.store;
@@ -178,6 +178,6 @@ async fn what_cannot_be_read_says_so_and_goes_when_it_is_due() {
         assert_eq!(store.delete(SessionKey(1), MINUTE).await.unwrap_err(), error);
         bench.advance(MINUTE);
         assert!(store.due(10).await.is_empty());
-        assert!(store.kv.get_even_past(&at).is_none(), "{}", bench.name);
+        assert!(store.kv.get_even_past(&at).await.unwrap().is_none(), "{}", bench.name);
     }
 }

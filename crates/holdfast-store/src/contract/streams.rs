@@ -21,7 +21,7 @@ pub(super) fn stream(body: usize) -> StreamRecord {
 }
 
 #[tokio::test]
-async fn a_stream_is_recorded_taken_by_one_and_removed() {
+pub(super) async fn a_stream_is_recorded_taken_by_one_and_removed() {
     for bench in benches() {
         let store = &bench.store;
         assert_eq!(store.stream(5).await.unwrap_err(), StoreError::Missing);
@@ -50,7 +50,7 @@ async fn a_stream_is_recorded_taken_by_one_and_removed() {
 }
 
 #[tokio::test]
-async fn a_body_is_stored_up_to_its_limit() {
+pub(super) async fn a_body_is_stored_up_to_its_limit() {
     for bench in benches() {
         let store = &bench.store;
         store.put_stream(&stream(StreamRecord::LONGEST), MINUTE).await.unwrap();
@@ -63,7 +63,7 @@ async fn a_body_is_stored_up_to_its_limit() {
 }
 
 #[tokio::test]
-async fn a_stream_ends_when_its_time_is_over() {
+pub(super) async fn a_stream_ends_when_its_time_is_over() {
     for bench in benches() {
         let store = &bench.store;
         store.put_stream(&stream(3), MINUTE).await.unwrap();
@@ -76,6 +76,10 @@ async fn a_stream_ends_when_its_time_is_over() {
         bench.advance(MINUTE / 2);
         assert_eq!(store.stream(5).await.unwrap_err(), StoreError::Missing);
         bench.expire();
-        assert!(store.kv.get_even_past(&crate::keys::stream(5)).is_none(), "{}", bench.name);
+        assert!(
+            store.kv.get_even_past(&crate::keys::stream(5)).await.unwrap().is_none(),
+            "{}",
+            bench.name
+        );
     }
 }

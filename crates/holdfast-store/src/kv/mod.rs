@@ -4,14 +4,19 @@
 //! with every write and are never used twice, not even for another key.
 
 mod group;
+mod lost;
 mod memory;
+mod redis;
 mod replicated;
 
 use bytes::Bytes;
 use holdfast_engine::replicated::{Expect, KvEntry};
 
 pub use group::{BoxFuture, Group, GroupError};
+use lost::{Became, became};
 pub(crate) use memory::MemoryKv;
+pub(crate) use redis::{Connected, RedisKv};
+pub use redis::{Primary, StoreChange};
 pub(crate) use replicated::Replicated;
 
 use crate::StoreError;
@@ -22,6 +27,7 @@ use crate::encode::Malformed;
 pub(crate) enum Kv {
     Memory(Box<MemoryKv>),
     Replicated(Replicated),
+    Redis(Box<RedisKv>),
 }
 
 /// Why something was not written.
@@ -49,6 +55,7 @@ impl Kv {
         match self {
             Self::Memory(memory) => memory.now(),
             Self::Replicated(replicated) => replicated.group().time(),
+            Self::Redis(redis) => redis.now(),
         }
     }
 
@@ -57,22 +64,37 @@ impl Kv {
         match self {
             Self::Memory(memory) => memory.get(key),
             Self::Replicated(replicated) => replicated.group().get(key),
+            Self::Redis(redis) => redis.get_local(key),
         }
     }
 
-    /// As [`Self::get_local`], also past its deadline.
-    pub(crate) fn get_even_past(&self, key: &[u8]) -> Option<KvEntry> {
+    /// What this node's copy has where that follows the group, else what Redis has.
+    pub(crate) async fn get_followed(&self, key: &[u8]) -> Result<Option<KvEntry>, StoreError> {
         match self {
-            Self::Memory(memory) => memory.get_even_past(key),
-            Self::Replicated(replicated) => replicated.group().get_even_past(key),
+            Self::Memory(_) | Self::Replicated(_) => Ok(self.get_local(key)),
+            Self::Redis(redis) => redis.get_fresh(key).await,
         }
     }
 
-    /// What this node has; if it has nothing, the group is asked.
+    /// As [`Self::get_followed`], also past its deadline.
+    pub(crate) async fn get_even_past(&self, key: &[u8]) -> Result<Option<KvEntry>, StoreError> {
+        match self {
+            Self::Memory(memory) => Ok(memory.get_even_past(key)),
+            Self::Replicated(replicated) => Ok(replicated.group().get_even_past(key)),
+            Self::Redis(redis) => redis.get_even_past(key).await,
+        }
+    }
+
+    /// What this node has, and if it has nothing, what the group has. Redis is asked, and this node's
+    /// copy answers in its place while it is away.
     pub(crate) async fn get(&self, key: &[u8]) -> Result<Option<KvEntry>, StoreError> {
-        match (self.get_local(key), self) {
-            (None, Self::Replicated(replicated)) => replicated.get_fresh(key).await,
-            (found, _) => Ok(found),
+        match self {
+            Self::Redis(redis) => redis.get(key).await,
+            Self::Memory(memory) => Ok(memory.get(key)),
+            Self::Replicated(replicated) => match replicated.group().get(key) {
+                None => replicated.get_fresh(key).await,
+                found => Ok(found),
+            },
         }
     }
 
@@ -81,6 +103,7 @@ impl Kv {
         match self {
             Self::Memory(memory) => Ok(memory.get(key)),
             Self::Replicated(replicated) => replicated.get_fresh(key).await,
+            Self::Redis(redis) => redis.get_fresh(key).await,
         }
     }
 
@@ -95,7 +118,33 @@ impl Kv {
         match self {
             Self::Memory(memory) => memory.put(key, value, expect, deadline),
             Self::Replicated(replicated) => replicated.put(key, value, expect, deadline).await,
+            Self::Redis(redis) => {
+                let written = redis.put(key, value, expect, deadline, false).await;
+                written.map(|(revision, _)| revision)
+            }
         }
+    }
+
+    /// Writes a value over the one at `revision`. A deadline that is there, as far as this node knows,
+    /// and later stays. The new revision, and the deadline that it has now.
+    pub(crate) async fn replace(
+        &self,
+        key: Bytes,
+        value: Bytes,
+        revision: u64,
+        deadline: Option<u64>,
+    ) -> Result<(u64, Option<u64>), NotWritten> {
+        let expect = Expect::Revision(revision);
+        if let Self::Redis(redis) = self {
+            return redis.put(key, value, expect, deadline, true).await;
+        }
+        // Somebody may have touched it since it was read.
+        let deadline = match self.get_local(&key) {
+            Some(present) => later(deadline, present.deadline),
+            None => deadline,
+        };
+        let revision = self.put(key, value, expect, deadline).await?;
+        Ok((revision, deadline))
     }
 
     /// Removes an entry. A revision is also found past its deadline.
@@ -103,6 +152,7 @@ impl Kv {
         match self {
             Self::Memory(memory) => memory.delete(&key, expect),
             Self::Replicated(replicated) => replicated.delete(key, expect).await,
+            Self::Redis(redis) => redis.delete(key, expect).await,
         }
     }
 
@@ -111,16 +161,23 @@ impl Kv {
         match self {
             Self::Memory(memory) => memory.touch(&key, deadline),
             Self::Replicated(replicated) => replicated.touch(key, deadline).await,
+            Self::Redis(redis) => redis.touch(key, deadline).await,
         }
     }
 
     /// Keys below `prefix` that are past their deadline, at most `limit`.
-    pub(crate) fn due(&self, prefix: &[u8], limit: usize) -> Vec<Bytes> {
+    pub(crate) async fn due(&self, prefix: &[u8], limit: usize) -> Vec<Bytes> {
         match self {
             Self::Memory(memory) => memory.due(prefix, limit),
             Self::Replicated(replicated) => replicated.group().due(prefix, limit),
+            Self::Redis(redis) => redis.due(prefix, limit).await,
         }
     }
+}
+
+fn later(one: Option<u64>, other: Option<u64>) -> Option<u64> {
+    // None is the latest of all: never.
+    Some(one?.max(other?))
 }
 
 fn holds(expect: Expect, found: Option<&KvEntry>) -> bool {

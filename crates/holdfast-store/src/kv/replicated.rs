@@ -1,13 +1,7 @@
 //! Values in the machine that the Raft group replicates.
 //!
 //! A write whose reply was lost is looked for before it is reported: the group is read up to the
-//! present, and then
-//!
-//! | what is at the key | then |
-//! |---|---|
-//! | our value | it was written |
-//! | what the write expects | it was not written so far; it is proposed once more, and of the two proposals at most one meets its expectation |
-//! | anything else | somebody wrote after it, or in its place: unknown |
+//! present, and what is at the key then says what became of it (`lost`).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,8 +9,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use holdfast_engine::replicated::{Expect, KvCommand, KvEntry, Reply};
 
-use super::{Group, GroupError, NotWritten, holds};
+use super::{Became, Group, GroupError, NotWritten, became, holds};
 use crate::StoreError;
+use crate::operations::Operations;
 
 /// How long a proposal, or a question to the group, may take: longer than electing a leader takes.
 const WITHIN: Duration = Duration::from_secs(4);
@@ -25,7 +20,10 @@ const WITHIN: Duration = Duration::from_secs(4);
 /// within the ten seconds after which a call is not sent any more.
 const AGAIN: Duration = Duration::from_secs(1);
 
-pub(crate) struct Replicated(Arc<dyn Group>);
+pub(crate) struct Replicated {
+    group: Arc<dyn Group>,
+    operations: Arc<Operations>,
+}
 
 impl std::fmt::Debug for Replicated {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -34,17 +32,17 @@ impl std::fmt::Debug for Replicated {
 }
 
 impl Replicated {
-    pub(crate) fn new(group: Arc<dyn Group>) -> Self {
-        Self(group)
+    pub(crate) fn new(group: Arc<dyn Group>, operations: Arc<Operations>) -> Self {
+        Self { group, operations }
     }
 
     pub(crate) fn group(&self) -> &dyn Group {
-        &*self.0
+        &*self.group
     }
 
     pub(crate) async fn get_fresh(&self, key: &[u8]) -> Result<Option<KvEntry>, StoreError> {
         self.up_to_date(WITHIN).await?;
-        Ok(self.0.get(key))
+        Ok(self.group.get(key))
     }
 
     pub(crate) async fn put(
@@ -72,12 +70,11 @@ impl Replicated {
         if self.up_to_date(AGAIN).await.is_err() {
             return Err(NotWritten::Failed(unknown));
         }
-        let found = self.0.get(&key);
-        if let Some(revision) = ours(found.as_ref()) {
-            return Ok(revision);
-        }
-        if !holds(expect, found.as_ref()) {
-            return Err(NotWritten::Failed(unknown));
+        let found = self.group.get(&key);
+        match became(&value, expect, found.as_ref()) {
+            Became::Ours(revision) => return Ok(revision),
+            Became::Overwritten => return Err(NotWritten::Failed(unknown)),
+            Became::NotYet => {}
         }
         match self.propose(&command, AGAIN).await {
             Ok(Ok(revision)) => Ok(revision),
@@ -97,7 +94,7 @@ impl Replicated {
         if self.up_to_date(AGAIN).await.is_err() {
             return Err(NotWritten::Failed(unknown));
         }
-        let found = self.0.get_even_past(&key);
+        let found = self.group.get_even_past(&key);
         if found.is_none() {
             return Ok(());
         }
@@ -121,7 +118,7 @@ impl Replicated {
         if self.up_to_date(AGAIN).await.is_err() {
             return Err(NotWritten::Failed(unknown));
         }
-        match self.0.get(&key) {
+        match self.group.get(&key) {
             None => Err(NotWritten::Mismatch(None)),
             Some(entry) if entry.deadline.is_none_or(|present| present >= deadline) => Ok(()),
             // A deadline only moves forward, whoever moves it and how often.
@@ -134,7 +131,7 @@ impl Replicated {
 
     /// Waits until this node has what is at `revision`, or does not wait if the group is away.
     pub(crate) async fn see(&self, key: &[u8], revision: u64) {
-        if self.0.get(key).is_none_or(|entry| entry.revision < revision) {
+        if self.group.get(key).is_none_or(|entry| entry.revision < revision) {
             // Only what is read here meanwhile depends on it.
             let _ = self.up_to_date(AGAIN).await;
         }
@@ -146,7 +143,7 @@ impl Replicated {
         command: &KvCommand,
         within: Duration,
     ) -> Result<Result<u64, Option<KvEntry>>, StoreError> {
-        match self.0.propose(command.clone(), within).await {
+        match self.group.propose(command.clone(), within).await {
             Ok(Reply::Done { revision }) => Ok(Ok(revision)),
             Ok(Reply::Mismatch { found }) => Ok(Err(found)),
             Ok(Reply::Fenced { .. } | Reply::Unknown) | Err(GroupError::Fenced) => {
@@ -156,7 +153,7 @@ impl Replicated {
             Ok(Reply::Settled) => {
                 Err(StoreError::Unknown("its reply was forgotten before it arrived".to_owned()))
             }
-            Ok(reply @ (Reply::Joined { .. } | Reply::Stale { .. })) => {
+            Ok(reply @ (Reply::Joined { .. } | Reply::Stale { .. } | Reply::Moved { .. })) => {
                 Err(StoreError::Unknown(format!("{reply:?} is no reply to a write")))
             }
             Err(GroupError::Unavailable(reason)) => Err(StoreError::Unavailable(reason)),
@@ -165,13 +162,17 @@ impl Replicated {
     }
 
     async fn up_to_date(&self, within: Duration) -> Result<(), StoreError> {
-        self.0.read_index(within).await.map_err(|error| StoreError::Unavailable(error.to_string()))
+        self.operations.reads.inc();
+        self.group
+            .read_index(within)
+            .await
+            .map_err(|error| StoreError::Unavailable(error.to_string()))
     }
 
     /// Reports a mismatch, once this node has what was found: whoever reads again and decides anew
     /// would otherwise run into the same one.
     async fn mismatch(&self, key: &[u8], found: Option<KvEntry>) -> NotWritten {
-        let here = self.0.get(key).map(|entry| entry.revision);
+        let here = self.group.get(key).map(|entry| entry.revision);
         let there = found.as_ref().map(|entry| entry.revision);
         if here != there {
             // Without the group the mismatch is true all the same.

@@ -1,0 +1,91 @@
+//! What Redis refuses, sorted by what it means for whoever asked.
+
+use redis::{ErrorKind, RedisError, ServerError};
+
+/// Why an address is not used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Unusable {
+    /// It is away, or not ready yet: it is tried again.
+    Away(String),
+    /// It is there, and is not what the configuration says, or would lose data. Trying again has a
+    /// point only after somebody has changed something.
+    Wrong(String),
+}
+
+/// What a server's refusal of a command means. It was not carried out in any of these cases.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// The server does not know the script.
+    NoScript,
+    /// Another server has this key, or this one is no primary any more: look for the primary anew.
+    Elsewhere,
+    /// The slot is on its way to this address, which has to be asked.
+    Ask(String),
+    /// It will pass.
+    Later,
+    /// It will not pass by itself.
+    Never,
+    /// It may have been carried out in part.
+    Other,
+}
+
+impl Unusable {
+    pub(super) fn reason(&self) -> &str {
+        match self {
+            Self::Away(reason) | Self::Wrong(reason) => reason,
+        }
+    }
+}
+
+impl std::fmt::Display for Unusable {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.reason())
+    }
+}
+
+/// What an error of the connection's set-up says. `address` names it.
+pub(super) fn setup(address: &str, error: &RedisError) -> Unusable {
+    let text = error.to_string();
+    let has = |word: &str| error.code() == Some(word) || text.contains(word);
+    if has("WRONGPASS") || has("NOAUTH") || error.kind() == ErrorKind::AuthenticationFailed {
+        return Unusable::Wrong(format!(
+            "{address} refuses the user name or password (sessions.redis.username and password): \
+             {text}"
+        ));
+    }
+    if has("DB index") || has("SELECT is not allowed") || text.contains("database") {
+        return Unusable::Wrong(format!(
+            "{address} has no such database (the number at the end of the URL, or \
+             sessions.redis.database): {text}"
+        ));
+    }
+    if error.kind() == ErrorKind::RESP3NotSupported {
+        return Unusable::Wrong(format!("{address} is too old: Redis 6.2 or later is needed"));
+    }
+    Unusable::Away(format!("{address}: {text}"))
+}
+
+/// What a server's error means.
+pub(super) fn refusal(error: &ServerError) -> Refusal {
+    match error.code() {
+        "NOSCRIPT" => Refusal::NoScript,
+        "MOVED" | "READONLY" => Refusal::Elsewhere,
+        "ASK" => match error.details().and_then(|details| details.rsplit(' ').next()) {
+            Some(address) => Refusal::Ask(address.to_owned()),
+            None => Refusal::Elsewhere,
+        },
+        "TRYAGAIN" | "CLUSTERDOWN" | "LOADING" | "MASTERDOWN" | "BUSY" | "NOREPLICAS" => {
+            Refusal::Later
+        }
+        "NOPERM" | "NOAUTH" | "OOM" | "MISCONF" | "CROSSSLOT" | "WRONGPASS" => Refusal::Never,
+        _ => Refusal::Other,
+    }
+}
+
+/// A server's error as text.
+pub(super) fn text(error: &ServerError) -> String {
+    match error.details() {
+        Some(details) => format!("{} {details}", error.code()),
+        None => error.code().to_owned(),
+    }
+}

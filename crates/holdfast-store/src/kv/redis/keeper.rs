@@ -1,0 +1,316 @@
+//! Keeps a link to every primary there is, for the life of the store.
+//!
+//! Nothing here heals by itself in the client library: a lost link, a primary that says it is none, a
+//! key that is elsewhere all end in one place, where the primaries are asked for anew and dialled
+//! again, with a pause that grows and differs from node to node.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::{join_all, select_all};
+use tokio::time::{Instant, sleep};
+
+use super::failure::Unusable;
+use super::keys::Bucket;
+use super::link::Link;
+use super::topology::{Finder, Target};
+use super::{Primary, Shared};
+
+/// The primaries that are in use.
+#[derive(Debug)]
+pub(super) struct Routes {
+    pub(super) links: Vec<Arc<Link>>,
+    /// Which link has a bucket.
+    buckets: Vec<usize>,
+    /// The run id; of several primaries, all of theirs in one.
+    pub(super) run_id: Arc<str>,
+}
+
+/// What there is to send to.
+#[derive(Clone, Debug)]
+pub(super) enum Reach {
+    Here(Arc<Routes>),
+    Away { since: Instant, reason: Arc<str> },
+}
+
+/// The task.
+pub(super) struct Keeper {
+    shared: Arc<Shared>,
+    finder: Finder,
+    links: Vec<Arc<Link>>,
+    /// Whether a primary has been in use before: from then on its successor's settings are complained
+    /// of, and used.
+    has_been: bool,
+    /// What was last said of each primary, so that it is said once.
+    said: Vec<Arc<str>>,
+}
+
+impl Routes {
+    pub(super) fn of(&self, key: &[u8]) -> &Arc<Link> {
+        &self.links[self.buckets[Bucket::of(key).index()]]
+    }
+
+    fn new(shared: &Shared, links: Vec<Arc<Link>>) -> Option<Self> {
+        let buckets: Option<Vec<usize>> = Bucket::all()
+            .map(|bucket| {
+                let slot = shared.names.slot(bucket);
+                links.iter().position(|link| link.has(slot))
+            })
+            .collect();
+        let run_id = run_id(&links);
+        Some(Self { buckets: buckets?, run_id, links })
+    }
+
+    fn primary(&self) -> Primary {
+        let addresses: Vec<_> =
+            self.links.iter().map(|link| link.target.address.to_string()).collect();
+        Primary { run_id: Arc::clone(&self.run_id), address: addresses.join(",") }
+    }
+}
+
+/// The run id of one primary; of several, a digest of all.
+fn run_id(links: &[Arc<Link>]) -> Arc<str> {
+    if let [link] = links {
+        return Arc::clone(&link.about.run_id);
+    }
+    let mut ids: Vec<&str> = links.iter().map(|link| &*link.about.run_id).collect();
+    ids.sort_unstable();
+    combined(&ids)
+}
+
+/// As long as a run id. Not a secret: only equality counts.
+fn combined(ids: &[&str]) -> Arc<str> {
+    let text = ids.join(" ");
+    let words = (0..5_u32).map(|word| {
+        let seed = 0x811c_9dc5_u32 ^ word.wrapping_mul(0x9e37_79b9);
+        let hash = text
+            .bytes()
+            .fold(seed, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+        format!("{hash:08x}")
+    });
+    words.collect::<String>().into()
+}
+
+impl Keeper {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        let settings = &shared.settings;
+        let finder = Finder::new(
+            settings.topology.clone(),
+            shared.dialler.clone(),
+            settings.command_timeout.min(settings.connect_timeout),
+        );
+        Self { shared, finder, links: Vec::new(), has_been: false, said: Vec::new() }
+    }
+
+    /// Runs for as long as anybody holds the store.
+    pub(super) async fn run(mut self, mut ended: tokio::sync::watch::Receiver<()>) {
+        tokio::select! {
+            () = self.keep() => {}
+            // Its sender is dropped with the store.
+            _ = ended.changed() => {}
+        }
+    }
+
+    async fn keep(&mut self) {
+        let mut pause = FIRST_PAUSE;
+        loop {
+            if self.round().await.is_ok() {
+                pause = FIRST_PAUSE;
+                self.wait().await;
+            } else {
+                sleep(jittered(pause, self.shared.random())).await;
+                pause = (pause * 2).min(LONGEST_PAUSE);
+            }
+        }
+    }
+
+    /// Waits until there may be something to do.
+    async fn wait(&self) {
+        let lost: Vec<_> = self
+            .links
+            .iter()
+            .map(|link| {
+                let lost = link.lost();
+                Box::pin(async move { lost.cancelled().await })
+            })
+            .collect();
+        tokio::select! {
+            _ = select_all(lost) => {}
+            () = sleep(jittered(LOOK, self.shared.random())) => {}
+        }
+    }
+
+    /// Brings the links up to what is so.
+    ///
+    /// # Errors
+    /// That not every primary is in use.
+    pub(super) async fn round(&mut self) -> Result<(), Unusable> {
+        let before = self.links.len();
+        self.links.retain(|link| !link.is_lost());
+        if self.links.len() < before {
+            self.shared.away("the connection was lost");
+        }
+        let targets = match self.finder.find().await {
+            Ok(targets) => targets,
+            // Who cannot be asked does not change what is known.
+            Err(_) if before > 0 && self.links.len() == before => return Ok(()),
+            Err(error) => return Err(self.failed(error)),
+        };
+        let kept = |links: &[Arc<Link>], target: &Target| {
+            links.iter().any(|link| link.target == *target && !link.is_lost())
+        };
+        if targets.len() == self.links.len() && targets.iter().all(|it| kept(&self.links, it)) {
+            return Ok(());
+        }
+        let new: Vec<_> = targets.iter().filter(|it| !kept(&self.links, it)).cloned().collect();
+        let dialled =
+            join_all(new.into_iter().map(|target| Link::connect(&self.shared, target))).await;
+        let mut links = Vec::with_capacity(targets.len());
+        for link in dialled {
+            match link.and_then(|link| self.admit(link)) {
+                Ok(link) => links.push(link),
+                Err(error) => return Err(self.failed(error)),
+            }
+        }
+        links.extend(
+            self.links.iter().filter(|link| targets.contains(&link.target)).map(Arc::clone),
+        );
+        links.sort_by(|one, other| one.target.address.cmp(&other.target.address));
+        self.links = links;
+        let Some(routes) = Routes::new(&self.shared, self.links.clone()) else {
+            let reason = "no master has some of the cluster's slots".to_owned();
+            return Err(self.failed(Unusable::Away(reason)));
+        };
+        self.has_been = true;
+        self.announce(&routes);
+        self.shared.here(routes);
+        Ok(())
+    }
+
+    /// Looks at the settings of a primary.
+    fn admit(&mut self, link: Arc<Link>) -> Result<Arc<Link>, Unusable> {
+        let (address, about) = (&link.target.address, &link.about);
+        let news = !self.said.contains(&about.run_id);
+        if !about.losing.is_empty() {
+            let losing = about.losing.join("; ");
+            if !self.has_been && !self.shared.settings.allow_unsafe {
+                return Err(Unusable::Wrong(format!(
+                    "the Redis at {address} would lose data: {losing}. \
+                     sessions.redis.allow_unsafe: true uses it all the same"
+                )));
+            }
+            if news {
+                if self.shared.settings.allow_unsafe {
+                    tracing::warn!(%address, losing, "redis has settings that lose data");
+                } else {
+                    tracing::error!(%address, losing, "redis has settings that lose data");
+                }
+            }
+        }
+        if news && !about.doubtful.is_empty() {
+            let doubtful = about.doubtful.join("; ");
+            tracing::warn!(%address, doubtful, "redis has settings to be looked at");
+        }
+        if news {
+            self.said.push(Arc::clone(&about.run_id));
+        }
+        Ok(link)
+    }
+
+    fn announce(&self, routes: &Routes) {
+        for link in &routes.links {
+            tracing::info!(
+                address = %link.target.address,
+                topology = self.shared.settings.topology.label(),
+                role = "primary",
+                run_id = &*link.about.run_id,
+                version = link.about.version,
+                "redis connected"
+            );
+        }
+    }
+
+    fn failed(&self, error: Unusable) -> Unusable {
+        self.shared.away(error.reason());
+        error
+    }
+}
+
+/// Between half of a pause and all of it: nodes that lost one Redis do not come back as one.
+fn jittered(pause: Duration, random: u64) -> Duration {
+    pause.mul_f64(0.5 + (random % 1024) as f64 / 2048.0)
+}
+
+impl Shared {
+    /// The store can be reached.
+    fn here(&self, routes: Routes) {
+        let primary = routes.primary();
+        self.reach.send_replace(Reach::Here(Arc::new(routes)));
+        self.seen.send_if_modified(|seen| {
+            let changed = seen.as_ref() != Some(&primary);
+            if changed {
+                let before = seen.as_ref().map(|seen| seen.address.clone());
+                tracing::info!(
+                    address = primary.address,
+                    run_id = &*primary.run_id,
+                    before,
+                    "redis primary"
+                );
+                *seen = Some(primary);
+            }
+            changed
+        });
+    }
+
+    /// The store cannot be reached. Said once.
+    fn away(&self, reason: &str) {
+        self.reach.send_if_modified(|reach| match reach {
+            Reach::Here(_) => {
+                tracing::warn!(reason, "redis lost");
+                *reach = Reach::Away { since: Instant::now(), reason: reason.into() };
+                true
+            }
+            Reach::Away { reason: before, .. } if **before != *reason => {
+                tracing::warn!(reason, "redis is away");
+                *before = reason.into();
+                true
+            }
+            Reach::Away { .. } => false,
+        });
+        self.seen.send_if_modified(|seen| seen.take().is_some());
+    }
+}
+
+/// How often the primaries are asked for while all is well.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// The pause after a first failure; it doubles up to the longest.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn several_run_ids_are_one_and_each_of_them_counts() {
+        let one = combined(&["a", "b"]);
+        assert_eq!(one.len(), 40);
+        assert_eq!(one, combined(&["a", "b"]));
+        assert_ne!(one, combined(&["a", "c"]));
+        assert_ne!(one, combined(&["a"]));
+    }
+
+    #[test]
+    fn pauses_differ_and_are_never_longer() {
+        let pause = Duration::from_millis(100);
+        let pauses: Vec<_> = (0..2048).map(|random| jittered(pause, random)).collect();
+        assert_eq!(pauses.iter().min(), Some(&(pause / 2)));
+        assert!(
+            pauses
+                .iter()
+                .max()
+                .is_some_and(|longest| *longest <= pause && *longest > pause * 9 / 10)
+        );
+    }
+}

@@ -1,0 +1,128 @@
+//! Every key in Redis.
+//!
+//! | key | holds |
+//! |---|---|
+//! | `{prefix:BB}` and a key of the store | an entry |
+//! | `{prefix:BB}due` | the sessions of the bucket that have a deadline, by it |
+//! | `{prefix:BB}mark` | a random number that was there when the store was found; gone with it |
+//! | `prefix:changes` | (a channel) which entries were written |
+//!
+//! `BB` is the bucket, two hexadecimal digits. The braces make it a hash tag: whatever a script
+//! touches is in one slot of Redis Cluster. 64 buckets spread well over any number of masters that
+//! makes sense here, and are few enough to look through for what is due.
+
+/// How many buckets there are. It is part of where things are: another number finds nothing.
+pub(super) const BUCKETS: u8 = 64;
+
+/// Slots of Redis Cluster.
+pub(super) const SLOTS: u16 = 16384;
+
+/// Where an entry is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) struct Bucket(u8);
+
+/// The names of keys under one prefix.
+#[derive(Clone, Debug)]
+pub(super) struct Names {
+    prefix: String,
+}
+
+impl Bucket {
+    /// The bucket of a key of the store.
+    pub(super) fn of(key: &[u8]) -> Self {
+        // FNV-1a: the same in every version and on every machine.
+        let hash = key.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+        });
+        // Below BUCKETS. The upper half is mixed better.
+        Self(((hash >> 32) % u64::from(BUCKETS)) as u8)
+    }
+
+    pub(super) fn all() -> impl Iterator<Item = Self> {
+        (0..BUCKETS).map(Self)
+    }
+
+    pub(super) fn index(self) -> usize {
+        usize::from(self.0)
+    }
+}
+
+impl Names {
+    pub(super) fn new(prefix: &str) -> Self {
+        Self { prefix: prefix.to_owned() }
+    }
+
+    pub(super) fn entry(&self, key: &[u8]) -> Vec<u8> {
+        let mut name = self.tag(Bucket::of(key)).into_bytes();
+        name.extend_from_slice(key);
+        name
+    }
+
+    pub(super) fn due(&self, bucket: Bucket) -> String {
+        self.tag(bucket) + "due"
+    }
+
+    pub(super) fn mark(&self, bucket: Bucket) -> String {
+        self.tag(bucket) + "mark"
+    }
+
+    pub(super) fn channel(&self) -> String {
+        format!("{}:changes", self.prefix)
+    }
+
+    /// The slot of a bucket in Redis Cluster.
+    pub(super) fn slot(&self, bucket: Bucket) -> u16 {
+        let tag = self.tag(bucket);
+        crc16(&tag.as_bytes()[1..tag.len() - 1]) % SLOTS
+    }
+
+    fn tag(&self, bucket: Bucket) -> String {
+        format!("{{{}:{:02x}}}", self.prefix, bucket.0)
+    }
+}
+
+/// CRC16/XMODEM, as the cluster specification has it.
+fn crc16(bytes: &[u8]) -> u16 {
+    bytes.iter().fold(0, |crc, byte| {
+        (0..8).fold(crc ^ (u16::from(*byte) << 8), |crc, _| {
+            if crc & 0x8000 == 0 { crc << 1 } else { (crc << 1) ^ 0x1021 }
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slots_are_those_of_the_cluster_specification() {
+        assert_eq!(crc16(b"123456789"), 0x31c3);
+    }
+
+    #[test]
+    fn what_a_script_touches_is_in_one_bucket() {
+        let names = Names::new("holdfast");
+        let key = b"s/0123456789abcdef";
+        let bucket = Bucket::of(key);
+        let tag = format!("{{holdfast:{:02x}}}", bucket.0);
+        assert!(names.entry(key).starts_with(tag.as_bytes()));
+        assert!(names.entry(key).ends_with(key));
+        assert_eq!(names.due(bucket), format!("{tag}due"));
+        assert_eq!(names.mark(bucket), format!("{tag}mark"));
+    }
+
+    #[test]
+    fn buckets_are_filled_evenly_and_a_key_stays_in_its_own() {
+        let mut filled = [0_u32; BUCKETS as usize];
+        for key in 0..64_000_u32 {
+            filled[Bucket::of(&key.to_be_bytes()).index()] += 1;
+        }
+        for (bucket, count) in filled.iter().enumerate() {
+            assert!((500..2000).contains(count), "bucket {bucket} has {count}");
+        }
+        // Pinned: another number here would lose what another version has written.
+        assert_eq!(Bucket::of(b"s/one"), Bucket::of(b"s/one"));
+        let known: Vec<u8> = [&b"s/one"[..], b"j/one", b""].map(|key| Bucket::of(key).0).to_vec();
+        assert_eq!(known, [0, 0, 0]);
+    }
+}

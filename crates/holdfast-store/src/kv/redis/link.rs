@@ -1,0 +1,227 @@
+//! One primary: its connection for commands, its durable writer, and its heartbeat.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use redis::{Cmd, Pipeline, Value};
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use super::Shared;
+use super::dial::{Connection, NoReply, Server};
+use super::failure::{self, Refusal, Unusable};
+use super::inspect::{self, Inspected};
+use super::keys::Bucket;
+use super::scripts::Call;
+use super::topology::Target;
+use super::writer::{self, Writer};
+
+/// A primary that is used.
+pub(super) struct Link {
+    pub(super) target: Target,
+    pub(super) about: Inspected,
+    pub(super) writer: Writer,
+    commands: Connection,
+    lost: CancellationToken,
+    _open: DropGuard,
+}
+
+/// What became of a command.
+#[derive(Debug)]
+pub(super) enum Sent {
+    Reply(Value),
+    /// It was not carried out. Trying again may help.
+    NotDone(String),
+    /// It was not carried out, and will not be until somebody changes something at Redis.
+    Refused(String),
+    /// It may have been carried out.
+    Lost(String),
+}
+
+impl Link {
+    /// Connects and finds out what the server is.
+    ///
+    /// # Errors
+    /// That it is away, or is not what it should be.
+    pub(super) async fn connect(
+        shared: &Arc<Shared>,
+        target: Target,
+    ) -> Result<Arc<Self>, Unusable> {
+        let (dialler, settings) = (&shared.dialler, &shared.settings);
+        let address = &target.address;
+        let commands = dialler.dial(address, Server::Data, None).await?;
+        let about = inspect::inspect(&commands, address, settings).await?;
+        let writing = dialler.dial(address, Server::Data, None).await?;
+        // Behind one address there may be several servers.
+        let again = inspect::inspect(&writing, address, settings).await?;
+        if again.run_id != about.run_id {
+            return Err(Unusable::Away(format!("{address} is one server now and another then")));
+        }
+        let lost = CancellationToken::new();
+        let writer = writer::start(Arc::downgrade(shared), writing, lost.clone());
+        let link = Arc::new(Self {
+            target,
+            about,
+            writer,
+            commands,
+            _open: lost.clone().drop_guard(),
+            lost,
+        });
+        link.beat(shared).await.map_err(|error| Unusable::Away(error.reason()))?;
+        tokio::spawn(heart(Arc::downgrade(shared), Arc::downgrade(&link), link.lost.clone()));
+        Ok(link)
+    }
+
+    /// Gives it up: whoever keeps the links makes a new one.
+    pub(super) fn give_up(&self) {
+        self.lost.cancel();
+    }
+
+    pub(super) fn is_lost(&self) -> bool {
+        self.lost.is_cancelled()
+    }
+
+    /// Resolves when it has to be made anew.
+    pub(super) fn lost(&self) -> CancellationToken {
+        self.lost.clone()
+    }
+
+    /// Sends a command; what the server's errors mean is acted upon here.
+    pub(super) async fn send(&self, command: &Cmd, within: Duration) -> Sent {
+        if self.is_lost() {
+            return Sent::NotDone("the connection to Redis is lost".to_owned());
+        }
+        self.understand(self.commands.ask(command, within).await)
+    }
+
+    /// Sends commands together.
+    ///
+    /// # Errors
+    /// Why there are no replies.
+    pub(super) async fn send_all(
+        &self,
+        commands: &Pipeline,
+        within: Duration,
+    ) -> Result<Vec<Value>, String> {
+        self.commands.ask_all(commands, within).await.map_err(NoReply::reason)
+    }
+
+    /// Sends a script.
+    pub(super) async fn call(&self, call: &Call, within: Duration) -> Sent {
+        match self.commands.ask(&call.by_digest(), within).await {
+            Ok(Value::ServerError(error)) if failure::refusal(&error) == Refusal::NoScript => {
+                self.understand(self.commands.ask(&call.by_text(), within).await)
+            }
+            reply => self.understand(reply),
+        }
+    }
+
+    /// Sends a command for a slot that is on its way to this server.
+    pub(super) async fn send_asking(&self, command: &Cmd, within: Duration) -> Sent {
+        let mut commands = Pipeline::with_capacity(2);
+        commands.add_command(redis::cmd("ASKING"));
+        commands.add_command(command.clone());
+        let replies = self.commands.ask_all(&commands, within).await;
+        self.understand(replies.map(|mut replies| replies.pop().unwrap_or(Value::Nil)))
+    }
+
+    fn understand(&self, reply: Result<Value, NoReply>) -> Sent {
+        let sent = Sent::understand(reply);
+        if let Sent::NotDone(reason) = &sent
+            && (reason.starts_with("READONLY") || reason.starts_with("MOVED"))
+        {
+            self.give_up();
+        }
+        sent
+    }
+
+    /// Asks for the time and the mark. What they say is told to `shared`.
+    async fn beat(&self, shared: &Shared) -> Result<(), NoReply> {
+        // The mark is in the first bucket that this primary has.
+        let bucket = Bucket::all().find(|bucket| self.has(shared.names.slot(*bucket)));
+        let Some(bucket) = bucket else { return Ok(()) };
+        // Where the cluster has not adopted the primary, nothing is written.
+        let mark = if shared.is_adopted() { shared.new_mark() } else { String::new() };
+        let asked = Instant::now();
+        let within = shared.settings.command_timeout;
+        match self.call(&Call::beat(&shared.names, bucket, &mark), within).await {
+            Sent::Reply(reply) => {
+                let heard: Result<(u64, u64, Option<String>), _> = redis::from_redis_value(reply);
+                let (seconds, micros, found) =
+                    heard.map_err(|error| NoReply::Lost(error.to_string()))?;
+                shared.clock.heard(asked, seconds * 1000 + micros / 1000);
+                shared.marked(bucket, &self.target.address, found.as_deref(), &mark);
+                Ok(())
+            }
+            Sent::NotDone(reason) | Sent::Refused(reason) | Sent::Lost(reason) => {
+                Err(NoReply::Lost(reason))
+            }
+        }
+    }
+
+    /// Whether the server answers.
+    pub(super) async fn ping(&self, within: Duration) -> bool {
+        matches!(self.send(&redis::cmd("PING"), within).await, Sent::Reply(_))
+    }
+
+    pub(super) fn has(&self, slot: u16) -> bool {
+        self.target.slots.iter().any(|(first, last)| (*first..=*last).contains(&slot))
+    }
+}
+
+impl std::fmt::Debug for Link {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Link").field("target", &self.target).finish_non_exhaustive()
+    }
+}
+
+// === impl Sent ===
+
+impl Sent {
+    pub(super) fn understand(reply: Result<Value, NoReply>) -> Self {
+        match reply {
+            Ok(Value::ServerError(error)) => {
+                let text = failure::text(&error);
+                match failure::refusal(&error) {
+                    Refusal::NoScript | Refusal::Elsewhere | Refusal::Ask(_) | Refusal::Later => {
+                        Self::NotDone(text)
+                    }
+                    Refusal::Never => Self::Refused(text),
+                    Refusal::Other => Self::Lost(text),
+                }
+            }
+            Ok(reply) => Self::Reply(reply),
+            Err(NoReply::NotSent(reason)) => Self::NotDone(reason),
+            Err(NoReply::Lost(reason)) => Self::Lost(reason),
+        }
+    }
+}
+
+/// Notices a server that is gone, or that does not answer, without being asked anything.
+async fn heart(
+    shared: std::sync::Weak<Shared>,
+    link: std::sync::Weak<Link>,
+    lost: CancellationToken,
+) {
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(BEAT) => {}
+            () = lost.cancelled() => return,
+        }
+        let (Some(shared), Some(link)) = (shared.upgrade(), link.upgrade()) else { return };
+        let beat = tokio::select! {
+            beat = link.beat(&shared) => beat,
+            () = link.commands.lost() => Err(NoReply::Lost("the connection was closed".into())),
+        };
+        if let Err(error) = beat {
+            if !link.is_lost() {
+                let address = &link.target.address;
+                tracing::warn!(%address, reason = error.reason(), "redis does not answer");
+            }
+            link.give_up();
+            return;
+        }
+    }
+}
+
+/// How often a primary is asked for a sign of life.
+const BEAT: Duration = Duration::from_secs(1);

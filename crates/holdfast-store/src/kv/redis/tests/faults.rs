@@ -1,0 +1,338 @@
+//! Servers that are killed, cut off, emptied, slow, or no primary any more.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use holdfast_config::{Redis, Topology};
+use holdfast_engine::journal::CallKey;
+use tokio::sync::watch;
+
+use super::servers::{Server, Watched, cluster};
+use super::{any, one, open, open_adopted, reached, standalone};
+use crate::contract::{entry, record};
+use crate::{Begin, RedisStore, SessionKey, SessionRecord, Store, StoreChange, StoreError};
+
+/// Writers that note what was acknowledged.
+struct Writers {
+    stop: Arc<AtomicBool>,
+    acknowledged: Arc<Mutex<BTreeMap<u128, u64>>>,
+    tasks: Vec<tokio::task::JoinHandle<u64>>,
+}
+
+impl Writers {
+    fn start(store: &Arc<Store>) -> Self {
+        let (stop, acknowledged) = (Arc::<AtomicBool>::default(), Arc::default());
+        let tasks = (0..8_u128)
+            .map(|writer| {
+                let (store, stop) = (Arc::clone(store), Arc::clone(&stop));
+                let acknowledged = Arc::<Mutex<BTreeMap<u128, u64>>>::clone(&acknowledged);
+                tokio::spawn(async move {
+                    let mut refused = 0;
+                    for number in 0.. {
+                        if stop.load(Ordering::Relaxed) {
+                            break;
+                        }
+                        let key = writer << 64 | number;
+                        let begun = Instant::now();
+                        match store.create(record(key)).await {
+                            Ok(created) => {
+                                acknowledged.lock().unwrap().insert(key, created.revision);
+                            }
+                            Err(StoreError::Unavailable(_) | StoreError::Unknown(_)) => {
+                                refused += 1
+                            }
+                            Err(error) => panic!("{error}"),
+                        }
+                        assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+                    }
+                    refused
+                })
+            })
+            .collect();
+        Self { stop, acknowledged, tasks }
+    }
+
+    fn count(&self) -> usize {
+        self.acknowledged.lock().unwrap().len()
+    }
+
+    async fn more(&self, by: usize) {
+        let goal = self.count() + by;
+        within(60, || self.count() >= goal).await;
+    }
+
+    /// Stops them; how many acknowledged writes are not there.
+    async fn lost(self, store: &Store) -> (usize, usize) {
+        self.stop.store(true, Ordering::Relaxed);
+        for task in self.tasks {
+            task.await.unwrap();
+        }
+        let acknowledged = self.acknowledged.lock().unwrap().clone();
+        let mut lost = 0;
+        for (key, revision) in &acknowledged {
+            match patiently(store, *key).await {
+                Ok(found) => assert_eq!(found.revision, *revision),
+                Err(StoreError::Missing) => lost += 1,
+                Err(error) => panic!("{error}"),
+            }
+        }
+        (acknowledged.len(), lost)
+    }
+}
+
+async fn patiently(store: &Store, key: u128) -> Result<SessionRecord, StoreError> {
+    for _ in 0..20 {
+        match store.get_fresh(SessionKey(key)).await {
+            Err(StoreError::Unavailable(_)) => {}
+            found => return found,
+        }
+    }
+    store.get_fresh(SessionKey(key)).await
+}
+
+async fn within(seconds: u64, mut so: impl FnMut() -> bool) {
+    let wait = async {
+        while !so() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(seconds), wait).await.expect("it becomes so");
+}
+
+fn sentinel(watched: &Watched) -> Redis {
+    Redis::new(Topology::Sentinel { sentinels: watched.addresses(), master: "mymaster".into() })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_is_killed_and_comes_back_has_what_was_acknowledged() {
+    let (mut server, opened) = one().await;
+    let RedisStore { store, mut primary, .. } = opened;
+    let store = Arc::new(store);
+    let first = primary.borrow_and_update().clone().unwrap();
+    let writers = Writers::start(&store);
+    for _ in 0..2 {
+        writers.more(200).await;
+        server.kill();
+        primary.wait_for(Option::is_none).await.unwrap();
+        assert_eq!(store.health().await.unwrap_err(), "Redis is away");
+        server.restart();
+        reached(&mut primary).await;
+    }
+    writers.more(50).await;
+    let second = primary.borrow().clone().unwrap();
+    assert_ne!(first.run_id, second.run_id, "it is another process");
+    assert_eq!(store.health().await, Ok(()));
+    let (acknowledged, lost) = writers.lost(&store).await;
+    assert_eq!(lost, 0, "of {acknowledged}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_failover_loses_nothing_that_was_acknowledged() {
+    let mut watched = tokio::task::spawn_blocking(|| Watched::start(&[])).await.unwrap();
+    // The cluster adopts whatever primary there is, some time later.
+    let (adopt, adopted) = watch::channel(Some("nobody".into()));
+    let opened = open_adopted(sentinel(&watched), adopted).await;
+    let RedisStore { store, mut primary, .. } = opened;
+    let store = Arc::new(store);
+    let first = primary.borrow().clone().unwrap();
+    let error = store.create(record(u128::MAX)).await.unwrap_err();
+    assert!(matches!(error, StoreError::Unavailable(_)), "{error}");
+    assert_eq!(
+        store.health().await.unwrap_err(),
+        "this node sees another Redis primary than the one that the cluster has adopted"
+    );
+    adopt.send_replace(Some(Arc::clone(&first.run_id)));
+
+    let writers = Writers::start(&store);
+    writers.more(300).await;
+    watched.data[0].kill();
+    let second = primary.wait_for(|it| it.as_ref().is_some_and(|it| it.run_id != first.run_id));
+    let second = tokio::time::timeout(Duration::from_secs(30), second).await;
+    let second = second.unwrap().unwrap().clone().unwrap();
+    assert_ne!(second.address, first.address);
+    adopt.send_replace(Some(second.run_id));
+    writers.more(300).await;
+    let (acknowledged, lost) = writers.lost(&store).await;
+    assert_eq!(lost, 0, "of {acknowledged}");
+    let error = store.get(SessionKey(u128::MAX)).await.unwrap_err();
+    assert_eq!(error, StoreError::Missing, "what was refused did not happen");
+}
+
+/// With plain asynchronous replication the same writers lose what they were told is kept: they can
+/// see a loss.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_acknowledgement_a_failover_is_seen_to_lose() {
+    let mut watched = tokio::task::spawn_blocking(|| Watched::start(&[])).await.unwrap();
+    let settings = Redis { replicas_to_acknowledge: 0, allow_unsafe: true, ..sentinel(&watched) };
+    let RedisStore { store, primary, .. } = open(settings).await;
+    let store = Arc::new(store);
+    let first = primary.borrow().clone().unwrap();
+    // The replicas stand still while the primary goes on, and take over from where they were.
+    let writers = Writers::start(&store);
+    writers.more(100).await;
+    watched.data[1].freeze();
+    watched.data[2].freeze();
+    writers.more(200).await;
+    watched.data[0].kill();
+    watched.data[1].thaw();
+    watched.data[2].thaw();
+    within(60, || primary.borrow().as_ref().is_some_and(|it| it.run_id != first.run_id)).await;
+    writers.more(50).await;
+    let (acknowledged, lost) = writers.lost(&store).await;
+    assert!(lost > 0, "of {acknowledged}");
+}
+
+#[tokio::test]
+async fn an_emptied_server_is_noticed_and_its_sessions_are_missing() {
+    let (server, opened) = one().await;
+    let RedisStore { store, mut changes, .. } = opened;
+    assert_eq!(changes.recv().await, Some(StoreChange::Everything), "it listens from now on");
+    let live = store.create(record(1)).await.unwrap();
+    server.ask(&["FLUSHALL"]).unwrap();
+    let told = async { while changes.recv().await != Some(StoreChange::Everything) {} };
+    tokio::time::timeout(Duration::from_secs(10), told).await.unwrap();
+    assert_eq!(store.get(SessionKey(1)).await.unwrap_err(), StoreError::Missing);
+    assert_eq!(store.get_local(SessionKey(1)).unwrap_err(), StoreError::Missing);
+    assert_eq!(store.replace(live).await.unwrap_err(), StoreError::Missing);
+    store.create(record(1)).await.unwrap();
+    assert_eq!(store.health().await, Ok(()));
+}
+
+#[tokio::test]
+async fn a_slow_or_frozen_server_ends_every_wait_and_heals() {
+    let (server, opened) = one().await;
+    let RedisStore { store, .. } = opened;
+    let live = store.create(record(1)).await.unwrap();
+    // Half a second late: everything goes through.
+    server.ask(&["CLIENT", "PAUSE", "500", "ALL"]).unwrap();
+    let begun = Instant::now();
+    let replaced = store.replace(live).await.unwrap();
+    assert!(begun.elapsed() >= Duration::from_millis(400), "{:?}", begun.elapsed());
+
+    server.freeze();
+    let begun = Instant::now();
+    assert!(store.health().await.is_err());
+    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    let (read, begin) =
+        tokio::join!(store.get_fresh(SessionKey(1)), store.begin(&CallKey([1; 32]), &entry()));
+    assert!(matches!(read, Err(StoreError::Unavailable(_))), "{read:?}");
+    assert!(matches!(begin, Err(StoreError::Unknown(_) | StoreError::Unavailable(_))), "{begin:?}");
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    // What this node has serves meanwhile.
+    assert_eq!(store.get(SessionKey(1)).await.unwrap(), replaced);
+    server.thaw();
+    assert_eq!(patiently(&store, 1).await.unwrap(), replaced);
+}
+
+#[tokio::test]
+async fn forgotten_scripts_are_sent_again() {
+    let (server, opened) = one().await;
+    let store = opened.store;
+    let live = store.create(record(1)).await.unwrap();
+    server.ask(&["SCRIPT", "FLUSH"]).unwrap();
+    let replaced = store.replace(live).await.unwrap();
+    server.ask(&["SCRIPT", "FLUSH"]).unwrap();
+    store.touch(replaced.key, store.now() + 60_000).await.unwrap();
+    server.ask(&["SCRIPT", "FLUSH"]).unwrap();
+    assert_eq!(store.delete(replaced.key, Duration::from_secs(60)).await.unwrap(), replaced);
+}
+
+#[tokio::test]
+async fn a_primary_that_is_none_any_more_is_left_for_the_one_that_is() {
+    let watched = tokio::task::spawn_blocking(|| Watched::start(&[])).await.unwrap();
+    let RedisStore { store, primary, .. } = open(sentinel(&watched)).await;
+    let live = store.create(record(1)).await.unwrap();
+    let first = primary.borrow().clone().unwrap();
+    watched.sentinels[0].ask(&["SENTINEL", "FAILOVER", "mymaster"]).unwrap();
+    within(30, || primary.borrow().as_ref().is_some_and(|it| it.run_id != first.run_id)).await;
+    let replaced = store.replace(live).await.unwrap();
+    assert_eq!(patiently(&store, 1).await.unwrap(), replaced);
+}
+
+#[tokio::test]
+async fn redis_may_come_after_the_node_and_go_and_come() {
+    let mut server = Server::start(&[]);
+    server.kill();
+    let opened = Store::redis(standalone(server.address()), any()).await.unwrap();
+    let RedisStore { store, mut primary, .. } = opened;
+    assert!(primary.borrow().is_none());
+    assert_eq!(store.health().await.unwrap_err(), "Redis is away");
+    let begun = Instant::now();
+    let error = store.create(record(1)).await.unwrap_err();
+    assert!(matches!(error, StoreError::Unavailable(_)), "{error}");
+    assert!(begun.elapsed() < Duration::from_secs(6), "{:?}", begun.elapsed());
+    server.restart();
+    reached(&mut primary).await;
+    store.create(record(1)).await.unwrap();
+}
+
+#[tokio::test]
+async fn other_nodes_are_told_of_sessions_and_hints_and_not_of_their_own() {
+    let (server, opened) = one().await;
+    let RedisStore { store, mut changes, .. } = opened;
+    let mut other = open(standalone(server.address())).await;
+    for changes in [&mut changes, &mut other.changes] {
+        assert_eq!(changes.recv().await, Some(StoreChange::Everything));
+    }
+    let live = store.create(record(1)).await.unwrap();
+    let key = crate::keys::session(live.key);
+    assert_eq!(other.changes.recv().await, Some(StoreChange::Key(key.clone())));
+    assert_eq!(other.store.get_changed(live.key).await.unwrap(), live);
+    let theirs = other.store.replace(live).await.unwrap();
+    loop {
+        // Its own create may have been told before it was known to be its own.
+        assert_eq!(changes.recv().await, Some(StoreChange::Key(key.clone())));
+        if store.get_changed(theirs.key).await.unwrap() == theirs {
+            break;
+        }
+    }
+    store.put_hints("files", "what it learnt".into()).await.unwrap();
+    let hints = crate::keys::hints("files");
+    while other.changes.recv().await != Some(StoreChange::Key(hints.clone())) {}
+    assert_eq!(other.store.hints("files").unwrap(), "what it learnt");
+    // A node that comes later asks for them when it misses them.
+    let mut third = open(standalone(server.address())).await;
+    assert_eq!(third.store.hints("files"), None);
+    while third.changes.recv().await != Some(StoreChange::Key(hints.clone())) {}
+    assert_eq!(third.store.hints("files").unwrap(), "what it learnt");
+}
+
+#[tokio::test]
+async fn a_master_of_a_cluster_that_comes_back_is_used_again() {
+    let mut nodes = tokio::task::spawn_blocking(cluster).await.unwrap();
+    let topology = Topology::Cluster { nodes: nodes.iter().map(Server::address).collect() };
+    let settings = Redis { replicas_to_acknowledge: 0, allow_unsafe: true, ..Redis::new(topology) };
+    let RedisStore { store, mut primary, .. } = open(settings).await;
+    for key in 0..30 {
+        store.create(record(key)).await.unwrap();
+    }
+    let first = primary.borrow_and_update().clone().unwrap();
+    nodes[1].kill();
+    primary.wait_for(Option::is_none).await.unwrap();
+    nodes[1].restart();
+    let second = reached(&mut primary).await;
+    assert_ne!(first.run_id, second.run_id);
+    for key in 0..30 {
+        patiently(&store, key).await.unwrap();
+        store.create(record(100 + key)).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_call_whose_entry_is_not_known_to_last_is_not_its_own() {
+    let (server, opened) = one().await;
+    let store = opened.store;
+    let key = CallKey([7; 32]);
+    // The reply is lost with the connection; the entry was written.
+    server.ask(&["CLIENT", "PAUSE", "300", "WRITE"]).unwrap();
+    let begin = store.begin(&key, &entry());
+    let cut = async {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        server.ask(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]).unwrap();
+    };
+    let (begun, ()) = tokio::join!(begin, cut);
+    assert!(matches!(begun, Ok(Begin::Mine(_))), "it is found again: {begun:?}");
+    assert!(matches!(store.begin(&key, &entry()).await, Ok(Begin::Other(..))));
+}

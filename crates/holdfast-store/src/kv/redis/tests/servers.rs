@@ -1,0 +1,227 @@
+//! Real servers: redis-server processes on free ports of 127.0.0.1, each in a directory of its own.
+//! They end with their value.
+
+use std::fs;
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use holdfast_config::HostPort;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use redis::Value;
+
+/// One process.
+pub(crate) struct Server {
+    child: Child,
+    pub(crate) port: u16,
+    directory: PathBuf,
+    arguments: Vec<String>,
+}
+
+/// A primary, its replicas, and three Sentinels that watch it.
+pub(crate) struct Watched {
+    pub(crate) data: Vec<Server>,
+    pub(crate) sentinels: Vec<Server>,
+}
+
+impl Server {
+    /// One with the settings that lose nothing, and then `more`.
+    pub(crate) fn start(more: &[&str]) -> Self {
+        let safe = ["--appendonly", "yes", "--save", "", "--repl-diskless-sync-delay", "0"];
+        Self::spawn(&[&safe, more].concat())
+    }
+
+    /// One with these settings.
+    pub(crate) fn spawn(arguments: &[&str]) -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("holdfast-store-{}-{count}", std::process::id());
+        let directory = std::env::temp_dir().join(name);
+        fs::create_dir_all(&directory).unwrap();
+        let port = free_port();
+        let arguments: Vec<String> = arguments.iter().map(|it| (*it).to_owned()).collect();
+        let child = launch(&directory, port, &arguments);
+        let server = Self { child, port, directory, arguments };
+        server.wait_until_up();
+        server
+    }
+
+    pub(crate) fn address(&self) -> HostPort {
+        HostPort { host: "127.0.0.1".into(), port: self.port }
+    }
+
+    /// Ends at once, as by a crash.
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Starts again where it was killed, with its data.
+    pub(crate) fn restart(&mut self) {
+        self.child = launch(&self.directory, self.port, &self.arguments);
+        self.wait_until_up();
+    }
+
+    /// Stands still until it is told to go on.
+    pub(crate) fn freeze(&self) {
+        self.signal(Signal::SIGSTOP);
+    }
+
+    pub(crate) fn thaw(&self) {
+        self.signal(Signal::SIGCONT);
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(i32::try_from(self.child.id()).unwrap()), signal).unwrap();
+    }
+
+    /// Sends a command over a connection of its own.
+    pub(crate) fn ask(&self, command: &[&str]) -> Result<Value, redis::RedisError> {
+        let client = redis::Client::open(("127.0.0.1", self.port)).unwrap();
+        let mut connection = client.get_connection_with_timeout(Duration::from_secs(2))?;
+        connection.set_read_timeout(Some(Duration::from_secs(5)))?;
+        let mut sent = redis::cmd(command[0]);
+        for argument in &command[1..] {
+            sent.arg(argument);
+        }
+        sent.query(&mut connection)
+    }
+
+    /// A line of `INFO`.
+    pub(crate) fn info(&self, name: &str) -> Option<String> {
+        let text: String = redis::from_redis_value(self.ask(&["INFO", "all"]).ok()?).ok()?;
+        let line = text.lines().find_map(|line| line.strip_prefix(&format!("{name}:")))?;
+        Some(line.trim().to_owned())
+    }
+
+    /// How often a command was run, as the server counts.
+    pub(crate) fn calls(&self, command: &str) -> u64 {
+        let Some(line) = self.info(&format!("cmdstat_{command}")) else { return 0 };
+        let calls = line.split(',').next().and_then(|it| it.strip_prefix("calls=")).unwrap();
+        calls.parse().unwrap()
+    }
+
+    fn wait_until_up(&self) {
+        until("a redis-server answers", || {
+            matches!(self.ask(&["PING"]), Ok(_)) && self.info("loading").as_deref() == Some("0")
+                || self.info("redis_mode").as_deref() == Some("sentinel")
+                || matches!(self.ask(&["PING"]), Err(error) if error.to_string().contains("uth"))
+        });
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let _ = fs::remove_dir_all(&self.directory);
+    }
+}
+
+impl Watched {
+    /// Two replicas and three Sentinels, who take a second to miss the primary.
+    pub(crate) fn start(more: &[&str]) -> Self {
+        let primary = Server::start(more);
+        let of = ["--replicaof", &format!("127.0.0.1 {}", primary.port)];
+        let replicas = (0..2).map(|_| Server::start(&[&of, more].concat()));
+        let data: Vec<_> = std::iter::once(primary).chain(replicas.collect::<Vec<_>>()).collect();
+        until("two replicas are in step", || {
+            data[0].info("connected_slaves").as_deref() == Some("2")
+                && data[1..].iter().all(|it| it.info("master_link_status").as_deref() == Some("up"))
+        });
+        let sentinels: Vec<_> = (0..3).map(|_| sentinel(data[0].port)).collect();
+        until("the Sentinels know each other and the replicas", || {
+            sentinels.iter().all(|it| {
+                it.info("master0").is_some_and(|it| {
+                    it.contains("status=ok") && it.contains("slaves=2,sentinels=3")
+                })
+            })
+        });
+        Self { data, sentinels }
+    }
+
+    pub(crate) fn addresses(&self) -> Vec<HostPort> {
+        self.sentinels.iter().map(Server::address).collect()
+    }
+}
+
+fn sentinel(primary: u16) -> Server {
+    // A Sentinel writes what it learns into its file.
+    let directory = std::env::temp_dir().join(format!(
+        "holdfast-sentinel-{}-{}",
+        std::process::id(),
+        free_port()
+    ));
+    fs::create_dir_all(&directory).unwrap();
+    let file = directory.join("sentinel.conf");
+    let text = format!(
+        "sentinel monitor mymaster 127.0.0.1 {primary} 2\n\
+         sentinel down-after-milliseconds mymaster 1000\n\
+         sentinel failover-timeout mymaster 3000\n\
+         sentinel parallel-syncs mymaster 2\n"
+    );
+    fs::write(&file, text).unwrap();
+    Server::spawn(&[file.to_str().unwrap(), "--sentinel"])
+}
+
+/// Three masters that share the slots, without replicas.
+pub(crate) fn cluster() -> Vec<Server> {
+    let nodes: Vec<_> = (0..3)
+        .map(|_| {
+            let bus = free_port().to_string();
+            let timeout = ["--cluster-node-timeout", "2000", "--cluster-port", &bus];
+            Server::start(&[&["--cluster-enabled", "yes"][..], &timeout].concat())
+        })
+        .collect();
+    let slots = [(0, 5460), (5461, 10922), (10923, 16383)];
+    for (number, (node, (first, last))) in nodes.iter().zip(slots).enumerate() {
+        let epoch = (number + 1).to_string();
+        node.ask(&["CLUSTER", "SET-CONFIG-EPOCH", &epoch]).unwrap();
+        node.ask(&["CLUSTER", "ADDSLOTSRANGE", &first.to_string(), &last.to_string()]).unwrap();
+    }
+    for other in &nodes[1..] {
+        let bus = &other.arguments[other.arguments.len() - 1];
+        let port = other.port.to_string();
+        nodes[0].ask(&["CLUSTER", "MEET", "127.0.0.1", &port, bus]).unwrap();
+    }
+    until("the cluster covers its slots", || {
+        nodes.iter().all(|node| {
+            let info = node.ask(&["CLUSTER", "INFO"]).unwrap();
+            let info: String = redis::from_redis_value(info).unwrap();
+            info.contains("cluster_state:ok") && info.contains("cluster_known_nodes:3")
+        })
+    });
+    nodes
+}
+
+/// Waits until something is so.
+pub(crate) fn until(what: &str, mut so: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !so() {
+        assert!(start.elapsed() < Duration::from_secs(60), "waited in vain until {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn launch(directory: &PathBuf, port: u16, arguments: &[String]) -> Child {
+    let mut command = Command::new("redis-server");
+    let (file, arguments) = match arguments.split_first() {
+        Some((first, rest)) if !first.starts_with("--") => (Some(first), rest),
+        _ => (None, arguments),
+    };
+    command.args(file).args(["--port", &port.to_string(), "--bind", "127.0.0.1"]);
+    command.arg("--dir").arg(directory).args(arguments);
+    let log = fs::File::create(directory.join("log")).unwrap();
+    command.stdout(log).stdin(Stdio::null());
+    command.spawn().unwrap_or_else(|error| {
+        panic!("redis-server cannot be started ({error}): these tests need Redis 7 installed")
+    })
+}
+
+/// A port that nobody has at the moment.
+fn free_port() -> u16 {
+    TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port()
+}

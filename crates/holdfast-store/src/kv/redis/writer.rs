@@ -1,0 +1,268 @@
+//! The durable writer of one primary: a connection of its own, and one `WAIT` for many writes.
+//!
+//! `WAIT` holds up its whole connection until the replicas have what was written before it, so it has
+//! a connection where nothing else goes. Writes that come while a group is under way are the next
+//! group: many writers at once cost about as many waits as one.
+//!
+//! | the group's `WAIT` says | then |
+//! |---|---|
+//! | as many replicas as are asked for, or more | each write is answered as its script said |
+//! | fewer | each is answered as lost: it is at the primary, and may last or not |
+//! | nothing in time, or the connection is lost | as lost, and the link is made anew |
+//!
+//! After a `WAIT` that was short the next group begins with one of its own, before anything is
+//! written: as long as the replicas are away, writes are refused and do not become unknown. (`WAIT`
+//! counts by the last command of its own connection, so the question covers all that was written.)
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use redis::{Cmd, Pipeline, Value};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+use super::Shared;
+use super::dial::Connection;
+use super::failure::{self, Refusal};
+use super::link::Sent;
+use super::scripts::Call;
+
+/// The way to a writer.
+#[derive(Clone, Debug)]
+pub(super) struct Writer {
+    waiting: mpsc::Sender<Write>,
+    short: Arc<AtomicBool>,
+}
+
+struct Write {
+    call: Call,
+    done: oneshot::Sender<Sent>,
+}
+
+struct Task {
+    shared: Weak<Shared>,
+    connection: Connection,
+    lost: CancellationToken,
+    /// The last `WAIT` was short.
+    short: Arc<AtomicBool>,
+}
+
+/// Starts the writer over a connection. It ends with the connection, or with `lost`.
+pub(super) fn start(
+    shared: Weak<Shared>,
+    connection: Connection,
+    lost: CancellationToken,
+) -> Writer {
+    let (sender, waiting) = mpsc::channel(WAITING);
+    let short = Arc::<AtomicBool>::default();
+    let task = Task { shared, connection, lost, short: Arc::clone(&short) };
+    tokio::spawn(task.run(waiting));
+    Writer { waiting: sender, short }
+}
+
+impl Writer {
+    /// Whether too few replicas acknowledged the last time.
+    pub(super) fn is_short(&self) -> bool {
+        self.short.load(Ordering::Relaxed)
+    }
+
+    /// Has a script carried out so that it lasts.
+    pub(super) async fn write(&self, call: Call) -> Sent {
+        let (done, answer) = oneshot::channel();
+        if self.waiting.send(Write { call, done }).await.is_err() {
+            return Sent::NotDone("the connection to Redis is lost".to_owned());
+        }
+        // What was not answered may have been sent.
+        answer.await.unwrap_or_else(|_| Sent::Lost("the connection to Redis was lost".to_owned()))
+    }
+}
+
+impl Task {
+    async fn run(mut self, mut waiting: mpsc::Receiver<Write>) {
+        loop {
+            let short = self.short.load(Ordering::Relaxed);
+            let first = tokio::select! {
+                biased;
+                () = self.lost.cancelled() => return,
+                () = self.connection.lost() => break,
+                first = waiting.recv() => first,
+                () = sleep(PROBE), if short => {
+                    if self.probe().await.is_err() {
+                        break;
+                    }
+                    continue;
+                }
+            };
+            let Some(first) = first else { return };
+            let mut group = vec![first];
+            while group.len() < GROUP
+                && let Ok(next) = waiting.try_recv()
+            {
+                group.push(next);
+            }
+            if self.write(group).await.is_err() {
+                break;
+            }
+        }
+        self.lost.cancel();
+    }
+
+    /// # Errors
+    /// The connection is of no use any more.
+    async fn write(&mut self, group: Vec<Write>) -> Result<(), ()> {
+        let Some(shared) = self.shared.upgrade() else { return Err(()) };
+        if !shared.is_adopted() {
+            let reason = "the cluster has not adopted this Redis primary";
+            answer(group, |_| Sent::NotDone(reason.to_owned()));
+            return Ok(());
+        }
+        let replicas = shared.settings.replicas_to_acknowledge;
+        let within = shared.settings.command_timeout + shared.settings.acknowledge_within;
+        let wait = (replicas > 0).then(|| wait(replicas, shared.settings.acknowledge_within));
+        if self.short.load(Ordering::Relaxed) {
+            let probed = self.probe().await;
+            if self.short.load(Ordering::Relaxed) {
+                answer(group, |_| Sent::NotDone(few(replicas)));
+                return probed;
+            }
+        }
+        shared.operations.groups.inc();
+        let mut commands = Pipeline::with_capacity(group.len() + 1);
+        for write in &group {
+            commands.add_command(write.call.by_digest());
+        }
+        if let Some(wait) = &wait {
+            commands.add_command(wait.clone());
+        }
+        let replies = match self.connection.ask_all(&commands, within).await {
+            Ok(replies) => replies,
+            Err(error) => {
+                let reason = error.reason();
+                answer(group, |_| Sent::Lost(reason.clone()));
+                return Err(());
+            }
+        };
+        self.settle(group, replies, wait.as_ref(), within, replicas).await
+    }
+
+    /// Asks whether the replicas have what was written so far.
+    ///
+    /// # Errors
+    /// The connection is of no use any more.
+    async fn probe(&mut self) -> Result<(), ()> {
+        let Some(shared) = self.shared.upgrade() else { return Err(()) };
+        let settings = &shared.settings;
+        let wait = wait(settings.replicas_to_acknowledge, settings.acknowledge_within);
+        let within = settings.command_timeout + settings.acknowledge_within;
+        match self.connection.ask(&wait, within).await {
+            Ok(Value::Int(count)) => {
+                let short = count < i64::from(settings.replicas_to_acknowledge);
+                self.short.store(short, Ordering::Relaxed);
+                Ok(())
+            }
+            Ok(_) | Err(_) => Err(()),
+        }
+    }
+
+    async fn settle(
+        &mut self,
+        group: Vec<Write>,
+        mut replies: Vec<Value>,
+        wait: Option<&Cmd>,
+        within: Duration,
+        replicas: u8,
+    ) -> Result<(), ()> {
+        let count = wait.and_then(|_| replies.pop());
+        let enough = match &count {
+            None => true,
+            Some(Value::Int(count)) => *count >= i64::from(replicas),
+            Some(_) => false,
+        };
+        self.short.store(!enough, Ordering::Relaxed);
+        let mut again = Vec::new();
+        let mut elsewhere = false;
+        for (write, reply) in group.into_iter().zip(replies) {
+            if let Value::ServerError(error) = &reply {
+                match failure::refusal(error) {
+                    Refusal::NoScript => {
+                        again.push(write);
+                        continue;
+                    }
+                    Refusal::Elsewhere => elsewhere = true,
+                    Refusal::Ask(_) | Refusal::Later | Refusal::Never | Refusal::Other => {}
+                }
+                write.answer(Sent::understand(Ok(reply)));
+            } else if enough {
+                write.answer(Sent::Reply(reply));
+            } else {
+                write.answer(Sent::Lost(few(replicas)));
+            }
+        }
+        if elsewhere {
+            again.into_iter().for_each(|write| write.answer(Sent::NotDone("READONLY".into())));
+            return Err(());
+        }
+        if again.is_empty() { Ok(()) } else { self.teach(again, wait, within, replicas).await }
+    }
+
+    /// Sends the scripts' texts: the server has forgotten them.
+    async fn teach(
+        &mut self,
+        group: Vec<Write>,
+        wait: Option<&Cmd>,
+        within: Duration,
+        replicas: u8,
+    ) -> Result<(), ()> {
+        let mut commands = Pipeline::with_capacity(group.len() + 1);
+        for write in &group {
+            commands.add_command(write.call.by_text());
+        }
+        if let Some(wait) = wait {
+            commands.add_command(wait.clone());
+        }
+        match self.connection.ask_all(&commands, within).await {
+            // A server that knows a script's text does not ask for it again.
+            Ok(replies) => Box::pin(self.settle(group, replies, wait, within, replicas)).await,
+            Err(error) => {
+                let reason = error.reason();
+                answer(group, |_| Sent::Lost(reason.clone()));
+                Err(())
+            }
+        }
+    }
+}
+
+impl Write {
+    fn answer(self, sent: Sent) {
+        // Whoever asked may have given up.
+        let _ = self.done.send(sent);
+    }
+}
+
+fn answer(group: Vec<Write>, sent: impl Fn(&Call) -> Sent) {
+    for write in group {
+        let sent = sent(&write.call);
+        write.answer(sent);
+    }
+}
+
+fn wait(replicas: u8, within: Duration) -> Cmd {
+    let mut wait = redis::cmd("WAIT");
+    wait.arg(replicas).arg(u64::try_from(within.as_millis()).unwrap_or(u64::MAX));
+    wait
+}
+
+fn few(replicas: u8) -> String {
+    format!("fewer than {replicas} of Redis' replicas have acknowledged in time")
+}
+
+/// How often replicas that were missing are asked for while nothing is written.
+const PROBE: Duration = Duration::from_millis(500);
+
+/// Writes in one group.
+const GROUP: usize = 64;
+
+/// Writes that wait for a group; more wait before that.
+const WAITING: usize = 1024;
