@@ -35,6 +35,33 @@ fn the_example_of_a_cluster_serves_all_its_nodes() {
     }
 }
 
+/// What is commented out must be right as well: whoever needs it takes the marks away.
+#[test]
+fn the_server_that_is_commented_out_is_read() {
+    let text = example();
+    let from = text.find("  # search:").expect("a server with instances");
+    let block = text[from..].split("\n\n").next().expect("its lines");
+    let lines: Vec<_> = block.lines().map(|line| line.replacen("# ", "", 1)).collect();
+    let docs = "  docs: { url: \"http://127.0.0.1:3001/mcp\" }";
+    let config = good(&format!("servers:\n{docs}\n{}\n", lines.join("\n")));
+    let server = &config.servers["search"];
+    assert_eq!(server.breaker.slow_call, Some(std::time::Duration::from_secs(60)));
+    let failover = server.failover.as_ref().expect("a failover");
+    assert!(failover.consistency.is_some() && !server.fallback.is_empty());
+    assert_eq!(server.health.checks.len(), 4);
+    assert_eq!(server.tools.len(), 1);
+    // But for what is shown as an example, these are the defaults.
+    let mut breaker = server.breaker.clone();
+    breaker.slow_call = None;
+    assert_eq!(breaker, holdfast_config::Breaker::default());
+    let mut failover = failover.clone();
+    failover.consistency = None;
+    failover.tier = holdfast_config::FailoverTier::Local;
+    assert_eq!(failover, holdfast_config::Failover::default());
+    assert_eq!(server.balance, holdfast_config::Balance::default());
+    assert_eq!(server.pool, holdfast_config::Pool::default());
+}
+
 #[test]
 fn the_example_names_every_key() {
     let text = example();
@@ -47,11 +74,26 @@ fn the_example_names_every_key() {
         "listen.tls.",
         "admin.",
         "limits.",
+        "bulkheads.",
+        "bulkheads.user.",
+        "retry_budget.",
+        "health.",
+        "health.votes.",
+        "health.passive.",
+        "node.health.",
         "sessions.",
+        "sessions.redis.",
         "streams.",
         "auth.",
         "log.",
         "servers.a.",
+        "servers.a.breaker.",
+        "servers.a.health.",
+        "servers.a.balance.",
+        "servers.a.failover.",
+        "servers.a.fallback.",
+        "servers.a.pool.",
+        "servers.a.objectives.",
     ];
     for section in sections {
         for key in known(section) {
@@ -60,7 +102,7 @@ fn the_example_names_every_key() {
             asked += 1;
         }
     }
-    assert!(asked > 60, "only {asked} keys");
+    assert!(asked > 150, "only {asked} keys");
 }
 
 /// The keys of a section, from the problem that an unknown one makes.

@@ -174,7 +174,10 @@ fn every_strategy() {
     let balance =
         |keys: &str| server(&format!("url: \"http://a/\", balance: {{ {keys} }}")).balance;
     let hash = balance("strategy: hash, hash_on: arguments.user.id, sticky_for: 0, slow_start: 1m");
-    assert_eq!((hash.strategy, hash.sticky_for, hash.slow_start), (Strategy::Hash, S * 0, S * 60));
+    assert_eq!(
+        (hash.strategy, hash.sticky_for, hash.slow_start),
+        (Strategy::Hash, Duration::ZERO, S * 60)
+    );
     assert_eq!(hash.hash_on, ["user", "id"]);
     let aware = balance("strategy: rate_aware, panic_threshold: 0").rate.expect("a rate");
     assert_eq!((aware.per_minute, aware.burst), (100, 20));
@@ -289,7 +292,7 @@ fn every_key_of_the_sections() {
     let user = config.bulkheads.user;
     assert_eq!((user.concurrency, user.queue, user.queue_timeout, user.priority), (500, 5, S, 9));
     assert_eq!((config.bulkheads.critical.concurrency, config.bulkheads.critical.queue), (50, 0));
-    assert_eq!((config.bulkheads.total, config.bulkheads.quarantine), (Some(600), S * 0));
+    assert_eq!((config.bulkheads.total, config.bulkheads.quarantine), (Some(600), Duration::ZERO));
     assert_eq!(config.retry_budget.share, 0.1);
     assert_eq!((config.retry_budget.at_least, config.retry_budget.attempts), (1, 2));
     let (votes, passive) = (&config.health.votes, &config.health.passive);
