@@ -91,7 +91,9 @@ fn heavy_dependencies_have_one_home() {
         for (dependency, home) in HOMES {
             let named =
                 manifest.shipped.contains(dependency) || manifest.tests_only.contains(dependency);
-            if named && name != home {
+            // The rules here read the deployment's YAML.
+            let reads = name == "holdfast-tests" && dependency == "serde-saphyr";
+            if named && name != home && !reads {
                 findings.push(format!("{name} names {dependency}, whose home is {home}"));
             }
         }
