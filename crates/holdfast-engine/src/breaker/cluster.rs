@@ -4,6 +4,10 @@
 //! its own network. So either two nodes' breakers have opened on what they saw, or the summed rate is
 //! clearly above the threshold *whichever node's evidence is left out*. On a single node there is
 //! nobody to open it for.
+//!
+//! Evidence is used once. A node that has heard the cluster's word starts to count anew, and what it
+//! said before must not count towards the next word: else a word would be its own reason, and a server
+//! that is well again would stay open for ever. Who collects the reports leaves those out.
 
 use super::Params;
 use super::window::clearly_above;
@@ -11,7 +15,7 @@ use super::window::clearly_above;
 /// What one node says of a server. Evidence of its own network is not in it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Evidence {
-    /// Its breaker is open or half-open because of the server's failures.
+    /// Its breaker is open because of the server's failures, seen since then.
     pub opened: bool,
     /// Calls within the window that reached the server, or should have been answered by now.
     pub calls: u32,
@@ -34,7 +38,8 @@ pub enum ClusterCause {
 }
 
 /// Whether the server is to be opened for all. `reports` has the newest of each node that can be
-/// heard, one per node; the caller leaves out what is old.
+/// heard, one per node; the caller leaves out what is old, and what was said by a node before it had
+/// heard the cluster's last word about this breaker.
 #[must_use]
 pub fn cluster_verdict(reports: &[Evidence], params: &Params) -> Option<ClusterCause> {
     let params = params.sane();

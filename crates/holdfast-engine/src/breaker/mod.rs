@@ -211,6 +211,7 @@ impl Breaker {
             return false;
         }
         self.cluster_generation = generation;
+        self.own_doubt = false;
         match self.state {
             State::ForcedOpen | State::ForcedClosed => {}
             State::Open { until: open } => {
@@ -301,11 +302,18 @@ impl Breaker {
         }
     }
 
-    /// What this node has to say to the cluster about the server; nothing of its own network.
+    /// What this node has to say to the cluster about the server, and nothing of its own network. The
+    /// cluster's word uses the evidence up: what comes after it has been seen after it.
     #[must_use]
     pub fn evidence(&self) -> Evidence {
+        let opened = match self.phase() {
+            Phase::Open if self.own_doubt => true,
+            Phase::Closed | Phase::HalfOpen | Phase::Recovering => false,
+            Phase::Open | Phase::ForcedOpen | Phase::ForcedClosed => {
+                return Evidence::default();
+            }
+        };
         let counts = self.window.counts();
-        let opened = self.own_doubt && matches!(self.phase(), Phase::Open | Phase::HalfOpen);
         Evidence { opened, calls: counts.calls(), failed: counts.failed }
     }
 }

@@ -1,4 +1,5 @@
 //! The engine's decisions from outside: tables, properties, and nodes that share them.
 
 mod breaker;
+mod nodes;
 mod tables;

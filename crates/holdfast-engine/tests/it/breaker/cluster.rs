@@ -1,7 +1,9 @@
 //! When a server is opened for all nodes: never by one node's word.
 
-use holdfast_engine::breaker::{ClusterCause, Evidence, Params, cluster_verdict};
+use holdfast_engine::breaker::{ClusterCause, Evidence, Outcome, Params, Phase, cluster_verdict};
 use proptest::prelude::*;
+
+use super::rig::{Rig, SECOND};
 
 fn says(opened: bool, failed: u32, calls: u32) -> Evidence {
     Evidence { opened, calls, failed }
@@ -39,6 +41,21 @@ fn a_node_with_a_broken_network_opens_it_for_nobody() {
         assert_eq!(verdict(&[cut_off, says(false, 0, 0), says(false, 0, 0)]), None);
         assert_eq!(verdict(&[cut_off]), None);
     }
+}
+
+/// A word that would be its own reason would keep a server open for ever.
+#[test]
+fn the_clusters_word_uses_evidence_up() {
+    let mut rig = Rig::open(Params::default());
+    assert!(rig.breaker.evidence().opened);
+    assert!(rig.breaker.opened_by_cluster(rig.now + SECOND, 4, rig.now));
+    assert_eq!(rig.breaker.evidence(), Evidence::default());
+    // Half-open, it has seen nothing yet; a probe that fails is news.
+    rig.wait(60 * SECOND);
+    assert_eq!(rig.phase(), Phase::HalfOpen);
+    assert_eq!(rig.breaker.evidence(), Evidence::default());
+    rig.calls(Outcome::Failure, 1);
+    assert_eq!(rig.breaker.evidence(), says(true, 1, 1));
 }
 
 proptest! {

@@ -6,5 +6,5 @@ mod evidence;
 mod noise;
 mod properties;
 mod recovery;
-mod rig;
+pub(crate) mod rig;
 mod share;
