@@ -12,7 +12,7 @@ use std::time::Duration;
 use crate::context::Context;
 use crate::field::quoted;
 use crate::problem::{Place, Problem};
-use crate::{Breaker, Config, StoreKind, health, listen, log, node, sessions};
+use crate::{Breaker, Config, health, listen, log, node, sessions};
 
 /// Names the file that `load` reads when it is given none.
 pub(crate) const CONFIG: &str = "HOLDFAST_CONFIG";
@@ -27,14 +27,10 @@ pub(crate) fn apply(config: &mut Config, context: &Context<'_>) {
 /// Checks the variables that change nothing, or nothing the way this node runs, and says so.
 pub(crate) fn without_effect(config: &Config, context: &Context<'_>) {
     let clustered = config.cluster.is_some();
-    let shared = clustered || config.sessions.store == StoreKind::Redis;
     match flag(context, "SESSION_FAILOVER_ENABLED") {
-        Some((true, variable)) if !shared => variable.notice("this node runs alone"),
+        Some((true, variable)) if !clustered => variable.notice("this node runs alone"),
         Some((false, variable)) if clustered => {
             variable.notice("the nodes of a cluster always share sessions");
-        }
-        Some((false, variable)) if shared => {
-            variable.notice("sessions in a Redis outlive the node in any case");
         }
         Some(_) | None => {}
     }

@@ -24,7 +24,7 @@ pub enum StoreKind {
     Memory,
     /// The nodes of the cluster together: sessions last while a majority of them does.
     Replicated,
-    /// A Redis beside the nodes: sessions last as long as it keeps them.
+    /// A Redis beside the nodes of the cluster: sessions last as long as it keeps them.
     Redis,
 }
 
@@ -43,7 +43,7 @@ const STORES: [(&str, StoreKind); 3] = [
 ];
 
 /// What `sessions.store` may be.
-pub(crate) const STORE: &str = "memory (one node), replicated (a cluster), redis (either)";
+pub(crate) const STORE: &str = "memory (one node), replicated or redis (a cluster)";
 
 impl StoreKind {
     /// The word for it in the configuration and in status.

@@ -19,18 +19,18 @@ pub(crate) fn settle(draft: Draft, config: &mut Config, context: &Context<'_>) {
         Some(Mode::Standalone) if named => {
             let notice = "cluster: left out, because HA_MODE is standalone";
             context.notice(notice.into());
-            alone(config, context);
+            alone(config, context, true);
         }
-        Some(Mode::Standalone) => alone(config, context),
+        Some(Mode::Standalone) => alone(config, context, true),
         None if !named => {
             no_half_cluster(context);
-            alone(config, context);
+            alone(config, context, false);
         }
         Some(Mode::Cluster) | None => together(draft, config, context),
     }
 }
 
-fn alone(config: &mut Config, context: &Context<'_>) {
+fn alone(config: &mut Config, context: &Context<'_>, standalone: bool) {
     if context.is_given("cluster.failover_timeout") {
         let name = match context.place_of("cluster.failover_timeout") {
             Place::Variable(name) => name,
@@ -42,12 +42,24 @@ fn alone(config: &mut Config, context: &Context<'_>) {
         StoreKind::Replicated if context.is_given("sessions.store") => context.report(
             "sessions.store",
             "replicated, and this node runs alone".into(),
-            "memory, redis, or replicated in a cluster",
+            "memory, or replicated in a cluster",
             "write memory: sessions then end with the process; or name the nodes under \
              cluster.nodes or in HA_CLUSTER_NODES",
         ),
+        // The group of nodes is what knows which Redis is the right one.
+        StoreKind::Redis => context.report(
+            "sessions.store",
+            "redis, and this node runs alone".into(),
+            "memory, or redis in a cluster",
+            if standalone {
+                "unset HA_MODE and name this node under cluster.nodes or in HA_CLUSTER_NODES (a \
+                 cluster may have one node), or remove it: sessions then end with the process"
+            } else {
+                "name this node under cluster.nodes or in HA_CLUSTER_NODES (a cluster may have one \
+                 node), or remove it: sessions then end with the process"
+            },
+        ),
         StoreKind::Memory | StoreKind::Replicated => config.sessions.store = StoreKind::Memory,
-        StoreKind::Redis => {}
     }
     for (name, server) in &mut config.servers {
         Objectives::settle(name, server, context);
@@ -203,8 +215,10 @@ fn data_dir(config: &Config, context: &Context<'_>) {
 }
 
 fn store(config: &mut Config, context: &Context<'_>) {
+    // A word that is no store has its problem already.
+    let given = context.is_given("sessions.store") && !context.is_doubtful("sessions.store");
     match config.sessions.store {
-        StoreKind::Memory if context.is_given("sessions.store") => context.report(
+        StoreKind::Memory if given => context.report(
             "sessions.store",
             "memory, and this node is one of a cluster".into(),
             "replicated, redis",

@@ -116,7 +116,16 @@ fn the_examples_are_read_without_a_problem() {
         } else {
             format!("{example}{SERVERS}")
         };
-        let variables = [("HOOK_SECRET", "sixteen-or-more-characters"), ("REDIS_PASSWORD", "p")];
+        let mut variables = vec![("HOOK_SECRET", "sixteen-or-more-characters")];
+        if example.contains("store: redis") {
+            variables.extend([
+                ("REDIS_PASSWORD", "p"),
+                ("HA_CLUSTER_NODES", "a=h:1,b=h:2,c=h:3"),
+                ("HA_NODE_ID", "a"),
+                ("HOLDFAST_CLUSTER_SECRET", "0123456789abcdef0123456789abcdef"),
+                ("HOLDFAST_DATA_DIR", "data"),
+            ]);
+        }
         let config = read(&file, &variables).unwrap_or_else(|p| panic!("{example}\n{p:#?}"));
         assert!(config.notices.is_empty(), "{:?}", config.notices);
         examples += 1;

@@ -4,20 +4,36 @@ use std::time::Duration;
 
 use holdfast_config::{Config, ExposeSecret, Place, Problem, Redis, StoreKind, Topology};
 
-use crate::{SERVERS, good, read};
+use crate::SERVERS;
 
-const SECRET: &str = "0123456789abcdef0123456789abcdef";
+/// What makes a cluster, without which there is no Redis.
+const CLUSTER: [(&str, &str); 4] = [
+    ("HA_CLUSTER_NODES", "a=h:1,b=h:2,c=h:3"),
+    ("HA_NODE_ID", "a"),
+    ("HOLDFAST_CLUSTER_SECRET", "0123456789abcdef0123456789abcdef"),
+    ("HOLDFAST_DATA_DIR", "data"),
+];
+
+/// Reads `text` before a good server, on a node of a cluster under these variables.
+fn read(text: &str, variables: &[(&str, &str)]) -> Result<Config, Vec<Problem>> {
+    crate::read(&format!("{text}\n{SERVERS}"), &[variables, &CLUSTER].concat())
+}
 
 #[track_caller]
 fn redis(sessions: &str) -> Redis {
-    let config = good(&format!("sessions: {{ store: redis, {sessions} }}\n{SERVERS}"));
+    let config = good(&format!("sessions: {{ store: redis, {sessions} }}"));
     assert!(config.notices.is_empty(), "{:?}", config.notices);
     config.sessions.redis.expect("a Redis")
 }
 
 #[track_caller]
+fn good(text: &str) -> Config {
+    read(text, &[]).unwrap_or_else(|problems| panic!("{problems:#?}"))
+}
+
+#[track_caller]
 fn wrong(text: &str, variables: &[(&str, &str)]) -> Problem {
-    let mut problems = read(&format!("{text}\n{SERVERS}"), variables).expect_err("a problem");
+    let mut problems = read(text, variables).expect_err("a problem");
     assert_eq!(problems.len(), 1, "{problems:#?}");
     problems.remove(0)
 }
@@ -100,26 +116,35 @@ fn a_shorter_command_shortens_the_wait() {
 }
 
 #[test]
-fn a_cluster_may_keep_its_sessions_there() {
-    let text = format!(
-        "node: {{ data_dir: data }}\n\
-         cluster: {{ node_id: a, secret: \"{SECRET}\", nodes: {{ a: \"h:1\", b: \"h:2\", c: \"h:3\" }} }}\n\
-         sessions: {{ store: redis, url: \"redis://h\" }}\n{SERVERS}"
-    );
-    let config = good(&text);
+fn only_a_cluster_keeps_its_sessions_there() {
+    let text = format!("sessions: {{ store: redis, url: \"redis://h\" }}\n{SERVERS}");
+    let alone = crate::read(&text, &[]).unwrap_err();
+    assert_eq!(alone.len(), 1, "{alone:#?}");
+    assert_eq!(alone[0].key, "sessions.store");
+    assert!(alone[0].found.contains("runs alone"), "{alone:#?}");
+    assert!(alone[0].cure.contains("a cluster may have one node"), "{alone:#?}");
+    let standalone = [&[("HA_MODE", "standalone")][..], &CLUSTER].concat();
+    let standalone = crate::read(&text, &standalone).unwrap_err();
+    assert!(standalone[0].cure.starts_with("unset HA_MODE"), "{standalone:#?}");
+
+    let config = good("sessions: { store: redis, url: \"redis://h\" }");
     assert_eq!(config.sessions.store, StoreKind::Redis);
     assert!(config.cluster.is_some() && config.sessions.redis.is_some());
-    let memory = read(&text, &[("SESSION_STORE", "memory")]).unwrap_err();
+    let one = [&[("HA_CLUSTER_NODES", "a=h:1")][..], &CLUSTER].concat();
+    assert!(crate::read(&text, &one).is_ok());
+    let memory = crate::read(&text, &[&[("SESSION_STORE", "memory")][..], &CLUSTER].concat());
+    let memory = memory.unwrap_err();
     assert_eq!(memory[0].place, Place::Variable("SESSION_STORE"), "{memory:#?}");
     assert_eq!(memory[0].allowed, "replicated, redis");
-    let failover = read(&text, &[("SESSION_FAILOVER_ENABLED", "false")]).unwrap();
+    let failover = [&[("SESSION_FAILOVER_ENABLED", "false")][..], &CLUSTER].concat();
+    let failover = crate::read(&text, &failover).unwrap();
     assert!(failover.notices[0].contains("always share"), "{:?}", failover.notices);
 }
 
 #[test]
 fn the_environment_takes_the_place_of_the_files_url() {
     let with = |text: &str, variables: &[(&str, &str)]| -> Config {
-        read(&format!("{text}\n{SERVERS}"), variables).unwrap_or_else(|p| panic!("{p:#?}"))
+        read(text, variables).unwrap_or_else(|p| panic!("{p:#?}"))
     };
     let url = ("SESSION_STORE_URL", "rediss://u:p@new/4");
     for file in [
@@ -141,18 +166,10 @@ fn the_environment_takes_the_place_of_the_files_url() {
     let redis = with(password, &plain).sessions.redis.expect("a Redis");
     assert_eq!(redis.password.unwrap().expose_secret(), "kept");
 
-    let config = with(
-        "sessions: { store: redis, url: \"redis://h\" }",
-        &[("SESSION_STORE", "memory"), ("SESSION_FAILOVER_ENABLED", "true")],
-    );
-    assert!(config.sessions.redis.is_none());
-    assert_eq!(
-        config.notices,
-        [
-            "sessions.url has no effect: SESSION_STORE is memory",
-            "SESSION_FAILOVER_ENABLED has no effect: this node runs alone",
-        ]
-    );
+    let elsewhere =
+        with("sessions: { store: redis, url: \"redis://h\" }", &[("SESSION_STORE", "replicated")]);
+    assert!(elsewhere.sessions.redis.is_none());
+    assert_eq!(elsewhere.notices, ["sessions.url has no effect: SESSION_STORE is replicated"]);
 }
 
 #[test]
@@ -161,9 +178,12 @@ fn a_store_and_its_place_belong_together() {
     let alone = wrong("sessions: { url: \"redis://h\" }", &[]);
     assert_eq!(alone.key, "sessions.url");
     assert!(alone.cure.contains("store: redis"), "{alone:?}");
-    let memory = wrong("sessions: { store: memory, redis: { address: h } }", &[]);
-    assert_eq!(memory.key, "sessions.redis");
-    assert!(memory.found.contains("kept in memory"), "{memory:?}");
+    let own = wrong("sessions: { store: replicated, redis: { address: h } }", &[]);
+    assert_eq!(own.key, "sessions.redis");
+    assert!(own.found.contains("kept in the cluster's own store"), "{own:?}");
+    let memory = crate::read(&format!("sessions: {{ url: \"redis://h\" }}\n{SERVERS}"), &[]);
+    let memory = memory.unwrap_err();
+    assert!(memory[0].found.contains("kept in memory"), "{memory:?}");
     let variable = wrong("", &[("SESSION_STORE_URL", "redis://h")]);
     assert_eq!(variable.place, Place::Variable("SESSION_STORE_URL"));
     assert!(variable.cure.contains("SESSION_STORE=redis"), "{variable:?}");
@@ -244,12 +264,12 @@ fn no_password_is_ever_shown() {
         "sessions: { store: redis, url: \"redis://u:a@h\", redis: { password: hunter2 } }",
         "sessions: { store: redis, redis: { password: [hunter2], address: h } }",
     ] {
-        let shown = format!("{:?}", read(&format!("{text}\n{SERVERS}"), &[]).unwrap_err());
+        let shown = format!("{:?}", read(text, &[]).unwrap_err());
         assert!(!shown.contains("hunter2"), "{shown}");
     }
-    let config = good(&format!(
-        "sessions: {{ store: redis, url: \"redis://u:hunter2@h\", \
-         redis: {{ sentinel_password: hunter2 }} }}\n{SERVERS}"
-    ));
+    let config = good(
+        "sessions: { store: redis, url: \"redis://u:hunter2@h\", \
+         redis: { sentinel_password: hunter2 } }",
+    );
     assert!(!format!("{config:?}").contains("hunter2"), "{config:?}");
 }
