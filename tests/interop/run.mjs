@@ -6,13 +6,14 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { clients } from './groups/clients.mjs';
-import { clientLeg, serverLeg } from './groups/conformance.mjs';
+import { clientLeg, clusterLeg, serverLeg } from './groups/conformance.mjs';
 import { quiet } from './groups/quiet.mjs';
 import { realServers } from './groups/real-servers.mjs';
 import { severalServers } from './groups/several-servers.mjs';
 
 const GROUPS = {
     'conformance-server': serverLeg,
+    'conformance-cluster': clusterLeg,
     'conformance-client': clientLeg,
     clients,
     quiet,

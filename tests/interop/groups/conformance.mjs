@@ -2,6 +2,7 @@
 // scenario there is must come to what it comes to without the gateway.
 
 import { ALL, clientRequirements, differences, everything, requirements, REVISIONS } from '../conformance/suite.mjs';
+import { startCluster } from '../lib/cluster.mjs';
 import { startFixture } from '../lib/fixtures.mjs';
 import { startGateway } from '../lib/gateway.mjs';
 
@@ -24,6 +25,22 @@ export async function serverLeg({ report, folder, direct }) {
         }
     } finally {
         await gateway?.stop();
+        await fixture.stop();
+    }
+}
+
+/** The required scenarios once more, through three nodes behind the shipped nginx. */
+export async function clusterLeg({ report, folder, direct }) {
+    if (direct) return;
+    const fixture = await startFixture('ts', folder);
+    const cluster = await startCluster({ fixture: fixture.config.http }, folder);
+    try {
+        for (const revision of REVISIONS) {
+            const got = await requirements(cluster.url, revision);
+            report.group(`conformance ${revision}, server, three nodes behind nginx`, exitProblems(got), counts(got));
+        }
+    } finally {
+        await cluster.stop();
         await fixture.stop();
     }
 }
