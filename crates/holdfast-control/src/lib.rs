@@ -27,6 +27,8 @@ mod plane;
 mod report;
 mod shared;
 mod tasks;
+#[cfg(test)]
+mod tests;
 mod view;
 mod webhook;
 

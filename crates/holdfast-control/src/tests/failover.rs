@@ -1,0 +1,175 @@
+//! A primary that is gone, and coordinators that die on the way.
+
+use std::time::Duration;
+
+use holdfast_engine::failover::Phase;
+use holdfast_engine::replicated::ServerHappened;
+
+use super::world::{Kill, World};
+use super::{PAIR, SECONDS, well};
+use crate::operate::{Operated, Order};
+use crate::plan::At;
+use crate::shared::lock;
+
+fn on_secondary(world: &World) -> bool {
+    let failover = world.server("docs").failover;
+    failover.phase == Phase::SecondaryActive && failover.active == "b"
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_primary_that_is_gone_is_left_by_all_nodes_at_once() {
+    let world = World::start(PAIR, 3);
+    well(&world).await;
+    world.set_down("a", true);
+    let gone = world.time();
+    world.until("moved", 10 * SECONDS, |world| world.all_go_to(0, "b")).await;
+    let moved = world.time() - gone;
+    world.until("at rest", 10 * SECONDS, on_secondary).await;
+    // Two rounds of two tries, and what refuses is looked at again after 200 ms.
+    assert!(moved < 3_000, "after {moved} ms");
+    let incidents = world.control(1).incidents();
+    let [incident] = incidents.as_slice() else { panic!("{incidents:?}") };
+    assert_eq!((incident.server.as_str(), incident.instance.as_str()), ("docs", "a"));
+    assert_eq!(incident.objective, "kept");
+    assert!(incident.began >= gone, "{incident:?}");
+    let decided = incident.decided_ms.unwrap() - incident.detected_ms;
+    let executed = incident.switched_ms.unwrap() - incident.decided_ms.unwrap();
+    assert!(decided <= 100, "A5: decided {decided} ms after the verdict");
+    assert!(executed <= 500, "A5: switched {executed} ms after that");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_is_cut_off_from_a_healthy_server_moves_nothing() {
+    let world = World::start(PAIR, 3);
+    well(&world).await;
+    // The worst that there is: the coordinator's own network.
+    world.blind(0);
+    tokio::time::sleep(60 * SECONDS).await;
+    assert!(world.all_go_to(0, "a"));
+    assert_eq!(world.count(|it| *it == ServerHappened::FailoverBegan), 0);
+    let unhealthy = |it: &ServerHappened| {
+        use holdfast_engine::health::votes::Opinion::Unhealthy;
+        matches!(it, ServerHappened::Verdict { to: Unhealthy, .. })
+    };
+    assert_eq!(world.count(unhealthy), 0, "{:?}", world.history("docs"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failover_ends_wherever_its_coordinator_dies() {
+    let mut killed = 0;
+    for number in 0.. {
+        let mut any = false;
+        for when in [Kill::Before(number), Kill::After(number)] {
+            let world = World::start(PAIR, 3);
+            well(&world).await;
+            world.set_down("a", true);
+            world.kill_coordinator(when);
+            world.until("moved", 60 * SECONDS, |world| world.all_go_to(0, "b")).await;
+            world.until("at rest", 60 * SECONDS, on_secondary).await;
+            let switches = world.count(|it| *it == ServerHappened::Switched);
+            assert_eq!(switches, 1, "{when:?}: {:?}", world.history("docs"));
+            any |= world.was_killed();
+            killed += usize::from(world.was_killed());
+        }
+        if !any {
+            break;
+        }
+    }
+    // The verdict, its later score, and the steps of the move.
+    assert!(killed >= 10, "only {killed} of the kills hit");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_move_by_hand_ends_wherever_its_coordinator_dies() {
+    for number in 0..12 {
+        for when in [Kill::Before(number), Kill::After(number)] {
+            let world = World::start(PAIR, 3);
+            well(&world).await;
+            world.kill_coordinator(when);
+            let order = Order::FailOver { server: "docs".into(), to: Some("b".into()) };
+            // The order itself may be lost with the coordinator; who gave it sees that and repeats it.
+            let told = world.control(2).order(order.clone()).await;
+            let failover = world.server("docs").failover;
+            if told.is_err() && failover.generation == 0 {
+                world.control(2).order(order).await.unwrap();
+            }
+            world.until("moved", 60 * SECONDS, on_secondary).await;
+            assert!(world.all_go_to(0, "b"));
+            let switches = world.count(|it| *it == ServerHappened::Switched);
+            assert_eq!(switches, 1, "{when:?}: {:?}", world.history("docs"));
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn running_calls_end_before_the_switch_or_their_time_does() {
+    let world = World::start(PAIR, 3);
+    well(&world).await;
+    let at = At { server: 0, instance: 0 };
+    lock(&world.nodes[1].plane.running).insert(at, 2);
+    let order = Order::FailOver { server: "docs".into(), to: None };
+    world.control(0).order(order).await.unwrap();
+    tokio::time::sleep(3 * SECONDS).await;
+    assert_eq!(world.count(|it| *it == ServerHappened::Switched), 0, "two calls run");
+    lock(&world.nodes[1].plane.running).insert(at, 0);
+    world.until("moved", SECONDS, |world| world.all_go_to(0, "b")).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn sides_that_answer_otherwise_are_not_exchanged() {
+    let check = "drain: 10s, consistency: { tool: count, arguments: {} }";
+    let world = World::start(&PAIR.replace("drain: 10s", check), 3);
+    well(&world).await;
+    world.answers("a", "7 rows");
+    world.answers("b", "6 rows");
+    let order = Order::FailOver { server: "docs".into(), to: None };
+    world.control(1).order(order.clone()).await.unwrap();
+    let rolled_back = |it: &ServerHappened| *it == ServerHappened::RolledBack;
+    world.until("rolled back", 5 * SECONDS, |world| world.count(rolled_back) == 1).await;
+    assert!(world.all_go_to(0, "a"));
+    world.answers("b", "7 rows");
+    world
+        .until("at rest", 5 * SECONDS, |world| {
+            world.server("docs").failover.phase == Phase::PrimaryActive
+        })
+        .await;
+    world.control(1).order(order).await.unwrap();
+    world.until("moved", 5 * SECONDS, |world| world.all_go_to(0, "b")).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_primary_that_is_well_again_gets_its_sessions_back_bit_by_bit() {
+    let world = World::start(PAIR, 3);
+    well(&world).await;
+    world.set_down("a", true);
+    world.until("moved", 10 * SECONDS, on_secondary).await;
+    world.set_down("a", false);
+    let back = world.time();
+    let began = |it: &ServerHappened| *it == ServerHappened::FailbackBegan;
+    world.until("on its way back", 90 * SECONDS, |world| world.count(began) == 1).await;
+    let waited = Duration::from_millis(world.time() - back);
+    assert!(waited >= 60 * SECONDS, "the delay is a minute, and it began after {waited:?}");
+    world
+        .until("back", 200 * SECONDS, |world| {
+            world.server("docs").failover.phase == Phase::PrimaryActive && world.all_go_to(0, "a")
+        })
+        .await;
+    let ramp = Duration::from_millis(world.time() - back) - waited;
+    assert!(ramp >= 90 * SECONDS, "ten steps of ten seconds took {ramp:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_primary_that_fails_while_it_comes_back_is_left_again() {
+    let world = World::start(PAIR, 3);
+    well(&world).await;
+    world.set_down("a", true);
+    world.until("moved", 10 * SECONDS, on_secondary).await;
+    world.set_down("a", false);
+    let began = |it: &ServerHappened| *it == ServerHappened::FailbackBegan;
+    world.until("on its way back", 90 * SECONDS, |world| world.count(began) == 1).await;
+    tokio::time::sleep(15 * SECONDS).await;
+    world.set_down("a", true);
+    let rolled_back = |it: &ServerHappened| *it == ServerHappened::RolledBack;
+    world.until("rolled back", 10 * SECONDS, |world| world.count(rolled_back) == 1).await;
+    world.until("moved", SECONDS, |world| world.all_go_to(0, "b")).await;
+}

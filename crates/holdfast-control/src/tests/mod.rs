@@ -1,0 +1,37 @@
+//! Stories of three nodes and their servers, on a paused clock.
+
+mod breakers;
+mod failover;
+mod orders;
+mod webhooks;
+mod world;
+
+use std::time::Duration;
+
+use world::World;
+
+/// A server with a primary and a secondary, checked often.
+const PAIR: &str = r#"
+servers:
+  docs:
+    instances:
+      - { id: a, url: "http://127.0.0.1:1/mcp", role: primary }
+      - { id: b, url: "http://127.0.0.1:2/mcp", role: secondary }
+    health: { interval: 1s, timeout: 500ms, retries: 1, checks: [ { type: ping } ] }
+    failover: { threshold: 2, failback_delay: 1m, ramp_over: 100s, drain: 10s }
+"#;
+
+const SECONDS: Duration = Duration::from_secs(1);
+
+/// Until all nodes know that both instances are well.
+async fn well(world: &World) {
+    world
+        .until("well", 10 * SECONDS, |world| {
+            let state = world.state();
+            state.servers.by_name.get("docs").is_some_and(|known| {
+                use holdfast_engine::health::votes::Opinion::Healthy;
+                known.verdicts.values().all(|verdict| verdict.opinion == Some(Healthy))
+            }) && world.all_go_to(0, "a")
+        })
+        .await;
+}

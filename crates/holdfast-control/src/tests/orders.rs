@@ -1,0 +1,91 @@
+//! What operators order and get to hear.
+
+use super::world::World;
+use super::{PAIR, SECONDS, well};
+use crate::operate::{Force, Operated, Order, OrderError};
+
+const MORE: &str = r#"
+servers:
+  docs:
+    instances:
+      - { id: a, url: "http://127.0.0.1:1/mcp", role: primary }
+      - { id: b, url: "http://127.0.0.1:2/mcp", role: secondary }
+  single: { url: "http://127.0.0.1:3/mcp" }
+"#;
+
+async fn order(world: &World, order: Order) -> String {
+    match world.control(2).order(order).await {
+        Ok(()) => "done".to_owned(),
+        Err(error) => error.to_string(),
+    }
+}
+
+fn move_to(server: &str, to: Option<&str>) -> Order {
+    Order::FailOver { server: server.into(), to: to.map(str::to_owned) }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_order_that_cannot_be_carried_out_says_why() {
+    let world = World::start(MORE, 3);
+    well(&world).await;
+    let table = [
+        (move_to("dosc", None), "no server is called \"dosc\"; did you mean docs?"),
+        (move_to("elephant", None), "no server is called \"elephant\"; there are docs, single"),
+        (move_to("docs", Some("c")), "docs has no instance \"c\"; there are a, b"),
+        (
+            move_to("single", None),
+            "single has no secondary: give one of its instances `role: secondary`",
+        ),
+        (move_to("docs", Some("a")), "docs is on a already"),
+        (Order::FailBack { server: "docs".into() }, "docs is on a already"),
+        (
+            Order::Breaker {
+                server: "docs".into(),
+                instance: Some("z".into()),
+                force: Force::Open,
+            },
+            "docs has no instance \"z\"; there are a, b",
+        ),
+    ];
+    for (given, expected) in table {
+        assert_eq!(order(&world, given.clone()).await, expected, "{given:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_moves_is_not_moved_again_and_a_move_can_be_taken_back() {
+    let world = World::start(PAIR, 3);
+    well(&world).await;
+    let at = crate::plan::At { server: 0, instance: 0 };
+    crate::shared::lock(&world.nodes[0].plane.running).insert(at, 1);
+    assert_eq!(order(&world, move_to("docs", None)).await, "done");
+    tokio::time::sleep(SECONDS).await;
+    assert_eq!(
+        order(&world, move_to("docs", None)).await,
+        "docs is on its way to b already (drain): follow it with `holdfast servers --watch`"
+    );
+    assert_eq!(order(&world, Order::FailBack { server: "docs".into() }).await, "done");
+    world.until("back", 5 * SECONDS, |world| world.all_go_to(0, "a")).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_is_moved_to_what_is_down_and_without_a_coordinator_nothing_is() {
+    let world = World::start(PAIR, 3);
+    well(&world).await;
+    world.set_down("b", true);
+    world
+        .until("down", 10 * SECONDS, |world| {
+            use holdfast_engine::health::votes::Opinion::Unhealthy;
+            world.server("docs").verdicts["b"].opinion == Some(Unhealthy)
+        })
+        .await;
+    let said = order(&world, move_to("docs", Some("b"))).await;
+    assert!(said.starts_with("docs is not moved: "), "{said}");
+    for node in [0, 1] {
+        world.kill(node);
+    }
+    // The last one is the coordinator here; a group of three would have none.
+    world.nodes[2].loses_its_coordinator();
+    let error = world.control(2).order(move_to("docs", None)).await.unwrap_err();
+    assert_eq!(error, OrderError::NoQuorum);
+}

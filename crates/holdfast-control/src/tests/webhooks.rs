@@ -1,0 +1,83 @@
+//! What an operator's webhook hears of a failover, across coordinators. On the real clock: there is a
+//! real connection.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
+
+use super::world::{Kill, World};
+use super::{PAIR, SECONDS, well};
+use crate::shared::lock;
+
+/// Takes whatever comes, and refuses the first of it.
+async fn receiver() -> (String, Arc<Mutex<Vec<serde_json::Value>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let got: Arc<Mutex<Vec<serde_json::Value>>> = Arc::default();
+    let taken = Arc::clone(&got);
+    tokio::spawn(async move {
+        let mut refused = false;
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut text = Vec::new();
+            let body = loop {
+                if stream.read_buf(&mut text).await.unwrap_or(0) == 0 {
+                    break None;
+                }
+                let end = text.windows(4).position(|it| it == b"\r\n\r\n");
+                let body = end.map(|end| &text[end + 4..]);
+                if let Some(body) = body.and_then(|it| serde_json::from_slice(it).ok()) {
+                    break Some(body);
+                }
+            };
+            let Some(body) = body else { continue };
+            let status = if refused { "200 OK" } else { "503 Busy" };
+            let answer = format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\n\r\n");
+            let _ = stream.write_all(answer.as_bytes()).await;
+            if refused {
+                lock(&taken).push(body);
+            }
+            refused = true;
+        }
+    });
+    (format!("http://{address}/hook"), got)
+}
+
+#[tokio::test]
+async fn a_webhook_hears_of_every_step_also_when_the_coordinator_dies() {
+    let (url, got) = receiver().await;
+    let notify = format!(
+        "notify: [ {{ url: \"{url}\", retries: 5, events: [failover, health], secret: \"0123456789abcdef\" }} ]\n"
+    );
+    let fast = PAIR.replace("interval: 1s, timeout: 500ms", "interval: 500ms, timeout: 500ms");
+    let world = World::start(&format!("{notify}{fast}"), 3);
+    well(&world).await;
+    world.set_down("a", true);
+    world.kill_coordinator(Kill::After(3));
+    world.until("moved", 30 * SECONDS, |world| world.all_go_to(0, "b")).await;
+    let heard = |kind: &str| lock(&got).iter().filter(|it| it["kind"] == kind).count();
+    world
+        .until("announced", 30 * SECONDS, |_| {
+            heard("switched") > 0 && heard("failover_began") > 0 && heard("verdict") > 0
+        })
+        .await;
+    assert!(world.was_killed());
+    world
+        .until("at rest", Duration::from_secs(30), |world| {
+            world.server("docs").failover.moving().is_none()
+        })
+        .await;
+    // Repetitions carry the same name.
+    let all = lock(&got).clone();
+    let mut seen = std::collections::BTreeMap::new();
+    for message in &all {
+        let id = message["id"].as_str().unwrap().to_owned();
+        let first = seen.entry(id).or_insert_with(|| message["text"].clone());
+        assert_eq!(*first, message["text"], "two announcements under one name");
+        assert_eq!(message["server"], "docs");
+    }
+    let switched = seen.values().filter(|text| text.as_str().unwrap().starts_with("b is active"));
+    assert_eq!(switched.count(), 1, "{all:#?}");
+}

@@ -1,0 +1,467 @@
+//! A cluster that exists here only: one replicated machine, nodes with a control plane each, servers
+//! that are up or not, links that can be cut, and coordinators that die where a test says.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use holdfast_cluster::{Leadership, ProposeError};
+use holdfast_config::{CheckKind, Config};
+use holdfast_engine::breaker::{Evidence, Phase};
+use holdfast_engine::failover::{Failover, Route};
+use holdfast_engine::health::passive::Indicators;
+use holdfast_engine::health::score::{Failure, Outcome};
+use holdfast_engine::health::votes::Opinion;
+use holdfast_engine::replicated::{
+    Body, ClusterState, Command, ControlCommand, Machine, MemberState, NodeId, Origin, Reply,
+    ServerHappened, ServerState,
+};
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
+
+use crate::Control;
+use crate::group::Group;
+use crate::plan::{At, Plan};
+use crate::plane::{Checked, Plane, Sight, Word};
+use crate::shared::lock;
+
+/// Where the group's clock begins, in milliseconds since the Unix epoch.
+pub(crate) const BEGAN: u64 = 1_000_000_000_000;
+
+/// When the coordinator dies.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Kill {
+    /// Its so-many-th proposal never arrives.
+    Before(u64),
+    /// It is committed, and nobody hears of that.
+    After(u64),
+}
+
+pub(crate) struct World {
+    machine: Mutex<Machine>,
+    state: watch::Sender<Arc<ClusterState>>,
+    term: AtomicU64,
+    proposals: AtomicU64,
+    kill: Mutex<Option<Kill>>,
+    begun: Instant,
+    pub(crate) nodes: Vec<Node>,
+    /// Instances that do not answer, by id.
+    down: Mutex<BTreeSet<String>>,
+    /// A node reaches nothing behind the gateway.
+    blind: Mutex<BTreeSet<usize>>,
+    /// What an instance answers to a call.
+    answers: Mutex<BTreeMap<String, String>>,
+}
+
+pub(crate) struct Node {
+    leadership: watch::Sender<Leadership>,
+    control: OnceLock<Weak<Control>>,
+    kept: Mutex<Option<Arc<Control>>>,
+    pub(crate) plane: Arc<FakePlane>,
+    dead: Mutex<bool>,
+}
+
+/// A node's place in the world's group.
+struct Seat {
+    world: Arc<World>,
+    node: usize,
+}
+
+#[derive(Default)]
+pub(crate) struct FakePlane {
+    world: OnceLock<Weak<World>>,
+    node: usize,
+    ids: Vec<Vec<String>>,
+    pub(crate) routes: Mutex<BTreeMap<usize, Arc<Failover>>>,
+    pub(crate) verdicts: Mutex<BTreeMap<At, Option<Opinion>>>,
+    pub(crate) words: Mutex<Vec<(usize, Option<usize>, Word)>>,
+    pub(crate) running: Mutex<BTreeMap<At, u64>>,
+    pub(crate) evidence: Mutex<BTreeMap<usize, Evidence>>,
+    changed: Notify,
+}
+
+fn id(node: usize) -> NodeId {
+    node as u64 + 1
+}
+
+// === impl Node ===
+
+impl Node {
+    pub(crate) fn loses_its_coordinator(&self) {
+        self.leadership.send_modify(|it| (it.leader, it.me) = (None, false));
+    }
+}
+
+// === impl World ===
+
+impl World {
+    /// Starts `nodes` nodes with this configuration; the first coordinates.
+    pub(crate) fn start(yaml: &str, nodes: usize) -> Arc<Self> {
+        let config = configuration(yaml);
+        let plan = Plan::of(&config);
+        let ids: Vec<Vec<String>> = plan.servers.iter().map(|server| server.ids()).collect();
+        let node = |node| Node {
+            leadership: watch::Sender::default(),
+            control: OnceLock::new(),
+            kept: Mutex::default(),
+            plane: Arc::new(FakePlane { node, ids: ids.clone(), ..FakePlane::default() }),
+            dead: Mutex::new(false),
+        };
+        let world = Arc::new(Self {
+            machine: Mutex::default(),
+            state: watch::Sender::default(),
+            term: AtomicU64::new(0),
+            proposals: AtomicU64::new(0),
+            kill: Mutex::default(),
+            begun: Instant::now(),
+            nodes: (0..nodes).map(node).collect(),
+            down: Mutex::default(),
+            blind: Mutex::default(),
+            answers: Mutex::default(),
+        });
+        for node in 0..nodes {
+            world.apply(
+                node,
+                ControlCommand::Join {
+                    node: id(node),
+                    name: format!("n{}", node + 1),
+                    peer: String::new(),
+                    client: String::new(),
+                    admin: String::new(),
+                    version: String::new(),
+                },
+            );
+        }
+        world.elect(0);
+        for node in 0..nodes {
+            let seat = Arc::new(Seat { world: Arc::clone(&world), node });
+            let plane = Arc::clone(&world.nodes[node].plane);
+            let _ = plane.world.set(Arc::downgrade(&world));
+            let control = Control::start(plan.clone(), seat, plane, config.notify.clone(), tls());
+            let _ = world.nodes[node].control.set(Arc::downgrade(&control));
+            *lock(&world.nodes[node].kept) = Some(control);
+        }
+        world
+    }
+
+    pub(crate) fn time(&self) -> u64 {
+        BEGAN + u64::try_from(self.begun.elapsed().as_millis()).expect("a short test")
+    }
+
+    /// Has another node coordinate, in the next term.
+    pub(crate) fn elect(&self, leader: usize) {
+        let term = self.term.fetch_add(1, Ordering::SeqCst) + 1;
+        for (node, it) in self.nodes.iter().enumerate() {
+            let me = node == leader;
+            it.leadership.send_replace(Leadership { leader: Some(id(leader)), term, me });
+        }
+    }
+
+    pub(crate) fn coordinator(&self) -> usize {
+        let term = self.term.load(Ordering::SeqCst);
+        let leads = |node: &Node| {
+            let it = *node.leadership.borrow();
+            it.me && it.term == term
+        };
+        self.nodes.iter().position(leads).expect("a coordinator")
+    }
+
+    /// `kill -9`: it neither acts nor answers; the group notices, and another coordinates.
+    pub(crate) fn kill(&self, node: usize) {
+        *lock(&self.nodes[node].dead) = true;
+        // Its tasks end with it.
+        lock(&self.nodes[node].kept).take();
+        let next = (0..self.nodes.len()).find(|it| self.lives(*it)).expect("a node that lives");
+        if self.nodes[node].leadership.borrow().me {
+            self.elect(next);
+        }
+        let term = self.term.load(Ordering::SeqCst);
+        let state = MemberState::Dead;
+        let (dead, generation, reason) = (id(node), 1, String::new());
+        self.apply(next, ControlCommand::Declare { node: dead, generation, state, term, reason });
+    }
+
+    pub(crate) fn kill_coordinator(&self, when: Kill) {
+        self.proposals.store(0, Ordering::SeqCst);
+        *lock(&self.kill) = Some(when);
+    }
+
+    pub(crate) fn was_killed(&self) -> bool {
+        lock(&self.kill).is_none()
+    }
+
+    pub(crate) fn control(&self, node: usize) -> Arc<Control> {
+        self.nodes[node].control.get().and_then(Weak::upgrade).expect("it runs")
+    }
+
+    pub(crate) fn living(&self) -> impl Iterator<Item = usize> + '_ {
+        (0..self.nodes.len()).filter(|node| self.lives(*node))
+    }
+
+    fn lives(&self, node: usize) -> bool {
+        !*lock(&self.nodes[node].dead)
+    }
+
+    pub(crate) fn set_down(&self, instance: &str, down: bool) {
+        let mut all = lock(&self.down);
+        if down {
+            all.insert(instance.to_owned());
+        } else {
+            all.remove(instance);
+        }
+    }
+
+    pub(crate) fn blind(&self, node: usize) {
+        lock(&self.blind).insert(node);
+    }
+
+    pub(crate) fn answers(&self, instance: &str, text: &str) {
+        lock(&self.answers).insert(instance.to_owned(), text.to_owned());
+    }
+
+    pub(crate) fn state(&self) -> Arc<ClusterState> {
+        Arc::clone(&self.state.borrow())
+    }
+
+    /// Only asked for what is defined.
+    pub(crate) fn server(&self, name: &str) -> ServerState {
+        self.state().servers.by_name.get(name).cloned().expect("a server that is defined")
+    }
+
+    /// What happened to a server so far, in words.
+    pub(crate) fn history(&self, server: &str) -> Vec<String> {
+        let state = self.state();
+        let events = state.servers.events.iter().filter(|event| event.server == server);
+        events.map(|event| format!("{} {}", event.at - BEGAN, crate::view::text(event))).collect()
+    }
+
+    pub(crate) fn count(&self, fits: impl Fn(&ServerHappened) -> bool) -> usize {
+        self.state().servers.events.iter().filter(|event| fits(&event.what)).count()
+    }
+
+    /// Lets time pass until it is so; the history if it never is.
+    #[track_caller]
+    pub(crate) fn until<'a>(
+        &'a self,
+        what: &'a str,
+        within: Duration,
+        fits: impl Fn(&Self) -> bool + 'a,
+    ) -> impl Future<Output = ()> + 'a {
+        let caller = std::panic::Location::caller();
+        async move {
+            let deadline = Instant::now() + within;
+            while !fits(self) {
+                if Instant::now() > deadline {
+                    let names: Vec<String> = self.state().servers.by_name.keys().cloned().collect();
+                    let history: Vec<String> =
+                        names.iter().flat_map(|name| self.history(name)).collect();
+                    panic!("{caller}: not {what} within {within:?}:\n{}", history.join("\n"));
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        }
+    }
+
+    /// Whether every living node's calls go to this instance.
+    pub(crate) fn all_go_to(&self, server: usize, instance: &str) -> bool {
+        self.living().all(|node| {
+            let routes = lock(&self.nodes[node].plane.routes);
+            routes.get(&server).is_some_and(|it| it.route(7) == Route::To(instance))
+        })
+    }
+
+    fn apply(&self, by: usize, command: ControlCommand) -> Reply {
+        let mut machine = lock(&self.machine);
+        let index = machine.control.index + 1;
+        let command = Command {
+            origin: Origin { node: id(by), generation: 1 },
+            serial: index,
+            settled_below: 0,
+            now: self.time(),
+            body: Body::Control(command),
+        };
+        let before = machine.control.changed;
+        let reply = machine.apply(index, self.term.load(Ordering::SeqCst), &command);
+        if machine.control.changed != before {
+            self.state.send_replace(Arc::new(machine.control.clone()));
+        }
+        reply
+    }
+
+    fn propose(&self, by: usize, command: ControlCommand) -> Result<Reply, ProposeError> {
+        if !self.lives(by) {
+            return Err(ProposeError::Unavailable);
+        }
+        let mine = self.coordinator() == by;
+        let number = if mine { self.proposals.fetch_add(1, Ordering::SeqCst) } else { u64::MAX };
+        let kill = *lock(&self.kill);
+        if kill == Some(Kill::Before(number)) {
+            lock(&self.kill).take();
+            self.kill(by);
+            return Err(ProposeError::Unknown);
+        }
+        let reply = self.apply(by, command);
+        if kill == Some(Kill::After(number)) {
+            lock(&self.kill).take();
+            self.kill(by);
+            return Err(ProposeError::Unknown);
+        }
+        Ok(reply)
+    }
+}
+
+// === impl Seat ===
+
+impl Group for Seat {
+    fn me(&self) -> NodeId {
+        id(self.node)
+    }
+
+    fn state(&self) -> watch::Receiver<Arc<ClusterState>> {
+        self.world.state.subscribe()
+    }
+
+    fn leadership(&self) -> watch::Receiver<Leadership> {
+        self.world.nodes[self.node].leadership.subscribe()
+    }
+
+    fn propose(&self, command: ControlCommand) -> BoxFuture<'_, Result<Reply, ProposeError>> {
+        Box::pin(async move {
+            // The way to a majority and back.
+            tokio::time::sleep(Duration::from_millis(2)).await;
+            let reply = self.world.propose(self.node, command);
+            if !self.world.lives(self.node) {
+                std::future::pending::<()>().await;
+            }
+            reply
+        })
+    }
+
+    fn time(&self) -> u64 {
+        self.world.time()
+    }
+
+    fn call(
+        &self,
+        to: NodeId,
+        method: &'static str,
+        body: Bytes,
+    ) -> BoxFuture<'_, Result<Bytes, String>> {
+        Box::pin(async move {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            let to = usize::try_from(to - 1).expect("a node");
+            if !self.world.lives(self.node) || !self.world.lives(to) {
+                return Err("broken".to_owned());
+            }
+            let control = self.world.control(to);
+            control.receive(id(self.node), method, &body).await.expect("a known method")
+        })
+    }
+}
+
+// === impl FakePlane ===
+
+impl FakePlane {
+    fn world(&self) -> Arc<World> {
+        self.world.get().and_then(Weak::upgrade).expect("the world is there")
+    }
+
+    fn reaches(&self, at: At) -> bool {
+        let world = self.world();
+        let down = lock(&world.down).contains(&self.ids[at.server][at.instance]);
+        let blind = lock(&world.blind).contains(&self.node);
+        !down && !blind
+    }
+
+    /// What this node's breaker of a server says from now on.
+    pub(crate) fn breaker(&self, server: usize, opened: bool) {
+        let evidence = Evidence { opened, calls: 10, failed: if opened { 10 } else { 0 } };
+        lock(&self.evidence).insert(server, evidence);
+        self.changed.notify_one();
+    }
+}
+
+impl Plane for FakePlane {
+    fn check<'a>(
+        &'a self,
+        at: At,
+        check: &'a CheckKind,
+        _within: Duration,
+    ) -> BoxFuture<'a, Checked> {
+        Box::pin(async move {
+            let took = Duration::from_millis(3);
+            tokio::time::sleep(took).await;
+            if !self.reaches(at) {
+                return Checked::failed(Failure::Unreachable, took, "refused".into());
+            }
+            let text = match check {
+                CheckKind::Tool { .. } => {
+                    let answers = lock(&self.world().answers).clone();
+                    answers.get(&self.ids[at.server][at.instance]).cloned().unwrap_or_default()
+                }
+                _ => String::new(),
+            };
+            Checked { outcome: Outcome::Passed, took, text }
+        })
+    }
+
+    fn sight(&self, at: At) -> Sight {
+        let name = &self.ids[at.server][at.instance];
+        let goes_there = lock(&self.routes)
+            .get(&at.server)
+            .is_some_and(|it| it.route(7) == Route::To(name.as_str()));
+        let answers = goes_there && self.reaches(at);
+        Sight {
+            in_flight: lock(&self.running).get(&at).copied().unwrap_or(0),
+            indicators: Indicators::default(),
+            breaker: Phase::Closed,
+            evidence: Evidence::default(),
+            answered_at: if answers { self.world().time() } else { 0 },
+        }
+    }
+
+    fn server_evidence(&self, server: usize) -> Evidence {
+        lock(&self.evidence).get(&server).copied().unwrap_or_default()
+    }
+
+    fn changed(&self) -> BoxFuture<'_, Vec<At>> {
+        Box::pin(async {
+            self.changed.notified().await;
+            Vec::new()
+        })
+    }
+
+    fn route(&self, server: usize, failover: Arc<Failover>) {
+        let mut routes = lock(&self.routes);
+        if let Some(last) = routes.get(&server) {
+            let step = |it: &Failover| (it.generation, it.step);
+            assert!(step(&failover) > step(last), "a node goes back to an earlier step");
+        }
+        routes.insert(server, failover);
+    }
+
+    fn judge(&self, at: At, opinion: Option<Opinion>, _score: u8) {
+        lock(&self.verdicts).insert(at, opinion);
+    }
+
+    fn say(&self, server: usize, instance: Option<usize>, word: Word) {
+        lock(&self.words).push((server, instance, word));
+    }
+}
+
+fn configuration(yaml: &str) -> Config {
+    let nothing = |_: &str| None;
+    holdfast_config::parse(yaml, "test", &nothing).unwrap_or_else(|problems| panic!("{problems}"))
+}
+
+pub(crate) fn tls() -> Arc<rustls::ClientConfig> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("versions that the provider has");
+    let none = rustls::RootCertStore::empty();
+    Arc::new(builder.with_root_certificates(none).with_no_client_auth())
+}
