@@ -89,14 +89,14 @@ pub(crate) fn render_servers(servers: &[ServerView], out: &mut String) {
             let _ = writeln!(out, "{name}{{server_id=\"{}\"}} {best}", server.name);
         }
     }
-    let name = "holdfast_instance_health";
+    let name = "holdfast_control_instance_health";
     head(out, name, "gauge", "What this node's checks of an instance come to, 0 to 1.");
     each(servers, |server, it| {
         if let Some(score) = it.score {
             let _ = writeln!(out, "{name}{{{}}} {score}", labels(server, it));
         }
     });
-    let name = "holdfast_instance_verdict";
+    let name = "holdfast_control_instance_verdict";
     head(
         out,
         name,
@@ -112,7 +112,7 @@ pub(crate) fn render_servers(servers: &[ServerView], out: &mut String) {
         };
         let _ = writeln!(out, "{name}{{{}}} {value}", labels(server, it));
     });
-    let name = "holdfast_instance_active";
+    let name = "holdfast_control_instance_active";
     head(out, name, "gauge", "Whether a server that can move is on this instance.");
     for server in servers.iter().filter(|server| server.active.is_some()) {
         for it in &server.instances {
@@ -120,7 +120,7 @@ pub(crate) fn render_servers(servers: &[ServerView], out: &mut String) {
             let _ = writeln!(out, "{name}{{{}}} {active}", labels(server, it));
         }
     }
-    let name = "holdfast_failover_generation";
+    let name = "holdfast_control_failover_generation";
     head(out, name, "gauge", "How often a server has begun to move.");
     for server in servers.iter().filter(|server| server.active.is_some()) {
         let _ = writeln!(out, "{name}{{server=\"{}\"}} {}", server.name, server.generation);
@@ -129,13 +129,13 @@ pub(crate) fn render_servers(servers: &[ServerView], out: &mut String) {
 
 /// Appends what is known of outages.
 pub(crate) fn render_incidents(incidents: &[IncidentView], out: &mut String) {
-    let name = "holdfast_incidents";
+    let name = "holdfast_control_incidents";
     head(out, name, "gauge", "Outages in the group's record, by what became of the objective.");
     for objective in ["kept", "missed", "open"] {
         let count = incidents.iter().filter(|it| it.objective == objective).count();
         let _ = writeln!(out, "{name}{{objective=\"{objective}\"}} {count}");
     }
-    let name = "holdfast_incident_longest_seconds";
+    let name = "holdfast_control_incident_longest_seconds";
     head(out, name, "gauge", "The longest recovery in the group's record.");
     let longest = incidents.iter().filter_map(|it| it.recovered_ms).max().unwrap_or(0);
     let _ = writeln!(out, "{name} {}", longest as f64 / 1e3);
@@ -155,4 +155,70 @@ fn labels(server: &ServerView, instance: &InstanceView) -> String {
 
 pub(crate) fn head(out: &mut String, name: &str, kind: &str, help: &str) {
     let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}");
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn the_documentation_names_what_is_rendered_and_no_more() {
+        let instance = InstanceView {
+            id: "a".into(),
+            verdict: "degraded",
+            score: Some(0.75),
+            ..InstanceView::default()
+        };
+        let server = ServerView {
+            name: "docs".into(),
+            active: Some("a".into()),
+            generation: 3,
+            instances: vec![instance],
+            ..ServerView::default()
+        };
+        let incident = IncidentView {
+            server: "docs".into(),
+            instance: "a".into(),
+            began: 1,
+            detected_ms: 10,
+            decided_ms: None,
+            switched_ms: None,
+            recovered_ms: Some(1_500),
+            rto_ms: 30_000,
+            objective: "kept",
+        };
+        let metrics = Metrics::default();
+        metrics.turns("probe").failed();
+        metrics.announced(Announced::GivenUp);
+        let mut text = String::new();
+        metrics.render(&mut text);
+        render_servers(&[server], &mut text);
+        render_incidents(&[incident], &mut text);
+        for line in [
+            "mcp_server_health{server_id=\"docs\"} 0.75",
+            "holdfast_control_instance_verdict{server=\"docs\",instance=\"a\"} 1",
+            "holdfast_control_instance_active{server=\"docs\",instance=\"a\"} 1",
+            "holdfast_control_failover_generation{server=\"docs\"} 3",
+            "holdfast_control_incidents{objective=\"kept\"} 1",
+            "holdfast_control_incident_longest_seconds 1.5",
+            "holdfast_control_turns_total{task=\"probe\",outcome=\"failed\"} 1",
+            "holdfast_control_webhooks_total{outcome=\"given_up\"} 1",
+        ] {
+            assert!(text.lines().any(|it| it == line), "{line} in\n{text}");
+        }
+        let rendered: BTreeSet<&str> = text
+            .lines()
+            .filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next())
+            .collect();
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/metrics.md");
+        let docs = std::fs::read_to_string(path).unwrap();
+        let documented: BTreeSet<&str> = docs
+            .lines()
+            .filter_map(|line| line.strip_prefix("| `")?.split(['`', '{']).next())
+            .filter(|it| it.starts_with("holdfast_control_") || *it == "mcp_server_health")
+            .collect();
+        assert_eq!(documented, rendered);
+    }
 }
