@@ -1,7 +1,8 @@
 //! The links between processes: a proxy before each of their ports that can cut and delay them. Between
 //! the nodes it stands before their cluster ports, and before every port of a Redis (`redis`).
 //!
-//! Every node is known to its peers by the address of its proxy. Who has opened a connection is read
+//! Every node is known to its peers by the address of its proxy. Who has opened a connection tells the
+//! address that it comes from, where each party has one of its own (Redis); of nodes it is read
 //! from `/proc`, so each ordered pair of nodes has a fault of its own, however the nodes learn each
 //! other's addresses; that costs something, so it is done only when a fault begins. A cut link passes
 //! no byte and ends no connection, as a dropped packet does; what was under way arrives after the cut,
@@ -9,7 +10,7 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
@@ -55,6 +56,9 @@ pub(crate) struct Port {
 pub(crate) struct Links {
     parties: usize,
     ports: Vec<Port>,
+    /// Who connects from which address; where that is known, nobody has to be looked for. Whoever has
+    /// no address of its own is the first party.
+    sources: Option<Vec<IpAddr>>,
     listening: Mutex<Vec<Option<AbortHandle>>>,
     weather: watch::Sender<Forecast>,
     connections: Mutex<Vec<Weak<Connection>>>,
@@ -83,8 +87,18 @@ enum Side {
 impl Links {
     /// One proxy for each of the ports, none of them listening yet.
     pub(crate) fn new(parties: usize, ports: Vec<Port>) -> Arc<Self> {
+        Self::make(parties, ports, None)
+    }
+
+    /// The same with an address for each party from which it alone connects.
+    pub(crate) fn with_sources(sources: Vec<IpAddr>, ports: Vec<Port>) -> Arc<Self> {
+        Self::make(sources.len(), ports, Some(sources))
+    }
+
+    fn make(parties: usize, ports: Vec<Port>, sources: Option<Vec<IpAddr>>) -> Arc<Self> {
         Arc::new(Self {
             parties,
+            sources,
             weather: watch::Sender::new(fair(parties)),
             listening: Mutex::new(ports.iter().map(|_| None).collect()),
             ports,
@@ -142,6 +156,9 @@ impl Links {
     /// Finds out who holds the connections that there are; a fault that begins right afterwards finds
     /// them all known.
     pub(crate) async fn look(&self) {
+        if self.sources.is_some() {
+            return;
+        }
         let connections: Vec<_> =
             lock(&self.connections).iter().filter_map(Weak::upgrade).collect();
         let peers = connections.iter().map(|connection| connection.peer).collect();
@@ -174,6 +191,10 @@ impl Links {
                 continue;
             };
             let connection = Arc::new(Connection { peer, to: port.party, from: OnceCell::new() });
+            if let Some(sources) = &self.sources {
+                let from = sources.iter().position(|source| *source == peer.ip()).unwrap_or(0);
+                drop(connection.from.set(Some(from)));
+            }
             {
                 let mut connections = lock(&self.connections);
                 connections.retain(|connection| connection.strong_count() > 0);

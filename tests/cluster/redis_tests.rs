@@ -26,14 +26,10 @@ async fn start(kind: Kind, plain: bool, name: &str) -> Alone {
     Alone { redis: redis.expect("Redis starts").expect("not replicated"), folder }
 }
 
-/// Asks a server where the nodes do, as a node: this process is one for these tests.
+/// Asks a server where the nodes do. This process is one to Redis, as whatever has no address there.
 async fn as_node(redis: &Redis, server: usize, words: &[&str]) -> Result<Value, Error> {
     let server = &redis.servers[server];
     resp::ask(server.known, server.login.as_ref(), words).await
-}
-
-fn be_a_node(redis: &mut Redis) {
-    redis.know_nodes(vec![Some(std::process::id()), None, None]);
 }
 
 async fn until(what: &str, holds: impl AsyncFn() -> bool) {
@@ -48,7 +44,6 @@ async fn until(what: &str, holds: impl AsyncFn() -> bool) {
 async fn a_killed_primary_comes_back_with_what_it_had_and_is_away_until_then() {
     let mut alone = start(Kind::Redis, false, "kill").await;
     let redis = &mut alone.redis;
-    be_a_node(redis);
     as_node(redis, 0, &["SET", "kept", "1"]).await.expect("a write");
     redis.kill_server(0).expect("a running server");
     as_node(redis, 0, &["GET", "kept"]).await.expect_err("its port refuses");
@@ -63,7 +58,6 @@ async fn a_killed_primary_comes_back_with_what_it_had_and_is_away_until_then() {
 async fn a_primary_that_is_cut_off_is_replaced_and_becomes_a_replica() {
     let mut alone = start(Kind::Sentinel, false, "cut").await;
     let redis = &mut alone.redis;
-    be_a_node(redis);
     let primary = redis.primary().await.expect("a primary");
     redis.links.look().await;
     let mark = redis.links.held();
@@ -85,12 +79,13 @@ async fn a_split_loses_writes_with_plain_settings_and_none_that_wait_has_counted
     for plain in [true, false] {
         let mut alone = start(Kind::Sentinel, plain, &format!("split-{plain}")).await;
         let redis = &mut alone.redis;
-        be_a_node(redis);
         let primary = redis.primary().await.expect("a primary");
         redis.links.look().await;
         redis.split_off(primary);
         let address = redis.servers[primary].known;
-        let mut conn = resp::Conn::open(address, None).await.expect("the nodes reach it");
+        let mut conn = resp::Conn::open(address, redis.servers[primary].login.as_ref())
+            .await
+            .expect("the nodes reach it");
         let mut acknowledged = Vec::new();
         let mut next = None;
         for number in 0..10_000 {
@@ -121,7 +116,6 @@ async fn a_split_loses_writes_with_plain_settings_and_none_that_wait_has_counted
 async fn cut_from_the_nodes_it_stays_primary_and_slow_it_answers_late() {
     let mut alone = start(Kind::Sentinel, false, "nodes").await;
     let redis = &mut alone.redis;
-    be_a_node(redis);
     let primary = redis.primary().await.expect("a primary");
     redis.cut_from_nodes(primary);
     as_node(redis, primary, &["PING"]).await.expect_err("the nodes do not reach it");

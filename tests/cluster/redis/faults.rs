@@ -4,9 +4,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Kind, MASTER, Redis, topology};
+use super::{FIRST, Kind, MASTER, NODE, Redis, topology};
 use crate::links::Weather;
-use crate::stack::NODES;
 use crate::{Error, PATIENCE};
 
 /// What a command takes longer when Redis is slow.
@@ -20,13 +19,13 @@ const CUT: Weather = Weather { cut: true, delay: Duration::ZERO };
 impl Redis {
     /// No byte to or from a server: nodes, replicas, Sentinels.
     pub(crate) fn cut_off(&self, server: usize) {
-        let everybody = [self.nodes(), self.others(server)].concat();
+        let everybody = [vec![NODE], self.others(server)].concat();
         self.set(server, &everybody, CUT);
     }
 
     /// No byte between a server and the nodes. Its replicas and the Sentinels still reach it.
     pub(crate) fn cut_from_nodes(&self, server: usize) {
-        self.set(server, &self.nodes(), CUT);
+        self.set(server, &[NODE], CUT);
     }
 
     /// No byte between a server and its like. The nodes still reach it.
@@ -37,10 +36,8 @@ impl Redis {
     /// Every answer of every server reaches the nodes later.
     pub(crate) fn slow_down(&self) {
         for server in 0..self.servers.len() {
-            for node in self.nodes() {
-                let weather = Weather { delay: SLOW, ..Weather::default() };
-                self.links.set(NODES + server, node, weather);
-            }
+            let weather = Weather { delay: SLOW, ..Weather::default() };
+            self.links.set(FIRST + server, NODE, weather);
         }
     }
 

@@ -4,6 +4,7 @@
 //! Each process is known by the address of a proxy (`links`), also to its own kind: a replica finds its
 //! primary there, and a Sentinel tells nodes of it by that address. So the primary can be cut off from
 //! everybody, from the nodes alone, or with the nodes from the rest. Sentinels are reached directly.
+//! Each process of Redis connects from an address of its own, whatever does not is a node.
 
 pub(crate) mod faults;
 mod process;
@@ -11,6 +12,7 @@ pub(crate) mod resp;
 pub(crate) mod topology;
 
 use std::fs;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,7 +21,6 @@ use process::Member;
 use resp::Value;
 
 use crate::links::{Links, Port, Weather};
-use crate::stack::NODES;
 use crate::stack::ports::Ports;
 use crate::{Error, PATIENCE};
 
@@ -39,13 +40,20 @@ pub(crate) enum Kind {
 /// The name under which the Sentinels know the primary.
 const MASTER: &str = "holdfast";
 
+/// Whom the nodes are to Redis.
+pub(crate) const USER: &str = "holdfast";
+pub(crate) const PASSWORD: &str = "a-password-of-drills";
+
+/// The nodes, as a party of the links, and the first server.
+const NODE: usize = 0;
+const FIRST: usize = 1;
+
 /// A running Redis. Dropping it kills all of it.
 pub(crate) struct Redis {
     pub(crate) kind: Kind,
     pub(crate) servers: Vec<Member>,
     pub(crate) sentinels: Vec<Member>,
     pub(crate) links: Arc<Links>,
-    nodes: Vec<Option<u32>>,
 }
 
 // === impl Kind ===
@@ -114,9 +122,23 @@ impl Redis {
                 topology::hurry(sentinel).await?;
             }
         }
-        redis.know();
         redis.until_whole(true).await?;
         Ok(Some(redis))
+    }
+
+    /// The section by which nodes get past the Sentinels.
+    pub(crate) fn section(&self, plain: bool) -> String {
+        let mut keys = Vec::new();
+        if self.kind == Kind::Sentinel {
+            keys.push(format!("sentinel_username: {USER}, sentinel_password: {PASSWORD}"));
+        }
+        if plain {
+            keys.push("replicas_to_acknowledge: 0, allow_unsafe: true".into());
+        }
+        match keys.is_empty() {
+            true => String::new(),
+            false => format!("sessions: {{ redis: {{ {} }} }}\n", keys.join(", ")),
+        }
     }
 
     fn prepare(kind: Kind, plain: bool, folder: &Path, ports: &mut Ports) -> Result<Self, Error> {
@@ -125,11 +147,11 @@ impl Redis {
         let (mut members, mut links) = (Vec::new(), Vec::new());
         for at in 0..servers {
             let (real, known) = (ports.free()?, ports.free()?);
-            links.push(Port { party: NODES + at, known, real });
+            links.push(Port { party: FIRST + at, known, real });
             let mut own = Vec::new();
             if kind == Kind::Cluster {
                 let (bus, known_bus) = (ports.free()?, ports.free()?);
-                links.push(Port { party: NODES + at, known: known_bus, real: bus });
+                links.push(Port { party: FIRST + at, known: known_bus, real: bus });
                 own.extend(topology::cluster(known, bus, known_bus));
             }
             let first = members.first().map(|first: &Member| first.known);
@@ -140,8 +162,12 @@ impl Redis {
         for at in 0..sentinels {
             watchers.push(wanted.sentinel(at, ports.free()?, primary, folder)?);
         }
-        let links = Links::new(NODES + servers + sentinels, links);
-        Ok(Self { kind, servers: members, sentinels: watchers, links, nodes: vec![None; NODES] })
+        let own = members.iter().chain(&watchers).map(|member| member.source);
+        let links = Links::with_sources(
+            [IpAddr::from(Ipv4Addr::LOCALHOST)].into_iter().chain(own).collect(),
+            links,
+        );
+        Ok(Self { kind, servers: members, sentinels: watchers, links })
     }
 
     /// What a node is told: the value of `SESSION_STORE_URL`.
@@ -162,26 +188,13 @@ impl Redis {
         }
     }
 
-    /// Which processes the nodes are, from now on.
-    pub(crate) fn know_nodes(&mut self, pids: Vec<Option<u32>>) {
-        self.nodes = pids;
-        self.know();
-    }
-
-    fn know(&self) {
-        let own = self.servers.iter().chain(&self.sentinels).map(Member::pid);
-        self.links.know(self.nodes.iter().copied().chain(own).collect());
-    }
-
     /// Starts a server with the data that it had.
     ///
     /// # Errors
     /// When it does not start.
     pub(crate) async fn start_server(&mut self, at: usize) -> Result<(), Error> {
         self.servers[at].start().await?;
-        self.links.up(NODES + at).await?;
-        self.know();
-        Ok(())
+        self.links.up(FIRST + at).await
     }
 
     /// `kill -9` of a server; its port refuses.
@@ -190,27 +203,22 @@ impl Redis {
     /// When it was not there.
     pub(crate) fn kill_server(&mut self, at: usize) -> Result<(), Error> {
         self.servers[at].kill()?;
-        self.links.down(NODES + at);
+        self.links.down(FIRST + at);
         Ok(())
     }
 
     /// Stops, or delays, all that a server and the others tell each other.
     pub(crate) fn set(&self, server: usize, parties: &[usize], weather: Weather) {
         for party in parties {
-            self.links.set(NODES + server, *party, weather);
-            self.links.set(*party, NODES + server, weather);
+            self.links.set(FIRST + server, *party, weather);
+            self.links.set(*party, FIRST + server, weather);
         }
-    }
-
-    /// The nodes, as parties of the links.
-    pub(crate) fn nodes(&self) -> Vec<usize> {
-        (0..NODES).collect()
     }
 
     /// All servers but this one, and all Sentinels, as parties of the links.
     pub(crate) fn others(&self, but: usize) -> Vec<usize> {
-        let all = NODES..NODES + self.servers.len() + self.sentinels.len();
-        all.filter(|party| *party != NODES + but).collect()
+        let all = FIRST..FIRST + self.servers.len() + self.sentinels.len();
+        all.filter(|party| *party != FIRST + but).collect()
     }
 
     /// The server that is primary now: of the shard that `key` is in, where there are several. By what

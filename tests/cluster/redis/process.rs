@@ -4,7 +4,7 @@
 //! stack on loopback needs put in the place of what they say about these.
 
 use std::fs;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -14,6 +14,9 @@ use nix::sys::signal::Signal;
 use super::resp::{self, Login, Value};
 use crate::stack::process::{Process, state};
 use crate::{Error, PATIENCE};
+
+/// What servers and Sentinels show one another.
+pub(super) const PASSWORD: &str = "another-password-of-drills";
 
 /// What a process is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +32,8 @@ pub(crate) struct Member {
     pub(crate) real: SocketAddr,
     /// Where everybody looks for it.
     pub(crate) known: SocketAddr,
+    /// Where it connects to others from.
+    pub(crate) source: IpAddr,
     pub(crate) login: Option<Login>,
     role: Role,
     folder: PathBuf,
@@ -60,7 +65,7 @@ impl Member {
         name: &str,
         role: Role,
         (real, known): (SocketAddr, SocketAddr),
-        login: Option<Login>,
+        source: IpAddr,
         folder: &Path,
         text: &str,
         mut own: Vec<Setting>,
@@ -69,6 +74,8 @@ impl Member {
         fs::create_dir_all(&folder)?;
         own.extend([
             ("bind", real.ip().to_string()),
+            ("bind-source-addr", source.to_string()),
+            ("requirepass", PASSWORD.into()),
             ("port", real.port().to_string()),
             ("dir", format!("\"{}\"", folder.display())),
             ("daemonize", "no".into()),
@@ -77,7 +84,8 @@ impl Member {
             ("pidfile", "\"\"".into()),
         ]);
         fs::write(folder.join("redis.conf"), with(text, &own))?;
-        Ok(Self { name: name.to_owned(), real, known, login, role, folder, process: None })
+        let login = Some(("default".to_owned(), PASSWORD.to_owned()));
+        Ok(Self { name: name.to_owned(), real, known, source, login, role, folder, process: None })
     }
 
     /// Starts it with its settings and its data, and waits until it answers.

@@ -2,12 +2,12 @@
 //! see that they are.
 
 use std::fs;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::process::{Member, Role, Setting};
-use super::resp::{Login, Value};
+use super::process::{Member, PASSWORD, Role, Setting};
+use super::resp::Value;
 use super::{Kind, MASTER};
 use crate::{Error, PATIENCE};
 
@@ -17,7 +17,8 @@ pub(super) struct Wanted {
     plain: bool,
     server: String,
     sentinel: String,
-    login: Option<Login>,
+    /// What the nodes may do at a server, and at a Sentinel.
+    users: (String, String),
 }
 
 // === impl Wanted ===
@@ -28,14 +29,18 @@ impl Wanted {
     pub(super) fn read(kind: Kind, plain: bool) -> Result<Self, Error> {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../redis");
         let read = |name: &str| {
-            if !folder.exists() {
-                return Ok("appendonly yes\nappendfsync always\nmin-replicas-to-write 1\nmin-replicas-max-lag 2\nmaxmemory-policy noeviction\n".to_owned()).map(|t| if name == "redis.conf" { t } else { String::new() });
-            }
             let path = folder.join(name);
             fs::read_to_string(&path).map_err(|error| format!("read {}: {error}", path.display()))
         };
         let (server, sentinel) = (read("redis.conf")?, read("sentinel.conf")?);
-        Ok(Self { kind, plain, server, sentinel, login: None })
+        let start = read("start.sh")?;
+        let mut users =
+            start.split("user holdfast on >$HOLDFAST_REDIS_PASSWORD").skip(1).map(rights);
+        let (Some(at_servers), Some(at_sentinels)) = (users.next(), users.next()) else {
+            return Err("redis/start.sh has another form than the drills know".into());
+        };
+        let users = (user(&at_servers), user(&at_sentinels));
+        Ok(Self { kind, plain, server, sentinel, users })
     }
 
     pub(super) fn server(
@@ -49,9 +54,8 @@ impl Wanted {
         own.extend([
             ("replica-announce-ip", known.ip().to_string()),
             ("replica-announce-port", known.port().to_string()),
-            // Found wanting in seconds, as a drill wants it.
-            ("repl-diskless-sync-delay", "0".into()),
-            ("repl-ping-replica-period", "1".into()),
+            ("masterauth", PASSWORD.into()),
+            ("user", self.users.0.clone()),
         ]);
         let replicates = first.filter(|_| self.kind == Kind::Sentinel);
         let primary =
@@ -65,8 +69,7 @@ impl Wanted {
             own.extend([("appendfsync", "everysec".into()), ("min-replicas-max-lag", "10".into())]);
         }
         let name = format!("redis-{}", at + 1);
-        let login = self.login.clone();
-        Member::new(&name, Role::Data, (real, known), login, folder, &self.server, own)
+        Member::new(&name, Role::Data, (real, known), source(1, at), folder, &self.server, own)
     }
 
     pub(super) fn sentinel(
@@ -78,15 +81,42 @@ impl Wanted {
     ) -> Result<Member, Error> {
         let own = vec![
             ("sentinel monitor", format!("{MASTER} {} {} 2", primary.ip(), primary.port())),
-            ("sentinel down-after-milliseconds", format!("{MASTER} 1000")),
-            ("sentinel failover-timeout", format!("{MASTER} 4000")),
-            ("sentinel parallel-syncs", format!("{MASTER} 1")),
+            ("sentinel auth-pass", format!("{MASTER} {PASSWORD}")),
+            ("sentinel sentinel-pass", PASSWORD.into()),
+            ("user", self.users.1.clone()),
             ("sentinel announce-ip", address.ip().to_string()),
             ("sentinel announce-port", address.port().to_string()),
         ];
         let name = format!("sentinel-{}", at + 1);
-        Member::new(&name, Role::Sentinel, (address, address), None, folder, &self.sentinel, own)
+        let real = (address, address);
+        Member::new(&name, Role::Sentinel, real, source(2, at), folder, &self.sentinel, own)
     }
+}
+
+/// An address of the machine from which nobody else connects.
+fn source(kind: u8, at: usize) -> IpAddr {
+    IpAddr::from([127, 0, kind, u8::try_from(at + 1).unwrap_or(u8::MAX)])
+}
+
+/// The rights of a user, from the text behind its password up to the end of that command.
+fn rights(text: &str) -> String {
+    let whole: Vec<&str> = text.split('"').collect();
+    let mut rights = String::new();
+    for (at, piece) in whole.iter().enumerate() {
+        // Outside of the quotes there is what goes on to the next line, or the end.
+        if at % 2 == 1 && piece.trim() != "\\" {
+            break;
+        }
+        if at % 2 == 0 {
+            rights.push_str(piece);
+            rights.push(' ');
+        }
+    }
+    rights.trim_end().to_owned()
+}
+
+fn user(rights: &str) -> String {
+    format!("{} on >{}{rights}", super::USER, super::PASSWORD)
 }
 
 /// Lets a Sentinel look round more often than every few seconds: tests wait for it to have seen all.

@@ -95,8 +95,8 @@ impl Stack {
         let redis = Redis::start(wanted.store, wanted.plain, &beside, &mut ports).await?;
         let config = folder.join("holdfast.yaml");
         let mut text = network.configuration() + &configuration(&binary, folder, &urls);
-        if wanted.plain {
-            text.push_str(PLAIN);
+        if let Some(redis) = &redis {
+            text.push_str(&redis.section(wanted.plain));
         }
         fs::write(&config, text)?;
         let mut nodes = Vec::new();
@@ -133,6 +133,7 @@ impl Stack {
         };
         stack.know_pids();
         stack.settled().await?;
+        stack.front.lets_through().await?;
         Ok(stack)
     }
 
@@ -166,12 +167,8 @@ impl Stack {
     }
 
     /// Tells the links which process is which node.
-    fn know_pids(&mut self) {
-        let pids: Vec<Option<u32>> = self.nodes.iter().map(Node::pid).collect();
-        if let Some(redis) = &mut self.redis {
-            redis.know_nodes(pids.clone());
-        }
-        self.network.know(pids);
+    fn know_pids(&self) {
+        self.network.know(self.nodes.iter().map(Node::pid).collect());
     }
 
     /// The Redis under the nodes.
@@ -299,9 +296,6 @@ impl Stack {
         self.redis = None;
     }
 }
-
-/// What makes a store forget what it has acknowledged.
-const PLAIN: &str = "sessions: { redis: { replicas_to_acknowledge: 0, allow_unsafe: true } }\n";
 
 fn execution_log(folder: &Path, server: &str) -> PathBuf {
     folder.join(format!("executions-{server}"))

@@ -8,12 +8,15 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use balancer::Balancer;
 use standby::Floating;
 
 use super::ports::Ports;
-use crate::Error;
+use crate::{Error, PATIENCE, http};
+
+const ASKING: Duration = Duration::from_secs(3);
 
 /// Which balancer a run uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,6 +111,22 @@ impl Front {
         let behind = balancers.iter().map(|balancer| balancer.address).collect();
         let floating = Floating::start(address, behind).await?;
         Ok(Self { kind, address, balancers, floating: Some(floating) })
+    }
+
+    /// Waits until it lets requests through to a node. HAProxy has to have seen that one is ready.
+    ///
+    /// # Errors
+    /// When that does not come.
+    pub(crate) async fn lets_through(&self) -> Result<(), Error> {
+        let deadline = Instant::now() + PATIENCE;
+        while Instant::now() < deadline {
+            let answer = http::get(self.address, "/health/ready", ASKING).await;
+            if answer.is_some_and(|(status, _)| status == 200) {
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        Err(format!("{} finds no node within {PATIENCE:?}", self.kind.name()).into())
     }
 
     /// Lets it take up its configuration anew, and waits until other processes do its work.
