@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use balancer::{Balancer, Kind};
+use balancer::{Balancer, Kind, Nodes};
 use serde_json::Value;
 use tokio::task::JoinHandle;
 
@@ -52,8 +52,7 @@ impl Stack {
             setup = setup.section(section);
         }
         let cluster = setup.cluster().await;
-        let nodes = [cluster[0].address, cluster[1].address, cluster[2].address];
-        let balancer = Balancer::start(kind, nodes).await;
+        let balancer = Balancer::start(kind, &Nodes::of(&cluster)).await;
         Self { sample, cluster, balancer }
     }
 

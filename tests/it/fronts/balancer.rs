@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::harness::cluster::Cluster;
 use crate::harness::process::{Process, free_address, is_alive, signal};
 use crate::harness::{DEADLINE, TempDir};
 
@@ -26,19 +27,28 @@ pub(super) struct Balancer {
     folder: TempDir,
 }
 
+/// The nodes' ports for clients, and where their readiness is asked for.
+pub(super) struct Nodes {
+    clients: [SocketAddr; 3],
+    health: [SocketAddr; 3],
+}
+
 /// A file that the project ships.
 pub(super) fn shipped(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace").join(path)
 }
 
 /// What the shipped files take out of the environment.
-pub(super) fn environment(
-    listen: SocketAddr,
-    nodes: [SocketAddr; 3],
-) -> Vec<(&'static str, String)> {
-    let [a, b, c] = nodes.map(|node| node.to_string());
-    let names = ["HOLDFAST_LISTEN", "HOLDFAST_NODE_1", "HOLDFAST_NODE_2", "HOLDFAST_NODE_3"];
-    names.into_iter().zip([listen.to_string(), a, b, c]).collect()
+pub(super) fn environment(listen: SocketAddr, nodes: &Nodes) -> Vec<(&'static str, String)> {
+    let names = [
+        ["HOLDFAST_NODE_1", "HOLDFAST_NODE_2", "HOLDFAST_NODE_3"],
+        ["HOLDFAST_HEALTH_1", "HOLDFAST_HEALTH_2", "HOLDFAST_HEALTH_3"],
+    ];
+    let addresses = [nodes.clients, nodes.health];
+    let pairs = names.iter().flatten().copied().zip(addresses.iter().flatten());
+    let mut environment = vec![("HOLDFAST_LISTEN", listen.to_string())];
+    environment.extend(pairs.map(|(name, address)| (name, address.to_string())));
+    environment
 }
 
 /// Fills a template in as `envsubst` does: `${NAME}` and nothing else.
@@ -56,7 +66,7 @@ pub(super) fn filled_in(template: &str, environment: &[(&str, String)]) -> Strin
 }
 
 /// nginx with the shipped configuration, all it writes in `folder`.
-pub(super) fn nginx(folder: &Path, listen: SocketAddr, nodes: [SocketAddr; 3]) -> Command {
+pub(super) fn nginx(folder: &Path, listen: SocketAddr, nodes: &Nodes) -> Command {
     let mut text = filled_in("nginx/nginx.conf", &environment(listen, nodes));
     if fs::metadata("/proc/self").expect("/proc").uid() != 0 {
         // The folders that nginx was built with are root's.
@@ -75,18 +85,32 @@ pub(super) fn nginx(folder: &Path, listen: SocketAddr, nodes: [SocketAddr; 3]) -
 }
 
 /// HAProxy as a master with workers, as systemd and the official image run it.
-pub(super) fn haproxy(listen: SocketAddr, nodes: [SocketAddr; 3]) -> Command {
+pub(super) fn haproxy(listen: SocketAddr, nodes: &Nodes) -> Command {
     let mut command = Command::new("haproxy");
     command.args(["-W", "-f"]).arg(shipped("haproxy/haproxy.cfg"));
     command.envs(environment(listen, nodes));
     command
 }
 
+// === impl Nodes ===
+
+impl Nodes {
+    pub(super) fn of(cluster: &Cluster) -> Self {
+        let at = [&cluster[0], &cluster[1], &cluster[2]];
+        Self { clients: at.map(|node| node.address), health: at.map(|node| node.admin) }
+    }
+
+    /// Nodes that have one port for everything.
+    pub(super) fn at(clients: [SocketAddr; 3]) -> Self {
+        Self { clients, health: clients }
+    }
+}
+
 // === impl Balancer ===
 
 impl Balancer {
     /// Starts it on a free port, and waits until it serves.
-    pub(super) async fn start(kind: Kind, nodes: [SocketAddr; 3]) -> Self {
+    pub(super) async fn start(kind: Kind, nodes: &Nodes) -> Self {
         let mut said = String::new();
         for _ in 0..3 {
             let (address, folder) = (free_address(), TempDir::new());

@@ -1,7 +1,7 @@
 //! What passes through: calls, streams, WebSockets, a name for each request, and an answer when no
 //! node is left.
 
-use super::balancer::{Balancer, Kind};
+use super::balancer::{Balancer, Kind, Nodes};
 use super::{BOTH, Stack, keyed};
 use crate::harness::client::Client;
 use crate::harness::duplex::Duplex;
@@ -70,7 +70,7 @@ async fn every_transport_passes() {
 async fn each_request_has_a_name_that_no_client_chooses() {
     for kind in BOTH {
         let node = node(|_| None).await;
-        let balancer = Balancer::start(kind, [node.address; 3]).await;
+        let balancer = Balancer::start(kind, &Nodes::at([node.address; 3])).await;
         let client = Client::to(balancer.address).with("X-Request-ID", "own");
         let opened = client.initialize().await;
         let client = client.in_session(opened.header("mcp-session-id").expect("a session"));
@@ -96,7 +96,7 @@ async fn each_request_has_a_name_that_no_client_chooses() {
 async fn without_any_node_a_call_gets_an_error_under_its_own_id() {
     for kind in BOTH {
         let nodes = [free_address(), free_address(), free_address()];
-        let balancer = Balancer::start(kind, nodes).await;
+        let balancer = Balancer::start(kind, &Nodes::at(nodes)).await;
         let client = Client::to(balancer.address);
         let written = [
             (r#"{"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"id":1}}"#, "7"),
@@ -136,7 +136,8 @@ async fn how_large_a_request_may_be_to_be_sent_again() {
     ] {
         let dead = node(|_| Some(Reply::Cut)).await;
         let alive = node(|seen| Some(Reply::json(message::result(seen.id(), "{}")))).await;
-        let balancer = Balancer::start(kind, [dead.address, dead.address, alive.address]).await;
+        let balancer =
+            Balancer::start(kind, &Nodes::at([dead.address, dead.address, alive.address])).await;
         let client = Client::to(balancer.address);
         let text = "a".repeat(size);
         // Both are tried in turn, so that one of two requests meets the dead ones first.

@@ -3,12 +3,12 @@
 use std::net::SocketAddr;
 use std::process::{Command, Output};
 
-use super::balancer::{environment, nginx, shipped};
+use super::balancer::{Nodes, environment, nginx, shipped};
 use crate::harness::TempDir;
-use crate::harness::process::free_address;
+use crate::harness::process::{binary, free_address};
 
-fn addresses() -> (SocketAddr, [SocketAddr; 3]) {
-    (free_address(), [free_address(), free_address(), free_address()])
+fn addresses() -> (SocketAddr, Nodes) {
+    (free_address(), Nodes::at([free_address(), free_address(), free_address()]))
 }
 
 fn run(command: &mut Command) -> (bool, String) {
@@ -22,7 +22,7 @@ fn run(command: &mut Command) -> (bool, String) {
 fn nginx_accepts_its_file() {
     let folder = TempDir::new();
     let (listen, nodes) = addresses();
-    let (fine, said) = run(nginx(&folder.join("nginx"), listen, nodes).arg("-t"));
+    let (fine, said) = run(nginx(&folder.join("nginx"), listen, &nodes).arg("-t"));
     assert!(fine && !said.contains("[warn]"), "{said}");
 }
 
@@ -31,6 +31,18 @@ fn haproxy_accepts_its_file() {
     let (listen, nodes) = addresses();
     let mut command = Command::new("haproxy");
     command.args(["-c", "-f"]).arg(shipped("haproxy/haproxy.cfg"));
-    let (fine, said) = run(command.envs(environment(listen, nodes)));
+    let (fine, said) = run(command.envs(environment(listen, &nodes)));
     assert!(fine && !said.contains("WARNING"), "{said}");
+}
+
+/// The gateway takes the deployment's configuration with the environment that the deployment sets.
+#[test]
+fn the_gateway_accepts_the_deployments_file() {
+    let mut command = Command::new(binary());
+    command.args(["check-config", "--config"]).arg(shipped("config/ha.yaml"));
+    command.env("HA_MODE", "cluster").env("HA_NODE_ID", "gateway-2");
+    command.env("HOLDFAST_DATA_DIR", "/var/lib/holdfast");
+    command.env("HOLDFAST_CLUSTER_SECRET", "0123456789abcdef0123456789abcdef");
+    let (fine, said) = run(command.env("HOLDFAST_REDIS_PASSWORD", "secret"));
+    assert!(fine && said.contains("no problems"), "{said}");
 }

@@ -107,7 +107,7 @@ async fn haproxy_takes_a_call_away_from_a_frozen_node() {
         .collect();
     for call in calls {
         let answer = call.await.expect("an answer");
-        assert!(answer["result"].is_object(), "{answer}");
+        assert!(answer["result"].is_object(), "{answer}\n{}", stack.balancer.log());
     }
     stack.cluster[0].thaw();
 }
@@ -129,5 +129,34 @@ async fn a_rolling_restart_costs_no_call() {
         }
         load.goes_on_for(30).await;
         all_went_well(&load.stop().await, &stack.sample);
+    }
+}
+
+/// A node that drains takes no more calls and ends those that it has.
+#[tokio::test]
+async fn a_drain_lets_long_calls_end() {
+    for kind in BOTH {
+        let mut stack = Stack::holding(kind).await;
+        let client = stack.client().await;
+        let calls: Vec<_> = (0..6)
+            .map(|id| {
+                let client = client.clone();
+                tokio::spawn(async move {
+                    client.post(&keyed(id, "write", &format!("d{id}"), 4000)).await.response().await
+                })
+            })
+            .collect();
+        crate::harness::eventually("all at the server", || {
+            let mut writes = (0..6).map(|id| stack.sample.executions("write", &format!("d{id}")));
+            writes.all(|many| many == 1).then_some(())
+        })
+        .await;
+        let busy = busiest(&stack).await;
+        stack.cluster[busy].terminate();
+        for call in calls {
+            let answer = call.await.expect("an answer");
+            assert!(answer["result"].is_object(), "{kind:?}: {answer}");
+        }
+        assert!(stack.cluster[busy].ended().await.success());
     }
 }

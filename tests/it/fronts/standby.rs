@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::balancer::{end, filled_in, nginx};
+use super::balancer::{Nodes, end, filled_in, nginx};
 use super::keyed;
 use super::spaces::{CARD, HERE, Machine, SHARED, inside};
 use crate::harness::client::Client;
@@ -32,8 +32,8 @@ impl Balancer {
     fn start(number: u8, peer: u8, cluster: &Cluster) -> Self {
         let (machine, folder) = (Machine::start(number), TempDir::new());
         let listen = SocketAddr::from(([0, 0, 0, 0], PORT));
-        let nodes = [cluster[0].address, cluster[1].address, cluster[2].address];
-        let nginx = Process::start(&mut machine.on(&nginx(&folder.join("nginx"), listen, nodes)));
+        let nodes = Nodes::of(cluster);
+        let nginx = Process::start(&mut machine.on(&nginx(&folder.join("nginx"), listen, &nodes)));
         let values = [
             ("HOLDFAST_BALANCER_INTERFACE", CARD.into()),
             ("HOLDFAST_BALANCER_OWN", machine.address.to_string()),
@@ -139,9 +139,8 @@ async fn the_standby_takes_the_address_over() {
 
     // It comes back and is the standby now; then the other machine is gone as a whole.
     let listen = SocketAddr::from(([0, 0, 0, 0], PORT));
-    let nodes = [cluster[0].address, cluster[1].address, cluster[2].address];
     let folder = TempDir::new();
-    let again = nginx(&folder.join("nginx"), listen, nodes);
+    let again = nginx(&folder.join("nginx"), listen, &Nodes::of(&cluster));
     first.nginx = Process::start(&mut first.machine.on(&again));
     eventually("its check to pass", || {
         first
