@@ -1,8 +1,5 @@
 //! One value of the file, read as the type its key asks for.
 
-use std::ops::RangeInclusive;
-use std::time::Duration;
-
 use secrecy::SecretString;
 
 use crate::context::Context;
@@ -10,7 +7,6 @@ use crate::expand::{self, ExpandError};
 use crate::problem::{Place, Problem};
 use crate::section::Section;
 use crate::tree::{Entry, Node, Value};
-use crate::units::{self, Bad};
 
 /// Characters of a value that a problem shows.
 const SHOWN: usize = 60;
@@ -142,133 +138,6 @@ impl<'a> Field<'a> {
         }
     }
 
-    /// A whole number in `range`.
-    pub(crate) fn count(&self, range: &RangeInclusive<u64>) -> Option<u64> {
-        let text = self.text()?;
-        let (least, most) = (range.start(), range.end());
-        let allowed = format!("a whole number from {least} to {most}");
-        let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-        match text.parse::<u64>() {
-            Ok(count) if digits && range.contains(&count) => Some(count),
-            Ok(count) if digits => {
-                let cure = format!("write {}", count.clamp(*least, *most));
-                self.problem(format!("{count} is out of range"), &allowed, &cure);
-                None
-            }
-            // A number too large for any range.
-            Err(_) if digits => {
-                self.problem(
-                    "the number is out of range".into(),
-                    &allowed,
-                    &format!("write {most}"),
-                );
-                None
-            }
-            _ => {
-                self.wrong("a whole number", &allowed, "write digits only");
-                None
-            }
-        }
-    }
-
-    /// A share in `range`, as a decimal number or in percent.
-    pub(crate) fn share(&self, range: &RangeInclusive<f64>) -> Option<f64> {
-        let text = self.text()?;
-        let (least, most) = (range.start(), range.end());
-        let allowed = format!("{least} to {most}, or {}% to {}%", least * 100.0, most * 100.0);
-        match units::share(&text) {
-            Some(share) if range.contains(&share) => Some(share),
-            Some(share) => {
-                let cure = format!("write {}", share.clamp(*least, *most));
-                self.problem(format!("{} is out of range", self.shown()), &allowed, &cure);
-                None
-            }
-            None => {
-                let cure = format!("write something like {}", 0.1_f64.clamp(*least, *most));
-                self.wrong("a share", &allowed, &cure);
-                None
-            }
-        }
-    }
-
-    /// A decimal number in `range`.
-    pub(crate) fn decimal(&self, range: &RangeInclusive<f64>) -> Option<f64> {
-        let text = self.text()?;
-        let (least, most) = (range.start(), range.end());
-        let allowed = format!("a number from {least} to {most}");
-        match units::decimal(&text) {
-            Some(number) if range.contains(&number) => Some(number),
-            Some(number) => {
-                let cure = format!("write {}", number.clamp(*least, *most));
-                self.problem(format!("{} is out of range", self.shown()), &allowed, &cure);
-                None
-            }
-            None => {
-                self.wrong("a number", &allowed, "write digits, with a dot for what is below 1");
-                None
-            }
-        }
-    }
-
-    /// A duration in `range`.
-    pub(crate) fn duration(&self, range: &RangeInclusive<Duration>) -> Option<Duration> {
-        let text = self.text()?;
-        let show = units::show_duration;
-        let allowed = format!(
-            "{} to {}, as a whole number and ms, s, m, h or d",
-            show(*range.start()),
-            show(*range.end())
-        );
-        match units::duration(&text) {
-            Ok(value) if range.contains(&value) => Some(value),
-            Ok(value) => {
-                let cure = format!("write {}", show(value.clamp(*range.start(), *range.end())));
-                self.problem(format!("{} is out of range", self.shown()), &allowed, &cure);
-                None
-            }
-            Err(Bad::NoUnit) => {
-                let text = text.trim();
-                let found = format!("{} has no unit", self.shown());
-                self.problem(found, &allowed, &format!("write {text}s or {text}ms"));
-                None
-            }
-            Err(Bad::Form) => {
-                let cure = format!("write something like {}", example_duration(range));
-                self.wrong("a duration", &allowed, &cure);
-                None
-            }
-        }
-    }
-
-    /// A number of bytes in `range`.
-    pub(crate) fn size(&self, range: &RangeInclusive<u64>) -> Option<u64> {
-        let text = self.text()?;
-        let show = units::show_size;
-        let allowed = format!(
-            "{} to {}, as a whole number and B, KiB, MiB or GiB",
-            show(*range.start()),
-            show(*range.end())
-        );
-        match units::size(&text) {
-            Ok(value) if range.contains(&value) => Some(value),
-            Ok(value) => {
-                let cure = format!("write {}", show(value.clamp(*range.start(), *range.end())));
-                self.problem(format!("{} is out of range", self.shown()), &allowed, &cure);
-                None
-            }
-            Err(Bad::NoUnit) => {
-                let text = text.trim();
-                let found = format!("{} has no unit", self.shown());
-                self.problem(found, &allowed, &format!("write {text}B, {text}KiB or {text}MiB"));
-                None
-            }
-            Err(Bad::Form) => {
-                self.wrong("a size", &allowed, "write something like 512KiB or 4MiB");
-                None
-            }
-        }
-    }
-
     /// The value that one of the words stands for.
     pub(crate) fn choice<T: Copy>(&self, words: &[(&str, T)]) -> Option<T> {
         let text = self.text()?;
@@ -354,10 +223,4 @@ pub(crate) fn quoted(text: &str) -> String {
         shown.push('…');
     }
     format!("\"{shown}\"").replace("\\'", "'")
-}
-
-fn example_duration(range: &RangeInclusive<Duration>) -> String {
-    let middle = [250, 5_000, 30_000, 3_600_000].map(Duration::from_millis);
-    let example = middle.into_iter().find(|value| range.contains(value));
-    units::show_duration(example.unwrap_or_else(|| *range.start()))
 }

@@ -26,6 +26,7 @@ mod nearest;
 mod node;
 mod notify;
 mod problem;
+mod quantity;
 mod redis;
 mod reserved;
 mod retry_budget;

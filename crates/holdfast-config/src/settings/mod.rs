@@ -11,6 +11,7 @@
 //! | [`Config::difference`] | lines of which two configurations have different ones | a reload |
 
 mod lines;
+mod resilience;
 mod sections;
 mod servers;
 

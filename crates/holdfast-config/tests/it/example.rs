@@ -35,6 +35,25 @@ fn the_example_of_a_cluster_serves_all_its_nodes() {
     }
 }
 
+#[test]
+fn the_example_of_the_whole_stack_serves_all_its_nodes() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../config/ha.yaml");
+    let text = std::fs::read_to_string(path).expect("the example is there");
+    for node in ["gateway-1", "gateway-2", "gateway-3"] {
+        let variables = [
+            ("HA_NODE_ID", node),
+            ("HOLDFAST_DATA_DIR", "data"),
+            ("HOLDFAST_CLUSTER_SECRET", "0123456789abcdef0123456789abcdef"),
+            ("HOLDFAST_REDIS_PASSWORD", "0123456789abcdef"),
+        ];
+        let config = read(&text, &variables).unwrap_or_else(|problems| panic!("{problems:#?}"));
+        assert_eq!(config.cluster.expect("a cluster").node_id, node);
+        let redis = config.sessions.redis.expect("a Redis");
+        assert_eq!((redis.topology.label(), redis.replicas_to_acknowledge), ("sentinel", 1));
+        assert!(config.notices.is_empty(), "{:?}", config.notices);
+    }
+}
+
 /// What is commented out must be right as well: whoever needs it takes the marks away.
 #[test]
 fn the_server_that_is_commented_out_is_read() {
