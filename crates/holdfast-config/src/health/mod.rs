@@ -25,27 +25,27 @@ pub struct Health {
     pub passive: Passive,
 }
 
-/// What counts how much when nodes agree, and how many must.
+/// What makes a node's vote on an instance, and how many votes make a verdict. More than half say
+/// that it is degraded; for unhealthy it takes `fail`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Votes {
-    /// Weight of the coordinator's own checks. 0 to 1; the four weights together are above 0, and
-    /// only their proportion matters.
+    /// Weight of the node's own checks in its vote. 0 to 1; the four weights together are above 0,
+    /// and only their proportion matters.
     pub local: f64,
     /// Weight of the other nodes' checks.
     pub peers: f64,
-    /// Weight of checks made from outside (the server's `http` and `metric` checks).
+    /// Weight of checks made from outside the cluster.
     pub external: f64,
     /// Weight of what clients' calls met.
     pub users: f64,
-    /// Nodes that must have voted, where the cluster has as many. 1 to 100.
+    /// Votes that a verdict takes at least, where the cluster has as many nodes. 1 to 100.
     pub least_nodes: u32,
-    /// Share of the weight that must say so before a server counts as degraded. Above 0, to 1.
-    pub degrade: f64,
-    /// The same for unhealthy, and with it for a failover. At least `degrade`, to 1.
+    /// Share of the votes that must say so before an instance counts as unhealthy, and with it for
+    /// a failover. 0.5 to 1.
     pub fail: f64,
-    /// How long a round of voting may last, and how old a vote may be. 1s to 10m.
+    /// How old the evidence behind a vote may be. 1s to 10m.
     pub round: Duration,
-    /// How long a node's vote is waited for. 100ms to `round`.
+    /// How long a vote counts. 100ms to `round`.
     pub timeout: Duration,
 }
 
@@ -93,7 +93,6 @@ impl Default for Votes {
             external: 0.2,
             users: 0.1,
             least_nodes: 3,
-            degrade: 0.5,
             fail: 0.66,
             round: Duration::from_secs(30),
             timeout: Duration::from_secs(10),

@@ -57,8 +57,7 @@ impl Votes {
         section.share("external", 0.0..=1.0, &mut votes.external);
         section.share("users", 0.0..=1.0, &mut votes.users);
         section.number("least_nodes", 1..=100, &mut votes.least_nodes);
-        section.share("degrade", 0.01..=1.0, &mut votes.degrade);
-        section.share("fail", 0.01..=1.0, &mut votes.fail);
+        section.share("fail", 0.5..=1.0, &mut votes.fail);
         section.duration("round", SECOND..=SECOND * 600, &mut votes.round);
         votes.timeout = votes.timeout.min(votes.round);
         section.duration("timeout", MS * 100..=SECOND * 600, &mut votes.timeout);
@@ -74,14 +73,6 @@ impl Votes {
                 "all four weights are 0".into(),
                 "at least one weight above 0",
                 "write local: 0.4, peers: 0.3, external: 0.2, users: 0.1",
-            );
-        }
-        if self.fail < self.degrade {
-            section.report(
-                "fail",
-                format!("{} is below degrade, {}", self.fail, self.degrade),
-                "fail from degrade on: the graver step needs no fewer votes",
-                &format!("write {}", self.degrade),
             );
         }
         if self.timeout > self.round {

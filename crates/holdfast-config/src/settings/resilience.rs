@@ -131,14 +131,12 @@ impl Health {
 
 impl Votes {
     pub(super) fn write(&self, lines: &mut Lines) {
-        let Self { local, peers, external, users, least_nodes, degrade, fail, round, timeout } =
-            self;
+        let Self { local, peers, external, users, least_nodes, fail, round, timeout } = self;
         lines.put("local", local);
         lines.put("peers", peers);
         lines.put("external", external);
         lines.put("users", users);
         lines.put("least_nodes", least_nodes);
-        lines.put("degrade", degrade);
         lines.put("fail", fail);
         lines.time("round", *round);
         lines.time("timeout", *timeout);

@@ -274,7 +274,7 @@ fn every_key_of_the_sections() {
          critical: {{ queue: 0 }}, background: {{}}, emergency: {{}}, total: 600, quarantine: 0 }}\n\
          retry_budget: {{ share: 10%, at_least: 1, attempts: 2 }}\n\
          health: {{ interval: 10s, critical_interval: 2s, timeout: 1s, retries: 0, \
-         votes: {{ local: 1, peers: 0, external: 0, users: 0, least_nodes: 2, degrade: 0.4, \
+         votes: {{ local: 1, peers: 0, external: 0, users: 0, least_nodes: 2, \
          fail: 0.6, round: 20s, timeout: 5s }}, passive: {{ \
          response_time: {{ good: 1s, bad: 2s, weight: 0 }}, \
          error_rate: {{ good: 1%, bad: 2%, weight: 0.5 }}, \
@@ -297,7 +297,7 @@ fn every_key_of_the_sections() {
     assert_eq!((config.retry_budget.at_least, config.retry_budget.attempts), (1, 2));
     let (votes, passive) = (&config.health.votes, &config.health.passive);
     assert_eq!((votes.local, votes.peers, votes.least_nodes), (1.0, 0.0, 2));
-    assert_eq!((votes.degrade, votes.fail, votes.round, votes.timeout), (0.4, 0.6, S * 20, S * 5));
+    assert_eq!((votes.fail, votes.round, votes.timeout), (0.6, S * 20, S * 5));
     assert_eq!((passive.response_time.good, passive.response_time.weight), (S, 0.0));
     assert_eq!((passive.error_rate.bad, passive.connect_success.bad), (0.02, 0.8));
     let server = &config.servers["docs"].health;

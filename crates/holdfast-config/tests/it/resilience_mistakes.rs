@@ -232,8 +232,8 @@ fn sections() {
     section("retry_budget: { attempts: 0 }", "retry_budget.attempts", "out of range", "write 1");
     let weights = "health: { votes: { local: 0, peers: 0, external: 0, users: 0 } }";
     section(weights, "health.votes.local", "all four weights are 0", "local: 0.4");
-    let votes = "health: { votes: { degrade: 70% } }";
-    section(votes, "health.votes.fail", "below degrade, 0.7", "write 0.7");
+    let votes = "health: { votes: { fail: 40% } }";
+    section(votes, "health.votes.fail", "out of range", "write 0.5");
     let votes = "health: { votes: { round: 5s, timeout: 6s } }";
     section(votes, "health.votes.timeout", "longer than round, 5s", "write 5s");
     let passive = "health: { passive: { error_rate: { good: 60% } } }";
