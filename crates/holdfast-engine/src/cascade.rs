@@ -86,20 +86,25 @@ fn find_cycle<S: Ord + Clone>(direct: &BTreeMap<S, BTreeSet<S>>) -> Result<(), C
     let mut done: BTreeSet<&S> = BTreeSet::new();
     for start in direct.keys() {
         let mut path = vec![start];
+        let mut on_path = BTreeSet::from([start]);
         let mut branches = vec![below(start)];
         while let Some(branch) = branches.last_mut() {
             match branch.next() {
                 Some(next) if done.contains(next) => {}
                 Some(next) => {
-                    if let Some(from) = path.iter().position(|on_path| *on_path == next) {
-                        return Err(Cycle(path[from..].iter().copied().cloned().collect()));
+                    if !on_path.insert(next) {
+                        let cycle = path.into_iter().skip_while(|it| *it != next);
+                        return Err(Cycle(cycle.cloned().collect()));
                     }
                     path.push(next);
                     branches.push(below(next));
                 }
                 None => {
                     branches.pop();
-                    done.extend(path.pop());
+                    if let Some(server) = path.pop() {
+                        on_path.remove(server);
+                        done.insert(server);
+                    }
                 }
             }
         }
@@ -133,3 +138,104 @@ impl<S: fmt::Display> fmt::Display for Cycle<S> {
 }
 
 impl<S: fmt::Display + fmt::Debug> std::error::Error for Cycle<S> {}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn graph(
+        edges: &[(&'static str, &'static str)],
+    ) -> Result<DependencyGraph<&'static str>, Cycle<&'static str>> {
+        DependencyGraph::try_new(edges.iter().copied())
+    }
+
+    #[test]
+    fn a_call_is_refused_for_the_nearest_server_that_is_open() {
+        let graph =
+            graph(&[("shop", "stock"), ("shop", "users"), ("stock", "db"), ("users", "db")])
+                .unwrap();
+        let blocked = |server, open: &[&'static str]| {
+            graph.blocked_by(&server, &open.iter().copied().collect()).copied()
+        };
+        assert_eq!(blocked("shop", &[]), None);
+        assert_eq!(blocked("shop", &["db"]), Some("db"));
+        assert_eq!(blocked("shop", &["db", "users"]), Some("users"));
+        assert_eq!(blocked("shop", &["shop"]), None, "its own breaker is another question");
+        assert_eq!(blocked("db", &["shop", "stock", "users"]), None);
+        assert_eq!(blocked("unknown", &["db"]), None);
+        assert_eq!(graph.needs(&"shop"), ["stock", "users", "db"]);
+        let radius: Vec<_> = graph.blast_radius(&"db").copied().collect();
+        assert_eq!(radius, ["shop", "stock", "users"]);
+        assert_eq!(graph.blast_radius(&"shop").count(), 0);
+        assert!(DependencyGraph::<&str>::default().is_empty());
+    }
+
+    #[test]
+    fn a_cycle_is_named_and_nothing_else() {
+        let cycle = graph(&[("a", "b"), ("b", "c"), ("c", "d"), ("d", "b"), ("x", "a")]);
+        let error = cycle.unwrap_err();
+        assert_eq!(error, Cycle(vec!["b", "c", "d"]));
+        let says = "servers depend on one another in a circle: b → c → d → b";
+        assert_eq!(error.to_string(), says);
+        assert_eq!(graph(&[("a", "a")]).unwrap_err(), Cycle(vec!["a"]));
+        assert_eq!(graph(&[("a", "b"), ("a", "b"), ("c", "b"), ("a", "c")]).map(|_| ()), Ok(()));
+    }
+
+    #[test]
+    fn a_long_chain_is_no_deep_recursion() {
+        let chain = (0..20_000u32).map(|at| (at, at + 1));
+        let Err(Cycle(cycle)) = DependencyGraph::try_new(chain.chain([(20_000, 0)])) else {
+            panic!("a cycle");
+        };
+        assert_eq!(cycle.len(), 20_001);
+    }
+
+    proptest! {
+        /// Against the slow way: a server is in another's radius if there is a path.
+        #[test]
+        fn who_is_reached_is_blocked(
+            edges in prop::collection::vec((0u8..12, 0u8..12), 0..40),
+            open in prop::collection::btree_set(0u8..12, 0..4),
+        ) {
+            let mut reaches = [[false; 12]; 12];
+            for (from, to) in &edges {
+                reaches[usize::from(*from)][usize::from(*to)] = true;
+            }
+            for via in 0..12 {
+                for from in 0..12 {
+                    for to in 0..12 {
+                        reaches[from][to] |= reaches[from][via] && reaches[via][to];
+                    }
+                }
+            }
+            let circular = (0..12).any(|at| reaches[at][at]);
+            match DependencyGraph::try_new(edges.iter().copied()) {
+                Err(Cycle(cycle)) => {
+                    prop_assert!(circular);
+                    for (at, from) in cycle.iter().enumerate() {
+                        let to = cycle[(at + 1) % cycle.len()];
+                        prop_assert!(edges.contains(&(*from, to)), "{cycle:?}");
+                    }
+                }
+                Ok(graph) => {
+                    prop_assert!(!circular);
+                    for from in 0..12u8 {
+                        let needs: BTreeSet<u8> = graph.needs(&from).iter().copied().collect();
+                        let slow = |at: usize| {
+                            (0..12u8).filter(move |to| reaches[at][usize::from(*to)])
+                        };
+                        let reached: BTreeSet<u8> = slow(usize::from(from)).collect();
+                        prop_assert_eq!(&needs, &reached);
+                        let blocked = graph.blocked_by(&from, &open);
+                        prop_assert_eq!(blocked.is_some(), !needs.is_disjoint(&open));
+                        for to in &reached {
+                            prop_assert!(graph.blast_radius(to).any(|it| *it == from));
+                        }
+                    }
+                }
+            }
+        }
+    }
+}

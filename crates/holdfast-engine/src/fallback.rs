@@ -314,3 +314,207 @@ impl Default for Params {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+    const EVERYBODY: Hints = Hints { ttl: None, scope: Some(Scope::Public) };
+    const PRIVATE: Hints = Hints { ttl: None, scope: Some(Scope::Private) };
+    const SILENT: Hints = Hints { ttl: None, scope: None };
+
+    fn scope(method: &str, class: CallClass, hints: Hints) -> Option<Scope> {
+        may_keep(method, class, false, Kind::Complete, hints, &Params::default())
+            .map(|keep| keep.scope)
+    }
+
+    #[test]
+    fn what_is_kept_and_for_whom() {
+        use CallClass::{Idempotent, Lifecycle, Read, Write};
+        use Scope::{Private, Public};
+        let lists = ["tools/list", "prompts/list", "resources/list", "resources/templates/list"];
+        for method in lists.into_iter().chain(["resources/read"]) {
+            assert_eq!(scope(method, Read, EVERYBODY), Some(Public), "{method}");
+            assert_eq!(scope(method, Read, PRIVATE), Some(Private), "{method}");
+            assert_eq!(scope(method, Read, SILENT), Some(Private), "{method}");
+        }
+        assert_eq!(scope("server/discover", Lifecycle, EVERYBODY), Some(Public));
+        assert_eq!(scope("server/discover", Lifecycle, SILENT), Some(Private));
+        // The protocol gives these no scope, so what they say of one counts for nothing.
+        for method in ["tools/call", "prompts/get", "completion/complete"] {
+            assert_eq!(scope(method, Read, EVERYBODY), Some(Private), "{method}");
+        }
+        for class in [Idempotent, Write] {
+            assert_eq!(scope("tools/call", class, EVERYBODY), None, "{class:?}");
+        }
+        for method in
+            ["tasks/get", "tasks/result", "tasks/list", "subscriptions/listen", "roots/list"]
+        {
+            assert_eq!(scope(method, Read, EVERYBODY), None, "{method}");
+        }
+        for method in ["initialize", "ping", "notifications/initialized"] {
+            assert_eq!(scope(method, Lifecycle, EVERYBODY), None, "{method}");
+        }
+    }
+
+    #[test]
+    fn only_complete_results_of_plain_questions_are_kept() {
+        let keep = |carried_input, kind| {
+            let params = Params::default();
+            may_keep("tools/list", CallClass::Read, carried_input, kind, EVERYBODY, &params)
+        };
+        assert!(keep(false, Kind::Complete).is_some());
+        assert_eq!(keep(true, Kind::Complete), None);
+        assert_eq!(keep(false, Kind::Other), None);
+    }
+
+    #[test]
+    fn an_answer_is_kept_for_the_longer_of_the_two_times() {
+        let lifetime = |max_age, ttl: Option<u64>| {
+            let hints = Hints { ttl: ttl.map(Duration::from_secs), scope: None };
+            let params = Params { max_age: SECOND * max_age, ..Params::default() };
+            may_keep("tools/list", CallClass::Read, false, Kind::Complete, hints, &params)
+                .map(|keep| keep.lifetime.as_secs())
+        };
+        assert_eq!(lifetime(300, None), Some(300));
+        assert_eq!(lifetime(300, Some(0)), Some(300), "stale at once, and better than nothing");
+        assert_eq!(lifetime(300, Some(3600)), Some(3600));
+        assert_eq!(lifetime(300, Some(u64::MAX)), Some(86_400));
+        assert_eq!(lifetime(0, None), None);
+    }
+
+    fn key(server: u32, audience: Audience, question: u128) -> Key {
+        Key { server, audience, question }
+    }
+
+    fn keep(seconds: u32) -> Keep {
+        Keep { scope: Scope::Private, lifetime: SECOND * seconds }
+    }
+
+    fn answers(max_bytes: usize, max_audience_bytes: usize) -> (Answers, Instant) {
+        let params =
+            Params { max_bytes, max_audience_bytes, max_answer: 1000, ..Params::default() };
+        (Answers::new(params), Instant::now())
+    }
+
+    #[test]
+    fn a_private_answer_is_for_its_audience_and_a_public_one_for_everybody() {
+        let (mut answers, now) = answers(1 << 20, 1 << 20);
+        let (public, private) = (Bytes::from_static(b"all"), Bytes::from_static(b"mine"));
+        answers.put(key(1, Audience::Everybody, 7), Topic::Tools, public, keep(10), now);
+        answers.put(key(1, Audience::One(5), 7), Topic::Tools, private, keep(10), now);
+        let mut get = |server, audience, question| {
+            answers.get(server, audience, question, now + SECOND).map(|(bytes, age)| {
+                assert_eq!(age, SECOND);
+                bytes
+            })
+        };
+        assert_eq!(get(1, 5, 7).as_deref(), Some(&b"mine"[..]));
+        assert_eq!(get(1, 6, 7).as_deref(), Some(&b"all"[..]));
+        assert_eq!(get(2, 5, 7), None, "of another server");
+        assert_eq!(get(1, 5, 8), None, "to another question");
+    }
+
+    #[test]
+    fn what_is_too_old_is_not_given_and_what_changed_neither() {
+        let (mut answers, now) = answers(1 << 20, 1 << 20);
+        let put = |answers: &mut Answers, question, topic| {
+            let key = key(1, Audience::One(5), question);
+            answers.put(key, topic, Bytes::from_static(b"it"), keep(10), now)
+        };
+        for (question, topic) in
+            [(1, Topic::Tools), (2, Topic::Prompts), (3, Topic::Resources), (4, Topic::Other)]
+        {
+            assert!(put(&mut answers, question, topic));
+        }
+        answers.invalidate(1, Topic::Tools);
+        answers.invalidate(2, Topic::Prompts);
+        let kept: Vec<bool> = (1..=4).map(|at| answers.get(1, 5, at, now).is_some()).collect();
+        assert_eq!(kept, [false, true, true, true]);
+        assert!(answers.get(1, 5, 2, now + SECOND * 10 - SECOND / 1000).is_some());
+        assert!(answers.get(1, 5, 2, now + SECOND * 10).is_none());
+        assert_eq!(answers.size().0, 2, "it is gone");
+        answers.expire(now + SECOND * 10);
+        assert_eq!(answers.size(), (0, 0));
+        put(&mut answers, 1, Topic::Tools);
+        answers.forget_server(1);
+        assert_eq!(answers.size(), (0, 0));
+    }
+
+    #[test]
+    fn the_least_recently_used_goes_first_and_nobody_pushes_everybody_out() {
+        let room = 3 * (100 + OVERHEAD);
+        let (mut answers, now) = answers(2 * room, room);
+        let put = |answers: &mut Answers, audience, question| {
+            let key = key(1, Audience::One(audience), question);
+            answers.put(key, Topic::Tools, Bytes::from(vec![0; 100]), keep(10), now)
+        };
+        for question in 1..=3 {
+            assert!(put(&mut answers, 5, question));
+            assert!(put(&mut answers, 6, question));
+        }
+        assert!(answers.get(1, 6, 1, now).is_some());
+        // A fourth of one audience takes its own oldest place.
+        assert!(put(&mut answers, 6, 4));
+        let kept: Vec<bool> = (1..=4).map(|at| answers.get(1, 6, at, now).is_some()).collect();
+        assert_eq!(kept, [true, false, true, true]);
+        assert!((1..=3).all(|at| answers.get(1, 5, at, now).is_some()));
+        // A third audience takes the place of what was used least recently by anybody.
+        assert!(put(&mut answers, 7, 1));
+        assert!(answers.get(1, 6, 1, now).is_none());
+        let large = Bytes::from(vec![0; 1001]);
+        assert!(!answers.put(key(1, Audience::One(5), 1), Topic::Tools, large, keep(10), now));
+        assert!(answers.get(1, 5, 1, now).is_none(), "the answer of before is out of date");
+    }
+
+    proptest! {
+        #[test]
+        fn it_is_bounded_and_gives_to_nobody_what_is_another_ones(
+            steps in prop::collection::vec(
+                (0u8..8, 0u32..3, 0u128..4, 0u128..6, 0usize..1200, 0u32..8),
+                1..300,
+            ),
+        ) {
+            let (mut answers, mut now) = answers(6000, 2500);
+            for (step, server, audience, question, size, seconds) in steps {
+                let one = key(server, Audience::One(audience), question);
+                let all = key(server, Audience::Everybody, question);
+                // The answer says for whom it is.
+                let says = |whose: u8| {
+                    let mut bytes = vec![whose; size + 1];
+                    bytes[0] = whose;
+                    Bytes::from(bytes)
+                };
+                match step {
+                    0..=2 => {
+                        let whose = u8::try_from(audience).unwrap();
+                        answers.put(one, Topic::Tools, says(whose), keep(seconds), now);
+                    }
+                    3 => {
+                        answers.put(all, Topic::Resources, says(255), keep(seconds), now);
+                    }
+                    4 => answers.invalidate(server, Topic::Tools),
+                    5 => now += SECOND,
+                    _ => {
+                        if let Some((bytes, age)) = answers.get(server, audience, question, now) {
+                            let whose = bytes[0];
+                            prop_assert!(whose == 255 || u128::from(whose) == audience);
+                            prop_assert!(age < SECOND * 8);
+                        }
+                    }
+                }
+                let (count, bytes) = answers.size();
+                prop_assert!(bytes <= 6000);
+                prop_assert_eq!(count == 0, bytes == 0);
+                prop_assert_eq!(answers.by_use.len(), count);
+                let sum: usize = answers.kept.values().map(|it| it.answer.len() + OVERHEAD).sum();
+                prop_assert_eq!(sum, bytes);
+                prop_assert!(answers.audience_bytes.values().all(|it| (1..=2500).contains(it)));
+                prop_assert_eq!(answers.audience_bytes.values().sum::<usize>(), bytes);
+            }
+        }
+    }
+}

@@ -5,6 +5,9 @@
 //! counts for as long, so that a server that fails at once, with never more than one call under way,
 //! is not asked many times more often than its clients ask. A few are always allowed: the share of a
 //! trickle is none.
+//!
+//! What was not sent, because there was no connection or a breaker refused it, goes elsewhere without
+//! being charged: it cost the server nothing.
 
 use std::time::{Duration, Instant};
 
@@ -123,5 +126,133 @@ impl RetryBudget {
 impl Default for Params {
     fn default() -> Self {
         Self { share: 0.2, at_least: 3, attempts: 3 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn budget() -> (RetryBudget, Instant) {
+        let now = Instant::now();
+        (RetryBudget::new(Params::default(), now), now)
+    }
+
+    #[test]
+    fn a_fifth_of_the_active_calls_is_repeated_and_three_always() {
+        let (mut budget, now) = budget();
+        budget.began(now);
+        assert_eq!((0..10).filter(|_| budget.try_repeat(1, now).is_ok()).count(), 3);
+        assert_eq!(budget.try_repeat(1, now), Err(NoRetry::Budget));
+        for _ in 1..100 {
+            budget.began(now);
+        }
+        assert_eq!((budget.used(), budget.allowed()), (3, 20));
+        assert_eq!((0..100).filter(|_| budget.try_repeat(2, now).is_ok()).count(), 17);
+    }
+
+    #[test]
+    fn a_call_is_sent_three_times_at_most() {
+        let (mut budget, now) = budget();
+        for (attempts, expected) in [(1, Ok(())), (2, Ok(())), (3, Err(NoRetry::Attempts))] {
+            assert_eq!(budget.try_repeat(attempts, now), expected);
+        }
+        assert_eq!(budget.used(), 2, "what is refused is not counted");
+    }
+
+    /// Calls that hang are active for as long as they do, and so are their repetitions.
+    #[test]
+    fn what_is_under_way_counts_however_long_it_takes() {
+        let (mut budget, now) = budget();
+        for _ in 0..50 {
+            budget.began(now);
+        }
+        for _ in 0..10 {
+            budget.try_repeat(1, now).unwrap();
+        }
+        let later = now + Duration::from_secs(60);
+        assert_eq!(budget.try_repeat(1, later), Err(NoRetry::Budget));
+        budget.repeat_ended();
+        assert_eq!(budget.try_repeat(1, later), Ok(()));
+        for _ in 0..50 {
+            budget.ended();
+        }
+        assert_eq!(budget.allowed(), 3);
+    }
+
+    /// A server that fails at once has never more than one call under way, and is not asked three
+    /// times as often for that.
+    #[test]
+    fn quick_failures_are_repeated_no_more_than_a_fifth_of_them() {
+        let (mut budget, start) = budget();
+        let (calls, mut repeated) = (100_000, 0);
+        for call in 0..calls {
+            let now = start + Duration::from_millis(call);
+            budget.began(now);
+            for attempts in 1.. {
+                if budget.try_repeat(attempts, now).is_err() {
+                    break;
+                }
+                budget.repeat_ended();
+                repeated += 1;
+            }
+            budget.ended();
+        }
+        assert!(repeated <= calls / 5, "{repeated} of {calls}");
+        assert!(repeated > calls / 10, "{repeated} of {calls}");
+    }
+
+    #[test]
+    fn settings_that_make_no_sense_allow_the_least() {
+        for share in [f64::NAN, -1.0, 0.0] {
+            let now = Instant::now();
+            let mut budget = RetryBudget::new(Params { share, ..Params::default() }, now);
+            for _ in 0..1000 {
+                budget.began(now);
+            }
+            assert_eq!(budget.allowed(), 3);
+        }
+        let (mut budget, _) = budget();
+        budget.ended();
+        budget.repeat_ended();
+        assert_eq!((budget.used(), budget.allowed()), (0, 3));
+    }
+
+    proptest! {
+        /// At no time are more repetitions under way than a fifth of the active calls, or three.
+        #[test]
+        fn never_more_than_the_share(steps in prop::collection::vec((0u8..5, 0u64..400), 1..400)) {
+            let (mut budget, mut now) = budget();
+            let (mut under_way, mut repeating) = (0u32, 0u32);
+            let mut begun: Vec<Instant> = Vec::new();
+            for (step, wait) in steps {
+                now += Duration::from_millis(wait);
+                match step {
+                    0 | 1 => {
+                        budget.began(now);
+                        begun.push(now);
+                        under_way += 1;
+                    }
+                    2 if under_way > 0 => {
+                        budget.ended();
+                        under_way -= 1;
+                    }
+                    3 if budget.try_repeat(1, now).is_ok() => {
+                        repeating += 1;
+                        let two = Duration::from_secs(2);
+                        let lately = begun.iter().filter(|at| now - **at < two).count();
+                        let active = under_way.max(u32::try_from(lately).unwrap());
+                        prop_assert!(repeating <= (active / 5).max(3));
+                    }
+                    4 if repeating > 0 => {
+                        budget.repeat_ended();
+                        repeating -= 1;
+                    }
+                    _ => {}
+                }
+            }
+        }
     }
 }

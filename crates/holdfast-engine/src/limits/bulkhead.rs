@@ -7,10 +7,11 @@
 //! nobody starves.
 //!
 //! *Quarantine*: a server that hangs fills its class with calls that do not end. When a call for
-//! another server finds the class full and one server holds more than half of it, that one is limited
-//! to a quarter, and what it holds beyond that no longer takes room in the class: the others go on at
-//! once. It gets no further calls until it holds less than that, and it is set free when it has kept
-//! to its limit for the rest of the quarantine's time.
+//! another server has waited 100 ms in a full class, or cannot even wait, and one server holds more
+//! than half of the class, that one is limited to a quarter, and what it holds beyond that no longer
+//! takes room: the others go on at once. Calls for it wait until it holds less than that, and no more
+//! than a quarter of the queue is theirs. It is set free when its time is over and it keeps to its
+//! limit.
 //!
 //! ```text
 //!            enter                 next                    leave
@@ -139,6 +140,8 @@ struct Waiting {
 
 /// One in so many grants goes to who waits longest of all.
 const FAIR: u64 = 4;
+/// After waiting so long, a call for another server has whoever fills the class limited.
+const PATIENCE: Duration = Duration::from_millis(100);
 
 // === impl Bulkheads ===
 
@@ -157,27 +160,30 @@ impl Bulkheads {
 
     /// A call for `server` wants in. A class that is not known has no limits.
     pub fn enter(&mut self, class: ClassId, server: ServerKey, now: Instant) -> Entry {
-        let room = self.room();
-        let quarantine_for = self.quarantine_for;
-        let rivals = self.someone_could_go(class);
-        let Some(class) = self.classes.get_mut(usize::from(class.0)) else {
+        let until = now + self.quarantine_for;
+        let at = usize::from(class.0);
+        let Some(class) = self.classes.get_mut(at) else {
             return Entry::Entered;
         };
         class.set_free(now);
-        if class.is_full() {
-            class.quarantine_whoever_fills_it(server, now + quarantine_for);
+        class.relieve(now, until);
+        if class.queue.is_empty() && class.params.queue == 0 {
+            // It cannot wait, so it does not.
+            class.limit_who_fills_it(server, until);
         }
-        if class.may_hold_more(server) {
-            if room && !class.is_full() && !rivals {
-                class.take(server);
-                return Entry::Entered;
-            }
-        } else {
-            let retry_after = class.params.retry_after();
-            return Entry::Refused { retry_after, why: Full::Quarantined };
+        let may_hold_more = class.may_hold_more(server);
+        let overtakes = self.someone_could_go(at);
+        let room = self.room();
+        let Some(class) = self.classes.get_mut(at) else {
+            return Entry::Entered;
+        };
+        if may_hold_more && room && !class.is_full() && !overtakes {
+            class.take(server);
+            return Entry::Entered;
         }
-        if class.queue.len() >= class.params.queue as usize {
-            return Entry::Refused { retry_after: class.params.retry_after(), why: Full::Class };
+        if !class.may_wait(server) {
+            let why = if may_hold_more { Full::Class } else { Full::Quarantined };
+            return Entry::Refused { retry_after: class.params.retry_after(), why };
         }
         self.tickets += 1;
         let ticket = Ticket(self.tickets);
@@ -199,10 +205,13 @@ impl Bulkheads {
         place.and_then(|place| class.queue.remove(place)).is_some()
     }
 
-    /// Calls that have waited too long, at most `most` of them; they wait no more.
+    /// Calls that have waited too long; they wait no more. Also limits whoever fills a class in which
+    /// others wait: ask [`next`](Self::next) afterwards.
     pub fn expire(&mut self, now: Instant) -> Vec<Ticket> {
         let mut expired = Vec::new();
+        let until = now + self.quarantine_for;
         for class in &mut self.classes {
+            class.relieve(now, until);
             let timeout = class.params.queue_timeout;
             while let Some(first) = class.queue.front()
                 && now.saturating_duration_since(first.since) >= timeout
@@ -214,13 +223,10 @@ impl Bulkheads {
         expired
     }
 
-    /// When [`expire`](Self::expire) next has something to name.
+    /// When [`expire`](Self::expire) next has something to do, as things are now.
     #[must_use]
     pub fn next_expiry(&self) -> Option<Instant> {
-        let first = |class: &Class| {
-            class.queue.front().map(|first| first.since + class.params.queue_timeout)
-        };
-        self.classes.iter().filter_map(first).min()
+        self.classes.iter().filter_map(Class::next_expiry).min()
     }
 
     /// The next waiting call that may run, if there is room for one: of the highest priority, and of
@@ -282,10 +288,10 @@ impl Bulkheads {
     }
 
     /// Whether a call waits that could run and that a new one of this class must not overtake.
-    fn someone_could_go(&self, newcomer: ClassId) -> bool {
-        let priority = self.classes.get(usize::from(newcomer.0)).map(|it| it.params.priority);
+    fn someone_could_go(&self, newcomer: usize) -> bool {
+        let priority = self.classes.get(newcomer).map(|it| it.params.priority);
         self.classes.iter().enumerate().any(|(at, class)| {
-            let own = at == usize::from(newcomer.0);
+            let own = at == newcomer;
             let shared = self.total < u32::MAX && Some(class.params.priority) >= priority;
             (own || shared) && class.first_that_may_go().is_some()
         })
@@ -346,16 +352,53 @@ impl Class {
         }
     }
 
-    /// The class is full and a call for `newcomer` wants in: another server that holds more than half
-    /// of it is limited.
-    fn quarantine_whoever_fills_it(&mut self, newcomer: ServerKey, until: Instant) {
-        let (limit, half) = (self.limit(), self.params.concurrency / 2);
-        for (server, held) in &mut self.servers {
-            if *server != newcomer && held.quarantined_until.is_none() && held.calls > half {
-                held.quarantined_until = Some(until);
-                self.counted -= held.calls.saturating_sub(limit);
-            }
+    /// Whether a call for this server may wait: there is a place, and if the server is in quarantine
+    /// it has not its quarter of them yet.
+    fn may_wait(&self, server: ServerKey) -> bool {
+        let (places, waiting) = (self.params.queue as usize, self.queue.len());
+        let of_it = || self.queue.iter().filter(|waiting| waiting.server == server).count();
+        waiting < places && (self.may_hold_more(server) || of_it() < places.div_ceil(4))
+    }
+
+    /// Who holds more than half of the full class, and more than it would be limited to.
+    fn who_fills_it(&self) -> Option<ServerKey> {
+        let most = self.limit().max(self.params.concurrency / 2);
+        let fills =
+            |held: &Held| held.quarantined_until.is_none() && held.calls > most && self.is_full();
+        self.servers.iter().find(|(_, held)| fills(held)).map(|(server, _)| *server)
+    }
+
+    /// A call for `other` cannot wait for whoever fills the class: that one is limited.
+    fn limit_who_fills_it(&mut self, other: ServerKey, until: Instant) {
+        let limit = self.limit();
+        if let Some(server) = self.who_fills_it().filter(|server| *server != other)
+            && let Some(held) = self.servers.get_mut(&server)
+        {
+            held.quarantined_until = Some(until);
+            self.counted -= held.calls.saturating_sub(limit);
         }
+    }
+
+    /// The first who waits only because another server than its own fills the class.
+    fn first_kept_out(&self) -> Option<Waiting> {
+        let fills_it = self.who_fills_it()?;
+        let kept_out = |it: &&Waiting| it.server != fills_it && self.may_hold_more(it.server);
+        self.queue.iter().find(kept_out).copied()
+    }
+
+    /// Limits whoever fills the class if another server's call has waited for long enough.
+    fn relieve(&mut self, now: Instant, until: Instant) {
+        if let Some(waiting) = self.first_kept_out()
+            && now.saturating_duration_since(waiting.since) >= PATIENCE
+        {
+            self.limit_who_fills_it(waiting.server, until);
+        }
+    }
+
+    fn next_expiry(&self) -> Option<Instant> {
+        let too_long = self.queue.front().map(|first| first.since + self.params.queue_timeout)?;
+        let kept_out = self.first_kept_out().map(|waiting| waiting.since + PATIENCE);
+        Some(kept_out.map_or(too_long, |kept_out| kept_out.min(too_long)))
     }
 
     /// Ends the quarantine of those whose time is over and who keep to their limit.

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use holdfast_engine::limits::bulkhead::{
-    Bulkheads, ClassId, ClassParams, Entry, Full, ServerKey, Ticket,
+    Bulkheads, ClassId, ClassParams, Entry, ServerKey, Ticket,
 };
 
 use super::table;
@@ -17,6 +17,20 @@ const THIRD: ServerKey = ServerKey(3);
 fn bulkheads(concurrency: u32, queue: u32) -> Bulkheads {
     let class = ClassParams { concurrency, queue, queue_timeout: 5 * SECOND, priority: 1 };
     Bulkheads::new([class], None, 30 * SECOND)
+}
+
+/// A class in which our server is in quarantine and holds eight calls, and another one holds one.
+fn quarantined(queue: u32) -> Bulkheads {
+    let now = Instant::now() - SECOND;
+    let mut all = bulkheads(8, queue);
+    for _ in 0..8 {
+        assert_eq!(all.enter(CLASS, OURS, now), Entry::Entered);
+    }
+    assert!(matches!(all.enter(CLASS, OTHER, now), Entry::Queued(_)));
+    assert!(all.expire(now + SECOND / 10).is_empty());
+    assert_eq!(all.next(now + SECOND / 10).map(|it| it.server), Some(OTHER));
+    assert!(all.is_quarantined(CLASS, OURS));
+    all
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -33,6 +47,7 @@ enum CallEvent {
     EntersFull,
     EntersAllFull,
     EntersQuarantined,
+    EntersQuarantinedQueueTaken,
     Room,
     TimeOver,
     Cancelled,
@@ -46,11 +61,15 @@ const CALLS: [(Call, &str); 4] = [
     (Call::Gone, "Gone"),
 ];
 
-const CALL_EVENTS: [(CallEvent, &str); 8] = [
+const CALL_EVENTS: [(CallEvent, &str); 9] = [
     (CallEvent::EntersRoom, "enters, there is room"),
     (CallEvent::EntersFull, "enters, the class is full"),
     (CallEvent::EntersAllFull, "enters, the queue is full too"),
     (CallEvent::EntersQuarantined, "enters, its server is in quarantine at its limit"),
+    (
+        CallEvent::EntersQuarantinedQueueTaken,
+        "the same, and its server has its quarter of the queue",
+    ),
     (CallEvent::Room, "there is room for the next"),
     (CallEvent::TimeOver, "its time in the queue is over"),
     (CallEvent::Cancelled, "it is cancelled"),
@@ -115,6 +134,7 @@ fn call_happens(state: Call, event: CallEvent) -> String {
             | CallEvent::EntersFull
             | CallEvent::EntersAllFull
             | CallEvent::EntersQuarantined
+            | CallEvent::EntersQuarantinedQueueTaken
     );
     if enters && state != Call::New {
         // A call enters once: there is nothing that could do it again.
@@ -130,17 +150,11 @@ fn call_happens(state: Call, event: CallEvent) -> String {
             }
             one.enter(OURS, now);
         }
-        CallEvent::EntersQuarantined => {
-            one.bulkheads = bulkheads(4, 1);
-            for _ in 0..4 {
-                assert_eq!(one.bulkheads.enter(CLASS, OURS, now), Entry::Entered);
+        CallEvent::EntersQuarantined | CallEvent::EntersQuarantinedQueueTaken => {
+            one.bulkheads = quarantined(4);
+            if event == CallEvent::EntersQuarantinedQueueTaken {
+                assert!(matches!(one.bulkheads.enter(CLASS, OURS, now), Entry::Queued(_)));
             }
-            assert_eq!(one.bulkheads.enter(CLASS, OTHER, now), Entry::Entered);
-            let refused = one.bulkheads.enter(CLASS, OURS, now);
-            assert!(
-                matches!(refused, Entry::Refused { why: Full::Quarantined, .. }),
-                "{refused:?}"
-            );
             one.enter(OURS, now);
         }
         CallEvent::Room => {
@@ -174,7 +188,8 @@ fn call_happens(state: Call, event: CallEvent) -> String {
     }
     // What the machine counts is what the call's state says.
     let status = one.bulkheads.status(CLASS).expect("the class");
-    assert_eq!(status.waiting > 0, one.state == Call::Queued || event == CallEvent::EntersAllFull);
+    let another = [CallEvent::EntersAllFull, CallEvent::EntersQuarantinedQueueTaken];
+    assert_eq!(status.waiting > 0, one.state == Call::Queued || another.contains(&event));
     format!("{:?}", one.state)
 }
 
@@ -192,6 +207,7 @@ enum Server {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum ServerEvent {
     FillsOther,
+    FillsOtherNoQueue,
     FillsOwn,
     Half,
     TimeOverKeeps,
@@ -201,13 +217,17 @@ enum ServerEvent {
 
 const SERVERS: [(Server, &str); 2] = [(Server::Free, "Free"), (Server::Quarantined, "Quarantined")];
 
-const SERVER_EVENTS: [(ServerEvent, &str); 6] = [
+const SERVER_EVENTS: [(ServerEvent, &str); 7] = [
     (
         ServerEvent::FillsOther,
-        "it holds more than half of a full class, another server's call comes",
+        "it holds more than half of a full class, another's call waits 100 ms",
     ),
-    (ServerEvent::FillsOwn, "it holds more than half of a full class, its own call comes"),
-    (ServerEvent::Half, "it holds half of a full class, another server's call comes"),
+    (
+        ServerEvent::FillsOtherNoQueue,
+        "it holds more than half of a full class, another's call cannot wait",
+    ),
+    (ServerEvent::FillsOwn, "it holds more than half of a full class, its own call waits 100 ms"),
+    (ServerEvent::Half, "it holds half of a full class, another's call waits 100 ms"),
     (ServerEvent::TimeOverKeeps, "the quarantine's time is over, it keeps to its limit"),
     (ServerEvent::TimeOverHolds, "the quarantine's time is over, it holds more"),
     (ServerEvent::LastLeaves, "its last call leaves before the time is over"),
@@ -215,30 +235,32 @@ const SERVER_EVENTS: [(ServerEvent, &str); 6] = [
 
 fn server_happens(state: Server, event: ServerEvent) -> String {
     let mut now = Instant::now();
-    let mut all = bulkheads(8, 0);
+    let queue = if event == ServerEvent::FillsOtherNoQueue { 0 } else { 4 };
     let enter = |all: &mut Bulkheads, server, calls: u32, now| {
         (0..calls).filter(|_| all.enter(CLASS, server, now) == Entry::Entered).count()
     };
     let leave = |all: &mut Bulkheads, server, calls: u32| {
         (0..calls).for_each(|_| all.leave(CLASS, server));
     };
-    let mut held = 0;
-    if state == Server::Quarantined {
-        assert_eq!(enter(&mut all, OURS, 8, now), 8);
-        assert_eq!(enter(&mut all, OTHER, 1, now), 1, "its room is there at once");
-        assert!(all.is_quarantined(CLASS, OURS));
-        held = 8;
-    }
+    let (mut all, held) = match state {
+        Server::Free => (bulkheads(8, queue), 0),
+        Server::Quarantined => (quarantined(4), 8),
+    };
     match event {
-        ServerEvent::FillsOther | ServerEvent::FillsOwn => {
+        ServerEvent::FillsOther | ServerEvent::FillsOtherNoQueue | ServerEvent::FillsOwn => {
             if state == Server::Free {
                 assert_eq!(enter(&mut all, OURS, 5, now), 5);
                 assert_eq!(enter(&mut all, OTHER, 3, now), 3);
             } else {
                 assert_eq!(enter(&mut all, OTHER, 8, now), 5, "two of its eight count, and one");
             }
-            let newcomer = if event == ServerEvent::FillsOther { THIRD } else { OURS };
+            let newcomer = if event == ServerEvent::FillsOwn { OURS } else { THIRD };
             enter(&mut all, newcomer, 1, now);
+            if queue > 0 {
+                let free = all.is_quarantined(CLASS, OURS) != (state == Server::Free);
+                assert!(free, "not at once");
+                all.expire(now + SECOND / 10);
+            }
         }
         ServerEvent::Half => {
             leave(&mut all, OURS, held / 2);
@@ -246,6 +268,7 @@ fn server_happens(state: Server, event: ServerEvent) -> String {
             enter(&mut all, OTHER, 2, now);
             enter(&mut all, ServerKey(4), 2, now);
             enter(&mut all, THIRD, 1, now);
+            all.expire(now + SECOND / 10);
         }
         ServerEvent::TimeOverKeeps | ServerEvent::TimeOverHolds => {
             let keeps = if event == ServerEvent::TimeOverKeeps { 2 } else { 3 };
@@ -255,7 +278,7 @@ fn server_happens(state: Server, event: ServerEvent) -> String {
         }
         ServerEvent::LastLeaves => {
             leave(&mut all, OURS, held);
-            now += 29 * SECOND;
+            now += 28 * SECOND;
             enter(&mut all, THIRD, 1, now);
         }
     }
