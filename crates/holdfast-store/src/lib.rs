@@ -9,19 +9,25 @@
 //! | hints | a server | the last word counts | never |
 //!
 //! Below the records is one layer: opaque values with a revision and a deadline, changed by
-//! compare-and-set. It is the memory of this process, or the machine that the Raft group of all nodes
-//! replicates (a [`Group`]). Both keep the same rules, and one suite of tests runs against both.
+//! compare-and-set. It is the memory of this process, the machine that the Raft group of all nodes
+//! replicates (a [`Group`]), or [Redis](Store::redis): one server, one that Sentinels watch, or a
+//! Redis Cluster. All keep the same rules, and one suite of tests runs against each.
 //!
 //! # What a failed write means
 //! [`StoreError::Unavailable`] and [`StoreError::Fenced`] did not happen; [`StoreError::Unknown`] may
 //! have happened, or may happen yet. Before a write is reported as unknown it is looked for: every
 //! value carries a number that no other write has, so what is found is ours or it is not.
 //!
+//! # What a write that succeeded means
+//! In the group it is on most of the nodes. In Redis it is on as many replicas as the configuration
+//! asks for; moved deadlines and hints are not waited for.
+//!
 //! # What a read means
-//! Reads are answered by this node's copy, which may be a moment behind. What is missing there is
-//! asked of the group before it counts as [`StoreError::Missing`]. Whoever decides on what was read
-//! writes by compare-and-set, and a write that was refused brings the copy up to date first, so that
-//! reading again after a conflict reads something newer.
+//! In memory and in the group reads are answered by this node's copy, which may be a moment behind.
+//! What is missing there is asked of the group before it counts as [`StoreError::Missing`]. Redis is
+//! asked each time; what was read or written here answers while it is away. Whoever decides on what
+//! was read writes by compare-and-set, and a write that was refused brings the copy up to date first,
+//! so that reading again after a conflict reads something newer.
 //!
 //! # Who may read a record
 //! The store does not ask. Sessions, entries and streams carry the digest of their principal, and

@@ -184,12 +184,19 @@ impl Facts {
                     .to_owned(),
             ),
         }
-        if appends && self.config("appendfsync") == Some("no") {
-            doubtful.push(
+        match self.config("appendfsync") {
+            Some("no") if appends => doubtful.push(
                 "appendfsync is no: a machine that fails loses what its kernel had not written; \
-                 set appendfsync everysec or always"
+                 set appendfsync always"
                     .to_owned(),
-            );
+            ),
+            // Redis puts a write off while it waits for the disk, and has answered it by then.
+            Some("everysec") if appends && settings.replicas_to_acknowledge == 0 => doubtful.push(
+                "appendfsync is everysec and no replica acknowledges: a Redis that is killed may \
+                 lose two seconds; set appendfsync always"
+                    .to_owned(),
+            ),
+            _ => {}
         }
         self.judge_replicas(settings, &mut losing, &mut doubtful);
         if self.config.is_none() {

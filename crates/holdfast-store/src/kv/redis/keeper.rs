@@ -172,6 +172,9 @@ impl Keeper {
                 Err(error) => return Err(self.failed(error)),
             }
         }
+        // What waits for one that is left is sent to its successor.
+        let left = self.links.iter().filter(|link| !targets.contains(&link.target));
+        left.for_each(|link| link.give_up());
         links.extend(
             self.links.iter().filter(|link| targets.contains(&link.target)).map(Arc::clone),
         );
@@ -257,6 +260,8 @@ impl Shared {
                     "redis primary"
                 );
                 *seen = Some(primary);
+                // It may have less than the one before.
+                self.copy.clear();
             }
             changed
         });

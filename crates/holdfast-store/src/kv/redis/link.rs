@@ -57,7 +57,8 @@ impl Link {
             return Err(Unusable::Away(format!("{address} is one server now and another then")));
         }
         let lost = CancellationToken::new();
-        let writer = writer::start(Arc::downgrade(shared), writing, lost.clone());
+        let run_id = Arc::clone(&about.run_id);
+        let writer = writer::start(Arc::downgrade(shared), writing, run_id, lost.clone());
         let link = Arc::new(Self {
             target,
             about,
@@ -67,7 +68,8 @@ impl Link {
             lost,
         });
         link.beat(shared).await.map_err(|error| Unusable::Away(error.reason()))?;
-        tokio::spawn(heart(Arc::downgrade(shared), Arc::downgrade(&link), link.lost.clone()));
+        let (shared, commands) = (Arc::downgrade(shared), link.commands.clone());
+        tokio::spawn(heart(shared, Arc::downgrade(&link), commands, link.lost.clone()));
         Ok(link)
     }
 
@@ -200,18 +202,17 @@ impl Sent {
 async fn heart(
     shared: std::sync::Weak<Shared>,
     link: std::sync::Weak<Link>,
+    commands: Connection,
     lost: CancellationToken,
 ) {
     loop {
         tokio::select! {
             () = tokio::time::sleep(BEAT) => {}
+            () = commands.lost() => {}
             () = lost.cancelled() => return,
         }
         let (Some(shared), Some(link)) = (shared.upgrade(), link.upgrade()) else { return };
-        let beat = tokio::select! {
-            beat = link.beat(&shared) => beat,
-            () = link.commands.lost() => Err(NoReply::Lost("the connection was closed".into())),
-        };
+        let beat = link.beat(&shared).await;
         if let Err(error) = beat {
             if !link.is_lost() {
                 let address = &link.target.address;

@@ -21,6 +21,7 @@
 //! then unknown. Which primary counts is the cluster's decision (`adopted`): while this node sees
 //! another one, it writes nothing that must last.
 
+mod carry;
 mod changes;
 mod clock;
 mod copy;
@@ -50,15 +51,15 @@ use holdfast_engine::replicated::{Expect, Invalid, KvEntry, MAX_KEY, MAX_VALUE, 
 use redis::{Pipeline, Value, cmd};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::time::{Instant, timeout};
 
+use self::carry::{Carried, Lasting};
 use self::clock::Clock;
 use self::copy::Copy;
 use self::dial::Dialler;
 use self::failure::Unusable;
 use self::keeper::{Keeper, Reach};
 use self::keys::{Bucket, Names};
-use self::link::{Link, Sent};
 use self::scripts::{Call, Outcome, Put};
 use super::{Became, NotWritten, became};
 use crate::StoreError;
@@ -116,19 +117,6 @@ struct Shared {
     runtime: Handle,
     hasher: RandomState,
     drawn: AtomicU64,
-}
-
-/// What a script did, and whether its reply had been lost before.
-struct Carried {
-    outcome: Outcome,
-    lost: Option<String>,
-}
-
-/// How a script is sent.
-#[derive(Clone, Copy)]
-enum Lasting {
-    Yes,
-    No,
 }
 
 impl RedisKv {
@@ -353,132 +341,14 @@ impl Shared {
         }
     }
 
-    /// A link to where the key is. Waits until `limit` for one, less if there has been none for long.
-    async fn link(&self, key: &[u8], limit: Instant) -> Result<Arc<Link>, String> {
-        let mut reach = self.reach.subscribe();
-        loop {
-            let (limit, reason) = match &*reach.borrow_and_update() {
-                Reach::Here(routes) => {
-                    let link = routes.of(key);
-                    if !link.is_lost() {
-                        return Ok(Arc::clone(link));
-                    }
-                    (limit, "the connection to Redis is lost".into())
-                }
-                Reach::Away { since, reason } => (limit.min(*since + PATIENCE), Arc::clone(reason)),
-            };
-            match timeout_at(limit, reach.changed()).await {
-                Ok(Ok(())) => {}
-                Ok(Err(_)) | Err(_) => return Err(format!("Redis is away: {reason}")),
-            }
-        }
-    }
-
-    async fn read(&self, key: &[u8]) -> Result<Option<KvEntry>, StoreError> {
-        let mut get = cmd("GET");
-        get.arg(self.names.entry(key));
-        let limit = Instant::now() + self.settings.command_timeout;
-        self.operations.reads.inc();
-        loop {
-            let link = self.link(key, limit).await.map_err(StoreError::Unavailable)?;
-            let left = limit.saturating_duration_since(Instant::now());
-            let mut sent = link.send(&get, left).await;
-            if let Sent::NotDone(reason) = &sent
-                && let Some(other) = self.asked_to_ask(reason)
-            {
-                sent = other.send_asking(&get, left).await;
-            }
-            match sent {
-                Sent::Reply(Value::Nil) => {
-                    self.keep(key, None);
-                    return Ok(None);
-                }
-                Sent::Reply(Value::BulkString(stored)) => {
-                    let found = entry::read(stored);
-                    self.keep(key, found.as_ref());
-                    return Ok(found);
-                }
-                Sent::Reply(_) => {
-                    let reason = "Redis has something else at the key".to_owned();
-                    return Err(StoreError::Unavailable(reason));
-                }
-                Sent::Refused(reason) => return Err(StoreError::Unavailable(reason)),
-                Sent::NotDone(reason) | Sent::Lost(reason) => {
-                    if Instant::now() + SHORTLY >= limit {
-                        return Err(StoreError::Unavailable(reason));
-                    }
-                    sleep(SHORTLY).await;
-                }
-            }
-        }
-    }
-
-    /// Has a script carried out, whatever happens to the connection meanwhile.
-    async fn carry_out(
-        &self,
-        key: &[u8],
-        call: Call,
-        lasting: Lasting,
-    ) -> Result<Carried, NotWritten> {
-        let start = Instant::now();
-        let last = start + PATIENCE + self.settings.command_timeout;
-        let mut lost: Option<String> = None;
-        let mut losses = 0;
-        loop {
-            let limit = if lost.is_some() { last } else { start + PATIENCE };
-            let failed = |lost: Option<String>, reason| {
-                Err(NotWritten::Failed(match lost {
-                    Some(lost) => StoreError::Unknown(lost),
-                    None => StoreError::Unavailable(reason),
-                }))
-            };
-            let link = match self.link(key, limit).await {
-                Ok(link) => link,
-                Err(reason) => return failed(lost, reason),
-            };
-            self.operations.scripts.inc();
-            let sent = match lasting {
-                Lasting::Yes => match timeout_at(last, link.writer.write(call.clone())).await {
-                    Ok(sent) => sent,
-                    Err(_) => Sent::Lost("Redis has not answered in time".to_owned()),
-                },
-                Lasting::No => link.call(&call, self.settings.command_timeout).await,
-            };
-            match sent {
-                Sent::Reply(reply) => match Outcome::read(reply) {
-                    Some(outcome) => return Ok(Carried { outcome, lost }),
-                    None => {
-                        let reason = "Redis' reply cannot be read".to_owned();
-                        return failed(Some(reason), String::new());
-                    }
-                },
-                Sent::Refused(reason) => return failed(lost, reason),
-                Sent::NotDone(reason) => {
-                    if Instant::now() >= limit {
-                        return failed(lost, reason);
-                    }
-                }
-                Sent::Lost(reason) => {
-                    losses += 1;
-                    // A connection that broke says nothing about the next one; an answer that was
-                    // not enough twice will not be.
-                    let tries = if link.is_lost() { TRIES } else { 2 };
-                    if losses >= tries || Instant::now() >= last {
-                        return failed(Some(reason), String::new());
-                    }
-                    lost = Some(reason);
-                }
-            }
-            sleep(SHORTLY).await;
-        }
-    }
-
-    /// The server that an `ASK` names.
-    fn asked_to_ask(&self, reason: &str) -> Option<Arc<Link>> {
-        let address = reason.strip_prefix("ASK ")?.rsplit(' ').next()?;
-        let Reach::Here(routes) = &*self.reach.borrow() else { return None };
-        let found = routes.links.iter().find(|link| link.target.address.to_string() == address);
-        found.map(Arc::clone)
+    /// Whether what must last may be written to this primary: it is one that this node uses, and the
+    /// cluster has adopted it.
+    fn may_write(&self, run_id: &str) -> bool {
+        let used = match &*self.reach.borrow() {
+            Reach::Here(routes) => routes.links.iter().any(|link| *link.about.run_id == *run_id),
+            Reach::Away { .. } => false,
+        };
+        used && self.is_adopted()
     }
 
     /// Keeps the node's copy as Redis has it.
@@ -583,16 +453,6 @@ fn scored(reply: Value, found: &mut Vec<(u64, Bytes)>) {
         found.push((deadline as u64, key.into()));
     }
 }
-
-/// How long a caller waits for a primary: longer than Sentinels take to name another one. With what
-/// follows a write ends well within the ten seconds after which a call is not sent any more.
-const PATIENCE: Duration = Duration::from_secs(4);
-
-/// The pause before something is tried again.
-const SHORTLY: Duration = Duration::from_millis(20);
-
-/// How often a write is sent whose reply was lost with its connection.
-const TRIES: u32 = 4;
 
 /// How long whoever asks after the store's health waits.
 const HEALTH: Duration = Duration::from_millis(800);

@@ -20,10 +20,11 @@ use std::time::Duration;
 
 use redis::{Cmd, Pipeline, Value};
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::Shared;
+use super::carry::PATIENCE;
 use super::dial::Connection;
 use super::failure::{self, Refusal};
 use super::link::Sent;
@@ -44,20 +45,25 @@ struct Write {
 struct Task {
     shared: Weak<Shared>,
     connection: Connection,
+    /// Of its primary.
+    run_id: Arc<str>,
     lost: CancellationToken,
     /// The last `WAIT` was short.
     short: Arc<AtomicBool>,
+    short_since: Option<Instant>,
 }
 
 /// Starts the writer over a connection. It ends with the connection, or with `lost`.
 pub(super) fn start(
     shared: Weak<Shared>,
     connection: Connection,
+    run_id: Arc<str>,
     lost: CancellationToken,
 ) -> Writer {
     let (sender, waiting) = mpsc::channel(WAITING);
     let short = Arc::<AtomicBool>::default();
-    let task = Task { shared, connection, lost, short: Arc::clone(&short) };
+    let task =
+        Task { shared, connection, run_id, lost, short: Arc::clone(&short), short_since: None };
     tokio::spawn(task.run(waiting));
     Writer { waiting: sender, short }
 }
@@ -113,7 +119,7 @@ impl Task {
     /// The connection is of no use any more.
     async fn write(&mut self, group: Vec<Write>) -> Result<(), ()> {
         let Some(shared) = self.shared.upgrade() else { return Err(()) };
-        if !shared.is_adopted() {
+        if !shared.may_write(&self.run_id) {
             let reason = "the cluster has not adopted this Redis primary";
             answer(group, |_| Sent::NotDone(reason.to_owned()));
             return Ok(());
@@ -124,11 +130,15 @@ impl Task {
         if self.short.load(Ordering::Relaxed) {
             let probed = self.probe().await;
             if self.short.load(Ordering::Relaxed) {
-                answer(group, |_| Sent::NotDone(few(replicas)));
+                // Who has been away for longer than anybody waits is not waited for.
+                let long = self.short_since.is_some_and(|since| since.elapsed() > PATIENCE);
+                let sent = if long { Sent::Refused } else { Sent::NotDone };
+                answer(group, |_| sent(few(replicas)));
                 return probed;
             }
         }
         shared.operations.groups.inc();
+        shared.operations.scripts.add(u64::try_from(group.len()).unwrap_or(u64::MAX));
         let mut commands = Pipeline::with_capacity(group.len() + 1);
         for write in &group {
             commands.add_command(write.call.by_digest());
@@ -147,6 +157,11 @@ impl Task {
         self.settle(group, replies, wait.as_ref(), within, replicas).await
     }
 
+    fn set_short(&mut self, short: bool) {
+        self.short.store(short, Ordering::Relaxed);
+        self.short_since = short.then(|| self.short_since.unwrap_or_else(Instant::now));
+    }
+
     /// Asks whether the replicas have what was written so far.
     ///
     /// # Errors
@@ -159,7 +174,7 @@ impl Task {
         match self.connection.ask(&wait, within).await {
             Ok(Value::Int(count)) => {
                 let short = count < i64::from(settings.replicas_to_acknowledge);
-                self.short.store(short, Ordering::Relaxed);
+                self.set_short(short);
                 Ok(())
             }
             Ok(_) | Err(_) => Err(()),
@@ -180,7 +195,7 @@ impl Task {
             Some(Value::Int(count)) => *count >= i64::from(replicas),
             Some(_) => false,
         };
-        self.short.store(!enough, Ordering::Relaxed);
+        self.set_short(!enough);
         let mut again = Vec::new();
         let mut elsewhere = false;
         for (write, reply) in group.into_iter().zip(replies) {
@@ -215,6 +230,9 @@ impl Task {
         within: Duration,
         replicas: u8,
     ) -> Result<(), ()> {
+        let Some(shared) = self.shared.upgrade() else { return Err(()) };
+        shared.operations.groups.inc();
+        shared.operations.scripts.add(u64::try_from(group.len()).unwrap_or(u64::MAX));
         let mut commands = Pipeline::with_capacity(group.len() + 1);
         for write in &group {
             commands.add_command(write.call.by_text());

@@ -6,7 +6,8 @@
 local time = redis.call('TIME')
 local mark = redis.call('GET', KEYS[1])
 if not mark and ARGV[1] ~= '' then
-  redis.call('SET', KEYS[1], ARGV[1])
-  mark = ARGV[1]
+  -- Where nothing can be written at the moment there is still the time to be told.
+  local set = redis.pcall('SET', KEYS[1], ARGV[1])
+  if not set.err then mark = ARGV[1] end
 end
 return {tonumber(time[1]), tonumber(time[2]), mark}

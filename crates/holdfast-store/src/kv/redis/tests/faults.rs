@@ -83,13 +83,15 @@ impl Writers {
 }
 
 async fn patiently(store: &Store, key: u128) -> Result<SessionRecord, StoreError> {
-    for _ in 0..20 {
+    let end = Instant::now() + Duration::from_secs(30);
+    loop {
         match store.get_fresh(SessionKey(key)).await {
-            Err(StoreError::Unavailable(_)) => {}
+            Err(StoreError::Unavailable(_)) if Instant::now() < end => {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
             found => return found,
         }
     }
-    store.get_fresh(SessionKey(key)).await
 }
 
 async fn within(seconds: u64, mut so: impl FnMut() -> bool) {
@@ -169,11 +171,12 @@ async fn without_acknowledgement_a_failover_is_seen_to_lose() {
     let RedisStore { store, primary, .. } = open(settings).await;
     let store = Arc::new(store);
     let first = primary.borrow().clone().unwrap();
-    // The replicas stand still while the primary goes on, and take over from where they were.
+    // The replicas are cut off while the primary goes on, and take over from where they were.
     let writers = Writers::start(&store);
     writers.more(100).await;
     watched.data[1].freeze();
     watched.data[2].freeze();
+    watched.data[0].ask(&["CLIENT", "KILL", "TYPE", "replica"]).unwrap();
     writers.more(200).await;
     watched.data[0].kill();
     watched.data[1].thaw();
@@ -215,8 +218,9 @@ async fn a_slow_or_frozen_server_ends_every_wait_and_heals() {
     let begun = Instant::now();
     assert!(store.health().await.is_err());
     assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    let pending = entry();
     let (read, begin) =
-        tokio::join!(store.get_fresh(SessionKey(1)), store.begin(&CallKey([1; 32]), &entry()));
+        tokio::join!(store.get_fresh(SessionKey(1)), store.begin(&CallKey([1; 32]), &pending));
     assert!(matches!(read, Err(StoreError::Unavailable(_))), "{read:?}");
     assert!(matches!(begin, Err(StoreError::Unknown(_) | StoreError::Unavailable(_))), "{begin:?}");
     assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
@@ -327,7 +331,8 @@ async fn a_call_whose_entry_is_not_known_to_last_is_not_its_own() {
     let key = CallKey([7; 32]);
     // The reply is lost with the connection; the entry was written.
     server.ask(&["CLIENT", "PAUSE", "300", "WRITE"]).unwrap();
-    let begin = store.begin(&key, &entry());
+    let pending = entry();
+    let begin = store.begin(&key, &pending);
     let cut = async {
         tokio::time::sleep(Duration::from_millis(100)).await;
         server.ask(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]).unwrap();

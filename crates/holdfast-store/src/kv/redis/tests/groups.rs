@@ -47,9 +47,11 @@ async fn many_writers_share_few_waits_and_too_few_replicas_acknowledge_nothing()
         store.health().await.unwrap_err(),
         "too few of Redis' replicas acknowledge what is written"
     );
-    // It is known by now: the next one is not even written.
+    // It is known by now, and has been for long: the next one is not even written, nor waited for.
+    let begun = std::time::Instant::now();
     let error = store.create(record(1000)).await.unwrap_err();
     assert!(matches!(error, StoreError::Unavailable(_)), "{error}");
+    assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
     assert_eq!(store.get(SessionKey(1000)).await.unwrap_err(), StoreError::Missing);
     // What need not last goes on.
     store.put_hints("files", "hints".into()).await.unwrap();

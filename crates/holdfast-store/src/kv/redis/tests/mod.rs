@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use holdfast_config::{HostPort, Redis, Topology};
+use holdfast_engine::replicated::Expect;
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
 
@@ -76,19 +77,18 @@ impl RedisKv {
 
     /// Does what Redis does by its own clock: removes what is past its deadline, but for sessions.
     pub(crate) fn forget_past(&self, keys: &[Bytes]) {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        for key in keys {
-            let found = std::thread::scope(|scope| {
-                let read = scope.spawn(|| runtime.block_on(self.get_even_past(key)).unwrap());
-                read.join().unwrap()
-            });
-            let Some(entry) = found.filter(|entry| entry.is_past(self.now())) else { continue };
-            std::thread::scope(|scope| {
-                let expect = holdfast_engine::replicated::Expect::Revision(entry.revision);
-                let delete = self.delete(key.clone(), expect);
-                scope.spawn(|| runtime.block_on(delete).unwrap()).join().unwrap();
-            });
-        }
+        let forget = async {
+            for key in keys {
+                let found = self.get_even_past(key).await.unwrap();
+                let Some(entry) = found.filter(|entry| entry.is_past(self.now())) else { continue };
+                let expect = Expect::Revision(entry.revision);
+                self.delete(key.clone(), expect).await.unwrap();
+            }
+        };
+        // The test's own runtime may be running on this thread.
+        std::thread::scope(|scope| {
+            scope.spawn(|| RUNTIME.block_on(forget)).join().unwrap();
+        });
     }
 }
 

@@ -30,8 +30,9 @@ pub(crate) struct Watched {
 impl Server {
     /// One with the settings that lose nothing, and then `more`.
     pub(crate) fn start(more: &[&str]) -> Self {
-        let safe = ["--appendonly", "yes", "--save", "", "--repl-diskless-sync-delay", "0"];
-        Self::spawn(&[&safe, more].concat())
+        let safe = ["--appendonly", "yes", "--appendfsync", "always", "--save", ""];
+        let safe = [&safe[..], &["--repl-diskless-sync-delay", "0"]].concat();
+        Self::spawn(&[&safe[..], more].concat())
     }
 
     /// One with these settings.

@@ -71,9 +71,15 @@ async fn a_wrong_password_user_or_database_is_said_so_and_never_shown() {
 
 #[tokio::test]
 async fn a_user_with_few_rights_suffices_and_what_could_not_be_checked_is_no_reason_to_refuse() {
-    let user = "gateway on >secret ~holdfast:* ~{holdfast:* &holdfast:* -@all +@read +@write +@scripting \
-                +@connection +info +wait +publish +subscribe +time";
-    let server = Server::start(&["--user", user, "--user", "default on nopass ~* &* +@all"]);
+    let server = Server::start(&[]);
+    let user = |user: &str| {
+        let words = ["ACL", "SETUSER"].into_iter().chain(user.split_whitespace());
+        server.ask(&words.collect::<Vec<_>>()).unwrap();
+    };
+    user(
+        "gateway on >secret ~holdfast:* ~{holdfast:* &holdfast:* -@all +@read +@write +@scripting \
+         +@connection +info +wait +publish +subscribe +time",
+    );
     let mut settings = standalone(server.address());
     settings.username = Some("gateway".to_owned());
     settings.password = Some("secret".to_owned().into());
@@ -81,10 +87,7 @@ async fn a_user_with_few_rights_suffices_and_what_could_not_be_checked_is_no_rea
     opened.store.create(record(1)).await.unwrap();
     opened.store.put_hints("files", "hints".into()).await.unwrap();
     // One who may not write is refused by Redis, and that is no matter of waiting.
-    let reader = "reader on >secret ~* &* -@all +@read +@connection +info +evalsha +eval +subscribe \
-                  +time";
-    let words: Vec<_> = ["ACL", "SETUSER"].into_iter().chain(reader.split_whitespace()).collect();
-    server.ask(&words).unwrap();
+    user("reader on >secret ~* &* -@all +@read +@connection +info +evalsha +eval +subscribe +time");
     settings.username = Some("reader".to_owned());
     let opened = Store::redis(settings, any()).await;
     match opened {
