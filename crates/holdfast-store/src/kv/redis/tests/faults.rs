@@ -341,3 +341,36 @@ async fn a_call_whose_entry_is_not_known_to_last_is_not_its_own() {
     assert!(matches!(begun, Ok(Begin::Mine(_))), "it is found again: {begun:?}");
     assert!(matches!(store.begin(&key, &entry()).await, Ok(Begin::Other(..))));
 }
+
+#[tokio::test]
+async fn a_server_that_takes_no_writes_any_more_is_left_until_it_does_again() {
+    let (server, opened) = one().await;
+    let RedisStore { store, mut primary, .. } = opened;
+    let other = Server::start(&[]);
+    let live = store.create(record(1)).await.unwrap();
+    // It keeps its data: the other one does not let it in.
+    other.ask(&["CONFIG", "SET", "requirepass", "secret"]).unwrap();
+    server.ask(&["REPLICAOF", "127.0.0.1", &other.port.to_string()]).unwrap();
+    let error = store.replace(live.clone()).await.unwrap_err();
+    assert!(matches!(error, StoreError::Unavailable(_)), "{error}");
+    assert!(error.to_string().contains("is a replica of"), "{error}");
+    assert_eq!(store.health().await.unwrap_err(), "Redis is away");
+    server.ask(&["REPLICAOF", "NO", "ONE"]).unwrap();
+    reached(&mut primary).await;
+    store.replace(live).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_node_that_starts_again_finds_what_it_had() {
+    let (server, opened) = one().await;
+    let live = opened.store.create(record(1)).await.unwrap();
+    drop(opened);
+    within(10, || server.info("connected_clients").as_deref() == Some("1")).await;
+    let store = open(standalone(server.address())).await.store;
+    assert_eq!(store.get(live.key).await.unwrap(), live);
+    assert_eq!(store.operations().counts().reads, 1);
+    // As far as a clock of its own goes, deadlines are Redis'.
+    let time = server.ask(&["TIME"]).unwrap();
+    let (seconds, _): (u64, u64) = redis::from_redis_value(time).unwrap();
+    assert!(store.now().abs_diff(seconds * 1000) < 5_000);
+}

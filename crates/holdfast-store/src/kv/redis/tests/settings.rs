@@ -202,6 +202,7 @@ async fn bytes_of_a_session_in_redis() {
         let key = key.wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835);
         let mut session = record(key);
         session.initialize = initialize.into();
+        session.binding.server_session = Some("3f2b8c1e-6a54-4d9b-9a0e-5f0c7d1e2b3a".into());
         session.deadline = deadline;
         opened.store.create(session).await.unwrap();
     }
