@@ -6,6 +6,7 @@ mod drain;
 mod framed;
 mod frozen;
 mod quorum;
+mod redis;
 mod sessions;
 mod standing;
 mod stdio;

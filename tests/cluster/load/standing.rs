@@ -133,6 +133,8 @@ impl Listener {
         if let Some(why) = self.lost.lock().unwrap_or_else(PoisonError::into_inner).clone() {
             heard.lost += 1;
             heard.why.get_or_insert(why);
+            // Whoever listens no more misses whatever comes.
+            return;
         }
         let numbers = self.numbers();
         for number in 1..=told {

@@ -112,7 +112,6 @@ impl Stack {
             nodes.push(node);
         }
         let spares = wanted.together == Together::Independent;
-        let clients: Vec<SocketAddr> = nodes.iter().map(|node| node.client).collect();
         let front = front::Wanted {
             kind: wanted.front,
             spares,
@@ -120,7 +119,7 @@ impl Stack {
             folder,
             binary: &binary,
         };
-        let front = Front::start(&front, &clients, &mut ports).await?;
+        let front = Front::start(&front, &nodes, &mut ports).await?;
         let mut stack = Self {
             nodes,
             network,

@@ -15,6 +15,7 @@ pub(crate) mod gateway;
 pub(crate) mod message;
 pub(crate) mod process;
 pub(crate) mod recorder;
+pub(crate) mod redis;
 pub(crate) mod sample;
 pub(crate) mod sse;
 pub(crate) mod wire;

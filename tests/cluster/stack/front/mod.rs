@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use balancer::Balancer;
 use standby::Floating;
 
+use super::node::Node;
 use super::ports::Ports;
 use crate::{Error, PATIENCE, http};
 
@@ -82,10 +83,12 @@ impl Front {
     /// When it does not start.
     pub(crate) async fn start(
         wanted: &Wanted<'_>,
-        nodes: &[SocketAddr],
+        nodes: &[Node],
         ports: &mut Ports,
     ) -> Result<Self, Error> {
         let kind = wanted.kind;
+        let clients: Vec<SocketAddr> = nodes.iter().map(|node| node.client).collect();
+        let admins: Vec<SocketAddr> = nodes.iter().map(|node| node.admin).collect();
         let mut balancers = Vec::new();
         for at in 0..=usize::from(wanted.standby) {
             let address = ports.free()?;
@@ -94,9 +97,9 @@ impl Front {
             let folder = wanted.folder.join(&name);
             fs::create_dir_all(&folder)?;
             let command = match kind {
-                Kind::Nginx => nginx(wanted.spares, address, nodes, &folder)?,
-                Kind::Haproxy => haproxy(wanted.spares, address, nodes, &folder)?,
-                Kind::Edge => edge(address, nodes, wanted.binary),
+                Kind::Nginx => nginx(wanted.spares, address, &clients, &folder)?,
+                Kind::Haproxy => haproxy(wanted.spares, address, (&clients, &admins), &folder)?,
+                Kind::Edge => edge(address, &clients, wanted.binary),
             };
             let log = wanted.folder.join(format!("{name}.log"));
             let mut balancer = Balancer::new(name, kind, address, command, log);
@@ -232,7 +235,7 @@ fn nginx(
 fn haproxy(
     spares: bool,
     address: SocketAddr,
-    nodes: &[SocketAddr],
+    (nodes, admins): (&[SocketAddr], &[SocketAddr]),
     folder: &Path,
 ) -> Result<Command, Error> {
     let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("../haproxy/haproxy.cfg");
@@ -252,6 +255,7 @@ fn haproxy(
             text = text.replace(&line, &format!("{line} backup"));
         }
         command.env(name, node.to_string());
+        command.env(format!("HOLDFAST_HEALTH_{}", at + 1), admins[at].to_string());
     }
     fs::write(&config, text)?;
     Ok(command)
