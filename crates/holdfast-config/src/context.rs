@@ -41,8 +41,9 @@ impl<'a> Context<'a> {
 
     /// Whether the value of `key` has a problem already, so that none needs to follow from it.
     pub(crate) fn is_doubtful(&self, key: &str) -> bool {
-        let place = self.place_of(key);
-        self.problems.borrow().iter().any(|problem| problem.place == place)
+        let places = self.places.borrow();
+        let Some(place) = places.get(key) else { return false };
+        self.problems.borrow().iter().any(|problem| problem.place == *place)
     }
 
     pub(crate) fn problem_count(&self) -> usize {

@@ -265,6 +265,19 @@ fn objectives_follow_the_tier() {
 }
 
 #[test]
+fn a_shorter_interval_shortens_what_depends_on_it() {
+    let text = "health: { interval: 2s }\nservers: { a: { url: \"http://a/\" }, \
+                b: { url: \"http://b/\", health: { critical: true, interval: 1s } } }";
+    let config = good(text);
+    assert_eq!((config.health.critical_interval, config.health.timeout), (S * 2, S * 2));
+    assert_eq!(
+        (config.servers["a"].health.interval, config.servers["a"].health.timeout),
+        (S * 2, S * 2)
+    );
+    assert_eq!((config.servers["b"].health.interval, config.servers["b"].health.timeout), (S, S));
+}
+
+#[test]
 fn every_key_of_the_sections() {
     let config = good(&format!(
         "node: {{ region: eu-1, health: {{ cpu: [50%, 0.6, 0.7], memory: [0.1, 0.2, 0.3], \
