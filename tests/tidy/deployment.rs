@@ -179,8 +179,14 @@ fn environment_variables_are_known_and_secrets_have_no_default() {
         }
     }
     let example = read(Path::new(".env.example"));
-    let example: BTreeMap<&str, &str> =
-        example.lines().filter_map(|line| line.split_once('=')).collect();
+    // What need not be set is there as a comment.
+    let example: BTreeMap<&str, &str> = example
+        .lines()
+        .filter_map(|line| match line.strip_prefix('#') {
+            Some(optional) => Some((optional.strip_suffix('=')?, "optional")),
+            None => line.split_once('='),
+        })
+        .collect();
     let used = variables(&read(Path::new(COMPOSE)));
     for (name, rest) in &used {
         match example.get(name.as_str()) {
