@@ -47,15 +47,17 @@ pub fn cluster_verdict(reports: &[Evidence], params: &Params) -> Option<ClusterC
     if opened >= 2 {
         return Some(ClusterCause::Nodes(u32::try_from(opened).unwrap_or(u32::MAX)));
     }
-    let sum = |of: fn(&Evidence) -> u32| {
-        reports.iter().fold(0u32, |sum, report| sum.saturating_add(of(report)))
+    let sum = |left_out: Option<usize>| {
+        let counted = reports.iter().enumerate().filter(|(at, _)| Some(*at) != left_out);
+        counted.fold((0u32, 0u32), |(failed, calls), (_, it)| {
+            (failed.saturating_add(it.failed), calls.saturating_add(it.calls))
+        })
     };
-    let (failed, calls) = (sum(|it| it.failed), sum(|it| it.calls));
-    let without = |left_out: &Evidence| {
-        let calls = calls.saturating_sub(left_out.calls);
-        calls >= params.minimum_calls
-            && clearly_above(failed.saturating_sub(left_out.failed), calls, params.failure_rate)
+    let without = |left_out| {
+        let (failed, calls) = sum(Some(left_out));
+        calls >= params.minimum_calls && clearly_above(failed, calls, params.failure_rate)
     };
-    let all_agree = reports.len() >= 2 && reports.iter().all(without);
+    let all_agree = reports.len() >= 2 && (0..reports.len()).all(without);
+    let (failed, calls) = sum(None);
     all_agree.then_some(ClusterCause::SummedRate { failed, calls })
 }

@@ -119,8 +119,10 @@ struct Class {
     params: ClassParams,
     /// Calls that take room.
     counted: u32,
-    /// Those that hold something, or are in quarantine.
+    /// Those that ever held something: as many as there are servers.
     servers: BTreeMap<ServerKey, Held>,
+    /// How many of them are in quarantine.
+    quarantined: u32,
     /// In the order of their arrival.
     queue: VecDeque<Waiting>,
 }
@@ -158,7 +160,8 @@ impl Bulkheads {
         Self { classes, total, quarantine_for, tickets: 0, grants: 0 }
     }
 
-    /// A call for `server` wants in. A class that is not known has no limits.
+    /// A call for `server` wants in. If it is queued, that may have made room for others: ask
+    /// [`next`](Self::next). A class that is not known has no limits.
     pub fn enter(&mut self, class: ClassId, server: ServerKey, now: Instant) -> Entry {
         let until = now + self.quarantine_for;
         let at = usize::from(class.0);
@@ -211,6 +214,7 @@ impl Bulkheads {
         let mut expired = Vec::new();
         let until = now + self.quarantine_for;
         for class in &mut self.classes {
+            class.set_free(now);
             class.relieve(now, until);
             let timeout = class.params.queue_timeout;
             while let Some(first) = class.queue.front()
@@ -267,9 +271,7 @@ impl Bulkheads {
             running: class.servers.values().map(|held| held.calls).sum(),
             counted: class.counted,
             waiting: count(class.queue.len()),
-            quarantined: count(
-                class.servers.values().filter(|held| held.quarantined_until.is_some()).count(),
-            ),
+            quarantined: class.quarantined,
         })
     }
 
@@ -312,7 +314,13 @@ impl ClassParams {
 impl Class {
     fn new(params: ClassParams) -> Self {
         let params = ClassParams { concurrency: params.concurrency.max(1), ..params };
-        Self { params, counted: 0, servers: BTreeMap::new(), queue: VecDeque::new() }
+        Self {
+            params,
+            counted: 0,
+            servers: BTreeMap::new(),
+            quarantined: 0,
+            queue: VecDeque::new(),
+        }
     }
 
     fn is_full(&self) -> bool {
@@ -347,9 +355,6 @@ impl Class {
             self.counted -= 1;
         }
         held.calls -= 1;
-        if held.calls == 0 && held.quarantined_until.is_none() {
-            self.servers.remove(&server);
-        }
     }
 
     /// Whether a call for this server may wait: there is a place, and if the server is in quarantine
@@ -362,9 +367,11 @@ impl Class {
 
     /// Who holds more than half of the full class, and more than it would be limited to.
     fn who_fills_it(&self) -> Option<ServerKey> {
+        if !self.is_full() {
+            return None;
+        }
         let most = self.limit().max(self.params.concurrency / 2);
-        let fills =
-            |held: &Held| held.quarantined_until.is_none() && held.calls > most && self.is_full();
+        let fills = |held: &Held| held.quarantined_until.is_none() && held.calls > most;
         self.servers.iter().find(|(_, held)| fills(held)).map(|(server, _)| *server)
     }
 
@@ -375,6 +382,7 @@ impl Class {
             && let Some(held) = self.servers.get_mut(&server)
         {
             held.quarantined_until = Some(until);
+            self.quarantined += 1;
             self.counted -= held.calls.saturating_sub(limit);
         }
     }
@@ -403,13 +411,16 @@ impl Class {
 
     /// Ends the quarantine of those whose time is over and who keep to their limit.
     fn set_free(&mut self, now: Instant) {
+        if self.quarantined == 0 {
+            return;
+        }
         let limit = self.limit();
-        self.servers.retain(|_, held| {
+        for held in self.servers.values_mut() {
             if held.quarantined_until.is_some_and(|until| until <= now) && held.calls <= limit {
                 held.quarantined_until = None;
+                self.quarantined -= 1;
             }
-            held.calls > 0 || held.quarantined_until.is_some()
-        });
+        }
     }
 
     /// The place of the first waiting call that may run now.

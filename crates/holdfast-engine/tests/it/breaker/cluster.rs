@@ -36,6 +36,8 @@ fn the_summed_rate_opens_it_where_no_node_alone_would() {
 fn a_node_with_a_broken_network_opens_it_for_nobody() {
     let well = says(false, 3, 300);
     for opened in [false, true] {
+        // However many there are.
+        assert_eq!(verdict(&[says(opened, u32::MAX, u32::MAX), well, well, well]), None);
         let cut_off = says(opened, 100_000, 100_000);
         assert_eq!(verdict(&[cut_off, well, well]), None);
         assert_eq!(verdict(&[cut_off, says(false, 0, 0), says(false, 0, 0)]), None);

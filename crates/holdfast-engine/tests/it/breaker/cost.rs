@@ -6,9 +6,11 @@
 
 use std::hint::black_box;
 use std::sync::Mutex;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use holdfast_engine::breaker::{Breaker, Outcome, Params};
+use holdfast_engine::limits::bulkhead::{Bulkheads, ClassId, ClassParams, Entry, ServerKey};
+use holdfast_engine::retry_budget::{self, RetryBudget};
 
 const CALLS: u32 = 5_000_000;
 
@@ -44,6 +46,23 @@ fn of_a_call_through_a_closed_breaker() {
     measure("admit and settle alone, the clock read before", |n| {
         let permit = breaker.admit(black_box(now), n).expect("closed");
         breaker.settle(black_box(permit), Outcome::Success, black_box(now), n);
+    });
+    let mut budget = RetryBudget::new(retry_budget::Params::default(), Instant::now());
+    measure("a call in the retry budget", |_| {
+        budget.began(black_box(now));
+        budget.ended();
+    });
+    let class = ClassParams {
+        concurrency: 100,
+        queue: 100,
+        queue_timeout: Duration::from_secs(5),
+        priority: 1,
+    };
+    let mut all = Bulkheads::new([class; 4], None, Duration::from_secs(30));
+    measure("enter and leave a bulkhead, fifty servers", |n| {
+        let server = ServerKey(u32::try_from(n % 50).expect("small"));
+        assert_eq!(all.enter(ClassId(1), server, black_box(now)), Entry::Entered);
+        all.leave(ClassId(1), server);
     });
     println!("a breaker: {} bytes", size_of::<Breaker>());
 }

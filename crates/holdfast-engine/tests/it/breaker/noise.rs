@@ -8,7 +8,7 @@ use holdfast_engine::breaker::{Outcome, Params, Permit, Phase};
 use super::rig::{Rig, SECOND};
 
 const CALLS: u64 = 100_000;
-const SEEDS: u64 = 20;
+const SEEDS: u64 = 10;
 
 /// How a client calls: so far apart on average, and how long a success and an error take.
 struct Load {

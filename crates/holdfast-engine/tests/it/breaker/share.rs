@@ -60,6 +60,18 @@ fn however_few_calls_there_are_one_passes_per_interval() {
     }
 }
 
+/// What passes because nothing else did is part of the share, not beside it.
+#[test]
+fn of_few_calls_one_passes_per_interval_and_no_more() {
+    let mut rig = Rig::half_open(Params { slow: 600 * SECOND, ..Params::default() });
+    let mut passed = 0;
+    for _ in 0..1000 {
+        passed += u32::from(rig.admit().is_ok());
+        rig.now += SECOND / 5;
+    }
+    assert!((195..=205).contains(&passed), "{passed} in 200 s");
+}
+
 /// A call that was admitted and given up tried nothing, and the next one may.
 #[test]
 fn a_probe_that_is_given_up_is_made_up_for() {
