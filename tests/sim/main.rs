@@ -20,6 +20,7 @@
 //! | [`client`], [`server`] | who calls and who executes |
 //! | [`faults`] | what goes wrong |
 //! | [`checks`] | what must hold nevertheless |
+//! | [`servers`] | another world: three nodes decide about a server that fails over |
 
 mod checks;
 mod client;
@@ -31,6 +32,7 @@ mod node;
 mod ports;
 mod rng;
 mod server;
+mod servers;
 mod world;
 
 use std::collections::BTreeMap;

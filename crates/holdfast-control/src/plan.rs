@@ -5,9 +5,10 @@
 
 use std::time::Duration;
 
-use holdfast_config::{Config, Objectives, Role, Server, ServerHealth, Transport, Votes};
+use holdfast_config::{Config, Objectives, Passive, Role, Server, ServerHealth, Transport, Votes};
 use holdfast_engine::breaker;
 use holdfast_engine::failover::{self, Params};
+use holdfast_engine::health::passive::{Threshold, Thresholds};
 use holdfast_engine::health::votes::{Rules, Weights};
 
 /// One instance of one server, by their places.
@@ -26,6 +27,7 @@ pub struct Plan {
     pub servers: Vec<Planned>,
     pub(crate) weights: Weights,
     pub(crate) rules: Rules,
+    pub(crate) thresholds: Thresholds,
 }
 
 /// One server.
@@ -85,11 +87,13 @@ impl Plan {
         Self {
             servers: servers.map(|(name, server)| Planned::of(name, server, lease)).collect(),
             weights: weights(votes),
+            thresholds: thresholds(&config.health.passive),
             rules: Rules {
                 round: votes.round,
                 timeout: votes.timeout,
                 unhealthy: votes.fail,
                 least: votes.least_nodes as usize,
+                alone: config.cluster.as_ref().is_none_or(|cluster| cluster.nodes.len() <= 1),
             },
         }
     }
@@ -114,6 +118,19 @@ impl Plan {
 
 fn weights(votes: &Votes) -> Weights {
     Weights { local: votes.local, peers: votes.peers, external: votes.external, users: votes.users }
+}
+
+fn thresholds(passive: &Passive) -> Thresholds {
+    let ms = |duration: Duration| duration.as_secs_f64() * 1e3;
+    let of = |weight, fine, hopeless| Threshold { weight, fine, hopeless };
+    let (time, errors) = (passive.response_time, passive.error_rate);
+    let connected = passive.connect_success;
+    Thresholds {
+        response_ms: of(time.weight, ms(time.good), ms(time.bad)),
+        error_rate: of(errors.weight, errors.good, errors.bad),
+        connected: of(connected.weight, connected.good, connected.bad),
+        ..Thresholds::default()
+    }
 }
 
 // === impl Planned ===
@@ -194,6 +211,7 @@ fn moves_of(
         check_within: millis(health.timeout.saturating_mul(2)) + 1_000,
         ramp_step: percent(it.ramp_step),
         ramp_over: millis(it.ramp_over),
+        shift_over: millis(it.shift_over),
         switch_within: millis(lease),
         ..Params::new(primary)
     };

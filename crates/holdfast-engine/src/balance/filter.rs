@@ -191,6 +191,9 @@ impl Why {
 // === impl Set ===
 
 impl Set {
+    /// No candidates.
+    pub const NONE: Self = Self(0);
+
     /// Adds a place; one of [`MOST`] or above is not added.
     pub fn insert(&mut self, at: usize) {
         if at < MOST {

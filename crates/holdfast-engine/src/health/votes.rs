@@ -17,17 +17,20 @@
 //! |---|---|
 //! | unhealthy | 0.66 of the votes, and more than half of all who might vote |
 //! | degraded | more than half of the votes say degraded or unhealthy |
-//! | healthy | neither |
-//! | none | fewer votes than the smallest of 3 and the number of members; or not of more than half |
+//! | healthy | more than half of the votes say healthy |
+//! | none | half against half; fewer votes than the smallest of 3 and the number of members; or not of more than half |
 //!
 //! # Small clusters
 //! *Three or more*: with one node cut off, two of three suffice to fail over, one never does. While a
 //! member of three is silent but not declared dead (a second or so) there is no conclusion, and what
-//! was concluded stays. *Two*, also what is left of three: both must agree. *One*: it has only its own
-//! eyes, and cannot tell a broken server from its own broken network. It decides all the same, since
+//! was concluded stays. *Two*, also what is left of three: both must agree. What is left of a cluster
+//! when all others are declared dead concludes nothing (without [`Rules::alone`]): it may be that it is
+//! itself what is cut off, and comes to this in the moment in which it is heard again. *One*, in a
+//! cluster of one: it has only its own eyes, and cannot tell a broken server from its own broken network. It decides all the same, since
 //! nobody else will, and the harm is bounded by the rule that a failover needs a target that the same
 //! votes find usable: a node that reaches nothing moves nothing. [`Tally::basis`] says which it was.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
@@ -124,6 +127,8 @@ pub struct Rules {
     pub unhealthy: f64,
     /// So many votes it takes at least, where there are so many members.
     pub least: usize,
+    /// Whether one vote may conclude: only where the cluster has one node and was never to have more.
+    pub alone: bool,
 }
 
 /// How broad a conclusion's ground is.
@@ -140,7 +145,8 @@ pub enum Basis {
 /// The count.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Tally {
-    /// What the group concludes; none: too few votes, and what was concluded stays.
+    /// What the group concludes; none: too few votes or half against half, and what was concluded
+    /// stays.
     pub opinion: Option<Opinion>,
     /// The mean score of the votes that count; 0 without any.
     pub score: f64,
@@ -173,6 +179,7 @@ impl Default for Rules {
             timeout: Duration::from_secs(10),
             unhealthy: 0.66,
             least: 3,
+            alone: true,
         }
     }
 }
@@ -204,17 +211,19 @@ pub fn tally(votes: &[Vote], members: &[Origin], rules: &Rules, now: Instant) ->
     let counted = fresh.len();
     let of = |opinion| fresh.values().filter(|it| it.opinion == opinion).count();
     let (unhealthy, degraded) = (of(Opinion::Unhealthy), of(Opinion::Degraded));
-    let enough = counted >= rules.least.min(members.len()).max(1) && 2 * counted > members.len();
+    let least = rules.least.min(members.len()).max(if rules.alone { 1 } else { 2 });
+    let enough = counted >= least && 2 * counted > members.len();
     let declared = unhealthy as f64 >= rules.unhealthy * counted as f64
         && 2 * unhealthy > members.len()
         && unhealthy > 0;
-    let opinion = enough.then_some(if declared {
-        Opinion::Unhealthy
-    } else if 2 * (unhealthy + degraded) > counted {
-        Opinion::Degraded
-    } else {
-        Opinion::Healthy
-    });
+    let opinion = match (2 * (unhealthy + degraded)).cmp(&counted) {
+        _ if !enough => None,
+        _ if declared => Some(Opinion::Unhealthy),
+        Ordering::Greater => Some(Opinion::Degraded),
+        // Half against half: nobody is outvoted, and neither way is safer than to stay.
+        Ordering::Equal => None,
+        Ordering::Less => Some(Opinion::Healthy),
+    };
     let score = fresh.values().map(|it| it.score).sum::<f64>() / counted.max(1) as f64;
     let basis = match members.len() {
         0 | 1 => Basis::Alone,
