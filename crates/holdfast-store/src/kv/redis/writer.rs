@@ -10,7 +10,7 @@
 //! | fewer | each is answered as lost: it is at the primary, and may last or not |
 //! | nothing in time, or the connection is lost | as lost, and the link is made anew |
 //!
-//! After a `WAIT` that was short the next group begins with one of its own, before anything is
+//! After a `WAIT` that was short, and on a new connection, there is one of its own before anything is
 //! written: as long as the replicas are away, writes are refused and do not become unknown. (`WAIT`
 //! counts by the last command of its own connection, so the question covers all that was written.)
 
@@ -87,6 +87,10 @@ impl Writer {
 
 impl Task {
     async fn run(mut self, mut waiting: mpsc::Receiver<Write>) {
+        // A primary that has just taken over may have no replicas yet.
+        if self.probe().await.is_err() {
+            self.lost.cancel();
+        }
         loop {
             let short = self.short.load(Ordering::Relaxed);
             let first = tokio::select! {
@@ -169,6 +173,9 @@ impl Task {
     async fn probe(&mut self) -> Result<(), ()> {
         let Some(shared) = self.shared.upgrade() else { return Err(()) };
         let settings = &shared.settings;
+        if settings.replicas_to_acknowledge == 0 {
+            return Ok(());
+        }
         let wait = wait(settings.replicas_to_acknowledge, settings.acknowledge_within);
         let within = settings.command_timeout + settings.acknowledge_within;
         match self.connection.ask(&wait, within).await {

@@ -9,10 +9,11 @@ use holdfast_config::{Redis, Topology};
 use holdfast_engine::journal::CallKey;
 use tokio::sync::watch;
 
+use super::super::keys::{Bucket, Names};
 use super::servers::{Server, Watched, cluster};
 use super::{any, one, open, open_adopted, reached, standalone};
 use crate::contract::{entry, record};
-use crate::{Begin, RedisStore, SessionKey, SessionRecord, Store, StoreChange, StoreError};
+use crate::{RedisStore, SessionKey, SessionRecord, Store, StoreChange, StoreError};
 
 /// Writers that note what was acknowledged.
 struct Writers {
@@ -94,7 +95,7 @@ async fn patiently(store: &Store, key: u128) -> Result<SessionRecord, StoreError
     }
 }
 
-async fn within(seconds: u64, mut so: impl FnMut() -> bool) {
+pub(super) async fn within(seconds: u64, mut so: impl FnMut() -> bool) {
     let wait = async {
         while !so() {
             tokio::time::sleep(Duration::from_millis(10)).await;
@@ -325,24 +326,6 @@ async fn a_master_of_a_cluster_that_comes_back_is_used_again() {
 }
 
 #[tokio::test]
-async fn a_call_whose_entry_is_not_known_to_last_is_not_its_own() {
-    let (server, opened) = one().await;
-    let store = opened.store;
-    let key = CallKey([7; 32]);
-    // The reply is lost with the connection; the entry was written.
-    server.ask(&["CLIENT", "PAUSE", "300", "WRITE"]).unwrap();
-    let pending = entry();
-    let begin = store.begin(&key, &pending);
-    let cut = async {
-        tokio::time::sleep(Duration::from_millis(100)).await;
-        server.ask(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]).unwrap();
-    };
-    let (begun, ()) = tokio::join!(begin, cut);
-    assert!(matches!(begun, Ok(Begin::Mine(_))), "it is found again: {begun:?}");
-    assert!(matches!(store.begin(&key, &entry()).await, Ok(Begin::Other(..))));
-}
-
-#[tokio::test]
 async fn a_server_that_takes_no_writes_any_more_is_left_until_it_does_again() {
     let (server, opened) = one().await;
     let RedisStore { store, mut primary, .. } = opened;
@@ -373,4 +356,59 @@ async fn a_node_that_starts_again_finds_what_it_had() {
     let time = server.ask(&["TIME"]).unwrap();
     let (seconds, _): (u64, u64) = redis::from_redis_value(time).unwrap();
     assert!(store.now().abs_diff(seconds * 1000) < 5_000);
+}
+
+#[tokio::test]
+async fn a_slot_that_moves_to_another_master_is_followed() {
+    let nodes = tokio::task::spawn_blocking(cluster).await.unwrap();
+    let topology = Topology::Cluster { nodes: vec![nodes[0].address()] };
+    let settings = Redis { replicas_to_acknowledge: 0, allow_unsafe: true, ..Redis::new(topology) };
+    let RedisStore { store, .. } = open(settings).await;
+    let key = crate::keys::session(SessionKey(1));
+    let slot = Names::new("holdfast").slot(Bucket::of(&key)).to_string();
+    let holds = |node: &Server| {
+        let count = node.ask(&["CLUSTER", "COUNTKEYSINSLOT", &slot]).unwrap();
+        count != redis::Value::Int(0)
+    };
+    // From whichever node has it to the next one. Only the mark may be there.
+    let from = (usize::from(slot.parse::<u16>().unwrap()) / 5461).min(2);
+    let to = (from + 1) % 3;
+    if holds(&nodes[from]) {
+        let mark = Names::new("holdfast").mark(Bucket::of(&key));
+        nodes[from].ask(&["DEL", &mark]).unwrap();
+    }
+    let id: String = redis::from_redis_value(nodes[to].ask(&["CLUSTER", "MYID"]).unwrap()).unwrap();
+    for node in [to, from, 3 - from - to] {
+        nodes[node].ask(&["CLUSTER", "SETSLOT", &slot, "NODE", &id]).unwrap();
+    }
+    let live = store.create(record(1)).await.unwrap();
+    assert!(holds(&nodes[to]));
+    assert_eq!(patiently(&store, 1).await.unwrap(), live);
+}
+
+#[tokio::test]
+async fn a_primary_that_only_this_node_still_sees_is_left() {
+    let watched = tokio::task::spawn_blocking(|| Watched::start(&[])).await.unwrap();
+    for server in &watched.data {
+        server.ask(&["ACL", "SETUSER", "gateway", "on", ">secret", "~*", "&*", "+@all"]).unwrap();
+    }
+    let settings = Redis {
+        username: Some("gateway".to_owned()),
+        password: Some("secret".to_owned().into()),
+        ..sentinel(&watched)
+    };
+    let RedisStore { store, primary, .. } = open(settings).await;
+    let live = store.create(record(1)).await.unwrap();
+    let first = primary.borrow().clone().unwrap();
+    // Sentinels and replicas come as the default user.
+    let client = redis::Client::open(("127.0.0.1", watched.data[0].port)).unwrap();
+    let mut connection = client.get_connection().unwrap();
+    let mut off = redis::cmd("ACL");
+    off.arg(&["SETUSER", "default", "off"]).exec(&mut connection).unwrap();
+    let mut cut = redis::cmd("CLIENT");
+    // It ends this connection too.
+    let _ = cut.arg(&["KILL", "USER", "default", "SKIPME", "no"]).exec(&mut connection);
+    within(30, || primary.borrow().as_ref().is_some_and(|it| it.run_id != first.run_id)).await;
+    let replaced = store.replace(live).await.unwrap();
+    assert_eq!(patiently(&store, 1).await.unwrap(), replaced);
 }

@@ -4,11 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use holdfast_config::{Redis, Topology};
+use holdfast_engine::journal::CallKey;
 
+use super::faults::within;
 use super::open;
 use super::servers::Watched;
-use crate::contract::record;
-use crate::{SessionKey, SessionRecord, StoreError};
+use crate::contract::{entry, record};
+use crate::{Begin, SessionKey, SessionRecord, StoreError};
 
 #[tokio::test]
 async fn many_writers_share_few_waits_and_too_few_replicas_acknowledge_nothing() {
@@ -22,7 +24,9 @@ async fn many_writers_share_few_waits_and_too_few_replicas_acknowledge_nothing()
     let store = Arc::new(open(settings).await.store);
     let primary = &watched.data[0];
 
-    let waits = primary.calls("wait");
+    // The first asks whether there are replicas.
+    within(10, || primary.calls("wait") == 1).await;
+    let waits = 1;
     let writers: Vec<_> = (0..200_u128)
         .map(|key| {
             let store = Arc::clone(&store);
@@ -67,4 +71,38 @@ async fn many_writers_share_few_waits_and_too_few_replicas_acknowledge_nothing()
     let now = store.get(SessionKey(1)).await.unwrap();
     assert!(now.revision > live.revision, "what was unknown had been written");
     store.replace(SessionRecord { initialized: true, ..now }).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_call_whose_reply_from_redis_was_lost_finds_its_own_entry() {
+    let watched = tokio::task::spawn_blocking(|| Watched::start(&[])).await.unwrap();
+    let topology = Topology::Sentinel { sentinels: watched.addresses(), master: "mymaster".into() };
+    let settings = Redis {
+        replicas_to_acknowledge: 2,
+        acknowledge_within: Duration::from_millis(1500),
+        ..Redis::new(topology)
+    };
+    let store = open(settings).await.store;
+    let primary = &watched.data[0];
+    store.create(record(1)).await.unwrap();
+    let (key, pending) = (CallKey([7; 32]), entry());
+    let before = primary.calls("evalsha");
+    // The entry is written, and its acknowledgement is still to come, when the connection breaks.
+    watched.data[2].freeze();
+    let begin = store.begin(&key, &pending);
+    let cut = async {
+        let written = || {
+            let keys = primary.ask(&["KEYS", "*j/*"]).unwrap();
+            matches!(keys, redis::Value::Array(keys) if keys.len() == 1)
+        };
+        within(10, written).await;
+        primary.ask(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]).unwrap();
+        watched.data[2].thaw();
+    };
+    let (begun, ()) = tokio::join!(begin, cut);
+    let Ok(Begin::Mine(revision)) = begun else { panic!("it is found again: {begun:?}") };
+    assert_eq!(store.entry(&key).await.unwrap(), (pending.clone(), revision));
+    assert!(primary.calls("evalsha") >= before + 2, "it was sent twice");
+    let other = store.begin(&key, &pending).await.unwrap();
+    assert_eq!(other, Begin::Other(pending, revision));
 }
