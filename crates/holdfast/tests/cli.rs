@@ -135,11 +135,51 @@ fn check_config_reports_all_mistakes_at_once() {
     golden("check-config-mistakes-json", files, &["check-config", "-o", "json"], &[]);
 }
 
+const UNREDUNDANT: &str = r#"sessions:
+  store: redis
+  url: "redis+sentinel://holdfast:not@shown@sentinel-1,sentinel-2/mymaster"
+  redis: { address: "redis:6379", replicas_to_acknowledge: 12 }
+bulkheads: { users: { concurrency: 500 } }
+health: { votes: { fail: 20% } }
+notify:
+  - { url: "https://hooks.example.com/ops", events: [fail_over] }
+servers:
+  neo4j:
+    instances:
+      - { id: a, url: "http://neo4j-a:3002/mcp", role: primary }
+      - { id: b, url: "http://neo4j-b:3002/mcp", role: replica }
+    failover: { threshold: 2 }
+    breaker: { consecutive_failures: 2, open_for: 2m, max_open_for: 60s }
+    health: { checks: [ { type: ping }, { type: tool, arguments: { query: RETURN 1 } } ] }
+    balance: { hash_on: user }
+    depends_on: [auth]
+  auth: { url: "http://auth:3003/mcp", depends_on: [vault] }
+  vault: { url: "http://vault:3004/mcp", depends_on: [neo4j, vaultt], class: urgent }
+"#;
+
+#[test]
+fn check_config_reports_mistakes_of_redis_and_of_what_fails() {
+    let files: &[(&str, &[u8])] = &[("holdfast.yaml", UNREDUNDANT.as_bytes())];
+    let text = golden("check-config-failing-mistakes", files, &["check-config"], &[]);
+    assert!(text.contains("auth → vault → neo4j → auth"), "{text}");
+    assert!(!text.contains("not@shown"), "a secret is shown: {text}");
+    let variables = &[
+        ("DOCS_KEY", "not-shown"),
+        ("SESSION_STORE", "redis"),
+        ("SESSION_STORE_URL", "redis://:not/shown@redis"),
+        ("CIRCUIT_BREAKER_THRESHOLD", "50"),
+    ];
+    let files: &[(&str, &[u8])] = &[("good.yaml", GOOD.as_bytes())];
+    let arguments = &["check-config", "--config", "good.yaml"];
+    let text = golden("check-config-redis-variables", files, arguments, variables);
+    assert!(text.contains("exit code 2") && !text.contains("not/shown"), "{text}");
+}
+
 #[test]
 fn check_config_of_a_good_file() {
     let files: &[(&str, &[u8])] = &[("good.yaml", GOOD.as_bytes())];
     let variables =
-        &[("DOCS_KEY", "not-shown"), ("CIRCUIT_BREAKER_THRESHOLD", "5"), ("PORT", "9090")];
+        &[("DOCS_KEY", "not-shown"), ("SESSION_FAILOVER_ENABLED", "true"), ("PORT", "9090")];
     let arguments = &["check-config", "--config", "good.yaml"];
     let text = golden("check-config-good", files, arguments, variables);
     assert!(text.contains("exit code 0") && !text.contains("not-shown"), "{text}");

@@ -139,11 +139,11 @@ impl Balance {
                 "add hash_on: arguments.NAME, the argument that calls have in common",
             );
         }
-        if !hash && given.contains(&"hash_on") {
+        if !hash && given.contains(&"hash_on") && !self.hash_on.is_empty() {
             section.report(
                 "hash_on",
-                format!("it beside the strategy {}", self.strategy.label()),
-                "it with strategy: hash",
+                format!("hash_on beside the strategy {}", self.strategy.label()),
+                "hash_on with strategy: hash",
                 "write strategy: hash, or remove it",
             );
         }
@@ -151,8 +151,8 @@ impl Balance {
         if !aware && given.contains(&"rate") {
             section.report(
                 "rate",
-                format!("it beside the strategy {}", self.strategy.label()),
-                "it with strategy: rate_aware",
+                format!("rate beside the strategy {}", self.strategy.label()),
+                "rate with strategy: rate_aware",
                 "write strategy: rate_aware, or remove it",
             );
         }
