@@ -1,1 +1,256 @@
-//! Tables, properties.
+//! Stories of a failover; what holds for any inputs is in [`properties`], and every cell in
+//! `tests/it/tables/failover.rs`.
+
+mod properties;
+
+use super::*;
+use crate::health::votes::{Cause, Opinion};
+
+/// A server whose time passes and whose instances change.
+pub(super) struct Bench {
+    pub(super) state: Failover,
+    pub(super) params: Params,
+    pub(super) seen: Vec<Seen<'static>>,
+    pub(super) now: u64,
+}
+
+impl Bench {
+    /// `a` is the primary, `b` and `c` are secondaries, `r` is a replica; all are well.
+    pub(super) fn new() -> Self {
+        let role = |name| match name {
+            "a" => Role::Primary,
+            "r" => Role::Replica,
+            _ => Role::Secondary,
+        };
+        let seen = ["a", "b", "c", "r"].map(|name| Seen {
+            name,
+            role: role(name),
+            opinion: Some(Opinion::Healthy),
+            cause: Cause::Score,
+            score: 100,
+            since: 0,
+            good_checks: 3,
+        });
+        let params = Params { check: true, ..Params::new("a") };
+        Self { state: Failover::new("a"), params, seen: seen.to_vec(), now: 1_000_000 }
+    }
+
+    pub(super) fn set(&mut self, name: &str, opinion: Opinion, cause: Cause) {
+        let it = self.seen.iter_mut().find(|it| it.name == name).unwrap();
+        let score = match opinion {
+            Opinion::Healthy => 100,
+            Opinion::Degraded => 60,
+            Opinion::Unhealthy => 0,
+        };
+        (it.opinion, it.cause, it.score, it.since) = (Some(opinion), cause, score, self.now);
+    }
+
+    pub(super) fn down(&mut self, name: &str) {
+        self.set(name, Opinion::Unhealthy, Cause::Unreachable);
+    }
+
+    pub(super) fn well(&mut self, name: &str) {
+        self.set(name, Opinion::Healthy, Cause::Score);
+    }
+
+    pub(super) fn step(&mut self, input: &Input) -> Result<Stepped, Refusal> {
+        let stepped = self.state.step(input, &self.seen, &self.params, 1, self.now)?;
+        self.state = stepped.next.clone();
+        Ok(stepped)
+    }
+
+    /// Time passes, with a look at the end of it.
+    pub(super) fn tick(&mut self, passes: u64) -> Stepped {
+        self.now += passes;
+        self.step(&Input::Tick).unwrap()
+    }
+
+    pub(super) fn report(&mut self, report: Report) -> Stepped {
+        let (generation, step) = (self.state.generation, self.state.step);
+        self.step(&Input::Report { generation, step, report }).unwrap()
+    }
+
+    /// All reports that the present stage waits for, until the server rests.
+    fn finish(&mut self) {
+        for _ in 0..100 {
+            let Some(stage) = self.state.moving().map(|it| it.stage) else { return };
+            match stage {
+                Stage::Pause => self.report(Report::Paused),
+                Stage::Drain => self.report(Report::Drained),
+                Stage::Check => self.report(Report::Checked(Ok(()))),
+                Stage::Switch => self.report(Report::Switched),
+                Stage::Notify { .. } => self.report(Report::Notified),
+                Stage::Ramp { .. } => self.tick(30_000),
+            };
+        }
+        panic!("it does not end: {:?}", self.state);
+    }
+
+    fn stage(&self) -> Stage {
+        self.state.moving().unwrap().stage
+    }
+}
+
+#[test]
+fn a_primary_that_dies_is_followed_by_its_secondary_in_five_steps() {
+    let mut bench = Bench::new();
+    bench.down("a");
+    let began = bench.tick(0);
+    assert_eq!(began.orders[0].command, Command::Pause);
+    assert_eq!(bench.state.route(7), Route::Hold);
+    let checks = bench.report(Report::Paused);
+    assert_eq!(checks.orders[0].command, Command::Check { from: None, to: "b".into() });
+    let switched = bench.report(Report::Checked(Ok(())));
+    let command = Command::Switch { from: "a".into(), to: "b".into() };
+    assert_eq!(switched.orders[0].command, command);
+    assert_eq!(bench.state.route(7), Route::To("b"), "nobody waits for the confirmations");
+    bench.report(Report::Switched);
+    bench.report(Report::Notified);
+    assert_eq!((bench.state.phase.label(), bench.state.step), ("secondary_active", 4));
+}
+
+#[test]
+fn a_target_that_fails_too_is_followed_by_the_next_and_after_three_people_are_asked() {
+    let mut bench = Bench::new();
+    bench.down("a");
+    bench.tick(0);
+    bench.report(Report::Paused);
+    bench.report(Report::Checked(Err("no".into())));
+    assert_eq!((bench.state.generation, bench.state.moving().unwrap().to.as_str()), (2, "c"));
+    bench.report(Report::Paused);
+    let failed = bench.report(Report::Checked(Err("no".into())));
+    assert_eq!(bench.state.phase.label(), "failover_failed");
+    assert!(
+        matches!(&failed.orders[0].command, Command::Notify { text } if text.contains("a stays active"))
+    );
+    bench.report(Report::Notified);
+    assert!(bench.state.orders(&bench.params, 1).is_empty());
+    // Not at once; after the wait once more; then no more by itself.
+    assert!(!bench.tick(100).changed);
+    assert!(bench.tick(30_000).changed);
+    bench.report(Report::Paused);
+    bench.report(Report::Checked(Err("no".into())));
+    bench.report(Report::Notified);
+    assert!(!bench.tick(10_000_000).changed, "{:?}", bench.state);
+    // But what became well since is worth a try.
+    bench.well("c");
+    assert!(bench.tick(1).changed);
+    assert_eq!(bench.state.moving().unwrap().to, "c");
+    bench.finish();
+    assert_eq!((bench.state.active.as_str(), bench.state.attempts), ("c", 0));
+}
+
+#[test]
+fn a_failback_waits_for_the_delay_and_good_checks_and_ramps() {
+    let mut bench = Bench::new();
+    bench.down("a");
+    bench.tick(0);
+    bench.finish();
+    bench.well("a");
+    let good = |bench: &mut Bench, checks| bench.seen[0].good_checks = checks;
+    good(&mut bench, 2);
+    assert!(!bench.tick(300_000).changed, "two good checks");
+    good(&mut bench, 3);
+    assert!(bench.tick(0).changed);
+    bench.report(Report::Checked(Ok(())));
+    let mut shares = Vec::new();
+    while let Stage::Ramp { percent } = bench.stage() {
+        let to_a = (0..10_000_u64).filter(|key| bench.state.route(*key) == Route::To("a")).count();
+        assert!((to_a as i64 - i64::from(percent) * 100).abs() < 200, "{percent} % are {to_a}");
+        shares.push(percent);
+        assert!(!bench.tick(29_999).changed, "each share is watched for its time");
+        bench.tick(1);
+    }
+    assert_eq!(shares, [10, 20, 30, 40, 50, 60, 70, 80, 90, 100]);
+    bench.finish();
+    assert_eq!(bench.state.phase, Phase::PrimaryActive);
+}
+
+#[test]
+fn a_failback_that_does_worse_is_rolled_back_and_waits_longer_each_time() {
+    let mut bench = Bench::new();
+    bench.down("a");
+    bench.tick(0);
+    bench.finish();
+    bench.well("a");
+    for waits in [300_000_u64, 600_000, 1_200_000, 2_400_000, 2_400_000] {
+        bench.well("a");
+        assert!(!bench.tick(waits - 1).changed, "{waits}");
+        assert!(bench.tick(1).changed, "{waits}");
+        bench.report(Report::Checked(Ok(())));
+        bench.set("a", Opinion::Degraded, Cause::Score);
+        bench.tick(0);
+        assert_eq!(bench.stage(), Stage::Notify { end: End::RolledBack });
+        assert_eq!(bench.state.route(3), Route::To("b"));
+        bench.report(Report::Notified);
+        assert_eq!(bench.state.phase, Phase::SecondaryActive);
+    }
+    let never = Params { automatic_failback: false, ..bench.params.clone() };
+    bench.params = never;
+    bench.well("a");
+    assert!(!bench.tick(100_000_000).changed);
+    assert!(bench.step(&Input::Back { by: "ops".into(), at_once: true }).is_ok());
+    assert_eq!(bench.stage(), Stage::Pause, "at once: without a ramp");
+}
+
+#[test]
+fn who_can_be_moved_to() {
+    let mut bench = Bench::new();
+    let mut wish = |to: Option<&str>, force| {
+        let input = Input::Move { to: to.map(str::to_owned), by: "ops".into(), force };
+        let stepped = bench.state.step(&input, &bench.seen, &bench.params, 1, bench.now);
+        stepped.map(|it| it.next.moving().unwrap().to.clone())
+    };
+    assert_eq!(wish(None, false), Ok("b".into()));
+    assert_eq!(wish(Some("c"), false), Ok("c".into()));
+    assert_eq!(wish(Some("a"), false), Err(Refusal::Already));
+    assert_eq!(wish(Some("r"), true), Err(Refusal::Unknown));
+    assert_eq!(wish(Some("x"), true), Err(Refusal::Unknown));
+    bench.down("c");
+    let mut wish = |to: &str, force| {
+        let input = Input::Move { to: Some(to.to_owned()), by: "ops".into(), force };
+        bench.state.step(&input, &bench.seen, &bench.params, 1, bench.now).is_ok()
+    };
+    assert!(!wish("c", false));
+    assert!(wish("c", true));
+}
+
+#[test]
+fn a_gate_lets_no_earlier_step_or_coordinator_through() {
+    let fence = |term, generation, step| Fence { term, generation, step };
+    let mut gate = Gate::default();
+    assert!(gate.admits(fence(3, 1, 2)));
+    assert!(gate.admits(fence(3, 1, 2)), "the same again");
+    assert!(gate.admits(fence(4, 1, 2)), "by the next coordinator");
+    assert!(!gate.admits(fence(3, 1, 2)), "by the last one");
+    assert!(!gate.admits(fence(3, 1, 3)));
+    assert!(!gate.admits(fence(4, 1, 1)));
+    assert!(gate.admits(fence(4, 2, 0)));
+    assert!(!gate.admits(fence(4, 1, 9)));
+}
+
+#[test]
+fn what_triggers_what() {
+    let bench = Bench::new();
+    let with = |opinion, cause, score| {
+        let seen = Seen { opinion, cause, score, ..bench.seen[0] };
+        trigger::trigger(Some(&seen), &bench.params).map(|it| it.manner)
+    };
+    use Cause::*;
+    use Opinion::*;
+    let (immediate, gradual) = (Some(Manner::Immediate), Some(Manner::Gradual));
+    for cause in [Unreachable, Authentication, Critical] {
+        assert_eq!(with(Some(Unhealthy), cause, 90), immediate);
+        assert_eq!(with(Some(Degraded), cause, 60), None);
+    }
+    for cause in [Errors, Exhausted] {
+        assert_eq!(with(Some(Unhealthy), cause, 45), gradual);
+        assert_eq!(with(Some(Unhealthy), cause, 39), immediate);
+        assert_eq!(with(Some(Degraded), cause, 80), gradual);
+    }
+    assert_eq!(with(Some(Degraded), Score, 50), None);
+    assert_eq!(with(Some(Degraded), Score, 49), gradual);
+    assert_eq!(with(Some(Healthy), Errors, 0), None);
+    assert_eq!(with(None, Unreachable, 0), None, "nothing is known");
+    assert_eq!(trigger::trigger(None, &bench.params).map(|it| it.manner), gradual);
+}
