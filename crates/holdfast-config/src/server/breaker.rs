@@ -43,9 +43,8 @@ pub struct Breaker {
     pub probe_interval: Duration,
     /// Successes in a row that close a half-open one. 1 to 100.
     pub half_open_successes: u32,
-    /// What the share of calls rises by, step by step, after it closed. 0.01 to 1.
-    pub ramp_step: f64,
-    /// How long the rise to all calls takes. 0s (at once) to 1h.
+    /// How long the rise to all calls takes afterwards, a tenth of them at a time. 0s (at once) to
+    /// 1h.
     pub ramp_over: Duration,
     /// Tools that have a breaker of their own besides the server's. At most 100.
     pub per_tool: Vec<String>,
@@ -65,7 +64,6 @@ impl Default for Breaker {
             half_open_share: 0.1,
             probe_interval: Duration::from_secs(1),
             half_open_successes: 3,
-            ramp_step: 0.1,
             ramp_over: Duration::from_secs(300),
             per_tool: Vec::new(),
         }
@@ -91,10 +89,9 @@ impl Breaker {
         // Whoever raises the one raises the other with it.
         breaker.max_open_for = breaker.max_open_for.max(breaker.open_for).min(s * 3600);
         section.duration("max_open_for", ms * 100..=s * 3600, &mut breaker.max_open_for);
-        section.share("half_open_share", share.clone(), &mut breaker.half_open_share);
+        section.share("half_open_share", share, &mut breaker.half_open_share);
         section.duration("probe_interval", ms * 100..=s * 60, &mut breaker.probe_interval);
         section.number("half_open_successes", 1..=100, &mut breaker.half_open_successes);
-        section.share("ramp_step", share, &mut breaker.ramp_step);
         section.duration("ramp_over", Duration::ZERO..=s * 3600, &mut breaker.ramp_over);
         section.names("per_tool", 100, &mut breaker.per_tool);
         breaker.fits(&section);

@@ -128,7 +128,6 @@ impl Breaker {
             half_open_share,
             probe_interval,
             half_open_successes,
-            ramp_step,
             ramp_over,
             per_tool,
         } = self;
@@ -145,7 +144,6 @@ impl Breaker {
         lines.put("half_open_share", half_open_share);
         lines.time("probe_interval", *probe_interval);
         lines.put("half_open_successes", half_open_successes);
-        lines.put("ramp_step", ramp_step);
         lines.time("ramp_over", *ramp_over);
         lines.list("per_tool", per_tool);
     }

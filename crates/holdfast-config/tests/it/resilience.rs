@@ -56,7 +56,7 @@ fn every_key_of_a_breaker() {
         "url: \"http://a/\", breaker: { enabled: false, consecutive_failures: 3, \
          failure_rate: 25%, window: 2m, minimum_calls: 20, slow_call: 90s, open_for: 45s, \
          max_open_for: 5m, half_open_share: 0.2, probe_interval: 2s, half_open_successes: 5, \
-         ramp_step: 20%, ramp_over: 1m, per_tool: [search, publish] }",
+         ramp_over: 1m, per_tool: [search, publish] }",
     )
     .breaker;
     assert!(!breaker.enabled);
@@ -66,7 +66,7 @@ fn every_key_of_a_breaker() {
     assert_eq!((breaker.open_for, breaker.max_open_for), (S * 45, S * 300));
     assert_eq!((breaker.half_open_share, breaker.probe_interval), (0.2, S * 2));
     assert_eq!(breaker.half_open_successes, 5);
-    assert_eq!((breaker.ramp_step, breaker.ramp_over), (0.2, S * 60));
+    assert_eq!(breaker.ramp_over, S * 60);
     assert_eq!(breaker.per_tool, ["search", "publish"]);
 }
 
