@@ -25,6 +25,8 @@ pub(crate) enum FailureKind {
     Overloaded,
     /// The cluster's store is away, and the call needs it.
     Dependency,
+    /// A server that this one depends on takes no calls.
+    Needs,
     /// The call's deadline passed.
     TimedOut,
 }
@@ -62,6 +64,12 @@ impl Failure {
     /// The call needs the cluster's store, which is away: it did not run.
     pub(crate) fn dependency(server: &Arc<str>, reason: String) -> Self {
         let kind = FailureKind::Dependency;
+        Self { kind, ..Self::unavailable(server, reason) }
+    }
+
+    /// A server that this one depends on takes no calls: it did not run.
+    pub(crate) fn needs(server: &Arc<str>, reason: String) -> Self {
+        let kind = FailureKind::Needs;
         Self { kind, ..Self::unavailable(server, reason) }
     }
 
@@ -105,7 +113,7 @@ impl Failure {
             FailureKind::ServerUnavailable => CallOutcome::ServerUnavailable,
             FailureKind::OutcomeUnknown => CallOutcome::OutcomeUnknown,
             FailureKind::Overloaded => CallOutcome::Overloaded,
-            FailureKind::Dependency => CallOutcome::Dependency,
+            FailureKind::Dependency | FailureKind::Needs => CallOutcome::Dependency,
             FailureKind::TimedOut => CallOutcome::TimedOut,
         }
     }
@@ -124,6 +132,7 @@ impl Failure {
             FailureKind::Dependency => {
                 (code::DEPENDENCY_UNAVAILABLE, "was not called: the cluster's store is unavailable")
             }
+            FailureKind::Needs => (code::DEPENDENCY_UNAVAILABLE, "was not called"),
             FailureKind::TimedOut => (code::TIMED_OUT, "did not answer in time"),
         };
         let mut data = json!({

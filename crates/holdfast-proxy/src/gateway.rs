@@ -21,6 +21,7 @@ use tokio_util::task::TaskTracker;
 use crate::clock::Clock;
 use crate::cluster::Cluster;
 use crate::exchange::{self, OpenEntries};
+use crate::fleet::Fleet;
 use crate::health::Checker;
 use crate::ingress::Connections;
 use crate::ingress::edge::Edge;
@@ -45,6 +46,7 @@ pub(crate) struct Gateway {
     pub(crate) connections: Connections,
     pub(crate) sealer: Arc<Sealer>,
     pub(crate) servers: Vec<Arc<Server>>,
+    pub(crate) fleet: Arc<Fleet>,
     by_name: BTreeMap<String, usize>,
     pub(crate) client_tls: Arc<rustls::ClientConfig>,
     pub(crate) checker: Checker,
@@ -93,20 +95,30 @@ impl Gateway {
         cluster: Option<Cluster>,
     ) -> Result<Arc<Self>, ServerError> {
         let client_tls = tls::client_config();
+        let fleet = Fleet::new(&config, Instant::now());
         let mut servers = Vec::with_capacity(config.servers.len());
         let mut by_name = BTreeMap::new();
         let mut next_key = 0;
         for (index, (name, settings)) in config.servers.iter().enumerate() {
-            let server =
-                Server::new(index, name, settings.clone(), &mut next_key, &client_tls, guard)?;
+            let server = Server::new(
+                index,
+                name,
+                settings.clone(),
+                &mut next_key,
+                &client_tls,
+                guard,
+                Arc::clone(&fleet.servers()[index]),
+            )?;
             servers.push(Arc::new(server));
             by_name.insert(name.clone(), index);
         }
         let names: Vec<String> = config.servers.keys().cloned().collect();
         let limits = &config.limits;
+        let metrics = Metrics::new(&names);
+        metrics.tell_of(Arc::clone(&fleet));
         Ok(Arc::new(Self {
             clock: Clock::start(),
-            metrics: Metrics::new(&names),
+            metrics,
             edge: Edge::new(&config.listen, limits.header_bytes),
             auth: Authenticator::new(&config.auth),
             store,
@@ -115,6 +127,7 @@ impl Gateway {
             connections: Connections::default(),
             sealer: Arc::new(keys::sealer(&config)),
             servers,
+            fleet,
             by_name,
             client_tls,
             checker: Checker::new(&config.servers),

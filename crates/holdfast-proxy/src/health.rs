@@ -159,6 +159,7 @@ impl Checker {
     }
 
     /// All checks. `store` asks the session store for a sign of life; its trouble is shown as it is.
+    /// `known` has the checks of a server that were made anyway: it is not looked at besides.
     ///
     /// # Cancel safety
     /// A dropped round leaves the last results as they were.
@@ -166,14 +167,31 @@ impl Checker {
         &self,
         report: &Report,
         store: impl Future<Output = Result<(), Trouble>>,
+        known: impl Fn(&str) -> Vec<Check>,
     ) -> Health {
-        let (store, servers) = tokio::join!(store_check(store), self.server_checks());
+        let (store, servers) = tokio::join!(store_check(store), self.server_checks(&known));
         let mut checks = vec![listener_check(report), store, capacity_check(report)];
         checks.extend(servers);
         Health::new(report, checks)
     }
 
-    async fn server_checks(&self) -> Vec<Check> {
+    async fn server_checks(&self, known: &impl Fn(&str) -> Vec<Check>) -> Vec<Check> {
+        let mut checks = Vec::new();
+        let mut unknown = Vec::new();
+        for (name, target) in &self.targets {
+            match known(name) {
+                made if made.is_empty() => unknown.push((name, target)),
+                made => checks.extend(made),
+            }
+        }
+        if !unknown.is_empty() {
+            checks.extend(self.looks(&unknown).await);
+        }
+        checks
+    }
+
+    /// Looks at servers of which nothing is known.
+    async fn looks(&self, targets: &[(&String, &Target)]) -> Vec<Check> {
         // Held over the round: whoever asks meanwhile gets its result instead of another round.
         let mut last = self.last.lock().await;
         if let Some((at, checks)) = &*last
@@ -182,7 +200,7 @@ impl Checker {
             let age = at.elapsed();
             return checks.iter().map(|check| Check { age, ..check.clone() }).collect();
         }
-        let round = self.targets.iter().map(|(name, target)| async move {
+        let round = targets.iter().map(|(name, target)| async move {
             let begun = Instant::now();
             let result = target.look().await;
             check(format!("server:{name}"), false, begun.elapsed(), result)

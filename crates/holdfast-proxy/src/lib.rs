@@ -10,6 +10,7 @@
 //! | `listener` | accepting, TLS, connection limits, drain |
 //! | `ingress` | client transports: checks at the edge, Streamable HTTP, WebSocket, HTTP+SSE |
 //! | `exchange` | one call's life: choose, send, decide, relay |
+//! | [`fleet`] | servers and instances: breakers, health, balancing, admission |
 //! | `session` | client sessions, re-establishing, standing streams |
 //! | `streams`, `resume` | stream logs, event ids, clients that come back |
 //! | `upstream` | server transports: HTTP pool, duplex connections, mux |
@@ -19,6 +20,7 @@ mod clock;
 pub mod cluster;
 mod exchange;
 mod failure;
+pub mod fleet;
 mod gateway;
 pub mod health;
 mod ingress;
@@ -130,6 +132,30 @@ impl Proxy {
         let listeners = std::sync::Mutex::new(listeners);
         let feeds = std::sync::Mutex::new(feeds);
         Ok(Arc::new(Self { gateway, address, listeners, tls, feeds }))
+    }
+
+    /// The servers and their instances as this node has them: where the control plane says what it
+    /// finds, and hears what happens.
+    pub fn fleet(&self) -> &Arc<fleet::Fleet> {
+        &self.gateway.fleet
+    }
+
+    /// Makes a check of an instance, past its breaker and counted nowhere. It runs on a worker, over
+    /// the worker's connections.
+    ///
+    /// # Cancel safety
+    /// The check goes on to its end; nobody hears of it.
+    pub async fn check(
+        &self,
+        at: fleet::At,
+        kind: &holdfast_config::CheckKind,
+        within: std::time::Duration,
+    ) -> fleet::Checked {
+        let (gateway, kind) = (Arc::clone(&self.gateway), kind.clone());
+        let made = async move { fleet::check(&gateway, at, &kind, within).await };
+        let worker = self.gateway.workers.next();
+        let runtime = worker.unwrap_or_else(tokio::runtime::Handle::current);
+        runtime.spawn(made).await.unwrap_or_else(|_| fleet::Checked::not_made())
     }
 
     /// The client port as bound.

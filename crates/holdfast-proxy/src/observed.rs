@@ -9,7 +9,7 @@ use holdfast_store::SessionKey;
 use crate::Proxy;
 use crate::cluster;
 use crate::gateway::Gateway;
-use crate::health::{HealthFuture, Trouble};
+use crate::health::{Check, HealthFuture, Trouble};
 use crate::metrics::Metrics;
 use crate::report::{
     ConfigSummary, Gauged, InstanceReport, Listener, NodeState, Observed, Processes, Report,
@@ -79,12 +79,35 @@ impl Observed for Gateway {
     fn ready(&self) -> HealthFuture<'_> {
         Box::pin(async move {
             let report = self.report();
-            self.checker.ready(&report, self.store_state()).await
+            let known = |server: &str| self.server_checks(server);
+            self.checker.ready(&report, self.store_state(), known).await
         })
     }
 }
 
 impl Gateway {
+    /// The checks of a server that the control plane made last, instance by instance.
+    fn server_checks(&self, server: &str) -> Vec<Check> {
+        let Some(fleet) = self.fleet.server(server) else { return Vec::new() };
+        let instances = fleet.snapshot().instances;
+        let several = instances.len() > 1;
+        let mut checks = Vec::new();
+        for it in instances {
+            for made in it.checks.iter() {
+                let instance = if several { format!("/{}", it.id) } else { String::new() };
+                checks.push(Check {
+                    name: format!("server:{server}{instance}/{}", made.name),
+                    ok: made.error.is_none(),
+                    critical: false,
+                    elapsed: made.elapsed,
+                    age: made.at.elapsed(),
+                    detail: made.error.as_deref().map(str::to_owned),
+                });
+            }
+        }
+        checks
+    }
+
     /// Whether the store takes writes: memory does as long as the process lives, and a cluster from a
     /// node that it has granted a lease. A store that is away from here is this node's own trouble if
     /// another node has it; without it for all of them, each serves what needs no store.

@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 use crate::body::Body;
 use crate::cluster::{Forwarding, forward};
 use crate::exchange::{
-    self, Answer, Call, Events, Fate, Guards, Ids, Route, headers, inherit, resume_at_server,
+    self, Answer, Call, Events, Fate, Guards, Ids, Route, Shelf, headers, inherit, resume_at_server,
 };
 use crate::failure::Failure;
 use crate::gateway::Gateway;
@@ -333,7 +333,13 @@ async fn resumed_at_server(call: &Arc<Call>, id: &EventId, event: &str) -> Optio
         mux: None,
         bound: Some(bound),
     };
-    Some(Answer::Events(Box::new(Events { headers: HeaderMap::new(), first: None, source, route })))
+    Some(Answer::Events(Box::new(Events {
+        headers: HeaderMap::new(),
+        first: None,
+        source,
+        route,
+        attempt: None,
+    })))
 }
 
 /// How long a server may take to say whether it still has a stream, behind the client's open one.
@@ -371,6 +377,9 @@ fn call_of(
         told: id.progress,
         key: std::sync::OnceLock::new(),
         ticket: std::sync::OnceLock::new(),
+        shelf: Shelf { class: server.fleet.class_of(None), tool: None },
+        admitted: std::sync::OnceLock::new(),
+        stands_in: false,
         _guards: Guards {
             _node: gateway.metrics.in_flight.enter(),
             _server: gateway.metrics.server(server.index).in_flight.enter(),

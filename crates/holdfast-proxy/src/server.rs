@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsString;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
@@ -15,6 +15,8 @@ use holdfast_mcp::version::Version;
 use holdfast_store::Store;
 use http::{HeaderName, HeaderValue};
 
+use crate::exchange::Answers;
+use crate::fleet::{Kept, ServerFleet, places};
 use crate::metrics::Gauge;
 use crate::random;
 use crate::session::Session;
@@ -36,7 +38,14 @@ pub(crate) struct Server {
     tools: RwLock<ToolTable>,
     versions: RwLock<Vec<Version>>,
     limit: Option<Mutex<Bucket>>,
-    next: AtomicUsize,
+    /// Of single tools.
+    tool_limits: BTreeMap<String, Mutex<Bucket>>,
+    /// Its instances as they are now, and who may call them.
+    pub(crate) fleet: Arc<ServerFleet>,
+    /// Answers that are kept for the time when it is away, where the configuration wants that.
+    pub(crate) answers: Option<Answers>,
+    /// What its checks are asked on, by instance.
+    pub(crate) checks: Box<[Kept]>,
     /// Processes that run for this server now.
     pub(crate) processes: Gauge,
     /// How soon its process may be started again.
@@ -91,6 +100,7 @@ impl Server {
         next_key: &mut usize,
         tls: &Arc<rustls::ClientConfig>,
         guard: &[OsString],
+        fleet: Arc<ServerFleet>,
     ) -> Result<Self, ServerError> {
         let fail = |reason: String| ServerError { server: name.to_owned(), reason };
         let mut headers = Vec::new();
@@ -128,19 +138,26 @@ impl Server {
         let rules = settings.tools.iter();
         let overrides: BTreeMap<_, _> =
             rules.filter_map(|(tool, rule)| Some((tool.clone(), rule.effect?))).collect();
-        let limit = settings.requests_per_minute.map(|per_minute| {
-            let burst = settings.burst.unwrap_or_else(|| (per_minute / 10).max(1));
+        let bucket = |per_minute: u32, burst: Option<u32>| {
+            let burst = burst.unwrap_or_else(|| (per_minute / 10).max(1));
             Mutex::new(Bucket::new(per_minute, burst))
+        };
+        let limit = settings.requests_per_minute.map(|it| bucket(it, settings.burst));
+        let tool_limits = settings.tools.iter().filter_map(|(tool, rule)| {
+            Some((tool.clone(), bucket(rule.requests_per_minute?, rule.burst)))
         });
         Ok(Self {
             index,
             name: Arc::from(name),
+            checks: places(&endpoint),
+            answers: settings.fallback.cache.map(Answers::new),
             endpoint,
             headers,
             tools: RwLock::new(ToolTable::new(settings.trust_annotations, overrides)),
             versions: RwLock::default(),
             limit,
-            next: AtomicUsize::new(0),
+            tool_limits: tool_limits.collect(),
+            fleet,
             processes: Gauge::default(),
             restarts: Restarts::default(),
             wants_session: AtomicBool::new(false),
@@ -221,13 +238,14 @@ impl Server {
         }
     }
 
-    /// Where the next new session or sessionless call goes: instances in turn.
-    pub(crate) fn pick(&self) -> usize {
-        match &self.endpoint {
-            Endpoint::Http(targets) if targets.len() > 1 => {
-                self.next.fetch_add(1, Ordering::Relaxed) % targets.len()
-            }
-            _ => 0,
+    /// Takes one call from its tool's allowance, where the tool has one.
+    pub(crate) fn admit_tool(&self, tool: &str, now: Instant) -> Result<(), Duration> {
+        if self.tool_limits.is_empty() {
+            return Ok(());
+        }
+        match self.tool_limits.get(tool) {
+            Some(bucket) => bucket.lock().unwrap_or_else(PoisonError::into_inner).take(now),
+            None => Ok(()),
         }
     }
 

@@ -6,15 +6,19 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use bytes::Bytes;
 use holdfast_engine::repeat::{Progress, Repeat, decide};
+use holdfast_engine::retry_budget::NoRetry;
 use holdfast_mcp::method::Method;
 use holdfast_mcp::peek::peek;
 use http::StatusCode;
 
 use super::attempt::{self, AttemptError, Reply, Route};
-use super::{Answer, Call, Whole, journal, judge, observe, open, state};
+use super::tries::Tries;
+use super::{Answer, Call, Whole, fallback, journal, judge, mark, observe, open, state};
 use crate::failure::{Failure, FailureKind};
-use crate::session::{self, Session};
+use crate::fleet::{Attempt, Outcome};
+use crate::session::{self, Session, Whereto};
 use crate::upstream::Endpoint;
 use crate::upstream::mux::Mux;
 
@@ -32,110 +36,172 @@ pub(crate) async fn first_answer(call: Arc<Call>) -> Answer {
     if call.method == Method::Initialize && !call.modern() {
         return Box::pin(open::initialize(&call)).await;
     }
-    if let Err(answer) = journal::admit(&call).await {
-        return answer;
+    let failure = match tried(&call).await {
+        Ok(answer) => return answer,
+        Err(failure) => failure,
+    };
+    if fallback::may_stand_in(&call) {
+        return Box::pin(fallback::stand_in(&call, failure)).await;
+    }
+    gave_up(&call, failure)
+}
+
+/// The answer that the server gives, in as many attempts as it takes.
+///
+/// # Errors
+/// [`Failure`], which nobody has counted yet.
+async fn tried(call: &Arc<Call>) -> Result<Answer, Failure> {
+    call.enter().await?;
+    if let Err(answer) = journal::admit(call).await {
+        return Ok(answer);
     }
     let session = call.session.clone();
-    let mut attempts = 0;
-    let mut reestablished = false;
+    let mut tries = Tries::new();
     loop {
-        attempts += 1;
-        let mut route = match route(&call, session.as_ref()).await {
-            Ok(route) => route,
-            Err(failure) => return not_run(&call, failure),
+        let (route, attempt) = match route(call, session.as_ref(), &mut tries).await {
+            Ok(found) => found,
+            Err(NoRoute::Later) => continue,
+            Err(NoRoute::Failed(failure)) => return not_run(call, failure),
         };
-        let error = match attempt::send(&call, &mut route).await {
-            Ok(reply) => match lost_session(&call, &route, &reply) {
-                None => match judge::judge(&call, reply) {
-                    Ok(reply) => return answered(&call, &route, reply).await,
-                    // No answer at all: what may be sent again is.
-                    Err(failure) if failure.kind == FailureKind::OutcomeUnknown => {
-                        AttemptError::sent(failure.reason)
+        tries.sent += 1;
+        let error = match attempt::send(call, &route).await {
+            Ok(reply) => match lost_session(call, &route, &reply) {
+                None => {
+                    let outcome = judge::outcome(&reply);
+                    match judge::judge(call, reply) {
+                        Ok(reply) => {
+                            return Ok(answered(call, &route, reply, attempt, outcome).await);
+                        }
+                        // No answer at all: what may be sent again is.
+                        Err(failure) if failure.kind == FailureKind::OutcomeUnknown => {
+                            let none = outcome == Outcome::Answered;
+                            let outcome = if none { Outcome::Garbled } else { outcome };
+                            AttemptError::sent(failure.reason).with(outcome)
+                        }
+                        Err(failure) => {
+                            attempt.settle(outcome);
+                            if tries.asks_another(call, route.instance, &failure) {
+                                continue;
+                            }
+                            return Err(failure);
+                        }
                     }
-                    Err(failure) => return gave_up(&call, failure),
-                },
+                }
                 Some(reason) => {
-                    AttemptError { progress: Progress::DidNotRun, ..AttemptError::sent(reason) }
+                    let progress = Progress::DidNotRun;
+                    AttemptError { progress, ..AttemptError::sent(reason).with(Outcome::Void) }
                 }
             },
             Err(error) => error,
         };
         let name = &call.server.name;
-        if error.withheld && call.leased().await && call.may_send().is_ok() {
-            attempts -= 1;
-            continue;
-        }
         if error.withheld {
-            return gave_up(&call, Failure::dependency(name, error.reason));
+            drop(attempt);
+            if call.leased().await && call.may_send().is_ok() {
+                tries.sent -= 1;
+                continue;
+            }
+            return Err(Failure::dependency(name, error.reason));
         }
-        if error.waited {
+        if error.refused {
+            tries.sent -= 1;
+            attempt.settle(if tries.first_round() { error.outcome } else { Outcome::Void });
+            if tries.waits(call, &route).await {
+                continue;
+            }
             // The instance is gone. Its session moves to another one, if there is another.
             let used = route.session.as_ref();
-            let movable = used.filter(|_| !reestablished && call.server.instances() > 1);
+            let movable = used.filter(|_| !tries.reestablished && call.server.instances() > 1);
             let (Some(lost), Some(bound)) = (movable, &route.bound) else {
-                return gave_up(&call, Failure::unavailable(name, error.reason));
+                return Err(Failure::unavailable(name, error.reason));
             };
-            reestablished = true;
-            let moved =
-                Box::pin(session::reestablish(&call.gateway, lost, bound, &call.headers, true))
-                    .await;
-            if let Err(failure) = moved {
-                return not_run(&call, failure);
+            tries.reestablished = true;
+            let moved = Box::pin(session::reestablish(
+                &call.gateway,
+                lost,
+                bound,
+                &call.headers,
+                Whereto::Elsewhere,
+            ));
+            if let Err(failure) = moved.await {
+                return not_run(call, failure);
             }
             continue;
         }
+        attempt.settle(error.outcome);
         // A connection that ended before the call went in: its session is opened again first.
         let not_sent = error.progress == Progress::NotSent;
-        let severed = not_sent && !reestablished && is_over(route.mux.as_ref()).await;
+        let severed = not_sent && !tries.reestablished && is_over(route.mux.as_ref()).await;
         if let (true, Some(lost), Some(bound)) = (severed, &route.session, &route.bound) {
-            reestablished = true;
-            let again =
-                Box::pin(session::reestablish(&call.gateway, lost, bound, &call.headers, false))
-                    .await;
-            match again {
+            tries.reestablished = true;
+            let again = Box::pin(session::reestablish(
+                &call.gateway,
+                lost,
+                bound,
+                &call.headers,
+                Whereto::Same,
+            ));
+            match again.await {
                 Ok(_) => continue,
-                Err(failure) => return not_run(&call, failure),
+                Err(failure) => return not_run(call, failure),
             }
         }
-        match decide(call.class, error.progress, attempts, call.is_latest()) {
+        match decide(call.class, error.progress, tries.sent, call.is_latest()) {
             Repeat::Never(_) if error.progress == Progress::Sent => {
-                return gave_up(&call, Failure::unknown(name, error.reason));
+                return Err(Failure::unknown(name, error.reason));
             }
             Repeat::Never(why) => {
                 let reason = format!("{} ({why})", error.reason);
-                return gave_up(&call, Failure::unavailable(name, reason));
+                return Err(Failure::unavailable(name, reason));
             }
-            Repeat::ReestablishThenAgain if reestablished => {
-                return gave_up(&call, Failure::unavailable(name, error.reason));
+            Repeat::ReestablishThenAgain if tries.reestablished => {
+                return Err(Failure::unavailable(name, error.reason));
             }
             Repeat::ReestablishThenAgain => {
-                reestablished = true;
-                match Box::pin(make_session(&call, &route)).await {
+                tries.reestablished = true;
+                match Box::pin(make_session(call, &route)).await {
                     Ok(()) => {}
-                    Err(failure) => return not_run(&call, failure),
+                    Err(failure) => return not_run(call, failure),
                 }
             }
             Repeat::Again => {
-                tracing::debug!(server = %name, attempts, reason = %error.reason, "sent once more");
+                tries.failed_at(route.instance);
+                if error.progress == Progress::Sent
+                    && let Err(why) = tries.repeat(call).await
+                {
+                    let reason = format!("{} ({})", error.reason, not_repeated(why));
+                    return Err(Failure::unknown(name, reason));
+                }
+                tracing::debug!(server = %name, sent = tries.sent, reason = %error.reason, "sent once more");
             }
         }
         call.gateway.metrics.server(call.server.index).attempts_repeated.inc();
     }
 }
 
+fn not_repeated(why: NoRetry) -> &'static str {
+    match why {
+        NoRetry::Attempts => "the call was sent as often as it may be",
+        NoRetry::Budget => "enough other calls are being repeated",
+    }
+}
+
 /// The call's session could not be used, so the call did not run: it fails, unless its session is
 /// another node's now.
-fn not_run(call: &Call, failure: Failure) -> Answer {
+fn not_run(call: &Call, failure: Failure) -> Result<Answer, Failure> {
     let moved = call.session.as_ref().is_some_and(|session| session.is_moved());
     if moved && !call.framed {
         call.let_go();
-        return Answer::Moved;
+        return Ok(Answer::Moved);
     }
-    gave_up(call, failure)
+    Err(failure)
 }
 
-/// Ends a call with a failure of the gateway's own.
+/// Ends a call with a failure of the gateway's own, or with what may stand in for its answer.
 pub(crate) fn gave_up(call: &Call, failure: Failure) -> Answer {
+    if let Some(answer) = fallback::at_once(call, &failure) {
+        return answer;
+    }
     // A discover that fails for the gateway's own reasons would make clients fall back to an old
     // era for good: the last good result, or a closed connection, and never an error.
     if call.method == Method::Discover && call.modern() {
@@ -155,22 +221,63 @@ pub(crate) fn gave_up(call: &Call, failure: Failure) -> Answer {
 }
 
 /// The last good discover result of this principal, under the id of this call.
-fn known_discovery(call: &Call) -> Option<bytes::Bytes> {
+fn known_discovery(call: &Call) -> Option<Bytes> {
     let known = call.server.discovered(call.principal.digest)?;
     let range = peek(&known).ok()?.id?.range_in(&known);
     let id = call.ids.one()?;
     Some(holdfast_mcp::splice::splice(&known, &[(range, id.as_bytes())]))
 }
 
-/// Where the next attempt goes. Opens what has to be open.
+/// Why there is no route.
+pub(super) enum NoRoute {
+    /// What refuses may be back in a moment: look again.
+    Later,
+    /// The call did not run.
+    Failed(Failure),
+}
+
+/// Where the next attempt goes, admitted there. Opens what has to be open.
 ///
 /// # Errors
-/// [`Failure`] if it cannot be opened; the call did not run.
-pub(super) async fn route(call: &Call, session: Option<&Arc<Session>>) -> Result<Route, Failure> {
-    let needs_one = session.is_none()
-        && !call.modern()
-        && (call.server.is_duplex() || call.server.wants_session.load(Ordering::Relaxed));
-    let borrowed = match needs_one {
+/// [`NoRoute`]; nothing was sent.
+async fn route(
+    call: &Call,
+    session: Option<&Arc<Session>>,
+    tries: &mut Tries,
+) -> Result<(Route, Attempt), NoRoute> {
+    let fleet = &call.server.fleet;
+    if !call.server.is_duplex() && (session.is_none() && !lends_session(call)) {
+        // What most calls take: no session, over HTTP.
+        let ask = tries.ask(call, state::instance_of(call));
+        let attempt = match fleet.choose(&ask) {
+            Ok(attempt) => attempt,
+            Err(refused) => return Err(tries.refused(call, refused).await),
+        };
+        return Ok((Route::plain(attempt.instance()), attempt));
+    }
+    let mut route = match find(call, session).await {
+        Ok(route) => route,
+        Err(failure) => return Err(NoRoute::Failed(failure)),
+    };
+    if let (Some(session), Some(bound)) = (&route.session, &route.bound)
+        && !fleet.takes(bound.instance, call.steering_key())
+        && fleet.other_than(bound.instance, call.steering_key())
+    {
+        let away =
+            session::reestablish(&call.gateway, session, bound, &call.headers, Whereto::Elsewhere);
+        let bound = Box::pin(away).await.map_err(NoRoute::Failed)?;
+        (route.instance, route.mux) = (bound.instance, bound.mux.clone());
+        route.bound = Some(bound);
+    }
+    match fleet.enter(route.instance, &tries.ask(call, Some(route.instance))) {
+        Ok(attempt) => Ok((route, attempt)),
+        Err(refused) => Err(tries.refused(call, refused).await),
+    }
+}
+
+/// Where a message goes that is not admitted: one that expects no answer.
+pub(super) async fn find(call: &Call, session: Option<&Arc<Session>>) -> Result<Route, Failure> {
+    let borrowed = match session.is_none() && lends_session(call) {
         true => Some(Arc::new(Box::pin(open::implicit(call)).await?)),
         false => None,
     };
@@ -179,7 +286,8 @@ pub(super) async fn route(call: &Call, session: Option<&Arc<Session>>) -> Result
         let mut bound = session.bound();
         let over = is_over(bound.mux.as_ref()).await;
         if over || !bound.is_usable(&call.server) {
-            let again = session::reestablish(&call.gateway, session, &bound, &call.headers, false);
+            let again =
+                session::reestablish(&call.gateway, session, &bound, &call.headers, Whereto::Same);
             bound = Box::pin(again).await?;
         }
         let (mux, instance) = (bound.mux.clone(), bound.instance);
@@ -187,10 +295,18 @@ pub(super) async fn route(call: &Call, session: Option<&Arc<Session>>) -> Result
         return Ok(Route { session, _borrowed: borrowed, instance, mux, bound: Some(bound) });
     }
     let (mux, instance) = match &call.server.endpoint {
-        Endpoint::Http(_) => (None, state::instance_of(call).unwrap_or_else(|| call.server.pick())),
+        Endpoint::Http(_) => {
+            let named = state::instance_of(call);
+            (None, named.unwrap_or_else(|| call.server.fleet.pick()))
+        }
         Endpoint::Duplex(target) => (Some(Box::pin(shared_mux(call, target)).await?), 0),
     };
-    Ok(Route { session: None, _borrowed: None, bound: None, instance, mux })
+    Ok(Route { mux, ..Route::plain(instance) })
+}
+
+/// Whether a client without a session is lent one.
+fn lends_session(call: &Call) -> bool {
+    !call.modern() && (call.server.is_duplex() || call.server.wants_session.load(Ordering::Relaxed))
 }
 
 /// Whether the connection to the server has ended, if it has one.
@@ -227,7 +343,7 @@ async fn shared_mux(
     }
 }
 
-async fn discard(mut unclaimed: tokio::sync::mpsc::Receiver<bytes::Bytes>) {
+async fn discard(mut unclaimed: tokio::sync::mpsc::Receiver<Bytes>) {
     while unclaimed.recv().await.is_some() {}
 }
 
@@ -242,39 +358,66 @@ fn lost_session(call: &Call, route: &Route, reply: &Reply) -> Option<String> {
 async fn make_session(call: &Call, route: &Route) -> Result<(), Failure> {
     match (&route.session, &route.bound) {
         (Some(session), Some(bound)) => {
-            session::reestablish(&call.gateway, session, bound, &call.headers, false).await?;
+            session::reestablish(&call.gateway, session, bound, &call.headers, Whereto::Same)
+                .await?;
         }
         _ => call.server.wants_session.store(true, Ordering::Relaxed),
     }
     Ok(())
 }
 
+/// The server's answer as its client gets it.
+pub(super) fn passed_on(call: &Call, route: &Route, answer: Bytes) -> Bytes {
+    let answer = state::seal(call, route, answer);
+    if fallback::keeps(call) {
+        fallback::keep(call, &answer);
+    }
+    match route.session.as_ref().and_then(|session| session.take_note()) {
+        Some(note) => mark::mark(&answer, mark::SESSION, &note),
+        None => answer,
+    }
+}
+
 /// Turns the reply to the call's last attempt into its answer.
-async fn answered(call: &Call, route: &Route, reply: Reply) -> Answer {
+async fn answered(
+    call: &Call,
+    route: &Route,
+    reply: Reply,
+    mut attempt: Attempt,
+    outcome: Outcome,
+) -> Answer {
     match reply {
         Reply::Whole(mut whole) => {
+            attempt.settle(outcome);
             if observe::matters(call.method) {
                 Box::pin(observe::observe(call, &whole.body)).await;
             }
-            whole.body = state::seal(call, route, whole.body);
+            whole.body = passed_on(call, route, whole.body);
             call.settle_with(&whole.body);
             Answer::Whole(whole)
         }
         Reply::One { status, headers, mut event } => {
+            attempt.settle(outcome);
             if let Some(data) = event.data.take() {
                 if observe::matters(call.method) {
                     Box::pin(observe::observe(call, &data)).await;
                 }
-                let data = state::seal(call, route, data);
+                let data = passed_on(call, route, data);
                 call.settle_with(&data);
                 event.data = Some(data);
             }
             Answer::One { status, headers, event }
         }
         Reply::Large(large) => {
+            attempt.settle(outcome);
             call.settle(crate::metrics::CallOutcome::Ok);
             Answer::Large(large)
         }
-        Reply::Events(events) => Answer::Events(events),
+        Reply::Events(mut events) => {
+            // It is settled when the stream has brought the answer, or has not.
+            attempt.heard();
+            events.attempt = Some(attempt);
+            Answer::Events(events)
+        }
     }
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use holdfast_engine::backoff::Backoff;
+use holdfast_engine::class::CallClass;
 use holdfast_engine::repeat::Progress;
 use holdfast_mcp::batch::split_batch;
 use holdfast_mcp::peek::{Kind, peek};
@@ -15,6 +16,7 @@ use bytes::{BufMut as _, BytesMut};
 
 use super::open::Borrowed;
 use super::{Call, Events, Ids, Large, Whole, addressed, headers, state};
+use crate::fleet::Outcome;
 use crate::gateway::Gateway;
 use crate::random;
 use crate::server::Server;
@@ -38,6 +40,11 @@ pub(crate) struct Route {
 }
 
 impl Route {
+    /// To an instance, without a session.
+    pub(crate) fn plain(instance: usize) -> Self {
+        Self { session: None, _borrowed: None, bound: None, instance, mux: None }
+    }
+
     /// What the instance calls its session.
     pub(crate) fn server_session(&self) -> Option<HeaderValue> {
         self.bound.as_ref().and_then(|bound| bound.server_session.clone())
@@ -57,8 +64,12 @@ pub(super) enum Reply {
 pub(crate) struct AttemptError {
     pub(crate) progress: Progress,
     pub(crate) reason: String,
-    /// The server's patience is used up: trying again at once would only wait as long again.
-    pub(crate) waited: bool,
+    /// The connection was refused: nothing was sent.
+    pub(crate) refused: bool,
+    /// What it says about the instance.
+    pub(crate) outcome: Outcome,
+    /// Trying again changes nothing.
+    pub(crate) last: bool,
     /// The cluster does not let this node send it.
     pub(crate) withheld: bool,
 }
@@ -71,15 +82,26 @@ pub(super) const LARGEST_MESSAGE: usize = 64 * 1024 * 1024;
 pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The same where a session can be moved to another instance.
-const SHORT_PATIENCE: Duration = Duration::from_millis(500);
+pub(super) const SHORT_PATIENCE: Duration = Duration::from_millis(500);
 
 /// Sends the call once.
 ///
 /// # Cancel safety
 /// Dropped after the request was written, an HTTP instance sees the connection close; a duplex
 /// forgets the call (and tells a modern server so).
-pub(super) async fn send(call: &Call, route: &mut Route) -> Result<Reply, AttemptError> {
+pub(super) async fn send(call: &Call, route: &Route) -> Result<Reply, AttemptError> {
     match (&call.server.endpoint, &route.mux) {
+        (Endpoint::Http(targets), _) if targets.len() > 1 && call.class == CallClass::Read => {
+            let gone = call.server.fleet.gone(route.instance);
+            tokio::select! {
+                biased;
+                sent = send_http(call, route) => sent,
+                () = gone => {
+                    let reason = "its instance was given up while it was waited for".to_owned();
+                    Err(AttemptError::sent(reason).with(Outcome::TimedOut))
+                }
+            }
+        }
         (Endpoint::Http(_), _) => send_http(call, route).await,
         (Endpoint::Duplex(_), Some(mux)) if matches!(call.ids, Ids::Batch(_)) => {
             send_batch(call, mux).await
@@ -91,19 +113,17 @@ pub(super) async fn send(call: &Call, route: &mut Route) -> Result<Reply, Attemp
 
 // --- HTTP ---
 
-async fn send_http(call: &Call, route: &mut Route) -> Result<Reply, AttemptError> {
+async fn send_http(call: &Call, route: &Route) -> Result<Reply, AttemptError> {
     let outgoing = Outgoing {
         method: Method::POST,
         headers: &call.headers,
         session: route.server_session(),
         body: state::unseal(call).unwrap_or_else(|| call.body.clone()),
     };
-    let bound = route.bound.is_some();
     let gate = || call.may_send();
-    let (mut response, instance) =
-        request(&call.gateway, &call.server, bound, route.instance, outgoing, Some(&gate)).await?;
-    // Another instance may have taken it; what it says belongs to that one.
-    route.instance = instance;
+    let gateway = &call.gateway;
+    let mut response =
+        send_once(gateway, &call.server, route.instance, &outgoing, Some(&gate)).await?;
     let status = response.status;
     let is_stream = response.is_event_stream() && status.is_success();
     let mut headers = std::mem::take(&mut response.headers);
@@ -121,7 +141,8 @@ async fn send_http(call: &Call, route: &mut Route) -> Result<Reply, AttemptError
         Ok(Collected::Whole { body, lease }) => {
             let Some(body) = addressed::answer(&body, &call.ids) else {
                 // Whatever it is, the connection cannot be trusted with another request.
-                return Err(AttemptError::sent(format!("it answered {status} with no answer")));
+                let reason = format!("it answered {status} with no answer");
+                return Err(AttemptError::sent(reason).with(Outcome::Garbled));
             };
             lease.done();
             Ok(Reply::Whole(Whole { status, headers, body }))
@@ -133,67 +154,92 @@ async fn send_http(call: &Call, route: &mut Route) -> Result<Reply, AttemptError
     }
 }
 
-/// Sends a request to the route's instance; while the connection is refused, to the others where
-/// the call is not bound, and again until [`PATIENCE`] is over. Nothing is sent twice: only what
-/// was never written is tried again.
-pub(crate) async fn request_http(
+/// Sends a request to one instance, once. `gate` is asked when there is a connection, before the
+/// first byte.
+pub(super) async fn send_once(
     gateway: &Gateway,
     server: &Server,
-    bound: bool,
     instance: usize,
-    outgoing: Outgoing<'_>,
-) -> Result<(upstream::Response, usize), AttemptError> {
-    request(gateway, server, bound, instance, outgoing, None).await
+    outgoing: &Outgoing<'_>,
+    gate: Option<Gate<'_>>,
+) -> Result<upstream::Response, AttemptError> {
+    let Endpoint::Http(targets) = &server.endpoint else {
+        return Err(AttemptError::not_sent("the server is not reached over HTTP".into()));
+    };
+    let target = targets.get(instance).unwrap_or(&targets[0]);
+    let timeout = server.settings.connect_timeout;
+    match upstream::send(target, outgoing, timeout, &gateway.client_tls, gate).await {
+        Ok(response) => Ok(response),
+        Err(HttpError::NotSent(error)) => {
+            gateway.metrics.server(server.index).connect_failures.inc();
+            Err(AttemptError::refused(error.to_string()))
+        }
+        Err(HttpError::Withheld(reason)) => Err(AttemptError::withheld(reason)),
+        Err(error @ HttpError::Unsent) => Err(AttemptError::not_sent(error.to_string())),
+        Err(error @ (HttpError::Broken(_) | HttpError::Cut(_))) => {
+            Err(AttemptError::sent(error.to_string()))
+        }
+    }
 }
 
-/// As [`request_http`]; `gate` is asked when there is a connection, before the first byte.
-async fn request(
+/// Sends a message of the gateway's own to the instance; while the connection is refused, to the
+/// others where it is not bound to this one, and again until [`PATIENCE`] is over. Nothing is sent
+/// twice: only what was never written is tried again.
+pub(crate) async fn request_http(
     gateway: &Gateway,
     server: &Server,
     bound: bool,
     mut instance: usize,
     outgoing: Outgoing<'_>,
-    gate: Option<Gate<'_>>,
 ) -> Result<(upstream::Response, usize), AttemptError> {
-    let Endpoint::Http(targets) = &server.endpoint else {
-        return Err(AttemptError::not_sent("the server is not reached over HTTP".into()));
-    };
-    let metrics = gateway.metrics.server(server.index);
-    // Where there is another instance to move to, less time is spent on one that is gone.
-    let patience = if bound && targets.len() > 1 { SHORT_PATIENCE } else { PATIENCE };
-    let deadline = Instant::now() + patience;
-    let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_millis(500));
+    let instances = server.instances();
+    let mut patience = Patience::new(bound && instances > 1);
     let mut tried = 0;
     loop {
-        let target = targets.get(instance).unwrap_or(&targets[0]);
-        let timeout = server.settings.connect_timeout;
-        let sent = upstream::send(target, &outgoing, timeout, &gateway.client_tls, gate);
-        let error = match sent.await {
+        let error = match send_once(gateway, server, instance, &outgoing, None).await {
             Ok(response) => return Ok((response, instance)),
-            Err(error) => error,
+            Err(error) if error.refused => error,
+            Err(error) => return Err(error),
         };
-        match error {
-            HttpError::NotSent(error) => {
-                metrics.connect_failures.inc();
-                tried += 1;
-                // A session's state lives at its instance; everything else may go anywhere.
-                if !bound && tried < targets.len() {
-                    instance = (instance + 1) % targets.len();
-                    continue;
-                }
-                let wait = backoff.next(random::u64());
-                if Instant::now() + wait >= deadline {
-                    return Err(AttemptError::waited(error.to_string()));
-                }
-                tried = 0;
-                tokio::time::sleep(wait).await;
-            }
-            HttpError::Withheld(reason) => return Err(AttemptError::withheld(reason)),
-            HttpError::Unsent => return Err(AttemptError::not_sent(error.to_string())),
-            HttpError::Broken(_) | HttpError::Cut(_) => {
-                return Err(AttemptError::sent(error.to_string()));
-            }
+        tried += 1;
+        // A session's state lives at its instance; everything else may go anywhere.
+        if !bound && tried < instances {
+            instance = (instance + 1) % instances;
+            continue;
         }
+        tried = 0;
+        if !patience.wait().await {
+            return Err(error);
+        }
+    }
+}
+
+/// How long an instance that refuses connections is asked again.
+pub(super) struct Patience {
+    until: Instant,
+    backoff: Backoff,
+}
+
+impl Patience {
+    /// `short`: there is another instance to move to, so less time is spent on one that is gone.
+    pub(super) fn new(short: bool) -> Self {
+        Self {
+            until: Instant::now() + if short { SHORT_PATIENCE } else { PATIENCE },
+            backoff: Backoff::new(Duration::from_millis(50), Duration::from_millis(500)),
+        }
+    }
+
+    /// Waits before the next try; `false` if it is over.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub(super) async fn wait(&mut self) -> bool {
+        let wait = self.backoff.next(random::u64());
+        if Instant::now() + wait >= self.until {
+            return false;
+        }
+        tokio::time::sleep(wait).await;
+        true
     }
 }
 
@@ -214,7 +260,13 @@ async fn first_event(
                 finish_reading(source);
                 return Ok(Reply::One { status, headers, event });
             }
-            Ok(Reply::Events(Box::new(Events { headers, first: Some(event), source, route })))
+            Ok(Reply::Events(Box::new(Events {
+                headers,
+                first: Some(event),
+                source,
+                route,
+                attempt: None,
+            })))
         }
         Err(End::Clean) => Err(AttemptError::sent("the stream ended before the answer".into())),
         Err(End::Broken(reason)) => Err(AttemptError::sent(reason)),
@@ -267,7 +319,7 @@ async fn send_mux(call: &Call, route: &Route, mux: &Arc<Mux>) -> Result<Reply, A
             let first = Some(message(data));
             let source = EventSource::Mux(running);
             let route = route.clone();
-            Ok(Reply::Events(Box::new(Events { headers, first, source, route })))
+            Ok(Reply::Events(Box::new(Events { headers, first, source, route, attempt: None })))
         }
         Some(CallEvent::Lost(reason)) => Err(AttemptError::sent(reason)),
         Some(CallEvent::Cancelled) => Ok(Reply::Whole(cancelled(call))),
@@ -364,20 +416,33 @@ pub(super) fn stream_headers() -> HeaderMap {
 
 impl AttemptError {
     pub(super) fn not_sent(reason: String) -> Self {
-        Self { progress: Progress::NotSent, ..Self::sent(reason) }
+        let (progress, outcome) = (Progress::NotSent, Outcome::Void);
+        Self { progress, outcome, ..Self::sent(reason) }
     }
 
     pub(super) fn sent(reason: String) -> Self {
-        Self { progress: Progress::Sent, reason, waited: false, withheld: false }
+        let (progress, outcome) = (Progress::Sent, Outcome::Broken);
+        Self { progress, reason, refused: false, withheld: false, outcome, last: false }
     }
 
-    /// The server's patience is used up, and nothing was sent.
-    pub(super) fn waited(reason: String) -> Self {
-        Self { waited: true, ..Self::not_sent(reason) }
+    /// There was no connection, so nothing was sent.
+    pub(super) fn refused(reason: String) -> Self {
+        let outcome = Outcome::Unreachable;
+        Self { refused: true, outcome, ..Self::not_sent(reason) }
     }
 
     /// The cluster does not let this node send the call: it did not run.
     fn withheld(reason: String) -> Self {
         Self { withheld: true, ..Self::not_sent(reason) }
+    }
+
+    /// Whoever said this has been patient already, or means it.
+    pub(super) fn last(self) -> Self {
+        Self { last: true, ..self }
+    }
+
+    /// With another word for what it says about the instance.
+    pub(super) fn with(self, outcome: Outcome) -> Self {
+        Self { outcome, ..self }
     }
 }

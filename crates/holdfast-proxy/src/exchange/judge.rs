@@ -13,11 +13,12 @@ use holdfast_mcp::method::Method;
 use holdfast_mcp::peek::{Kind, peek};
 use holdfast_mcp::rpc_error::{RpcError, code};
 use http::header::{CONTENT_TYPE, RETRY_AFTER};
-use http::{HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderValue, StatusCode};
 
 use super::attempt::Reply;
 use super::{Call, Whole};
 use crate::failure::{self, Failure};
+use crate::fleet::Outcome;
 
 /// The response as the client may see it.
 ///
@@ -35,6 +36,33 @@ pub(super) fn judge(call: &Call, reply: Reply) -> Result<Reply, Failure> {
             Err(Failure::unknown(&call.server.name, reason))
         }
         other => Ok(other),
+    }
+}
+
+/// What the reply says about the instance that gave it, as far as its status tells.
+pub(super) fn outcome(reply: &Reply) -> Outcome {
+    let (status, headers) = match reply {
+        Reply::Whole(whole) => (whole.status, &whole.headers),
+        Reply::Large(large) => (large.status, &large.headers),
+        Reply::One { .. } | Reply::Events(_) => return Outcome::Answered,
+    };
+    outcome_of(status, headers)
+}
+
+/// The same by a response's head.
+pub(super) fn outcome_of(status: StatusCode, headers: &HeaderMap) -> Outcome {
+    if status.is_success() {
+        return Outcome::Answered;
+    }
+    match status {
+        StatusCode::TOO_MANY_REQUESTS => Outcome::Busy(retry_after(headers)),
+        StatusCode::SERVICE_UNAVAILABLE if headers.contains_key(RETRY_AFTER) => {
+            Outcome::Busy(retry_after(headers))
+        }
+        status if status.is_server_error() => Outcome::Status,
+        status if status.is_redirection() || status.is_informational() => Outcome::Garbled,
+        // A refusal of the request itself.
+        _ => Outcome::Answered,
     }
 }
 
@@ -74,7 +102,9 @@ pub(super) fn judge_whole(
             whole.status = StatusCode::OK;
             return Ok(whole);
         }
-        if limited || (status == StatusCode::SERVICE_UNAVAILABLE && retry_after(&whole).is_some()) {
+        if limited
+            || (status == StatusCode::SERVICE_UNAVAILABLE && retry_after(&whole.headers).is_some())
+        {
             return Err(overloaded(server, &whole));
         }
         let reason = format!("it answered with HTTP status {status}");
@@ -112,12 +142,12 @@ fn answers(body: &[u8]) -> bool {
 
 fn overloaded(server: &Arc<str>, whole: &Whole) -> Failure {
     let reason = format!("it answered with HTTP status {}", whole.status);
-    let wait = retry_after(whole).unwrap_or(Duration::from_secs(1));
+    let wait = retry_after(&whole.headers).unwrap_or(Duration::from_secs(1));
     Failure::overloaded(server, reason, wait)
 }
 
 /// `Retry-After` in seconds; the form with a date is rare and reads as absent.
-fn retry_after(whole: &Whole) -> Option<Duration> {
-    let seconds = whole.headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let seconds = headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
     Some(Duration::from_secs(seconds))
 }

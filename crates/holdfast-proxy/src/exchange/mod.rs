@@ -7,8 +7,12 @@
 //! | open a session (`initialize`) | `open` |
 //! | write down what must not run twice | `journal` |
 //! | choose where to, send, and decide about a repeat | `answer`, `attempt` |
+//! | how often a call was tried, and where | `tries` |
 //! | relay a stream, mend it when it breaks | `relay` |
+//! | what stands in for a server that cannot answer | `fallback` |
+//! | what the gateway adds to an answer | `mark` |
 //! | messages without an id | `tell` |
+//! | the gateway's own client, for checks | `probe` |
 //! | whether an answer is this call's | `addressed` |
 //! | what a server's HTTP status may mean to a client | `judge` |
 //! | learn from answers | `observe` |
@@ -22,23 +26,29 @@
 mod addressed;
 mod answer;
 mod attempt;
+mod fallback;
 pub(crate) mod headers;
 mod journal;
 mod judge;
 mod listen;
+pub(crate) mod mark;
 mod observe;
 mod open;
+pub(crate) mod probe;
 mod relay;
 mod state;
 mod tell;
+mod tries;
 
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use bytes::Bytes;
+use holdfast_config::BulkheadClass;
 use holdfast_engine::class::CallClass;
 use holdfast_engine::journal::{CallKey, Phase};
 use holdfast_engine::repeat::is_lost_session;
+use holdfast_engine::retry_budget::NoRetry;
 use holdfast_mcp::batch::{is_batch, split_batch};
 use holdfast_mcp::method::Method;
 use holdfast_mcp::peek::{Kind, peek};
@@ -48,11 +58,13 @@ use http::{HeaderMap, StatusCode};
 
 pub(crate) use self::answer::{first_answer, gave_up};
 pub(crate) use self::attempt::{PATIENCE, Route, request_http};
+pub(crate) use self::fallback::{Answers, forget};
 pub(crate) use self::journal::{Fate, Open as OpenEntries, Ticket, inherit};
 pub(crate) use self::open::{close_at_server, replay};
 pub(crate) use self::relay::{Sink, relay, resume_at_server};
 pub(crate) use self::tell::tell;
 use crate::failure::Failure;
+use crate::fleet::{Admitted, Attempt, NotAdmitted};
 use crate::gateway::Gateway;
 use crate::metrics::{CallOutcome, GaugeGuard};
 use crate::principal::Principal;
@@ -94,7 +106,20 @@ pub(crate) struct Call {
     pub(crate) key: OnceLock<Option<(CallKey, bool)>>,
     /// Its entry in the journal, once it has one.
     pub(crate) ticket: OnceLock<Ticket>,
+    pub(crate) shelf: Shelf,
+    /// Its place among the server's calls, once it was admitted.
+    pub(crate) admitted: OnceLock<Admitted>,
+    /// Whether it is made in place of a call of another server, which could not answer.
+    pub(crate) stands_in: bool,
     pub(crate) _guards: Guards,
+}
+
+/// What limits and breakers know a call by.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Shelf {
+    pub(crate) class: BulkheadClass,
+    /// Its tool's own breaker, by number.
+    pub(crate) tool: Option<usize>,
 }
 
 /// What is held while a call runs.
@@ -153,6 +178,8 @@ pub(crate) struct Events {
     pub(crate) first: Option<Event>,
     pub(crate) source: EventSource,
     pub(crate) route: Route,
+    /// The attempt that brought it, until it is settled.
+    pub(crate) attempt: Option<Attempt>,
 }
 
 // === impl Whole ===
@@ -230,6 +257,66 @@ impl Ids {
 impl Call {
     pub(crate) fn modern(&self) -> bool {
         self.era == Era::Modern
+    }
+
+    /// Lets the call in at its server, once; it may have to wait for its turn.
+    ///
+    /// # Errors
+    /// [`Failure`]; it was not sent.
+    pub(crate) async fn enter(&self) -> Result<(), Failure> {
+        if self.admitted.get().is_some() {
+            return Ok(());
+        }
+        let fleet = &self.server.fleet;
+        // What opens a conversation takes nobody's room, and neither does what lasts for days.
+        let counts =
+            self.class != CallClass::Lifecycle && self.method != Method::SubscriptionsListen;
+        let admitted = match counts {
+            true => match fleet.admit_call(self.shelf.class).await {
+                Ok(admitted) => admitted,
+                Err(refused) => return Err(self.not_admitted(refused)),
+            },
+            false => fleet.let_in(),
+        };
+        let _ = self.admitted.set(admitted);
+        Ok(())
+    }
+
+    #[cold]
+    fn not_admitted(&self, refused: NotAdmitted) -> Failure {
+        let name = &self.server.name;
+        self.server.fleet.counts.refused(refused.why());
+        match refused {
+            NotAdmitted::Full { class, retry_after, waited } => {
+                let class = class.label();
+                let reason = match waited {
+                    true => format!("its turn in class {class} did not come in time (bulkheads)"),
+                    false => format!("class {class} is full and so is its queue (bulkheads)"),
+                };
+                Failure::overloaded(name, reason, retry_after)
+            }
+            NotAdmitted::Needs { server, retry_after } => {
+                let reason = format!("it depends on {server}, which does not take calls now");
+                Failure { retry_after: Some(retry_after), ..Failure::needs(name, reason) }
+            }
+            NotAdmitted::Paused => {
+                Failure::unavailable(name, "its failover has not ended in time".to_owned())
+            }
+        }
+    }
+
+    /// What a failover that goes bit by bit knows it by: its session, or chance.
+    pub(crate) fn steering_key(&self) -> u64 {
+        match &self.session {
+            Some(session) => session.key.0 as u64,
+            // The address is the call's own for as long as it lives.
+            None => std::ptr::from_ref(self) as u64,
+        }
+    }
+
+    /// Whether it may be sent once more, having been sent so often.
+    pub(crate) fn may_repeat(&self, sent: u32) -> Result<(), NoRetry> {
+        self.admitted.get().map_or(Ok(()), |admitted| admitted.may_repeat(sent))
     }
 
     /// Lets go of a call that did not run and that is placed anew: whoever gets it runs it.

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use holdfast_engine::repeat::{Progress, Repeat, decide};
+use holdfast_engine::balance::Set;
+use holdfast_engine::repeat::{MAX_ATTEMPTS, Progress};
 use holdfast_engine::replicated::Origin;
 use holdfast_mcp::headers::name;
 use holdfast_mcp::peek::{Kind, peek};
@@ -17,14 +18,18 @@ use http::{HeaderMap, HeaderValue, Method as HttpMethod, StatusCode};
 use serde::Deserialize;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
-use super::attempt::{AttemptError, json_headers, request_http, stream_headers};
+use super::attempt::{
+    AttemptError, Patience, json_headers, request_http, send_once, stream_headers,
+};
+use super::tries::both;
 use super::{Answer, Call, Whole, headers, judge};
 use crate::cluster::Cluster;
 use crate::failure::{Failure, FailureKind};
+use crate::fleet::{Ask, Outcome};
 use crate::gateway::Gateway;
 use crate::random;
 use crate::server::Server;
-use crate::session::{Bound, InUse, Session};
+use crate::session::{Bound, InUse, Session, Whereto};
 use crate::upstream::Endpoint;
 use crate::upstream::duplex::{self, OpenError};
 use crate::upstream::events::HttpEvents;
@@ -41,12 +46,12 @@ pub(crate) struct Replayed {
 }
 
 /// The answer to an `initialize`, in whichever form it came.
-struct Initialized {
-    whole: Whole,
+pub(super) struct Initialized {
+    pub(super) whole: Whole,
     /// The JSON-RPC message itself.
     message: Bytes,
     /// The session, if client and server agreed on one.
-    replayed: Option<Replayed>,
+    pub(super) replayed: Option<Replayed>,
 }
 
 /// Answers a client's `initialize` and begins its session.
@@ -60,26 +65,20 @@ pub(super) async fn initialize(call: &Arc<Call>) -> Answer {
         return Answer::Failed(failure);
     }
     let mut reserved = Reserved { gateway, principal: Some(call.principal.digest) };
-    let mut attempts = 0;
-    let opened = loop {
-        attempts += 1;
-        let instance = call.server.pick();
-        match send(gateway, &call.server, instance, &call.headers, &call.body).await {
-            Ok(opened) => break opened,
-            Err(error) if error.waited => {
-                let failure = Failure::unavailable(&call.server.name, error.reason);
-                call.fail(&failure);
-                return Answer::Failed(failure);
-            }
-            Err(error) => match decide(call.class, error.progress, attempts, true) {
-                Repeat::Again | Repeat::ReestablishThenAgain => {}
-                Repeat::Never(why) => {
-                    let reason = format!("{} ({why})", error.reason);
-                    let failure = Failure::unavailable(&call.server.name, reason);
-                    call.fail(&failure);
-                    return Answer::Failed(failure);
-                }
-            },
+    let opening = Opening {
+        gateway,
+        server: &call.server,
+        headers: &call.headers,
+        body: &call.body,
+        prefer: None,
+        avoid: None,
+        key: call.steering_key(),
+    };
+    let opened = match opening.run().await {
+        Ok(opened) => opened,
+        Err(failure) => {
+            call.fail(&failure);
+            return Answer::Failed(failure);
         }
     };
     call.settle_with(&opened.message);
@@ -179,7 +178,7 @@ pub(super) async fn implicit(call: &Call) -> Result<Borrowed, Failure> {
         .to_string(),
     );
     let record = blank(call, initialize.clone(), true);
-    let replayed = replay(gateway, &call.server, &record, &call.headers, false).await?;
+    let replayed = replay(gateway, &call.server, &record, &call.headers, Whereto::Same).await?;
     let session = begin(call, initialize, replayed, true).await?;
     reserved.principal = None;
     Ok(borrowed(session, permit))
@@ -195,9 +194,9 @@ pub(crate) async fn replay(
     server: &Arc<Server>,
     record: &SessionRecord,
     live: &HeaderMap,
-    elsewhere: bool,
+    whereto: Whereto,
 ) -> Result<Replayed, Failure> {
-    match tokio::time::timeout(REPLAY, replay_unbounded(gateway, server, record, live, elsewhere))
+    match tokio::time::timeout(REPLAY, replay_unbounded(gateway, server, record, live, whereto))
         .await
     {
         Ok(done) => done,
@@ -216,28 +215,25 @@ async fn replay_unbounded(
     server: &Arc<Server>,
     record: &SessionRecord,
     live: &HeaderMap,
-    elsewhere: bool,
+    whereto: Whereto,
 ) -> Result<Replayed, Failure> {
     let unavailable = |reason: String| Failure::unavailable(&server.name, reason);
     let mut own = headers::for_own_message(live);
     own.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     own.insert(ACCEPT, HeaderValue::from_static("application/json, text/event-stream"));
     own.remove(name::PROTOCOL_VERSION);
-    let mut instance = usize::from(record.binding.instance);
-    if elsewhere {
-        instance = (instance + 1) % server.instances();
-    }
-    let mut attempts = 0;
-    let opened = loop {
-        attempts += 1;
-        match send(gateway, server, instance, &own, &record.initialize).await {
-            Ok(opened) => break opened,
-            Err(error) if attempts >= 3 || (error.waited && server.instances() == 1) => {
-                return Err(unavailable(error.reason));
-            }
-            Err(_) => instance = (instance + 1) % server.instances(),
-        }
+    let bound = usize::from(record.binding.instance);
+    let stays = whereto == Whereto::Same && server.fleet.takes(bound, record.key.0 as u64);
+    let opening = Opening {
+        gateway,
+        server,
+        headers: &own,
+        body: &record.initialize,
+        prefer: stays.then_some(bound),
+        avoid: (!stays).then_some(bound),
+        key: record.key.0 as u64,
     };
+    let opened = opening.run().await?;
     let Some(replayed) = opened.replayed else {
         return Err(unavailable("it refused to open the session again".into()));
     };
@@ -254,7 +250,7 @@ async fn replay_unbounded(
     Ok(replayed)
 }
 
-const INITIALIZED: &[u8] = br#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#;
+pub(super) const INITIALIZED: &[u8] = br#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#;
 
 /// Says one of the client's earlier messages again. A refusal is logged: the session is usable
 /// without it.
@@ -300,8 +296,89 @@ async fn repeat(
 /// An `initialize` result larger than this is not kept whole.
 const LARGEST_ANSWER: usize = 4 * 1024 * 1024;
 
+/// An `initialize` on its way to one of a server's instances.
+struct Opening<'a> {
+    gateway: &'a Gateway,
+    server: &'a Arc<Server>,
+    headers: &'a HeaderMap,
+    body: &'a Bytes,
+    /// The instance that comes first.
+    prefer: Option<usize>,
+    /// The one that comes last.
+    avoid: Option<usize>,
+    /// What a failover knows the session by.
+    key: u64,
+}
+
+impl Opening<'_> {
+    /// Opens a session: at the next instance where one refuses or fails, and again for a while where
+    /// none can be reached. An `initialize` has no effect that matters twice.
+    ///
+    /// # Errors
+    /// [`Failure`]; no session was opened.
+    async fn run(&self) -> Result<Initialized, Failure> {
+        let fleet = &self.server.fleet;
+        let mut failed = Set::default();
+        if let Some(avoid) = self.avoid {
+            failed.insert(avoid);
+        }
+        let mut refused = Set::default();
+        let mut patience = None;
+        let (mut sent, mut first_round) = (0, true);
+        loop {
+            let ask = Ask { key: self.key, ..Ask::opening(self.prefer, both(refused, failed)) };
+            let attempt = match fleet.choose(&ask) {
+                Ok(attempt) => attempt,
+                Err(none) => {
+                    let waited = patience.get_or_insert_with(|| Patience::new(false));
+                    if none.may_be_restarting && waited.wait().await {
+                        continue;
+                    }
+                    let mut failure = Failure::unavailable(&self.server.name, none.reason);
+                    failure.retry_after = Some(none.retry_after);
+                    return Err(failure);
+                }
+            };
+            let instance = attempt.instance();
+            let error =
+                match send(self.gateway, self.server, instance, self.headers, self.body).await {
+                    Ok(opened) => {
+                        attempt.settle(Outcome::Answered);
+                        return Ok(opened);
+                    }
+                    Err(error) => error,
+                };
+            attempt.settle(if error.refused && !first_round {
+                Outcome::Void
+            } else {
+                error.outcome
+            });
+            let failure = || Failure::unavailable(&self.server.name, error.reason.clone());
+            if error.last {
+                return Err(failure());
+            }
+            if !error.refused {
+                sent += 1;
+                failed.insert(instance);
+                if sent >= MAX_ATTEMPTS {
+                    return Err(failure());
+                }
+                continue;
+            }
+            refused.insert(instance);
+            if fleet.has_more(both(refused, failed), self.key) {
+                continue;
+            }
+            (refused, first_round) = (Set::default(), false);
+            if !patience.get_or_insert_with(|| Patience::new(false)).wait().await {
+                return Err(failure());
+            }
+        }
+    }
+}
+
 /// Sends an `initialize` and reads its answer.
-async fn send(
+pub(super) async fn send(
     gateway: &Gateway,
     server: &Arc<Server>,
     instance: usize,
@@ -312,8 +389,7 @@ async fn send(
         Endpoint::Http(_) => {
             let method = HttpMethod::POST;
             let outgoing = Outgoing { method, headers, session: None, body: body.clone() };
-            let (response, instance) =
-                request_http(gateway, server, false, instance, outgoing).await?;
+            let response = send_once(gateway, server, instance, &outgoing, None).await?;
             let status = response.status;
             let server_session =
                 response.headers.get(name::SESSION_ID).filter(|_| status.is_success()).cloned();
@@ -332,7 +408,9 @@ async fn send(
                 Ok(Collected::Whole { body, lease }) => {
                     lease.done();
                     let whole = Whole { status, headers: kept, body };
-                    let whole = judge::judge_whole(&server.name, false, whole).map_err(refused)?;
+                    let outcome = judge::outcome_of(whole.status, &whole.headers);
+                    let whole = judge::judge_whole(&server.name, false, whole)
+                        .map_err(|failure| refused(failure, outcome))?;
                     let message = whole.body.clone();
                     let replayed = agreed(&message, instance, server_session, None);
                     Ok(Initialized { whole, message, replayed })
@@ -346,7 +424,7 @@ async fn send(
         Endpoint::Duplex(target) => {
             let (mux, unclaimed) = duplex(gateway, server, target, false)
                 .await
-                .map_err(|error| AttemptError::waited(error.to_string()))?;
+                .map_err(|error| AttemptError::refused(error.to_string()).last())?;
             let mut running = mux
                 .call_with(body.clone(), false)
                 .await
@@ -372,11 +450,10 @@ async fn send(
 }
 
 /// What a server's answer to `initialize` means that is none.
-fn refused(failure: Failure) -> AttemptError {
-    match failure.kind {
-        FailureKind::OutcomeUnknown => AttemptError::sent(failure.reason),
-        _ => AttemptError::waited(failure.reason),
-    }
+fn refused(failure: Failure, outcome: Outcome) -> AttemptError {
+    let outcome = if outcome == Outcome::Answered { Outcome::Garbled } else { outcome };
+    let error = AttemptError::sent(failure.reason).with(outcome);
+    if failure.kind == FailureKind::OutcomeUnknown { error } else { error.last() }
 }
 
 /// Opens a duplex to a server; processes that fail to start are told apart from a wrong setting.
@@ -443,7 +520,7 @@ fn watch_life(gateway: &Gateway, server: &Arc<Server>, opened: &duplex::Duplex, 
 
 /// Reads a stream up to the answer. Returns the events without their ids (they name a stream that
 /// is over) and the answer itself.
-async fn whole_stream(mut events: HttpEvents) -> Result<(Bytes, Bytes), AttemptError> {
+pub(super) async fn whole_stream(mut events: HttpEvents) -> Result<(Bytes, Bytes), AttemptError> {
     let mut body = BytesMut::new();
     loop {
         let event = events

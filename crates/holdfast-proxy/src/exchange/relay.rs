@@ -26,8 +26,9 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
 
 use super::attempt::{self, Route, finish_reading};
-use super::{Answer, Call, Events, Ids, Large, addressed, answer, headers, listen, observe, state};
+use super::{Answer, Call, Events, Ids, Large, addressed, answer, headers, listen, observe};
 use crate::failure::Failure;
+use crate::fleet::{Attempt, Outcome};
 use crate::metrics::CallOutcome;
 use crate::random;
 use crate::session::Bound;
@@ -197,7 +198,7 @@ impl Relay<'_> {
 
     /// Relays one stream. `None`: it brought every answer. Otherwise what the call goes on with.
     async fn stream(&mut self, events: Events) -> Option<Answer> {
-        let Events { first, mut source, mut route, .. } = events;
+        let Events { first, mut source, mut route, mut attempt, .. } = events;
         let mut first = first;
         let mut server_event: Option<Box<str>> = None;
         let mut retry = None;
@@ -211,6 +212,7 @@ impl Relay<'_> {
                     None => match source.next_within(self.call.server.settings.timeout).await {
                         Some(event) => event,
                         None => {
+                            settle(&mut attempt, Outcome::TimedOut);
                             let after = self.call.server.settings.timeout;
                             let failure = Failure::timed_out(&self.call.server.name, after);
                             self.fail(failure).await;
@@ -224,6 +226,7 @@ impl Relay<'_> {
                         self.backoff.reset();
                         self.event(event, &route, &mut server_event, &mut retry).await;
                         if self.left.is_empty() {
+                            settle(&mut attempt, Outcome::Answered);
                             finish_reading(source);
                             return None;
                         }
@@ -250,7 +253,10 @@ impl Relay<'_> {
             };
             match resumed {
                 Some(next) => source = next,
-                None => return self.again(&mut route, reason).await,
+                None => {
+                    settle(&mut attempt, Outcome::Broken);
+                    return self.again(&mut route, reason).await;
+                }
             }
         }
     }
@@ -316,7 +322,7 @@ impl Relay<'_> {
                 if observe::matters(self.call.method) {
                     observe::observe(self.call, &data).await;
                 }
-                let data = state::seal(self.call, route, data);
+                let data = answer::passed_on(self.call, route, data);
                 self.deliver(&data, id).await;
             }
             Kind::Request => {
@@ -509,6 +515,12 @@ impl Relay<'_> {
             }
             Sink::Nobody => {}
         }
+    }
+}
+
+fn settle(attempt: &mut Option<Attempt>, outcome: Outcome) {
+    if let Some(attempt) = attempt.take() {
+        attempt.settle(outcome);
     }
 }
 

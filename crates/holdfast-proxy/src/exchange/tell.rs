@@ -12,7 +12,7 @@ use http::{HeaderMap, Method as HttpMethod, StatusCode};
 
 use super::attempt::{self, Route};
 use super::{Answer, Call, Whole, answer, headers};
-use crate::session::{self, Session};
+use crate::session::{self, Session, Whereto};
 use crate::spliced;
 use crate::upstream::Endpoint;
 use crate::upstream::http::{Collected, Outgoing};
@@ -51,7 +51,7 @@ async fn tell_unbounded(call: &Call, kind: Kind) -> Answer {
     {
         return answer_server(call, session).await;
     }
-    let route = match answer::route(call, call.session.as_ref()).await {
+    let route = match answer::find(call, call.session.as_ref()).await {
         Ok(route) => route,
         Err(failure) => {
             call.gateway.metrics.server(call.server.index).failed(&failure.reason);
@@ -63,11 +63,12 @@ async fn tell_unbounded(call: &Call, kind: Kind) -> Answer {
             let (Some(session), Some(bound)) = (&call.session, &route.bound) else {
                 return Answer::Whole(whole);
             };
-            let again = session::reestablish(&call.gateway, session, bound, &call.headers, false);
+            let again =
+                session::reestablish(&call.gateway, session, bound, &call.headers, Whereto::Same);
             // Re-establishing says `initialized` by itself.
             if Box::pin(again).await.is_ok()
                 && call.method != Method::Initialized
-                && let Ok(route) = answer::route(call, call.session.as_ref()).await
+                && let Ok(route) = answer::find(call, call.session.as_ref()).await
             {
                 send(call, &route, call.body.clone()).await;
             }

@@ -41,6 +41,10 @@ fn http(instances: &[(&str, u16)]) -> Server {
     Server::new(Transport::Http { instances })
 }
 
+fn nothing(_: &str) -> Vec<Check> {
+    Vec::new()
+}
+
 fn checker(servers: Vec<(&str, Server)>) -> Checker {
     Checker::new(&servers.into_iter().map(|(name, s)| (name.to_owned(), s)).collect())
 }
@@ -66,7 +70,7 @@ async fn a_well_node_is_ready_and_says_what_it_checked() {
         ("web", http(&[("a", port)])),
         ("files", Server::new(Transport::Stdio(Stdio::new("sh")))),
     ]);
-    let health = checker.ready(&report(), well()).await;
+    let health = checker.ready(&report(), well(), nothing).await;
     assert_eq!(health.verdict, Verdict::Ready, "{health:?}");
     let names: Vec<&str> = health.checks.iter().map(|c| c.name.as_str()).collect();
     assert_eq!(names, ["listener", "session_store", "capacity", "server:files", "server:web"]);
@@ -81,7 +85,7 @@ async fn a_well_node_is_ready_and_says_what_it_checked() {
 async fn a_dead_server_degrades_and_does_not_unready_the_node() {
     let port = closed_port().await;
     let checker = checker(vec![("web", http(&[("a", port)]))]);
-    let health = checker.ready(&report(), well()).await;
+    let health = checker.ready(&report(), well(), nothing).await;
     assert_eq!((health.verdict, health.status()), (Verdict::Degraded, StatusCode::OK));
     let check = find(&health, "server:web");
     assert!(!check.ok && !check.critical);
@@ -94,7 +98,7 @@ async fn one_living_instance_is_enough() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let living = listener.local_addr().unwrap().port();
     let checker = checker(vec![("web", http(&[("a", closed_port().await), ("b", living)]))]);
-    let health = checker.ready(&report(), well()).await;
+    let health = checker.ready(&report(), well(), nothing).await;
     assert_eq!(health.verdict, Verdict::Ready);
     assert_eq!(find(&health, "server:web").detail.as_deref(), Some("a: connection refused"));
 }
@@ -103,14 +107,14 @@ async fn one_living_instance_is_enough() {
 async fn results_of_servers_are_kept_for_five_seconds() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let checker = checker(vec![("web", http(&[("a", listener.local_addr().unwrap().port())]))]);
-    assert!(find(&checker.ready(&report(), well()).await, "server:web").ok);
+    assert!(find(&checker.ready(&report(), well(), nothing).await, "server:web").ok);
     drop(listener);
     tokio::time::advance(Duration::from_secs(3)).await;
-    let kept = checker.ready(&report(), well()).await;
+    let kept = checker.ready(&report(), well(), nothing).await;
     assert!(find(&kept, "server:web").ok);
     assert!(find(&kept, "server:web").age >= Duration::from_secs(3));
     tokio::time::advance(Duration::from_secs(3)).await;
-    let fresh = checker.ready(&report(), well()).await;
+    let fresh = checker.ready(&report(), well(), nothing).await;
     assert!(!find(&fresh, "server:web").ok);
     assert_eq!(find(&fresh, "server:web").age, Duration::ZERO);
 }
@@ -120,29 +124,29 @@ async fn what_is_the_nodes_own_decides_over_readiness() {
     let checker = checker(Vec::new());
     let lost =
         |critical| async move { Err(Trouble { reason: "connection lost".to_owned(), critical }) };
-    let health = checker.ready(&report(), lost(true)).await;
+    let health = checker.ready(&report(), lost(true), nothing).await;
     assert_eq!((health.verdict, health.status().as_u16()), (Verdict::NotReady, 503));
     let body: Value = serde_json::from_str(&health.to_json()).unwrap();
     assert_eq!(body["checks"][1]["error"], "connection lost");
 
     // What no node has is not this node's own: it goes on, and says so.
-    let health = checker.ready(&report(), lost(false)).await;
+    let health = checker.ready(&report(), lost(false), nothing).await;
     assert_eq!((health.verdict, health.status().as_u16()), (Verdict::Degraded, 200));
     let body: Value = serde_json::from_str(&health.to_json()).unwrap();
     assert_eq!(body["checks"][1]["error"], "connection lost");
 
     let mut deaf = report();
     deaf.listeners[0].accepting = false;
-    assert_eq!(checker.ready(&deaf, well()).await.verdict, Verdict::NotReady);
+    assert_eq!(checker.ready(&deaf, well(), nothing).await.verdict, Verdict::NotReady);
 
     let mut draining = report();
     draining.state = NodeState::Draining;
-    assert_eq!(checker.ready(&draining, well()).await.status().as_u16(), 503);
+    assert_eq!(checker.ready(&draining, well(), nothing).await.status().as_u16(), 503);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_store_that_does_not_answer_fails_at_the_deadline() {
-    let health = checker(Vec::new()).ready(&report(), std::future::pending()).await;
+    let health = checker(Vec::new()).ready(&report(), std::future::pending(), nothing).await;
     assert_eq!(health.verdict, Verdict::NotReady);
     assert_eq!(find(&health, "session_store").detail.as_deref(), Some("no answer within 800 ms"));
 }
@@ -151,7 +155,7 @@ async fn a_store_that_does_not_answer_fails_at_the_deadline() {
 async fn a_full_node_is_degraded() {
     let mut full = report();
     full.usage.streams.now = 10;
-    let health = checker(Vec::new()).ready(&full, well()).await;
+    let health = checker(Vec::new()).ready(&full, well(), nothing).await;
     assert_eq!(health.verdict, Verdict::Degraded);
     assert_eq!(find(&health, "capacity").detail.as_deref(), Some("full: 10 of 10 streams"));
 }
@@ -191,7 +195,7 @@ impl Observed for Fake {
     }
     fn ready(&self) -> HealthFuture<'_> {
         let report = self.report();
-        Box::pin(async move { checker(Vec::new()).ready(&report, well()).await })
+        Box::pin(async move { checker(Vec::new()).ready(&report, well(), nothing).await })
     }
 }
 

@@ -16,7 +16,7 @@ use http::{HeaderMap, StatusCode};
 use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Incoming};
 
-use crate::exchange::{Call, Guards, Ids, headers};
+use crate::exchange::{Call, Guards, Ids, Shelf, headers};
 use crate::failure;
 use crate::gateway::Gateway;
 use crate::metrics::Rejection;
@@ -99,11 +99,17 @@ pub(super) fn receive(inbound: Inbound<'_>) -> Result<Received, Refused> {
     }
     let method = Method::parse(&message.method);
     let class = inbound.classify(&message);
+    let tool = message.params.name.as_deref().filter(|_| method == Method::ToolsCall);
     if message.kind == Kind::Request && method != Method::Discover {
-        admit(&inbound, &ids)?;
+        admit(&inbound, tool, &ids)?;
     }
     let kind = message.kind;
-    let call = Arc::new(build(inbound, era, version, method, class, ids));
+    let fleet = &inbound.server.fleet;
+    let shelf = Shelf {
+        class: fleet.class_of(tool),
+        tool: tool.filter(|_| fleet.has_tools()).and_then(|tool| fleet.tool(tool)),
+    };
+    let call = Arc::new(build(inbound, era, version, method, class, shelf, ids));
     Ok(if kind == Kind::Request { Received::Call(call) } else { Received::Message(call, kind) })
 }
 
@@ -133,7 +139,7 @@ fn check_claims(inbound: &Inbound<'_>, message: &Peek<'_>, ids: &Ids) -> Result<
 }
 
 /// The limits that one call counts against. Refusals are answers, not HTTP errors.
-fn admit(inbound: &Inbound<'_>, ids: &Ids) -> Result<(), Refused> {
+fn admit(inbound: &Inbound<'_>, tool: Option<&str>, ids: &Ids) -> Result<(), Refused> {
     let gateway = inbound.gateway;
     let refuse = |why, reason: String, wait: Duration| {
         let failure = failure::Failure::overloaded(&inbound.server.name, reason, wait);
@@ -151,6 +157,12 @@ fn admit(inbound: &Inbound<'_>, ids: &Ids) -> Result<(), Refused> {
     if let Err(wait) = inbound.server.admit(Instant::now()) {
         let reason = "this server has used up its calls (servers.*.requests_per_minute)".into();
         return refuse(Rejection::RateLimited, reason, wait);
+    }
+    if let Some(tool) = tool
+        && let Err(wait) = inbound.server.admit_tool(tool, Instant::now())
+    {
+        let reason = "this tool has used up its calls (servers.*.tools.*.requests_per_minute)";
+        return refuse(Rejection::RateLimited, reason.into(), wait);
     }
     Ok(())
 }
@@ -192,13 +204,14 @@ fn receive_batch(inbound: Inbound<'_>) -> Result<Received, Refused> {
         }
     }
     let version = version_header(&inbound.headers).and_then(Version::parse);
+    let shelf = Shelf { class: inbound.server.fleet.class_of(None), tool: None };
     if ids.is_empty() {
-        let call = build(inbound, Era::Legacy, version, Method::Other, class, Ids::None);
+        let call = build(inbound, Era::Legacy, version, Method::Other, class, shelf, Ids::None);
         return Ok(Received::Message(Arc::new(call), kind));
     }
     let ids = Ids::Batch(ids);
-    admit(&inbound, &ids)?;
-    let call = build(inbound, Era::Legacy, version, Method::Other, class, ids);
+    admit(&inbound, None, &ids)?;
+    let call = build(inbound, Era::Legacy, version, Method::Other, class, shelf, ids);
     Ok(Received::Call(Arc::new(call)))
 }
 
@@ -208,6 +221,7 @@ fn build(
     version: Option<Version>,
     method: Method,
     class: CallClass,
+    shelf: Shelf,
     ids: Ids,
 ) -> Call {
     let Inbound {
@@ -260,6 +274,9 @@ fn build(
         told,
         key: std::sync::OnceLock::new(),
         ticket: std::sync::OnceLock::new(),
+        shelf,
+        admitted: std::sync::OnceLock::new(),
+        stands_in: false,
         session,
         era,
         method,

@@ -339,7 +339,7 @@ async fn pass_on(entered: &Entered, method: Method) -> Response<Body> {
     let own = headers::for_server(parts.headers.clone(), server);
     let body = Bytes::new();
     let outgoing = Outgoing { method, headers: &own, session: None, body };
-    let sent = exchange::request_http(gateway, server, false, server.pick(), outgoing);
+    let sent = exchange::request_http(gateway, server, false, server.fleet.pick(), outgoing);
     match tokio::time::timeout(server.settings.timeout, sent).await {
         Ok(Ok((response, _))) => plain(response).await,
         Ok(Err(_)) | Err(_) => method_not_allowed(gateway, "POST"),

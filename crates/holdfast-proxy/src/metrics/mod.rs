@@ -13,12 +13,13 @@
 
 mod calls;
 mod cell;
+mod fleet;
 mod process;
 mod render;
 #[cfg(test)]
 mod tests;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use holdfast_mcp::method::Method;
@@ -27,6 +28,8 @@ use calls::Calls;
 pub use calls::{BOUNDS_MICROS, BUCKETS, CallOutcome, Traffic};
 pub use cell::{Counter, Gauge, GaugeGuard};
 pub use process::ProcessUsage;
+
+use crate::fleet::Fleet;
 
 /// All metrics of one node. One per process; shared by reference count.
 #[derive(Debug)]
@@ -76,6 +79,8 @@ pub struct Metrics {
     servers: Box<[ServerMetrics]>,
     started: Instant,
     started_wall: SystemTime,
+    /// What is counted and known of the servers' instances; read by a scrape alone.
+    fleet: OnceLock<Arc<Fleet>>,
 }
 
 /// What is counted per server, besides its calls.
@@ -169,7 +174,13 @@ impl Metrics {
             servers: server_names.iter().map(|name| ServerMetrics::new(name)).collect(),
             started: Instant::now(),
             started_wall: SystemTime::now(),
+            fleet: OnceLock::new(),
         })
+    }
+
+    /// From here on a scrape tells of the servers' instances too.
+    pub(crate) fn tell_of(&self, fleet: Arc<Fleet>) {
+        let _ = self.fleet.set(fleet);
     }
 
     /// Counts a call that ended. `elapsed` is from its receipt to the last byte of its answer.

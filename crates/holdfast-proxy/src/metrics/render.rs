@@ -18,8 +18,8 @@ type ServerFamily = (&'static str, &'static str, &'static str, fn(&ServerMetrics
 /// A family that is one number for the node.
 type NodeFamily = (&'static str, &'static str, &'static str, fn(&Metrics) -> u64);
 
-const COUNTER: &str = "counter";
-const GAUGE: &str = "gauge";
+pub(super) const COUNTER: &str = "counter";
+pub(super) const GAUGE: &str = "gauge";
 
 #[rustfmt::skip]
 const NODE: &[NodeFamily] = &[
@@ -74,6 +74,9 @@ fn write_all(metrics: &Metrics, out: &mut String) -> fmt::Result {
         for server in metrics.servers() {
             writeln!(out, "{name}{{server_id=\"{}\"}} {}", Escaped(server.name()), read(server))?;
         }
+    }
+    if let Some(fleet) = metrics.fleet.get() {
+        super::fleet::render(fleet, out)?;
     }
     rejections(metrics, out)?;
     node(metrics, out)
@@ -196,12 +199,12 @@ fn node(metrics: &Metrics, out: &mut String) -> fmt::Result {
     Ok(())
 }
 
-fn header(out: &mut String, name: &str, kind: &str, help: &str) -> fmt::Result {
+pub(super) fn header(out: &mut String, name: &str, kind: &str, help: &str) -> fmt::Result {
     writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}")
 }
 
 /// A label value with the three characters escaped that the format reserves.
-struct Escaped<'a>(&'a str);
+pub(super) struct Escaped<'a>(pub(super) &'a str);
 
 impl fmt::Display for Escaped<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

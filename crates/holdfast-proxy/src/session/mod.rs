@@ -23,7 +23,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::find::{Found, changed, find_patiently, forget, reclaim};
-pub(crate) use self::restore::reestablish;
+pub(crate) use self::restore::{Whereto, reestablish};
 pub(crate) use self::standing::{Opened, Standing, feed_duplex, open as open_standing, release};
 pub(crate) use self::table::{Sessions, parse_id};
 use crate::failure::Failure;
@@ -107,6 +107,9 @@ pub(crate) struct Session {
     in_use: AtomicU32,
     /// Looked up since the sweep last asked.
     sought: AtomicBool,
+    /// What its client is to be told with the next answer: JSON text.
+    note: Mutex<Option<Box<str>>>,
+    has_note: AtomicBool,
 }
 
 /// While it lives, the session does not expire: a running call or an open stream.
@@ -150,6 +153,8 @@ impl Session {
             calls: AtomicU64::new(0),
             in_use: AtomicU32::new(0),
             sought: AtomicBool::new(false),
+            note: Mutex::default(),
+            has_note: AtomicBool::new(false),
         })
     }
 
@@ -166,6 +171,21 @@ impl Session {
     fn give_away(&self) {
         self.moved.store(true, Ordering::Release);
         self.stop();
+    }
+
+    /// Its client is told this with the next answer.
+    fn note(&self, note: Box<str>) {
+        *self.note.lock().unwrap_or_else(PoisonError::into_inner) = Some(note);
+        self.has_note.store(true, Ordering::Release);
+    }
+
+    /// What its client is to be told, once.
+    pub(crate) fn take_note(&self) -> Option<Box<str>> {
+        if !self.has_note.load(Ordering::Acquire) {
+            return None;
+        }
+        self.has_note.store(false, Ordering::Release);
+        self.note.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// Whether it lives on at another node.

@@ -13,9 +13,17 @@ use crate::exchange;
 use crate::failure::Failure;
 use crate::gateway::Gateway;
 
+/// Which instance comes first.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Whereto {
+    /// The one that the session is bound to, if it takes calls.
+    Same,
+    /// Another one: that one is gone.
+    Elsewhere,
+}
+
 /// Opens the session at its server again and binds it there. Of several callers that saw the same
-/// binding fail, one does it and the others get its result, its failure included. `elsewhere`: its
-/// instance is gone, so another one comes first.
+/// binding fail, one does it and the others get its result, its failure included.
 ///
 /// # Errors
 /// [`Failure`] if the server does not open a session within its patience, or the session ended
@@ -29,7 +37,7 @@ pub(crate) async fn reestablish(
     session: &Arc<Session>,
     seen: &Bound,
     live: &HeaderMap,
-    elsewhere: bool,
+    whereto: Whereto,
 ) -> Result<Arc<Bound>, Failure> {
     let failed = session.failed_rebinds.load(Ordering::Acquire);
     let mut alone = Arc::clone(&session.rebind).lock_owned().await;
@@ -54,7 +62,7 @@ pub(crate) async fn reestablish(
     let replayed = tokio::select! {
         biased;
         () = session.ended.cancelled() => return Err(ended(session)),
-        replayed = exchange::replay(gateway, server, &record, live, elsewhere) => replayed,
+        replayed = exchange::replay(gateway, server, &record, live, whereto) => replayed,
     };
     match replayed {
         Ok(replayed) => {
@@ -128,6 +136,9 @@ impl Bind {
             "session established again at its server"
         );
         standing::rebound(&gateway, &session, &next, unclaimed);
+        if next.instance != present.instance {
+            tell_moved(&session, &present, &next);
+        }
         // Whoever ends the session waits for this, and then closes what it is bound to.
         drop(alone);
         if let Some(mux) = &present.mux {
@@ -138,6 +149,36 @@ impl Bind {
         }
         Ok(next)
     }
+}
+
+/// Tells the client that its session is at another instance, where nothing is known of what the first
+/// one kept in memory: on its standing stream, and with the next answer.
+fn tell_moved(session: &Session, from: &Bound, to: &Bound) {
+    let server = &session.server;
+    server.fleet.counts.moved.inc();
+    let ids = server.settings.instances();
+    let id = |at: usize| ids.get(at).map_or("default", |it| it.id.as_str());
+    let note = serde_json::json!({
+        "movedFrom": id(from.instance),
+        "movedTo": id(to.instance),
+        "stateLost": true,
+    });
+    session.note(note.to_string().into());
+    let Some(standing) = session.standing().clone() else { return };
+    let message = serde_json::json!({
+        "jsonrpc": "2.0",
+        "method": "notifications/message",
+        "params": {
+            "level": "warning",
+            "logger": "holdfast",
+            "data": {
+                "message": "the session was moved to another instance of the server; what the server \
+                            kept in memory for it is lost",
+                "session": note,
+            },
+        },
+    });
+    standing.log.try_append(message.to_string().as_bytes());
 }
 
 fn ended(session: &Session) -> Failure {

@@ -26,7 +26,7 @@ use http::header::ACCEPT;
 use http::{HeaderMap, HeaderValue, Method as HttpMethod, StatusCode};
 use tokio::sync::mpsc;
 
-use super::{Bound, Session, reestablish};
+use super::{Bound, Session, Whereto, reestablish};
 use crate::cluster::{Released, ask_to_release};
 use crate::exchange::{self, Whole};
 use crate::failure::Failure;
@@ -111,7 +111,7 @@ pub(crate) async fn open(
         // Its messages have been logged since the session began, unless its process is gone.
         let bound = session.bound();
         if !bound.is_usable(&session.server) {
-            reestablish(gateway, session, &bound, &live, false).await?;
+            reestablish(gateway, session, &bound, &live, Whereto::Same).await?;
         }
         return session.standing().clone().map(Opened::Stream).ok_or_else(|| {
             Failure::unavailable(&session.server.name, "the connection ended".into())
@@ -189,7 +189,7 @@ async fn first_get(
     if !matches!(got, Got::Lost) {
         return (got, bound);
     }
-    let Ok(bound) = reestablish(&gateway, &session, &bound, &live, false).await else {
+    let Ok(bound) = reestablish(&gateway, &session, &bound, &live, Whereto::Same).await else {
         return (Got::Unreachable, bound);
     };
     match get(&gateway, &session, &bound, &live, None).await {
@@ -354,6 +354,9 @@ fn tell_gap(session: &Session, log: &StreamLog) {
 /// A server's message on its way to the client: its ids belong to this generation.
 fn admit(session: &Session, data: Bytes, generation: u32) -> Bytes {
     let Ok(message) = peek(&data) else { return data };
+    if message.kind == Kind::Notification {
+        exchange::forget(&session.server, &message.method);
+    }
     let asks = message.kind == Kind::Request;
     let takes_back =
         message.kind == Kind::Notification && Method::parse(&message.method) == Method::Cancelled;
@@ -496,9 +499,14 @@ impl Feed {
                     return;
                 }
                 Got::Lost => {
-                    let again =
-                        reestablish(&self.gateway, &self.session, &self.bound, &self.live, false)
-                            .await;
+                    let again = reestablish(
+                        &self.gateway,
+                        &self.session,
+                        &self.bound,
+                        &self.live,
+                        Whereto::Same,
+                    )
+                    .await;
                     match again {
                         // The first loss is mended at once, one after the other is not.
                         Ok(bound) => {

@@ -1,0 +1,258 @@
+//! What stands in for a server that cannot answer a Read: an earlier answer, another server, or an
+//! answer of the configuration, in this order, each only where the configuration says so. Whatever
+//! comes from here says so in its `_meta`.
+
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
+
+use bytes::Bytes;
+use holdfast_engine::class::CallClass;
+use holdfast_engine::fallback::{Audience, Hints, Key, Kind, Params, Scope, may_keep, topic};
+use holdfast_mcp::method::Method;
+use holdfast_mcp::peek::{self, peek};
+use holdfast_mcp::splice::splice;
+use http::StatusCode;
+use http::header::AUTHORIZATION;
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
+
+use super::attempt::json_headers;
+use super::{Answer, Call, Guards, Ids, Whole, answer, mark};
+use crate::failure::Failure;
+use crate::fleet::Served;
+
+/// Whether anything may stand in for the call's server.
+pub(super) fn may_stand_in(call: &Call) -> bool {
+    let settings = &call.server.settings.fallback;
+    let any = settings.cache.is_some() || settings.server.is_some() || settings.answer.is_some();
+    any && call.class == CallClass::Read
+        && !call.stands_in
+        && matches!(call.ids, Ids::One(_))
+        && (settings.tools.is_empty() || is_for(call, &settings.tools))
+}
+
+fn is_for(call: &Call, tools: &[String]) -> bool {
+    let named = peek(&call.body).ok().and_then(|message| message.params.name);
+    call.method == Method::ToolsCall
+        && named.is_some_and(|named| tools.iter().any(|tool| **tool == *named))
+}
+
+/// Answers in the server's place, or fails as it would have.
+pub(super) async fn stand_in(call: &Arc<Call>, failure: Failure) -> Answer {
+    if let Some(answer) = kept(call, &failure) {
+        return answer;
+    }
+    if let Some(answer) = Box::pin(elsewhere(call, &failure)).await {
+        return answer;
+    }
+    match configured(call, &failure) {
+        Some(answer) => answer,
+        None => answer::gave_up(call, failure),
+    }
+}
+
+/// What can be said at once: for who has no time left.
+pub(super) fn at_once(call: &Call, failure: &Failure) -> Option<Answer> {
+    if !may_stand_in(call) {
+        return None;
+    }
+    kept(call, failure).or_else(|| configured(call, failure))
+}
+
+// --- earlier answers ---
+
+/// Whether answers to this call are kept.
+pub(super) fn keeps(call: &Call) -> bool {
+    call.server.answers.is_some() && call.class == CallClass::Read && !call.stands_in
+}
+
+/// Keeps an answer for bad times, if it may be.
+pub(super) fn keep(call: &Call, answer: &Bytes) {
+    let (Some(answers), Ids::One(_)) = (&call.server.answers, &call.ids) else { return };
+    let settings = &call.server.settings.fallback;
+    if !settings.tools.is_empty() && !is_for(call, &settings.tools) {
+        return;
+    }
+    let Ok(asked) = peek(&call.body) else { return };
+    let carried = asked.params.has_input_responses || asked.params.request_state.is_some();
+    let Ok(value) = serde_json::from_slice::<Value>(answer) else { return };
+    let Some(result) = value.get("result") else { return };
+    let complete = result["resultType"].as_str().is_none_or(|kind| kind == "complete")
+        && result["isError"] != true
+        && result.get("taskId").is_none();
+    let kind = if complete { Kind::Complete } else { Kind::Other };
+    let scope = match result["cacheScope"].as_str() {
+        Some("public") => Some(Scope::Public),
+        Some("private") => Some(Scope::Private),
+        _ => None,
+    };
+    let ttl = result["ttlMs"].as_u64().map(std::time::Duration::from_millis);
+    let hints = Hints { ttl, scope };
+    let mut answers = answers.lock();
+    let method = &*asked.method;
+    let keep = may_keep(method, call.class, carried, kind, hints, &answers.params);
+    let (Some(keep), Some(topic)) = (keep, topic(method, call.class)) else { return };
+    let audience = match keep.scope {
+        Scope::Public => Audience::Everybody,
+        Scope::Private => Audience::One(audience(call)),
+    };
+    let key = Key { server: 0, audience, question: question(call) };
+    answers.kept.put(key, topic, answer.clone(), keep, Instant::now());
+}
+
+fn kept(call: &Call, failure: &Failure) -> Option<Answer> {
+    let answers = call.server.answers.as_ref()?;
+    let (answer, age) =
+        answers.lock().kept.get(0, audience(call), question(call), Instant::now())?;
+    let age = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
+    let range = peek(&answer).ok()?.id?.range_in(&answer);
+    let Ids::One(id) = &call.ids else { return None };
+    let answer = splice(&answer, &[(range, id.as_bytes())]);
+    let note = json!({ "kind": "cached", "ageMs": age, "reason": failure.reason });
+    Some(served(call, Served::Cached, answer, &note))
+}
+
+/// Who may be given what this call was given: the same principal with the same credential.
+fn audience(call: &Call) -> u128 {
+    let mut hash = Sha256::new();
+    hash.update(call.principal.digest.to_be_bytes());
+    if let Some(credential) = call.headers.get(AUTHORIZATION) {
+        hash.update(credential.as_bytes());
+    }
+    first(hash)
+}
+
+/// What the call asks: its method and what its result depends on.
+fn question(call: &Call) -> u128 {
+    let mut message: Value = serde_json::from_slice(&call.body).unwrap_or_default();
+    if let Some(params) = message.get_mut("params").and_then(Value::as_object_mut) {
+        params.remove("_meta");
+    }
+    let mut hash = Sha256::new();
+    hash.update(message["method"].to_string());
+    hash.update(message["params"].to_string());
+    first(hash)
+}
+
+fn first(hash: Sha256) -> u128 {
+    let digest: [u8; 32] = hash.finalize().into();
+    let mut half = [0; 16];
+    half.copy_from_slice(&digest[..16]);
+    u128::from_be_bytes(half)
+}
+
+/// The server says that something has changed: what was kept of it is old.
+pub(crate) fn forget(server: &crate::server::Server, method: &str) {
+    use holdfast_engine::fallback::Topic;
+    let Some(answers) = &server.answers else { return };
+    let topic = match method {
+        "notifications/tools/list_changed" => Topic::Tools,
+        "notifications/prompts/list_changed" => Topic::Prompts,
+        "notifications/resources/list_changed" | "notifications/resources/updated" => {
+            Topic::Resources
+        }
+        _ => return,
+    };
+    answers.lock().kept.invalidate(0, topic);
+}
+
+// --- another server ---
+
+async fn elsewhere(call: &Arc<Call>, failure: &Failure) -> Option<Answer> {
+    let name = call.server.settings.fallback.server.as_deref()?;
+    let server = call.gateway.server(name)?;
+    // The headers that its own configuration adds, and no credential that was meant for the first.
+    let headers = super::headers::for_server(call.headers.clone(), server);
+    let gateway = &call.gateway;
+    let other = Arc::new(Call {
+        gateway: Arc::clone(gateway),
+        server: Arc::clone(server),
+        session: None,
+        principal: call.principal.clone(),
+        era: call.era,
+        method: call.method,
+        class: call.class,
+        ids: call.ids.clone(),
+        number: 0,
+        headers,
+        body: call.body.clone(),
+        takes_stream: false,
+        framed: call.framed,
+        resumable: false,
+        started: Instant::now(),
+        balancer_id: None,
+        again: false,
+        told: None,
+        key: OnceLock::new(),
+        ticket: OnceLock::new(),
+        shelf: super::Shelf { class: server.fleet.class_of(None), tool: None },
+        admitted: OnceLock::new(),
+        stands_in: true,
+        _guards: Guards {
+            _node: gateway.metrics.in_flight.enter(),
+            _server: gateway.metrics.server(server.index).in_flight.enter(),
+            _session: None,
+        },
+    });
+    let body = match Box::pin(answer::first_answer(other)).await {
+        Answer::Whole(whole) if whole.status.is_success() => whole.body,
+        Answer::One { event, .. } => event.data?,
+        _ => return None,
+    };
+    if peek(&body).ok()?.kind != peek::Kind::Response || super::observe::is_rpc_error(&body) {
+        return None;
+    }
+    let note = json!({ "kind": "server", "server": name, "reason": failure.reason });
+    Some(served(call, Served::Server, body, &note))
+}
+
+// --- the configuration ---
+
+fn configured(call: &Call, failure: &Failure) -> Option<Answer> {
+    if call.method != Method::ToolsCall {
+        return None;
+    }
+    let result = call.server.settings.fallback.answer.as_deref()?;
+    let Ids::One(id) = &call.ids else { return None };
+    let body = Bytes::from(format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{result}}}"#));
+    let note = json!({ "kind": "static", "reason": failure.reason });
+    Some(served(call, Served::Static, body, &note))
+}
+
+fn served(call: &Call, what: Served, body: Bytes, note: &Value) -> Answer {
+    call.server.fleet.counts.served(what);
+    let body = mark::mark(&body, mark::FALLBACK, &note.to_string());
+    call.settle_with(&body);
+    Answer::Whole(Whole { status: StatusCode::OK, headers: json_headers(), body })
+}
+
+/// The answers of one server that are kept.
+#[derive(Debug)]
+pub(crate) struct Answers(std::sync::Mutex<Kept>);
+
+#[derive(Debug)]
+struct Kept {
+    params: Params,
+    kept: holdfast_engine::fallback::Answers,
+}
+
+// === impl Answers ===
+
+impl Answers {
+    pub(crate) fn new(cache: holdfast_config::FallbackCache) -> Self {
+        let params = Params {
+            max_age: cache.ttl,
+            max_bytes: cache.max_bytes,
+            max_audience_bytes: cache.max_bytes / 4,
+            ..Params::default()
+        };
+        Self(std::sync::Mutex::new(Kept {
+            params,
+            kept: holdfast_engine::fallback::Answers::new(params),
+        }))
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Kept> {
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}

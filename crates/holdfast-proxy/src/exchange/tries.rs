@@ -1,0 +1,146 @@
+//! How often a call was tried, where, and how long it may wait for an instance that is away.
+
+use holdfast_engine::balance::Set;
+use holdfast_engine::class::CallClass;
+use holdfast_engine::retry_budget::NoRetry;
+
+use super::Call;
+use super::answer::NoRoute;
+use super::attempt::{Patience, Route};
+use crate::failure::{Failure, FailureKind};
+use crate::fleet::{Ask, Refused, Why};
+
+/// What one call has been through.
+pub(super) struct Tries {
+    /// How often it was sent, or may have been.
+    pub(super) sent: u32,
+    /// Whether its session was opened again for it.
+    pub(super) reestablished: bool,
+    /// The instances that refused a connection in this round.
+    refused: Set,
+    /// Those that failed it.
+    failed: Set,
+    /// Set from the first refusal on.
+    patience: Option<Patience>,
+    rounds: u32,
+}
+
+// === impl Tries ===
+
+impl Tries {
+    pub(super) fn new() -> Self {
+        Self {
+            sent: 0,
+            reestablished: false,
+            refused: Set::default(),
+            failed: Set::default(),
+            patience: None,
+            rounds: 0,
+        }
+    }
+
+    /// What the next attempt asks of the fleet. `named`: the instance that it belongs to.
+    pub(super) fn ask<'a>(&self, call: &'a Call, named: Option<usize>) -> Ask<'a> {
+        Ask {
+            class: call.class,
+            named,
+            key: call.steering_key(),
+            avoid: both(self.refused, self.failed),
+            body: &call.body,
+            tool: call.shelf.tool,
+        }
+    }
+
+    /// Whether the instances' refusals are news: later rounds only ask again.
+    pub(super) fn first_round(&self) -> bool {
+        self.rounds == 0
+    }
+
+    /// The instance failed the call, which is sent once more.
+    pub(super) fn failed_at(&mut self, instance: usize) {
+        self.failed.insert(instance);
+    }
+
+    /// The route's instance refused the connection: whether the call is tried again, at another
+    /// instance at once or at one of them after a pause.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub(super) async fn waits(&mut self, call: &Call, route: &Route) -> bool {
+        self.refused.insert(route.instance);
+        // A session's state lives at its instance; everything else may go anywhere.
+        let bound = route.bound.is_some();
+        if !bound
+            && call.server.fleet.has_more(both(self.refused, self.failed), call.steering_key())
+        {
+            return true;
+        }
+        self.pause(bound && call.server.instances() > 1).await
+    }
+
+    async fn pause(&mut self, short: bool) -> bool {
+        self.refused = Set::default();
+        self.rounds += 1;
+        let patience = self.patience.get_or_insert_with(|| Patience::new(short));
+        Box::pin(patience.wait()).await
+    }
+
+    /// The fleet lets the call to no instance: what becomes of it.
+    pub(super) async fn refused(&mut self, call: &Call, refused: Refused) -> NoRoute {
+        if refused.why == Why::Paused && call.server.fleet.pause_over().await.is_ok() {
+            return NoRoute::Later;
+        }
+        // What could not be reached may only be restarting: its clients see a pause.
+        if refused.may_be_restarting && self.pause(false).await {
+            return NoRoute::Later;
+        }
+        let server = &call.server.name;
+        call.server.fleet.counts.refused(refused.why);
+        let mut failure = Failure::unavailable(server, refused.reason);
+        failure.retry_after = Some(refused.retry_after);
+        NoRoute::Failed(failure)
+    }
+
+    /// Whether a call that one instance has put off goes to another one instead.
+    pub(super) fn asks_another(&mut self, call: &Call, instance: usize, failure: &Failure) -> bool {
+        let put_off = failure.kind == FailureKind::Overloaded && call.class == CallClass::Read;
+        self.failed.insert(instance);
+        put_off
+            && call.session.is_none()
+            && call.server.fleet.has_more(self.failed, call.steering_key())
+            && call.may_repeat(self.sent).is_ok()
+    }
+
+    /// Waits until the server's budget of repeats has room for this one.
+    ///
+    /// # Errors
+    /// It has none within the patience, or the call was sent often enough.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub(super) async fn repeat(&mut self, call: &Call) -> Result<(), NoRetry> {
+        match call.may_repeat(self.sent) {
+            Err(NoRetry::Budget) => {}
+            done => return done,
+        }
+        // Many calls that lost one instance at once are no storm: they take turns at the others.
+        let mut turns = Box::new(Patience::new(false));
+        loop {
+            if !Box::pin(turns.wait()).await {
+                call.server.fleet.counts.repeats_denied.inc();
+                return Err(NoRetry::Budget);
+            }
+            match call.may_repeat(self.sent) {
+                Err(NoRetry::Budget) => {}
+                done => return done,
+            }
+        }
+    }
+}
+
+/// The instances of both.
+pub(super) fn both(one: Set, other: Set) -> Set {
+    let mut all = one;
+    other.iter().for_each(|at| all.insert(at));
+    all
+}

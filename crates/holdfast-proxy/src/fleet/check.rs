@@ -1,0 +1,271 @@
+//! What one check of an instance is asked through: the proxy's own upstream, past the breakers and
+//! counted nowhere.
+//!
+//! Checks of an instance share a session that is kept, so that a check costs one message. A server
+//! that has forgotten it is asked for another one within the same check; a server of the modern era has
+//! no sessions, and is spoken to as such from its first refusal on.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use holdfast_config::{CheckKind, MetricSource};
+use holdfast_engine::health::score::{Failure, Outcome, between};
+use serde_json::{Value, json};
+use tokio::net::TcpStream;
+
+use super::At;
+use crate::exchange::probe::{Asked, Session, Trouble, get};
+use crate::gateway::Gateway;
+use crate::server::Server;
+use crate::upstream::Endpoint;
+
+/// How a check ended.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Checked {
+    /// Whether it is well.
+    pub outcome: Outcome,
+    /// How long it took.
+    pub took: Duration,
+    /// What was wrong, or the result's text where a tool was called. No addresses.
+    pub text: String,
+}
+
+// === impl Checked ===
+
+impl Checked {
+    /// The node ends: nothing was checked.
+    pub(crate) fn not_made() -> Self {
+        let text = "the node is ending".to_owned();
+        Self { outcome: Outcome::Skipped, took: Duration::ZERO, text }
+    }
+}
+
+/// The session that the checks of one instance share.
+pub(crate) type Kept = tokio::sync::Mutex<Option<Session>>;
+
+/// Makes a check, within its time.
+///
+/// # Cancel safety
+/// The request is given up; the session that is kept stays, or is opened anew by the next check.
+pub(crate) async fn check(
+    gateway: &Arc<Gateway>,
+    at: At,
+    kind: &CheckKind,
+    within: Duration,
+) -> Checked {
+    let begun = Instant::now();
+    let done = match gateway.servers.get(at.server) {
+        Some(server) => tokio::time::timeout(within, one(gateway, server, at.instance, kind)).await,
+        None => Ok(Err(Trouble::new(Failure::Wrong, "there is no such server"))),
+    };
+    let took = begun.elapsed();
+    let (outcome, text) = match done {
+        Ok(Ok((outcome, text))) => (outcome, text),
+        Ok(Err(trouble)) => (Outcome::Failed(trouble.failure), trouble.text),
+        Err(_) => (
+            Outcome::Failed(Failure::TimedOut),
+            format!("no answer within {} ms", within.as_millis()),
+        ),
+    };
+    Checked { outcome, took, text }
+}
+
+async fn one(
+    gateway: &Arc<Gateway>,
+    server: &Arc<Server>,
+    instance: usize,
+    kind: &CheckKind,
+) -> Result<(Outcome, String), Trouble> {
+    let well = |text: String| Ok((Outcome::Passed, text));
+    match kind {
+        CheckKind::Connect => connect(server, instance).await.and_then(|()| well(String::new())),
+        CheckKind::Ping => {
+            let asked =
+                if speaks_modern(server, instance).await { Asked::Discover } else { Asked::Ping };
+            ask(gateway, server, instance, asked).await.and_then(|_| well(String::new()))
+        }
+        CheckKind::Initialize => {
+            let session = Session::open(gateway, server, instance).await?;
+            session.close(gateway, server, instance).await;
+            well(String::new())
+        }
+        CheckKind::Tools { expected } => {
+            let mut missing: Vec<&str> = expected.iter().map(String::as_str).collect();
+            let mut cursor = None;
+            // A list that never ends is none.
+            for _ in 0..PAGES {
+                let answer = ask(gateway, server, instance, Asked::Tools(cursor.take())).await?;
+                let result = &answer["result"];
+                let tools = result["tools"].as_array().ok_or_else(|| wrong("no list of tools"))?;
+                missing.retain(|name| !tools.iter().any(|tool| tool["name"] == **name));
+                cursor = result["nextCursor"].as_str().map(str::to_owned);
+                if missing.is_empty() || cursor.is_none() {
+                    break;
+                }
+            }
+            match missing.is_empty() {
+                true => well(String::new()),
+                false => Err(wrong(&format!("tools are missing: {}", missing.join(", ")))),
+            }
+        }
+        CheckKind::Tool { tool, arguments, contains } => {
+            let text = call(gateway, server, instance, tool, arguments).await?.1;
+            match contains {
+                Some(wanted) if !text.contains(wanted.as_str()) => {
+                    Err(wrong("the result does not contain what it should"))
+                }
+                _ => well(text),
+            }
+        }
+        CheckKind::Http { url, status, contains } => {
+            let (found, body) = get(gateway, url).await?;
+            let good = status.map_or((200..300).contains(&found), |wanted| found == wanted);
+            let body = String::from_utf8_lossy(&body);
+            match contains {
+                _ if !good => Err(wrong(&format!("it answered with status {found}"))),
+                Some(wanted) if !body.contains(wanted.as_str()) => {
+                    Err(wrong("the body does not contain what it should"))
+                }
+                _ => well(String::new()),
+            }
+        }
+        CheckKind::Metric { source, good, bad } => {
+            let value = metric(gateway, server, instance, source).await?;
+            let score = between(*good, *bad, value);
+            Ok((Outcome::Partly(score), format!("{value}")))
+        }
+        // Said by the times of the others.
+        CheckKind::Latency { .. } => Ok((Outcome::Skipped, String::new())),
+    }
+}
+
+/// Pages of a list that are looked through.
+const PAGES: usize = 32;
+
+fn wrong(text: &str) -> Trouble {
+    Trouble::new(Failure::Wrong, text)
+}
+
+async fn connect(server: &Server, instance: usize) -> Result<(), Trouble> {
+    let Some(door) = server.fleet.door(instance) else {
+        // A process is there while one of its sessions is, and is started for the next.
+        return match server.restarts.pause(Instant::now()) {
+            None => Ok(()),
+            Some(_) => Err(Trouble::new(Failure::Unreachable, &server.restarts.describe())),
+        };
+    };
+    let opened = TcpStream::connect((&*door.host, door.port)).await;
+    match opened {
+        Ok(_closed_at_once) => Ok(()),
+        Err(error) => Err(Trouble::new(Failure::Unreachable, &error.kind().to_string())),
+    }
+}
+
+async fn speaks_modern(server: &Server, instance: usize) -> bool {
+    let Some(kept) = server.checks.get(instance) else { return false };
+    kept.lock().await.as_ref().is_some_and(Session::is_modern)
+}
+
+/// Asks on the session that is kept; on a new one where there is none, or it is not known any more.
+async fn ask(
+    gateway: &Arc<Gateway>,
+    server: &Arc<Server>,
+    instance: usize,
+    asked: Asked,
+) -> Result<Value, Trouble> {
+    let kept = server.checks.get(instance).ok_or_else(|| wrong("there is no such instance"))?;
+    let (session, fresh) = {
+        let mut kept = kept.lock().await;
+        match &*kept {
+            Some(session) if session.is_usable() => (session.clone(), false),
+            _ => {
+                let session = Session::open(gateway, server, instance).await?;
+                *kept = Some(session.clone());
+                (session, true)
+            }
+        }
+    };
+    match session.ask(gateway, server, instance, &asked).await {
+        Err(trouble) if trouble.lost && !fresh => {
+            let mut kept = kept.lock().await;
+            let session = Session::open(gateway, server, instance).await?;
+            *kept = Some(session.clone());
+            drop(kept);
+            session.ask(gateway, server, instance, &asked).await
+        }
+        Err(trouble) if trouble.lost => {
+            *kept.lock().await = None;
+            Err(trouble)
+        }
+        done => done,
+    }
+}
+
+/// A tool's result and its text.
+async fn call(
+    gateway: &Arc<Gateway>,
+    server: &Arc<Server>,
+    instance: usize,
+    tool: &str,
+    arguments: &str,
+) -> Result<(Value, String), Trouble> {
+    let arguments: Value = serde_json::from_str(arguments).unwrap_or_else(|_| json!({}));
+    let asked = Asked::Tool { name: tool.to_owned(), arguments };
+    let answer = ask(gateway, server, instance, asked).await?;
+    let result = answer["result"].clone();
+    let parts = result["content"].as_array().cloned().unwrap_or_default();
+    let text: Vec<&str> = parts.iter().filter_map(|part| part["text"].as_str()).collect();
+    let text = text.join("\n");
+    if result["isError"] == true {
+        let text: String = text.chars().take(200).collect();
+        return Err(wrong(&format!("the tool failed: {text}")));
+    }
+    Ok((result, text))
+}
+
+async fn metric(
+    gateway: &Arc<Gateway>,
+    server: &Arc<Server>,
+    instance: usize,
+    source: &MetricSource,
+) -> Result<f64, Trouble> {
+    match source {
+        MetricSource::Http { url, name } => {
+            let (status, body) = get(gateway, url).await?;
+            if status != 200 {
+                return Err(wrong(&format!("it answered with status {status}")));
+            }
+            series(&body, name).ok_or_else(|| wrong("there is no such series"))
+        }
+        MetricSource::Tool { tool, arguments, pointer } => {
+            let (result, text) = call(gateway, server, instance, tool, arguments).await?;
+            let number = |value: &Value| value.as_f64().or_else(|| value.as_str()?.parse().ok());
+            let structured = result["structuredContent"].pointer(pointer).and_then(number);
+            let written = || {
+                let value: Value = serde_json::from_str(&text).ok()?;
+                value.pointer(pointer).and_then(number)
+            };
+            structured.or_else(written).ok_or_else(|| wrong("there is no such number"))
+        }
+    }
+}
+
+/// The value of a series in the Prometheus text format.
+fn series(body: &Bytes, name: &str) -> Option<f64> {
+    let text = std::str::from_utf8(body).ok()?;
+    text.lines().find_map(|line| {
+        let rest = line.strip_prefix(name)?;
+        let value = rest.strip_prefix([' ', '\t'])?;
+        value.split_whitespace().next()?.parse().ok()
+    })
+}
+
+/// One place for a kept session per instance.
+pub(crate) fn places(endpoint: &Endpoint) -> Box<[Kept]> {
+    let count = match endpoint {
+        Endpoint::Http(targets) => targets.len(),
+        Endpoint::Duplex(_) => 1,
+    };
+    (0..count).map(|_| Kept::default()).collect()
+}

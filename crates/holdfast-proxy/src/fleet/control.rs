@@ -1,0 +1,277 @@
+//! What the control plane says, and what it is told.
+//!
+//! Every word carries a generation that only rises: a word of an older one is refused, so that whoever
+//! was coordinator before cannot take anything back.
+
+use std::sync::Arc;
+use std::sync::atomic::{Ordering, fence};
+use std::time::{Duration, Instant};
+
+use holdfast_engine::breaker::{self, Override};
+use holdfast_engine::failover::Failover;
+use holdfast_engine::health::passive::Indicators;
+use holdfast_engine::health::votes::Opinion;
+use tokio::sync::broadcast;
+
+use super::{Fleet, ServerFleet, chance};
+
+/// An instance, by its place in the configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct At {
+    /// Its server's number: that of [`Fleet::servers`].
+    pub server: usize,
+    /// Its number among the server's instances.
+    pub instance: usize,
+}
+
+/// What the group, or this node alone, finds of an instance.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Verdict {
+    /// Whether it is used; `None`: too few have looked to say.
+    pub opinion: Option<Opinion>,
+    /// The score behind it, 0 to 100.
+    pub score: u8,
+    /// Why, in words for the operator.
+    pub why: Arc<str>,
+}
+
+/// How one check of an instance ended.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CheckResult {
+    /// Its name in the configuration.
+    pub name: Arc<str>,
+    /// What is wrong; no addresses.
+    pub error: Option<Arc<str>>,
+    /// How long it took.
+    pub elapsed: Duration,
+    /// When it was made.
+    pub at: Instant,
+}
+
+/// An instance as this node's calls see it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Sight {
+    /// Calls that are at it now.
+    pub in_flight: u64,
+    /// What the calls of the last minutes say.
+    pub indicators: Indicators,
+    /// Where its breaker is.
+    pub breaker: breaker::Phase,
+    /// What its breaker has to tell the other nodes: nothing of this node's own network.
+    pub evidence: breaker::Evidence,
+    /// When a call was last answered, in milliseconds since the Unix epoch; 0: never.
+    pub answered_at: u64,
+}
+
+/// What the group or an operator says of a breaker. Generations rise with each word about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Word {
+    /// The group opens it on every node, for so long.
+    Opened {
+        /// From now on.
+        length: Duration,
+        /// Of the word.
+        generation: u64,
+    },
+    /// The group takes that back.
+    Released {
+        /// Of the word.
+        generation: u64,
+    },
+    /// An operator holds it open or closed, or lets it decide.
+    Forced {
+        /// What it is to be.
+        what: Override,
+        /// Of the word.
+        generation: u64,
+    },
+}
+
+/// Something that happened to an instance on this node.
+#[derive(Clone, Copy, Debug)]
+pub struct News {
+    /// Which.
+    pub at: At,
+    /// What.
+    pub change: Change,
+}
+
+/// What happened.
+#[derive(Clone, Copy, Debug)]
+pub enum Change {
+    /// Its breaker changed its state.
+    Breaker(breaker::Transition),
+    /// It cannot be reached from here (`true`), or can be again.
+    Away(bool),
+    /// What is found of it changed: from, to.
+    Opinion(Opinion, Opinion),
+}
+
+// === impl Verdict ===
+
+impl Verdict {
+    /// Nobody has looked yet: it is used.
+    #[must_use]
+    pub fn unknown() -> Self {
+        Self { opinion: None, score: 100, why: Arc::from("not checked yet") }
+    }
+}
+
+// === impl Fleet ===
+
+impl Fleet {
+    /// Where an instance stands in the configuration.
+    #[must_use]
+    pub fn at(&self, server: &str, instance: &str) -> Option<At> {
+        let server = self.server(server)?;
+        let found = server.instance_ids().position(|id| id == instance)?;
+        Some(At { server: server.index, instance: found })
+    }
+
+    fn with<T>(&self, at: At, act: impl FnOnce(&ServerFleet) -> T) -> Option<T> {
+        let server = self.servers.get(at.server)?;
+        (at.instance < server.instances.len()).then(|| act(server))
+    }
+
+    // --- what is told ---
+
+    /// Everything that happens to an instance from here on. A listener that is behind by more than a
+    /// thousand is told so, and looks at [`Fleet::snapshot`](super::Fleet::snapshot).
+    #[must_use]
+    pub fn news(&self) -> broadcast::Receiver<News> {
+        self.news.subscribe()
+    }
+
+    /// Waits until a breaker has changed, or an instance has failed a call, since this last returned;
+    /// which instances have.
+    ///
+    /// # Cancel safety
+    /// A change is not lost.
+    pub async fn changed(&self) -> Vec<At> {
+        loop {
+            let heard = self.heard.notified();
+            let mut changed = Vec::new();
+            for server in &self.servers {
+                for (instance, it) in server.instances.iter().enumerate() {
+                    if it.news.swap(false, Ordering::AcqRel) {
+                        changed.push(At { server: server.index, instance });
+                    }
+                }
+            }
+            if !changed.is_empty() {
+                return changed;
+            }
+            heard.await;
+        }
+    }
+
+    /// What this node's calls say of an instance now.
+    #[must_use]
+    pub fn sight(&self, at: At) -> Sight {
+        let seen = self.with(at, |server| {
+            let it = &server.instances[at.instance];
+            let now = Instant::now();
+            let (breaker, evidence) = it.steer(
+                |breaker| {
+                    breaker.tick(now, chance());
+                    (breaker.phase(), breaker.evidence())
+                },
+                |change| server.tell(at.instance, change),
+            );
+            fence(Ordering::SeqCst);
+            Sight {
+                in_flight: u64::from(it.in_flight.load(Ordering::SeqCst)),
+                indicators: it.passive.read(it.millis(now)),
+                breaker,
+                evidence,
+                answered_at: it.answered_ago(now).map_or(0, |ago| {
+                    let ago = u64::try_from(ago.as_millis()).unwrap_or(u64::MAX);
+                    crate::clock::unix_millis().saturating_sub(ago)
+                }),
+            }
+        });
+        seen.unwrap_or(Sight {
+            in_flight: 0,
+            indicators: Indicators::default(),
+            breaker: breaker::Phase::Closed,
+            evidence: breaker::Evidence::default(),
+            answered_at: 0,
+        })
+    }
+
+    /// What this node has to tell the others of a whole server: its instances' calls together, and open
+    /// where all of them are.
+    #[must_use]
+    pub fn server_evidence(&self, server: usize) -> breaker::Evidence {
+        let Some(fleet) = self.servers.get(server) else { return breaker::Evidence::default() };
+        let all = (0..fleet.instances.len()).map(|instance| self.sight(At { server, instance }));
+        let first = breaker::Evidence { opened: true, ..breaker::Evidence::default() };
+        all.fold(first, |sum, it| breaker::Evidence {
+            opened: sum.opened && it.evidence.opened,
+            calls: sum.calls.saturating_add(it.evidence.calls),
+            failed: sum.failed.saturating_add(it.evidence.failed),
+        })
+    }
+
+    // --- what is said ---
+
+    /// From here on calls of a server go by this state. When it returns, no call is admitted by an
+    /// earlier one that [`Fleet::sight`] does not count. Sessions that are bound to another instance
+    /// move with their next call.
+    pub fn route(&self, server: usize, failover: Arc<Failover>) {
+        let Some(server) = self.servers.get(server) else { return };
+        let old = server.failover.swap(Some(Arc::clone(&failover)));
+        fence(Ordering::SeqCst);
+        for it in &server.instances {
+            let served = old.as_ref().is_some_and(|old| old.serves(&it.id));
+            if served && !failover.serves(&it.id) {
+                it.gone.notify_waiters();
+            }
+        }
+        server.turned.notify_waiters();
+    }
+
+    /// Takes in what is found of an instance.
+    pub fn judge(&self, at: At, verdict: Verdict) {
+        self.with(at, |server| {
+            let now = Instant::now();
+            if let Some((from, to)) = server.instances[at.instance].find(verdict, now) {
+                server.say(at.instance, Change::Opinion(from, to));
+            }
+        });
+    }
+
+    /// Takes in the checks of an instance as this node made them, for `/health`.
+    pub fn checked(&self, at: At, checks: Vec<CheckResult>) {
+        self.with(at, |server| server.instances[at.instance].checks.store(Arc::new(checks)));
+    }
+
+    /// What the group or an operator says of a breaker, an instance's or of all of a server's; whether
+    /// it is news to any of them: an older generation, or the same, is refused.
+    pub fn say(&self, server: usize, instance: Option<usize>, word: Word) -> bool {
+        let Some(fleet) = self.servers.get(server) else { return false };
+        let all = 0..fleet.instances.len();
+        let mut is_news = false;
+        for at in all.filter(|it| instance.is_none_or(|wanted| wanted == *it)) {
+            let now = Instant::now();
+            let act = |breaker: &mut breaker::Breaker| match word {
+                Word::Opened { length, generation } => {
+                    breaker.opened_by_cluster(now + length, generation, now)
+                }
+                Word::Released { generation } => breaker.released_by_cluster(generation, now),
+                Word::Forced { what, generation } => breaker.force(what, generation, now),
+            };
+            let tell = |change| fleet.tell(at, change);
+            is_news |= fleet.instances[at].steer(act, tell);
+        }
+        is_news
+    }
+
+    /// This node is the one at this place of so many that share what an instance may take a minute
+    /// (`balance.rate`).
+    pub fn share_rates(&self, place: usize, nodes: usize) {
+        for server in &self.servers {
+            server.share_rate(place, nodes);
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! What is counted of one server, beside its calls.
+
+use holdfast_engine::breaker::Phase;
+
+use crate::metrics::Counter;
+
+/// Counters of one server; they only rise.
+#[derive(Debug, Default)]
+pub(crate) struct Counts {
+    refused: [Counter; Why::ALL.len()],
+    turned: [Counter; Phase::ALL.len()],
+    served: [Counter; Served::ALL.len()],
+    /// Repeats that the budget did not allow.
+    pub(crate) repeats_denied: Counter,
+    /// Sessions that went from one instance to another.
+    pub(crate) moved: Counter,
+}
+
+/// Why a call was refused at its admission.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Why {
+    /// Its class is full.
+    Full,
+    /// It waited for its turn for too long.
+    Waited,
+    /// Something that the server depends on is not there.
+    Needs,
+    /// A failover took too long.
+    Paused,
+    /// A breaker is open, or half-open.
+    Breaker,
+    /// No instance can be reached.
+    Away,
+    /// The server asked for fewer calls.
+    BackPressure,
+    /// No instance takes it for another reason.
+    NoInstance,
+}
+
+/// What stood in for a server that could not answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Served {
+    /// An earlier answer.
+    Cached,
+    /// Another server.
+    Server,
+    /// An answer of the configuration.
+    Static,
+}
+
+// === impl Counts ===
+
+impl Counts {
+    pub(crate) fn refused(&self, why: Why) {
+        self.refused[why as usize].inc();
+    }
+
+    pub(crate) fn turned(&self, to: Phase) {
+        let at = Phase::ALL.iter().position(|it| *it == to).unwrap_or(0);
+        self.turned[at].inc();
+    }
+
+    pub(crate) fn served(&self, what: Served) {
+        self.served[what as usize].inc();
+    }
+
+    pub(crate) fn each_refused(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        Why::ALL.iter().zip(&self.refused).map(|(why, count)| (why.label(), count.get()))
+    }
+
+    pub(crate) fn each_turned(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        Phase::ALL.iter().zip(&self.turned).map(|(to, count)| (to.label(), count.get()))
+    }
+
+    pub(crate) fn each_served(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        Served::ALL.iter().zip(&self.served).map(|(what, count)| (what.label(), count.get()))
+    }
+}
+
+// === impl Why ===
+
+impl Why {
+    /// All of them, in the order of their discriminants.
+    pub(crate) const ALL: [Self; 8] = [
+        Self::Full,
+        Self::Waited,
+        Self::Needs,
+        Self::Paused,
+        Self::Breaker,
+        Self::Away,
+        Self::BackPressure,
+        Self::NoInstance,
+    ];
+
+    /// The value of the label `reason`.
+    pub(crate) fn label(self) -> &'static str {
+        match self {
+            Self::Full => "full",
+            Self::Waited => "waited",
+            Self::Needs => "dependency",
+            Self::Paused => "paused",
+            Self::Breaker => "breaker",
+            Self::Away => "unreachable",
+            Self::BackPressure => "back_pressure",
+            Self::NoInstance => "no_instance",
+        }
+    }
+}
+
+// === impl Served ===
+
+impl Served {
+    /// All of them, in the order of their discriminants.
+    pub(crate) const ALL: [Self; 3] = [Self::Cached, Self::Server, Self::Static];
+
+    /// The value of the label `kind`, and of `kind` in the answer's `_meta`.
+    pub(crate) fn label(self) -> &'static str {
+        match self {
+            Self::Cached => "cached",
+            Self::Server => "server",
+            Self::Static => "static",
+        }
+    }
+}

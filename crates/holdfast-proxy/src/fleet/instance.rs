@@ -1,0 +1,344 @@
+//! One instance of a server, as this node has it.
+
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use holdfast_config::Role;
+use holdfast_engine::balance::{self, latency::Latency};
+use holdfast_engine::breaker::{self, Breaker, Params, Permit, Phase};
+use holdfast_engine::health::passive::{Ended, Passive, Thresholds};
+use holdfast_engine::health::votes::Opinion;
+use tokio::sync::Notify;
+
+use super::knock::Door;
+use super::outcome::Outcome;
+use super::{CheckResult, Verdict, chance};
+
+/// One address or process of a server.
+#[derive(Debug)]
+pub(super) struct Instance {
+    pub(super) id: Box<str>,
+    pub(super) role: Role,
+    pub(super) weight: u32,
+    /// Whether it is in the node's region, or nobody knows.
+    pub(super) is_near: bool,
+    /// Where its times begin.
+    zero: Instant,
+    breaker: Mutex<Breaker>,
+    /// Until when the breaker is open, in milliseconds; 0: it is not, the last number: until it is told.
+    /// What is read without the lock.
+    open_until: AtomicU64,
+    /// Whether the breaker lets only some calls pass.
+    tries: AtomicBool,
+    /// Where to knock while it is away; `None`: it is no address.
+    pub(super) door: Option<Door>,
+    /// Since when it cannot be reached; 0: it can.
+    away_since: AtomicU64,
+    pub(super) passive: Passive,
+    pub(super) in_flight: AtomicU32,
+    latency: Latency,
+    /// Its name's, for the strategy that hashes.
+    pub(super) seed: u64,
+    verdict: ArcSwap<Verdict>,
+    /// This node's last checks of it.
+    pub(super) checks: ArcSwap<Vec<CheckResult>>,
+    /// Whether the group finds it unhealthy; read without the verdict.
+    unwell: AtomicBool,
+    /// Its health in thousandths: what the group finds, else what its calls say.
+    score: AtomicU32,
+    /// When the calls were last asked for that, in milliseconds.
+    scored_at: AtomicU64,
+    /// When it last answered a call, in milliseconds; 0: never.
+    answered_at: AtomicU64,
+    /// A breaker's change or a failed call that the control plane has not been told of.
+    pub(super) news: AtomicBool,
+    /// Since when it takes calls again, in milliseconds; 0: it always has.
+    since: AtomicU64,
+    /// Tells Reads that wait for its answer that it has been given up.
+    pub(super) gone: Notify,
+}
+
+/// Calls that try a half-open instance at once: one that hangs must not hang more of them.
+const AT_ONCE: u32 = 3;
+
+/// The best score of an instance that may not be used, in thousandths.
+const UNHEALTHY: u32 = 400;
+
+/// How often its calls are asked how well it is, in milliseconds.
+const SCORED_EVERY: u64 = 1000;
+
+const NOT_OPEN: u64 = 0;
+const UNTIL_TOLD: u64 = u64::MAX;
+
+// === impl Instance ===
+
+impl Instance {
+    pub(super) fn new(
+        id: &str,
+        role: Role,
+        weight: u32,
+        is_near: bool,
+        door: Option<Door>,
+        params: Params,
+        zero: Instant,
+    ) -> Self {
+        Self {
+            id: id.into(),
+            role,
+            weight,
+            is_near,
+            zero,
+            breaker: Mutex::new(Breaker::new(params, zero)),
+            open_until: AtomicU64::new(NOT_OPEN),
+            tries: AtomicBool::new(false),
+            door,
+            away_since: AtomicU64::new(0),
+            passive: Passive::new(),
+            in_flight: AtomicU32::new(0),
+            latency: Latency::new(),
+            seed: balance::seed(id),
+            verdict: ArcSwap::from_pointee(Verdict::unknown()),
+            checks: ArcSwap::from_pointee(Vec::new()),
+            unwell: AtomicBool::new(false),
+            score: AtomicU32::new(1000),
+            scored_at: AtomicU64::new(0),
+            answered_at: AtomicU64::new(0),
+            news: AtomicBool::new(false),
+            since: AtomicU64::new(0),
+            gone: Notify::new(),
+        }
+    }
+
+    /// Milliseconds since the node started, and one: 0 stands for never.
+    pub(super) fn millis(&self, now: Instant) -> u64 {
+        let millis = now.saturating_duration_since(self.zero).as_millis();
+        u64::try_from(millis).unwrap_or(UNTIL_TOLD - 2) + 1
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Breaker> {
+        self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a call may be sent to it at all.
+    pub(super) fn is_shut(&self) -> bool {
+        self.is_away() || self.is_open()
+    }
+
+    /// Whether the breaker refuses everybody now. Costs a look at the clock only where it may.
+    pub(super) fn is_open(&self) -> bool {
+        match self.open_until.load(Ordering::Relaxed) {
+            NOT_OPEN => false,
+            UNTIL_TOLD => true,
+            until => self.millis(Instant::now()) < until,
+        }
+    }
+
+    /// When its breaker lets calls pass again, if it is open.
+    pub(super) fn opens_in(&self) -> Option<Duration> {
+        match self.open_until.load(Ordering::Relaxed) {
+            NOT_OPEN => None,
+            UNTIL_TOLD => Some(Duration::from_secs(30)),
+            until => {
+                let left = until.saturating_sub(self.millis(Instant::now()));
+                Some(Duration::from_millis(left.max(1)))
+            }
+        }
+    }
+
+    /// Whether a call to it is a try, and none more is wanted.
+    pub(super) fn is_being_tried(&self) -> bool {
+        self.tries.load(Ordering::Relaxed) && self.in_flight.load(Ordering::Relaxed) >= AT_ONCE
+    }
+
+    /// Whether the breaker lets only some calls pass.
+    pub(super) fn is_tried(&self) -> bool {
+        self.tries.load(Ordering::Relaxed)
+    }
+
+    /// Whether it cannot be reached from here.
+    pub(super) fn is_away(&self) -> bool {
+        self.away_since.load(Ordering::Relaxed) != 0
+    }
+
+    /// It could not be reached; whether that is news.
+    pub(super) fn goes_away(&self, now: Instant) -> bool {
+        let since = self.millis(now);
+        self.away_since.compare_exchange(0, since, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    }
+
+    /// It can be reached again, as well as before: nothing has failed.
+    pub(super) fn comes_back(&self, now: Instant) {
+        self.away_since.store(0, Ordering::Relaxed);
+        self.since.store(self.millis(now), Ordering::Relaxed);
+    }
+
+    /// For how long it could not be reached.
+    pub(super) fn away_for(&self, now: Instant) -> Option<Duration> {
+        let since = self.away_since.load(Ordering::Relaxed);
+        (since != 0).then(|| Duration::from_millis(self.millis(now).saturating_sub(since)))
+    }
+
+    /// How long it usually takes, in microseconds; 0: nobody knows.
+    pub(super) fn latency(&self, now: Instant) -> f32 {
+        self.latency.read(self.millis(now))
+    }
+
+    /// Whether the group finds it unhealthy.
+    pub(super) fn is_unwell(&self) -> bool {
+        self.unwell.load(Ordering::Relaxed)
+    }
+
+    /// Its health, 0 to 1.
+    pub(super) fn score(&self) -> f32 {
+        self.score.load(Ordering::Relaxed) as f32 / 1000.0
+    }
+
+    /// When it last answered a call: for how long ago.
+    pub(super) fn answered_ago(&self, now: Instant) -> Option<Duration> {
+        let at = self.answered_at.load(Ordering::Relaxed);
+        (at != 0).then(|| Duration::from_millis(self.millis(now).saturating_sub(at)))
+    }
+
+    pub(super) fn verdict(&self) -> Arc<Verdict> {
+        self.verdict.load_full()
+    }
+
+    /// How long it has been taking calls again, in milliseconds; none if it always has.
+    pub(super) fn back_for(&self, now: Instant) -> Option<u64> {
+        let since = self.since.load(Ordering::Relaxed);
+        (since != 0).then(|| self.millis(now).saturating_sub(since))
+    }
+
+    /// Takes in what the group finds; the change, if it is one.
+    pub(super) fn find(&self, verdict: Verdict, now: Instant) -> Option<(Opinion, Opinion)> {
+        let known = |verdict: &Verdict| verdict.opinion.unwrap_or_default();
+        let new = known(&verdict);
+        if let (Some(_), score) = (verdict.opinion, verdict.score) {
+            let score = u32::from(score.min(100)) * 10;
+            // One that may not be used is not well, whatever its parts come to.
+            let score = if new == Opinion::Unhealthy { score.min(UNHEALTHY) } else { score };
+            self.score.store(score, Ordering::Relaxed);
+        }
+        let old = known(&self.verdict.swap(Arc::new(verdict)));
+        self.unwell.store(new == Opinion::Unhealthy, Ordering::Relaxed);
+        if old == Opinion::Unhealthy && new != Opinion::Unhealthy {
+            self.since.store(self.millis(now), Ordering::Relaxed);
+        }
+        if new == Opinion::Unhealthy && old != new {
+            self.gone.notify_waiters();
+        }
+        (old != new).then_some((old, new))
+    }
+
+    /// Now and then, where nobody else says how well it is, its calls do.
+    fn score_calls(&self, millis: u64) {
+        let last = self.scored_at.load(Ordering::Relaxed);
+        if millis < last + SCORED_EVERY
+            || self
+                .scored_at
+                .compare_exchange(last, millis, Ordering::Relaxed, Ordering::Relaxed)
+                .is_err()
+            || self.verdict.load().opinion.is_some()
+        {
+            return;
+        }
+        if let Some(judged) = self.passive.read(millis).judge(&Thresholds::default()) {
+            self.score.store((judged.score * 1000.0) as u32, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether a call may start.
+    pub(super) fn admit(
+        &self,
+        now: Instant,
+        tell: impl FnMut(breaker::Transition),
+    ) -> Result<Permit, breaker::Refused> {
+        let mut breaker = self.lock();
+        let admitted = breaker.admit(now, chance());
+        self.mirror(&mut breaker, tell);
+        admitted
+    }
+
+    /// An attempt has ended.
+    pub(super) fn settle(
+        &self,
+        permit: Option<Permit>,
+        outcome: Outcome,
+        elapsed: Duration,
+        now: Instant,
+        tell: impl FnMut(breaker::Transition),
+    ) {
+        self.note(outcome, elapsed.as_micros(), self.millis(now));
+        let Some(permit) = permit else { return };
+        let mut breaker = self.lock();
+        match outcome.of_breaker() {
+            Some(outcome) => breaker.settle(permit, outcome, now, chance()),
+            None => breaker.abandon(permit, now, chance()),
+        }
+        self.mirror(&mut breaker, tell);
+    }
+
+    fn note(&self, outcome: Outcome, elapsed: u128, millis: u64) {
+        let micros = u64::try_from(elapsed).unwrap_or(u64::MAX);
+        let ended = match outcome {
+            Outcome::Answered => Ended::Answered { micros },
+            Outcome::Broken | Outcome::Garbled | Outcome::Status | Outcome::TimedOut => {
+                Ended::Failed { micros }
+            }
+            Outcome::Unreachable | Outcome::Unanswering => Ended::NotConnected,
+            Outcome::Busy(_) => Ended::PushedBack,
+            Outcome::Void => return,
+        };
+        self.passive.ended(ended, millis);
+        match ended {
+            Ended::Answered { micros } => {
+                self.latency.answered(micros, millis);
+                self.answered_at.store(millis, Ordering::Relaxed);
+            }
+            Ended::Failed { micros } => self.latency.failed(micros, millis),
+            Ended::NotConnected | Ended::PushedBack => self.latency.failed(0, millis),
+        }
+        self.score_calls(millis);
+    }
+
+    /// Changes the breaker from outside of a call.
+    pub(super) fn steer<T>(
+        &self,
+        act: impl FnOnce(&mut Breaker) -> T,
+        tell: impl FnMut(breaker::Transition),
+    ) -> T {
+        let mut breaker = self.lock();
+        let done = act(&mut breaker);
+        self.mirror(&mut breaker, tell);
+        done
+    }
+
+    /// Keeps what is read without the lock in step, and hands out what changed.
+    #[inline]
+    fn mirror(&self, breaker: &mut Breaker, mut tell: impl FnMut(breaker::Transition)) {
+        while let Some(transition) = breaker.take_transition() {
+            self.turn(breaker, &transition);
+            tell(transition);
+        }
+    }
+
+    #[cold]
+    fn turn(&self, breaker: &Breaker, transition: &breaker::Transition) {
+        let status = breaker.status();
+        let until = match status.phase {
+            Phase::ForcedOpen => UNTIL_TOLD,
+            Phase::Open => status.open_until.map_or(UNTIL_TOLD, |until| self.millis(until)),
+            Phase::Closed | Phase::HalfOpen | Phase::Recovering | Phase::ForcedClosed => NOT_OPEN,
+        };
+        self.open_until.store(until, Ordering::Relaxed);
+        self.tries.store(status.phase == Phase::HalfOpen, Ordering::Relaxed);
+        if until != NOT_OPEN {
+            self.gone.notify_waiters();
+        }
+        if transition.to == Phase::Closed && transition.from != Phase::ForcedClosed {
+            self.since.store(self.millis(transition.at), Ordering::Relaxed);
+        }
+    }
+}

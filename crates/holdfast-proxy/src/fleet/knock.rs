@@ -1,0 +1,63 @@
+//! Whether an instance that could not be reached can be again.
+//!
+//! One refused connection is enough to know that nothing is there, and one that comes about that
+//! something is. So an instance that refuses is left alone from the first refusal on, and this node
+//! knocks at it until it opens; a server that restarts is back within a fraction of a second, without
+//! the ramp of a server that has failed. Calls wait for that for as long as a restart takes and are
+//! refused at once afterwards. What connects and then fails is the breaker's business.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use holdfast_engine::backoff::Backoff;
+use tokio::net::TcpStream;
+
+use super::chance;
+use super::control::Change;
+use super::server::ServerFleet;
+
+/// Where to knock.
+#[derive(Clone, Debug)]
+pub(super) struct Door {
+    pub(super) host: Box<str>,
+    pub(super) port: u16,
+    /// How long a connection may take.
+    pub(super) within: Duration,
+}
+
+/// The first pause, and the longest.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+
+// === impl ServerFleet ===
+
+impl ServerFleet {
+    /// An attempt did not reach the instance. From here on it is away, until it answers a knock.
+    pub(super) fn left(self: &Arc<Self>, instance: usize, now: Instant) {
+        let it = &self.instances[instance];
+        let Some(door) = it.door.clone() else { return };
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        if !it.goes_away(now) {
+            return;
+        }
+        self.say(instance, Change::Away(true));
+        tracing::info!(server = %self.name, instance = %it.id, "instance cannot be reached");
+        let server = Arc::downgrade(self);
+        runtime.spawn(async move {
+            let (first, longest) = PAUSES;
+            let mut pause = Backoff::new(first, longest);
+            loop {
+                tokio::time::sleep(pause.next(chance())).await;
+                let opened = TcpStream::connect((&*door.host, door.port));
+                let opened = tokio::time::timeout(door.within, opened).await;
+                let Some(server) = server.upgrade() else { return };
+                if let Ok(Ok(_closed_at_once)) = opened {
+                    let it = &server.instances[instance];
+                    it.comes_back(Instant::now());
+                    server.say(instance, Change::Away(false));
+                    tracing::info!(server = %server.name, instance = %it.id, "instance can be reached");
+                    return;
+                }
+            }
+        });
+    }
+}

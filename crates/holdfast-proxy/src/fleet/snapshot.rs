@@ -1,0 +1,136 @@
+//! The fleet as it is shown: to people, to metrics, to whoever was away.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use holdfast_config::{BulkheadClass, Role};
+use holdfast_engine::breaker;
+use holdfast_engine::failover::Failover;
+use holdfast_engine::health::passive::{Indicators, Thresholds};
+use holdfast_engine::limits::bulkhead::ClassStatus;
+
+use super::control::{CheckResult, Verdict};
+use super::instance::Instance;
+use super::{Fleet, ServerFleet, chance};
+
+/// One server.
+#[derive(Clone, Debug)]
+pub struct ServerSnapshot {
+    /// Its name in the configuration.
+    pub name: Arc<str>,
+    /// Which instance takes its calls, and what move is under way, where only one does.
+    pub failover: Option<Arc<Failover>>,
+    /// New calls wait for a failover.
+    pub paused: bool,
+    /// No instance can be called.
+    pub shut: bool,
+    /// Its instances, in the order of the configuration.
+    pub instances: Vec<InstanceSnapshot>,
+    /// Its classes.
+    pub classes: Vec<(BulkheadClass, ClassStatus)>,
+    /// Repeats that are under way or were begun lately, and how many there may be.
+    pub repeats: (u32, u32),
+}
+
+/// One instance.
+#[derive(Clone, Debug)]
+pub struct InstanceSnapshot {
+    /// Its name in the configuration.
+    pub id: Box<str>,
+    /// What it is among the others.
+    pub role: Role,
+    /// Its breaker.
+    pub breaker: breaker::Status,
+    /// When the breaker lets calls pass again, if it is open.
+    pub opens_in: Option<Duration>,
+    /// For how long it cannot be reached from here.
+    pub away_for: Option<Duration>,
+    /// Calls that are under way.
+    pub in_flight: u32,
+    /// How long it usually takes; a failure counts as a second at least.
+    pub latency: Duration,
+    /// What its calls say.
+    pub indicators: Indicators,
+    /// What they come to, 0 to 1; `None`: too few of them.
+    pub calls_score: Option<f64>,
+    /// What is found of it.
+    pub verdict: Arc<Verdict>,
+    /// This node's last checks of it.
+    pub checks: Arc<Vec<CheckResult>>,
+    /// For how long it has not answered a call; `None`: it never has.
+    pub answered_ago: Option<Duration>,
+}
+
+// === impl Fleet ===
+
+impl Fleet {
+    /// All servers now. For a scrape or a page, not for a call.
+    #[must_use]
+    pub fn snapshot(&self) -> Vec<ServerSnapshot> {
+        self.servers.iter().map(|server| server.snapshot()).collect()
+    }
+}
+
+// === impl ServerFleet ===
+
+impl ServerFleet {
+    /// This server now.
+    #[must_use]
+    pub fn snapshot(&self) -> ServerSnapshot {
+        let now = Instant::now();
+        let classes = BulkheadClass::ALL;
+        ServerSnapshot {
+            name: Arc::clone(&self.name),
+            failover: self.failover.load_full(),
+            paused: self.is_paused(),
+            shut: self.is_shut(),
+            instances: self.instances.iter().map(|it| self.one(it, now)).collect(),
+            classes: classes
+                .into_iter()
+                .filter_map(|class| Some((class, self.gate.status(class)?)))
+                .collect(),
+            repeats: self.gate.repeats(),
+        }
+    }
+
+    fn one(&self, it: &Instance, now: Instant) -> InstanceSnapshot {
+        let breaker = it.steer(
+            |breaker| {
+                breaker.tick(now, chance());
+                breaker.status()
+            },
+            |_| {},
+        );
+        let indicators = it.passive.read(it.millis(now));
+        InstanceSnapshot {
+            id: it.id.clone(),
+            role: it.role,
+            breaker,
+            opens_in: breaker.open_until.map(|until| until.saturating_duration_since(now)),
+            away_for: it.away_for(now),
+            in_flight: it.in_flight.load(Ordering::Relaxed),
+            latency: Duration::from_micros(it.latency(now) as u64),
+            indicators,
+            calls_score: indicators.judge(&Thresholds::default()).map(|it| it.score),
+            verdict: it.verdict(),
+            checks: it.checks.load_full(),
+            answered_ago: it.answered_ago(now),
+        }
+    }
+}
+
+// === impl InstanceSnapshot ===
+
+impl InstanceSnapshot {
+    /// How well it is, 0 to 1: what is found of it, else what its calls say, else well. Nothing where
+    /// its breaker is open or it cannot be reached.
+    #[must_use]
+    pub fn score(&self) -> f64 {
+        if self.opens_in.is_some() || self.away_for.is_some() {
+            return 0.0;
+        }
+        let found = self.verdict.opinion.map(|_| f64::from(self.verdict.score) / 100.0);
+        found.or(self.calls_score).unwrap_or(1.0)
+    }
+}

@@ -1,0 +1,314 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use holdfast_config::BulkheadClass;
+use holdfast_engine::balance::Set;
+use holdfast_engine::breaker::{Override, Phase};
+use holdfast_engine::class::CallClass;
+use holdfast_engine::failover::{Failover, Phase as Stage};
+use holdfast_engine::health::votes::Opinion;
+
+use super::testing::fleet;
+use super::*;
+
+const ONE: &str = r#"servers: { one: { url: "http://127.0.0.1:1/mcp" } }"#;
+const PAIR: &str = r#"servers: { pair: { instances: [
+    { id: a, url: "http://127.0.0.1:1/mcp" }, { id: b, url: "http://127.0.0.1:2/mcp" } ] } }"#;
+
+fn ask(class: CallClass) -> Ask<'static> {
+    Ask { class, ..Ask::opening(None, Set::default()) }
+}
+
+fn fail(server: &Arc<ServerFleet>, instance: usize, outcome: Outcome, times: u32) {
+    for _ in 0..times {
+        server.enter(instance, &ask(CallClass::Read)).unwrap().settle(outcome);
+    }
+}
+
+fn chosen(server: &Arc<ServerFleet>, class: CallClass, calls: usize) -> [usize; 2] {
+    let mut counts = [0; 2];
+    for _ in 0..calls {
+        let attempt = server.choose(&ask(class)).unwrap();
+        counts[attempt.instance()] += 1;
+        attempt.settle(Outcome::Answered);
+    }
+    counts
+}
+
+fn phase(server: &ServerFleet, instance: usize) -> Phase {
+    server.snapshot().instances[instance].breaker.phase
+}
+
+#[test]
+fn failures_in_a_row_open_an_instance_and_the_refusal_says_for_how_long() {
+    let fleet = fleet(ONE);
+    let server = fleet.server("one").unwrap();
+    fail(server, 0, Outcome::Status, 4);
+    assert_eq!(phase(server, 0), Phase::Closed);
+    fail(server, 0, Outcome::Broken, 1);
+    assert_eq!(phase(server, 0), Phase::Open);
+    let refused = server.choose(&ask(CallClass::Write)).unwrap_err();
+    assert_eq!(refused.why, Why::Breaker);
+    assert!(refused.retry_after > Duration::from_secs(20), "{:?}", refused.retry_after);
+    assert!(!refused.may_be_restarting);
+    assert!(server.is_shut());
+}
+
+#[test]
+fn what_says_nothing_of_an_instance_opens_nothing() {
+    let fleet = fleet(ONE);
+    let server = fleet.server("one").unwrap();
+    for outcome in [Outcome::Answered, Outcome::Void, Outcome::Unreachable] {
+        fail(server, 0, outcome, 20);
+        assert_eq!(phase(server, 0), Phase::Closed, "{outcome:?}");
+    }
+    // A client that leaves says nothing either.
+    for _ in 0..20 {
+        drop(server.enter(0, &ask(CallClass::Read)).unwrap());
+    }
+    assert_eq!(phase(server, 0), Phase::Closed);
+    assert_eq!(server.snapshot().instances[0].in_flight, 0);
+}
+
+#[test]
+fn a_rest_that_was_asked_for_is_given_and_is_no_failure() {
+    let fleet = fleet(ONE);
+    let server = fleet.server("one").unwrap();
+    fail(server, 0, Outcome::Busy(Some(Duration::from_secs(7))), 1);
+    let refused = server.choose(&ask(CallClass::Read)).unwrap_err();
+    assert_eq!(refused.why, Why::BackPressure);
+    assert!(refused.retry_after > Duration::from_secs(5), "{:?}", refused.retry_after);
+    assert_eq!(phase(server, 0), Phase::Closed);
+}
+
+#[test]
+fn calls_go_where_nothing_is_open_and_to_both_otherwise() {
+    let fleet = fleet(PAIR);
+    let server = fleet.server("pair").unwrap();
+    let counts = chosen(server, CallClass::Read, 100);
+    assert!(counts.iter().all(|count| *count >= 30), "{counts:?}");
+    fail(server, 0, Outcome::Status, 5);
+    assert_eq!(chosen(server, CallClass::Read, 50), [0, 50]);
+    assert!(!server.is_shut());
+    assert!(!server.takes(0, 1) && server.other_than(0, 1));
+    fail(server, 1, Outcome::Status, 5);
+    let refused = server.choose(&ask(CallClass::Read)).unwrap_err();
+    assert!(refused.reason.contains("2 of 2 instances"), "{}", refused.reason);
+}
+
+#[test]
+fn an_instance_that_failed_a_call_comes_last_for_it() {
+    let fleet = fleet(PAIR);
+    let server = fleet.server("pair").unwrap();
+    let mut avoid = Set::default();
+    avoid.insert(0);
+    for _ in 0..20 {
+        let ask = Ask { avoid, ..ask(CallClass::Read) };
+        assert_eq!(server.choose(&ask).unwrap().instance(), 1);
+    }
+    avoid.insert(1);
+    let ask = Ask { avoid, ..ask(CallClass::Read) };
+    assert!(server.choose(&ask).is_ok(), "better again there than nowhere");
+}
+
+#[test]
+fn what_the_group_finds_unhealthy_is_left_out_and_left() {
+    let fleet = fleet(PAIR);
+    let server = fleet.server("pair").unwrap();
+    let at = fleet.at("pair", "a").unwrap();
+    let verdict = |opinion, score| Verdict { opinion: Some(opinion), score, why: "test".into() };
+    fleet.judge(at, verdict(Opinion::Unhealthy, 10));
+    assert_eq!(chosen(server, CallClass::Write, 20), [0, 20]);
+    assert!(!server.takes(0, 1));
+    fleet.judge(at, verdict(Opinion::Healthy, 100));
+    assert!(server.takes(0, 1));
+}
+
+#[test]
+fn an_operator_takes_an_instance_out_and_old_words_are_refused() {
+    let fleet = fleet(PAIR);
+    let server = fleet.server("pair").unwrap();
+    let forced = |what, generation| Word::Forced { what, generation };
+    assert!(fleet.say(0, Some(1), forced(Override::Open, 5)));
+    assert_eq!(chosen(server, CallClass::Read, 10), [10, 0]);
+    assert!(!fleet.say(0, Some(1), forced(Override::Closed, 5)), "not newer");
+    assert_eq!(phase(server, 1), Phase::ForcedOpen);
+    assert!(fleet.say(0, None, forced(Override::Closed, 6)), "of all of them");
+    assert_eq!([phase(server, 0), phase(server, 1)], [Phase::ForcedClosed; 2]);
+}
+
+#[test]
+fn the_cluster_opens_for_all_and_takes_it_back() {
+    let fleet = fleet(ONE);
+    let server = fleet.server("one").unwrap();
+    let length = Duration::from_secs(10);
+    assert!(fleet.say(0, Some(0), Word::Opened { length, generation: 1 }));
+    assert!(server.is_shut());
+    assert!(fleet.say(0, Some(0), Word::Released { generation: 2 }));
+    assert!(!server.is_shut());
+    assert_eq!(phase(server, 0), Phase::HalfOpen);
+}
+
+const FAILING_OVER: &str = r#"servers: { main: { instances: [
+    { id: a, url: "http://127.0.0.1:1/mcp", role: primary },
+    { id: b, url: "http://127.0.0.1:2/mcp", role: secondary } ] } }"#;
+
+#[test]
+fn one_instance_serves_where_a_server_fails_over() {
+    let fleet = fleet(FAILING_OVER);
+    let server = fleet.server("main").unwrap();
+    assert_eq!(chosen(server, CallClass::Read, 20), [20, 0]);
+    assert!(server.takes(0, 7) && !server.takes(1, 7));
+    let mut moved = Failover::new("a");
+    moved.active = "b".to_owned();
+    fleet.route(0, Arc::new(moved));
+    assert_eq!(chosen(server, CallClass::Write, 20), [0, 20]);
+    assert!(!server.takes(0, 7) && server.takes(1, 7));
+}
+
+#[tokio::test]
+async fn calls_wait_while_a_failover_holds_them_and_then_go_to_the_other_one() {
+    let fleet = fleet(FAILING_OVER);
+    let server = Arc::clone(fleet.server("main").unwrap());
+    let mut holding = Failover::new("a");
+    holding.phase = Stage::FailingOver(pausing());
+    fleet.route(0, Arc::new(holding.clone()));
+    assert_eq!(server.choose(&ask(CallClass::Read)).unwrap_err().why, Why::Paused);
+    let waiting = tokio::spawn({
+        let server = Arc::clone(&server);
+        async move { server.admit_call(BulkheadClass::User).await.is_ok() }
+    });
+    tokio::task::yield_now().await;
+    assert!(!waiting.is_finished());
+    holding.phase = Stage::SecondaryActive;
+    holding.active = "b".to_owned();
+    fleet.route(0, Arc::new(holding));
+    assert!(waiting.await.unwrap());
+    assert_eq!(server.choose(&ask(CallClass::Read)).unwrap().instance(), 1);
+}
+
+fn pausing() -> holdfast_engine::failover::Move {
+    use holdfast_engine::failover::{Manner, Move, Stage};
+    Move {
+        from: "a".to_owned(),
+        to: "b".to_owned(),
+        manner: Manner::Immediate,
+        stage: Stage::Pause,
+        began: 0,
+        checked: false,
+        cause: String::new(),
+    }
+}
+
+#[tokio::test]
+async fn a_full_class_queues_so_many_and_refuses_the_rest_at_once() {
+    let yaml =
+        format!("{ONE}\nbulkheads: {{ user: {{ concurrency: 2, queue: 1, queue_timeout: 10s }} }}");
+    let fleet = fleet(&yaml);
+    let server = Arc::clone(fleet.server("one").unwrap());
+    let first = server.admit_call(BulkheadClass::User).await.unwrap();
+    let _second = server.admit_call(BulkheadClass::User).await.unwrap();
+    let third = tokio::spawn({
+        let server = Arc::clone(&server);
+        async move { server.admit_call(BulkheadClass::User).await }
+    });
+    while server.snapshot().classes.iter().all(|(_, status)| status.waiting == 0) {
+        tokio::task::yield_now().await;
+    }
+    let refused = server.admit_call(BulkheadClass::User).await.unwrap_err();
+    assert!(matches!(refused, NotAdmitted::Full { waited: false, .. }), "{refused:?}");
+    // Another class has room of its own.
+    assert!(server.admit_call(BulkheadClass::Critical).await.is_ok());
+    drop(first);
+    let third = third.await.unwrap().unwrap();
+    drop(third);
+}
+
+#[tokio::test]
+async fn a_call_that_leaves_the_queue_leaves_no_trace() {
+    let yaml = format!("{ONE}\nbulkheads: {{ user: {{ concurrency: 1, queue: 5 }} }}");
+    let fleet = fleet(&yaml);
+    let server = Arc::clone(fleet.server("one").unwrap());
+    let held = server.admit_call(BulkheadClass::User).await.unwrap();
+    {
+        let waiting = server.admit_call(BulkheadClass::User);
+        let mut waiting = std::pin::pin!(waiting);
+        assert!(futures_util::poll!(waiting.as_mut()).is_pending());
+    }
+    drop(held);
+    let user = |server: &ServerFleet| {
+        let classes = server.snapshot().classes;
+        classes.into_iter().find(|(class, _)| *class == BulkheadClass::User).unwrap().1
+    };
+    assert_eq!((user(&server).running, user(&server).waiting), (0, 0));
+    assert!(server.admit_call(BulkheadClass::User).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_call_is_refused_while_something_that_its_server_depends_on_is_open() {
+    let fleet = fleet(
+        r#"servers:
+  base: { url: "http://127.0.0.1:1/mcp" }
+  middle: { url: "http://127.0.0.1:2/mcp", depends_on: [base] }
+  top: { url: "http://127.0.0.1:3/mcp", depends_on: [middle] }"#,
+    );
+    let top = fleet.server("top").unwrap();
+    assert!(top.admit_call(BulkheadClass::User).await.is_ok());
+    fail(fleet.server("base").unwrap(), 0, Outcome::Status, 5);
+    let refused = top.admit_call(BulkheadClass::User).await.unwrap_err();
+    assert!(
+        matches!(&refused, NotAdmitted::Needs { server, .. } if &**server == "base"),
+        "{refused:?}"
+    );
+    // What nothing depends on goes on.
+    assert!(fleet.server("base").unwrap().admit_call(BulkheadClass::User).await.is_ok());
+}
+
+#[tokio::test]
+async fn an_instance_that_refuses_is_left_alone_until_it_answers_a_knock() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    drop(listener);
+    let fleet = fleet(&format!(r#"servers: {{ one: {{ url: "http://127.0.0.1:{port}/mcp" }} }}"#));
+    let server = fleet.server("one").unwrap();
+    fail(server, 0, Outcome::Unreachable, 1);
+    let refused = server.choose(&ask(CallClass::Write)).unwrap_err();
+    assert_eq!(refused.why, Why::Away);
+    assert!(refused.may_be_restarting, "its clients see a pause");
+    let _back = tokio::net::TcpListener::bind(("127.0.0.1", port)).await.unwrap();
+    let back = async {
+        while server.choose(&ask(CallClass::Write)).is_err() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), back).await.unwrap();
+    assert_eq!(phase(server, 0), Phase::Closed, "nothing has failed");
+}
+
+#[tokio::test]
+async fn the_control_plane_hears_of_every_instance_that_failed() {
+    let fleet = fleet(PAIR);
+    let server = fleet.server("pair").unwrap();
+    let at = fleet.at("pair", "b").unwrap();
+    fail(server, 1, Outcome::Garbled, 1);
+    assert_eq!(fleet.changed().await, [at]);
+    let heard = fleet.changed();
+    let mut heard = std::pin::pin!(heard);
+    assert!(futures_util::poll!(heard.as_mut()).is_pending());
+    fail(server, 0, Outcome::TimedOut, 1);
+    assert_eq!(heard.await.len(), 1);
+    let sight = fleet.sight(at);
+    assert_eq!((sight.in_flight, sight.evidence.calls, sight.evidence.failed), (0, 1, 1));
+}
+
+#[test]
+fn a_hanging_instance_that_is_tried_gets_no_more_than_a_few_calls() {
+    let fleet = fleet(ONE);
+    let server = fleet.server("one").unwrap();
+    let length = Duration::from_millis(1);
+    fleet.say(0, Some(0), Word::Opened { length, generation: 1 });
+    fleet.say(0, Some(0), Word::Released { generation: 2 });
+    let hanging: Vec<Attempt> =
+        (0..1000).filter_map(|_| server.choose(&ask(CallClass::Read)).ok()).collect();
+    assert!((1..=3).contains(&hanging.len()), "{}", hanging.len());
+}

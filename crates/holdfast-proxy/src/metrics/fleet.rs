@@ -1,0 +1,128 @@
+//! The servers and their instances in the Prometheus text: breakers, health, what is under way.
+//!
+//! Labels are names of the configuration and fixed words.
+
+use std::fmt::{self, Write};
+
+use holdfast_config::BulkheadClass;
+use holdfast_engine::breaker::Phase;
+
+use super::render::{COUNTER, Escaped, GAUGE, header};
+use crate::fleet::{Fleet, InstanceSnapshot, ServerSnapshot};
+
+/// A family that is one number per instance.
+type InstanceFamily = (&'static str, &'static str, fn(&InstanceSnapshot) -> f64);
+
+#[rustfmt::skip]
+const INSTANCE: &[InstanceFamily] = &[
+    ("holdfast_instance_health", "How well an instance is, 0 to 1; 0 while it cannot be called.", InstanceSnapshot::score),
+    ("holdfast_instance_in_flight", "Attempts that are under way at an instance.", |it| f64::from(it.in_flight)),
+    ("holdfast_instance_unreachable", "1 while an instance refuses connections.", |it| f64::from(u8::from(it.away_for.is_some()))),
+    ("holdfast_breaker_share", "The share of calls that an instance's breaker lets pass, 0 to 1.", |it| f64::from(it.breaker.share) / 1000.0),
+];
+
+pub(super) fn render(fleet: &Fleet, out: &mut String) -> fmt::Result {
+    let servers = fleet.snapshot();
+    if servers.is_empty() {
+        return Ok(());
+    }
+    for &(name, help, read) in INSTANCE {
+        header(out, name, GAUGE, help)?;
+        for (server, it) in each(&servers) {
+            writeln!(out, "{name}{{{}}} {}", Labels(server, it), read(it))?;
+        }
+    }
+    let name = "holdfast_breaker_state";
+    header(out, name, GAUGE, "1 for the state that an instance's breaker is in.")?;
+    for (server, it) in each(&servers) {
+        for phase in Phase::ALL {
+            let is = u8::from(it.breaker.phase == phase);
+            let labels = Labels(server, it);
+            writeln!(out, "{name}{{{labels},state=\"{}\"}} {is}", phase.label())?;
+        }
+    }
+    classes(&servers, out)?;
+    counters(fleet, out)
+}
+
+fn each(servers: &[ServerSnapshot]) -> impl Iterator<Item = (&ServerSnapshot, &InstanceSnapshot)> {
+    servers.iter().flat_map(|server| server.instances.iter().map(move |it| (server, it)))
+}
+
+fn classes(servers: &[ServerSnapshot], out: &mut String) -> fmt::Result {
+    let families: [(&str, &str, fn(&ServerSnapshot, BulkheadClass) -> u32); 2] = [
+        ("holdfast_bulkhead_running", "Calls of a class that run.", |server, class| {
+            let status = server.classes.iter().find(|(it, _)| *it == class);
+            status.map_or(0, |(_, status)| status.running)
+        }),
+        ("holdfast_bulkhead_waiting", "Calls of a class that wait.", |server, class| {
+            let status = server.classes.iter().find(|(it, _)| *it == class);
+            status.map_or(0, |(_, status)| status.waiting)
+        }),
+    ];
+    for (name, help, read) in families {
+        header(out, name, GAUGE, help)?;
+        for server in servers {
+            for class in BulkheadClass::ALL {
+                let (id, label) = (Escaped(&server.name), class.label());
+                let value = read(server, class);
+                writeln!(out, "{name}{{server_id=\"{id}\",class=\"{label}\"}} {value}")?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn counters(fleet: &Fleet, out: &mut String) -> fmt::Result {
+    let plain: [(&str, &str, fn(&crate::fleet::ServerFleet) -> u64); 2] = [
+        (
+            "holdfast_repeats_denied_total",
+            "Calls that were not repeated because enough others were.",
+            |server| server.counts.repeats_denied.get(),
+        ),
+        ("holdfast_sessions_moved_total", "Sessions that went to another instance.", |server| {
+            server.counts.moved.get()
+        }),
+    ];
+    for (name, help, read) in plain {
+        header(out, name, COUNTER, help)?;
+        for server in fleet.servers() {
+            writeln!(out, "{name}{{server_id=\"{}\"}} {}", Escaped(server.name()), read(server))?;
+        }
+    }
+    let name = "holdfast_breaker_transitions_total";
+    header(out, name, COUNTER, "Changes of a server's breakers, by the state that they went to.")?;
+    for server in fleet.servers() {
+        for (to, count) in server.counts.each_turned() {
+            let id = Escaped(server.name());
+            writeln!(out, "{name}{{server_id=\"{id}\",to=\"{to}\"}} {count}")?;
+        }
+    }
+    let name = "holdfast_refused_total";
+    header(out, name, COUNTER, "Calls that were refused at their admission; they did not run.")?;
+    for server in fleet.servers() {
+        for (reason, count) in server.counts.each_refused() {
+            let id = Escaped(server.name());
+            writeln!(out, "{name}{{server_id=\"{id}\",reason=\"{reason}\"}} {count}")?;
+        }
+    }
+    let name = "holdfast_fallbacks_total";
+    header(out, name, COUNTER, "Reads that something else answered in the server's place.")?;
+    for server in fleet.servers() {
+        for (kind, count) in server.counts.each_served() {
+            let id = Escaped(server.name());
+            writeln!(out, "{name}{{server_id=\"{id}\",kind=\"{kind}\"}} {count}")?;
+        }
+    }
+    Ok(())
+}
+
+/// Server and instance.
+struct Labels<'a>(&'a ServerSnapshot, &'a InstanceSnapshot);
+
+impl fmt::Display for Labels<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(server, it) = self;
+        write!(f, "server_id=\"{}\",instance=\"{}\"", Escaped(&server.name), Escaped(&it.id))
+    }
+}
