@@ -214,6 +214,8 @@ impl Report {
             ("unopened", _) => Outcome::Broken { what: message },
             // Python's name for a 404, and TypeScript's way to hand the status on.
             (_, Some(32600 | 404)) => Outcome::SessionLost { status: 404 },
+            // The others hand on the gateway's words.
+            _ if message.contains("session not found") => Outcome::SessionLost { status: 404 },
             (_, Some(code)) if code <= -31_000 && code > -32_000 => {
                 Outcome::Error { code, may_have_run: None, message }
             }

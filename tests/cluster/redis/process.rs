@@ -113,10 +113,6 @@ impl Member {
         Ok(())
     }
 
-    pub(crate) fn pid(&self) -> Option<u32> {
-        self.process.as_ref().map(Process::pid)
-    }
-
     /// Asks it at its own port, past all links.
     ///
     /// # Errors

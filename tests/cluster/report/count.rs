@@ -33,7 +33,8 @@ impl Report {
         if call.outcome.is_unanswered() {
             let cut = |it: &Incident| it.cuts_clients() && call.overlaps(it.from, it.healed);
             let late = matches!(call.outcome, Outcome::Nothing { .. });
-            if !late && incidents.iter().any(cut) {
+            // An SDK whose two GETs found no balancer waits for the rest of its time.
+            if incidents.iter().any(cut) {
                 let refused = |what: &str| what.starts_with("connect");
                 match &call.outcome {
                     Outcome::Broken { what } if refused(what) => self.found_no_front += 1,
@@ -46,7 +47,8 @@ impl Report {
             }
         }
         if let Outcome::SessionLost { status } = call.outcome {
-            let own = || format!("{} {}", call.client, call.id);
+            // An SDK client has one at each server.
+            let own = || format!("{} at {}", call.client, call.server);
             let session = call.session.clone().unwrap_or_else(own);
             let flushed = |it: &Incident| it.what == What::RedisFlush && call.ended >= it.from;
             let cut = |it: &Incident| it.cuts_clients() && call.overlaps(it.from, it.settled);

@@ -4,14 +4,17 @@ use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
 
 use super::{Facts, Report};
-use crate::nemesis::What;
+use crate::nemesis::{Incident, What};
 
 // === impl Report ===
 
 impl Report {
     pub(super) fn judge(&mut self, facts: &Facts) {
-        let flushed = facts.incidents.iter().any(|it| it.what == What::RedisFlush);
-        let standing_lost = if flushed { 0 } else { self.standing.lost };
+        // Whose session is gone, or whose balancer is away for longer than a client tries, has to listen
+        // anew.
+        let excused = |it: &Incident| it.what == What::RedisFlush || it.cuts_clients();
+        let excused = facts.incidents.iter().any(excused);
+        let standing_lost = if excused { 0 } else { self.standing.lost };
         let counts = [
             (self.sessions_lost, "sessions lost"),
             (self.writes_doubled, "writes run twice"),

@@ -2,7 +2,7 @@
 //! address of the network.
 //!
 //! Connections to the one that is lost break; new ones are refused until the other one has the
-//! address, as by a machine whose balancer is gone. The check is that of `keepalived/`: a connection
+//! address, as by a machine whose balancer is gone. The check is that of `nginx/keepalived.conf`: one
 //! each second, two that fail in a row.
 
 use std::net::SocketAddr;
