@@ -196,7 +196,7 @@ fn a_failback_that_does_worse_is_rolled_back_and_waits_longer_each_time() {
 #[test]
 fn who_can_be_moved_to() {
     let mut bench = Bench::new();
-    let mut wish = |to: Option<&str>, force| {
+    let wish = |to: Option<&str>, force| {
         let input = Input::Move { to: to.map(str::to_owned), by: "ops".into(), force };
         let stepped = bench.state.step(&input, &bench.seen, &bench.params, 1, bench.now);
         stepped.map(|it| it.next.moving().unwrap().to.clone())
@@ -207,7 +207,7 @@ fn who_can_be_moved_to() {
     assert_eq!(wish(Some("r"), true), Err(Refusal::Unknown));
     assert_eq!(wish(Some("x"), true), Err(Refusal::Unknown));
     bench.down("c");
-    let mut wish = |to: &str, force| {
+    let wish = |to: &str, force| {
         let input = Input::Move { to: Some(to.to_owned()), by: "ops".into(), force };
         bench.state.step(&input, &bench.seen, &bench.params, 1, bench.now).is_ok()
     };

@@ -45,7 +45,7 @@ fn believed(before: Option<Status>, looks: &[Status]) -> String {
     for seen in looks {
         let _ = steady.look(*seen, patience);
     }
-    steady.status().map_or("unknown".into(), |it| it.to_string())
+    steady.status().map_or_else(|| "unknown".into(), |it| it.to_string())
 }
 
 #[test]
@@ -91,7 +91,7 @@ fn concluded(nodes: u64, (unhealthy, degraded, silent): (u64, u64, u64)) -> Stri
     let votes: Vec<_> = (1..=nodes - silent).map(vote).collect();
     let members: Vec<_> = (1..=nodes).map(member).collect();
     let tally = tally(&votes, &members, &Rules::default(), now);
-    tally.opinion.map_or("nothing".into(), |it| it.label().into())
+    tally.opinion.map_or_else(|| "nothing".into(), |it| it.label().into())
 }
 
 #[test]
@@ -102,9 +102,9 @@ fn what_the_nodes_conclude() {
 #[test]
 #[ignore = "prints the tables"]
 fn print() {
-    let believed = |look: &&'static [Status]| BELIEVED.map(|it| self::believed(it.0, look));
+    let after = |looks: &&'static [Status]| BELIEVED.map(|it| believed(it.0, looks));
     for (look, name) in &LOOKS {
-        println!("| {name} | {} |", believed(look).join(" | "));
+        println!("| {name} | {} |", after(look).join(" | "));
     }
     for (votes, name) in VOTES {
         println!("| {name} | {} |", CLUSTERS.map(|it| concluded(it.0, votes)).join(" | "));

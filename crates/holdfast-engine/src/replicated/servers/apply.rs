@@ -1,0 +1,317 @@
+//! What each command does to what the group knows of servers.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use super::follows::{describe, happened, is_next};
+use super::{
+    Configuration, MAX_EVENTS, MAX_INSTANCES, MAX_SERVERS, MAX_VERSIONS, Override, OverrideKind,
+    Place, ServerCommand, ServerEvent, ServerHappened, ServerState, Servers, Verdict,
+};
+use crate::failover::Failover;
+use crate::replicated::control::cut;
+use crate::replicated::{Invalid, MAX_TEXT, Reply};
+
+impl Servers {
+    /// Applies a command. Returns the reply, and whether anything changed.
+    pub(in crate::replicated) fn apply(
+        &mut self,
+        at: Place,
+        command: &ServerCommand,
+    ) -> (Reply, bool) {
+        if command.term().is_some_and(|term| term != at.term) {
+            return (Reply::Stale { term: at.term }, false);
+        }
+        let changed = match command {
+            ServerCommand::Define { server, primary, instances, .. } => {
+                self.define(at, server, primary, instances)
+            }
+            ServerCommand::Retire { server, .. } => self.retire(at, server),
+            ServerCommand::Verdict { .. } => self.judge(at, command),
+            ServerCommand::Failover { server, follows, next, evidence, .. } => {
+                self.step(at, server, *follows, next, evidence)
+            }
+            ServerCommand::Breaker { .. } => self.force(at, command),
+            ServerCommand::Configure { id, by, follows, rolls_back_to } => {
+                self.configure(at, id, by, *follows, *rolls_back_to)
+            }
+            ServerCommand::Notified { up_to, .. } => {
+                // Never beyond what there is, or what happens next would not be told.
+                let up_to = (*up_to).min(at.index);
+                let rises = up_to > self.notified;
+                self.notified = self.notified.max(up_to);
+                Ok(rises)
+            }
+            ServerCommand::Note { server, instance, what, evidence } => {
+                self.say(at, server, instance, *what, evidence)
+            }
+        };
+        match changed {
+            Ok(changed) => (Reply::Done { revision: at.index }, changed),
+            Err(reply) => (reply, false),
+        }
+    }
+
+    fn define(
+        &mut self,
+        at: Place,
+        server: &str,
+        primary: &str,
+        instances: &[String],
+    ) -> Result<bool, Reply> {
+        are_names(std::iter::once(server).chain(instances.iter().map(String::as_str)))?;
+        if instances.len() > MAX_INSTANCES {
+            return Err(Reply::Invalid(Invalid::Instances));
+        }
+        if !instances.iter().any(|it| it == primary) {
+            return Err(Reply::Invalid(Invalid::Instance));
+        }
+        if !self.by_name.contains_key(server) && self.by_name.len() >= MAX_SERVERS {
+            return Err(Reply::Invalid(Invalid::Servers));
+        }
+        let state = self.by_name.entry(server.to_owned()).or_insert_with(|| ServerState {
+            failover: Failover::new(primary),
+            verdicts: BTreeMap::new(),
+            breakers: BTreeMap::new(),
+            override_generation: 0,
+        });
+        let is_known = instances.iter().all(|it| state.verdicts.contains_key(it));
+        let count = instances.iter().collect::<BTreeSet<_>>().len();
+        if is_known && state.verdicts.len() == count {
+            return Ok(false);
+        }
+        state.verdicts.retain(|name, _| instances.contains(name));
+        state.breakers.retain(|name, _| name.is_empty() || instances.contains(name));
+        for name in instances {
+            state.verdicts.entry(name.clone()).or_default();
+        }
+        self.note(at, server, "", ServerHappened::Defined, &instances.join(", "));
+        Ok(true)
+    }
+
+    fn retire(&mut self, at: Place, server: &str) -> Result<bool, Reply> {
+        if !self.by_name.contains_key(server) {
+            return Ok(false);
+        }
+        self.note(at, server, "", ServerHappened::Retired, "");
+        self.by_name.remove(server);
+        Ok(true)
+    }
+
+    fn judge(&mut self, at: Place, command: &ServerCommand) -> Result<bool, Reply> {
+        let ServerCommand::Verdict {
+            server,
+            instance,
+            opinion,
+            cause,
+            score,
+            evidence_since,
+            why,
+            ..
+        } = command
+        else {
+            return Err(Reply::Unknown);
+        };
+        let state = self.by_name.get_mut(server).ok_or(Reply::Unknown)?;
+        let active = state.failover.active == *instance;
+        let verdict = state.verdicts.get_mut(instance).ok_or(Reply::Unknown)?;
+        let (score, why) = ((*score).min(100), cut(why).to_owned());
+        let from = verdict.opinion;
+        let changes = from != Some(*opinion);
+        let next = Verdict {
+            opinion: Some(*opinion),
+            cause: *cause,
+            score,
+            // The same opinion on other grounds is as old as it was.
+            since: if changes { at.now } else { verdict.since },
+            evidence_since: if changes { *evidence_since } else { verdict.evidence_since },
+            why,
+        };
+        if *verdict == next {
+            return Ok(false);
+        }
+        let why = next.why.clone();
+        *verdict = next;
+        if changes {
+            let (to, evidence_since) = (*opinion, *evidence_since);
+            let what = ServerHappened::Verdict { from, to, active, evidence_since };
+            self.note(at, server, instance, what, &why);
+        }
+        Ok(true)
+    }
+
+    fn step(
+        &mut self,
+        at: Place,
+        server: &str,
+        follows: (u64, u32),
+        next: &Failover,
+        evidence: &str,
+    ) -> Result<bool, Reply> {
+        let state = self.by_name.get_mut(server).ok_or(Reply::Unknown)?;
+        let now = &state.failover;
+        if now == next {
+            return Ok(false);
+        }
+        let (generation, step) = (now.generation, now.step);
+        if follows != (generation, step) {
+            return Err(Reply::Moved { generation, step: u64::from(step) });
+        }
+        is_next(now, next)?;
+        let instance = next.moving().map_or(&next.active, |it| &it.to).clone();
+        let what = happened(now, next);
+        state.failover = next.clone();
+        let evidence = match evidence {
+            "" => describe(next),
+            evidence => format!("{}: {evidence}", describe(next)),
+        };
+        self.note(at, server, &instance, what, &evidence);
+        Ok(true)
+    }
+
+    fn force(&mut self, at: Place, command: &ServerCommand) -> Result<bool, Reply> {
+        let ServerCommand::Breaker { server, instance, kind, generation, until, by, why, term } =
+            command
+        else {
+            return Err(Reply::Unknown);
+        };
+        let state = self.by_name.get_mut(server).ok_or(Reply::Unknown)?;
+        if by.len() > MAX_TEXT {
+            return Err(Reply::Invalid(Invalid::Text));
+        }
+        if !instance.is_empty() && !state.verdicts.contains_key(instance) {
+            return Err(Reply::Unknown);
+        }
+        let present = state.breakers.get(instance);
+        let Some(kind) = *kind else {
+            let Some(present) = present else { return Ok(false) };
+            let found = present.generation;
+            if generation.is_some_and(|it| it != found) {
+                return Err(Reply::Moved { generation: found, step: 0 });
+            }
+            // What an operator forces, an operator releases.
+            if term.is_some() && present.kind != OverrideKind::Opened {
+                return Err(Reply::Moved { generation: found, step: 0 });
+            }
+            state.breakers.remove(instance);
+            self.note(at, server, instance, ServerHappened::BreakerReleased, by);
+            return Ok(true);
+        };
+        let is_operators = kind != OverrideKind::Opened;
+        if is_operators == term.is_some() {
+            return Err(Reply::Invalid(Invalid::Override));
+        }
+        let until = *until;
+        if let Some(present) = present {
+            let holds = present.until.is_none_or(|until| until > at.now);
+            if present.kind == kind && present.until == until {
+                return Ok(false);
+            }
+            if !is_operators && present.kind != OverrideKind::Opened && holds {
+                return Err(Reply::Moved { generation: present.generation, step: 0 });
+            }
+        }
+        state.override_generation = state.override_generation.saturating_add(1);
+        let made = Override {
+            kind,
+            generation: state.override_generation,
+            until,
+            since: at.now,
+            by: by.clone(),
+            why: cut(why).to_owned(),
+        };
+        state.breakers.insert(instance.clone(), made);
+        let what = match kind {
+            OverrideKind::Opened => ServerHappened::BreakerOpened,
+            OverrideKind::ForcedOpen => ServerHappened::BreakerForcedOpen,
+            OverrideKind::ForcedClosed => ServerHappened::BreakerForcedClosed,
+        };
+        self.note(at, server, instance, what, &format!("by {by}: {why}"));
+        Ok(true)
+    }
+
+    fn configure(
+        &mut self,
+        at: Place,
+        id: &str,
+        by: &str,
+        follows: u64,
+        rolls_back_to: Option<u64>,
+    ) -> Result<bool, Reply> {
+        are_names([id].into_iter())?;
+        if by.len() > MAX_TEXT {
+            return Err(Reply::Invalid(Invalid::Text));
+        }
+        let version = self.configuration().map_or(0, |it| it.version);
+        // The nodes all propose the file that they find: the first wins, the others agree.
+        if self.configuration().is_some_and(|it| it.id == id) {
+            return Ok(false);
+        }
+        if follows != version {
+            return Err(Reply::Moved { generation: version, step: 0 });
+        }
+        let version = version.saturating_add(1);
+        let (id, by) = (id.to_owned(), by.to_owned());
+        let evidence = format!("version {version}, {id}, by {by}");
+        push(
+            &mut self.configurations,
+            MAX_VERSIONS,
+            Configuration { version, id, by, at: at.now, rolls_back_to },
+        );
+        self.note(at, "", "", ServerHappened::Configured, &evidence);
+        Ok(true)
+    }
+
+    fn say(
+        &mut self,
+        at: Place,
+        server: &str,
+        instance: &str,
+        what: ServerHappened,
+        evidence: &str,
+    ) -> Result<bool, Reply> {
+        if server.len() > MAX_TEXT || instance.len() > MAX_TEXT {
+            return Err(Reply::Invalid(Invalid::Text));
+        }
+        if !matches!(what, ServerHappened::Answered { .. } | ServerHappened::Noted) {
+            return Err(Reply::Invalid(Invalid::Event));
+        }
+        self.note(at, server, instance, what, evidence);
+        Ok(true)
+    }
+
+    fn note(
+        &mut self,
+        at: Place,
+        server: &str,
+        instance: &str,
+        what: ServerHappened,
+        evidence: &str,
+    ) {
+        let generation = self.by_name.get(server).map_or(0, |it| it.failover.generation);
+        let event = ServerEvent {
+            index: at.index,
+            at: at.now,
+            server: server.to_owned(),
+            instance: instance.to_owned(),
+            generation,
+            what,
+            evidence: cut(evidence).to_owned(),
+        };
+        push(&mut self.events, MAX_EVENTS, event);
+    }
+}
+
+pub(super) fn are_names<'a>(mut names: impl Iterator<Item = &'a str>) -> Result<(), Reply> {
+    if names.all(|it| !it.is_empty() && it.len() <= MAX_TEXT) {
+        return Ok(());
+    }
+    Err(Reply::Invalid(Invalid::Text))
+}
+
+/// Adds to the end; beyond the bound the oldest goes.
+fn push<T>(list: &mut VecDeque<T>, most: usize, item: T) {
+    while list.len() >= most {
+        list.pop_front();
+    }
+    list.push_back(item);
+}

@@ -1,0 +1,351 @@
+//! What the nodes agree on about the servers behind the gateway: which instance serves, what the group
+//! found, which breakers are forced, which configuration holds, and how it came to that.
+//!
+//! | command | from | fence | refused as |
+//! |---|---|---|---|
+//! | `Define` | coordinator | term | [`Reply::Stale`] |
+//! | `Notified` | coordinator | term | `Stale` |
+//! | `Retire` | coordinator | term | `Stale` |
+//! | `Verdict` | coordinator | term | `Stale` |
+//! | `Failover` | coordinator | term, and the step that it follows | `Stale`; [`Reply::Moved`] |
+//! | `Breaker`, opened by the group | coordinator | term | `Stale` |
+//! | `Breaker`, forced or released by an operator | any member | its life | [`Reply::Fenced`] |
+//! | `Configure` | any member | its life, and the version that it follows | `Fenced`; `Moved` |
+//! | `Note` | any member | its life | `Fenced` |
+//!
+//! Whether a failover's next step is right is the coordinator's business (`failover::Failover::step`);
+//! here it is made sure that it follows the step it was made from, and that within one generation the
+//! active instance changes once at most. So of two coordinators that both believe in themselves one
+//! goes on, and a step whose proposal was repeated is made once.
+//!
+//! Everything has a bound: [`MAX_SERVERS`] of [`MAX_INSTANCES`], [`MAX_EVENTS`] lines of history,
+//! [`MAX_VERSIONS`] configurations; names at most [`MAX_TEXT`] bytes, and evidence is cut.
+
+mod apply;
+mod follows;
+
+use std::collections::{BTreeMap, VecDeque};
+
+use serde::{Deserialize, Serialize};
+
+#[cfg(doc)]
+use super::{MAX_TEXT, Reply};
+use crate::failover::Failover;
+use crate::health::votes::{Cause, Opinion};
+
+/// The most servers.
+pub const MAX_SERVERS: usize = 256;
+/// The most instances of a server.
+pub const MAX_INSTANCES: usize = 64;
+/// The most lines of the servers' history that are remembered.
+pub const MAX_EVENTS: usize = 256;
+/// The most configuration versions that are remembered.
+pub const MAX_VERSIONS: usize = 8;
+
+/// What the group knows of all servers.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Servers {
+    /// By configured name.
+    pub by_name: BTreeMap<String, ServerState>,
+    /// The last [`MAX_EVENTS`], oldest first.
+    pub events: VecDeque<ServerEvent>,
+    /// The last [`MAX_VERSIONS`] configurations, oldest first; the last one holds.
+    pub configurations: VecDeque<Configuration>,
+    /// The index up to which people were told of `events`.
+    pub notified: u64,
+}
+
+/// What the group knows of a server.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ServerState {
+    /// Which instance serves, and the move that is under way.
+    pub failover: Failover,
+    /// What the group found, by instance: all that are configured.
+    pub verdicts: BTreeMap<String, Verdict>,
+    /// Breakers that do not decide for themselves, by instance; the server's own under the empty name.
+    pub breakers: BTreeMap<String, Override>,
+    /// The last generation given to an override of this server.
+    pub override_generation: u64,
+}
+
+/// What the group found about an instance.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Verdict {
+    /// The conclusion; none: not enough nodes have voted yet.
+    pub opinion: Option<Opinion>,
+    /// What makes it so.
+    pub cause: Cause,
+    /// The mean score of the votes then, 0 to 100.
+    pub score: u8,
+    /// When it began, in milliseconds since the Unix epoch.
+    pub since: u64,
+    /// When the first evidence for it was seen, by the coordinator's count; 0: not said.
+    pub evidence_since: u64,
+    /// How the votes stood, for people.
+    pub why: String,
+}
+
+/// A breaker that does not decide for itself.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Override {
+    /// What it is kept at, by whom.
+    pub kind: OverrideKind,
+    /// Rises with each override of the server: a node obeys the newest.
+    pub generation: u64,
+    /// Until when, in milliseconds since the Unix epoch; none: until it is released.
+    pub until: Option<u64>,
+    /// When it was made.
+    pub since: u64,
+    /// The operator or node behind it.
+    pub by: String,
+    /// Why, for people.
+    pub why: String,
+}
+
+/// What a breaker is kept at, and by whom.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+pub enum OverrideKind {
+    /// The group opened it: several nodes' breakers had opened, or their rates together.
+    Opened,
+    /// An operator keeps it open.
+    ForcedOpen,
+    /// An operator keeps it closed.
+    ForcedClosed,
+}
+
+/// A configuration that the group agreed on.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Configuration {
+    /// Counts up from 1.
+    pub version: u64,
+    /// Names the contents: their digest.
+    pub id: String,
+    /// Who proposed it.
+    pub by: String,
+    /// When, in milliseconds since the Unix epoch.
+    pub at: u64,
+    /// The version that it takes up again, if it is a return to an earlier one.
+    pub rolls_back_to: Option<u64>,
+}
+
+/// One line of the servers' history.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ServerEvent {
+    /// The log index of its cause. Several lines may have one cause.
+    pub index: u64,
+    /// When, in milliseconds since the Unix epoch.
+    pub at: u64,
+    /// Of which server; empty: of the configuration.
+    pub server: String,
+    /// Of which instance; may be empty.
+    pub instance: String,
+    /// The generation of the failover at that time.
+    pub generation: u64,
+    /// What.
+    pub what: ServerHappened,
+    /// On what evidence, or by whom; for people.
+    pub evidence: String,
+}
+
+/// What happened to a server.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+pub enum ServerHappened {
+    /// The group came to another conclusion about an instance.
+    Verdict {
+        /// What it was before; none: not known.
+        from: Option<Opinion>,
+        /// What it is now.
+        to: Opinion,
+        /// Whether it was the active instance.
+        active: bool,
+        /// When the first evidence for it was seen; 0: not said.
+        evidence_since: u64,
+    },
+    /// A failover began.
+    FailoverBegan,
+    /// A failback began.
+    FailbackBegan,
+    /// The move goes on: it came to the stage that the evidence names.
+    Progressed,
+    /// Another instance is active from here on: `instance`.
+    Switched,
+    /// The move was taken back.
+    RolledBack,
+    /// There was no way to fail over.
+    Failed,
+    /// The move is over, and people were told; or the active instance recovered.
+    Settled,
+    /// The first good answer after the failure, as a node reported it.
+    Answered {
+        /// How far back what had been acknowledged is lost, in milliseconds; none: not known.
+        lost: Option<u64>,
+    },
+    /// The group opened a breaker.
+    BreakerOpened,
+    /// An operator keeps a breaker open.
+    BreakerForcedOpen,
+    /// An operator keeps a breaker closed.
+    BreakerForcedClosed,
+    /// A breaker decides for itself again.
+    BreakerReleased,
+    /// The server was configured, or its instances were.
+    Defined,
+    /// The server is not configured any more.
+    Retired,
+    /// A configuration holds from here on.
+    Configured,
+    /// What a node has to say, such as that it could not apply a configuration.
+    Noted,
+}
+
+/// A change to what the group knows of servers.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum ServerCommand {
+    /// The server has these instances. What is known of those that stay is kept.
+    Define {
+        /// Its name; not empty.
+        server: String,
+        /// The instance that serves when the server is new; one of `instances`.
+        primary: String,
+        /// All its instances.
+        instances: Vec<String>,
+        /// The term in which it was decided.
+        term: u64,
+    },
+    /// The server is not configured any more.
+    Retire {
+        /// Its name.
+        server: String,
+        /// The term in which it was decided.
+        term: u64,
+    },
+    /// The group's conclusion about an instance.
+    Verdict {
+        /// The server.
+        server: String,
+        /// Its instance.
+        instance: String,
+        /// The conclusion.
+        opinion: Opinion,
+        /// What makes it so.
+        cause: Cause,
+        /// The mean score of the votes, 0 to 100.
+        score: u8,
+        /// When the first evidence was seen, in milliseconds since the Unix epoch; 0: not said.
+        evidence_since: u64,
+        /// How the votes stood, for people; cut.
+        why: String,
+        /// The term in which it was decided.
+        term: u64,
+    },
+    /// The next step of a server's failover.
+    Failover {
+        /// The server.
+        server: String,
+        /// Generation and step of the state that it follows.
+        follows: (u64, u32),
+        /// The state from now on.
+        next: Box<Failover>,
+        /// On what evidence, for people; cut.
+        evidence: String,
+        /// The term in which it was decided.
+        term: u64,
+    },
+    /// A breaker is kept open or closed, or released.
+    Breaker {
+        /// The server.
+        server: String,
+        /// Its instance; empty: the server's own.
+        instance: String,
+        /// What it is kept at; none: it decides for itself.
+        kind: Option<OverrideKind>,
+        /// Of a release: only an override of this generation. None: any.
+        generation: Option<u64>,
+        /// Until when, in milliseconds since the Unix epoch.
+        until: Option<u64>,
+        /// The operator or node behind it.
+        by: String,
+        /// Why, for people; cut.
+        why: String,
+        /// The term in which the coordinator decided; none: an operator did.
+        term: Option<u64>,
+    },
+    /// A configuration holds from here on.
+    Configure {
+        /// Names the contents: their digest; not empty.
+        id: String,
+        /// Who proposes it.
+        by: String,
+        /// The version that it follows; 0: the first.
+        follows: u64,
+        /// The version that it takes up again.
+        rolls_back_to: Option<u64>,
+    },
+    /// People were told of all events up to this index.
+    Notified {
+        /// The index of the last of them.
+        up_to: u64,
+        /// The term in which it was decided.
+        term: u64,
+    },
+    /// A line for the history.
+    Note {
+        /// The server; may be empty.
+        server: String,
+        /// Its instance; may be empty.
+        instance: String,
+        /// `Answered` or `Noted`.
+        what: ServerHappened,
+        /// On what evidence; cut.
+        evidence: String,
+    },
+}
+
+/// Where and when a command is applied.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::replicated) struct Place {
+    /// The log index.
+    pub(in crate::replicated) index: u64,
+    /// The entry's term.
+    pub(in crate::replicated) term: u64,
+    /// The machine's clock.
+    pub(in crate::replicated) now: u64,
+}
+
+// === impl ServerCommand ===
+
+impl ServerCommand {
+    /// The term in which a coordinator decided this; none: any member may say it.
+    #[must_use]
+    pub fn term(&self) -> Option<u64> {
+        match self {
+            Self::Define { term, .. }
+            | Self::Retire { term, .. }
+            | Self::Verdict { term, .. }
+            | Self::Notified { term, .. }
+            | Self::Failover { term, .. } => Some(*term),
+            Self::Breaker { term, .. } => *term,
+            Self::Configure { .. } | Self::Note { .. } => None,
+        }
+    }
+}
+
+// === impl Servers ===
+
+impl Servers {
+    /// The configuration that holds; none: the nodes have not agreed on one.
+    #[must_use]
+    pub fn configuration(&self) -> Option<&Configuration> {
+        self.configurations.back()
+    }
+}
+
+// === impl ServerState ===
+
+impl ServerState {
+    /// The override of an instance's breaker (empty name: the server's own) that holds at `now`.
+    #[must_use]
+    pub fn forced(&self, instance: &str, now: u64) -> Option<&Override> {
+        self.breakers.get(instance).filter(|it| it.until.is_none_or(|until| until > now))
+    }
+}
