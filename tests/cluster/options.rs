@@ -25,7 +25,8 @@ Usage: cargo xtask drill [OPTIONS]
   --slow N             150 ms more for every piece between a node and the others, for 5 s
   --rolling N          rolling restarts of all nodes
   --redis-kills N      kill -9 of the primary; it comes back with its data
-  --replica-kills N    the same with a replica
+  --redis-restarts N   the same, back at once, before anybody has taken its place
+  --replica-kills N    kill -9 of a replica
   --redis-cuts N       the primary cut off from everybody for 8 s
   --redis-cuts-nodes N   the same from the nodes only
   --redis-splits N     the same from its replicas and the Sentinels only
@@ -129,6 +130,7 @@ impl Options {
                 "--slow" => wanted.push((What::Slow, number(value()?)?)),
                 "--rolling" => wanted.push((What::Rolling, number(value()?)?)),
                 "--redis-kills" => wanted.push((What::RedisKill, number(value()?)?)),
+                "--redis-restarts" => wanted.push((What::RedisRestart, number(value()?)?)),
                 "--replica-kills" => wanted.push((What::ReplicaKill, number(value()?)?)),
                 "--redis-cuts" => wanted.push((What::RedisCut, number(value()?)?)),
                 "--redis-cuts-nodes" => wanted.push((What::RedisCutNodes, number(value()?)?)),

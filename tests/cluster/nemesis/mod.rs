@@ -44,7 +44,9 @@ pub(crate) enum What {
     Rolling,
     /// `kill -9` of the Redis primary, and a new process with its data.
     RedisKill,
-    /// The same with a replica.
+    /// The same, and it is back before anybody has taken its place.
+    RedisRestart,
+    /// `kill -9` of a replica.
     ReplicaKill,
     /// The primary hears nobody and nobody hears it.
     RedisCut,
@@ -91,6 +93,7 @@ impl What {
             | Self::Slow
             | Self::Rolling => Scope::Node,
             Self::RedisKill
+            | Self::RedisRestart
             | Self::ReplicaKill
             | Self::RedisCut
             | Self::RedisCutNodes

@@ -44,6 +44,11 @@ pub(super) async fn strike(
             replaced(stack, expected, ledger, &mut incident).await?;
             stack.redis()?.start_server(victim).await?;
         }
+        What::RedisRestart => {
+            stack.redis()?.kill_server(victim)?;
+            stack.redis()?.start_server(victim).await?;
+            watch(stack, None, DOWN, ledger, &mut incident).await;
+        }
         What::ReplicaKill => {
             stack.redis()?.kill_server(victim)?;
             watch(stack, None, LASTS / 2, ledger, &mut incident).await;
