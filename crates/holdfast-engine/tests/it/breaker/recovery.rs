@@ -139,6 +139,23 @@ fn a_recovery_gets_through_with_a_few_random_errors() {
     assert!(longest < 600 * SECOND, "{longest:?}");
 }
 
+/// What went wrong on the way is not held against it afterwards.
+#[test]
+fn what_failed_during_a_recovery_is_forgotten_when_it_is_over() {
+    let mut rig = Rig::recovering(Params::default());
+    rig.wait(280 * SECOND);
+    for _ in 0..4 {
+        rig.calls(Outcome::Success, 1);
+        rig.calls(Outcome::Failure, 2);
+    }
+    rig.calls(Outcome::Success, 60);
+    while rig.phase() == Phase::Recovering {
+        rig.wait(SECOND);
+    }
+    rig.calls(Outcome::Failure, 1);
+    assert_eq!((rig.phase(), rig.breaker.status().failed), (Phase::Closed, 1));
+}
+
 #[test]
 fn five_failures_in_a_row_open_a_recovering_breaker() {
     let mut rig = Rig::recovering(Params::default());
