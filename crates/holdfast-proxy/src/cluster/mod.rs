@@ -26,7 +26,9 @@ use tokio::sync::{mpsc, watch};
 
 pub(crate) use self::follow::{follow, keep};
 pub(crate) use self::forward::{Forwarding, Lost, Relayed, forward};
-pub(crate) use self::notes::{Released, answer, ask_for_store, ask_to_release, tell_ended};
+pub(crate) use self::notes::{
+    Released, answer, ask_for_store, ask_to_release, nobody_has, tell_ended,
+};
 pub(crate) use self::receive::serve;
 pub use self::receive::{Cut, Forwarded};
 

@@ -1,16 +1,19 @@
-//! Small messages between nodes: about sessions that several of them know, and about the store.
+//! Small messages between nodes: about sessions that several of them know, about Writes, and about the
+//! store.
 //!
 //! | note | what it asks |
 //! |---|---|
 //! | `release` | give up your standing stream of this session: its client is here now |
 //! | `ended` | this session has ended: forget it |
 //! | `store` | does the store answer you? |
+//! | `bar` | have you had this Write? If not, do not begin with it |
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::future::join_all;
+use holdfast_engine::journal::CallKey;
 use holdfast_engine::replicated::Origin;
 use holdfast_peer::Lane;
 use holdfast_store::SessionKey;
@@ -22,6 +25,10 @@ use crate::session;
 const RELEASE: &str = "proxy/release";
 const ENDED: &str = "proxy/ended";
 const STORE: &str = "proxy/store";
+const BAR: &str = "proxy/bar";
+
+/// What a node says that does not begin with a Write.
+const BARRED: &[u8] = b"barred";
 
 /// How long another node may take over a note.
 const WITHIN: Duration = Duration::from_millis(750);
@@ -94,6 +101,24 @@ pub(crate) async fn ask_for_store(gateway: &Gateway) -> Option<String> {
     cluster.watch().borrow().members.get(&node).map(|member| member.name.clone())
 }
 
+/// Whether none of the other nodes has had this Write, and none will begin with it. The journal cannot be
+/// asked, or this would not be. A node that does not answer, is not there, or was started a moment ago may
+/// have had it.
+pub(crate) async fn nobody_has(gateway: &Gateway, key: &CallKey) -> bool {
+    let (Some(cluster), Some(section)) = (&gateway.cluster, &gateway.config.cluster) else {
+        return false;
+    };
+    let others = cluster.others();
+    if others.len() + 1 < section.size() {
+        return false;
+    }
+    let note = Bytes::copy_from_slice(&key.0);
+    let asked = others
+        .into_iter()
+        .map(|origin| cluster.peers.call(origin.node, Lane::Control, BAR, note.clone(), WITHIN));
+    join_all(asked).await.into_iter().all(|answer| answer.is_ok_and(|answer| answer == BARRED))
+}
+
 /// Answers a note of another node.
 ///
 /// # Errors
@@ -113,6 +138,11 @@ pub(crate) async fn answer(
             let key: [u8; 16] = note.try_into().map_err(|_| "a key has 16 bytes".to_owned())?;
             session::forget(gateway, SessionKey(u128::from_be_bytes(key))).await;
             Ok(Bytes::new())
+        }
+        BAR => {
+            let key: [u8; 32] = note.try_into().map_err(|_| "a call has 32 bytes".to_owned())?;
+            let barred = gateway.journal.bar(CallKey(key), Instant::now());
+            Ok(if barred { Bytes::from_static(BARRED) } else { Bytes::new() })
         }
         STORE => gateway.store_answers().await.map(|()| Bytes::new()),
         unknown => Err(format!("the data plane does not know the note {unknown}")),

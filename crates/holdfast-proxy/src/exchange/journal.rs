@@ -6,7 +6,7 @@
 //! whoever finds an entry waits for its owner, delivers its answer, or says that its outcome is
 //! unknown. [`holdfast_engine::journal`] decides; this does.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -41,10 +41,23 @@ pub(crate) struct Ticket {
 
 /// The entries that this process is working on. An entry of this node that is not among them has
 /// nobody who will settle it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Open {
     /// By how many, and since when: a call that arrives a second time may hold its key for a moment.
     keys: Mutex<HashMap<CallKey, (usize, Instant)>>,
+    /// Those that it was working on.
+    past: Mutex<Recent>,
+    /// Those that other nodes were told that it has never had: it does not begin with them any more.
+    barred: Mutex<Recent>,
+    born: Instant,
+}
+
+/// Keys of the last while: at least [`RECENT`], and less than twice as long.
+#[derive(Debug)]
+struct Recent {
+    now: HashSet<CallKey>,
+    before: HashSet<CallKey>,
+    turned: Instant,
 }
 
 /// Keeps a key among the open ones.
@@ -68,6 +81,11 @@ const PURPOSE: &[u8] = b"journal";
 
 /// A call that has run for longer has its entry kept.
 const LONG: Duration = Duration::from_secs(60);
+
+/// How long a key is remembered that this node has let go, or was told to leave alone. A balancer that
+/// loses a connection sends the call again at once, and that sending is not older than [`MAX_AGE`] when
+/// it is given up.
+const RECENT: Duration = Duration::from_secs(30);
 
 /// How often a settled outcome is written before it is left to be found as an orphan.
 const SETTLE_TRIES: u32 = 5;
@@ -188,7 +206,7 @@ pub(super) async fn admit(call: &Arc<Call>) -> Result<(), Answer> {
     }
     // Between two leaders nobody grants leases: a pause, and no failure.
     if !call.leased().await {
-        return Err(unavailable(call, "this node has no lease from the cluster"));
+        return Err(unavailable(call, "this node has no lease from the cluster").await);
     }
     if !call.is_journaled() {
         return Ok(());
@@ -234,6 +252,10 @@ async fn enter(
                     phase: Phase::Pending,
                 };
                 let running = gateway.open_entry(key);
+                // Asked when it is open: another node that bars it now finds it here.
+                if gateway.journal.is_barred(&key) {
+                    return Err(unknown(call, "another node has answered it in the meantime"));
+                }
                 match write(gateway, &key, found.as_ref(), &entry).await {
                     Ok(Begin::Mine(revision)) => {
                         let ticket = Ticket {
@@ -253,7 +275,7 @@ async fn enter(
                         tokio::time::sleep(pause.next(random::u64())).await;
                         call.leased().await;
                     }
-                    Err(error) => return Err(unavailable(call, &error.to_string())),
+                    Err(error) => return Err(unavailable(call, &error.to_string()).await),
                 }
             }
             Arrival::Wait => {
@@ -312,11 +334,17 @@ async fn look(call: &Call, key: &CallKey) -> Result<Option<(Entry, u64)>, Answer
     }
 }
 
-/// This node did not run the call. Where it may have been sent to another one before, that is all that
-/// is known.
-fn unavailable(call: &Call, reason: &str) -> Answer {
+/// This node did not run the call, and will not. Where a balancer may have sent it to another one before,
+/// all others are asked: only what they say together can be said of the call.
+async fn unavailable(call: &Call, reason: &str) -> Answer {
     let mut failure = Failure::dependency(&call.server.name, reason.to_owned());
-    if call.balancer_id.is_some() || call.again {
+    let elsewhere = match (&call.balancer_id, call.key()) {
+        _ if call.again => true,
+        (None, _) => false,
+        (Some(_), Some((key, _))) => !crate::cluster::nobody_has(&call.gateway, &key).await,
+        (Some(_), None) => true,
+    };
+    if elsewhere {
         failure.ran = Ran::Maybe;
     }
     super::gave_up(call, failure)
@@ -449,9 +477,61 @@ impl Drop for Ticket {
 
 // === impl Open ===
 
+impl Default for Open {
+    fn default() -> Self {
+        let born = Instant::now();
+        Self {
+            keys: Mutex::default(),
+            past: Mutex::new(Recent::since(born)),
+            barred: Mutex::new(Recent::since(born)),
+            born,
+        }
+    }
+}
+
 impl Open {
     fn is_open(&self, key: &CallKey) -> bool {
         self.keys.lock().unwrap_or_else(PoisonError::into_inner).contains_key(key)
+    }
+
+    fn is_barred(&self, key: &CallKey) -> bool {
+        self.barred.lock().unwrap_or_else(PoisonError::into_inner).has(key)
+    }
+
+    /// Whether this process has never had the call, and from now on does not begin with it. A process
+    /// that is young does not know what the one before it had.
+    pub(crate) fn bar(&self, key: CallKey, now: Instant) -> bool {
+        if now.saturating_duration_since(self.born) < RECENT {
+            return false;
+        }
+        // Barred first: a call that comes meanwhile is either seen here or sees that it is barred.
+        self.barred.lock().unwrap_or_else(PoisonError::into_inner).insert(key, now);
+        let past = self.past.lock().unwrap_or_else(PoisonError::into_inner).has(&key);
+        !past && !self.is_open(&key)
+    }
+}
+
+// === impl Recent ===
+
+impl Recent {
+    fn since(turned: Instant) -> Self {
+        Self { now: HashSet::new(), before: HashSet::new(), turned }
+    }
+
+    fn has(&self, key: &CallKey) -> bool {
+        self.now.contains(key) || self.before.contains(key)
+    }
+
+    fn insert(&mut self, key: CallKey, now: Instant) {
+        let age = now.saturating_duration_since(self.turned);
+        if age >= RECENT {
+            self.before = std::mem::take(&mut self.now);
+            if age >= RECENT * 2 {
+                self.before.clear();
+            }
+            self.turned = now;
+        }
+        self.now.insert(key);
     }
 }
 
@@ -487,8 +567,54 @@ impl Drop for Running {
         if let Some((holders, _)) = keys.get_mut(&self.key) {
             *holders -= 1;
             if *holders == 0 {
+                // Remembered before it is let go: whoever asks meanwhile finds it in one of the two.
+                let mut past = gateway.journal.past.lock().unwrap_or_else(PoisonError::into_inner);
+                past.insert(self.key, Instant::now());
                 keys.remove(&self.key);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: CallKey = CallKey([7; 32]);
+
+    #[test]
+    fn a_process_bars_what_it_has_not_had_and_is_sure_of() {
+        let open = Open::default();
+        let (young, old) = (open.born, open.born + RECENT);
+        assert!(!open.bar(KEY, young), "the process before it may have had the call");
+        assert!(!open.is_barred(&KEY));
+        assert!(open.bar(KEY, old));
+        assert!(open.is_barred(&KEY));
+        assert!(open.bar(KEY, old), "two nodes may ask");
+    }
+
+    #[test]
+    fn what_runs_or_has_just_run_is_not_barred_for_others() {
+        let open = Open::default();
+        let old = open.born + RECENT;
+        open.keys.lock().unwrap().insert(KEY, (1, open.born));
+        assert!(!open.bar(KEY, old));
+        open.past.lock().unwrap().insert(KEY, old);
+        open.keys.lock().unwrap().clear();
+        assert!(!open.bar(KEY, old));
+    }
+
+    #[test]
+    fn keys_are_remembered_for_a_while_and_then_forgotten() {
+        let born = Instant::now();
+        let key = |number| CallKey([number; 32]);
+        let mut recent = Recent::since(born);
+        recent.insert(key(1), born);
+        recent.insert(key(2), born + RECENT);
+        assert!(recent.has(&key(1)) && recent.has(&key(2)));
+        recent.insert(key(3), born + RECENT * 2);
+        assert!(!recent.has(&key(1)) && recent.has(&key(2)) && recent.has(&key(3)));
+        recent.insert(key(4), born + RECENT * 5);
+        assert!(!recent.has(&key(2)) && !recent.has(&key(3)) && recent.has(&key(4)));
     }
 }
