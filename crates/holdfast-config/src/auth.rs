@@ -33,6 +33,13 @@ impl Auth {
         let items = section.field("keys").and_then(|field| field.items()).unwrap_or_default();
         for item in &items {
             let Some(key) = ApiKey::read(item) else { continue };
+            if let Some(known) = keys.iter().find(|known| known.differs_from(&key)) {
+                item.problem(
+                    format!("another rate than at another key of {}", known.principal),
+                    "one rate for each principal",
+                    "write it at one of its keys alone, or alike at all of them",
+                );
+            }
             match keys.iter().find(|known| known.sha256 == key.sha256) {
                 Some(known) => item.problem(
                     format!("this key is already that of {}", known.principal),
@@ -48,6 +55,13 @@ impl Auth {
 }
 
 impl ApiKey {
+    /// Whether both give the same principal a rate, and not the same one.
+    fn differs_from(&self, other: &Self) -> bool {
+        let rate = |key: &Self| Some((key.requests_per_minute?, key.burst));
+        let both = rate(self).zip(rate(other));
+        self.principal == other.principal && both.is_some_and(|(one, two)| one != two)
+    }
+
     fn read(item: &Field<'_>) -> Option<Self> {
         let mut section = item.section()?;
         let principal = section.field("principal").and_then(|field| {

@@ -18,7 +18,8 @@ pub enum BulkheadClass {
     Emergency,
 }
 
-/// What each class may use of one node, all servers together.
+/// What each class may use of one server on one node, so that neither a class nor a server drowns
+/// another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bulkheads {
     /// For [`BulkheadClass::Critical`].
@@ -32,12 +33,9 @@ pub struct Bulkheads {
     /// Calls at once of all classes together; where they compete, the higher priority goes first. 1
     /// to 1,000,000. `None`: each class has its own limit alone.
     pub total: Option<u32>,
-    /// How long a server that fills its class, while others wait, is held to a quarter of it. 0s
-    /// (not at all) to 1h.
-    pub quarantine: Duration,
 }
 
-/// What one class may use of one node.
+/// What one class may use of one server on one node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bulkhead {
     /// Calls at once. 1 to 1,000,000.
@@ -64,7 +62,6 @@ impl Default for Bulkheads {
             background: of(20, 200, 30, 50),
             emergency: of(10, 100, 5, 255),
             total: None,
-            quarantine: Duration::from_secs(30),
         }
     }
 }
@@ -98,8 +95,6 @@ impl Bulkheads {
         let mut total = 0;
         section.number("total", 1..=1_000_000, &mut total);
         bulkheads.total = (total > 0).then_some(total);
-        let hour = Duration::from_secs(3600);
-        section.duration("quarantine", Duration::ZERO..=hour, &mut bulkheads.quarantine);
         section.finish();
         bulkheads
     }

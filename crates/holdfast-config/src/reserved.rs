@@ -18,8 +18,9 @@ pub(crate) fn cure(section: &str, key: &str) -> Option<&'static str> {
         "mode" if section == "cluster" => "set HA_MODE in the environment",
         "circuit_breaker" if server => "write it as breaker",
         "checks" | "interval" if server && !section.contains(".health") => "write it below health",
-        "strategy" | "sticky" if server && !section.contains(".balance") => {
-            "write it below balance"
+        "strategy" if server && !section.contains(".balance") => "write it below balance",
+        "sticky" | "sticky_for" if section.ends_with(".balance") => {
+            "remove it: a session stays with its instance; sessions.ttl says how long it lives"
         }
         "webhooks" if section.is_empty() => "write it as notify",
         "region" if section.is_empty() => "write it as node.region",

@@ -9,7 +9,7 @@ pub struct RetryBudget {
     pub share: f64,
     /// Repeats at once that are always allowed. 0 to 10,000.
     pub at_least: u32,
-    /// How often one call may be sent in all. 1 (never again) to 10.
+    /// How often one call may be sent in all. 1 (never again) to 3.
     pub attempts: u32,
 }
 
@@ -26,7 +26,7 @@ impl RetryBudget {
         let mut budget = Self::default();
         section.share("share", 0.0..=1.0, &mut budget.share);
         section.number("at_least", 0..=10_000, &mut budget.at_least);
-        section.number("attempts", 1..=10, &mut budget.attempts);
+        section.number("attempts", 1..=3, &mut budget.attempts);
         section.finish();
         budget
     }

@@ -5,7 +5,8 @@ use std::time::Duration;
 use crate::field::Field;
 use crate::section::Section;
 
-/// How calls that are bound to no instance yet are spread.
+/// How calls that are bound to no instance yet are spread. A session stays with its instance for as
+/// long as both live.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Balance {
     /// How one is chosen. By default `ReadWrite` where an instance is a replica, else
@@ -14,8 +15,6 @@ pub struct Balance {
     /// For [`Strategy::Hash`]: where in the arguments the key stands, one name per step;
     /// `arguments.user.id` is `["user", "id"]`. Never empty there, empty otherwise.
     pub hash_on: Vec<String>,
-    /// How long a client without a session stays with its instance. 0s (not at all) to 1d.
-    pub sticky_for: Duration,
     /// If a smaller share of instances is healthy, all are used: what is left would break under the
     /// load of the rest. 0 (never) to 1.
     pub panic_threshold: f64,
@@ -58,7 +57,6 @@ impl Default for Balance {
         Self {
             strategy: Strategy::LeastConnections,
             hash_on: Vec::new(),
-            sticky_for: Duration::from_secs(3600),
             panic_threshold: 0.5,
             slow_start: Duration::from_secs(30),
             rate: None,
@@ -116,7 +114,6 @@ impl Balance {
         {
             balance.hash_on = path;
         }
-        section.duration("sticky_for", Duration::ZERO..=s * 86_400, &mut balance.sticky_for);
         section.share("panic_threshold", 0.0..=1.0, &mut balance.panic_threshold);
         section.duration("slow_start", Duration::ZERO..=s * 3600, &mut balance.slow_start);
         if let Some(rate) = section.field("rate").and_then(|field| field.section()) {

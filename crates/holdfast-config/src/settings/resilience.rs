@@ -93,7 +93,7 @@ impl Redis {
 
 impl Bulkheads {
     pub(super) fn write(&self, lines: &mut Lines) {
-        let Self { critical: _, user: _, background: _, emergency: _, total, quarantine } = self;
+        let Self { critical: _, user: _, background: _, emergency: _, total } = self;
         for class in BulkheadClass::ALL {
             let Bulkhead { concurrency, queue, queue_timeout, priority } = self.of(class);
             lines.below(class.label(), |lines| {
@@ -104,7 +104,6 @@ impl Bulkheads {
             });
         }
         lines.maybe("total", *total);
-        lines.time("quarantine", *quarantine);
     }
 }
 

@@ -212,10 +212,9 @@ impl MetricSource {
 
 impl Balance {
     fn write(&self, lines: &mut Lines) {
-        let Self { strategy, hash_on, sticky_for, panic_threshold, slow_start, rate } = self;
+        let Self { strategy, hash_on, panic_threshold, slow_start, rate } = self;
         lines.put("strategy", strategy.label());
         lines.list("hash_on", hash_on);
-        lines.time("sticky_for", *sticky_for);
         lines.put("panic_threshold", panic_threshold);
         lines.time("slow_start", *slow_start);
         if let Some(InstanceRate { per_minute, burst }) = rate {

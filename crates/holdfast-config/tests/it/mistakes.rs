@@ -157,6 +157,17 @@ fn keys_of_principals() {
     section(&twice, "auth.keys[1]", "already that of a", "remove one");
     section("auth: { keys: [{ principal: a }] }", "auth.keys[0]", "without sha256", "key new");
     section("auth: { keys: a }", "auth.keys", "is not a list", "- ");
+    let two = |one: &str, two: &str| {
+        let (a, b) = ("ab".repeat(32), "cd".repeat(32));
+        format!(
+            "auth: {{ keys: [{{ principal: a, sha256: \"{a}\"{one} }}, \
+             {{ principal: a, sha256: \"{b}\"{two} }}] }}"
+        )
+    };
+    let rates = two(", requests_per_minute: 5", ", requests_per_minute: 6");
+    section(&rates, "auth.keys[1]", "another rate than at another key of a", "alike");
+    let one = format!("{}\n{SERVERS}", two(", requests_per_minute: 5", ""));
+    assert!(read(&one, &[]).is_ok());
     let spaced = format!("auth: {{ keys: [{{ principal: \"a b\", sha256: \"{digest}\" }}] }}");
     section(&spaced, "auth.keys[0].principal", "not a principal's name", "team-a");
 }

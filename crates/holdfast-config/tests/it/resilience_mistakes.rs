@@ -110,6 +110,7 @@ fn balancing() {
     balance(&hash("arguments..x"), "hash_on", "not a place", "arguments.user");
     balance("rate: { burst: 5 }", "rate", "least_connections", "rate_aware");
     balance("strategy: rate_aware, rate: { burst: 0 }", "rate.burst", "out of range", "write 1");
+    balance("sticky_for: 1h", "sticky_for", "no such key", "sessions.ttl");
     balance("panic_threshold: 2", "panic_threshold", "out of range", "write 1");
     server("strategy: hash", "strategy", "no such key", "below balance");
 }
@@ -229,6 +230,7 @@ fn sections() {
     section("bulkheads: { user: { priority: 256 } }", priority, "out of range", "write 255");
     section("bulkheads: { total: 0 }", "bulkheads.total", "out of range", "write 1");
     section("retry_budget: { share: 2 }", "retry_budget.share", "out of range", "write 1");
+    section("retry_budget: { attempts: 4 }", "retry_budget.attempts", "out of range", "write 3");
     section("retry_budget: { attempts: 0 }", "retry_budget.attempts", "out of range", "write 1");
     let weights = "health: { votes: { local: 0, peers: 0, external: 0, users: 0 } }";
     section(weights, "health.votes.local", "all four weights are 0", "local: 0.4");

@@ -88,7 +88,7 @@ impl Gate {
                 bulkheads: Bulkheads::new(
                     BulkheadClass::ALL.map(class),
                     bulkheads.total,
-                    bulkheads.quarantine,
+                    Duration::ZERO,
                 ),
                 budget: RetryBudget::new(budget, now),
                 waiting: HashMap::new(),
