@@ -75,7 +75,6 @@ fn costs(of: &[(&str, f64)]) -> BTreeMap<String, f64> {
 }
 
 #[tokio::test]
-#[expect(clippy::print_stdout, reason = "the figures go into docs/reliability.md")]
 async fn what_a_call_costs_in_redis_is_known_exactly() {
     // At tier 1 an entry of the journal before the Write and another after it. At the others the
     // response is begun before, as a stream: its record.
@@ -122,7 +121,6 @@ async fn measure(redis: &Redis, pattern: &str) -> (usize, usize) {
 }
 
 #[tokio::test]
-#[expect(clippy::print_stdout, reason = "the figures go into docs/reliability.md")]
 async fn a_session_takes_less_than_a_kilobyte_in_redis() {
     const SESSIONS: usize = 1_000;
     let (_recorder, redis, cluster) = start("").await;
