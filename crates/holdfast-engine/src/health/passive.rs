@@ -401,6 +401,24 @@ mod tests {
         assert_eq!(cpu.read(300_000, 300_000), Some(left));
     }
 
+    /// What an attempt costs: `cargo test --release -p holdfast-engine --lib cost -- --ignored --nocapture`.
+    #[test]
+    #[ignore = "measures"]
+    fn cost() {
+        let passive = Passive::new();
+        let begin = std::time::Instant::now();
+        for now in 0..1_000_000 {
+            std::hint::black_box(&passive).ended(FAST, std::hint::black_box(now / 100));
+        }
+        println!("an attempt: {} ns", begin.elapsed().as_nanos() / 1_000_000);
+        let begin = std::time::Instant::now();
+        for now in 0..100_000 {
+            std::hint::black_box(std::hint::black_box(&passive).read(now));
+        }
+        println!("a look: {} ns", begin.elapsed().as_nanos() / 100_000);
+        println!("{} bytes", size_of::<Passive>());
+    }
+
     proptest! {
         /// On one thread nothing is lost: the ring holds exactly what fell into its slots.
         #[test]
