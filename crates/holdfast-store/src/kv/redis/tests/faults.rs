@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use holdfast_config::{Redis, Topology};
 use holdfast_engine::journal::CallKey;
+use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::watch;
 
 use super::super::keys::{Bucket, Names};
@@ -104,6 +105,11 @@ pub(super) async fn within(seconds: u64, mut so: impl FnMut() -> bool) {
     tokio::time::timeout(Duration::from_secs(seconds), wait).await.expect("it becomes so");
 }
 
+async fn next(changes: &mut UnboundedReceiver<StoreChange>) -> StoreChange {
+    let change = tokio::time::timeout(Duration::from_secs(30), changes.recv()).await;
+    change.expect("it is told").unwrap()
+}
+
 fn sentinel(watched: &Watched) -> Redis {
     Redis::new(Topology::Sentinel { sentinels: watched.addresses(), master: "mymaster".into() })
 }
@@ -192,11 +198,10 @@ async fn without_acknowledgement_a_failover_is_seen_to_lose() {
 async fn an_emptied_server_is_noticed_and_its_sessions_are_missing() {
     let (server, opened) = one().await;
     let RedisStore { store, mut changes, .. } = opened;
-    assert_eq!(changes.recv().await, Some(StoreChange::Everything), "it listens from now on");
+    assert_eq!(next(&mut changes).await, StoreChange::Everything, "it listens from now on");
     let live = store.create(record(1)).await.unwrap();
     server.ask(&["FLUSHALL"]).unwrap();
-    let told = async { while changes.recv().await != Some(StoreChange::Everything) {} };
-    tokio::time::timeout(Duration::from_secs(10), told).await.unwrap();
+    while next(&mut changes).await != StoreChange::Everything {}
     assert_eq!(store.get(SessionKey(1)).await.unwrap_err(), StoreError::Missing);
     assert_eq!(store.get_local(SessionKey(1)).unwrap_err(), StoreError::Missing);
     assert_eq!(store.replace(live).await.unwrap_err(), StoreError::Missing);
@@ -279,28 +284,28 @@ async fn other_nodes_are_told_of_sessions_and_hints_and_not_of_their_own() {
     let RedisStore { store, mut changes, .. } = opened;
     let mut other = open(standalone(server.address())).await;
     for changes in [&mut changes, &mut other.changes] {
-        assert_eq!(changes.recv().await, Some(StoreChange::Everything));
+        assert_eq!(next(changes).await, StoreChange::Everything);
     }
     let live = store.create(record(1)).await.unwrap();
     let key = crate::keys::session(live.key);
-    assert_eq!(other.changes.recv().await, Some(StoreChange::Key(key.clone())));
+    assert_eq!(next(&mut other.changes).await, StoreChange::Key(key.clone()));
     assert_eq!(other.store.get_changed(live.key).await.unwrap(), live);
     let theirs = other.store.replace(live).await.unwrap();
     loop {
         // Its own create may have been told before it was known to be its own.
-        assert_eq!(changes.recv().await, Some(StoreChange::Key(key.clone())));
+        assert_eq!(next(&mut changes).await, StoreChange::Key(key.clone()));
         if store.get_changed(theirs.key).await.unwrap() == theirs {
             break;
         }
     }
     store.put_hints("files", "what it learnt".into()).await.unwrap();
     let hints = crate::keys::hints("files");
-    while other.changes.recv().await != Some(StoreChange::Key(hints.clone())) {}
+    while next(&mut other.changes).await != StoreChange::Key(hints.clone()) {}
     assert_eq!(other.store.hints("files").unwrap(), "what it learnt");
     // A node that comes later asks for them when it misses them.
     let mut third = open(standalone(server.address())).await;
     assert_eq!(third.store.hints("files"), None);
-    while third.changes.recv().await != Some(StoreChange::Key(hints.clone())) {}
+    while next(&mut third.changes).await != StoreChange::Key(hints.clone()) {}
     assert_eq!(third.store.hints("files").unwrap(), "what it learnt");
 }
 
