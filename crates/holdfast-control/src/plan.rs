@@ -11,14 +11,7 @@ use holdfast_engine::failover::{self, Params};
 use holdfast_engine::health::passive::{Threshold, Thresholds};
 use holdfast_engine::health::votes::{Rules, Weights};
 
-/// One instance of one server, by their places.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct At {
-    /// The server's place.
-    pub server: usize,
-    /// The instance's place in its server.
-    pub instance: usize,
-}
+use crate::plane::At;
 
 /// What is to be looked at, and how.
 #[derive(Clone, Debug)]
@@ -205,6 +198,7 @@ fn moves_of(
         degradation: it.degradation,
         // A node that has not confirmed by then has no lease any more, and sends no Writes.
         pause_within: millis(lease.saturating_mul(2)),
+        pause_within_immediate: millis(lease) + 200,
         drain: millis(it.drain),
         check: it.consistency.is_some(),
         // Both sides are asked.

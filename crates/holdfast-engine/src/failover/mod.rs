@@ -250,7 +250,9 @@ pub struct Params {
     pub degradation: f64,
     /// How long the nodes have to confirm a pause, in milliseconds. Longer than a lease.
     pub pause_within: u64,
-    /// The same in an immediate failover.
+    /// The same in an immediate failover. It ends as soon as all have confirmed, so this is what a
+    /// node costs that is silent just then; longer than a lease too, or that node might still call the
+    /// old instance while the others call the new one.
     pub pause_within_immediate: u64,
     /// How long running calls have, in milliseconds.
     pub drain: u64,
@@ -285,7 +287,7 @@ impl Params {
             good_checks: 3,
             degradation: 0.5,
             pause_within: 2_000,
-            pause_within_immediate: 200,
+            pause_within_immediate: 1_200,
             drain: 30_000,
             check: false,
             check_within: 5_000,
