@@ -232,8 +232,9 @@ impl Gateway {
     /// Takes one call from a principal's allowance.
     pub(crate) fn admit(&self, principal: u64) -> Result<(), Duration> {
         let limits = &self.config.limits;
-        let Some(per_minute) = limits.requests_per_minute else { return Ok(()) };
-        let burst = limits.burst.unwrap_or_else(|| (per_minute / 10).max(1));
+        let all = limits.requests_per_minute.map(|per_minute| (per_minute, limits.burst));
+        let Some((per_minute, burst)) = self.auth.rate_of(principal).or(all) else { return Ok(()) };
+        let burst = burst.unwrap_or_else(|| (per_minute / 10).max(1));
         let mut buckets = self.limits.lock().unwrap_or_else(PoisonError::into_inner);
         buckets
             .entry(principal)

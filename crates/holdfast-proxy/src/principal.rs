@@ -3,9 +3,10 @@
 //! A principal is a named owner, not a key: two keys of one principal see the same sessions. What
 //! is bound to a principal (sessions, event ids, caches) carries the digest of its name.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use holdfast_config::Auth;
+use holdfast_config::{ApiKey, Auth};
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderName};
 use sha2::{Digest, Sha256};
@@ -23,6 +24,8 @@ pub(crate) struct Principal {
 pub(crate) struct Authenticator {
     keys: Vec<(Principal, [u8; 32])>,
     anonymous: Principal,
+    /// Calls a minute, and at once, of principals that have a rate of their own.
+    rates: BTreeMap<u64, (u32, Option<u32>)>,
 }
 
 /// The request names nobody whom the gateway knows.
@@ -51,12 +54,22 @@ impl Authenticator {
     pub(crate) fn new(auth: &Auth) -> Self {
         let keys =
             auth.keys.iter().map(|key| (Principal::named(&key.principal), key.sha256)).collect();
-        Self { keys, anonymous: Principal::named("anonymous") }
+        let rate = |key: &ApiKey| {
+            let digest = Principal::named(&key.principal).digest;
+            Some((digest, (key.requests_per_minute?, key.burst)))
+        };
+        let rates = auth.keys.iter().filter_map(rate).collect();
+        Self { keys, anonymous: Principal::named("anonymous"), rates }
     }
 
     /// Without keys everybody is one anonymous principal.
     pub(crate) fn is_open(&self) -> bool {
         self.keys.is_empty()
+    }
+
+    /// Calls a minute, and at once, of the principal with this digest; `None`: as everybody's.
+    pub(crate) fn rate_of(&self, principal: u64) -> Option<(u32, Option<u32>)> {
+        self.rates.get(&principal).copied()
     }
 
     /// Takes the key out of the headers: it is for the gateway alone.
@@ -97,13 +110,12 @@ fn presented(headers: &HeaderMap) -> Option<(&[u8], HeaderName)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use holdfast_config::ApiKey;
 
     fn authenticator() -> Authenticator {
         let key = |name: &str, secret: &str| ApiKey {
             principal: name.into(),
             sha256: Sha256::digest(secret.as_bytes()).into(),
-            requests_per_minute: None,
+            requests_per_minute: (name == "bob").then_some(30),
             burst: None,
         };
         Authenticator::new(&Auth {
@@ -124,6 +136,17 @@ mod tests {
         let second = auth.authenticate(&mut with("x-api-key", "a-2")).unwrap();
         assert_eq!(first, second);
         assert_ne!(first, auth.authenticate(&mut with("authorization", "bearer b-1")).unwrap());
+    }
+
+    #[test]
+    fn a_principal_may_have_a_rate_of_its_own() {
+        let auth = authenticator();
+        let rate = |key| {
+            let principal = auth.authenticate(&mut with("x-api-key", key)).unwrap();
+            auth.rate_of(principal.digest)
+        };
+        assert_eq!(rate("b-1"), Some((30, None)));
+        assert_eq!(rate("a-1"), None);
     }
 
     #[test]

@@ -120,7 +120,7 @@ impl Server {
                     *next_key += 1;
                     let target = HttpTarget::new(instance.url.clone(), key)
                         .map_err(|error| fail(format!("{}: {error}", instance.url)))?;
-                    targets.push(Arc::new(target));
+                    targets.push(Arc::new(target.keeping(settings.pool.idle_timeout)));
                 }
                 Endpoint::Http(targets)
             }

@@ -19,6 +19,8 @@ pub(crate) struct HttpTarget {
     pub(crate) url: HttpUrl,
     /// The instance's key in the pools of all threads.
     pub(crate) key: usize,
+    /// How long an idle connection to it is kept.
+    idle: Duration,
     host: HeaderValue,
     uri: Uri,
 }
@@ -71,6 +73,7 @@ pub(crate) struct Response {
 /// its end, and is closed otherwise.
 pub(crate) struct Lease {
     key: usize,
+    idle: Duration,
     sender: Option<Sender>,
 }
 
@@ -103,7 +106,13 @@ impl HttpTarget {
             uri: Uri::builder().path_and_query(url.path.as_str()).build()?,
             url,
             key,
+            idle: pool::IDLE,
         })
+    }
+
+    /// Keeps idle connections for so long.
+    pub(crate) fn keeping(self, idle: Duration) -> Self {
+        Self { idle, ..self }
     }
 
     fn request(&self, outgoing: &Outgoing<'_>) -> Request<Full<Bytes>> {
@@ -130,7 +139,7 @@ impl Lease {
     /// The response was read to its end.
     pub(crate) fn done(mut self) {
         if let Some(sender) = self.sender.take() {
-            pool::put(self.key, sender);
+            pool::put(self.key, sender, self.idle);
         }
     }
 }
@@ -170,7 +179,7 @@ pub(crate) async fn send(
         match sender.try_send_request(request).await {
             Ok(response) => {
                 let (parts, body) = response.into_parts();
-                let lease = Lease { key: target.key, sender: Some(sender) };
+                let lease = Lease { key: target.key, idle: target.idle, sender: Some(sender) };
                 let length = parts.headers.get(CONTENT_LENGTH);
                 let declared = length.and_then(|length| length.to_str().ok()?.parse().ok());
                 let (status, headers) = (parts.status, parts.headers);

@@ -20,9 +20,9 @@ use super::http::HttpTarget;
 
 pub(crate) type Sender = SendRequest<Full<Bytes>>;
 
-/// Idle connections are not used after this long: Node and uvicorn close theirs at 5 s, and a
-/// request that meets the close is a request whose fate is unknown.
-const IDLE: Duration = Duration::from_secs(3);
+/// Idle connections are not used after this long unless the configuration says otherwise: Node and
+/// uvicorn close theirs at 5 s, and a request that meets the close is a request whose fate is unknown.
+pub(crate) const IDLE: Duration = Duration::from_secs(3);
 
 /// Idle connections kept per thread and instance.
 const MAX_IDLE: usize = 256;
@@ -34,6 +34,16 @@ thread_local! {
 struct Idle {
     sender: Sender,
     since: Instant,
+    /// How long it is kept.
+    within: Duration,
+}
+
+// === impl Idle ===
+
+impl Idle {
+    fn is_old(&self) -> bool {
+        self.since.elapsed() > self.within
+    }
 }
 
 /// Why no connection could be had. Nothing was sent.
@@ -58,11 +68,12 @@ pub(crate) enum ConnectError {
 pub(crate) async fn take(key: usize) -> Option<Sender> {
     loop {
         let idle = POOL.with_borrow_mut(|pool| pool.get_mut(&key)?.pop())?;
+        let is_old = idle.is_old();
         let mut sender = idle.sender;
         // Bytes behind the last response must never be read as the next one's: its connection's task
         // gets a turn to see them and close.
         tokio::task::yield_now().await;
-        if sender.is_closed() || idle.since.elapsed() > IDLE {
+        if sender.is_closed() || is_old {
             continue;
         }
         if sender.ready().await.is_ok() {
@@ -71,18 +82,18 @@ pub(crate) async fn take(key: usize) -> Option<Sender> {
     }
 }
 
-/// Gives a connection back after its response has been read to the end.
-pub(crate) fn put(key: usize, sender: Sender) {
+/// Gives a connection back after its response has been read to the end, to be used again `within`.
+pub(crate) fn put(key: usize, sender: Sender, within: Duration) {
     if sender.is_closed() {
         return;
     }
     let since = Instant::now();
     POOL.with_borrow_mut(|pool| {
         let idle = pool.entry(key).or_default();
-        let stale = idle.iter().take_while(|c| c.since.elapsed() > IDLE).count();
+        let stale = idle.iter().take_while(|c| c.is_old()).count();
         idle.drain(..stale);
         if idle.len() < MAX_IDLE {
-            idle.push(Idle { sender, since });
+            idle.push(Idle { sender, since, within });
         }
     });
 }
@@ -92,7 +103,7 @@ pub(crate) fn put(key: usize, sender: Sender) {
 pub(crate) fn trim() {
     POOL.with_borrow_mut(|pool| {
         pool.retain(|_, idle| {
-            idle.retain(|c| !c.sender.is_closed() && c.since.elapsed() <= IDLE);
+            idle.retain(|c| !c.sender.is_closed() && !c.is_old());
             !idle.is_empty()
         });
     });
