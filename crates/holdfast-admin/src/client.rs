@@ -14,13 +14,16 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use crate::api::{
-    DrainDto, DrainRequestDto, ErrorDto, NodesDto, ServersDto, SessionsDto, StatusDto,
+    BreakerActionDto, BreakerRequestDto, DrainDto, DrainRequestDto, ErrorDto, EventsDto,
+    FailbackRequestDto, FailoverRequestDto, IncidentsDto, NodesDto, OrderedDto, ServersDto,
+    SessionsDto, StatusDto,
 };
 
 /// For the whole question, connection included.
@@ -164,12 +167,72 @@ impl Client {
     /// # Errors
     /// See [`ClientError`]; after a timeout, or a connection that broke, it may drain all the same.
     pub async fn drain(&self, node: &str) -> Result<DrainDto, ClientError> {
-        let body = DrainRequestDto { node: node.to_owned() };
-        let body = serde_json::to_vec(&body).map_err(|error| ClientError::Protocol {
+        self.post("/api/drain", &DrainRequestDto { node: node.to_owned() }).await
+    }
+
+    /// Moves a server to this instance, or to its best secondary.
+    ///
+    /// # Errors
+    /// See [`ClientError`]; after a timeout, or a connection that broke, it may move all the same.
+    pub async fn failover(
+        &self,
+        server: &str,
+        to: Option<&str>,
+    ) -> Result<OrderedDto, ClientError> {
+        let (server, to) = (server.to_owned(), to.map(str::to_owned));
+        self.post("/api/failover", &FailoverRequestDto { server, to }).await
+    }
+
+    /// Moves a server back to its primary.
+    ///
+    /// # Errors
+    /// As for [`Self::failover`].
+    pub async fn failback(&self, server: &str) -> Result<OrderedDto, ClientError> {
+        self.post("/api/failback", &FailbackRequestDto { server: server.to_owned() }).await
+    }
+
+    /// Holds a breaker open or closed, or lets it decide.
+    ///
+    /// # Errors
+    /// As for [`Self::failover`].
+    pub async fn breaker(
+        &self,
+        server: &str,
+        instance: Option<&str>,
+        action: BreakerActionDto,
+    ) -> Result<OrderedDto, ClientError> {
+        let (server, instance) = (server.to_owned(), instance.map(str::to_owned));
+        self.post("/api/breaker", &BreakerRequestDto { server, instance, action }).await
+    }
+
+    /// What was decided about servers: the last `limit` lines (1 to 1000).
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn audit(&self, limit: usize) -> Result<EventsDto, ClientError> {
+        self.get(&format!("/api/audit?limit={limit}")).await
+    }
+
+    /// Outages of servers.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn incidents(&self) -> Result<IncidentsDto, ClientError> {
+        self.get("/api/incidents").await
+    }
+
+    /// # Cancel safety
+    /// What is asked for may be done all the same.
+    async fn post<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<T, ClientError> {
+        let body = serde_json::to_vec(body).map_err(|error| ClientError::Protocol {
             address: self.address.to_string(),
             what: error.to_string(),
         })?;
-        self.ask("/api/drain", Some(body.into())).await
+        self.ask(path, Some(body.into())).await
     }
 
     /// # Cancel safety

@@ -3,8 +3,10 @@
 //!
 //! It has a port of its own, so that what an operator may see is never a routing rule away from
 //! what the world may send. It knows the data plane only as something that can be looked at
-//! ([`holdfast_proxy::report::Observed`]), and the cluster as something that can be looked at and
-//! asked to drain a node ([`Nodes`]); nothing else here changes anything.
+//! ([`holdfast_proxy::report::Observed`]), the cluster as something that can be looked at and asked to
+//! drain a node ([`Nodes`]), and the control plane as something that can be looked at and ordered to
+//! move a server or to hold a breaker ([`holdfast_control::Operated`]); nothing else here changes
+//! anything.
 //!
 //! | path | answers |
 //! |---|---|
@@ -15,12 +17,18 @@
 //! | `/api/servers` | [`api::ServersDto`] |
 //! | `/api/nodes` | [`api::NodesDto`] |
 //! | `POST /api/drain` | [`api::DrainDto`] for [`api::DrainRequestDto`] |
+//! | `POST /api/failover` | [`api::OrderedDto`] for [`api::FailoverRequestDto`] |
+//! | `POST /api/failback` | [`api::OrderedDto`] for [`api::FailbackRequestDto`] |
+//! | `POST /api/breaker` | [`api::OrderedDto`] for [`api::BreakerRequestDto`] |
+//! | `/api/audit?limit=100` | [`api::EventsDto`] |
+//! | `/api/incidents` | [`api::IncidentsDto`] |
 //! | `/api/sessions?offset=0&limit=100` | [`api::SessionsDto`] |
 //! | `/api/events` | server-sent events, [`api::StatusDto`] once a second |
 
 pub mod api;
 pub mod client;
 pub mod cluster;
+mod control;
 mod metrics;
 mod nodes;
 mod page;

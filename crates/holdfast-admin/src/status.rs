@@ -137,6 +137,7 @@ fn server_dto(server: &ServerReport, recent: &Recent, check: Option<&Check>) -> 
             started: p.started,
             exited: p.exited,
         }),
+        control: None,
     }
 }
 

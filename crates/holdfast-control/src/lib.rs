@@ -37,8 +37,8 @@ pub use self::group::{Alone, Clustered, Group};
 pub use self::operate::{
     EventView, Force, IncidentView, InstanceView, Operated, Order, OrderError, ServerView,
 };
-pub use self::plan::{At, Plan, Planned, PlannedInstance};
-pub use self::plane::{Checked, Plane, Sight, Word};
+pub use self::plan::{Plan, Planned, PlannedInstance};
+pub use self::plane::Plane;
 
 /// 64 random bits, for jitter: where there are none, none is better than no check.
 fn random() -> u64 {

@@ -7,7 +7,8 @@ use holdfast_engine::health::score::{Checked, Failure, report};
 use holdfast_engine::health::{Status, percent};
 use tokio::time::Instant;
 
-use crate::plan::{At, Plan};
+use crate::plan::Plan;
+use crate::plane::At;
 
 /// The findings of one node, by place.
 #[derive(Debug)]

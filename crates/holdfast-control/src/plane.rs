@@ -6,20 +6,17 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use holdfast_config::CheckKind;
-use holdfast_engine::breaker::{self, Evidence};
+use holdfast_engine::breaker::Evidence;
 use holdfast_engine::failover::Failover;
-use holdfast_engine::health::passive::Indicators;
-use holdfast_engine::health::score::{Failure, Outcome};
-use holdfast_engine::health::votes::Opinion;
-
-use crate::plan::At;
+use holdfast_proxy::Proxy;
+pub(crate) use holdfast_proxy::fleet::{At, CheckResult, Checked, Sight, Verdict, Word};
 
 /// The data plane of this node.
 pub trait Plane: Send + Sync + 'static {
     /// Makes one check at an instance. It bypasses the breakers and never counts as a call.
     ///
     /// # Cancel safety
-    /// Dropped, the request is given up; the session that is kept for checks stays.
+    /// Dropped, nobody hears how it ended; the session that is kept for checks stays.
     fn check<'a>(
         &'a self,
         at: At,
@@ -30,7 +27,7 @@ pub trait Plane: Send + Sync + 'static {
     /// What this node's calls say of an instance now.
     fn sight(&self, at: At) -> Sight;
 
-    /// What this node's breaker of the whole server has to tell the others.
+    /// What this node's breakers of a whole server have to tell the others.
     fn server_evidence(&self, server: usize) -> Evidence;
 
     /// Waits until a breaker has changed, or an instance has failed a call, since the last time that
@@ -43,81 +40,58 @@ pub trait Plane: Send + Sync + 'static {
     /// From here on calls go by this state. When it returns, no call is admitted by an earlier one.
     fn route(&self, server: usize, failover: Arc<Failover>);
 
-    /// What the group has found about an instance, and its score of 0 to 100.
-    fn judge(&self, at: At, opinion: Option<Opinion>, score: u8);
+    /// What the group has found about an instance.
+    fn judge(&self, at: At, verdict: Verdict);
 
-    /// What the group or an operator says of a breaker: an instance's, or with none the server's own.
+    /// How this node's last round of checks of an instance went, for `/health`.
+    fn checked(&self, at: At, round: Vec<CheckResult>);
+
+    /// This node is the one at this place of so many that share what an instance may take a minute.
+    fn share_rates(&self, place: usize, nodes: usize);
+
+    /// What the group or an operator says of a breaker: an instance's, or with none all of the server's.
     fn say(&self, server: usize, instance: Option<usize>, word: Word);
 }
 
-/// How a check ended.
-#[derive(Clone, PartialEq, Debug)]
-pub struct Checked {
-    /// The verdict.
-    pub outcome: Outcome,
-    /// How long it took.
-    pub took: Duration,
-    /// What was wrong, or the result's text where a tool was called.
-    pub text: String,
-}
-
-/// An instance as this node's calls see it.
-#[derive(Clone, PartialEq, Debug)]
-pub struct Sight {
-    /// Calls that are at it now.
-    pub in_flight: u64,
-    /// What the calls of the last minutes say.
-    pub indicators: Indicators,
-    /// Where its breaker is.
-    pub breaker: breaker::Phase,
-    /// What its breaker has to tell the others.
-    pub evidence: Evidence,
-    /// When a call was last answered, in milliseconds since the Unix epoch; 0: never.
-    pub answered_at: u64,
-}
-
-/// What the group or an operator says of a breaker. Generations rise with each word about it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Word {
-    /// The group opens it for so long.
-    Opened {
-        /// From now on.
-        length: Duration,
-        /// Of the word.
-        generation: u64,
-    },
-    /// The group takes that back.
-    Released {
-        /// Of the word.
-        generation: u64,
-    },
-    /// An operator holds it open or closed, or lets it decide.
-    Forced {
-        /// What it is to be.
-        what: breaker::Override,
-        /// Of the word.
-        generation: u64,
-    },
-}
-
-// === impl Checked ===
-
-impl Checked {
-    /// A check that failed.
-    #[must_use]
-    pub fn failed(failure: Failure, took: Duration, text: String) -> Self {
-        Self { outcome: Outcome::Failed(failure), took, text }
+impl Plane for Proxy {
+    fn check<'a>(
+        &'a self,
+        at: At,
+        check: &'a CheckKind,
+        within: Duration,
+    ) -> BoxFuture<'a, Checked> {
+        Box::pin(Self::check(self, at, check, within))
     }
-}
 
-impl Default for Sight {
-    fn default() -> Self {
-        Self {
-            in_flight: 0,
-            indicators: Indicators::default(),
-            breaker: breaker::Phase::Closed,
-            evidence: Evidence::default(),
-            answered_at: 0,
-        }
+    fn sight(&self, at: At) -> Sight {
+        self.fleet().sight(at)
+    }
+
+    fn server_evidence(&self, server: usize) -> Evidence {
+        self.fleet().server_evidence(server)
+    }
+
+    fn changed(&self) -> BoxFuture<'_, Vec<At>> {
+        Box::pin(self.fleet().changed())
+    }
+
+    fn route(&self, server: usize, failover: Arc<Failover>) {
+        self.fleet().route(server, failover);
+    }
+
+    fn judge(&self, at: At, verdict: Verdict) {
+        self.fleet().judge(at, verdict);
+    }
+
+    fn checked(&self, at: At, round: Vec<CheckResult>) {
+        self.fleet().checked(at, round);
+    }
+
+    fn share_rates(&self, place: usize, nodes: usize) {
+        self.fleet().share_rates(place, nodes);
+    }
+
+    fn say(&self, server: usize, instance: Option<usize>, word: Word) {
+        self.fleet().say(server, instance, word);
     }
 }

@@ -15,8 +15,8 @@ use crate::driver::{Nudge, Status};
 use crate::group::Group;
 use crate::looks::Looks;
 use crate::metrics::Metrics;
-use crate::plan::{At, Plan};
-use crate::plane::Plane;
+use crate::plan::Plan;
+use crate::plane::{At, Plane};
 use crate::report::{Others, Report};
 
 /// When a task that could not do what it had to tries again.
@@ -111,7 +111,10 @@ impl Shared {
                 known.insert(At { server, instance }, scores);
             }
         }
-        *lock(&self.others) = known;
+        // This node's vote is another one then, and may be what the others wait for.
+        if std::mem::replace(&mut *lock(&self.others), known.clone()) != known {
+            self.nudges.report.nudge();
+        }
     }
 
     pub(crate) fn others(&self, at: At) -> Vec<f64> {

@@ -6,7 +6,8 @@ use holdfast_engine::objectives::{Compliance, outages};
 use holdfast_engine::replicated::{ClusterState, ServerEvent, ServerHappened, ServerState};
 
 use crate::operate::{EventView, IncidentView, InstanceView, ServerView};
-use crate::plan::{At, Plan, Planned};
+use crate::plan::{Plan, Planned};
+use crate::plane::At;
 use crate::shared::Shared;
 use crate::tasks::objectives::objective;
 

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use holdfast_admin::Admin;
 use holdfast_config::Config;
+use holdfast_control::{Alone, Clustered, Control, Group, Plan};
 use holdfast_proxy::upstream::duplex::guard;
 use holdfast_proxy::{Options, Proxy};
 use holdfast_store::Store;
@@ -76,6 +77,19 @@ async fn start(config: Arc<Config>, started: impl FnOnce(&Started)) -> anyhow::R
 
     // === run ===
     let running = proxy.run(drain.clone())?;
+
+    // === control plane: checks, votes, failover ===
+    let group: Arc<dyn Group> = match &member {
+        Some(member) => Arc::new(Clustered(Arc::clone(&member.cluster))),
+        None => Arc::new(Alone::new(&config.node.id)),
+    };
+    let tls = holdfast_proxy::tls::client_config();
+    let plane = Arc::clone(&proxy) as _;
+    let control = Control::start(Plan::of(&config), group, plane, config.notify.clone(), tls);
+    admin.operated(Arc::clone(&control) as _);
+    if let Some(member) = &member {
+        member.decides(Arc::clone(&control));
+    }
     let close_admin = CancellationToken::new();
     let admin = tokio::spawn(admin.run(close_admin.clone()));
     let signals = tokio::spawn(signals.drive(drain.clone()));
@@ -98,6 +112,7 @@ async fn start(config: Arc<Config>, started: impl FnOnce(&Started)) -> anyhow::R
     if let Some(member) = member {
         member.leave().await;
     }
+    control.stop().await;
     close_admin.cancel();
     admin.await.context("the admin port failed")?;
     // Ready for a second signal until the very end.

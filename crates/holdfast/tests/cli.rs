@@ -118,9 +118,23 @@ const DESKTOP: &str = r#"{
 #[test]
 fn help() {
     golden("help", &[], &["--help"], &[]);
-    for command in
-        ["serve", "check-config", "demo", "edge", "key", "status", "nodes", "sessions", "drain"]
-    {
+    for command in [
+        "serve",
+        "check-config",
+        "demo",
+        "edge",
+        "key",
+        "status",
+        "nodes",
+        "servers",
+        "failover",
+        "failback",
+        "breaker",
+        "events",
+        "incidents",
+        "sessions",
+        "drain",
+    ] {
         golden(&format!("help-{command}"), &[], &[command, "--help"], &[]);
     }
     golden("help-key-new", &[], &["key", "new", "--help"], &[]);

@@ -8,7 +8,10 @@ use std::process::{Command, Stdio};
 use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, channel};
 
-use holdfast_admin::api::{NodeEntryDto, NodesDto, SessionDto, SessionsDto};
+use holdfast_admin::api::{
+    ControlDto, EventDto, EventsDto, IncidentDto, IncidentsDto, InstanceControlDto, NodeEntryDto,
+    NodesDto, ServerDto, ServersDto, SessionDto, SessionsDto,
+};
 use serde_json::{Value, json};
 
 /// An admin port with set answers. What it was asked to change can be read.
@@ -24,6 +27,12 @@ struct Script {
     sessions: Option<SessionsDto>,
     status: Option<Value>,
     drain: Option<(u16, Value)>,
+    /// Views of the servers in turn, of which the last one stays.
+    servers: Vec<ServersDto>,
+    /// What an order about a server is answered with.
+    ordered: Option<(u16, Value)>,
+    events: Option<EventsDto>,
+    incidents: Option<IncidentsDto>,
     /// After so many views it is gone.
     views: Option<usize>,
 }
@@ -63,6 +72,23 @@ impl Script {
                 *seen += 1;
                 (200, serde_json::to_value(&self.nodes[at]).expect("JSON"))
             }
+            "GET /api/servers" if !self.servers.is_empty() => {
+                let mut seen = seen.lock().expect("no panic");
+                let at = (*seen).min(self.servers.len() - 1);
+                *seen += 1;
+                (200, serde_json::to_value(&self.servers[at]).expect("JSON"))
+            }
+            "POST /api/failover" | "POST /api/failback" | "POST /api/breaker" => {
+                self.ordered.clone().unwrap_or_else(missing)
+            }
+            "GET /api/incidents" => match &self.incidents {
+                Some(incidents) => (200, serde_json::to_value(incidents).expect("JSON")),
+                None => missing(),
+            },
+            path if path.starts_with("GET /api/audit?") => match &self.events {
+                Some(events) => (200, serde_json::to_value(events).expect("JSON")),
+                None => missing(),
+            },
             "GET /api/status" => self.status.clone().map_or_else(missing, |status| (200, status)),
             "POST /api/drain" => self.drain.clone().unwrap_or_else(missing),
             path if path.starts_with("GET /api/sessions?") => match &self.sessions {
@@ -313,4 +339,217 @@ fn drain_refuses_what_cannot_be_done() {
     let error = "the cluster has no quorum: nothing can be decided until a majority is there";
     let script = Script { drain: Some((503, json!({ "error": error }))), ..views([cluster()]) };
     golden("drain-no-quorum", script, &["drain", "gateway-3", "--yes"]);
+}
+
+fn instance(id: &str, role: &str) -> InstanceControlDto {
+    InstanceControlDto {
+        id: id.into(),
+        role: Some(role.into()),
+        region: Some(if id == "a" { "east" } else { "west" }.into()),
+        verdict: "healthy".into(),
+        votes: "3 of 3 nodes voted: 0 unhealthy, 0 degraded, 3 healthy; score 1.00, score".into(),
+        score: Some(1.0),
+        why: Vec::new(),
+        breaker: "closed".into(),
+        kept: None,
+        in_flight: 3,
+        share: None,
+    }
+}
+
+/// A server as a node shows it, with what was agreed on about it.
+fn server(name: &str, control: Option<ControlDto>) -> ServerDto {
+    let text = json!({
+        "name": name, "state": "ok", "reason": null, "transport": "http",
+        "instances": [{ "id": "default", "target": "http://10.0.0.9:3000/mcp" }],
+        "versions": ["2025-11-25"], "sessions": 4, "in_flight": 3,
+        "recent": { "window_s": 60.0, "calls": 10, "rate": 0.2, "success": 1.0, "p50_ms": 1.0, "p99_ms": 2.0 },
+        "total": { "calls": 10, "errors": 0, "failures": 0, "cancelled": 0, "repeated": 0, "p50_ms": 1.0, "p99_ms": 2.0 },
+        "last_success_s": 1, "last_error": null, "processes": null
+    });
+    ServerDto { control, ..serde_json::from_value(text).expect("a server") }
+}
+
+fn at_rest(active: &str, phase: &str) -> ControlDto {
+    ControlDto {
+        verdict: "healthy".into(),
+        active: Some(active.into()),
+        phase: Some(phase.into()),
+        since_unix_s: Some(1_798_761_599),
+        generation: 1,
+        instances: vec![instance("a", "primary"), instance("b", "secondary")],
+        ..ControlDto::default()
+    }
+}
+
+fn moving(stage: &str) -> ControlDto {
+    ControlDto {
+        stage: Some(stage.into()),
+        target: Some("b".into()),
+        generation: 2,
+        reason: "by an operator at gateway-1".into(),
+        ..at_rest("a", "failing_over")
+    }
+}
+
+fn one(control: ControlDto) -> ServersDto {
+    ServersDto { servers: vec![server("docs", Some(control))] }
+}
+
+fn accepted(control: ControlDto) -> Option<(u16, Value)> {
+    Some((202, json!({ "server": "docs", "control": control })))
+}
+
+fn refused_with(status: u16, error: &str) -> Option<(u16, Value)> {
+    Some((status, json!({ "error": error })))
+}
+
+#[test]
+fn servers_with_health_breakers_and_what_serves() {
+    let shown = |servers| Script { servers: vec![ServersDto { servers }], ..Script::default() };
+    let mut ill = moving("ramp");
+    ill.verdict = "degraded".into();
+    ill.reason = "a errors".into();
+    ill.instances[0].verdict = "degraded".into();
+    ill.instances[0].score = Some(0.666);
+    ill.instances[0].why = vec!["tool: timed out (no answer within 2000 ms)".into()];
+    ill.instances[0].breaker = "half_open".into();
+    (ill.instances[0].share, ill.instances[1].share) = (Some(0.8), Some(0.2));
+    let mut equal = ControlDto { active: None, phase: None, ..at_rest("a", "") };
+    equal.instances.truncate(1);
+    equal.instances[0].role = None;
+    equal.instances[0].kept = Some("forced open by an operator at gateway-2".into());
+    equal.instances[0].breaker = "forced_open".into();
+    let all = vec![server("docs", Some(ill)), server("search", Some(equal)), server("files", None)];
+    golden("servers", shown(all), &["servers"]);
+    let failed = ControlDto {
+        reason: "a unreachable, and no other instance can take over".into(),
+        ..at_rest("a", "failover_failed")
+    };
+    golden("servers-failed", shown(vec![server("docs", Some(failed))]), &["servers"]);
+    let secondary = server("docs", Some(at_rest("b", "secondary_active")));
+    golden("servers-secondary", shown(vec![secondary.clone()]), &["servers"]);
+    golden("servers-json", shown(vec![secondary]), &["servers", "-o", "json"]);
+    golden("servers-none", shown(vec![]), &["servers"]);
+}
+
+#[test]
+fn a_failover_is_followed_until_the_server_has_arrived() {
+    let steps =
+        [moving("drain"), moving("drain"), moving("switch"), at_rest("b", "secondary_active")];
+    let script = || Script {
+        servers: steps.iter().cloned().map(one).collect(),
+        ordered: accepted(moving("pause")),
+        ..Script::default()
+    };
+    let fake = golden("failover", script(), &["failover", "docs", "--to", "b", "--yes"]);
+    let change = fake.changes.try_recv().expect("it was asked");
+    assert_eq!(change, r#"POST /api/failover {"server":"docs","to":"b"}"#);
+    golden("failover-json", script(), &["failover", "docs", "--yes", "-o", "json"]);
+    let rolled_back = Script {
+        servers: vec![one(moving("check")), one(at_rest("a", "primary_active"))],
+        ordered: accepted(moving("pause")),
+        ..Script::default()
+    };
+    golden("failover-rolled-back", rolled_back, &["failover", "docs", "--yes"]);
+}
+
+#[test]
+fn a_failback_says_which_share_has_gone_over() {
+    let ramp = |share| {
+        let mut control = ControlDto {
+            phase: Some("failing_back".into()),
+            target: Some("a".into()),
+            active: Some("b".into()),
+            ..moving("ramp")
+        };
+        control.instances[0].share = Some(share);
+        control
+    };
+    let script = Script {
+        servers: vec![one(ramp(0.1)), one(ramp(1.0)), one(at_rest("a", "primary_active"))],
+        ordered: accepted(ramp(0.1)),
+        ..Script::default()
+    };
+    let fake = golden("failback", script, &["failback", "docs", "--yes"]);
+    let change = fake.changes.try_recv().expect("it was asked");
+    assert_eq!(change, r#"POST /api/failback {"server":"docs"}"#);
+}
+
+#[test]
+fn orders_that_cannot_be_carried_out_say_why() {
+    let unasked = |fake: Fake| assert!(fake.changes.try_recv().is_err(), "it was asked to change");
+    unasked(golden("failover-no-terminal", Script::default(), &["failover", "docs", "--to", "b"]));
+    unasked(golden("failback-no-terminal", Script::default(), &["failback", "docs"]));
+    let breaker = ["breaker", "open", "docs", "a"];
+    unasked(golden("breaker-no-terminal", Script::default(), &breaker));
+    let table = [
+        ("failover-unknown", 404, r#"no server is called "dosc"; did you mean docs?"#),
+        (
+            "failover-no-secondary",
+            409,
+            "docs has no secondary: give one of its instances `role: secondary`",
+        ),
+        (
+            "failover-running",
+            409,
+            "docs is on its way to b already (drain): follow it with `holdfast servers --watch`",
+        ),
+        (
+            "failover-no-quorum",
+            503,
+            "the cluster has no quorum: nothing can be decided until a majority of its nodes is there",
+        ),
+    ];
+    for (name, status, error) in table {
+        let script = Script { ordered: refused_with(status, error), ..Script::default() };
+        let server = if status == 404 { "dosc" } else { "docs" };
+        golden(name, script, &["failover", server, "--yes"]);
+    }
+}
+
+#[test]
+fn breakers_are_held_and_let_go() {
+    let script =
+        || Script { ordered: accepted(at_rest("a", "primary_active")), ..Script::default() };
+    let fake = golden("breaker-open", script(), &["breaker", "open", "docs", "a", "--yes"]);
+    let change = fake.changes.try_recv().expect("it was asked");
+    assert_eq!(change, r#"POST /api/breaker {"server":"docs","instance":"a","action":"open"}"#);
+    golden("breaker-clear", script(), &["breaker", "clear", "docs", "--yes"]);
+}
+
+#[test]
+fn events_and_incidents() {
+    let line = |index: u64, kind: &str, text: &str| EventDto {
+        index,
+        at_unix_ms: 1_798_761_599_000 + index,
+        server: if kind == "configured" { "" } else { "docs" }.into(),
+        instance: "a".into(),
+        kind: kind.into(),
+        text: text.into(),
+    };
+    let events = vec![
+        line(7, "configured", "configuration: version 1, by gateway-1"),
+        line(9, "verdict", "a is unhealthy, was healthy: 3 of 3 nodes voted: 3 unhealthy"),
+        line(10, "failover_began", "failover to b begins: immediate, pause, a unreachable"),
+    ];
+    let script = |events| Script { events: Some(EventsDto { events }), ..Script::default() };
+    golden("events", script(events), &["events", "--limit", "3"]);
+    golden("events-none", script(vec![]), &["events"]);
+    let incident = |recovered_ms, objective: &str| IncidentDto {
+        server: "docs".into(),
+        instance: "a".into(),
+        began_unix_ms: 1_798_761_598_100,
+        detected_ms: 912,
+        decided_ms: Some(915),
+        switched_ms: Some(1_140),
+        recovered_ms,
+        rto_ms: 30_000,
+        objective: objective.into(),
+    };
+    let incidents = vec![incident(Some(1_158), "kept"), incident(None, "open")];
+    let script =
+        |incidents| Script { incidents: Some(IncidentsDto { incidents }), ..Script::default() };
+    golden("incidents", script(incidents), &["incidents"]);
+    golden("incidents-none", script(vec![]), &["incidents"]);
 }

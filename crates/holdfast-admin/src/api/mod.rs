@@ -4,10 +4,15 @@
 //! Units are in the names (`_s`, `_ms`, `_bytes`); rates are per second; shares are 0 to 1. Fields
 //! are only ever added: a reader ignores what it does not know.
 
+mod control;
 mod nodes;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::control::{
+    BreakerActionDto, BreakerRequestDto, ControlDto, EventDto, EventsDto, FailbackRequestDto,
+    FailoverRequestDto, IncidentDto, IncidentsDto, InstanceControlDto, OrderedDto,
+};
 pub use self::nodes::{DrainDto, DrainRequestDto, NodeEntryDto, NodesDto};
 
 /// `GET /api/status`, and each event of `GET /api/events`.
@@ -143,6 +148,9 @@ pub struct ServerDto {
     pub last_error: Option<LastErrorDto>,
     /// The processes; only for stdio.
     pub processes: Option<ProcessesDto>,
+    /// What the cluster has agreed on about it: health, failover, breakers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub control: Option<ControlDto>,
 }
 
 /// One address or command.

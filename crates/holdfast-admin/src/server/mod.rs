@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use holdfast_config::Admin as Section;
+use holdfast_control::Operated;
 use holdfast_proxy::report::{Observed, Report};
 use holdfast_proxy::tls::{CertReloader, TlsError};
 use tokio::net::TcpListener;
@@ -22,8 +23,9 @@ use tokio_util::sync::CancellationToken;
 use crate::api::{NodesDto, StatusDto};
 use crate::cluster::Nodes;
 use crate::window::Window;
-use crate::{nodes, status};
+use crate::{control, nodes, status};
 use guard::Guard;
+pub(crate) use routes::refuse;
 
 /// How often the servers' counts are read, and how often the feed speaks.
 const TICK: Duration = Duration::from_secs(1);
@@ -67,6 +69,8 @@ pub(crate) struct Shared {
     observed: Arc<dyn Observed>,
     /// Empty for a node that runs alone.
     nodes: OnceLock<Arc<dyn Nodes>>,
+    /// Empty until the control plane runs.
+    operated: OnceLock<Arc<dyn Operated>>,
     guard: Guard,
     window: Mutex<Window>,
     /// The latest status as JSON; filled only while someone follows the feed.
@@ -114,6 +118,7 @@ impl Admin {
             feed: watch::Sender::new(Arc::from("")),
             stopping: CancellationToken::new(),
             nodes: OnceLock::new(),
+            operated: OnceLock::new(),
             observed,
         });
         Ok(Self { listener, address, tls, shared })
@@ -128,6 +133,11 @@ impl Admin {
     /// Shows the cluster that this node is one of, from now on. The first one stays.
     pub fn clustered(&self, nodes: Arc<dyn Nodes>) {
         let _ = self.shared.nodes.set(nodes);
+    }
+
+    /// Shows the servers' control plane, and has it obey, from now on. The first one stays.
+    pub fn operated(&self, operated: Arc<dyn Operated>) {
+        let _ = self.shared.operated.set(operated);
     }
 
     /// Serves until `shutdown` is cancelled, then lets running requests end for five seconds.
@@ -178,13 +188,20 @@ impl Shared {
     async fn status(&self) -> StatusDto {
         let (health, cluster) = tokio::join!(self.observed.ready(), self.cluster());
         let report = self.observed.report();
-        status::status(
-            &report,
-            &health,
-            cluster.and_then(Result::ok),
-            &self.window(),
-            Instant::now(),
-        )
+        let cluster = cluster.and_then(Result::ok);
+        let now = Instant::now();
+        let mut status = status::status(&report, &health, cluster, &self.window(), now);
+        let views = self.operated().map(Operated::servers).unwrap_or_default();
+        for server in &mut status.servers {
+            let view = views.iter().find(|view| view.name == server.name);
+            server.control = view.map(control::control);
+        }
+        status
+    }
+
+    /// The servers' control plane, once it runs.
+    pub(crate) fn operated(&self) -> Option<&dyn Operated> {
+        self.operated.get().map(|operated| &**operated)
     }
 
     /// The cluster as this node sees it, if that comes in time; none for a node alone.

@@ -1,5 +1,5 @@
-//! What the admin port answers. Everything is a GET and changes nothing, but for one: `POST
-//! /api/drain`. Its body is JSON by its content type, which no page can send to another site unasked.
+//! What the admin port answers. A GET changes nothing; what changes something is a POST. Its body is
+//! JSON by its content type, which no page can send to another site unasked.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -21,14 +21,15 @@ use crate::api::{
     DrainDto, DrainRequestDto, ErrorDto, NodesDto, ServersDto, SessionsDto, StatusDto,
 };
 use crate::cluster::DrainError;
-use crate::{metrics as cluster_metrics, nodes, page, status};
+use crate::{control, metrics as cluster_metrics, nodes, page, status};
 
 /// Sessions in one answer unless the request says otherwise, and at most.
 const PAGE: usize = 100;
 const PAGE_MAX: usize = 1_000;
 
 const PATHS: &str = "/, /metrics, /health, /health/live, /health/ready, /api/status, /api/servers, \
-                     /api/nodes, /api/sessions, /api/events, and POST /api/drain";
+                     /api/nodes, /api/sessions, /api/audit, /api/incidents, /api/events, and POST \
+                     /api/drain, /api/failover, /api/failback, /api/breaker";
 
 /// A body beyond this is no request of ours.
 const BODY: usize = 4 * 1024;
@@ -47,6 +48,11 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
         .route("/api/servers", get(api_servers))
         .route("/api/nodes", get(api_nodes))
         .route("/api/drain", post(api_drain).layer(DefaultBodyLimit::max(BODY)))
+        .route("/api/failover", post(control::failover).layer(DefaultBodyLimit::max(BODY)))
+        .route("/api/failback", post(control::failback).layer(DefaultBodyLimit::max(BODY)))
+        .route("/api/breaker", post(control::breaker).layer(DefaultBodyLimit::max(BODY)))
+        .route("/api/audit", get(control::audit))
+        .route("/api/incidents", get(control::incidents))
         .route("/api/sessions", get(api_sessions))
         .route("/api/events", get(api_events))
         .fallback(not_found)
@@ -65,6 +71,9 @@ async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
     shared.observed.metrics().render(&mut text);
     if let Some(nodes) = shared.nodes.get() {
         cluster_metrics::render(&nodes.figures(), &mut text);
+    }
+    if let Some(operated) = shared.operated() {
+        operated.render(&mut text);
     }
     ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
 }
@@ -171,10 +180,10 @@ async fn not_found() -> Response {
 }
 
 async fn not_allowed() -> Response {
-    let error = "the admin port answers GET, and POST for /api/drain alone".to_owned();
+    let error = "the admin port answers GET, and POST for what changes something".to_owned();
     refuse(StatusCode::METHOD_NOT_ALLOWED, error)
 }
 
-fn refuse(status: StatusCode, error: String) -> Response {
+pub(crate) fn refuse(status: StatusCode, error: String) -> Response {
     (status, Json(ErrorDto { error })).into_response()
 }

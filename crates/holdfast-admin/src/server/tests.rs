@@ -1,6 +1,7 @@
 //! The admin port over real sockets, in front of a node that only exists here.
 
 mod cluster;
+mod control;
 
 use std::net::SocketAddr;
 use std::time::SystemTime;

@@ -2,7 +2,7 @@
 //!
 //! Evidence of a node's own network is not in the reports, so one node that is cut off opens nothing for
 //! the others. After the group's word has run out each node tries again by itself; an opening that was
-//! the reason for the last word is no reason for the next one.
+//! the reason for the last word is no reason for the next one, and the engine forgets the calls that were.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -69,10 +69,6 @@ impl BreakerSync {
             ClusterCause::Nodes(nodes) => {
                 format!("it is open on {nodes} of {} nodes", members.len())
             }
-            // The calls that were the reason for the last word are in the window yet.
-            ClusterCause::SummedRate { .. } if last > 0 && now < last + window(planned) => {
-                return None;
-            }
             ClusterCause::SummedRate { failed, calls } => {
                 format!("{failed} of {calls} calls of all nodes failed")
             }
@@ -89,10 +85,6 @@ impl BreakerSync {
             term: Some(term),
         })
     }
-}
-
-fn window(planned: &Planned) -> u64 {
-    planned.breaker.map_or(0, |rules| millis(rules.params.window))
 }
 
 impl Reconciler for BreakerSync {

@@ -18,7 +18,8 @@ use holdfast_engine::replicated::{ClusterState, Origin, Reply, ServerCommand, Se
 
 use crate::desk::members;
 use crate::driver::{Reconciler, Status};
-use crate::plan::{At, Moves, Planned, role};
+use crate::plan::{Moves, Planned, role};
+use crate::plane::At;
 use crate::shared::{Shared, concluded};
 
 /// While nothing moves.

@@ -8,12 +8,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use holdfast_engine::breaker::Override as Held;
-use holdfast_engine::health::votes::Opinion;
-use holdfast_engine::replicated::{Override, OverrideKind, ServerState};
+use holdfast_engine::replicated::{ClusterState, Override, OverrideKind, ServerState};
 
+use crate::desk::members;
 use crate::driver::{Reconciler, Status};
-use crate::plan::At;
-use crate::plane::Word;
+use crate::plane::{At, Verdict, Word};
 use crate::shared::Shared;
 
 /// The watch nudges; this is for a nudge that was lost.
@@ -22,13 +21,15 @@ const EVERY: Duration = Duration::from_secs(5);
 pub(crate) struct Follow {
     shared: Arc<Shared>,
     told: Vec<Told>,
+    /// This node's place among so many that share the rates.
+    shares: Option<(usize, usize)>,
 }
 
 /// What the data plane was told of a server.
 #[derive(Clone, Default)]
 struct Told {
     step: Option<(u64, u32)>,
-    verdicts: Vec<Option<(Option<Opinion>, u8)>>,
+    verdicts: Vec<Option<Verdict>>,
     /// By instance; the last is the server's own.
     breakers: Vec<Option<(OverrideKind, u64)>>,
 }
@@ -43,7 +44,19 @@ impl Follow {
             breakers: vec![None; server.instances.len() + 1],
         });
         let told = told.collect();
-        Self { shared, told }
+        Self { shared, told, shares: None }
+    }
+
+    /// What an instance may take a minute is shared by the members that serve.
+    fn share_rates(&mut self, state: &ClusterState) {
+        let serving = members(state);
+        let me = self.shared.group.me();
+        let place = serving.iter().position(|member| member.node == me);
+        let shares = place.map(|place| (place, serving.len()));
+        if let Some((place, nodes)) = shares.filter(|_| shares != self.shares) {
+            self.shared.plane.share_rates(place, nodes);
+        }
+        self.shares = shares;
     }
 
     fn tell(&mut self, server: usize, state: &ServerState, now: u64) -> bool {
@@ -52,10 +65,14 @@ impl Follow {
         let told = &mut self.told[server];
         for (instance, it) in planned.instances.iter().enumerate() {
             let verdict = state.verdicts.get(&it.id);
-            let verdict = verdict.map_or((None, 100), |it| (it.opinion, it.score));
-            if told.verdicts[instance] != Some(verdict) {
-                told.verdicts[instance] = Some(verdict);
-                shared.plane.judge(At { server, instance }, verdict.0, verdict.1);
+            let verdict = verdict.map_or_else(Verdict::unknown, |it| Verdict {
+                opinion: it.opinion,
+                score: it.score,
+                why: it.why.as_str().into(),
+            });
+            if told.verdicts[instance].as_ref() != Some(&verdict) {
+                told.verdicts[instance] = Some(verdict.clone());
+                shared.plane.judge(At { server, instance }, verdict);
             }
         }
         let names = planned.instances.iter().map(|it| it.id.as_str()).chain([""]);
@@ -85,6 +102,7 @@ impl Reconciler for Follow {
     async fn activate(&mut self) -> Status {
         let state = self.shared.state();
         let now = self.shared.group.time();
+        self.share_rates(&state);
         let mut moved = false;
         for server in 0..self.shared.plan.servers.len() {
             if let Some(known) = self.shared.server(&state, server) {

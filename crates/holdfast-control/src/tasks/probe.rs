@@ -16,8 +16,7 @@ use tokio::time::Instant;
 
 use crate::driver::{Reconciler, Status};
 use crate::looks::Made;
-use crate::plan::At;
-use crate::plane::Checked;
+use crate::plane::{At, CheckResult, Checked};
 use crate::random;
 use crate::shared::Shared;
 
@@ -68,9 +67,10 @@ impl Probe {
                     let asked = plane.check(self.at, kind, within);
                     // The data plane keeps to the time as well; this is for one that does not.
                     let asked = tokio::time::timeout(within.saturating_mul(2), asked).await;
-                    asked.unwrap_or_else(|_| {
-                        let failure = score::Failure::TimedOut;
-                        Checked::failed(failure, within, "no answer in time".to_owned())
+                    asked.unwrap_or_else(|_| Checked {
+                        outcome: Outcome::Failed(score::Failure::TimedOut),
+                        took: within,
+                        text: "no answer in time".to_owned(),
                     })
                 }
             };
@@ -113,6 +113,7 @@ impl Probe {
                 look.suspect(now);
             }
         });
+        shared.plane.checked(self.at, round.iter().map(shown).collect());
         shared.nudges.report.nudge();
         // What cannot be reached at all is looked at again at once until it is believed, or not so.
         let believed = shared.looks.with(self.at, |look| look.fatal.is_some());
@@ -163,6 +164,17 @@ fn taken<'a>(check: &'a Check, it: &Checked) -> Made<'a> {
         external: matches!(check.kind, CheckKind::Http { .. } | CheckKind::Metric { .. }),
         text: if is_ill { it.text.clone() } else { String::new() },
     }
+}
+
+/// A check as `/health` shows it.
+fn shown((check, it): &(Check, Checked)) -> CheckResult {
+    let at = Instant::now().into_std();
+    let error = match it.outcome {
+        Outcome::Failed(failure) if it.text.is_empty() => Some(failure.label().into()),
+        Outcome::Failed(failure) => Some(format!("{}: {}", failure.label(), it.text).into()),
+        Outcome::Passed | Outcome::Partly(_) | Outcome::Skipped => None,
+    };
+    CheckResult { name: check.name.as_str().into(), error, elapsed: it.took, at }
 }
 
 /// Whether a number that the instance tells of itself has reached its worst.

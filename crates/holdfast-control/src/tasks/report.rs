@@ -7,14 +7,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use holdfast_engine::breaker::Evidence;
 use holdfast_engine::failover::trigger::cause;
-use holdfast_engine::health::passive::Thresholds;
 use holdfast_engine::health::votes::{self, Opinion, ballot};
-use holdfast_engine::replicated::ClusterState;
+use holdfast_engine::replicated::{ClusterState, Verdict};
 use tokio::time::Instant;
 
 use crate::driver::{Reconciler, Status};
 use crate::group::REPORT;
-use crate::plan::{At, millis};
+use crate::plan::millis;
+use crate::plane::At;
 use crate::report::{
     BreakerPart, InstancePart, Others, Report, ServerPart, VotePart, decode, encode,
 };
@@ -24,12 +24,13 @@ use crate::shared::{RETRY, Shared};
 const EVERY: Duration = Duration::from_secs(1);
 /// While a server moves, or its first good answer is waited for.
 const SOON: Duration = Duration::from_millis(50);
+/// An outage that has lasted longer than this is not told of any faster, in milliseconds.
+const LATELY: u64 = 60_000;
 /// Two reports are no nearer to each other than this, however much changes.
 const LEAST: Duration = Duration::from_millis(5);
 
 pub(crate) struct Reporter {
     shared: Arc<Shared>,
-    thresholds: Thresholds,
     last: Option<Instant>,
     /// When each breaker last opened, and how often it had opened by then.
     openings: Vec<Vec<Opening>>,
@@ -48,7 +49,7 @@ impl Reporter {
         // The last place of each server is for its own breaker.
         let of = |instances: usize| vec![Opening::default(); instances + 1];
         let openings = shared.plan.servers.iter().map(|it| of(it.instances.len())).collect();
-        Self { shared, thresholds: Thresholds::default(), last: None, openings }
+        Self { shared, last: None, openings }
     }
 
     fn report(&mut self, state: &ClusterState) -> Report {
@@ -72,7 +73,7 @@ impl Reporter {
     fn instance(&mut self, at: At) -> InstancePart {
         let sight = self.shared.plane.sight(at);
         let look = self.shared.looks.get(at);
-        let calls = sight.indicators.judge(&self.thresholds).map(|it| it.score);
+        let calls = sight.indicators.judge(&self.shared.plan.thresholds).map(|it| it.score);
         let peers = self.shared.others(at);
         let evidence = votes::Evidence {
             local: look.own,
@@ -114,12 +115,13 @@ impl Reporter {
 
     /// Whether somebody waits for what this node has to say next.
     fn is_waited_for(&self, state: &ClusterState) -> bool {
-        use holdfast_engine::health::votes::Opinion::Unhealthy;
+        let now = self.shared.group.time();
+        let lately = |since: u64| now.saturating_sub(since) < LATELY;
         self.shared.plan.servers.iter().any(|planned| {
             let Some(known) = state.servers.by_name.get(&planned.name) else { return false };
             let active = known.verdicts.get(&known.failover.active);
-            known.failover.moving().is_some()
-                || active.is_some_and(|verdict| verdict.opinion == Some(Unhealthy))
+            let is_out = |it: &Verdict| it.opinion == Some(Opinion::Unhealthy) && lately(it.since);
+            known.failover.moving().is_some() || active.is_some_and(is_out)
         })
     }
 }

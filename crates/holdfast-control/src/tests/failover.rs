@@ -8,7 +8,7 @@ use holdfast_engine::replicated::ServerHappened;
 use super::world::{Kill, World};
 use super::{PAIR, SECONDS, well};
 use crate::operate::{Operated, Order};
-use crate::plan::At;
+use crate::plane::At;
 use crate::shared::lock;
 
 fn on_secondary(world: &World) -> bool {
@@ -28,6 +28,8 @@ async fn a_primary_that_is_gone_is_left_by_all_nodes_at_once() {
     // Two rounds of two tries, and what refuses is looked at again after 200 ms.
     assert!(moved < 3_000, "after {moved} ms");
     let incidents = world.control(1).incidents();
+    let shares: Vec<_> = world.nodes.iter().map(|node| *lock(&node.plane.shares)).collect();
+    assert_eq!(shares, [(0, 3), (1, 3), (2, 3)]);
     let [incident] = incidents.as_slice() else { panic!("{incidents:?}") };
     assert_eq!((incident.server.as_str(), incident.instance.as_str()), ("docs", "a"));
     assert_eq!(incident.objective, "kept");

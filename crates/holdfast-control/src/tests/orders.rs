@@ -56,7 +56,7 @@ async fn an_order_that_cannot_be_carried_out_says_why() {
 async fn a_server_that_moves_is_not_moved_again_and_a_move_can_be_taken_back() {
     let world = World::start(PAIR, 3);
     well(&world).await;
-    let at = crate::plan::At { server: 0, instance: 0 };
+    let at = crate::plane::At { server: 0, instance: 0 };
     crate::shared::lock(&world.nodes[0].plane.running).insert(at, 1);
     assert_eq!(order(&world, move_to("docs", None)).await, "done");
     tokio::time::sleep(SECONDS).await;

@@ -24,8 +24,8 @@ use tokio::time::Instant;
 
 use crate::Control;
 use crate::group::Group;
-use crate::plan::{At, Plan};
-use crate::plane::{Checked, Plane, Sight, Word};
+use crate::plan::Plan;
+use crate::plane::{At, CheckResult, Checked, Plane, Sight, Verdict, Word};
 use crate::shared::lock;
 
 /// Where the group's clock begins, in milliseconds since the Unix epoch.
@@ -80,6 +80,8 @@ pub(crate) struct FakePlane {
     pub(crate) words: Mutex<Vec<(usize, Option<usize>, Word)>>,
     pub(crate) running: Mutex<BTreeMap<At, u64>>,
     pub(crate) evidence: Mutex<BTreeMap<usize, Evidence>>,
+    /// Its place among so many that share the rates.
+    pub(crate) shares: Mutex<(usize, usize)>,
     changed: Notify,
 }
 
@@ -395,7 +397,8 @@ impl Plane for FakePlane {
             let took = Duration::from_millis(3);
             tokio::time::sleep(took).await;
             if !self.reaches(at) {
-                return Checked::failed(Failure::Unreachable, took, "refused".into());
+                let outcome = Outcome::Failed(Failure::Unreachable);
+                return Checked { outcome, took, text: "refused".into() };
             }
             let text = match check {
                 CheckKind::Tool { .. } => {
@@ -443,8 +446,14 @@ impl Plane for FakePlane {
         routes.insert(server, failover);
     }
 
-    fn judge(&self, at: At, opinion: Option<Opinion>, _score: u8) {
-        lock(&self.verdicts).insert(at, opinion);
+    fn judge(&self, at: At, verdict: Verdict) {
+        lock(&self.verdicts).insert(at, verdict.opinion);
+    }
+
+    fn checked(&self, _at: At, _round: Vec<CheckResult>) {}
+
+    fn share_rates(&self, place: usize, nodes: usize) {
+        *lock(&self.shares) = (place, nodes);
     }
 
     fn say(&self, server: usize, instance: Option<usize>, word: Word) {

@@ -109,6 +109,14 @@ impl AdminArgs {
     }
 }
 
+/// What a node says of a change that it refuses, without the address and status around it: it says all.
+pub(crate) fn explain(admin: &AdminArgs, error: ClientError) -> anyhow::Error {
+    match error {
+        ClientError::Refused { said, .. } => anyhow::anyhow!(said),
+        other => admin.explain(other),
+    }
+}
+
 /// Asks every second until Ctrl-C. Goes on while the node is away: whoever watches a restart wants to
 /// see it come back.
 async fn watch<T>(

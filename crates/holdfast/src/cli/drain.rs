@@ -1,18 +1,19 @@
 //! `holdfast drain NODE`: takes a node out of the cluster without failing a call, and shows how that
 //! goes on until the node has left or its time is over.
 
-use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
+use std::io;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, anyhow};
+use anyhow::anyhow;
 use clap::Args;
 use holdfast_admin::api::{DrainDto, NodeEntryDto, NodesDto};
 use holdfast_admin::{Client, ClientError};
 use serde_json::json;
 
-use super::admin_port::AdminArgs;
-use super::output::{complain, many, say, span};
+use super::admin_port::{AdminArgs, explain};
+use super::confirm::ConfirmArgs;
+use super::output::{many, say, span};
 use super::{Failure, Format, Outcome, OutputArgs};
 
 /// How often the cluster is asked how it goes.
@@ -24,9 +25,8 @@ const BESIDES: Duration = Duration::from_secs(30);
 pub(crate) struct Drain {
     /// The node's name
     node: String,
-    /// Do not ask; needed where nobody can be asked
-    #[arg(short, long)]
-    yes: bool,
+    #[command(flatten)]
+    confirm: ConfirmArgs,
     #[command(flatten)]
     admin: AdminArgs,
     #[command(flatten)]
@@ -46,10 +46,10 @@ enum End {
 impl Drain {
     pub(crate) fn run(&self) -> Outcome {
         self.admin.run(async |client| {
-            let nodes = client.nodes().await.map_err(|error| self.explain(error))?;
+            let nodes = client.nodes().await.map_err(|error| explain(&self.admin, error))?;
             let node = find(&nodes, &self.node)?;
             self.confirm(&nodes, node)?;
-            let draining = client.drain(&self.node).await.map_err(|error| self.explain(error))?;
+            let draining = client.drain(&self.node).await.map_err(|error| explain(&self.admin, error))?;
             let took = span(draining.deadline_ms.div_ceil(1000));
             self.tell(
                 &format!("{} drains: running calls have {took} to end", self.node),
@@ -60,44 +60,17 @@ impl Drain {
         })
     }
 
-    /// The node's own words without the address and status around them: they say all.
-    fn explain(&self, error: ClientError) -> anyhow::Error {
-        match error {
-            ClientError::Refused { said, .. } => anyhow!(said),
-            other => self.admin.explain(other),
-        }
-    }
-
     fn confirm(&self, nodes: &NodesDto, node: &NodeEntryDto) -> Result<(), Failure> {
         let warning = warning(nodes, node);
-        if self.yes {
-            warning.iter().for_each(|text| complain(&format!("holdfast: {text}")));
-            return Ok(());
-        }
-        if !(io::stdin().is_terminal() && io::stderr().is_terminal()) {
-            return Err(Failure::Usage(format!(
-                "holdfast: drain takes {} out of the cluster; without a terminal to ask at, say so \
-                 with --yes",
+        self.confirm.confirm(
+            &format!("drain takes {} out of the cluster", self.node),
+            &format!(
+                "Drain {}? It takes no new work, lets its calls end and leaves; clients go on \
+                 elsewhere.",
                 self.node
-            )));
-        }
-        let mut question = io::stderr().lock();
-        if let Some(text) = warning {
-            writeln!(question, "{text}")?;
-        }
-        write!(
-            question,
-            "Drain {}? It takes no new work, lets its calls end and leaves; clients go on elsewhere. \
-             [y/N] ",
-            self.node
-        )?;
-        question.flush()?;
-        let mut answer = String::new();
-        io::stdin().lock().read_line(&mut answer).context("no answer can be read")?;
-        match answer.trim().to_ascii_lowercase().as_str() {
-            "y" | "yes" => Ok(()),
-            _ => Err(Failure::Failed(anyhow!("nothing was changed"))),
-        }
+            ),
+            warning.as_deref(),
+        )
     }
 
     /// Asks on and on, and says what has changed.

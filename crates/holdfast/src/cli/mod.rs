@@ -1,17 +1,22 @@
 //! The command line: one file per command.
 
 pub(crate) mod admin_port;
+pub(crate) mod breaker;
 pub(crate) mod check_config;
 pub(crate) mod config_file;
+pub(crate) mod confirm;
 pub(crate) mod demo;
 pub(crate) mod drain;
 pub(crate) mod edge;
+pub(crate) mod events;
+pub(crate) mod failover;
 pub(crate) mod guard;
 pub(crate) mod key;
 pub(crate) mod nodes;
 pub(crate) mod output;
 pub(crate) mod sample_server;
 pub(crate) mod serve;
+pub(crate) mod servers;
 pub(crate) mod sessions;
 pub(crate) mod status;
 
@@ -52,6 +57,24 @@ pub(crate) enum Command {
     /// Show the nodes of the cluster: their part in it, their state, what they are busy with
     #[command(after_help = EXIT_CODES)]
     Nodes(nodes::Nodes),
+    /// Show the servers: their instances' health, breakers, and which of them serves
+    #[command(after_help = EXIT_CODES)]
+    Servers(servers::Servers),
+    /// Move a server to another instance; its sessions go on there
+    #[command(after_help = EXIT_CODES)]
+    Failover(failover::Failover),
+    /// Move a server back to its primary
+    #[command(after_help = EXIT_CODES)]
+    Failback(failover::Failback),
+    /// Hold a server's breaker open or closed on every node, or let it decide again
+    #[command(after_help = EXIT_CODES)]
+    Breaker(breaker::Breaker),
+    /// Show what was decided about the servers, when, and on what evidence
+    #[command(after_help = EXIT_CODES)]
+    Events(events::Events),
+    /// Show the servers' outages, and whether their recovery objectives were kept
+    #[command(after_help = EXIT_CODES)]
+    Incidents(events::Incidents),
     /// Show the client sessions that a node has in hand
     #[command(after_help = EXIT_CODES)]
     Sessions(sessions::Sessions),

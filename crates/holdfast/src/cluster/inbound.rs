@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 use holdfast_admin::Load;
 use holdfast_cluster::Forwarded;
+use holdfast_control::Control;
 use holdfast_peer::{Caller, ResponseBody};
 use holdfast_proxy::Proxy;
 use http::{Request, Response, StatusCode};
@@ -14,15 +15,20 @@ use hyper::body::Incoming;
 /// Asks a node what it is busy with.
 pub(super) const LOAD: &str = "node/load";
 
-/// The data plane, once it is there: nodes may ask before.
+/// The data plane and the control plane, once they are there: nodes may ask before.
 #[derive(Default)]
 pub(crate) struct Inbound {
     proxy: OnceLock<Arc<Proxy>>,
+    control: OnceLock<Arc<Control>>,
 }
 
 impl Inbound {
     pub(super) fn serves(&self, proxy: Arc<Proxy>) {
         let _ = self.proxy.set(proxy);
+    }
+
+    pub(super) fn decides(&self, control: Arc<Control>) {
+        let _ = self.control.set(control);
     }
 }
 
@@ -46,12 +52,17 @@ impl Forwarded for Inbound {
 
     fn call<'a>(
         &'a self,
-        _from: Caller,
+        from: Caller,
         method: &'a str,
         body: Bytes,
     ) -> futures_util::future::BoxFuture<'a, Result<Bytes, String>> {
         Box::pin(async move {
             let proxy = self.proxy.get().ok_or("this node is starting")?;
+            if let Some(control) = self.control.get()
+                && let Some(answer) = control.receive(from.node, method, &body).await
+            {
+                return answer;
+            }
             match method {
                 LOAD => Ok(Load::of(&**proxy).encode().into()),
                 method => proxy.note(method, &body).await,

@@ -20,6 +20,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use holdfast_cluster::{Change, Cluster, Options};
 use holdfast_config::Config;
+use holdfast_control::Control;
 use holdfast_engine::replicated::{Body, ControlCommand, MemberState};
 use holdfast_peer::Secret;
 use holdfast_proxy::Proxy;
@@ -109,6 +110,11 @@ impl Member {
     /// From here on the data plane serves what other nodes send.
     pub(crate) fn serves(&self, proxy: Arc<Proxy>) {
         self.inbound.serves(proxy);
+    }
+
+    /// From here on the control plane hears those of other nodes.
+    pub(crate) fn decides(&self, control: Arc<Control>) {
+        self.inbound.decides(control);
     }
 
     /// Tells the group that this node drains, and lets it drain when the group says so; ends the

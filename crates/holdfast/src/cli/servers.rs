@@ -1,0 +1,124 @@
+//! `holdfast servers`: every server and instance with its health, its breaker, and where it stands.
+
+use clap::Args;
+use holdfast_admin::Client;
+use holdfast_admin::api::{ControlDto, InstanceControlDto, ServerDto, ServersDto};
+
+use super::admin_port::AdminArgs;
+use super::output::{many, table};
+use super::{Outcome, OutputArgs};
+
+/// A dash for what there is not.
+const NONE: &str = "-";
+
+#[derive(Args)]
+pub(crate) struct Servers {
+    #[command(flatten)]
+    admin: AdminArgs,
+    /// Ask again every second until Ctrl-C
+    #[arg(short, long)]
+    watch: bool,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+impl Servers {
+    pub(crate) fn run(&self) -> Outcome {
+        let ask = async |client: &Client| client.servers().await;
+        self.admin.present(self.watch, self.output.output, ask, page)
+    }
+}
+
+fn page(servers: &ServersDto) -> String {
+    let servers = &servers.servers;
+    let mut text = many(servers.len() as u64, "server");
+    if servers.is_empty() {
+        return text;
+    }
+    let heading = [
+        "SERVER", "INSTANCE", "ROLE", "REGION", "HEALTH", "SCORE", "BREAKER", "CALLS", "ACTIVE",
+        "WHY",
+    ];
+    let rows: Vec<Vec<String>> = servers.iter().flat_map(rows).collect();
+    text.push_str(&format!("\n\n{}", table(&heading, &rows)));
+    let moving: Vec<String> = servers.iter().filter_map(notice).collect();
+    if !moving.is_empty() {
+        text.push_str(&format!("\n\n{}", moving.join("\n")));
+    }
+    text
+}
+
+fn rows(server: &ServerDto) -> Vec<Vec<String>> {
+    let Some(control) = &server.control else {
+        return server.instances.iter().map(|it| bare(server, &it.id)).collect();
+    };
+    let row = |it: &InstanceControlDto| {
+        let why = it.kept.clone().or_else(|| it.why.first().cloned());
+        vec![
+            server.name.clone(),
+            it.id.clone(),
+            it.role.clone().unwrap_or_else(|| NONE.into()),
+            it.region.clone().unwrap_or_else(|| NONE.into()),
+            it.verdict.clone(),
+            it.score.map_or_else(|| NONE.into(), |score| format!("{:.0}", score * 100.0)),
+            it.breaker.clone(),
+            it.in_flight.to_string(),
+            active(control, it),
+            why.unwrap_or_else(|| NONE.into()),
+        ]
+    };
+    control.instances.iter().map(row).collect()
+}
+
+/// An instance of which nothing is known yet.
+fn bare(server: &ServerDto, instance: &str) -> Vec<String> {
+    let mut row = vec![server.name.clone(), instance.to_owned()];
+    row.resize(10, NONE.to_owned());
+    row
+}
+
+fn active(control: &ControlDto, it: &InstanceControlDto) -> String {
+    match (it.share, &control.active) {
+        (Some(share), _) => format!("{:.0} %", share * 100.0),
+        (None, Some(active)) if *active == it.id => "yes".to_owned(),
+        (None, Some(_)) => "no".to_owned(),
+        // All of them are.
+        (None, None) => NONE.to_owned(),
+    }
+}
+
+/// What is out of the ordinary about a server, in one line.
+fn notice(server: &ServerDto) -> Option<String> {
+    let control = server.control.as_ref()?;
+    let name = &server.name;
+    if let Some(kept) = &control.kept {
+        return Some(format!("{name}: breaker {kept}"));
+    }
+    let active = control.active.as_deref()?;
+    Some(match control.phase.as_deref()? {
+        "failing_over" | "failing_back" => format!("{name}: {}", progress(control)),
+        "secondary_active" => format!("{name}: on {active}, which is not its primary"),
+        "failover_failed" => format!("{name}: failover failed: {}", control.reason),
+        _ => return None,
+    })
+}
+
+/// How far a move is; the commands that begin one say it too.
+pub(crate) fn progress(control: &ControlDto) -> String {
+    let target = control.target.as_deref().unwrap_or(NONE);
+    let stage = match control.stage.as_deref().unwrap_or(NONE) {
+        "pause" => "new calls wait".to_owned(),
+        "drain" => "running calls end".to_owned(),
+        "check" => "both sides are compared".to_owned(),
+        "ramp" => {
+            let share = control.instances.iter().find(|it| it.id == target).and_then(|it| it.share);
+            format!("{:.0} % of the sessions", share.unwrap_or(0.0) * 100.0)
+        }
+        "switch" => "switched".to_owned(),
+        "notify" => "operators are told".to_owned(),
+        other => other.to_owned(),
+    };
+    let reason =
+        if control.reason.is_empty() { String::new() } else { format!(" ({})", control.reason) };
+    format!("to {target}: {stage}{reason}")
+}
