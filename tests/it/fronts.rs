@@ -5,6 +5,7 @@ mod balancer;
 mod calls;
 mod config;
 mod kills;
+mod production;
 mod reload;
 mod spaces;
 mod standby;
