@@ -193,3 +193,21 @@ where
     });
     Ok(sender)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_idle_connection_is_kept_as_long_as_it_was_given_back_for() {
+        let (ours, theirs) = tokio::io::duplex(64);
+        let (sender, connection) = http1::handshake(TokioIo::new(ours)).await.unwrap();
+        let driver = tokio::spawn(connection);
+        put(1, sender, Duration::from_secs(3600));
+        let sender = take(1).await.expect("it is still young");
+        put(1, sender, Duration::ZERO);
+        assert!(take(1).await.is_none(), "it was to be used no more");
+        drop(theirs);
+        let _ = driver.await;
+    }
+}
