@@ -5,7 +5,9 @@
 
 use std::time::Duration;
 
-use holdfast_config::{Config, Objectives, Passive, Role, Server, ServerHealth, Transport, Votes};
+use holdfast_config::{
+    Check, CheckKind, Config, Objectives, Passive, Role, Server, ServerHealth, Transport, Votes,
+};
 use holdfast_engine::breaker;
 use holdfast_engine::failover::{self, Params};
 use holdfast_engine::health::passive::{Threshold, Thresholds};
@@ -147,7 +149,7 @@ impl Planned {
         let mut planned = Self {
             name: name.to_owned(),
             instances,
-            health: server.health.clone(),
+            health: health(server),
             objectives: server.objectives,
             breaker: breaker(&server.breaker),
             failover: None,
@@ -170,6 +172,17 @@ impl Planned {
     pub(crate) fn ids(&self) -> Vec<String> {
         self.instances.iter().map(|it| it.id.clone()).collect()
     }
+}
+
+/// The standard checks ask nothing that costs a process of its own, or that only a client's credential
+/// opens: then a connection has to do. What is configured is asked as it is.
+fn health(server: &Server) -> ServerHealth {
+    let mut health = server.health.clone();
+    let is_process = matches!(server.transport, Transport::Stdio(_));
+    if (is_process || server.forward_authorization) && health.checks == Check::standard() {
+        health.checks.retain(|check| check.kind == CheckKind::Connect);
+    }
+    health
 }
 
 /// What the cluster's verdict is made by; none where no breaker is wanted.
@@ -233,4 +246,34 @@ pub(crate) fn millis(duration: Duration) -> u64 {
 fn percent(share: f64) -> u8 {
     let percent = (share * 100.0).round().clamp(1.0, 100.0);
     percent as u8
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn standard_checks_start_no_process_and_need_no_clients_credential() {
+        let yaml = r#"servers:
+  plain: { url: "http://127.0.0.1:1/mcp" }
+  theirs: { url: "http://127.0.0.1:2/mcp", forward_authorization: true }
+  process: { command: cat }
+  asked: { command: cat, health: { checks: [ { type: ping } ] } }
+"#;
+        let config = holdfast_config::parse(yaml, "test", &|_| None).expect("a configuration");
+        let kinds = |planned: &Planned| -> Vec<&'static str> {
+            planned.health.checks.iter().map(|check| check.kind.label()).collect()
+        };
+        let plan = Plan::of(&config);
+        let found: Vec<_> = plan.servers.iter().map(|it| (it.name.as_str(), kinds(it))).collect();
+        assert_eq!(
+            found,
+            [
+                ("asked", vec!["ping"]),
+                ("plain", vec!["connect", "ping"]),
+                ("process", vec!["connect"]),
+                ("theirs", vec!["connect"]),
+            ]
+        );
+    }
 }
