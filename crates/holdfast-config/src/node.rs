@@ -20,7 +20,7 @@ pub struct Node {
     pub secret: Option<SecretString>,
     /// Where the node is, so that near instances go first. 1 to 64 of `[A-Za-z0-9._-]`.
     pub region: Option<String>,
-    /// When the node itself is not well.
+    /// When the node itself is not well. Nothing measures that yet.
     pub health: NodeHealth,
 }
 
@@ -50,7 +50,11 @@ impl Node {
         node.data_dir = section.text("data_dir").map(PathBuf::from);
         node.secret = section.secret("secret", LEAST_SECRET);
         node.region = section.field("region").and_then(|field| read_id(&field));
-        node.health = NodeHealth::read(section.section("health"));
+        if let Some(health) = section.field("health").and_then(|field| field.section()) {
+            node.health = NodeHealth::read(health);
+            let because = "this version does not measure the node itself";
+            section.context.notice(format!("node.health has no effect: {because}"));
+        }
         section.finish();
         node
     }

@@ -146,14 +146,15 @@ fn a_primary_and_a_secondary_fail_over() {
     assert_eq!(failover.tier, FailoverTier::Local);
     assert_eq!(failover.tier.target(), S);
     assert_eq!(server(&format!("{PAIR}, failover: {{ enabled: false }}")).failover, None);
-    let failover = server(&format!(
-        "{PAIR}, failover: {{ threshold: 3, failback_delay: 1m, automatic_failback: false, \
+    let text = format!(
+        "servers: {{ a: {{ {PAIR}, failover: {{ threshold: 3, failback_delay: 1m, automatic_failback: false, \
          good_checks: 5, consistency: {{ tool: count, arguments: {{ of: all }} }}, drain: 10s, \
          ramp_step: 0.25, ramp_over: 40s, shift_over: 20s, degradation: 30%, error_rate: 5%, \
-         tier: geographic }}"
-    ))
-    .failover
-    .expect("a failover");
+         tier: geographic }} }} }}"
+    );
+    let mut config = good(&text);
+    assert!(config.notices[0].contains("failover.tier has no effect"), "{:?}", config.notices);
+    let failover = config.servers.remove("a").and_then(|server| server.failover).expect("one");
     assert_eq!((failover.threshold, failover.failback_delay), (3, S * 60));
     assert!(!failover.automatic_failback);
     let consistency = failover.consistency.expect("a comparison");
@@ -294,6 +295,7 @@ fn every_key_of_the_sections() {
          {{ url: \"http://b/\" }}]\n{SERVERS}"
     ));
     assert_eq!(config.node.region.as_deref(), Some("eu-1"));
+    assert!(config.notices[0].starts_with("node.health has no effect"), "{:?}", config.notices);
     let health = &config.node.health;
     assert_eq!((health.cpu.warning, health.cpu.emergency), (0.5, 0.7));
     assert_eq!((health.success.critical, health.p95.emergency), (0.98, S * 3));
