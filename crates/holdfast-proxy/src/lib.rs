@@ -241,6 +241,7 @@ impl Proxy {
         // The first worker does the node's housekeeping beside its calls.
         if index == 0 {
             tokio::spawn(Arc::clone(&self.gateway).sweep());
+            tokio::spawn(Arc::clone(&self.gateway.fleet).keep_time());
             let feeds = self.feeds.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
             if let Some(feeds) = feeds {
                 tokio::spawn(cluster::follow(Arc::clone(&self.gateway), feeds));

@@ -80,7 +80,7 @@ async fn tried(call: &Arc<Call>) -> Result<Answer, Failure> {
                         }
                         Err(failure) => {
                             attempt.settle(outcome);
-                            if tries.asks_another(call, route.instance, &failure) {
+                            if tries.asks_another(call, route.instance, &failure).await {
                                 continue;
                             }
                             return Err(failure);

@@ -33,6 +33,10 @@ pub(crate) fn mark(answer: &Bytes, key: &str, value: &str) -> Bytes {
 }
 
 fn place(answer: &[u8], key: &str, value: &str) -> Option<(usize, String)> {
+    // A batch would be read as the members of one message.
+    if holdfast_mcp::batch::is_batch(answer) {
+        return None;
+    }
     let message: Message<'_> = serde_json::from_slice(answer).ok()?;
     let result = message.result?.get();
     let outcome: Outcome<'_> = serde_json::from_str(result).ok()?;

@@ -25,7 +25,7 @@ use super::tries::both;
 use super::{Answer, Call, Whole, headers, judge};
 use crate::cluster::Cluster;
 use crate::failure::{Failure, FailureKind};
-use crate::fleet::{Ask, Outcome};
+use crate::fleet::{Ask, Outcome, Why};
 use crate::gateway::Gateway;
 use crate::random;
 use crate::server::Server;
@@ -330,6 +330,9 @@ impl Opening<'_> {
             let attempt = match fleet.choose(&ask) {
                 Ok(attempt) => attempt,
                 Err(none) => {
+                    if none.why == Why::Paused && fleet.pause_over().await.is_ok() {
+                        continue;
+                    }
                     let waited = patience.get_or_insert_with(|| Patience::new(false));
                     if none.may_be_restarting && waited.wait().await {
                         continue;

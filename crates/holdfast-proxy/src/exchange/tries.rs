@@ -102,13 +102,21 @@ impl Tries {
     }
 
     /// Whether a call that one instance has put off goes to another one instead.
-    pub(super) fn asks_another(&mut self, call: &Call, instance: usize, failure: &Failure) -> bool {
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub(super) async fn asks_another(
+        &mut self,
+        call: &Call,
+        instance: usize,
+        failure: &Failure,
+    ) -> bool {
         let put_off = failure.kind == FailureKind::Overloaded && call.class == CallClass::Read;
         self.failed.insert(instance);
         put_off
             && call.session.is_none()
             && call.server.fleet.has_more(self.failed, call.steering_key())
-            && call.may_repeat(self.sent).is_ok()
+            && self.repeat(call).await.is_ok()
     }
 
     /// Waits until the server's budget of repeats has room for this one.

@@ -1,8 +1,7 @@
 //! One sending of a call: from its admission at an instance to its outcome.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use holdfast_engine::breaker::Permit;
 
@@ -20,8 +19,10 @@ pub(crate) struct Attempt {
     /// The same of its tool's breaker, where it has one.
     tool: Option<(usize, Permit)>,
     begun: Instant,
-    /// How long its first sign of an answer took.
-    heard: Option<Duration>,
+    /// It has begun to answer, and that has been told.
+    heard: bool,
+    /// It is one of the few that try a half-open instance.
+    tries: bool,
     settled: bool,
 }
 
@@ -35,8 +36,8 @@ impl Attempt {
         tool: Option<(usize, Permit)>,
         begun: Instant,
     ) -> Self {
-        server.instances[instance].in_flight.fetch_add(1, Ordering::Relaxed);
-        Self { server, instance, permit, tool, begun, heard: None, settled: false }
+        let tries = server.instances[instance].begins(begun);
+        Self { server, instance, permit, tool, begun, heard: false, tries, settled: false }
     }
 
     /// Where it goes.
@@ -44,9 +45,11 @@ impl Attempt {
         self.instance
     }
 
-    /// It has begun to answer: a stream counts as fast as its beginning.
+    /// It has begun to answer with a stream: that is a success, and what lasts for long is none the
+    /// worse for it. Should the stream break, that is told then.
     pub(crate) fn heard(&mut self) {
-        self.heard = Some(self.begun.elapsed());
+        self.tell(Outcome::Answered, Instant::now());
+        self.heard = true;
     }
 
     /// It has ended.
@@ -58,18 +61,17 @@ impl Attempt {
         if std::mem::replace(&mut self.settled, true) {
             return;
         }
-        self.server.instances[self.instance].in_flight.fetch_sub(1, Ordering::Relaxed);
-        // The time of a stream is that of its first event.
-        let ended = self.heard.map_or(now, |heard| self.begun + heard);
-        self.server.ended(
-            self.instance,
-            self.permit.take(),
-            self.tool.take(),
-            outcome,
-            self.begun,
-            ended,
-            now,
-        );
+        self.server.instances[self.instance].ends(self.tries);
+        if !self.heard {
+            self.tell(outcome, now);
+        } else if outcome.is_failure() {
+            self.server.broke(self.instance, outcome, now);
+        }
+    }
+
+    fn tell(&mut self, outcome: Outcome, now: Instant) {
+        let (permit, tool) = (self.permit.take(), self.tool.take());
+        self.server.ended(self.instance, permit, tool, outcome, self.begun, now);
     }
 }
 
@@ -79,8 +81,8 @@ impl Drop for Attempt {
             return;
         }
         let now = Instant::now();
-        let silent = self.heard.is_none()
-            && now.saturating_duration_since(self.begun) >= self.server.silence();
+        let silent =
+            !self.heard && now.saturating_duration_since(self.begun) >= self.server.silence();
         self.end(if silent { Outcome::TimedOut } else { Outcome::Void }, now);
     }
 }

@@ -30,8 +30,11 @@ pub(super) struct Instance {
     /// Until when the breaker is open, in milliseconds; 0: it is not, the last number: until it is told.
     /// What is read without the lock.
     open_until: AtomicU64,
-    /// Whether the breaker lets only some calls pass.
+    /// Whether the breaker is half-open, and calls only try it.
     tries: AtomicBool,
+    /// Calls that try it now, and when the last one began.
+    trying: AtomicU32,
+    tried_at: AtomicU64,
     /// Where to knock while it is away; `None`: it is no address.
     pub(super) door: Option<Door>,
     /// Since when it cannot be reached; 0: it can.
@@ -63,6 +66,9 @@ pub(super) struct Instance {
 /// Calls that try a half-open instance at once: one that hangs must not hang more of them.
 const AT_ONCE: u32 = 3;
 
+/// If they hang, one more tries it after so many milliseconds.
+const AGAIN: u64 = 10_000;
+
 /// The best score of an instance that may not be used, in thousandths.
 const UNHEALTHY: u32 = 400;
 
@@ -93,6 +99,8 @@ impl Instance {
             breaker: Mutex::new(Breaker::new(params, zero)),
             open_until: AtomicU64::new(NOT_OPEN),
             tries: AtomicBool::new(false),
+            trying: AtomicU32::new(0),
+            tried_at: AtomicU64::new(0),
             door,
             away_since: AtomicU64::new(0),
             passive: Passive::new(),
@@ -147,9 +155,30 @@ impl Instance {
         }
     }
 
-    /// Whether a call to it is a try, and none more is wanted.
-    pub(super) fn is_being_tried(&self) -> bool {
-        self.tries.load(Ordering::Relaxed) && self.in_flight.load(Ordering::Relaxed) >= AT_ONCE
+    /// Whether enough calls try it as it is.
+    pub(super) fn is_being_tried(&self, now: Instant) -> bool {
+        self.tries.load(Ordering::Relaxed)
+            && self.trying.load(Ordering::Relaxed) >= AT_ONCE
+            && self.millis(now) < self.tried_at.load(Ordering::Relaxed) + AGAIN
+    }
+
+    /// An attempt begins; whether it is a try.
+    pub(super) fn begins(&self, now: Instant) -> bool {
+        self.in_flight.fetch_add(1, Ordering::SeqCst);
+        let tries = self.is_tried();
+        if tries {
+            self.trying.fetch_add(1, Ordering::Relaxed);
+            self.tried_at.store(self.millis(now), Ordering::Relaxed);
+        }
+        tries
+    }
+
+    /// It has ended.
+    pub(super) fn ends(&self, tries: bool) {
+        self.in_flight.fetch_sub(1, Ordering::Relaxed);
+        if tries {
+            self.trying.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 
     /// Whether the breaker lets only some calls pass.
@@ -278,6 +307,18 @@ impl Instance {
             None => breaker.abandon(permit, now, chance()),
         }
         self.mirror(&mut breaker, tell);
+    }
+
+    /// A stream of it broke that had begun well.
+    pub(super) fn broke(
+        &self,
+        outcome: Outcome,
+        now: Instant,
+        tell: impl FnMut(breaker::Transition),
+    ) {
+        self.passive.ended(Ended::Failed { micros: 0 }, self.millis(now));
+        let Some(outcome) = outcome.of_breaker() else { return };
+        self.steer(|breaker| breaker.observe(outcome, now, chance()), tell);
     }
 
     fn note(&self, outcome: Outcome, elapsed: u128, millis: u64) {

@@ -7,14 +7,15 @@
 //! refused at once afterwards. What connects and then fails is the breaker's business.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use holdfast_engine::backoff::Backoff;
 use tokio::net::TcpStream;
 
-use super::chance;
 use super::control::Change;
 use super::server::ServerFleet;
+use super::{Fleet, chance};
 
 /// Where to knock.
 #[derive(Clone, Debug)]
@@ -27,6 +28,30 @@ pub(super) struct Door {
 
 /// The first pause, and the longest.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+
+// === impl Fleet ===
+
+impl Fleet {
+    /// Lets time pass for instances with calls under way: one that hangs is asked by nobody else, and
+    /// what waits for it is to be told. Runs for the life of the node.
+    pub(crate) async fn keep_time(self: Arc<Self>) {
+        loop {
+            tokio::time::sleep(TICK).await;
+            let now = Instant::now();
+            for server in self.servers() {
+                for (index, it) in server.instances.iter().enumerate() {
+                    if it.in_flight.load(Ordering::Relaxed) > 0 || it.is_open() {
+                        let tell = |change| server.tell(index, change);
+                        it.steer(|breaker| breaker.tick(now, chance()), tell);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// How late the end of a call's time is noticed at most.
+const TICK: Duration = Duration::from_millis(100);
 
 // === impl ServerFleet ===
 

@@ -7,7 +7,8 @@
 //!
 //! | file | holds |
 //! |---|---|
-//! | `server` | one server: its instances, who of them takes calls, which one is next |
+//! | `server` | one server: its instances, and who is admitted there |
+//! | `choice` | which instance is next |
 //! | `instance` | one instance: breaker, what its calls say, what is under way, what the group finds |
 //! | `attempt` | one sending of a call, from its admission at an instance to its outcome |
 //! | `admission` | a call's place in its class, its turn while a failover pauses, what it depends on |
@@ -29,6 +30,7 @@
 mod admission;
 mod attempt;
 mod check;
+mod choice;
 mod control;
 mod counts;
 mod instance;

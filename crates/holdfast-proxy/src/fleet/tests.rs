@@ -12,7 +12,8 @@ use super::testing::fleet;
 use super::*;
 
 const ONE: &str = r#"servers: { one: { url: "http://127.0.0.1:1/mcp" } }"#;
-const PAIR: &str = r#"servers: { pair: { instances: [
+/// In turn: what the other strategies go by takes microseconds here.
+const PAIR: &str = r#"servers: { pair: { balance: { strategy: round_robin }, instances: [
     { id: a, url: "http://127.0.0.1:1/mcp" }, { id: b, url: "http://127.0.0.1:2/mcp" } ] } }"#;
 
 fn ask(class: CallClass) -> Ask<'static> {
@@ -311,4 +312,28 @@ fn a_hanging_instance_that_is_tried_gets_no_more_than_a_few_calls() {
     let hanging: Vec<Attempt> =
         (0..1000).filter_map(|_| server.choose(&ask(CallClass::Read)).ok()).collect();
     assert!((1..=3).contains(&hanging.len()), "{}", hanging.len());
+}
+
+#[test]
+fn a_stream_that_lasts_is_a_success_from_its_beginning_and_a_break_is_told_then() {
+    let fleet = fleet(
+        r#"servers: { one: { url: "http://127.0.0.1:1/mcp", breaker: { slow_call: 100ms } } }"#,
+    );
+    let server = fleet.server("one").unwrap();
+    let streams: Vec<Attempt> = (0..20)
+        .map(|_| {
+            let mut attempt = server.enter(0, &ask(CallClass::Read)).unwrap();
+            attempt.heard();
+            attempt
+        })
+        .collect();
+    // Long after all of them are overdue.
+    server.instances[0].steer(|it| it.tick(Instant::now() + Duration::from_secs(5), 0), |_| {});
+    assert_eq!(phase(server, 0), Phase::Closed);
+    assert_eq!(server.snapshot().instances[0].in_flight, 20);
+    for stream in streams {
+        stream.settle(Outcome::Broken);
+    }
+    assert_eq!(phase(server, 0), Phase::Open);
+    assert_eq!(server.snapshot().instances[0].in_flight, 0);
 }

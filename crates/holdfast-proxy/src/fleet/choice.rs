@@ -1,0 +1,247 @@
+//! Which instance of a server gets an attempt.
+//!
+//! [`holdfast_engine::balance`] chooses among those that breakers, the group's verdicts and a failover
+//! leave; the instance's own breaker has the last word, and when it says no the next one is asked.
+
+use std::sync::atomic::{Ordering, fence};
+use std::sync::{Arc, PoisonError};
+use std::time::Instant;
+
+use holdfast_config::Role;
+use holdfast_engine::balance::{self, Candidate, Request, Set, Why as Unfit};
+use holdfast_engine::class::CallClass;
+use holdfast_engine::failover::{Failover, Route};
+use tokio::sync::futures::Notified;
+
+use super::attempt::Attempt;
+use super::chance;
+use super::counts::Why;
+use super::instance::Instance;
+use super::server::{Ask, Refused, SOON, ServerFleet};
+
+// === impl ServerFleet ===
+
+impl ServerFleet {
+    /// Chooses an instance for an attempt that may go anywhere and admits it there; `ask.named` comes
+    /// first.
+    ///
+    /// # Errors
+    /// [`Refused`]; nothing was sent.
+    pub(crate) fn choose(self: &Arc<Self>, ask: &Ask<'_>) -> Result<Attempt, Refused> {
+        if let [_] = &*self.instances {
+            return self.enter(0, ask);
+        }
+        let now = Instant::now();
+        loop {
+            let failover = self.failover.load_full();
+            let attempt = self.choose_by(ask, failover.as_deref(), now)?;
+            // Whoever changed the state after it was read here sees this call under way, or this sees
+            // the change.
+            if failover.is_none() || self.is_still(failover.as_ref()) {
+                return Ok(attempt);
+            }
+        }
+    }
+
+    fn is_still(&self, failover: Option<&Arc<Failover>>) -> bool {
+        fence(Ordering::SeqCst);
+        let present = self.failover.load();
+        match (&*present, failover) {
+            (Some(present), Some(seen)) => Arc::ptr_eq(present, seen),
+            (None, None) => true,
+            _ => false,
+        }
+    }
+
+    fn choose_by(
+        self: &Arc<Self>,
+        ask: &Ask<'_>,
+        failover: Option<&Failover>,
+        now: Instant,
+    ) -> Result<Attempt, Refused> {
+        let active = match failover.map(|it| it.route(ask.key)) {
+            Some(Route::Hold) => return Err(self.held()),
+            Some(Route::To(active)) => Some(active),
+            None => None,
+        };
+        if let Some(named) = ask.named.filter(|named| !ask.avoid.contains(*named))
+            && self.takes(named, ask.key)
+            && let Ok(attempt) = self.admit(named, ask, now)
+        {
+            return Ok(attempt);
+        }
+        let mut tried = ask.avoid;
+        let mut last = None;
+        loop {
+            let next = match self.next(ask, active, tried, now) {
+                // What has failed the call may be better than nothing.
+                None if ask.avoid != Set::default() && last.is_none() => {
+                    self.next(ask, active, Set::default(), now)
+                }
+                next => next,
+            };
+            let Some(instance) = next else { return Err(self.nobody(last, now)) };
+            match self.admit(instance, ask, now) {
+                Ok(attempt) => return Ok(attempt),
+                Err(refused) => last = Some(refused),
+            }
+            tried.insert(instance);
+        }
+    }
+
+    /// Admits an attempt that has to go to this instance.
+    ///
+    /// # Errors
+    /// [`Refused`]; nothing was sent.
+    pub(crate) fn enter(
+        self: &Arc<Self>,
+        instance: usize,
+        ask: &Ask<'_>,
+    ) -> Result<Attempt, Refused> {
+        let instance = instance.min(self.instances.len() - 1);
+        let now = Instant::now();
+        let failover = self.failover.load_full();
+        if let Some(failover) = &failover
+            && failover.route(ask.key) == Route::Hold
+        {
+            return Err(self.held());
+        }
+        let attempt =
+            self.admit(instance, ask, now).map_err(|refused| self.nobody(Some(refused), now))?;
+        match failover.is_none() || self.is_still(failover.as_ref()) {
+            true => Ok(attempt),
+            // It waits for its turn, and looks again where its session belongs.
+            false => Err(self.held()),
+        }
+    }
+
+    #[cold]
+    fn held(&self) -> Refused {
+        Refused {
+            retry_after: SOON,
+            reason: "it fails over to another instance".to_owned(),
+            why: Why::Paused,
+            may_be_restarting: true,
+        }
+    }
+
+    /// Where a message goes that is not admitted.
+    pub(crate) fn pick(&self) -> usize {
+        let ask = Ask::opening(None, Set::default());
+        let failover = self.failover.load();
+        let active = failover.as_deref().map(|it| it.route(ask.key));
+        let active = match active {
+            Some(Route::To(active)) => Some(active),
+            Some(Route::Hold) | None => None,
+        };
+        self.next(&ask, active, Set::default(), Instant::now()).unwrap_or(0)
+    }
+
+    /// Whether a session with this key, which is bound to this instance, is well there.
+    pub(crate) fn takes(&self, instance: usize, key: u64) -> bool {
+        let Some(it) = self.instances.get(instance) else { return false };
+        self.sits(it, key) && !it.is_unwell() && !it.is_shut()
+    }
+
+    fn sits(&self, it: &Instance, key: u64) -> bool {
+        let failover = self.failover.load();
+        match failover.as_deref().map(|it| it.route(key)) {
+            Some(Route::To(active)) => it.role == Role::Replica || *it.id == *active,
+            Some(Route::Hold) | None => true,
+        }
+    }
+
+    /// Whether another instance would take such a session.
+    pub(crate) fn other_than(&self, instance: usize, key: u64) -> bool {
+        (0..self.instances.len()).filter(|it| *it != instance).any(|it| {
+            let other = &self.instances[it];
+            other.role != Role::Replica && other.weight > 0 && self.takes(it, key)
+        })
+    }
+
+    /// Whether there is an instance to go to beside these.
+    pub(crate) fn has_more(&self, beside: Set, key: u64) -> bool {
+        let all = 0..self.instances.len();
+        all.filter(|it| !beside.contains(*it))
+            .any(|it| self.instances[it].weight > 0 && self.takes(it, key))
+    }
+
+    /// Resolves when Reads that wait for this instance had better go elsewhere.
+    pub(crate) fn gone(&self, instance: usize) -> Notified<'_> {
+        self.instances[instance.min(self.instances.len() - 1)].gone.notified()
+    }
+
+    /// The next instance for the call, beside those that were tried.
+    fn next(&self, ask: &Ask<'_>, active: Option<&str>, tried: Set, now: Instant) -> Option<usize> {
+        let reads = ask.class == CallClass::Read;
+        // A Write is no test: while another instance takes it, none goes to one that is being tried.
+        let wary = matches!(ask.class, CallClass::Write | CallClass::Idempotent)
+            && self.instances.iter().any(|it| !it.is_tried() && !it.is_shut() && !it.is_unwell());
+        let candidate = |(at, it): (usize, &Instance)| {
+            let standby =
+                active.is_some_and(|active| it.role != Role::Replica && *it.id != *active);
+            let admitted = match () {
+                () if standby => Err(Unfit::Standby),
+                () if it.weight == 0 => Err(Unfit::Draining),
+                () if it.is_shut() => Err(Unfit::BreakerOpen),
+                () if wary && it.is_tried() => Err(Unfit::Recovering),
+                () => Ok(()),
+            };
+            Candidate {
+                role: match it.role {
+                    Role::Equal | Role::Primary => balance::Role::Primary,
+                    Role::Secondary => balance::Role::Secondary,
+                    Role::Replica => balance::Role::Replica,
+                },
+                distance: u16::from(!it.is_near),
+                weight: it.weight,
+                score: it.score(),
+                in_flight: it.in_flight.load(Ordering::Relaxed),
+                limit: self.limit,
+                latency: it.latency(now),
+                allowance: self.allowance(at, now),
+                back_for: it.back_for(now),
+                admitted,
+                ..Candidate::new(u16::try_from(at).unwrap_or(u16::MAX), it.seed)
+            }
+        };
+        let request = Request {
+            is_read: reads,
+            key: (self.strategy.strategy == balance::Strategy::Hash)
+                .then(|| hash_key(ask.body, &self.hash_on))
+                .flatten(),
+            turn: self.turn.fetch_add(1, Ordering::Relaxed),
+            tried,
+            sticky: None,
+        };
+        let all = self.instances.iter().enumerate();
+        let picked = if self.instances.len() <= FEW {
+            let mut few = [Candidate::new(0, 0); FEW];
+            few.iter_mut().zip(all).for_each(|(slot, it)| *slot = candidate(it));
+            let few = &few[..self.instances.len()];
+            balance::pick(few, &request, &self.strategy, chance())
+        } else {
+            let many: Vec<Candidate> = all.map(candidate).collect();
+            balance::pick(&many, &request, &self.strategy, chance())
+        };
+        picked.ok().map(|picked| picked.index)
+    }
+
+    fn allowance(&self, instance: usize, now: Instant) -> f32 {
+        let Some(allowance) = self.allowances.get(instance) else { return 1.0 };
+        allowance.lock().unwrap_or_else(PoisonError::into_inner).left(now)
+    }
+}
+
+/// Servers of at most so many instances are balanced without an allocation.
+const FEW: usize = 8;
+
+/// The value that the path names in the arguments, hashed; `None` where there is none.
+fn hash_key(body: &[u8], path: &[String]) -> Option<u64> {
+    let message: serde_json::Value = serde_json::from_slice(body).ok()?;
+    let mut at = message.get("params")?;
+    for step in path {
+        at = at.get(step)?;
+    }
+    Some(balance::seed(&at.to_string()))
+}

@@ -1,0 +1,160 @@
+//! A server that fails and has nobody beside it.
+
+use serde_json::Value;
+
+use crate::harness::client::Client;
+use crate::harness::gateway::{Gateway, Setup};
+use crate::harness::recorder::{Recorder, Reply, Seen};
+
+use super::{faulty, url};
+
+/// A server that answers every call of a tool like this.
+async fn start(
+    settings: &str,
+    reply: impl Fn(&Seen) -> Reply + Send + Sync + 'static,
+) -> (Recorder, Gateway) {
+    let recorder =
+        Recorder::scripted(move |seen| (!seen.tool().is_empty()).then(|| reply(seen))).await;
+    let settings = format!(r#"{{ url: "{}"{settings} }}"#, recorder.url());
+    let gateway = Setup::new().server("main", &settings).start().await;
+    (recorder, gateway)
+}
+
+fn refused(answer: &Value, code: i64) {
+    assert_eq!(answer["error"]["code"], code, "{answer}");
+    assert_eq!(answer["error"]["data"]["mayHaveRun"], false, "{answer}");
+    let wait = answer["error"]["data"]["retryAfterMs"].as_u64();
+    assert!(wait.is_some_and(|wait| wait > 0), "{answer}");
+}
+
+/// After five failures in a row nothing reaches it, and clients are told at once when to come back.
+#[tokio::test]
+async fn is_left_alone_after_five_failures() {
+    let (recorder, gateway) = start("", |_| Reply::refused(500, String::new())).await;
+    let client = Client::modern(&gateway);
+    for id in 0..5 {
+        let answer = client.call(id, "tool").await;
+        assert_eq!(answer["error"]["code"], -31002, "it was sent, and may have run: {answer}");
+    }
+    for id in 5..30 {
+        refused(&client.call(id, "tool").await, -31001);
+    }
+    assert_eq!(recorder.calls("tool").len(), 5);
+    let open = r#"holdfast_breaker_state{server_id="main",instance="1",state="open"}"#;
+    assert_eq!(gateway.metric(open).await, 1.0);
+}
+
+/// What an application answers is its own affair.
+#[tokio::test]
+async fn is_not_judged_by_its_own_errors() {
+    let (recorder, gateway) = start("", |seen| {
+        let id = seen.id();
+        Reply::json(format!(
+            r#"{{"jsonrpc":"2.0","id":{id},"error":{{"code":-32000,"message":"no"}}}}"#
+        ))
+    })
+    .await;
+    let client = Client::modern(&gateway);
+    for id in 0..40 {
+        assert_eq!(client.call(id, "tool").await["error"]["code"], -32000);
+    }
+    assert_eq!(recorder.calls("tool").len(), 40);
+}
+
+/// A server that asks for a rest gets it, and nobody takes that for a failure.
+#[tokio::test]
+async fn gets_the_rest_that_it_asks_for() {
+    let sample = faulty(r#"{"kind":"status","status":503,"retry_after":60}"#).await;
+    let gateway = Setup::http(&url(&sample)).start().await;
+    let client = Client::modern(&gateway);
+    refused(&client.call(1, "tool").await, -31003);
+    for id in 2..10 {
+        refused(&client.call(id, "tool").await, -31001);
+    }
+    let rests = r#"holdfast_refused_total{server_id="main",reason="back_pressure"}"#;
+    assert_eq!(gateway.metric(rests).await, 8.0);
+    let closed = r#"holdfast_breaker_state{server_id="main",instance="1",state="closed"}"#;
+    assert_eq!(gateway.metric(closed).await, 1.0);
+}
+
+/// It comes back carefully: some calls try it, and when they succeed it is open to all.
+#[tokio::test]
+async fn is_tried_again_and_let_back() {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    let well = Arc::new(AtomicBool::new(false));
+    let is_well = Arc::clone(&well);
+    let settings =
+        ", breaker: { open_for: 200ms, max_open_for: 1s, probe_interval: 100ms, ramp_over: 0s }";
+    let (_recorder, gateway) = start(settings, move |seen| match is_well.load(Ordering::SeqCst) {
+        true => Reply::json(crate::harness::message::result(
+            seen.id(),
+            r#"{"content":[],"resultType":"complete"}"#,
+        )),
+        false => Reply::refused(500, String::new()),
+    })
+    .await;
+    let client = Client::modern(&gateway);
+    for id in 0..10 {
+        client.call(id, "tool").await;
+    }
+    refused(&client.call(10, "tool").await, -31001);
+    well.store(true, Ordering::SeqCst);
+    let closed = r#"holdfast_breaker_state{server_id="main",instance="1",state="closed"}"#;
+    crate::harness::within("the way back", async {
+        let mut id = 100;
+        while gateway.metric(closed).await != 1.0 {
+            client.call(id, "tool").await;
+            id += 1;
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+    for id in 0..20 {
+        let answer = client.call(1000 + id, "tool").await;
+        assert!(answer.get("result").is_some(), "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn is_not_called_for_one_that_depends_on_it_while_it_is_open() {
+    let base = Recorder::scripted(|seen| {
+        (!seen.tool().is_empty()).then(|| Reply::refused(500, String::new()))
+    })
+    .await;
+    let top = Recorder::start().await;
+    let gateway = Setup::new()
+        .server("base", &format!(r#"{{ url: "{}" }}"#, base.url()))
+        .server("top", &format!(r#"{{ url: "{}", depends_on: [base] }}"#, top.url()))
+        .start()
+        .await;
+    let client = Client::modern(&gateway).at("/mcp/top");
+    assert!(client.call(1, "tool").await.get("result").is_some());
+    let failing = Client::modern(&gateway).at("/mcp/base");
+    for id in 0..5 {
+        failing.call(id, "tool").await;
+    }
+    let answer = client.call(2, "tool").await;
+    refused(&answer, -31004);
+    assert!(answer["error"]["message"].as_str().is_some_and(|it| it.contains("base")), "{answer}");
+    assert_eq!(top.calls("tool").len(), 1);
+}
+
+#[tokio::test]
+async fn a_tool_has_its_own_allowance() {
+    let settings = ", tools: { dear: { requests_per_minute: 1, burst: 2 } }";
+    let (recorder, gateway) = start(settings, |seen| {
+        Reply::json(crate::harness::message::result(
+            seen.id(),
+            r#"{"content":[],"resultType":"complete"}"#,
+        ))
+    })
+    .await;
+    let client = Client::modern(&gateway);
+    for id in 0..2 {
+        assert!(client.call(id, "dear").await.get("result").is_some());
+    }
+    refused(&client.call(3, "dear").await, -31003);
+    assert!(client.call(4, "cheap").await.get("result").is_some());
+    assert_eq!(recorder.calls("dear").len(), 2);
+}

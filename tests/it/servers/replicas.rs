@@ -1,0 +1,156 @@
+//! One of two replicas is bad: Reads have their results all the same, Writes run at most once, and the
+//! bad one is left alone.
+
+use crate::harness::client::Client;
+use crate::harness::gateway::{Gateway, Setup};
+use crate::harness::sample::Sample;
+
+use super::{calls, faulty, pair, reads, write};
+
+const READS: &str = ", tools: { echo: read }";
+
+async fn start(fault: &str, settings: &str) -> (Sample, Sample, Gateway) {
+    let (good, bad) = (Sample::start(&[]).await, faulty(fault).await);
+    let settings = pair(&good, &bad, &format!("{READS}{settings}"));
+    let gateway = Setup::new().server("main", &settings).start().await;
+    (good, bad, gateway)
+}
+
+/// What the clients of a server with one bad replica see.
+async fn reads_succeed(fault: &str, settings: &str) -> Gateway {
+    let (_good, _bad, gateway) = start(fault, settings).await;
+    let made = calls().div_ceil(8) * 8;
+    let (good, first_bad) = reads(&Client::modern(&gateway), calls()).await;
+    let share = good as f64 / made as f64;
+    assert!(share >= 0.9998, "{good} of {made} with {fault}: {first_bad:?}");
+    gateway
+}
+
+#[tokio::test]
+async fn that_answers_nothing_but_500() {
+    let gateway = reads_succeed(r#"{"kind":"status","status":500}"#, "").await;
+    // What reached it: what was under way when it began, and hardly anything since, since who fails
+    // fast is taken for slow, and who fails five times in a row is left alone.
+    let repeated =
+        gateway.metric(r#"holdfast_server_attempts_repeated_total{server_id="main"}"#).await;
+    assert!((1.0..=30.0).contains(&repeated), "{repeated}");
+}
+
+#[tokio::test]
+async fn that_answers_garbage_or_half_of_it_or_resets() {
+    for fault in [r#"{"kind":"garbage"}"#, r#"{"kind":"half_body"}"#, r#"{"kind":"reset"}"#] {
+        reads_succeed(fault, "").await;
+    }
+}
+
+#[tokio::test]
+async fn that_asks_for_fewer_calls() {
+    reads_succeed(r#"{"kind":"status","status":429,"retry_after":30}"#, "").await;
+}
+
+/// A Read that hangs is taken elsewhere once its instance is known to hang.
+#[tokio::test]
+async fn that_hangs() {
+    let settings = ", breaker: { slow_call: 1s, consecutive_failures: 3 }";
+    reads_succeed(r#"{"kind":"hang"}"#, settings).await;
+}
+
+#[tokio::test]
+async fn that_is_gone() {
+    let (good, mut gone) = (Sample::start(&[]).await, Sample::start(&[]).await);
+    gone.kill();
+    let gateway = Setup::new().server("main", &pair(&good, &gone, READS)).start().await;
+    let made = calls().div_ceil(8) * 8;
+    assert_eq!(reads(&Client::modern(&gateway), calls()).await, (made, None));
+    // It comes back without a pause of its own making.
+    gone.restart().await;
+    let away = r#"holdfast_instance_unreachable{server_id="main",instance="b"}"#;
+    gateway.wait_metric(away, |away| away == 0.0).await;
+}
+
+/// Whatever becomes of a Write, it does not run twice.
+#[tokio::test]
+async fn that_fails_writes_after_it_ran_them() {
+    let rule = r#"{"method":"tools/call","tool":"write","always":true,"execute":true,"fault":{"kind":"reset"}}"#;
+    let (good, bad) = (Sample::start(&[]).await, Sample::start(&["--behaviour", rule]).await);
+    let gateway = Setup::new().server("main", &pair(&good, &bad, "")).start().await;
+    let client = Client::modern(&gateway);
+    let (mut ran, mut unknown) = (0, 0);
+    for number in 0..60 {
+        let key = format!("w{number}");
+        let answer = client.post(&write(number, &key)).await.response().await;
+        let executions = good.executions("write", &key) + bad.executions("write", &key);
+        match answer["error"]["code"].as_i64() {
+            None => ran += 1,
+            Some(code) => {
+                assert_eq!(code, -31002, "{answer}");
+                unknown += 1;
+            }
+        }
+        assert_eq!(executions, 1, "{answer}");
+    }
+    assert!(ran >= 40, "{ran}");
+    assert!((1..=10).contains(&unknown), "it opens after five: {unknown}");
+}
+
+/// The other servers' calls do not meet any of it.
+#[tokio::test]
+async fn beside_a_server_that_is_well() {
+    let (good, bad) = (Sample::start(&[]).await, faulty(r#"{"kind":"hang"}"#).await);
+    let well = format!(r#"{{ url: "http://{}/mcp", tools: {{ echo: read }} }}"#, good.address);
+    let hung = format!(r#"{{ url: "http://{}/mcp", tools: {{ echo: read }} }}"#, bad.address);
+    let gateway = Setup::new()
+        .server("well", &well)
+        .server("hung", &hung)
+        .section("bulkheads: { user: { concurrency: 8, queue: 8, queue_timeout: 20s } }")
+        .start()
+        .await;
+    let hanging: Vec<_> = (0..16)
+        .map(|id| {
+            let client = Client::modern(&gateway).at("/mcp/hung");
+            tokio::spawn(async move { client.call(id, "echo").await })
+        })
+        .collect();
+    let waits = r#"holdfast_bulkhead_waiting{server_id="hung",class="user"}"#;
+    gateway.wait_metric(waits, |waiting| waiting == 8.0).await;
+    // One more is refused at once, and the calls of the other server have all their room.
+    let refused = Client::modern(&gateway).at("/mcp/hung").call(99, "echo").await;
+    assert_eq!(refused["error"]["code"], -31003, "{refused}");
+    assert_eq!(refused["error"]["data"]["mayHaveRun"], false, "{refused}");
+    assert!(refused["error"]["data"]["retryAfterMs"].as_u64().is_some(), "{refused}");
+    let client = Client::modern(&gateway).at("/mcp/well");
+    let made = 64;
+    assert_eq!(reads(&client, made).await, (made, None));
+    drop(hanging);
+}
+
+/// A session whose instance dies goes on at the other one, and its client is told what that means.
+#[tokio::test]
+async fn with_a_session_at_the_one_that_dies() {
+    let (mut a, mut b) = (Sample::start(&[]).await, Sample::start(&[]).await);
+    let gateway = Setup::new().server("main", &pair(&a, &b, READS)).start().await;
+    let client = Client::legacy(&gateway).initialized().await;
+    let mut standing = client.get(None).await.stream();
+    let first = client.call(1, "whoami").await;
+    assert!(first.get("result").is_some(), "{first}");
+    // Whichever it is: the other one is there.
+    let in_flight = |id: &str| format!(r#"holdfast_sessions_moved_total{{server_id="{id}"}}"#);
+    let before = gateway.metric(&in_flight("main")).await;
+    a.kill();
+    let after_a = client.call(2, "echo").await;
+    assert!(after_a.get("result").is_some(), "{after_a}");
+    let mut moved = after_a;
+    if gateway.metric(&in_flight("main")).await == before {
+        a.restart().await;
+        b.kill();
+        moved = client.call(3, "echo").await;
+    }
+    let note = &moved["result"]["_meta"]["io.holdfast/session"];
+    assert_eq!(note["stateLost"], true, "{moved}");
+    assert_ne!(note["movedFrom"], note["movedTo"], "{moved}");
+    let told = standing.find("the note", |it| it["method"] == "notifications/message").await;
+    assert_eq!(told["params"]["data"]["session"], *note, "{told}");
+    // Once is enough.
+    let next = client.call(4, "echo").await;
+    assert!(next["result"]["_meta"].get("io.holdfast/session").is_none(), "{next}");
+}
