@@ -12,6 +12,7 @@ mod host_origin;
 mod kill_server;
 mod limits;
 mod principals;
+mod servers;
 mod sessions;
 mod slow_headers;
 mod smuggling;
