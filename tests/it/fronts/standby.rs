@@ -23,9 +23,18 @@ const PORT: u16 = 8080;
 /// nginx and keepalived on one machine.
 struct Balancer {
     machine: Machine,
-    nginx: Process,
-    keepalived: Process,
+    nginx: Master,
+    keepalived: Master,
     _folder: TempDir,
+}
+
+/// A process whose children end with it.
+struct Master(Process);
+
+impl Drop for Master {
+    fn drop(&mut self) {
+        end(&mut self.0);
+    }
 }
 
 impl Balancer {
@@ -33,7 +42,8 @@ impl Balancer {
         let (machine, folder) = (Machine::start(number), TempDir::new());
         let listen = SocketAddr::from(([0, 0, 0, 0], PORT));
         let nodes = Nodes::of(cluster);
-        let nginx = Process::start(&mut machine.on(&nginx(&folder.join("nginx"), listen, &nodes)));
+        let nginx = nginx(&folder.join("nginx"), listen, &nodes);
+        let nginx = Master(Process::start(&mut machine.on(&nginx)));
         let values = [
             ("HOLDFAST_BALANCER_INTERFACE", CARD.into()),
             ("HOLDFAST_BALANCER_OWN", machine.address.to_string()),
@@ -48,26 +58,24 @@ impl Balancer {
         keepalived.args(["--dont-fork", "--log-console", "--vrrp"]);
         keepalived.arg("--use-file").arg(&config);
         keepalived.arg("--pid").arg(folder.join("pid")).arg("--vrrp_pid").arg(folder.join("vrrp"));
-        let keepalived = Process::start(&mut machine.on(&keepalived));
+        let keepalived = Master(Process::start(&mut machine.on(&keepalived)));
         Self { machine, nginx, keepalived, _folder: folder }
     }
 
     async fn gets_the_address(&self) {
-        let what = format!("{SHARED} on {}", self.machine.address);
-        eventually(&what, || self.machine.has_shared().then_some(())).await;
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        while !self.machine.has_shared() {
+            let said = self.keepalived.0.output();
+            let late = tokio::time::Instant::now() > deadline;
+            assert!(!late, "{SHARED} is not on {}:\n{said}", self.machine.address);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
         // It goes on without what it does not understand.
-        let said = self.keepalived.output();
+        let said = self.keepalived.0.output();
         let complaint = said.lines().find(|it| {
             ["Unknown", "ignoring", "insecure", "invalid"].iter().any(|word| it.contains(word))
         });
         assert!(complaint.is_none(), "{said}");
-    }
-}
-
-impl Drop for Balancer {
-    fn drop(&mut self) {
-        end(&mut self.keepalived);
-        end(&mut self.nginx);
     }
 }
 
@@ -106,8 +114,13 @@ async fn the_standby_takes_the_address_over() {
         .cluster()
         .await;
     let mut first = Balancer::start(1, 2, &cluster);
-    let mut second = Balancer::start(2, 1, &cluster);
+    // Only then the other: whoever has the address keeps it, and the first may be slow to start.
     first.gets_the_address().await;
+    let mut second = Balancer::start(2, 1, &cluster);
+    eventually("the standby is one", || {
+        second.keepalived.0.output().contains("BACKUP STATE").then_some(())
+    })
+    .await;
     assert!(!second.machine.has_shared(), "the address is on both");
     let client = Client::to(SocketAddr::from((SHARED, PORT))).initialized().await;
     assert!(client.ask(1, "tools/list", "{}").await["result"].is_object());
@@ -124,7 +137,7 @@ async fn the_standby_takes_the_address_over() {
         (sample.executions("write", "lost") == 1).then_some(())
     })
     .await;
-    end(&mut first.nginx);
+    end(&mut first.nginx.0);
     assert!(lost.await.expect("no panic"), "an answer out of a dead nginx");
     let (answer, broken) = patient(&client, &message::call(3, "whoami")).await;
     assert!(answer["result"].is_object(), "the session goes on: {answer}");
@@ -141,10 +154,11 @@ async fn the_standby_takes_the_address_over() {
     let listen = SocketAddr::from(([0, 0, 0, 0], PORT));
     let folder = TempDir::new();
     let again = nginx(&folder.join("nginx"), listen, &Nodes::of(&cluster));
-    first.nginx = Process::start(&mut first.machine.on(&again));
+    first.nginx = Master(Process::start(&mut first.machine.on(&again)));
     eventually("its check to pass", || {
         first
             .keepalived
+            .0
             .output()
             .rsplit('\n')
             .take(20)
@@ -154,7 +168,7 @@ async fn the_standby_takes_the_address_over() {
     .await;
     assert!(second.machine.has_shared(), "the address moved back for nothing");
     second.machine.unplug();
-    end(&mut second.keepalived);
+    end(&mut second.keepalived.0);
     // A connection that is being opened meanwhile is merely late.
     let (answer, _) = patient(&client, &message::call(40, "whoami")).await;
     assert!(answer["result"].is_object(), "{answer}");
