@@ -145,10 +145,11 @@ impl World {
         }
     }
 
-    /// All was well for long enough: the primary is active, and all know.
+    /// All was well for long enough: the primary is active unless an operator moved it, and all know.
     pub(super) fn check_calm(&mut self) {
         let is = self.group.failover().clone();
-        if is.phase != Phase::PrimaryActive || is.active != "a" {
+        let moved = is.by_hand && is.phase == Phase::SecondaryActive;
+        if !moved && (is.phase != Phase::PrimaryActive || is.active != "a") {
             self.violated(format!("not settled: {is:?}"));
         }
         if self.nodes.iter().any(|it| it.failover() != Some(&is)) {

@@ -232,10 +232,10 @@ impl World {
     /// Whether the coordinator is to die here and now; then it does.
     fn kills(&mut self, at: usize, state: &Failover, when: When) -> bool {
         let Some(Kill { way, stage, when: wanted }) = self.kill else { return false };
-        let is_way = match (&state.phase, way) {
-            (Phase::FailingBack(_), "back") | (Phase::FailingOver(_), "by hand" | "hurry") => true,
-            _ => false,
-        };
+        let is_way = matches!(
+            (&state.phase, way),
+            (Phase::FailingBack(_), "back") | (Phase::FailingOver(_), "by hand" | "hurry")
+        );
         let is_stage = state.moving().is_some_and(|it| it.stage.label() == stage);
         // A ramp has no report: it dies in its middle.
         let is_when = when == wanted || stage == "ramp";

@@ -4,7 +4,7 @@
 //! Three instances (`a` is the primary) fail, recover and make errors; nodes crash, freeze, and are cut
 //! off from each other and from instances; messages are lost; coordinators die or hand over; operators
 //! interfere. Whatever happens, no session is served by two instances, nothing moves by one node's
-//! view, and once it is calm the primary is active again.
+//! view, and once it is calm the primary is active again, or what an operator moved it to.
 //!
 //! ```text
 //! cargo nextest run -p holdfast-tests --test sim servers           100 seeds

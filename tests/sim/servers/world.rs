@@ -132,7 +132,7 @@ impl World {
             retry_after: 500,
             ..Params::new("a")
         };
-        if kill.is_some_and(|it| it.way != "back") {
+        if kill.is_some() {
             params.automatic_failback = false;
         }
         if kill.is_some() {
@@ -288,6 +288,7 @@ impl World {
     fn play(&mut self, kill: Kill) {
         match (kill.way, self.now) {
             ("by hand" | "back", 3_000) => self.wish(Wish::MoveTo("b")),
+            ("back", 8_000) => self.wish(Wish::Back),
             ("hurry", 3_000) => {
                 self.instances[0].is_down = true;
                 // Of two that could take over, the one whose name the test knows.

@@ -30,6 +30,9 @@
 //! say so, and what runs at the old instance is waited for, each with a limit. A node that does not
 //! answer within the limit is cut off or dead: then it has no lease, and sends no Writes.
 //!
+//! What an operator moved stays there until an operator has the primary serve again, or the instance
+//! fails: whoever takes a primary out for maintenance does not want it back five minutes later.
+//!
 //! Times are milliseconds since the Unix epoch, the group's clock (`ClusterState::time`) at least.
 
 mod step;
@@ -58,6 +61,8 @@ pub struct Failover {
     pub since: u64,
     /// When the active instance last changed; 0 if it never did.
     pub switched_at: u64,
+    /// An operator moved the server to its active instance: the primary does not take over by itself.
+    pub by_hand: bool,
     /// Automatic moves other than an immediate first one do not begin before this.
     pub not_before: u64,
     /// Failovers in a row that came to nothing.
@@ -315,6 +320,7 @@ impl Failover {
             phase: Phase::PrimaryActive,
             since: 0,
             switched_at: 0,
+            by_hand: false,
             not_before: 0,
             attempts: 0,
             rollbacks: 0,

@@ -178,6 +178,7 @@ impl Sight<'_> {
         let waited = |since: u64| self.now.saturating_sub(since) >= delay;
         let is_due = state.phase == Phase::SecondaryActive
             && self.params.automatic_failback
+            && !state.by_hand
             && primary.is_well()
             && primary.good_checks >= self.params.good_checks
             && waited(primary.since)
@@ -403,10 +404,13 @@ impl Sight<'_> {
     /// The next stage of a move that has nothing more to do in its present one.
     fn advance(&self, state: &Failover, it: Move) -> Failover {
         let stage = self.after(&it);
+        let by_hand = matches!(it.manner, Manner::Manual | Manner::Forced)
+            && matches!(state.phase, Phase::FailingOver(_));
         let mut next = self.at_stage(state, it, stage);
         if stage == Stage::Switch
             && let Some(to) = next.moving().map(|it| it.to.clone())
         {
+            next.by_hand = by_hand && to != self.params.primary;
             next.active = to;
             next.switched_at = self.now;
             (next.attempts, next.rollbacks, next.tried) = (0, 0, Vec::new());

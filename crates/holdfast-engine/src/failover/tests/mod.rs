@@ -167,6 +167,58 @@ fn a_failback_waits_for_the_delay_and_good_checks_and_ramps() {
 }
 
 #[test]
+fn new_calls_wait_from_the_pause_to_the_switch_and_not_before_a_ramp() {
+    let mut bench = Bench::new();
+    bench.step(&Input::Move { to: None, by: "ops".into(), force: false }).unwrap();
+    for (stage, report) in [
+        (Stage::Pause, Report::Paused),
+        (Stage::Drain, Report::Drained),
+        (Stage::Check, Report::Checked(Ok(()))),
+    ] {
+        assert_eq!((bench.stage(), bench.state.route(1)), (stage, Route::Hold));
+        bench.report(report);
+    }
+    assert_eq!((bench.stage(), bench.state.route(1)), (Stage::Switch, Route::To("b")));
+    let mut bench = Bench::new();
+    bench.set("a", Opinion::Degraded, Cause::Errors);
+    bench.tick(0);
+    assert_eq!((bench.stage(), bench.state.route(1)), (Stage::Check, Route::To("a")));
+}
+
+#[test]
+fn a_failback_counts_its_delay_from_the_switch_too() {
+    let mut bench = Bench::new();
+    // Well again before the switch was made: its verdict is older than the failover.
+    bench.down("a");
+    bench.tick(0);
+    bench.well("a");
+    bench.now += 200_000;
+    bench.finish();
+    assert_eq!(bench.state.phase, Phase::SecondaryActive);
+    assert!(!bench.tick(299_999).changed);
+    assert!(bench.tick(1).changed);
+}
+
+#[test]
+fn what_an_operator_moved_stays_until_an_operator_says_so_or_it_fails() {
+    let mut bench = Bench::new();
+    let wish = |to: &str| Input::Move { to: Some(to.into()), by: "ops".into(), force: false };
+    bench.step(&wish("b")).unwrap();
+    bench.finish();
+    assert!(bench.state.by_hand);
+    assert!(!bench.tick(100_000_000).changed, "{:?}", bench.state);
+    bench.step(&Input::Back { by: "ops".into(), at_once: false }).unwrap();
+    bench.finish();
+    assert_eq!(bench.state.phase, Phase::PrimaryActive);
+    bench.step(&wish("b")).unwrap();
+    bench.finish();
+    bench.down("b");
+    bench.tick(0);
+    bench.finish();
+    assert_eq!((bench.state.active.as_str(), bench.state.by_hand), ("a", false));
+}
+
+#[test]
 fn a_failback_that_does_worse_is_rolled_back_and_waits_longer_each_time() {
     let mut bench = Bench::new();
     bench.down("a");
