@@ -19,11 +19,14 @@ const SHARE: u32 = 60;
 const AT_ONCE: usize = 8;
 
 pub(super) struct Fresh {
-    opened: Arc<Mutex<Vec<Client>>>,
+    opened: Opened,
     driver: JoinHandle<()>,
     serial: Arc<AtomicU64>,
     ledger: Arc<Ledger>,
 }
+
+/// With what each must have counted at its next use, if that is known.
+type Opened = Arc<Mutex<Vec<(Client, Option<u32>)>>>;
 
 // === impl Fresh ===
 
@@ -36,7 +39,7 @@ impl Fresh {
         ledger: &Arc<Ledger>,
         stopped: watch::Receiver<bool>,
     ) -> Self {
-        let opened = Arc::<Mutex<Vec<Client>>>::default();
+        let opened = Opened::default();
         let mut ticks = interval(Duration::from_secs(1) * SHARE / rate.max(1));
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (all, counted, into) = (Arc::clone(&opened), Arc::clone(serial), Arc::clone(ledger));
@@ -49,8 +52,10 @@ impl Fresh {
                 let (serial, ledger) = (Arc::clone(&counted), Arc::clone(&into));
                 opens.spawn(async move {
                     if let Some(client) = open(bare, &ledger).await {
-                        use_idle(&client, 1, &serial, &ledger).await;
-                        all.lock().unwrap_or_else(PoisonError::into_inner).push(client);
+                        let used = use_idle(&client, Some(1), &serial, &ledger).await;
+                        // A use that was lost with its node may have been counted.
+                        let next = (used == Outcome::Result).then_some(2);
+                        all.lock().unwrap_or_else(PoisonError::into_inner).push((client, next));
                     }
                 });
             }
@@ -66,12 +71,12 @@ impl Fresh {
             std::mem::take(&mut *self.opened.lock().unwrap_or_else(PoisonError::into_inner));
         let many = opened.len();
         let mut uses = JoinSet::new();
-        for client in opened {
+        for (client, next) in opened {
             if uses.len() >= AT_ONCE {
                 uses.join_next().await;
             }
             let (serial, ledger) = (Arc::clone(&self.serial), Arc::clone(&self.ledger));
-            uses.spawn(async move { use_idle(&client, 2, &serial, &ledger).await });
+            uses.spawn(async move { use_idle(&client, next, &serial, &ledger).await });
         }
         while uses.join_next().await.is_some() {}
         many

@@ -82,7 +82,7 @@ impl Load {
         for number in 0..IDLE {
             let era = if number % 3 == 0 { Era::Older } else { Era::Legacy };
             let client = open(bare(COUNT, era), "drill-idle").await?;
-            use_idle(&client, 1, &serial, ledger).await;
+            use_idle(&client, Some(1), &serial, ledger).await;
             idle.push(client);
         }
         let (stop, stopped) = watch::channel(false);
@@ -108,7 +108,7 @@ impl Load {
         let fresh = self.fresh.finish().await;
         for client in &self.idle {
             // The count goes on: the session at the server is the one that it was.
-            use_idle(client, 2, &self.serial, &self.ledger).await;
+            use_idle(client, Some(2), &self.serial, &self.ledger).await;
         }
         self.idle.len() + self.sessions + fresh
     }
@@ -121,16 +121,23 @@ async fn open(client: Client, name: &str) -> Result<Client, Error> {
     Ok(opened.map_err(|error| format!("no session at {server}: {error}"))?)
 }
 
-async fn use_idle(client: &Client, count: u32, serial: &AtomicU64, ledger: &Ledger) {
+/// Uses a session whose server has counted so far, or says what it has counted.
+async fn use_idle(
+    client: &Client,
+    count: Option<u32>,
+    serial: &AtomicU64,
+    ledger: &Ledger,
+) -> Outcome {
+    let counted = count.map_or_else(String::new, |count| count.to_string());
     let ask = Ask {
         id: format!("i{}", serial.fetch_add(1, Ordering::Relaxed)),
         kind: Kind::Idle,
         tool: "counter",
         arguments: json!({}),
-        expect: format!("\"count\":{count}"),
+        expect: format!("\"count\":{counted}"),
         steps: None,
     };
-    make(client, ask, DEADLINE, ledger).await;
+    make(client, ask, DEADLINE, ledger).await
 }
 
 async fn drive(

@@ -93,7 +93,14 @@ impl Report {
                 anomalies.note("session not opened", call, None);
             }
         } else if call.kind.is_read() || call.kind == Kind::Idle {
-            if code == STORE_AWAY && incidents.iter().any(away) {
+            let lost = |it: &Incident| call.overlaps(it.from, it.settled + 1_000);
+            let counts = call.kind == Kind::Idle;
+            if counts && code == OUTCOME_UNKNOWN && incidents.iter().any(lost) {
+                // It counts at its server: a Write whose node was lost.
+                self.writes_unknown += 1;
+            } else if counts && incidents.iter().any(|it| it.isolates() && during(it)) {
+                self.writes_refused_isolated += 1;
+            } else if code == STORE_AWAY && incidents.iter().any(away) {
                 self.reads_refused += 1;
             } else {
                 self.reads_failed += 1;
