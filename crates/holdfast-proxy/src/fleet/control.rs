@@ -190,7 +190,7 @@ impl Fleet {
                 }),
             }
         });
-        seen.unwrap_or(Sight {
+        seen.unwrap_or_else(|| Sight {
             in_flight: 0,
             indicators: Indicators::default(),
             breaker: breaker::Phase::Closed,

@@ -46,7 +46,7 @@ pub struct ServerFleet {
     pub(super) gate: Gate,
     pub(crate) counts: Counts,
     /// What it depends on.
-    pub(super) needs: OnceLock<Vec<Weak<ServerFleet>>>,
+    pub(super) needs: OnceLock<Vec<Weak<Self>>>,
     /// Tells calls that wait that the failover has gone on.
     pub(super) turned: Notify,
     news: broadcast::Sender<News>,

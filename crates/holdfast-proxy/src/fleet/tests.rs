@@ -1,3 +1,5 @@
+//! The fleet from outside: what its states do to calls, and what is heard of them.
+
 use std::sync::Arc;
 use std::time::Duration;
 

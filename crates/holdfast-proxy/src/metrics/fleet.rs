@@ -8,10 +8,15 @@ use holdfast_config::BulkheadClass;
 use holdfast_engine::breaker::Phase;
 
 use super::render::{COUNTER, Escaped, GAUGE, header};
-use crate::fleet::{Fleet, InstanceSnapshot, ServerSnapshot};
+use crate::fleet::{Fleet, InstanceSnapshot, ServerFleet, ServerSnapshot};
 
 /// A family that is one number per instance.
 type InstanceFamily = (&'static str, &'static str, fn(&InstanceSnapshot) -> f64);
+
+/// One number per class of a server.
+type ClassFamily = (&'static str, &'static str, fn(&ServerSnapshot, BulkheadClass) -> u32);
+/// One number per server.
+type ServerFamily = (&'static str, &'static str, fn(&ServerFleet) -> u64);
 
 #[rustfmt::skip]
 const INSTANCE: &[InstanceFamily] = &[
@@ -50,7 +55,7 @@ fn each(servers: &[ServerSnapshot]) -> impl Iterator<Item = (&ServerSnapshot, &I
 }
 
 fn classes(servers: &[ServerSnapshot], out: &mut String) -> fmt::Result {
-    let families: [(&str, &str, fn(&ServerSnapshot, BulkheadClass) -> u32); 2] = [
+    let families: [ClassFamily; 2] = [
         ("holdfast_bulkhead_running", "Calls of a class that run.", |server, class| {
             let status = server.classes.iter().find(|(it, _)| *it == class);
             status.map_or(0, |(_, status)| status.running)
@@ -74,7 +79,7 @@ fn classes(servers: &[ServerSnapshot], out: &mut String) -> fmt::Result {
 }
 
 fn counters(fleet: &Fleet, out: &mut String) -> fmt::Result {
-    let plain: [(&str, &str, fn(&crate::fleet::ServerFleet) -> u64); 2] = [
+    let plain: [ServerFamily; 2] = [
         (
             "holdfast_repeats_denied_total",
             "Calls that were not repeated because enough others were.",

@@ -73,7 +73,7 @@ pub(crate) enum Opened {
 
 /// What the server answered to our GET.
 enum Got {
-    Stream(HttpEvents),
+    Stream(Box<HttpEvents>),
     /// Another stream of the session is still open there.
     Busy,
     Lost,
@@ -393,7 +393,7 @@ async fn get(
     };
     let status = response.status;
     if status.is_success() && response.is_event_stream() {
-        return Got::Stream(HttpEvents::new(response.body, response.lease));
+        return Got::Stream(Box::new(HttpEvents::new(response.body, response.lease)));
     }
     if status == StatusCode::CONFLICT {
         return Got::Busy;
