@@ -81,6 +81,48 @@ fn calls_that_hang_open_it_while_none_of_them_has_ended() {
     assert_eq!(rig.phase(), Phase::Open);
 }
 
+/// The order in which successes end does not matter, but that in which their calls were admitted.
+#[test]
+fn a_success_that_was_admitted_earlier_and_ends_later_takes_nothing_back() {
+    let mut rig = Rig::new(Params { slow: 8 * SECOND, ..Params::default() });
+    let early = rig.admit().expect("closed");
+    rig.wait(2 * SECOND);
+    let hanging: Vec<_> = (0..10).map(|_| rig.admit().expect("closed")).collect();
+    rig.wait(2 * SECOND);
+    rig.calls(Outcome::Success, 1);
+    rig.settle(early, Outcome::Success);
+    rig.wait(8 * SECOND);
+    assert_eq!((rig.phase(), rig.breaker.status().failed), (Phase::Closed, 10));
+    drop(hanging);
+}
+
+/// What hangs is not under way for ever: it does not keep later failures from counting.
+#[test]
+fn calls_that_hung_once_hide_nothing_afterwards() {
+    let params = Params { slow: 8 * SECOND, failure_rate: 1.0, ..Params::default() };
+    let mut rig = Rig::new(params);
+    let hanging: Vec<_> = (0..1000).map(|_| rig.admit().expect("closed")).collect();
+    // So that they are not in a row.
+    rig.calls(Outcome::Success, 1);
+    rig.wait(10 * SECOND);
+    rig.calls(Outcome::Failure, 4);
+    assert_eq!(rig.phase(), Phase::Closed);
+    rig.calls(Outcome::Failure, 1);
+    assert_eq!(rig.phase(), Phase::Open);
+    drop(hanging);
+}
+
+/// Quick errors among slow answers: a row has to be a tenth of what is under way.
+#[test]
+fn a_row_of_failures_says_little_while_a_lot_is_under_way() {
+    let mut rig = Rig::new(Params { failure_rate: 1.0, ..Params::default() });
+    let _under_way: Vec<_> = (0..200).map(|_| rig.admit().expect("closed")).collect();
+    rig.calls(Outcome::Failure, 19);
+    assert_eq!(rig.phase(), Phase::Closed);
+    rig.calls(Outcome::Failure, 1);
+    assert_eq!(rig.phase(), Phase::Open);
+}
+
 /// One tool that hangs among calls that work is a share of failures, not a server that is gone.
 #[test]
 fn calls_that_hang_beside_others_that_succeed_are_not_in_a_row() {

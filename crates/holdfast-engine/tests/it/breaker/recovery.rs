@@ -128,6 +128,7 @@ fn a_recovery_gets_through_with_a_few_random_errors() {
         let mut opened = 0;
         while rig.phase() != Phase::Closed {
             rig.now += Duration::from_millis(20);
+            assert!(rig.now - begun < 3600 * SECOND, "seed {seed}: never");
             let errs = rig.rng.below(100) == 0;
             let Ok(permit) = rig.admit() else { continue };
             rig.settle(permit, if errs { Outcome::Failure } else { Outcome::Success });
@@ -197,6 +198,18 @@ fn an_operators_word_stands_above_everything_and_a_newer_one_above_that() {
     rig.calls(Outcome::Success, 10);
     assert!(rig.breaker.force(Override::Closed, 2, now));
     assert_eq!((rig.transitions().len(), rig.breaker.status().calls), (1, 10));
+}
+
+#[test]
+fn the_later_of_two_times_counts_when_the_cluster_opens_what_is_open() {
+    for (word, expected) in [(1, 30), (30, 30), (45, 45)] {
+        let mut rig = Rig::new(Params::default());
+        for _ in 0..5 {
+            rig.breaker.observe(Outcome::Failure, rig.now, 0);
+        }
+        assert!(rig.breaker.opened_by_cluster(rig.now + word * SECOND, 1, rig.now));
+        assert_eq!(rig.breaker.status().open_until, Some(rig.now + expected * SECOND));
+    }
 }
 
 #[test]

@@ -110,7 +110,8 @@ pub(crate) fn always(
     };
     for (node, it) in truths.iter().enumerate() {
         // Twenty calls a second, or two while it recovers: after so long the breaker knows.
-        let knows = params.slow + params.slow / 8 + 3 * SECOND;
+        let few = it.phase == Phase::Recovering;
+        let knows = params.slow + params.slow / 8 + SECOND * if few { 6 } else { 3 };
         let since = it.hopeless_since.map(|since| since.max(it.born).max(it.since));
         if lets_pass(it) && since.is_some_and(|since| now - since > knows) {
             return Err(format!("node {node} does not notice that no call succeeds"));

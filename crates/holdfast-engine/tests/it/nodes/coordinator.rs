@@ -50,12 +50,10 @@ impl Coordinator {
             return None;
         }
         let last = self.word.map_or(0, |word| word.generation);
-        let has = |bug| self.bug == Some(bug);
-        let counts =
-            |it: &&Report| (now - it.at < FRESH || has(Bug::OldReportsCount)) && it.heard >= last;
+        let counts = |it: &&Report| now - it.at < FRESH && it.heard >= last;
         let fresh: Vec<Evidence> =
             self.reports.iter().flatten().filter(counts).map(|it| it.evidence).collect();
-        let one = has(Bug::OneNodeIsEnough) && fresh.iter().any(|it| it.opened);
+        let one = self.bug == Some(Bug::OneNodeIsEnough) && fresh.iter().any(|it| it.opened);
         if cluster_verdict(&fresh, &self.params).is_none() && !one {
             return None;
         }

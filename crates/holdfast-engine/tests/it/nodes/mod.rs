@@ -53,8 +53,6 @@ const MUST_HAPPEN: [&str; 21] = [
 pub(crate) enum Bug {
     /// One node's word opens the server for all.
     OneNodeIsEnough,
-    /// The coordinator goes on believing a node that it no longer hears.
-    OldReportsCount,
     /// What a node saw before the cluster's word it says again after it.
     EvidenceCountsTwice,
     /// What did not reach the server counts as the server's failure.
@@ -77,9 +75,8 @@ pub(crate) enum Bug {
     ColdStartRecovers,
 }
 
-const BUGS: [Bug; 12] = [
+const BUGS: [Bug; 11] = [
     Bug::OneNodeIsEnough,
-    Bug::OldReportsCount,
     Bug::EvidenceCountsTwice,
     Bug::OwnNetworkIsTold,
     Bug::CountsWhatHasEnded,

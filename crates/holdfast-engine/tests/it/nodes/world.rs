@@ -63,6 +63,8 @@ struct World {
     messages: Vec<(Instant, Message)>,
     /// Until when the coordinator and a node hear nothing of each other.
     apart: [Instant; 3],
+    /// A node whose way to the server is broken will be apart from the coordinator instead, then.
+    departs: Option<(Instant, usize)>,
     operator_words: u64,
     counts: BTreeMap<&'static str, u64>,
     trace: String,
@@ -92,6 +94,7 @@ pub(crate) fn run(seed: u64, bug: Option<Bug>) -> Outcome {
         coordinator: Coordinator::new(params, bug),
         messages: Vec::new(),
         apart: [start; 3],
+        departs: None,
         operator_words: 2,
         counts: BTreeMap::new(),
         trace: String::new(),
@@ -234,10 +237,11 @@ impl World {
         Ok(())
     }
 
-    /// The coordinator decides, and says its last word again: some are lost.
+    /// The coordinator decides, and says its last word again: some are lost, and who has not heard it
+    /// is not heard, even when its time is over.
     fn coordinate(&mut self) {
         self.coordinator.decide(self.now);
-        if let Some(word) = self.coordinator.word.filter(|word| word.until > self.now) {
+        if let Some(word) = self.coordinator.word {
             for node in 0..3 {
                 self.send(Message::Word(node, word));
             }
@@ -247,6 +251,12 @@ impl World {
     // --- what goes wrong ---
 
     fn trouble(&mut self) -> Result<(), String> {
+        if let Some((_, node)) = self.departs.take_if(|(at, _)| *at <= self.now) {
+            self.networks[node] = Network::Fine;
+            let time = u32::try_from(self.rng.below(25_000)).expect("small");
+            self.apart[node] = self.now + MS * time;
+            self.happens("node is apart from the coordinator");
+        }
         match self.rng.below(2500) {
             0..8 => {
                 let modes = [
@@ -293,11 +303,11 @@ impl World {
                 self.force(node, word);
                 self.look(node)?;
             }
-            19..29 => {
+            19..25 => {
                 let node = self.rng.below(3) as usize;
-                let time = u32::try_from(self.rng.below(25_000)).expect("small");
-                self.apart[node] = self.now + MS * time;
-                self.happens("node is apart from the coordinator");
+                self.networks[node] = Network::Swallows;
+                self.departs = Some((self.now + 2800 * MS, node));
+                self.happens("network swallows");
             }
             _ => {}
         }
