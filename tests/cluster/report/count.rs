@@ -35,10 +35,10 @@ impl Report {
             let late = matches!(call.outcome, Outcome::Nothing { .. });
             // An SDK whose two GETs found no balancer waits for the rest of its time.
             if incidents.iter().any(cut) {
-                let refused = |what: &str| what.starts_with("connect");
-                match &call.outcome {
-                    Outcome::Broken { what } if refused(what) => self.found_no_front += 1,
-                    _ => self.cut_with_front += 1,
+                let after = |it: &Incident| cut(it) && call.started >= it.from;
+                match incidents.iter().any(after) {
+                    true => self.found_no_front += 1,
+                    false => self.cut_with_front += 1,
                 }
             } else {
                 self.unanswered += 1;

@@ -98,6 +98,10 @@ impl Stack {
         if let Some(redis) = &redis {
             text.push_str(&redis.section(wanted.plain));
         }
+        if wanted.standby {
+            // Clients try a GET twice, and it takes two seconds and more until the address has moved.
+            text.push_str("streams: { retry: 2s }\n");
+        }
         fs::write(&config, text)?;
         let mut nodes = Vec::new();
         for (at, own) in addresses.iter().enumerate() {
