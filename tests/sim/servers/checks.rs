@@ -2,7 +2,7 @@
 
 use holdfast_engine::failover::{End, Failover, Manner, Phase, Stage};
 use holdfast_engine::health::votes::Opinion;
-use holdfast_engine::replicated::{Reply, ServerHappened, Servers};
+use holdfast_engine::replicated::{Reply, Servers};
 
 use super::world::{NAMES, NODES, World};
 
@@ -39,9 +39,6 @@ impl World {
             .collect();
         for event in &events {
             self.line(format!("{:?} {} {}", event.what, event.instance, event.evidence));
-            if let ServerHappened::Verdict { to: Opinion::Unhealthy, .. } = event.what {
-                self.check_verdict(&event.instance);
-            }
         }
         let is = self.group.failover().clone();
         if is == was {
@@ -75,13 +72,17 @@ impl World {
         }
     }
 
-    /// An instance is declared unhealthy: two nodes at least found it so lately.
-    fn check_verdict(&mut self, instance: &str) {
+    /// A coordinator is about to declare an instance unhealthy: two nodes at least found it so lately.
+    /// The entry may be committed later, when the leader has a quorum again.
+    pub(super) fn check_verdict(&mut self, instance: &str) {
         let Some(at) = NAMES.iter().position(|it| *it == instance) else { return };
         let lately = |it: &Option<u64>| it.is_some_and(|it| self.now <= it + 3_000);
         let blind = self.nodes.iter().filter(|it| lately(&it.bad_at[at])).count();
         if blind < 2 {
-            self.violated(format!("{instance} is unhealthy by one node's view"));
+            let seen: Vec<_> = self.nodes.iter().map(|it| it.bad_at[at]).collect();
+            self.violated(format!(
+                "{instance} is unhealthy by one node's view, last seen bad {seen:?}"
+            ));
         }
     }
 

@@ -180,6 +180,9 @@ impl World {
                 why: tally.to_string(),
                 term,
             };
+            if opinion == Opinion::Unhealthy {
+                self.check_verdict(NAMES[instance]);
+            }
             self.propose(at, verdict);
         }
     }

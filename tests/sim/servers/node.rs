@@ -25,8 +25,9 @@ pub(super) enum Message {
     Lease { asked: Ms },
     /// The leader grants it, with the log up to here.
     Granted { term: u64, asked: Ms, commit: usize },
-    /// What a node finds about an instance.
-    Vote { instance: usize, opinion: Opinion, cause: Cause, score: f64 },
+    /// What a node finds about an instance, and when: a coordinator that was frozen finds old votes in
+    /// its sockets.
+    Vote { instance: usize, opinion: Opinion, cause: Cause, score: f64, at: Ms },
     /// The coordinator asks for a confirmation.
     Ask(Order),
     /// A node confirms a step.
@@ -123,10 +124,11 @@ impl Node {
         self.calls.clear();
     }
 
-    /// Again, with what it had on disk.
+    /// Again, with what it had on disk. What it saw before stays seen: its last votes still count.
     pub(super) fn restart(&mut self) {
         let machine = std::mem::take(&mut self.machine);
-        *self = Self { machine, applied: self.applied, ..Self::new() };
+        let (applied, bad_at) = (self.applied, self.bad_at);
+        *self = Self { machine, applied, bad_at, ..Self::new() };
     }
 
     pub(super) fn failover(&self) -> Option<&Failover> {
@@ -184,8 +186,9 @@ impl World {
                 Status::Warning => 0.6,
                 Status::Critical => 0.0,
             };
-            let opinion = Opinion::of(score);
-            self.send(at, leader, Message::Vote { instance, opinion, cause, score });
+            let (opinion, looked) = (Opinion::of(score), self.now);
+            let vote = Message::Vote { instance, opinion, cause, score, at: looked };
+            self.send(at, leader, vote);
         }
     }
 
@@ -255,10 +258,9 @@ impl World {
                 node.lease_from = node.lease_from.max(Some(asked));
                 self.apply_until(at, commit);
             }
-            Message::Vote { instance, opinion, cause, score } => {
-                let now = self.now;
+            Message::Vote { instance, opinion, cause, score, at: looked } => {
                 if let Some(leading) = self.nodes[at].leads.as_mut() {
-                    leading.votes.insert((instance, from), (opinion, cause, score, now));
+                    leading.votes.insert((instance, from), (opinion, cause, score, looked));
                 }
             }
             Message::Ask(order) => self.confirm(at, from, &order),
