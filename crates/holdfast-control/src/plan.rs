@@ -162,7 +162,7 @@ impl Planned {
     /// Which instance serves while all is well: the primary, or the first.
     pub(crate) fn primary(&self) -> &str {
         let primary = self.instances.iter().find(|it| it.role == Role::Primary);
-        primary.or(self.instances.first()).map_or("", |it| &it.id)
+        primary.or_else(|| self.instances.first()).map_or("", |it| &it.id)
     }
 
     pub(crate) fn place(&self, id: &str) -> Option<usize> {

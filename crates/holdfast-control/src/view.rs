@@ -19,7 +19,7 @@ pub(crate) fn server(shared: &Shared, state: &ClusterState, place: usize) -> Ser
     let active = known.map(|it| it.failover.active.as_str());
     ServerView {
         name: planned.name.clone(),
-        verdict: verdict(known, active.unwrap_or(planned.primary())),
+        verdict: verdict(known, active.unwrap_or_else(|| planned.primary())),
         active: failover.map(|it| it.active.clone()),
         phase: failover.map(|it| it.phase.label()),
         stage: failover.and_then(|it| it.moving()).map(|it| it.stage.label()),
