@@ -83,6 +83,20 @@ fn higher_priority_goes_first_and_every_fourth_time_who_waits_longest() {
     assert_eq!(order, "cccucccuccuuuuuu");
 }
 
+#[test]
+fn of_two_classes_of_one_priority_who_waits_longest_goes_first() {
+    let start = Instant::now();
+    let mut all = Bulkheads::new([class(9, 9, 5), class(9, 9, 5)], Some(1), SECOND);
+    fill(&mut all, USER, 1, 1, start);
+    let second = queued(all.enter(USER, ServerKey(1), start + SECOND));
+    let first = queued(all.enter(CRITICAL, ServerKey(2), start));
+    for ticket in [first, second] {
+        all.leave(USER, ServerKey(1));
+        all.leave(CRITICAL, ServerKey(2));
+        assert_eq!(all.next(start + SECOND).map(|it| it.ticket), Some(ticket));
+    }
+}
+
 /// A server that hangs holds its class until others have waited for a moment, and then a quarter.
 #[test]
 fn a_server_that_hangs_does_not_stop_the_others_of_its_class() {
