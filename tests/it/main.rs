@@ -13,6 +13,7 @@ mod kill_server;
 mod limits;
 mod principals;
 mod servers;
+mod servers_control;
 mod sessions;
 mod slow_headers;
 mod smuggling;

@@ -8,7 +8,7 @@ use futures_util::future::BoxFuture;
 use holdfast_cluster::ProposeError;
 use holdfast_config::Webhook;
 use holdfast_engine::failover::{Input, Refusal};
-use holdfast_engine::replicated::{NodeId, OverrideKind, Reply, ServerCommand};
+use holdfast_engine::replicated::{ClusterState, NodeId, OverrideKind, Reply, ServerCommand};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -31,6 +31,8 @@ use crate::view;
 
 /// How long an order may take to be agreed on.
 const ORDER_WITHIN: Duration = Duration::from_secs(3);
+/// How long this node may take to hear what the group has agreed on.
+const SEEN_WITHIN: Duration = Duration::from_secs(1);
 /// A step that overtakes an order has it decided anew, so often.
 const AGAIN: usize = 3;
 
@@ -254,8 +256,16 @@ impl Operated for Control {
             let me = self.shared.group.me();
             let node = self.shared.state().members.get(&me).map(|member| member.name.clone());
             let by = format!("an operator at {}", node.unwrap_or_default());
+            let before = step_of(&self.shared.state(), order.server());
             let carried = tokio::time::timeout(ORDER_WITHIN, self.carry_out(&order, &by));
-            carried.await.unwrap_or(Err(OrderError::TimedOut))
+            carried.await.unwrap_or(Err(OrderError::TimedOut))?;
+            if !matches!(order, Order::Breaker { .. }) {
+                // Whoever asks this node next is to see what was ordered.
+                let mut state = self.shared.group.state();
+                let seen = state.wait_for(|state| step_of(state, order.server()) > before);
+                let _ = tokio::time::timeout(SEEN_WITHIN, seen).await;
+            }
+            Ok(())
         })
     }
 
@@ -300,6 +310,12 @@ async fn watch(shared: Arc<Shared>, stop: CancellationToken) {
             }
         }
     }
+}
+
+/// Generation and step of a server's failover.
+fn step_of(state: &ClusterState, server: &str) -> Option<(u64, u32)> {
+    let failover = &state.servers.by_name.get(server)?.failover;
+    Some((failover.generation, failover.step))
 }
 
 fn instance_of(planned: &Planned, instance: &str) -> Result<(), OrderError> {

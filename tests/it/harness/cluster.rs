@@ -92,7 +92,10 @@ impl Cluster {
             (0..3).map(|at| format!("n{}: \"{}\"", at + 1, ports[at * 3 + 2])).collect();
         let nodes = (0..3).map(|at| {
             let (name, ports) = (format!("n{}", at + 1), &ports[at * 3..]);
+            // Where each node reaches a server by an address of its own.
+            let mine = format!("127.0.0.{}:", at + 1);
             let mut text = setup.text(ports[0], ports[1]).replace("level: debug", LEVEL);
+            text = text.replace("127.0.0.NODE:", &mine);
             text.push_str(&format!(
                 "node: {{ data_dir: \"{}\" }}\ncluster:\n  node_id: {name}\n  secret: \"{}\"\n  failover_timeout: 2s\n  nodes: {{ {} }}\n",
                 folder.join(&name).display(),
@@ -289,7 +292,12 @@ impl Node {
 
     /// What it says of all nodes.
     pub(crate) async fn nodes(&self) -> Option<Value> {
-        let (status, body) = get(self.admin, "/api/nodes").await?;
+        self.says("/api/nodes").await
+    }
+
+    /// What its operator's port answers; `None` when nobody does, or it refuses.
+    pub(crate) async fn says(&self, path: &str) -> Option<Value> {
+        let (status, body) = get(self.admin, path).await?;
         (status == 200).then(|| serde_json::from_slice(&body).expect("JSON"))
     }
 

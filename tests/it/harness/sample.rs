@@ -1,5 +1,6 @@
 //! The scriptable sample server as a process: something that can be killed.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::Command;
@@ -55,6 +56,15 @@ impl Sample {
 
     pub(crate) fn executions(&self, tool: &str, key: &str) -> usize {
         self.log.executions(tool, key)
+    }
+
+    /// How often each key of a tool was executed.
+    pub(crate) fn executed(&self, tool: &str) -> BTreeMap<String, usize> {
+        let mut counts = BTreeMap::new();
+        for (_, key, _) in self.log.lines().into_iter().filter(|(it, _, _)| it == tool) {
+            *counts.entry(key).or_default() += 1;
+        }
+        counts
     }
 }
 
