@@ -69,7 +69,7 @@ async fn reads(client: &Client, count: usize) -> (usize, Option<Value>) {
         .collect();
     let (mut good, mut bad) = (0, None);
     for worker in workers {
-        let (some, none) = worker.await.unwrap();
+        let (some, none) = worker.await.expect("a worker that ends");
         good += some;
         bad = bad.or(none);
     }

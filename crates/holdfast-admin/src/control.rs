@@ -166,6 +166,7 @@ async fn order(shared: &Shared, order: Order) -> Result<(StatusCode, Json<Ordere
     Ok((StatusCode::ACCEPTED, Json(OrderedDto { server, control })))
 }
 
+#[expect(clippy::result_large_err, reason = "it is the answer")]
 fn operated(shared: &Shared) -> Result<&dyn Operated, Response> {
     shared.operated().ok_or_else(|| {
         let error = "this node has no control plane yet: it is starting; try again".to_owned();
