@@ -28,7 +28,10 @@ pub(crate) enum Standing {
     Frozen,
     /// Has closed its port after it said that it was not ready; what it has, it finishes.
     Leaving,
-    /// Its port is closed, or nothing is there.
+    /// Has closed its port while it looked alive. If it drains, it finishes what it has; if its process
+    /// is gone, its system has cut what it had. So nothing that is there is cut from here.
+    Closed,
+    /// Nothing is there, or its port was closed while it did not look alive.
     Dead,
     /// Not probed yet.
     Unknown,
@@ -117,13 +120,14 @@ const LONGEST_REST: Duration = Duration::from_secs(1);
 // === impl Standing ===
 
 impl Standing {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::Ready,
         Self::Live,
         Self::Answers,
         Self::Silent,
         Self::Frozen,
         Self::Leaving,
+        Self::Closed,
         Self::Dead,
         Self::Unknown,
     ];
@@ -140,7 +144,7 @@ impl Standing {
             Self::Silent => "silent",
             Self::Frozen => "frozen",
             Self::Leaving => "leaving",
-            Self::Dead => "dead",
+            Self::Closed | Self::Dead => "dead",
             Self::Unknown => "unknown",
         }
     }
@@ -157,7 +161,7 @@ impl Standing {
 
     /// Whether a request that is there is waited for.
     fn is_trusted(self) -> bool {
-        self.is_alive() || self == Self::Leaving
+        self.is_alive() || matches!(self, Self::Leaving | Self::Closed)
     }
 
     /// Whether streams from there are over. A node that was frozen for longer than the failover
@@ -177,6 +181,7 @@ impl Standing {
             (Probed::Unreachable, Self::Ready | Self::Live | Self::Answers) => Self::Silent,
             (Probed::Unreachable | Probed::Refused, Self::Leaving) => Self::Leaving,
             (Probed::Refused, Self::Live) => Self::Leaving,
+            (Probed::Refused, Self::Ready | Self::Answers | Self::Closed) => Self::Closed,
             (Probed::Unreachable | Probed::Refused, _) => Self::Dead,
         }
     }
@@ -228,7 +233,7 @@ fn rest_after(failures: u32) -> Duration {
 
 #[cfg(test)]
 mod tests {
-    use super::Standing::{Answers, Dead, Frozen, Leaving, Live, Ready, Silent, Unknown};
+    use super::Standing::{Answers, Closed, Dead, Frozen, Leaving, Live, Ready, Silent, Unknown};
     use super::*;
 
     fn node(standing: Standing, in_flight: usize) -> Candidate {
@@ -335,7 +340,10 @@ mod tests {
             (Silent, Unanswered, Frozen),
             (Frozen, Unanswered, Frozen),
             (Dead, Unanswered, Frozen),
-            (Ready, Refused, Dead),
+            (Ready, Refused, Closed),
+            (Closed, Refused, Closed),
+            (Closed, Unreachable, Dead),
+            (Silent, Refused, Dead),
             (Frozen, Refused, Dead),
             // It said that it was going: what it has, it finishes.
             (Live, Refused, Leaving),

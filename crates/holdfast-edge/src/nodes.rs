@@ -215,6 +215,8 @@ mod tests {
         assert!(!changes.has_changed().unwrap(), "the same again is no change");
         nodes.found(1, Probed::Refused);
         assert!(nodes.none_since().is_some());
+        // What a closed port leaves behind ends by itself; where nothing is any more, nothing does.
+        nodes.found(1, Probed::Unreachable);
         nodes.lost(1).await;
     }
 
