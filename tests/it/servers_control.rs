@@ -130,7 +130,6 @@ async fn live(client: Client, number: usize, stop: Arc<AtomicBool>) -> Lived {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[expect(clippy::print_stdout, reason = "what was measured is for whoever runs the test")]
 async fn sessions_of_a_killed_primary_go_on_on_the_secondary() {
     let (mut a, b, cluster) = start().await;
     let stop = Arc::new(AtomicBool::new(false));
