@@ -115,7 +115,7 @@ impl Gateway {
         let names: Vec<String> = config.servers.keys().cloned().collect();
         let limits = &config.limits;
         let metrics = Metrics::new(&names);
-        metrics.tell_of(Arc::clone(&fleet));
+        metrics.tell_of(Arc::clone(&fleet), Arc::clone(store.operations()));
         Ok(Arc::new(Self {
             clock: Clock::start(),
             metrics,

@@ -189,7 +189,7 @@ impl Store {
 
     /// What the store was asked to do since it was made.
     #[must_use]
-    pub fn operations(&self) -> &Operations {
+    pub fn operations(&self) -> &Arc<Operations> {
         &self.operations
     }
 

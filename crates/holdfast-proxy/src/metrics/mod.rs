@@ -16,6 +16,7 @@ mod cell;
 mod fleet;
 mod process;
 mod render;
+mod store;
 #[cfg(test)]
 mod tests;
 
@@ -23,6 +24,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use holdfast_mcp::method::Method;
+use holdfast_store::Operations;
 
 use calls::Calls;
 pub use calls::{BOUNDS_MICROS, BUCKETS, CallOutcome, Traffic};
@@ -81,6 +83,8 @@ pub struct Metrics {
     started_wall: SystemTime,
     /// What is counted and known of the servers' instances; read by a scrape alone.
     fleet: OnceLock<Arc<Fleet>>,
+    /// What the store was asked to do; read by a scrape alone.
+    store: OnceLock<Arc<Operations>>,
 }
 
 /// What is counted per server, besides its calls.
@@ -175,12 +179,14 @@ impl Metrics {
             started: Instant::now(),
             started_wall: SystemTime::now(),
             fleet: OnceLock::new(),
+            store: OnceLock::new(),
         })
     }
 
-    /// From here on a scrape tells of the servers' instances too.
-    pub(crate) fn tell_of(&self, fleet: Arc<Fleet>) {
+    /// From here on a scrape tells of the servers' instances and of the store too.
+    pub(crate) fn tell_of(&self, fleet: Arc<Fleet>, store: Arc<Operations>) {
         let _ = self.fleet.set(fleet);
+        let _ = self.store.set(store);
     }
 
     /// Counts a call that ended. `elapsed` is from its receipt to the last byte of its answer.

@@ -78,6 +78,9 @@ fn write_all(metrics: &Metrics, out: &mut String) -> fmt::Result {
     if let Some(fleet) = metrics.fleet.get() {
         super::fleet::render(fleet, out)?;
     }
+    if let Some(store) = metrics.store.get() {
+        super::store::render(&store.counts(), out)?;
+    }
     rejections(metrics, out)?;
     node(metrics, out)
 }

@@ -130,10 +130,11 @@ fn busy() -> Arc<Metrics> {
     for outcome in CallOutcome::ALL {
         metrics.call(1, Method::ToolsList, outcome, ms(90_000));
     }
-    metrics.tell_of(crate::fleet::testing::fleet(
+    let fleet = crate::fleet::testing::fleet(
         r#"servers: { pair: { instances: [
             { id: a, url: "http://127.0.0.1:1/mcp" }, { id: b, url: "http://127.0.0.1:2/mcp" } ] } }"#,
-    ));
+    );
+    metrics.tell_of(fleet, Arc::default());
     metrics.rejected(Rejection::Origin);
     metrics.server(1).process_exits.add(2);
     metrics.sessions.set(5);

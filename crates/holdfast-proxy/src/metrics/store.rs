@@ -1,0 +1,25 @@
+//! What the store was asked to do, in the Prometheus text.
+
+use std::fmt::{self, Write};
+
+use holdfast_store::Counts;
+
+use super::render::{COUNTER, header};
+
+pub(super) fn render(counts: &Counts, out: &mut String) -> fmt::Result {
+    let name = "holdfast_store_operations_total";
+    header(out, name, COUNTER, "What the store that nodes share was asked to do, by kind.")?;
+    let kinds = [
+        ("read", counts.reads),
+        ("durable", counts.durable),
+        ("write", counts.writes),
+        ("touch", counts.touches),
+    ];
+    for (kind, many) in kinds {
+        writeln!(out, "{name}{{kind=\"{kind}\"}} {many}")?;
+    }
+    let name = "holdfast_store_groups_total";
+    let help = "Groups of writes that Redis was sent together, each waiting once for its replicas.";
+    header(out, name, COUNTER, help)?;
+    writeln!(out, "{name} {}", counts.groups)
+}
