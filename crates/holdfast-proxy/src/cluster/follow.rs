@@ -45,6 +45,13 @@ pub(crate) async fn follow(gateway: Arc<Gateway>, feeds: Feeds) {
                     }
                 }
                 Some(Changed::Everything) => {
+                    // A store over the network is asked for what it has; its answers come as changes.
+                    // A node that has just started would else take Reads for Writes.
+                    for server in &gateway.servers {
+                        if let Some(hints) = gateway.store.hints(&server.name) {
+                            server.take_hints(&hints);
+                        }
+                    }
                     if let Some(looking) = looking.replace(tokio::spawn(look_at_all(Arc::clone(&gateway)))) {
                         looking.abort();
                     }
