@@ -145,6 +145,16 @@ impl Gateway {
         }))
     }
 
+    /// Waits, at the start of a node of a cluster, until it knows what the others have learnt of tools.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub(crate) async fn learnt(&self) {
+        if let Some(cluster) = &self.cluster {
+            cluster.learnt().await;
+        }
+    }
+
     /// The server of this name, if the configuration has it.
     pub(crate) fn server(&self, name: &str) -> Option<&Arc<Server>> {
         self.by_name.get(name).map(|index| &self.servers[*index])

@@ -1,7 +1,7 @@
 //! The data plane as the admin side sees it.
 
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use holdfast_config::{HttpUrl, Transport};
 use holdfast_store::SessionKey;
@@ -114,7 +114,7 @@ impl Gateway {
     async fn store_state(&self) -> Result<(), Trouble> {
         let Some(cluster) = &self.cluster else { return Ok(()) };
         let own = |reason| Trouble { reason, critical: true };
-        if !cluster.has_lease() {
+        if !cluster.is_leased_or_was(Instant::now()) {
             let reason = "this node has no lease: it has not joined, or the cluster has no quorum";
             return Err(own(reason.to_owned()));
         }

@@ -20,6 +20,14 @@ impl Store {
         }
     }
 
+    /// What some node has learnt of a server, as the group or Redis has it.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] if that is not known.
+    pub async fn read_hints(&self, server: &str) -> Result<Option<Bytes>, StoreError> {
+        Ok(self.kv.get_fresh(&keys::hints(server)).await?.map(|entry| entry.value))
+    }
+
     /// What some node has learnt of a server, as far as this one has heard.
     #[must_use]
     pub fn hints(&self, server: &str) -> Option<Bytes> {

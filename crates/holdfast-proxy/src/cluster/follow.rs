@@ -11,12 +11,14 @@ use tokio::task::JoinHandle;
 use super::{Changed, Feeds};
 use crate::exchange;
 use crate::gateway::{Gateway, TOMBSTONE};
+use crate::server::Server;
 use crate::session::{self, Bound};
 
 /// Follows the cluster for the life of the node.
 pub(crate) async fn follow(gateway: Arc<Gateway>, feeds: Feeds) {
     let Feeds { mut changes, mut frozen } = feeds;
     let Some(cluster) = &gateway.cluster else { return };
+    tokio::spawn(learn(Arc::clone(&gateway)));
     let mut state = cluster.watch();
     let mut me = cluster.me();
     // The group's state may say that this node has joined anew before the node itself knows.
@@ -67,6 +69,26 @@ pub(crate) async fn follow(gateway: Arc<Gateway>, feeds: Feeds) {
             }
         }
     }
+}
+
+/// Takes in what the other nodes have learnt of the servers' tools.
+async fn learn(gateway: Arc<Gateway>) {
+    let Some(cluster) = &gateway.cluster else { return };
+    let servers = futures_util::stream::iter(&gateway.servers);
+    let read = |server: &Arc<Server>| {
+        let (gateway, server) = (Arc::clone(&gateway), Arc::clone(server));
+        async move {
+            match gateway.patiently(|| gateway.store.read_hints(&server.name)).await {
+                Ok(Some(hints)) => server.take_hints(&hints),
+                Ok(None) => {}
+                Err(error) => {
+                    tracing::debug!(server = %server.name, %error, "what other nodes know of its tools is not known");
+                }
+            }
+        }
+    };
+    servers.for_each_concurrent(LOOKS, read).await;
+    cluster.has_learnt();
 }
 
 /// Compares every session that this node has with its record: for a store over the network that is a

@@ -17,12 +17,12 @@ mod forward;
 mod notes;
 mod receive;
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use holdfast_engine::replicated::{ClusterState, MemberState, NodeId, Origin};
 use holdfast_peer::Peers;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{SetOnce, mpsc, watch};
 
 pub(crate) use self::follow::{follow, keep};
 pub(crate) use self::forward::{Forwarding, Lost, Relayed, forward};
@@ -72,6 +72,10 @@ pub struct Clustered {
 pub(crate) struct Cluster {
     state: watch::Receiver<Arc<ClusterState>>,
     footing: Arc<dyn Footing>,
+    /// When a check of its health has last seen this node with a lease.
+    leased: Mutex<Option<Instant>>,
+    /// Whether this node knows what the others have learnt of the servers' tools.
+    learnt: SetOnce<()>,
     pub(crate) peers: Arc<Peers>,
     pub(crate) failover_timeout: Duration,
 }
@@ -85,9 +89,14 @@ pub(crate) struct Feeds {
 impl Clustered {
     pub(crate) fn split(self) -> (Cluster, Feeds) {
         let Self { state, footing, peers, changes, frozen, failover_timeout } = self;
-        (Cluster { state, footing, peers, failover_timeout }, Feeds { changes, frozen })
+        let (leased, learnt) = (Mutex::default(), SetOnce::new());
+        let cluster = Cluster { state, footing, leased, learnt, peers, failover_timeout };
+        (cluster, Feeds { changes, frozen })
     }
 }
+
+/// How long a call waits at the start of a node for what the others know of its tool.
+const LEARNING: Duration = Duration::from_secs(2);
 
 // === impl Cluster ===
 
@@ -98,6 +107,33 @@ impl Cluster {
 
     pub(crate) fn has_lease(&self) -> bool {
         self.footing.has_lease()
+    }
+
+    /// Whether it has a lease, or had one a moment ago. Between two leaders nobody has one: that is a
+    /// pause for every node alike, and no reason for a balancer to send nobody anything.
+    pub(crate) fn is_leased_or_was(&self, now: Instant) -> bool {
+        let mut leased = self.leased.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.has_lease() {
+            *leased = Some(now);
+            return true;
+        }
+        leased.is_some_and(|last| now.saturating_duration_since(last) < self.failover_timeout * 3)
+    }
+
+    /// From here on calls are told apart by what all nodes have learnt of their tools.
+    pub(crate) fn has_learnt(&self) {
+        let _ = self.learnt.set(());
+    }
+
+    /// Waits for that at the start of a node, for a moment: a tool that it does not know counts as one
+    /// that writes.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub(crate) async fn learnt(&self) {
+        if self.learnt.get().is_none() {
+            let _ = tokio::time::timeout(LEARNING, self.learnt.wait()).await;
+        }
     }
 
     pub(crate) fn is_coordinator(&self) -> bool {

@@ -136,6 +136,7 @@ impl Connected {
 
     async fn incoming(&self, body: Bytes) {
         let shared = &self.shared;
+        shared.gateway.learnt().await;
         let received = receive(Inbound {
             gateway: &shared.gateway,
             server: &shared.server,

@@ -58,6 +58,7 @@ async fn post(entered: Entered, body: Incoming) -> Result<Response<Body>, HangUp
         Ok(body) => body,
         Err(error) => return Ok(bad_body(gateway, error)),
     };
+    gateway.learnt().await;
     let placed = match placement::settle(&entered, &body).await {
         Ok(placed) => placed,
         Err(response) => return Ok(response),
