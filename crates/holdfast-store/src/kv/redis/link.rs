@@ -12,6 +12,7 @@ use super::failure::{self, Refusal, Unusable};
 use super::inspect::{self, Inspected};
 use super::keys::Bucket;
 use super::scripts::Call;
+use super::succession::Succession;
 use super::topology::Target;
 use super::writer::{self, Writer};
 
@@ -58,7 +59,9 @@ impl Link {
         }
         let lost = CancellationToken::new();
         let run_id = Arc::clone(&about.run_id);
-        let writer = writer::start(Arc::downgrade(shared), writing, run_id, lost.clone());
+        let succession = Succession::of(shared, address);
+        let writer =
+            writer::start(Arc::downgrade(shared), writing, run_id, lost.clone(), succession);
         let link = Arc::new(Self {
             target,
             about,

@@ -33,6 +33,7 @@ mod keeper;
 mod keys;
 mod link;
 mod scripts;
+mod succession;
 #[cfg(test)]
 mod tests;
 mod tls;

@@ -13,6 +13,8 @@
 //! After a `WAIT` that was short, and on a new connection, there is one of its own before anything is
 //! written: as long as the replicas are away, writes are refused and do not become unknown. (`WAIT`
 //! counts by the last command of its own connection, so the question covers all that was written.)
+//!
+//! Enough replicas may still be the wrong ones: `succession`.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
@@ -29,6 +31,7 @@ use super::dial::Connection;
 use super::failure::{self, Refusal};
 use super::link::Sent;
 use super::scripts::Call;
+use super::succession::Succession;
 
 /// The way to a writer.
 #[derive(Clone, Debug)]
@@ -51,6 +54,8 @@ struct Task {
     /// The last `WAIT` was short.
     short: Arc<AtomicBool>,
     short_since: Option<Instant>,
+    /// Where Sentinels name the primary.
+    succession: Option<Succession>,
 }
 
 /// Starts the writer over a connection. It ends with the connection, or with `lost`.
@@ -59,11 +64,19 @@ pub(super) fn start(
     connection: Connection,
     run_id: Arc<str>,
     lost: CancellationToken,
+    succession: Option<Succession>,
 ) -> Writer {
     let (sender, waiting) = mpsc::channel(WAITING);
     let short = Arc::<AtomicBool>::default();
-    let task =
-        Task { shared, connection, run_id, lost, short: Arc::clone(&short), short_since: None };
+    let task = Task {
+        shared,
+        connection,
+        run_id,
+        lost,
+        short: Arc::clone(&short),
+        short_since: None,
+        succession,
+    };
     tokio::spawn(task.run(waiting));
     Writer { waiting: sender, short }
 }
@@ -130,7 +143,8 @@ impl Task {
         }
         let replicas = shared.settings.replicas_to_acknowledge;
         let within = shared.settings.command_timeout + shared.settings.acknowledge_within;
-        let wait = (replicas > 0).then(|| wait(replicas, shared.settings.acknowledge_within));
+        let wanted = self.succession.as_ref().map_or(replicas, |it| it.wanted(replicas));
+        let wait = (replicas > 0).then(|| wait(wanted, shared.settings.acknowledge_within));
         if self.short.load(Ordering::Relaxed) {
             let probed = self.probe().await;
             if self.short.load(Ordering::Relaxed) {
@@ -143,13 +157,11 @@ impl Task {
         }
         shared.operations.groups.inc();
         shared.operations.scripts.add(u64::try_from(group.len()).unwrap_or(u64::MAX));
-        let mut commands = Pipeline::with_capacity(group.len() + 1);
+        let mut commands = Pipeline::with_capacity(group.len() + 2);
         for write in &group {
             commands.add_command(write.call.by_digest());
         }
-        if let Some(wait) = &wait {
-            commands.add_command(wait.clone());
-        }
+        self.add_wait(&mut commands, wait.as_ref());
         let replies = match self.connection.ask_all(&commands, within).await {
             Ok(replies) => replies,
             Err(error) => {
@@ -159,6 +171,15 @@ impl Task {
             }
         };
         self.settle(group, replies, wait.as_ref(), within, replicas).await
+    }
+
+    /// Who has it, and, where that matters, who of the replicas is there afterwards.
+    fn add_wait(&self, commands: &mut Pipeline, wait: Option<&Cmd>) {
+        let Some(wait) = wait else { return };
+        commands.add_command(wait.clone());
+        if self.succession.is_some() {
+            commands.add_command(redis::cmd("ROLE"));
+        }
     }
 
     fn set_short(&mut self, short: bool) {
@@ -196,6 +217,7 @@ impl Task {
         within: Duration,
         replicas: u8,
     ) -> Result<(), ()> {
+        let role = wait.and(self.succession.as_ref()).and_then(|_| replies.pop());
         let count = wait.and_then(|_| replies.pop());
         let enough = match &count {
             None => true,
@@ -203,6 +225,12 @@ impl Task {
             Some(_) => false,
         };
         self.set_short(!enough);
+        let enough = match (&mut self.succession, &count) {
+            (Some(succession), Some(Value::Int(count))) if enough => {
+                succession.lasts(*count, role.as_ref()).await
+            }
+            _ => enough,
+        };
         let mut again = Vec::new();
         let mut elsewhere = false;
         for (write, reply) in group.into_iter().zip(replies) {
@@ -240,13 +268,11 @@ impl Task {
         let Some(shared) = self.shared.upgrade() else { return Err(()) };
         shared.operations.groups.inc();
         shared.operations.scripts.add(u64::try_from(group.len()).unwrap_or(u64::MAX));
-        let mut commands = Pipeline::with_capacity(group.len() + 1);
+        let mut commands = Pipeline::with_capacity(group.len() + 2);
         for write in &group {
             commands.add_command(write.call.by_text());
         }
-        if let Some(wait) = wait {
-            commands.add_command(wait.clone());
-        }
+        self.add_wait(&mut commands, wait);
         match self.connection.ask_all(&commands, within).await {
             // A server that knows a script's text does not ask for it again.
             Ok(replies) => Box::pin(self.settle(group, replies, wait, within, replicas)).await,
