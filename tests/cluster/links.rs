@@ -339,7 +339,9 @@ fn owners(peers: &[SocketAddr], pids: &[Option<u32>]) -> HashMap<SocketAddr, usi
         .lines()
         .filter_map(|line| {
             let mut words = line.split_whitespace();
-            Some((words.nth(1)?, words.nth(7)?))
+            let (address, inode) = (words.nth(1)?, words.nth(7)?);
+            // An earlier connection from the same port may still be listed, as nobody's.
+            (inode != "0").then_some((address, inode))
         })
         .collect();
     let mut holders = HashMap::new();
