@@ -68,6 +68,8 @@ pub(crate) async fn find_patiently(
 ) -> Found {
     let found = gateway.patiently(|| async {
         match find(gateway, server, principal, key).await {
+            // Nobody knows whether its claim was written: it is looked for, and is here if it was.
+            Found::Untold(StoreError::Unknown(reason)) => Err(StoreError::Unavailable(reason)),
             Found::Untold(error) => Err(error),
             found => Ok(found),
         }
