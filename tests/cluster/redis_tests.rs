@@ -66,7 +66,8 @@ async fn a_primary_that_is_cut_off_is_replaced_and_becomes_a_replica() {
     let next = redis.replaced(primary).await.expect("a failover");
     assert_ne!(next, primary);
     assert!(redis.links.held() > mark, "the cut held something up");
-    as_node(redis, next, &["SET", "a", "b"]).await.expect("the new one takes writes");
+    let writes = async || as_node(redis, next, &["SET", "a", "b"]).await.is_ok();
+    until("the new one takes writes, once the other replica follows it", writes).await;
     redis.links.heal();
     redis.settled().await.expect("the old one follows the new one");
     let role = topology::role(&redis.servers[primary]).await;
