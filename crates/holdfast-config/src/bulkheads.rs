@@ -58,7 +58,7 @@ impl Default for Bulkheads {
         };
         Self {
             critical: of(50, 500, 10, 200),
-            user: of(100, 1000, 10, 100),
+            user: of(100, 1000, 30, 100),
             background: of(20, 200, 30, 50),
             emergency: of(10, 100, 5, 255),
             total: None,

@@ -261,6 +261,7 @@ impl Gateway {
         if self.sessions.remove(session.key).is_none() {
             return;
         }
+        session.set_ending(true);
         let ending = Arc::clone(self).take_down(Arc::clone(session), told);
         if tokio::spawn(ending).await.is_err() {
             tracing::warn!(session = ?session.key, "a session was not taken down to its end");

@@ -128,7 +128,7 @@ async fn tried(call: &Arc<Call>) -> Result<Answer, Failure> {
             }
             continue;
         }
-        attempt.settle(error.outcome);
+        attempt.settle(call.judged(error.outcome));
         // A connection that ended before the call went in: its session is opened again first.
         let not_sent = error.progress == Progress::NotSent;
         let severed = not_sent && !tries.reestablished && is_over(route.mux.as_ref()).await;

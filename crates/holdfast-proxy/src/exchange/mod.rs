@@ -64,7 +64,7 @@ pub(crate) use self::open::{close_at_server, replay};
 pub(crate) use self::relay::{Sink, relay, resume_at_server};
 pub(crate) use self::tell::tell;
 use crate::failure::Failure;
-use crate::fleet::{Admitted, Attempt, NotAdmitted};
+use crate::fleet::{Admitted, Attempt, NotAdmitted, Outcome};
 use crate::gateway::Gateway;
 use crate::metrics::{CallOutcome, GaugeGuard};
 use crate::principal::Principal;
@@ -255,6 +255,14 @@ impl Ids {
 // === impl Call ===
 
 impl Call {
+    /// What the end of an attempt says about its instance: nothing, where the session was being ended.
+    fn judged(&self, outcome: Outcome) -> Outcome {
+        match &self.session {
+            Some(session) if session.is_ending() => Outcome::Void,
+            _ => outcome,
+        }
+    }
+
     pub(crate) fn modern(&self) -> bool {
         self.era == Era::Modern
     }

@@ -254,7 +254,7 @@ impl Relay<'_> {
             match resumed {
                 Some(next) => source = next,
                 None => {
-                    settle(&mut attempt, Outcome::Broken);
+                    settle(&mut attempt, self.call.judged(Outcome::Broken));
                     return self.again(&mut route, reason).await;
                 }
             }

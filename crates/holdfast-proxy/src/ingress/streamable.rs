@@ -295,6 +295,7 @@ async fn delete(entered: Entered) -> Response<Body> {
         session: bound.server_session.clone(),
         body: Bytes::new(),
     };
+    session.set_ending(true);
     let sent = exchange::request_http(gateway, server, true, bound.instance, outgoing);
     let Ok(sent) = tokio::time::timeout(DELETE_WITHIN, sent).await else {
         // A server that does not answer keeps its session; ours ends all the same.
@@ -304,10 +305,12 @@ async fn delete(entered: Entered) -> Response<Body> {
     let status = match sent {
         // A server that does not let clients end sessions: the session lives on.
         Ok((response, _)) if response.status == StatusCode::METHOD_NOT_ALLOWED => {
+            session.set_ending(false);
             return plain(response).await;
         }
         Ok((response, _)) if response.status.is_success() => response.status,
         Ok((response, _)) if matches!(response.status.as_u16(), 401 | 403) => {
+            session.set_ending(false);
             return plain(response).await;
         }
         // It is gone at the server, or the server is: ours ends all the same.

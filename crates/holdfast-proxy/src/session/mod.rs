@@ -99,6 +99,8 @@ pub(crate) struct Session {
     moved: AtomicBool,
     /// Set once, before anything of the session is taken down: nothing is opened for it any more.
     ended: CancellationToken,
+    /// Its server is being told to end it.
+    ending: AtomicBool,
     /// Ids of server→client requests without an answer, as the client knows them.
     outstanding: Mutex<HashSet<Box<str>>>,
     last_used: AtomicU64,
@@ -148,6 +150,7 @@ impl Session {
             streamless: AtomicBool::new(false),
             moved: AtomicBool::new(false),
             ended: CancellationToken::new(),
+            ending: AtomicBool::new(false),
             outstanding: Mutex::default(),
             last_used: AtomicU64::new(now.as_secs()),
             calls: AtomicU64::new(0),
@@ -191,6 +194,17 @@ impl Session {
     /// Whether it lives on at another node.
     pub(crate) fn is_moved(&self) -> bool {
         self.moved.load(Ordering::Acquire)
+    }
+
+    /// Its server is told to end it, or was and did not: what breaks off meanwhile is no fault of the
+    /// server's.
+    pub(crate) fn set_ending(&self, ending: bool) {
+        self.ending.store(ending, Ordering::Release);
+    }
+
+    /// Whether its server is being told to end it, or was.
+    pub(crate) fn is_ending(&self) -> bool {
+        self.ending.load(Ordering::Acquire)
     }
 
     /// From here on nothing is opened for the session.
