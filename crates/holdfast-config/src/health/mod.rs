@@ -6,7 +6,7 @@ mod read;
 use std::time::Duration;
 
 pub use self::node::{Levels, NodeHealth};
-pub(crate) use self::read::{LEAST_INTERVAL, MOST_INTERVAL};
+pub(crate) use self::read::{LEAST_INTERVAL, MOST_INTERVAL, check_timeout};
 
 /// Defaults for every server's checks, and what is done with their results.
 #[derive(Clone, Debug, PartialEq)]

@@ -32,18 +32,22 @@ impl Health {
         section.number("retries", 0..=10, &mut health.retries);
         health.votes = Votes::read(section.section("votes"));
         health.passive = Passive::read(section.section("passive"));
-        if health.timeout > health.interval {
-            let (timeout, interval) =
-                (show_duration(health.timeout), show_duration(health.interval));
-            section.report(
-                "timeout",
-                format!("{timeout} is longer than interval, {interval}"),
-                "timeout up to interval",
-                &format!("write {interval}, or a longer interval"),
-            );
-        }
+        check_timeout(&section, health.timeout, health.interval);
         section.finish();
         health
+    }
+}
+
+/// A check has to end before the next one begins.
+pub(crate) fn check_timeout(section: &Section<'_>, timeout: Duration, interval: Duration) {
+    if timeout > interval {
+        let (timeout, interval) = (show_duration(timeout), show_duration(interval));
+        section.report(
+            "timeout",
+            format!("{timeout} is longer than interval, {interval}"),
+            "timeout up to interval",
+            &format!("write {interval}, or a longer interval"),
+        );
     }
 }
 

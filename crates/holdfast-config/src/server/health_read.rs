@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::read::read_http_url;
 use super::{Check, CheckKind, MetricSource, ServerHealth};
 use crate::field::Field;
-use crate::health::Health;
+use crate::health::{Health, LEAST_INTERVAL, MOST_INTERVAL, check_timeout};
 use crate::node::read_id;
 use crate::section::Section;
 use crate::units::show_duration;
@@ -25,7 +25,7 @@ impl ServerHealth {
         if health.critical {
             health.interval = defaults.critical_interval;
         }
-        section.duration("interval", MS * 500..=SECOND * 3600, &mut health.interval);
+        section.duration("interval", LEAST_INTERVAL..=MOST_INTERVAL, &mut health.interval);
         // Whoever shortens the whole shortens the part with it.
         health.timeout = health.timeout.min(health.interval);
         section.duration("timeout", MS * 100..=SECOND * 60, &mut health.timeout);
@@ -33,16 +33,7 @@ impl ServerHealth {
         if let Some(field) = section.field("checks") {
             health.checks = read_checks(&field).unwrap_or(health.checks);
         }
-        if health.timeout > health.interval {
-            let (timeout, interval) =
-                (show_duration(health.timeout), show_duration(health.interval));
-            section.report(
-                "timeout",
-                format!("{timeout} is longer than interval, {interval}"),
-                "timeout up to interval",
-                &format!("write {interval}, or a longer interval"),
-            );
-        }
+        check_timeout(&section, health.timeout, health.interval);
         section.finish();
         health
     }
