@@ -47,13 +47,7 @@ pub(crate) async fn follow(gateway: Arc<Gateway>, feeds: Feeds) {
                     }
                 }
                 Some(Changed::Everything) => {
-                    // A store over the network is asked for what it has; its answers come as changes.
-                    // A node that has just started would else take Reads for Writes.
-                    for server in &gateway.servers {
-                        if let Some(hints) = gateway.store.hints(&server.name) {
-                            server.take_hints(&hints);
-                        }
-                    }
+                    tokio::spawn(learn(Arc::clone(&gateway)));
                     if let Some(looking) = looking.replace(tokio::spawn(look_at_all(Arc::clone(&gateway)))) {
                         looking.abort();
                     }
@@ -71,7 +65,8 @@ pub(crate) async fn follow(gateway: Arc<Gateway>, feeds: Feeds) {
     }
 }
 
-/// Takes in what the other nodes have learnt of the servers' tools.
+/// Takes in what the other nodes have learnt of the servers' tools. Without it a node that has just
+/// started would take Reads for Writes.
 async fn learn(gateway: Arc<Gateway>) {
     let Some(cluster) = &gateway.cluster else { return };
     let servers = futures_util::stream::iter(&gateway.servers);
