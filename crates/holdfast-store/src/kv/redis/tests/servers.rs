@@ -1,7 +1,12 @@
 //! Real servers: redis-server processes on free ports of 127.0.0.1, each in a directory of its own.
 //! They end with their value.
+//!
+//! A server that was killed has to get its port back, so ports come from below the range from which
+//! the kernel takes the local ends of outgoing connections. Other tests look for ports at the same
+//! time: a server that ends before it answers is started again on others.
 
 use std::fs;
+use std::hash::{BuildHasher as _, RandomState};
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -12,6 +17,15 @@ use holdfast_config::HostPort;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use redis::Value;
+
+/// Stands for a port that nobody has, in a server's arguments.
+pub(crate) const FREE_PORT: &str = "(a free port)";
+
+/// Ports below the kernel's own.
+const PORTS: std::ops::Range<u64> = 10_000..32_000;
+
+/// How often a server is started on other ports.
+const STARTS: usize = 10;
 
 /// One process.
 pub(crate) struct Server {
@@ -38,16 +52,24 @@ impl Server {
     /// One with these settings.
     pub(crate) fn spawn(arguments: &[&str]) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
-        let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("holdfast-store-{}-{count}", std::process::id());
-        let directory = std::env::temp_dir().join(name);
-        fs::create_dir_all(&directory).unwrap();
-        let port = free_port();
-        let arguments: Vec<String> = arguments.iter().map(|it| (*it).to_owned()).collect();
-        let child = launch(&directory, port, &arguments);
-        let server = Self { child, port, directory, arguments };
-        server.wait_until_up();
-        server
+        for _ in 0..STARTS {
+            let count = COUNT.fetch_add(1, Ordering::Relaxed);
+            let name = format!("holdfast-store-{}-{count}", std::process::id());
+            let directory = std::env::temp_dir().join(name);
+            fs::create_dir_all(&directory).unwrap();
+            let port = free_port();
+            let filled = |it: &&str| match *it {
+                FREE_PORT => free_port().to_string(),
+                other => other.to_owned(),
+            };
+            let arguments: Vec<String> = arguments.iter().map(filled).collect();
+            let child = launch(&directory, port, &arguments);
+            let mut server = Self { child, port, directory, arguments };
+            if server.comes_up() {
+                return server;
+            }
+        }
+        panic!("redis-server ends at once, {STARTS} times, with {arguments:?}");
     }
 
     pub(crate) fn address(&self) -> HostPort {
@@ -63,7 +85,13 @@ impl Server {
     /// Starts again where it was killed, with its data.
     pub(crate) fn restart(&mut self) {
         self.child = launch(&self.directory, self.port, &self.arguments);
-        self.wait_until_up();
+        assert!(self.comes_up(), "the redis-server of port {} does not start again", self.port);
+    }
+
+    /// What an option of its arguments says.
+    pub(crate) fn option(&self, name: &str) -> &str {
+        let at = self.arguments.iter().position(|it| it == name).expect("it has the option");
+        &self.arguments[at + 1]
     }
 
     /// Stands still until it is told to go on.
@@ -105,12 +133,21 @@ impl Server {
         calls.parse().unwrap()
     }
 
-    fn wait_until_up(&self) {
+    /// Waits until it answers; says no when it has ended. What answers on its port is not it then.
+    fn comes_up(&mut self) -> bool {
+        let mut ended = false;
         until("a redis-server answers", || {
-            self.ask(&["PING"]).is_ok() && self.info("loading").as_deref() == Some("0")
-                || self.info("redis_mode").as_deref() == Some("sentinel")
-                || matches!(self.ask(&["PING"]), Err(error) if error.to_string().contains("uth"))
+            ended = self.child.try_wait().unwrap().is_some();
+            let its_own = self.child.id().to_string();
+            ended || self.answers() && self.info("process_id").is_none_or(|it| it == its_own)
         });
+        !ended
+    }
+
+    fn answers(&self) -> bool {
+        self.ask(&["PING"]).is_ok() && self.info("loading").as_deref() == Some("0")
+            || self.info("redis_mode").as_deref() == Some("sentinel")
+            || matches!(self.ask(&["PING"]), Err(error) if error.to_string().contains("uth"))
     }
 }
 
@@ -172,8 +209,7 @@ fn sentinel(primary: u16) -> Server {
 pub(crate) fn cluster() -> Vec<Server> {
     let nodes: Vec<_> = (0..3)
         .map(|_| {
-            let bus = free_port().to_string();
-            let timeout = ["--cluster-node-timeout", "2000", "--cluster-port", &bus];
+            let timeout = ["--cluster-node-timeout", "2000", "--cluster-port", FREE_PORT];
             Server::start(&[&["--cluster-enabled", "yes"][..], &timeout].concat())
         })
         .collect();
@@ -184,7 +220,7 @@ pub(crate) fn cluster() -> Vec<Server> {
         node.ask(&["CLUSTER", "ADDSLOTSRANGE", &first.to_string(), &last.to_string()]).unwrap();
     }
     for other in &nodes[1..] {
-        let bus = &other.arguments[other.arguments.len() - 1];
+        let bus = other.option("--cluster-port");
         let port = other.port.to_string();
         nodes[0].ask(&["CLUSTER", "MEET", "127.0.0.1", &port, bus]).unwrap();
     }
@@ -224,5 +260,10 @@ fn launch(directory: &PathBuf, port: u16, arguments: &[String]) -> Child {
 
 /// A port that nobody has at the moment.
 fn free_port() -> u16 {
-    TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port()
+    let free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    let drawn = std::iter::repeat_with(|| {
+        let chance = RandomState::new().hash_one(()) % (PORTS.end - PORTS.start);
+        u16::try_from(PORTS.start + chance).unwrap()
+    });
+    drawn.take(1_000).find(free).expect("there is a free port")
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use holdfast_config::{HostPort, Redis, RedisTls, Topology};
 
-use super::servers::{Server, Watched, cluster};
+use super::servers::{FREE_PORT, Server, Watched, cluster};
 use super::{any, open, standalone};
 use crate::contract::record;
 use crate::{Store, StoreError};
@@ -145,11 +145,10 @@ async fn tls_checks_the_server_and_shows_the_nodes_own_certificate() {
         std::fs::write(path(&format!("{name}.key")), key.serialize_pem()).unwrap();
     }
     std::fs::write(path("other.pem"), authority().0.0.pem()).unwrap();
-    let port = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port();
     let shown = |name: &str| path(name).to_str().unwrap().to_owned();
     let server = Server::start(&[
         "--tls-port",
-        &port.to_string(),
+        FREE_PORT,
         "--tls-cert-file",
         &shown("server.pem"),
         "--tls-key-file",
@@ -157,6 +156,7 @@ async fn tls_checks_the_server_and_shows_the_nodes_own_certificate() {
         "--tls-ca-cert-file",
         &shown("ca.pem"),
     ]);
+    let port = server.option("--tls-port").parse().unwrap();
     let mut settings = standalone(HostPort { host: "127.0.0.1".into(), port });
     let tls = RedisTls {
         ca: Some(path("ca.pem")),
