@@ -1,6 +1,10 @@
 //! What passes through: calls, streams, WebSockets, a name for each request, and an answer when no
 //! node is left.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use super::balancer::{Balancer, Kind, Nodes};
 use super::{BOTH, Stack, keyed};
 use crate::harness::client::Client;
@@ -102,6 +106,8 @@ async fn without_any_node_a_call_gets_an_error_under_its_own_id() {
             (r#"{"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"id":1}}"#, "7"),
             (r#"{"method":"tools/call","params":{"id":1},"jsonrpc":"2.0","id":8}"#, "8"),
             (r#"{"jsonrpc":"2.0","id":"a-9","method":"x"}"#, "\"a-9\""),
+            (r#"{"id":10,"jsonrpc":"2.0","method":"x","params":{"id":1}}"#, "10"),
+            (r#"{ "id": "b/11", "method":"x", "params":{"id":1}, "jsonrpc":"2.0"}"#, "\"b/11\""),
         ];
         for (body, id) in written {
             let answer = client.post(body).await.answer();
@@ -123,6 +129,32 @@ async fn without_any_node_a_call_gets_an_error_under_its_own_id() {
         let health = "GET /balancer/health HTTP/1.1\r\nHost: x\r\n\r\n";
         let answer = Conn::open(balancer.address).await.exchange(health).await;
         assert_eq!(answer.status, 200, "{kind:?}: {}", answer.text());
+    }
+}
+
+/// A call may find a node gone and then lose both others before one of them is back.
+#[tokio::test]
+async fn a_call_that_loses_each_node_once_goes_round_again() {
+    for kind in BOTH {
+        let losses = Arc::new(AtomicUsize::new(0));
+        let mut nodes = Vec::new();
+        for _ in 0..3 {
+            let losses = Arc::clone(&losses);
+            let script = move |seen: &Seen| match losses.fetch_add(1, Ordering::Relaxed) {
+                0..3 => Some(Reply::Cut),
+                _ => Some(Reply::json(message::result(seen.id(), "{}"))),
+            };
+            nodes.push(node(script).await);
+        }
+        let addresses = [nodes[0].address, nodes[1].address, nodes[2].address];
+        let balancer = Balancer::start(kind, &Nodes::at(addresses)).await;
+        let answer = Client::to(balancer.address).post(&message::call(1, "echo")).await.answer();
+        assert_eq!(answer.status, 200, "{kind:?}: {}", answer.text());
+        assert!(answer.json()["result"].is_object(), "{kind:?}: {}", answer.text());
+        // Each attempt was the same request to the nodes.
+        let attempts: Vec<Seen> = nodes.iter().flat_map(|it| it.rpc("tools/call")).collect();
+        let names: BTreeSet<_> = attempts.iter().map(|it| it.header("x-request-id")).collect();
+        assert_eq!((attempts.len(), names.len()), (4, 1), "{kind:?}");
     }
 }
 
