@@ -2,6 +2,7 @@
 //! twice, and that nobody else notices.
 
 mod alone;
+mod kinds;
 mod replicas;
 mod stand_ins;
 

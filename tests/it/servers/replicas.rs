@@ -3,6 +3,9 @@
 
 use crate::harness::client::Client;
 use crate::harness::gateway::{Gateway, Setup};
+use crate::harness::message;
+use crate::harness::process::binary;
+use crate::harness::recorder::{Feed, Gate, Recorder, Reply, Seen, Step};
 use crate::harness::sample::Sample;
 
 use super::{calls, faulty, pair, reads, write};
@@ -153,4 +156,81 @@ async fn with_a_session_at_the_one_that_dies() {
     // Once is enough.
     let next = client.call(4, "echo").await;
     assert!(next["result"]["_meta"].get("io.holdfast/session").is_none(), "{next}");
+}
+
+/// A client that listens and calls nothing hears the new primary after a failover, not only once it calls.
+#[tokio::test]
+async fn with_a_client_that_only_listens_to_the_one_that_is_left() {
+    let speaks = |who: &'static str| {
+        let feed = Feed::new();
+        let said = feed.clone();
+        let reply = move |seen: &Seen| {
+            let follow = Step::Follow(said.clone(), 0);
+            (seen.method == "GET").then(|| Reply::Stream(vec![follow]))
+        };
+        feed.say(message::event(&format!(
+            r#"{{"jsonrpc":"2.0","method":"notifications/message","params":{{"level":"info","data":"{who}"}}}}"#
+        )));
+        (feed, reply)
+    };
+    let ((_a_says, a), (_b_says, b)) = (speaks("a speaks"), speaks("b speaks"));
+    let (a, b) = (Recorder::scripted(a).await, Recorder::scripted(b).await);
+    let settings = format!(
+        "{{ instances: [ {{ id: a, role: primary, url: \"{}\" }}, {{ id: b, role: secondary, url: \"{}\" }} ], \
+         health: {{ interval: 500ms, timeout: 500ms, retries: 0, checks: [ {{ type: connect }} ] }} }}",
+        a.url(),
+        b.url()
+    );
+    let gateway = Setup::new().server("main", &settings).start().await;
+    let client = Client::legacy(&gateway).initialized().await;
+    let mut standing = client.get(None).await.stream();
+    let from = |who: &'static str| move |it: &serde_json::Value| it["params"]["data"] == who;
+    standing.find("the primary", from("a speaks")).await;
+    let well = r#"holdfast_control_instance_verdict{server="main",instance="b"}"#;
+    gateway.wait_metric(well, |verdict| verdict == 0.0).await;
+    let admin = gateway.admin.to_string();
+    let order = move || {
+        let mut command = std::process::Command::new(binary());
+        command.args(["failover", "main", "--to", "b", "--yes", "--admin", &admin]).output()
+    };
+    let ordered = tokio::task::spawn_blocking(order).await.expect("no panic").expect("its output");
+    assert!(ordered.status.success(), "{}", String::from_utf8_lossy(&ordered.stderr));
+    standing.find("the new primary", from("b speaks")).await;
+    let opened = |it: &Recorder| it.seen().iter().filter(|seen| seen.rpc() == "initialize").count();
+    assert_eq!((opened(&a), opened(&b)), (1, 1));
+}
+
+/// What a running call meets whose session is being ended says nothing about its server.
+#[tokio::test]
+async fn with_sessions_that_end_in_the_middle_of_their_calls() {
+    let ended = std::sync::Arc::new(std::sync::Mutex::new(Gate::new()));
+    let gate = std::sync::Arc::clone(&ended);
+    let recorder = Recorder::scripted(move |seen| {
+        let gate = gate.lock().expect("nobody panics").clone();
+        if seen.method == "DELETE" {
+            // A server that ends a session cuts its calls.
+            gate.open();
+            return None;
+        }
+        (seen.tool() == "slow").then(|| Reply::after(&gate, Reply::Cut))
+    })
+    .await;
+    let gateway = Setup::http(&recorder.url()).start().await;
+    for number in 1..=8 {
+        *ended.lock().expect("nobody panics") = Gate::new();
+        let client = Client::legacy(&gateway).initialized().await;
+        let caller = client.clone();
+        let call = tokio::spawn(async move { caller.call(1, "slow").await });
+        crate::harness::eventually("the call", || {
+            (recorder.calls("slow").len() >= number).then_some(())
+        })
+        .await;
+        client.delete().await;
+        drop(call.await);
+    }
+    let closed = r#"holdfast_breaker_state{server_id="main",instance="1",state="closed"}"#;
+    assert_eq!(gateway.metric(closed).await, 1.0);
+    let client = Client::legacy(&gateway).initialized().await;
+    let answer = client.call(1, "quick").await;
+    assert!(answer.get("result").is_some(), "{answer}");
 }

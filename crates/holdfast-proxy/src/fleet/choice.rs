@@ -151,6 +151,25 @@ impl ServerFleet {
         }
     }
 
+    /// Whether a failover has taken a session with this key from this instance.
+    pub(crate) fn has_moved_on(&self, instance: usize, key: u64) -> bool {
+        self.instances.get(instance).is_none_or(|it| !self.sits(it, key))
+    }
+
+    /// Waits until that is so.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost.
+    pub(crate) async fn moves_on(&self, instance: usize, key: u64) {
+        loop {
+            let turned = self.turned.notified();
+            if self.has_moved_on(instance, key) {
+                return;
+            }
+            turned.await;
+        }
+    }
+
     /// Whether another instance would take such a session.
     pub(crate) fn other_than(&self, instance: usize, key: u64) -> bool {
         (0..self.instances.len()).filter(|it| *it != instance).any(|it| {

@@ -217,7 +217,7 @@ impl Fleet {
 
     /// From here on calls of a server go by this state. When it returns, no call is admitted by an
     /// earlier one that [`Fleet::sight`] does not count. Sessions that are bound to another instance
-    /// move with their next call.
+    /// move with their next call, and those whose client listens at once.
     pub fn route(&self, server: usize, failover: Arc<Failover>) {
         let Some(server) = self.servers.get(server) else { return };
         let old = server.failover.swap(Some(Arc::clone(&failover)));

@@ -83,6 +83,9 @@ enum Got {
     Unreachable,
 }
 
+/// Within this time the sessions whose clients listen follow a failover, not all at the same moment.
+const FOLLOWS_WITHIN: Duration = Duration::from_millis(500);
+
 /// How long a server's stream that ended is left alone, where the server does not say.
 const REOPEN: Duration = Duration::from_millis(500);
 
@@ -474,11 +477,18 @@ impl Feed {
                 self.bound = self.session.bound();
                 // The old server's events mean nothing to the new one.
                 Standing { log: Arc::clone(&self.log) }.rebind(&self.bound);
+            } else if self.has_moved_on() {
+                pause = !self.goes_along().await;
+                continue;
             }
             let last = self.log.server_event();
             let got = tokio::select! {
                 got = get(&self.gateway, &self.session, &self.bound, &self.live, last.as_deref()) => got,
                 () = self.bound_elsewhere() => {
+                    pause = false;
+                    continue;
+                }
+                () = self.moves_on() => {
                     pause = false;
                     continue;
                 }
@@ -536,6 +546,7 @@ impl Feed {
         let end = tokio::select! {
             end = self.follow(open, retry, backoff, &mut heard) => end,
             () = self.bound_elsewhere() => return false,
+            () = self.moves_on() => return false,
         };
         match (end, *retry) {
             (End::Broken(_), _) => {
@@ -553,6 +564,32 @@ impl Feed {
             }
             // A server that ends each stream at once is not asked twice a second.
             (End::Clean, None) | (End::Cancelled, _) => true,
+        }
+    }
+
+    fn has_moved_on(&self) -> bool {
+        let Session { server, key, .. } = &*self.session;
+        server.fleet.has_moved_on(self.bound.instance, key.0 as u64)
+    }
+
+    /// Resolves some moments after a failover has taken the session from where it is bound.
+    async fn moves_on(&self) {
+        let Session { server, key, .. } = &*self.session;
+        server.fleet.moves_on(self.bound.instance, key.0 as u64).await;
+        let part = (random::u64() % 1_000) as u32;
+        tokio::time::sleep(FOLLOWS_WITHIN * part / 1_000).await;
+    }
+
+    /// Binds the session where the failover has taken it: its client listens, and is not to wait for a
+    /// call of its own. Whether it is bound there.
+    async fn goes_along(&self) -> bool {
+        let Self { gateway, session, bound, live, .. } = self;
+        match reestablish(gateway, session, bound, live, Whereto::Same).await {
+            Ok(_) => true,
+            Err(failure) => {
+                tracing::debug!(reason = %failure.reason, "standing stream cannot follow yet");
+                false
+            }
         }
     }
 
