@@ -406,6 +406,10 @@ fn strategy(strategy: Strategy) -> balance::Strategy {
     }
 }
 
+/// A call without an answer for so long counts as failed, unless the configuration says otherwise: by then
+/// clients of the TypeScript SDK have given it up. What has begun its answer is none of these.
+const SLOW: Duration = Duration::from_secs(60);
+
 /// The engine's settings of a server's breakers.
 pub(super) fn params(settings: &holdfast_config::Server) -> Params {
     let breaker = &settings.breaker;
@@ -414,7 +418,7 @@ pub(super) fn params(settings: &holdfast_config::Server) -> Params {
         failure_rate: breaker.failure_rate,
         minimum_calls: breaker.minimum_calls,
         window: breaker.window,
-        slow: breaker.slow_call.unwrap_or(settings.timeout),
+        slow: breaker.slow_call.unwrap_or_else(|| SLOW.min(settings.timeout)),
         open_for: breaker.open_for,
         open_at_most: breaker.max_open_for,
         half_open_share: breaker.half_open_share,

@@ -317,6 +317,18 @@ fn a_hanging_instance_that_is_tried_gets_no_more_than_a_few_calls() {
 }
 
 #[test]
+fn a_hang_is_a_failure_after_a_minute_unless_the_configuration_says_otherwise() {
+    for (settings, seconds) in
+        [("", 60), (", timeout: 10s", 10), (", timeout: 1h, breaker: { slow_call: 5m }", 300)]
+    {
+        let text = format!(r#"servers: {{ one: {{ url: "http://127.0.0.1:1/mcp"{settings} }} }}"#);
+        let config = holdfast_config::parse(&text, "test", &|_: &str| None).expect("good settings");
+        let slow = server::params(&config.servers["one"]).slow;
+        assert_eq!(slow, Duration::from_secs(seconds), "{settings}");
+    }
+}
+
+#[test]
 fn a_stream_that_lasts_is_a_success_from_its_beginning_and_a_break_is_told_then() {
     let fleet = fleet(
         r#"servers: { one: { url: "http://127.0.0.1:1/mcp", breaker: { slow_call: 100ms } } }"#,
