@@ -10,6 +10,7 @@ mod cases;
 mod measure;
 mod options;
 mod report;
+mod resilience;
 mod sessions;
 mod targets;
 
@@ -35,6 +36,15 @@ fn main() -> ExitCode {
 
 fn run(options: Options) -> Result<(), Error> {
     measure::raise_descriptors()?;
+    if let Some(parts) = &options.resilience {
+        let text = resilience::run(parts, &options)?;
+        println!("{text}");
+        if !options.dry_run {
+            report::append(report::RELIABILITY, &text, options.note.as_deref())?;
+            println!("appended to {}", report::RELIABILITY);
+        }
+        return Ok(());
+    }
     let server = bench::serve(TcpListener::bind("127.0.0.1:0")?, 1)?;
     let text = match options.sessions {
         Some(many) => sessions::run(server.address(), many)?,
@@ -42,8 +52,8 @@ fn run(options: Options) -> Result<(), Error> {
     };
     println!("{text}");
     if !options.dry_run {
-        report::append(&text, options.note.as_deref())?;
-        println!("appended to {}", report::DOCUMENT);
+        report::append(report::PERFORMANCE, &text, options.note.as_deref())?;
+        println!("appended to {}", report::PERFORMANCE);
     }
     Ok(())
 }

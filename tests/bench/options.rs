@@ -10,6 +10,8 @@ pub(crate) struct Options {
     pub(crate) cases: Vec<String>,
     /// Open so many sessions instead of making load.
     pub(crate) sessions: Option<usize>,
+    /// Measure what failing servers cost instead: these parts; empty: all of them.
+    pub(crate) resilience: Option<Vec<String>>,
     pub(crate) note: Option<String>,
     pub(crate) dry_run: bool,
 }
@@ -23,6 +25,7 @@ impl Options {
             duration: Duration::from_secs(3),
             cases: Vec::new(),
             sessions: None,
+            resilience: None,
             note: None,
             dry_run: false,
         };
@@ -37,6 +40,13 @@ impl Options {
                 "--rounds" => options.rounds = number(value()?)?,
                 "--seconds" => options.duration = Duration::from_secs(number(value()?)? as u64),
                 "--case" => options.cases.extend(value()?.split(',').map(str::to_owned)),
+                "--resilience" => {
+                    options.resilience.get_or_insert_default();
+                }
+                "--part" => {
+                    let parts = options.resilience.get_or_insert_default();
+                    parts.extend(value()?.split(',').map(str::to_owned));
+                }
                 "--sessions" => options.sessions = Some(number(value()?)?),
                 "--note" => options.note = Some(value()?),
                 "--dry-run" => options.dry_run = true,

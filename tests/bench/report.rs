@@ -7,18 +7,20 @@ use std::process::Command;
 
 use crate::Error;
 
-/// Relative to the workspace.
-pub(crate) const DOCUMENT: &str = "docs/performance.md";
+/// What calls cost. Relative to the workspace, as the next.
+pub(crate) const PERFORMANCE: &str = "docs/performance.md";
+/// What failures cost.
+pub(crate) const RELIABILITY: &str = "docs/reliability.md";
 
 const HEADER: &str = "# Performance
 
 What a call costs, measured beside nginx as a plain proxy (two workers, kept connections, no buffering) on the same machine in the same minutes, by `cargo xtask bench`, which appends to this file. Ratios can be compared between entries; microseconds only within one, since the machines are shared and differ. Differences of CPU under 10 % are noise.
 ";
 
-/// Adds an entry at the end of the document, which is made if it is not there.
-pub(crate) fn append(text: &str, note: Option<&str>) -> Result<(), Error> {
+/// Adds an entry at the end of a document; that about costs is made if it is not there.
+pub(crate) fn append(document: &str, text: &str, note: Option<&str>) -> Result<(), Error> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().ok_or("no workspace")?;
-    let path = root.join(DOCUMENT);
+    let path = root.join(document);
     let mut entry = String::new();
     if !path.is_file() {
         fs::create_dir_all(root.join("docs"))?;

@@ -25,6 +25,11 @@ struct Process {
     folder: PathBuf,
 }
 
+/// A gateway of one or more nodes with a configuration of its own, node by node.
+pub(crate) struct Gateway {
+    nodes: Vec<(Process, SocketAddr)>,
+}
+
 /// How the gateway runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Form {
@@ -137,6 +142,42 @@ servers:
     }
 }
 
+// === impl Gateway ===
+
+impl Gateway {
+    /// One node that runs alone.
+    pub(crate) fn alone(configuration: &str) -> Result<Self, Error> {
+        Ok(Self { nodes: vec![node("gateway", configuration, &[])?] })
+    }
+
+    /// A cluster with a store of its own.
+    pub(crate) fn cluster(many: usize, configuration: &str) -> Result<Self, Error> {
+        let (nodes, addresses) = cluster(many, configuration, &[])?;
+        Ok(Self { nodes: nodes.into_iter().zip(addresses).collect() })
+    }
+
+    /// Where a node listens for clients.
+    pub(crate) fn address(&self, node: usize) -> SocketAddr {
+        self.nodes[node].1
+    }
+
+    /// The sum of the samples of a metric that begin like this.
+    pub(crate) fn metric(&self, node: usize, name: &str) -> Result<f64, Error> {
+        let admin = fs::read_to_string(self.nodes[node].0.folder.join(ADMIN))?;
+        let text = get(admin.parse()?, "/metrics")?;
+        let samples = text.lines().filter(|line| line.starts_with(name));
+        Ok(samples.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum())
+    }
+
+    /// Bytes of memory that the node holds.
+    pub(crate) fn rss(&self, node: usize) -> u64 {
+        measure::rss(&[self.nodes[node].0.child.id()])
+    }
+}
+
+/// The file in a node's folder that names its operator's port.
+const ADMIN: &str = "admin";
+
 /// A node, and where it listens for clients.
 fn node(
     name: &str,
@@ -153,6 +194,7 @@ admin: {{ address: \"{admin}\" }}
     );
     let config = folder.join("holdfast.yaml");
     fs::write(&config, text)?;
+    fs::write(folder.join(ADMIN), admin.to_string())?;
     let mut command = Command::new(binary);
     command.arg("serve").arg("--config").arg(&config).envs(environment.iter().copied());
     command.env("HOLDFAST_DATA_DIR", folder.join("data"));
@@ -198,16 +240,17 @@ fn cluster(
 }
 
 fn is_ready(address: SocketAddr) -> bool {
-    let ask = || -> std::io::Result<String> {
-        let mut stream = TcpStream::connect(address)?;
-        let head =
-            format!("GET /health/ready HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
-        stream.write_all(head.as_bytes())?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer)?;
-        Ok(answer)
-    };
-    ask().is_ok_and(|answer| answer.starts_with("HTTP/1.1 200"))
+    get(address, "/health/ready").is_ok_and(|answer| answer.starts_with("HTTP/1.1 200"))
+}
+
+/// The whole answer, head and body.
+fn get(address: SocketAddr, path: &str) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect(address)?;
+    let head = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    stream.write_all(head.as_bytes())?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer)
 }
 
 /// A Redis that keeps what it acknowledges as the shipped one does.

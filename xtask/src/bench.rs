@@ -16,6 +16,9 @@ Usage: cargo xtask bench [OPTIONS]
   --seconds N       length of one measurement (default 3)
   --case NAME       only this case (repeatable by commas); an unknown one lists them
   --sessions N      instead: N open sessions with GET streams; memory per session
+  --resilience      instead: what failing servers, overload and decisions cost; appends to
+                    docs/reliability.md
+  --part NAME       of those only this part (repeatable by commas); an unknown one lists them
   --note TEXT       a remark that goes into docs/performance.md with the figures
   --dry-run         print the table, do not append it to docs/performance.md
 ";

@@ -3,11 +3,13 @@
 use std::fmt::Write as _;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use tokio::time::Sleep;
 
 use super::{DEFAULT_BYTES, EVENTS_PER_STREAM};
 
@@ -81,11 +83,20 @@ pub(super) enum AnswerBody {
     Events { id: Box<str>, sent: usize, yielded: bool },
     /// A stream that stays open and silent until the client goes.
     Held,
+    /// Half of so many bytes, then the end of the connection.
+    Half { whole: u64, sent: bool },
+    /// A byte every so often.
+    Drip { left: Bytes, every: Duration, pause: Pin<Box<Sleep>> },
 }
+
+/// The connection ends on purpose.
+#[derive(Debug, thiserror::Error)]
+#[error("the connection ends on purpose")]
+pub(super) struct Broken;
 
 impl Body for AnswerBody {
     type Data = Bytes;
-    type Error = std::convert::Infallible;
+    type Error = Broken;
 
     fn poll_frame(
         self: Pin<&mut Self>,
@@ -94,6 +105,20 @@ impl Body for AnswerBody {
         match self.get_mut() {
             Self::Full(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Self::Held => Poll::Pending,
+            Self::Half { sent: true, .. } => Poll::Ready(Some(Err(Broken))),
+            Self::Half { whole, sent } => {
+                *sent = true;
+                let half = usize::try_from(*whole / 2).unwrap_or(0);
+                Poll::Ready(Some(Ok(Frame::data(vec![b' '; half].into()))))
+            }
+            Self::Drip { left, every, pause } => {
+                if left.is_empty() {
+                    return Poll::Ready(None);
+                }
+                std::task::ready!(pause.as_mut().poll(cx));
+                pause.as_mut().reset(tokio::time::Instant::now() + *every);
+                Poll::Ready(Some(Ok(Frame::data(left.split_to(1)))))
+            }
             Self::Events { id, sent, yielded } => {
                 if *sent == EVENTS_PER_STREAM {
                     return Poll::Ready(None);
@@ -121,6 +146,8 @@ impl Body for AnswerBody {
             Self::Full(bytes) => {
                 SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
             }
+            Self::Half { whole, .. } => SizeHint::with_exact(*whole),
+            Self::Drip { left, .. } => SizeHint::with_exact(left.len() as u64),
             Self::Events { .. } | Self::Held => SizeHint::default(),
         }
     }

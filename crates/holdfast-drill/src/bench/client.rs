@@ -98,7 +98,7 @@ impl Client {
             body_bytes: body.len(),
             closing: head.closing,
             excerpt: (!has_result)
-                .then(|| String::from_utf8_lossy(&body[..body.len().min(200)]).into_owned()),
+                .then(|| String::from_utf8_lossy(&body[..body.len().min(400)]).into_owned()),
         };
         match head.framing {
             Framing::Length(length) => _ = self.buffer.drain(..head.length + length),

@@ -10,13 +10,15 @@ mod answer;
 mod client;
 mod histogram;
 mod load;
+mod manner;
 mod plan;
 mod serve;
 
 pub use histogram::Histogram;
 pub use load::{LoadError, LoadReport, load};
+pub use manner::{Busy, Manner, Manners};
 pub use plan::{Dialect, LoadPlan, Pace};
-pub use serve::{Serving, serve};
+pub use serve::{Serving, serve, serve_with};
 
 /// How many events the tool `events` streams: 19 progress notifications and the answer.
 pub const EVENTS_PER_STREAM: usize = 20;

@@ -3,14 +3,14 @@
 //! One current-thread runtime per thread; the first accepts and deals connections out in turn, so
 //! that few connections spread evenly (with a shared or a `SO_REUSEPORT` listener they do not).
 
-use std::convert::Infallible;
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use http::header::{ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -19,7 +19,9 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::sync::{mpsc, watch};
 
-use super::answer::{AnswerBody, Envelope, error, result, tool_result};
+use super::DEFAULT_BYTES;
+use super::answer::{AnswerBody, Broken, Envelope, Params, error, result, tool_result};
+use super::manner::{Manner, Manners};
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const EVENT_STREAM: HeaderValue = HeaderValue::from_static("text/event-stream");
@@ -41,6 +43,14 @@ pub struct Serving {
 /// # Errors
 /// When the listener cannot be made non-blocking or a runtime cannot be built.
 pub fn serve(listener: TcpListener, threads: usize) -> io::Result<Serving> {
+    serve_with(listener, threads, &Manners::default())
+}
+
+/// The same, but calls of tools are met as `manners` say at that moment.
+///
+/// # Errors
+/// As [`serve`].
+pub fn serve_with(listener: TcpListener, threads: usize, manners: &Manners) -> io::Result<Serving> {
     listener.set_nonblocking(true)?;
     let address = listener.local_addr()?;
     let (stop, stopped) = watch::channel(false);
@@ -49,12 +59,14 @@ pub fn serve(listener: TcpListener, threads: usize) -> io::Result<Serving> {
     for index in 1..threads.max(1) {
         let (lane, connections) = mpsc::unbounded_channel();
         lanes.push(lane);
-        handles.push(spawn(&format!("bench-{index}"), stopped.clone(), work(connections))?);
+        let work = work(connections, manners.clone());
+        handles.push(spawn(&format!("bench-{index}"), stopped.clone(), work)?);
     }
     let (own, connections) = mpsc::unbounded_channel();
     lanes.push(own);
+    let manners = manners.clone();
     let first = async move {
-        tokio::join!(accept(listener, lanes), work(connections));
+        tokio::join!(accept(listener, lanes), work(connections, manners));
     };
     handles.push(spawn("bench-0", stopped, first)?);
     Ok(Serving { address, stop, threads: handles })
@@ -90,7 +102,7 @@ fn spawn(
     mut stopped: watch::Receiver<bool>,
     work: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<JoinHandle<()>> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     std::thread::Builder::new().name(name.to_owned()).spawn(move || {
         runtime.block_on(async move {
             tokio::select! {
@@ -118,23 +130,30 @@ async fn accept(listener: TcpListener, lanes: Vec<mpsc::UnboundedSender<TcpStrea
     }
 }
 
-async fn work(mut connections: mpsc::UnboundedReceiver<TcpStream>) {
+async fn work(mut connections: mpsc::UnboundedReceiver<TcpStream>, manners: Manners) {
     while let Some(stream) = connections.recv().await {
         let Ok(stream) = tokio::net::TcpStream::from_std(stream) else { continue };
         let _ = stream.set_nodelay(true);
+        let manners = manners.clone();
         tokio::spawn(async move {
             // A connection that ends badly is the client's business; the load generator counts it.
             let _ = http1::Builder::new()
-                .serve_connection(TokioIo::new(stream), service_fn(handle))
+                .serve_connection(
+                    TokioIo::new(stream),
+                    service_fn(|request| handle(request, &manners)),
+                )
                 .await;
         });
     }
 }
 
-async fn handle(request: Request<Incoming>) -> Result<Response<AnswerBody>, Infallible> {
+async fn handle(
+    request: Request<Incoming>,
+    manners: &Manners,
+) -> Result<Response<AnswerBody>, Broken> {
     Ok(match *request.method() {
         Method::POST => match request.into_body().collect().await {
-            Ok(body) => post(&body.to_bytes()),
+            Ok(body) => post(&body.to_bytes(), manners).await?,
             Err(_) => status(StatusCode::BAD_REQUEST),
         },
         Method::GET if wants_stream(&request) => {
@@ -156,15 +175,60 @@ fn wants_stream(request: &Request<Incoming>) -> bool {
     accept.is_some_and(|accept| accept.contains("text/event-stream"))
 }
 
-fn post(body: &Bytes) -> Response<AnswerBody> {
+async fn post(body: &Bytes, manners: &Manners) -> Result<Response<AnswerBody>, Broken> {
     let Ok(message) = serde_json::from_slice::<Envelope<'_>>(body) else {
-        return status(StatusCode::BAD_REQUEST);
+        return Ok(status(StatusCode::BAD_REQUEST));
     };
     let (Some(id), Some(method)) = (message.id, message.method) else {
-        return status(StatusCode::ACCEPTED);
+        return Ok(status(StatusCode::ACCEPTED));
     };
     let id = id.get();
     let params = message.params;
+    let answer = || answer(id, method, params);
+    if method != "tools/call" {
+        return Ok(answer());
+    }
+    let (number, manner) = manners.meet();
+    let failed = StatusCode::INTERNAL_SERVER_ERROR;
+    Ok(match manner {
+        Manner::Well => answer(),
+        Manner::Status(code) => refused(StatusCode::from_u16(code).unwrap_or(failed)),
+        Manner::Hang => std::future::pending().await,
+        Manner::Garbage => json(Bytes::from_static(b"<html>it works</html>")),
+        Manner::Half => cut(tool_result(id, DEFAULT_BYTES)),
+        Manner::Close => return Err(Broken),
+        Manner::Drip(every) => dripping(tool_result(id, DEFAULT_BYTES), every),
+        Manner::Errors { one_in } if number % one_in.max(1) == one_in / 2 => status(failed),
+        Manner::Errors { .. } => answer(),
+        Manner::Busy(busy) => {
+            busy.work().await;
+            answer()
+        }
+    })
+}
+
+fn refused(code: StatusCode) -> Response<AnswerBody> {
+    let mut response = status(code);
+    if matches!(code, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
+        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    }
+    response
+}
+
+fn cut(whole: Bytes) -> Response<AnswerBody> {
+    let mut response = json(Bytes::new());
+    *response.body_mut() = AnswerBody::Half { whole: whole.len() as u64, sent: false };
+    response
+}
+
+fn dripping(whole: Bytes, every: Duration) -> Response<AnswerBody> {
+    let mut response = json(Bytes::new());
+    let pause = Box::pin(tokio::time::sleep(every));
+    *response.body_mut() = AnswerBody::Drip { left: whole, every, pause };
+    response
+}
+
+fn answer(id: &str, method: &str, params: Option<Params<'_>>) -> Response<AnswerBody> {
     match method {
         "tools/call" => match params {
             Some(params) if params.name == Some("events") => events(id),
