@@ -11,6 +11,7 @@ mod health;
 mod host_origin;
 mod kill_server;
 mod limits;
+mod node_health;
 mod principals;
 mod servers;
 mod servers_control;

@@ -8,6 +8,7 @@ use std::{fmt, io};
 
 use bytes::Bytes;
 use holdfast_config::{Admin as Section, ExposeSecret, SecretString};
+use holdfast_proxy::tls::expiry::Expiries;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
 use http::{HeaderValue, Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
@@ -279,7 +280,8 @@ impl Client {
         }
         let name = ServerName::try_from(host.clone())
             .map_err(|error| connect_error(io::Error::other(error)))?;
-        let connector = TlsConnector::from(holdfast_proxy::tls::client_config());
+        let tls = holdfast_proxy::tls::client_config(&Expiries::default());
+        let connector = TlsConnector::from(tls);
         let stream = connector.connect(name, stream).await.map_err(connect_error)?;
         self.send(path, body, stream).await
     }

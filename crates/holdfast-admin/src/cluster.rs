@@ -8,6 +8,7 @@
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
+use holdfast_engine::health::node::Level;
 use holdfast_engine::replicated::MemberState;
 use holdfast_proxy::report::Observed;
 
@@ -87,6 +88,8 @@ pub struct Load {
     pub sessions: u64,
     /// Calls in it.
     pub in_flight: u64,
+    /// How bad the worst reading of the node itself is; none from a version that does not say.
+    pub level: Option<Level>,
 }
 
 /// A node that has been asked to drain.
@@ -158,24 +161,31 @@ impl Load {
     /// What this node is busy with.
     #[must_use]
     pub fn of(node: &dyn Observed) -> Self {
-        let usage = node.report().usage;
+        let report = node.report();
         let count = |n: usize| n as u64;
-        Self { sessions: count(usage.sessions.now), in_flight: count(usage.in_flight.now) }
+        Self {
+            sessions: count(report.usage.sessions.now),
+            in_flight: count(report.usage.in_flight.now),
+            level: Some(report.level),
+        }
     }
 
     /// As one node tells another.
     #[must_use]
     pub fn encode(self) -> Vec<u8> {
-        [self.sessions.to_be_bytes(), self.in_flight.to_be_bytes()].concat()
+        let mut bytes = [self.sessions.to_be_bytes(), self.in_flight.to_be_bytes()].concat();
+        bytes.extend(self.level.map(|level| level as u8));
+        bytes
     }
 
     /// Reads what [`Self::encode`] wrote; more after it is of a later version and skipped.
     #[must_use]
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         let (sessions, rest) = bytes.split_first_chunk()?;
-        let (in_flight, _) = rest.split_first_chunk()?;
+        let (in_flight, rest) = rest.split_first_chunk()?;
         let (sessions, in_flight) = (u64::from_be_bytes(*sessions), u64::from_be_bytes(*in_flight));
-        Some(Self { sessions, in_flight })
+        let level = rest.first().map(|level| Level::from_number(*level));
+        Some(Self { sessions, in_flight, level })
     }
 }
 
@@ -209,11 +219,14 @@ mod tests {
 
     #[test]
     fn a_load_survives_the_way_to_another_node() {
-        let load = Load { sessions: 1_234, in_flight: u64::MAX };
+        let level = Some(Level::Critical);
+        let load = Load { sessions: 1_234, in_flight: u64::MAX, level };
         assert_eq!(Load::decode(&load.encode()), Some(load));
         let longer = [load.encode(), vec![1, 2, 3]].concat();
         assert_eq!(Load::decode(&longer), Some(load));
         assert_eq!(Load::decode(&load.encode()[..15]), None);
+        let earlier = Load { level: None, ..load };
+        assert_eq!(Load::decode(&load.encode()[..16]), Some(earlier), "of an earlier version");
         assert_eq!(Load::decode(b""), None);
     }
 }

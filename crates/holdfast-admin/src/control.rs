@@ -78,6 +78,8 @@ fn incident(it: IncidentView) -> IncidentDto {
         recovered_ms: it.recovered_ms,
         rto_ms: it.rto_ms,
         objective: it.objective.to_owned(),
+        tier_ms: it.tier_ms,
+        tier: Some(it.tier).filter(|tier| !tier.is_empty()).map(str::to_owned),
     }
 }
 

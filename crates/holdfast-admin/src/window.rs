@@ -52,12 +52,7 @@ impl Recent {
     /// Both together; the spans are the same.
     pub(crate) fn add(&mut self, other: &Self) {
         self.span = self.span.max(other.span);
-        self.traffic.calls += other.traffic.calls;
-        self.traffic.errors += other.traffic.errors;
-        self.traffic.failures += other.traffic.failures;
-        self.traffic.cancelled += other.traffic.cancelled;
-        let buckets = self.traffic.buckets.iter_mut().zip(other.traffic.buckets);
-        buckets.for_each(|(sum, n)| *sum += n);
+        self.traffic.add(&other.traffic);
     }
 
     /// The share of finished calls that failed, 0 to 1; none without calls.

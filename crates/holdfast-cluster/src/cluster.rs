@@ -1,6 +1,6 @@
 //! This node in the cluster: how it starts, what the rest of the gateway can ask of it, how it ends.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -324,9 +324,10 @@ impl Cluster {
         self.node.local_nodes()
     }
 
-    /// Hands leadership to the most up-to-date voter, if this node leads. Whether it leads no more.
-    pub async fn transfer_leadership(&self) -> bool {
-        self.node.transfer_leadership().await
+    /// Hands leadership to the most up-to-date voter, if this node leads; never to one of `avoid`.
+    /// Whether it leads no more.
+    pub async fn transfer_leadership(&self, avoid: &BTreeSet<NodeId>) -> bool {
+        self.node.transfer_leadership(avoid).await
     }
 
     /// Leaves the cluster, perhaps to be back soon: hands leadership over, gives up the lease, and is

@@ -108,12 +108,13 @@ impl Node {
         }
     }
 
-    /// Hands leadership to the voter that is furthest on, if this node leads. Whether it leads no more.
-    pub(crate) async fn transfer_leadership(&self) -> bool {
+    /// Hands leadership to the voter that is furthest on, if this node leads; never to one of `avoid`.
+    /// Whether it leads no more.
+    pub(crate) async fn transfer_leadership(&self, avoid: &BTreeSet<NodeId>) -> bool {
         if !self.leadership.borrow().me {
             return true;
         }
-        let Some(to) = self.successor() else { return false };
+        let Some(to) = self.successor(avoid) else { return false };
         tracing::info!(to, "hands leadership over");
         if self.raft.trigger().transfer_leader(to).await.is_err() {
             return false;
@@ -123,7 +124,7 @@ impl Node {
         matches!(timeout(within, leadership.wait_for(|it| !it.me)).await, Ok(Ok(_)))
     }
 
-    fn successor(&self) -> Option<NodeId> {
+    fn successor(&self, avoid: &BTreeSet<NodeId>) -> Option<NodeId> {
         let able: BTreeSet<NodeId> = {
             let state = self.applied.control();
             let state = state.borrow();
@@ -133,7 +134,8 @@ impl Node {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched();
         let replication = metrics.replication.as_ref()?;
-        let voters = metrics.membership_config.voter_ids().filter(|it| *it != self.me);
+        let voters = metrics.membership_config.voter_ids();
+        let voters = voters.filter(|it| *it != self.me && !avoid.contains(it));
         let matched =
             |it: &NodeId| replication.get(it).and_then(|it| it.as_ref().map(|it| it.index));
         voters.max_by_key(|it| (able.contains(it), matched(it)))
@@ -143,7 +145,7 @@ impl Node {
     pub(crate) async fn leave(&self) -> bool {
         self.lease.set(None);
         self.left.cancel();
-        if !self.transfer_leadership().await {
+        if !self.transfer_leadership(&BTreeSet::new()).await {
             tracing::info!("leaves while it leads: nobody could take over");
         }
         let leave = Body::Control(ControlCommand::Leave { node: self.me });

@@ -52,8 +52,6 @@ impl Node {
         node.region = section.field("region").and_then(|field| read_id(&field));
         if let Some(health) = section.field("health").and_then(|field| field.section()) {
             node.health = NodeHealth::read(health);
-            let because = "this version does not measure the node itself";
-            section.context.notice(format!("node.health has no effect: {because}"));
         }
         section.finish();
         node

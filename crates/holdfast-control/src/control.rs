@@ -9,19 +9,22 @@ use holdfast_cluster::ProposeError;
 use holdfast_config::Webhook;
 use holdfast_engine::failover::{Input, Refusal};
 use holdfast_engine::replicated::{ClusterState, NodeId, OverrideKind, Reply, ServerCommand};
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::driver::{Nudge, Reconciler, run};
-use crate::group::{Group, ORDER, REPORT};
+use crate::group::{COMPARE, Group, NODE, ORDER, REPORT};
+use crate::machine::{Machine, Senses};
 use crate::operate::{EventView, Force, IncidentView, Operated, Order, OrderError, ServerView};
 use crate::plan::{Plan, Planned};
 use crate::plane::Plane;
-use crate::report::{Report, decode, encode};
+use crate::report::{NodePart, Report, decode, encode};
 use crate::shared::Shared;
 use crate::tasks::breaker_sync::BreakerSync;
 use crate::tasks::failover::{Failovers, wish};
 use crate::tasks::follow::Follow;
+use crate::tasks::node::NodeWatch;
 use crate::tasks::notify::Notify;
 use crate::tasks::objectives::Objectives;
 use crate::tasks::probe::Probe;
@@ -55,6 +58,20 @@ impl Control {
         webhooks: Vec<Webhook>,
         tls: Arc<rustls::ClientConfig>,
     ) -> Arc<Self> {
+        let node = &plan.node;
+        let machine = Machine::new(node.data_dir.clone(), node.certificates.clone());
+        Self::start_on(Box::new(machine), plan, group, plane, webhooks, tls)
+    }
+
+    /// The same on this machine.
+    pub(crate) fn start_on(
+        machine: Box<dyn Senses>,
+        plan: Plan,
+        group: Arc<dyn Group>,
+        plane: Arc<dyn Plane>,
+        webhooks: Vec<Webhook>,
+        tls: Arc<rustls::ClientConfig>,
+    ) -> Arc<Self> {
         let shared = Shared::new(plan, group, plane, webhooks.len());
         let this = Self {
             shared: Arc::clone(&shared),
@@ -72,13 +89,20 @@ impl Control {
         this.spawn(Verdicts::new(Arc::clone(&shared)), &nudges.verdict);
         this.spawn(BreakerSync::new(Arc::clone(&shared)), &nudges.breakers);
         this.spawn(Failovers::new(Arc::clone(&shared)), &nudges.failover);
+        this.spawn(NodeWatch::new(Arc::clone(&shared), machine), &nudges.node);
         this.spawn(Objectives::new(Arc::clone(&shared)), &nudges.objectives);
         for (place, webhook) in webhooks.into_iter().enumerate() {
             let notify = Notify::new(Arc::clone(&shared), webhook, place, Arc::clone(&tls));
             this.spawn(notify, &nudges.notify[place]);
         }
         this.tasks.spawn(watch(Arc::clone(&shared), this.stop.clone()));
+        this.tasks.spawn(keep_beating(Arc::clone(&shared), this.stop.clone()));
         Arc::new(this)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
     }
 
     fn spawn<R: Reconciler + 'static>(&self, reconciler: R, nudge: &Nudge) {
@@ -96,6 +120,8 @@ impl Control {
         match method {
             REPORT => Some(self.hear(from, body)),
             ORDER => Some(self.obey(body).await),
+            NODE => Some(self.hear_of_node(from, body)),
+            COMPARE => Some(self.compare(body).await),
             _ => None,
         }
     }
@@ -111,6 +137,16 @@ impl Control {
         let report: Report = decode(body)?;
         self.shared.take(from, report);
         encode(&self.shared.desk.others(from)).map(Bytes::from)
+    }
+
+    fn hear_of_node(&self, from: NodeId, body: &[u8]) -> Result<Bytes, String> {
+        let part: NodePart = decode(body)?;
+        encode(&self.shared.hear_of_node(from, part)).map(Bytes::from)
+    }
+
+    async fn compare(&self, body: &[u8]) -> Result<Bytes, String> {
+        let wanted = decode(body)?;
+        encode(&crate::compare::compare(&self.shared, &wanted).await).map(Bytes::from)
     }
 
     /// An operator's order that another node has passed on.
@@ -273,8 +309,24 @@ impl Operated for Control {
         let state = self.shared.state();
         let now = state.time.max(self.shared.group.time());
         self.shared.metrics.render(out);
+        let (findings, aside) = &*crate::shared::lock(&self.shared.own);
+        crate::metrics::render_node(findings, *aside, out);
         crate::metrics::render_servers(&self.servers(), out);
         crate::metrics::render_incidents(&view::incidents(&self.shared.plan, &state, now), out);
+    }
+}
+
+/// Between the turns of those who decide.
+async fn keep_beating(shared: Arc<Shared>, stop: CancellationToken) {
+    let mut tick = tokio::time::interval(shared.plan.gap / 8);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = tick.tick() => {
+                shared.beat();
+            }
+        }
     }
 }
 

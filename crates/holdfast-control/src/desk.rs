@@ -31,6 +31,11 @@ impl Desk {
         self.open().insert(from, Heard { report, at });
     }
 
+    /// Forgets everything: it is of another time.
+    pub(crate) fn clear(&self) {
+        self.open().clear();
+    }
+
     /// All votes about an instance; whether they count is the count's business.
     pub(crate) fn votes(&self, server: &str, instance: &str) -> Vec<(Vote, u64)> {
         let desk = self.open();

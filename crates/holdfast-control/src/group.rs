@@ -1,6 +1,7 @@
 //! The Raft group as the control plane uses it; and a group of one, for a node without a cluster, which
 //! decides the same things by the same commands.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -17,6 +18,11 @@ use tokio::sync::watch;
 pub(crate) const REPORT: &str = "control/report";
 /// What an operator orders, for the coordinator.
 pub(crate) const ORDER: &str = "control/order";
+
+/// What the coordinator wants compared that does not reach it itself.
+pub(crate) const COMPARE: &str = "control/compare";
+/// How well a node is, for the coordinator, which says whether it may step aside.
+pub(crate) const NODE: &str = "control/node";
 
 /// How long a decision may take; then the next turn looks at what became of it.
 const PROPOSE_WITHIN: Duration = Duration::from_secs(2);
@@ -42,6 +48,15 @@ pub trait Group: Send + Sync + 'static {
 
     /// The group's time, in milliseconds since the Unix epoch.
     fn time(&self) -> u64;
+
+    /// This machine's own, which goes on while the machine sleeps.
+    fn wall(&self) -> u64 {
+        wall_clock()
+    }
+
+    /// Hands leadership over, if this node has it, to one that is none of `avoid`. Whether it has it no
+    /// more.
+    fn hand_over(&self, avoid: BTreeSet<NodeId>) -> BoxFuture<'_, bool>;
 
     /// Says something to another node's control plane, and returns what that one answers; its end is
     /// [`crate::Control::receive`].
@@ -88,6 +103,10 @@ impl Group for Clustered {
 
     fn time(&self) -> u64 {
         self.0.time()
+    }
+
+    fn hand_over(&self, avoid: BTreeSet<NodeId>) -> BoxFuture<'_, bool> {
+        Box::pin(async move { self.0.transfer_leadership(&avoid).await })
     }
 
     fn call(
@@ -164,6 +183,10 @@ impl Group for Alone {
 
     fn time(&self) -> u64 {
         wall_clock()
+    }
+
+    fn hand_over(&self, _avoid: BTreeSet<NodeId>) -> BoxFuture<'_, bool> {
+        Box::pin(std::future::ready(false))
     }
 
     fn call(

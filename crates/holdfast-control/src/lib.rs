@@ -15,11 +15,13 @@
 //!
 //! On a node without a cluster the same tasks run over a group of one ([`Alone`]).
 
+mod compare;
 mod control;
 mod desk;
 mod driver;
 mod group;
 mod looks;
+mod machine;
 mod metrics;
 mod operate;
 mod plan;

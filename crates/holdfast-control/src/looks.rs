@@ -58,6 +58,13 @@ impl Looks {
         self.with(at, |look| look.clone())
     }
 
+    /// Begins anew: what was seen is of another time, and is no part of a row that goes on now.
+    pub(crate) fn begin_anew(&self) {
+        for look in self.0.iter().flatten() {
+            *look.lock().unwrap_or_else(PoisonError::into_inner) = Look::default();
+        }
+    }
+
     pub(crate) fn with<T>(&self, at: At, change: impl FnOnce(&mut Look) -> T) -> T {
         change(&mut self.0[at.server][at.instance].lock().unwrap_or_else(PoisonError::into_inner))
     }

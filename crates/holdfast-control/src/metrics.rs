@@ -5,6 +5,8 @@ use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use holdfast_engine::health::node::Finding;
+
 use crate::operate::{IncidentView, InstanceView, ServerView};
 
 /// The counters of one node's control plane.
@@ -78,6 +80,23 @@ impl Metrics {
     }
 }
 
+/// Appends what was found of the node itself.
+pub(crate) fn render_node(findings: &[Finding], aside: bool, out: &mut String) {
+    let name = "holdfast_control_node_reading";
+    head(out, name, "gauge", "What was last read of the node: shares 0 to 1, ms, numbers, days.");
+    for it in findings {
+        let _ = writeln!(out, "{name}{{reading=\"{}\"}} {}", it.reading.label(), it.value);
+    }
+    let name = "holdfast_control_node_level";
+    head(out, name, "gauge", "0 normal, 1 warning, 2 critical, 3 emergency.");
+    for it in findings {
+        let _ = writeln!(out, "{name}{{reading=\"{}\"}} {}", it.reading.label(), it.level as u8);
+    }
+    let name = "holdfast_control_node_aside";
+    head(out, name, "gauge", "Whether the node takes no new traffic because it is about to fail.");
+    let _ = writeln!(out, "{name} {}", u64::from(aside));
+}
+
 /// Appends what is known of the servers.
 pub(crate) fn render_servers(servers: &[ServerView], out: &mut String) {
     let name = "mcp_server_health";
@@ -135,6 +154,17 @@ pub(crate) fn render_incidents(incidents: &[IncidentView], out: &mut String) {
         let count = incidents.iter().filter(|it| it.objective == objective).count();
         let _ = writeln!(out, "{name}{{objective=\"{objective}\"}} {count}");
     }
+    let name = "holdfast_control_failovers";
+    head(
+        out,
+        name,
+        "gauge",
+        "Failovers in the group's record, by what became of their tier's time.",
+    );
+    for tier in ["kept", "missed", "open"] {
+        let count = incidents.iter().filter(|it| it.tier == tier).count();
+        let _ = writeln!(out, "{name}{{tier=\"{tier}\"}} {count}");
+    }
     let name = "holdfast_control_incident_longest_seconds";
     head(out, name, "gauge", "The longest recovery in the group's record.");
     let longest = incidents.iter().filter_map(|it| it.recovered_ms).max().unwrap_or(0);
@@ -160,6 +190,8 @@ pub(crate) fn head(out: &mut String, name: &str, kind: &str, help: &str) {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
+
+    use holdfast_engine::health::node::{Level, Reading};
 
     use super::*;
 
@@ -188,12 +220,16 @@ mod tests {
             recovered_ms: Some(1_500),
             rto_ms: 30_000,
             objective: "kept",
+            tier_ms: Some(1_000),
+            tier: "missed",
         };
         let metrics = Metrics::default();
         metrics.turns("probe").failed();
         metrics.announced(Announced::GivenUp);
         let mut text = String::new();
         metrics.render(&mut text);
+        let disk = Finding { reading: Reading::Disk, value: 0.92, level: Level::Critical };
+        render_node(&[disk], true, &mut text);
         render_servers(&[server], &mut text);
         render_incidents(&[incident], &mut text);
         for line in [
@@ -202,9 +238,13 @@ mod tests {
             "holdfast_control_instance_active{server=\"docs\",instance=\"a\"} 1",
             "holdfast_control_failover_generation{server=\"docs\"} 3",
             "holdfast_control_incidents{objective=\"kept\"} 1",
+            "holdfast_control_failovers{tier=\"missed\"} 1",
             "holdfast_control_incident_longest_seconds 1.5",
             "holdfast_control_turns_total{task=\"probe\",outcome=\"failed\"} 1",
             "holdfast_control_webhooks_total{outcome=\"given_up\"} 1",
+            "holdfast_control_node_reading{reading=\"disk\"} 0.92",
+            "holdfast_control_node_level{reading=\"disk\"} 2",
+            "holdfast_control_node_aside 1",
         ] {
             assert!(text.lines().any(|it| it == line), "{line} in\n{text}");
         }

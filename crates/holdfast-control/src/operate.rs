@@ -119,6 +119,11 @@ pub struct IncidentView {
     pub rto_ms: u64,
     /// `kept`, `missed` or, while it goes on within its time, `open`.
     pub objective: &'static str,
+    /// How long its server's failover may take by its tier, from the finding to the first good answer;
+    /// none where there was none.
+    pub tier_ms: Option<u64>,
+    /// Whether it took no longer: as `objective`; empty where there was none.
+    pub tier: &'static str,
 }
 
 /// What an operator orders.

@@ -3,13 +3,16 @@
 //! Servers and their instances have the same numbers here and in the data plane: their places in the
 //! configuration.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use holdfast_config::{
-    Check, CheckKind, Config, Objectives, Passive, Role, Server, ServerHealth, Transport, Votes,
+    Check, CheckKind, Config, Levels, Objectives, Passive, Role, Server, ServerHealth, Transport,
+    Votes,
 };
 use holdfast_engine::breaker;
 use holdfast_engine::failover::{self, Params};
+use holdfast_engine::health::node::{Limits, Reading};
 use holdfast_engine::health::passive::{Threshold, Thresholds};
 use holdfast_engine::health::votes::{Rules, Weights};
 
@@ -23,6 +26,19 @@ pub struct Plan {
     pub(crate) weights: Weights,
     pub(crate) rules: Rules,
     pub(crate) thresholds: Thresholds,
+    pub(crate) node: PlannedNode,
+    /// A node that did not run for longer than this was frozen, and the others know it.
+    pub(crate) gap: Duration,
+}
+
+/// How the node itself is looked at.
+#[derive(Clone, Debug)]
+pub(crate) struct PlannedNode {
+    /// In the order of [`Reading::ALL`].
+    pub(crate) limits: [Limits; Reading::ALL.len()],
+    pub(crate) data_dir: Option<PathBuf>,
+    /// The files with the certificates that the node shows.
+    pub(crate) certificates: Vec<PathBuf>,
 }
 
 /// One server.
@@ -63,6 +79,8 @@ pub(crate) struct Moves {
     /// Bad looks in a row that count.
     pub(crate) threshold: u32,
     pub(crate) error_rate: f64,
+    /// How long a move in a failure may take, in milliseconds.
+    pub(crate) target: u64,
     /// The call that both sides must answer alike.
     pub(crate) consistency: Option<holdfast_config::Consistency>,
 }
@@ -83,6 +101,8 @@ impl Plan {
             servers: servers.map(|(name, server)| Planned::of(name, server, lease)).collect(),
             weights: weights(votes),
             thresholds: thresholds(&config.health.passive),
+            node: PlannedNode::of(config),
+            gap: lease,
             rules: Rules {
                 round: votes.round,
                 timeout: votes.timeout,
@@ -108,6 +128,41 @@ impl Plan {
             (0..planned.instances.len()).map(move |instance| At { server, instance })
         };
         self.servers.iter().enumerate().flat_map(instances)
+    }
+}
+
+// === impl PlannedNode ===
+
+impl PlannedNode {
+    fn of(config: &Config) -> Self {
+        let health = &config.node.health;
+        let days = |it: Duration| it.as_secs_f64() / 86_400.0;
+        let ms = |it: Duration| it.as_secs_f64() * 1e3;
+        let limits = Reading::ALL.map(|reading| match reading {
+            Reading::Cpu => limits(&health.cpu, |it| it),
+            Reading::Memory => limits(&health.memory, |it| it),
+            Reading::Disk => limits(&health.disk, |it| it),
+            Reading::Success => limits(&health.success, |it| it),
+            Reading::P95 => limits(&health.p95, ms),
+            Reading::Connections => limits(&health.connections, |it| it as f64),
+            Reading::CertificateDays => limits(&health.certificate_expiry, days),
+        });
+        let tls = [&config.listen.tls, &config.admin.tls].into_iter().flatten();
+        let redis = config.sessions.redis.as_ref().and_then(|redis| redis.tls.as_ref());
+        let client = redis.and_then(|tls| tls.client_cert.clone());
+        Self {
+            limits,
+            data_dir: config.node.data_dir.clone(),
+            certificates: tls.map(|it| it.certificate.clone()).chain(client).collect(),
+        }
+    }
+}
+
+fn limits<T: Copy>(levels: &Levels<T>, value: impl Fn(T) -> f64) -> Limits {
+    Limits {
+        warning: value(levels.warning),
+        critical: value(levels.critical),
+        emergency: value(levels.emergency),
     }
 }
 
@@ -226,6 +281,7 @@ fn moves_of(
         params,
         threshold: it.threshold,
         error_rate: it.error_rate,
+        target: millis(it.tier.target()),
         consistency: it.consistency.clone(),
     }
 }

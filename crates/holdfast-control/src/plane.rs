@@ -10,6 +10,9 @@ use holdfast_engine::breaker::Evidence;
 use holdfast_engine::failover::Failover;
 use holdfast_proxy::Proxy;
 pub(crate) use holdfast_proxy::fleet::{At, CheckResult, Checked, Sight, Verdict, Word};
+pub(crate) use holdfast_proxy::health::Check;
+pub(crate) use holdfast_proxy::metrics::Traffic;
+pub(crate) use holdfast_proxy::own::{Activity, Own};
 
 /// The data plane of this node.
 pub trait Plane: Send + Sync + 'static {
@@ -51,6 +54,15 @@ pub trait Plane: Send + Sync + 'static {
 
     /// What the group or an operator says of a breaker: an instance's, or with none all of the server's.
     fn say(&self, server: usize, instance: Option<usize>, word: Word);
+
+    /// What this node is busy with, and was since its start.
+    fn activity(&self) -> Activity;
+
+    /// When the certificates end that `https` servers have shown, in seconds since the Unix epoch.
+    fn certificates(&self) -> Vec<(String, u64)>;
+
+    /// What was found of the node itself, for `/health` and the operator.
+    fn is_found(&self, own: Own);
 }
 
 impl Plane for Proxy {
@@ -93,5 +105,17 @@ impl Plane for Proxy {
 
     fn say(&self, server: usize, instance: Option<usize>, word: Word) {
         self.fleet().say(server, instance, word);
+    }
+
+    fn activity(&self) -> Activity {
+        Self::activity(self)
+    }
+
+    fn certificates(&self) -> Vec<(String, u64)> {
+        self.expiries()
+    }
+
+    fn is_found(&self, own: Own) {
+        Self::is_found(self, own);
     }
 }

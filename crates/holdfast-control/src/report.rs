@@ -65,6 +65,13 @@ pub(crate) struct BreakerPart {
     pub(crate) failed: u32,
 }
 
+/// What a node tells of itself: places in `Level::ALL`, and of what it does about that.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct NodePart {
+    pub(crate) level: u8,
+    pub(crate) measure: u8,
+}
+
 /// What the coordinator answers: the others' own scores of each instance.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Others(pub(crate) Vec<(String, String, Vec<f64>)>);

@@ -1,13 +1,15 @@
 //! What the tasks of one node share.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use holdfast_cluster::{Leadership, ProposeError};
+use holdfast_engine::health::aside::Aside;
+use holdfast_engine::health::node::{Finding, Measure};
 use holdfast_engine::replicated::{
-    ClusterState, ControlCommand, NodeId, Reply, ServerCommand, ServerState,
+    ClusterState, ControlCommand, MemberState, NodeId, Reply, ServerCommand, ServerState,
 };
 
 use crate::desk::Desk;
@@ -17,7 +19,10 @@ use crate::looks::Looks;
 use crate::metrics::Metrics;
 use crate::plan::Plan;
 use crate::plane::{At, Plane};
-use crate::report::{Others, Report};
+use crate::report::{NodePart, Others, Report};
+
+/// What a node says of itself counts for so long.
+const HEARD_OF: Duration = Duration::from_secs(10);
 
 /// When a task that could not do what it had to tries again.
 pub(crate) const RETRY: Duration = Duration::from_millis(100);
@@ -36,6 +41,22 @@ pub(crate) struct Shared {
     follows: Mutex<Vec<(u64, u32)>>,
     /// By webhook: the log index up to which this node has announced the history to it.
     told: Vec<AtomicU64>,
+    /// What was found of this node itself, and whether it has stepped aside.
+    pub(crate) own: Mutex<(Vec<Finding>, bool)>,
+    /// The coordinator's: what each node says of itself, and who is aside, with the term of the book.
+    nodes: Mutex<BTreeMap<NodeId, (NodePart, tokio::time::Instant)>>,
+    aside: Mutex<Option<(u64, Aside)>>,
+    pulse: Mutex<Pulse>,
+}
+
+/// Tells whether this process has been running all the time.
+struct Pulse {
+    beaten: tokio::time::Instant,
+    wall: u64,
+    /// How often it was frozen.
+    gaps: u64,
+    /// What comes before this was said before the last gap, and waited to be read.
+    deaf_until: tokio::time::Instant,
 }
 
 /// Who is to look when something has changed.
@@ -48,6 +69,7 @@ pub(crate) struct Nudges {
     pub(crate) verdict: Nudge,
     pub(crate) breakers: Nudge,
     pub(crate) failover: Nudge,
+    pub(crate) node: Nudge,
     pub(crate) notify: Vec<Nudge>,
     pub(crate) objectives: Nudge,
 }
@@ -74,10 +96,89 @@ impl Shared {
             metrics: Metrics::default(),
             others: Mutex::default(),
             told: (0..webhooks).map(|_| AtomicU64::new(0)).collect(),
+            own: Mutex::default(),
+            nodes: Mutex::default(),
+            aside: Mutex::default(),
+            pulse: Mutex::new(Pulse {
+                beaten: tokio::time::Instant::now(),
+                wall: group.wall(),
+                gaps: 0,
+                deaf_until: tokio::time::Instant::now(),
+            }),
             plan,
             group,
             plane,
         })
+    }
+
+    /// Begins a turn. After a gap in its own clock (the process was frozen, or the machine) this node
+    /// knows nothing any more: votes that it has heard are old, its own looks are no rows that go on,
+    /// and others may have coordinated. How often that has been.
+    ///
+    /// Whoever decides calls it first, so that it does not depend on which timer is heard first.
+    pub(crate) fn beat(&self) -> u64 {
+        let (now, wall) = (tokio::time::Instant::now(), self.group.wall());
+        let mut pulse = lock(&self.pulse);
+        let gap = now.saturating_duration_since(pulse.beaten);
+        // A machine that sleeps may stop the one clock and not the other.
+        let slept = Duration::from_millis(wall.saturating_sub(pulse.wall)).saturating_sub(gap);
+        (pulse.beaten, pulse.wall) = (now, wall);
+        if gap.max(slept) > self.plan.gap {
+            (pulse.gaps, pulse.deaf_until) = (pulse.gaps + 1, now + self.plan.gap);
+            tracing::warn!(gap_ms = gap.max(slept).as_millis(), "the control plane begins anew");
+            self.desk.clear();
+            self.looks.begin_anew();
+            lock(&self.others).clear();
+            lock(&self.nodes).clear();
+            *lock(&self.aside) = None;
+        }
+        pulse.gaps
+    }
+
+    /// Whether what comes now may have been said before the last gap.
+    fn is_deaf(&self) -> bool {
+        self.beat();
+        tokio::time::Instant::now() < lock(&self.pulse).deaf_until
+    }
+
+    /// Takes what a node says of itself; whether it may step aside.
+    pub(crate) fn hear_of_node(&self, from: NodeId, part: NodePart) -> bool {
+        if self.is_deaf() {
+            return false;
+        }
+        let now = tokio::time::Instant::now();
+        lock(&self.nodes).insert(from, (part, now));
+        let Some(term) = self.coordinates() else { return false };
+        let mut book = lock(&self.aside);
+        let fresh = || (term, Aside::new(now.into_std()));
+        let (of, aside) = book.get_or_insert_with(fresh);
+        if *of != term {
+            (*of, *aside) = fresh();
+        }
+        if part.measure < Measure::StepAside as u8 {
+            aside.back(from);
+            return false;
+        }
+        let state = self.state();
+        let ready = state.members.iter().filter(|(_, it)| it.state == MemberState::Ready);
+        let ready: BTreeSet<NodeId> = ready.map(|(node, _)| *node).collect();
+        let names: BTreeSet<&str> = state.members.values().map(|it| it.name.as_str()).collect();
+        aside.ask(from, &ready, names.len(), now.into_std())
+    }
+
+    /// The members that have not said lately that they are better off than a node that should not
+    /// coordinate; none if all of them have not.
+    pub(crate) fn who_is_not_better_off(&self) -> Option<BTreeSet<NodeId>> {
+        let heard = lock(&self.nodes);
+        let is_well = |node: &NodeId| {
+            heard.get(node).is_some_and(|(part, at)| {
+                at.elapsed() < HEARD_OF && part.measure < Measure::HandOver as u8
+            })
+        };
+        let state = self.state();
+        let others = state.members.keys().filter(|node| **node != self.group.me());
+        let (well, ill): (Vec<NodeId>, Vec<NodeId>) = others.partition(|node| is_well(node));
+        (!well.is_empty()).then(|| ill.into_iter().collect())
     }
 
     pub(crate) fn state(&self) -> Arc<ClusterState> {
@@ -97,6 +198,9 @@ impl Shared {
 
     /// Takes the report of a node, this one's included, and has the coordinator's tasks look.
     pub(crate) fn take(&self, from: NodeId, report: Report) {
+        if self.is_deaf() {
+            return;
+        }
         self.desk.put(from, report, tokio::time::Instant::now());
         self.nudges.decide();
     }

@@ -9,7 +9,7 @@ use crate::operate::{EventView, IncidentView, InstanceView, ServerView};
 use crate::plan::{Plan, Planned};
 use crate::plane::At;
 use crate::shared::Shared;
-use crate::tasks::objectives::objective;
+use crate::tasks::objectives::{objective, tier};
 
 /// One server.
 pub(crate) fn server(shared: &Shared, state: &ClusterState, place: usize) -> ServerView {
@@ -178,9 +178,16 @@ fn of(event: &ServerEvent) -> String {
 
 /// The outages that the record holds, against what their servers are allowed.
 pub(crate) fn incidents(plan: &Plan, state: &ClusterState, now: u64) -> Vec<IncidentView> {
+    let word = |compliance| match compliance {
+        Compliance::Met => "kept",
+        Compliance::Breached => "missed",
+        Compliance::Running | Compliance::Unknown => "open",
+    };
     let planned = |name: &str| plan.find(name).map(|(_, planned)| planned);
     let of = |planned: &Planned, it: &holdfast_engine::objectives::Outage| {
         let judged = it.judge(objective(planned), now);
+        let target = tier(planned);
+        let failover = it.failover(target, now);
         let since = |at: Option<u64>| at.map(|at| at.saturating_sub(it.began));
         IncidentView {
             server: it.server.clone(),
@@ -191,11 +198,9 @@ pub(crate) fn incidents(plan: &Plan, state: &ClusterState, now: u64) -> Vec<Inci
             switched_ms: since(it.switched),
             recovered_ms: since(it.ended),
             rto_ms: objective(planned).rto,
-            objective: match judged.rto {
-                Compliance::Met => "kept",
-                Compliance::Breached => "missed",
-                Compliance::Running | Compliance::Unknown => "open",
-            },
+            objective: word(judged.rto),
+            tier_ms: failover.map(|_| target),
+            tier: failover.map_or("", |(_, compliance)| word(compliance)),
         }
     };
     outages(&state.servers.events)

@@ -120,6 +120,27 @@ pub struct Totals {
     pub mean_to_recover: u64,
 }
 
+impl Outage {
+    /// A failover against how long one may take, in milliseconds: from the verdict, when the evidence
+    /// sufficed, to the first good answer of another instance. None of an outage that none ended.
+    #[must_use]
+    pub fn failover(&self, target: u64, now: u64) -> Option<(u64, Compliance)> {
+        let took = match (self.ending, self.ended) {
+            (Ending::FailedOver, Some(ended)) => ended.saturating_sub(self.detected),
+            (Ending::Open, _) if self.decided.is_some() => now.saturating_sub(self.detected),
+            (Ending::Open | Ending::FailedOver | Ending::Recovered | Ending::Retired, _) => {
+                return None;
+            }
+        };
+        let compliance = match self.ending {
+            _ if took > target => Compliance::Breached,
+            Ending::Open => Compliance::Running,
+            Ending::FailedOver | Ending::Recovered | Ending::Retired => Compliance::Met,
+        };
+        Some((took, compliance))
+    }
+}
+
 /// The outages that the history tells of, in the order in which they were detected. Of one whose
 /// beginning the history has forgotten nothing is told.
 #[must_use]
@@ -334,6 +355,8 @@ mod tests {
         assert_eq!(it.ending, Ending::FailedOver);
         let met = Judged { took: 1_300, rto: Compliance::Met, rpo: Compliance::Met };
         assert_eq!(it.judge(Objective::of_tier(1), 9_999), met);
+        assert_eq!(it.failover(700, 9_999), Some((700, Compliance::Met)));
+        assert_eq!(it.failover(699, 9_999), Some((700, Compliance::Breached)));
         let tight = Objective { rto: 1_299, rpo: 0 };
         assert_eq!(it.judge(tight, 9_999).rto, Compliance::Breached);
     }
@@ -345,6 +368,11 @@ mod tests {
         assert_eq!(at(31_000), Compliance::Running);
         assert_eq!(at(31_001), Compliance::Breached);
         assert_eq!(outages[0].judge(Objective::of_tier(1), 0).rpo, Compliance::Unknown);
+        assert_eq!(outages[0].failover(1, 31_000), None, "no failover has begun");
+        let began = [event(1_000, "a", verdict(DOWN, 0)), event(1_010, "b", FailoverBegan)];
+        let begun = &super::outages(&began)[0];
+        assert_eq!(begun.failover(1_000, 2_000), Some((1_000, Compliance::Running)));
+        assert_eq!(begun.failover(1_000, 2_001), Some((1_001, Compliance::Breached)));
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use holdfast_config::Config;
 use holdfast_engine::backoff::Backoff;
@@ -26,10 +27,12 @@ use crate::health::Checker;
 use crate::ingress::Connections;
 use crate::ingress::edge::Edge;
 use crate::metrics::Metrics;
+use crate::own::Own;
 use crate::principal::Authenticator;
 use crate::server::{Server, ServerError};
 use crate::session::{self, Session, Sessions};
 use crate::streams::Streams;
+use crate::tls::expiry::Expiries;
 use crate::worker::Workers;
 use crate::{keys, random, tls, upstream};
 
@@ -49,6 +52,10 @@ pub(crate) struct Gateway {
     pub(crate) fleet: Arc<Fleet>,
     by_name: BTreeMap<String, usize>,
     pub(crate) client_tls: Arc<rustls::ClientConfig>,
+    /// When the certificates of `https` servers end, as they were seen.
+    pub(crate) expiries: Expiries,
+    /// What the control plane finds of this node.
+    pub(crate) own: ArcSwap<Own>,
     pub(crate) checker: Checker,
     limits: Mutex<HashMap<u64, Bucket>>,
     /// Set once: no new work, streams end.
@@ -94,7 +101,8 @@ impl Gateway {
         store: Store,
         cluster: Option<Cluster>,
     ) -> Result<Arc<Self>, ServerError> {
-        let client_tls = tls::client_config();
+        let expiries = Expiries::default();
+        let client_tls = tls::client_config(&expiries);
         let fleet = Fleet::new(&config, Instant::now());
         let mut servers = Vec::with_capacity(config.servers.len());
         let mut by_name = BTreeMap::new();
@@ -130,6 +138,8 @@ impl Gateway {
             fleet,
             by_name,
             client_tls,
+            expiries,
+            own: ArcSwap::default(),
             checker: Checker::new(&config.servers),
             limits: Mutex::default(),
             draining: CancellationToken::new(),

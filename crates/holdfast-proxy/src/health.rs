@@ -6,7 +6,8 @@
 //! depends on what is this node's own (listener, session store, draining), and what is not is
 //! checked and shown as `degraded` with status 200. A store that is away from every node is nobody's
 //! own either: a node is unready for it only while another node has it, since a balancer that finds
-//! no node ready answers every call with an error of its own.
+//! no node ready answers every call with an error of its own. For the same reason a node that is about
+//! to fail (no memory, no disk) is unready only while the coordinator knows that most nodes are not.
 //!
 //! # What a check costs
 //! Servers are looked at actively: a TCP connection is opened and closed, or the command of a stdio
@@ -75,7 +76,7 @@ pub enum Verdict {
 /// One check.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Check {
-    /// `listener`, `session_store`, `capacity`, or `server:` and the server's name.
+    /// `listener`, `session_store`, `capacity`, `node:` and a reading, or `server:` and the server's name.
     pub name: String,
     /// Whether all is well.
     pub ok: bool,
@@ -159,7 +160,8 @@ impl Checker {
     }
 
     /// All checks. `store` asks the session store for a sign of life; its trouble is shown as it is.
-    /// `known` has the checks of a server that were made anyway: it is not looked at besides.
+    /// `own` are the readings of the node itself. `known` has the checks of a server that were made
+    /// anyway: it is not looked at besides.
     ///
     /// # Cancel safety
     /// A dropped round leaves the last results as they were.
@@ -167,10 +169,12 @@ impl Checker {
         &self,
         report: &Report,
         store: impl Future<Output = Result<(), Trouble>>,
+        own: &[Check],
         known: impl Fn(&str) -> Vec<Check>,
     ) -> Health {
         let (store, servers) = tokio::join!(store_check(store), self.server_checks(&known));
         let mut checks = vec![listener_check(report), store, capacity_check(report)];
+        checks.extend_from_slice(own);
         checks.extend(servers);
         Health::new(report, checks)
     }

@@ -13,6 +13,7 @@
 //! | [`fleet`] | servers and instances: breakers, health, balancing, admission |
 //! | `session` | client sessions, re-establishing, standing streams |
 //! | `streams`, `resume` | stream logs, event ids, clients that come back |
+//! | [`own`] | the node itself, for the control plane |
 //! | `upstream` | server transports: HTTP pool, duplex connections, mux |
 
 mod body;
@@ -28,6 +29,7 @@ mod keys;
 mod listener;
 pub mod metrics;
 mod observed;
+pub mod own;
 mod principal;
 mod random;
 pub mod report;

@@ -33,6 +33,7 @@ impl Observed for Gateway {
             started: self.metrics.started(),
             uptime: self.metrics.uptime(),
             state: self.state(),
+            level: self.own.load().level,
             listeners: self.listeners(),
             usage: Usage {
                 connections: gauged(self.metrics.connections.get(), limits.connections),
@@ -80,7 +81,8 @@ impl Observed for Gateway {
         Box::pin(async move {
             let report = self.report();
             let known = |server: &str| self.server_checks(server);
-            self.checker.ready(&report, self.store_state(), known).await
+            let own = self.own.load_full();
+            self.checker.ready(&report, self.store_state(), &own.checks, known).await
         })
     }
 }

@@ -6,6 +6,8 @@
 
 use std::time::{Duration, SystemTime};
 
+use holdfast_engine::health::node::Level;
+
 use crate::health::{Health, HealthFuture};
 use crate::metrics::{Metrics, Traffic};
 
@@ -46,6 +48,8 @@ pub struct Report {
     pub uptime: Duration,
     /// Whether it takes work.
     pub state: NodeState,
+    /// How bad the worst reading of the node itself is.
+    pub level: Level,
     /// The ports it listens on.
     pub listeners: Vec<Listener>,
     /// What it is busy with, and the caps.

@@ -7,17 +7,22 @@
 //! cannot be replaced at one instant, so a pair that does not load is logged, the old one is kept, and
 //! the next round tries again.
 
+pub mod expiry;
+
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
+use rustls::client::WebPkiServerVerifier;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use tokio_rustls::TlsAcceptor;
+
+use self::expiry::{Expiries, Noting};
 
 /// How often the files are looked at.
 const RELOAD_INTERVAL: Duration = Duration::from_secs(10);
@@ -78,9 +83,10 @@ struct Stamp {
 ///
 /// Reads the trust store (tens of milliseconds): once per process. `SSL_CERT_FILE` and `SSL_CERT_DIR`
 /// replace it. Certificates in it that cannot be read are logged and left out; without any, every
-/// connection to an `https` server fails with an unknown issuer.
+/// connection to an `https` server fails with an unknown issuer. When the certificates end that servers
+/// show is taken down in `expiries`.
 #[must_use]
-pub fn client_config() -> Arc<ClientConfig> {
+pub fn client_config(expiries: &Expiries) -> Arc<ClientConfig> {
     let found = rustls_native_certs::load_native_certs();
     for error in &found.errors {
         tracing::warn!(%error, "part of the machine's trust store cannot be read");
@@ -92,11 +98,22 @@ pub fn client_config() -> Arc<ClientConfig> {
     } else {
         tracing::debug!(added, ignored, "trust store loaded");
     }
-    let mut config = ClientConfig::builder_with_provider(provider())
+    let roots = Arc::new(roots);
+    let builder = ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
-        .unwrap_or_else(|error| unreachable!("aws-lc-rs has TLS 1.2 and 1.3: {error}"))
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+        .unwrap_or_else(|error| unreachable!("aws-lc-rs has TLS 1.2 and 1.3: {error}"));
+    // Without any root there is no verifier to build, and no server that could be verified.
+    let verifier = WebPkiServerVerifier::builder_with_provider(Arc::clone(&roots), provider());
+    let mut config = match verifier.build() {
+        Ok(inner) => builder
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(Noting {
+                inner,
+                expiries: expiries.clone(),
+            }))
+            .with_no_client_auth(),
+        Err(_) => builder.with_root_certificates(roots).with_no_client_auth(),
+    };
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Arc::new(config)
 }

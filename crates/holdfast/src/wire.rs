@@ -9,6 +9,7 @@ use anyhow::Context as _;
 use holdfast_admin::Admin;
 use holdfast_config::Config;
 use holdfast_control::{Alone, Clustered, Control, Group, Plan};
+use holdfast_proxy::tls::expiry::Expiries;
 use holdfast_proxy::upstream::duplex::guard;
 use holdfast_proxy::{Options, Proxy};
 use holdfast_store::Store;
@@ -83,7 +84,7 @@ async fn start(config: Arc<Config>, started: impl FnOnce(&Started)) -> anyhow::R
         Some(member) => Arc::new(Clustered(Arc::clone(&member.cluster))),
         None => Arc::new(Alone::new(&config.node.id)),
     };
-    let tls = holdfast_proxy::tls::client_config();
+    let tls = holdfast_proxy::tls::client_config(&Expiries::default());
     let plane = Arc::clone(&proxy) as _;
     let control = Control::start(Plan::of(&config), group, plane, config.notify.clone(), tls);
     admin.operated(Arc::clone(&control) as _);

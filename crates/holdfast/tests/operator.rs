@@ -178,6 +178,7 @@ fn node(number: u64) -> NodeEntryDto {
         last_heard_ms: Some(100 + number),
         sessions: Some(10 * number),
         in_flight: Some(number),
+        health: Some(if number == 3 { "critical" } else { "normal" }.into()),
         version: "0.1.0".into(),
         client: format!("10.0.0.{number}:37373"),
         admin: format!("10.0.0.{number}:37374"),
@@ -244,6 +245,7 @@ fn nodes_of_a_cluster() {
         state: "absent".into(),
         generation: 0,
         last_heard_ms: None,
+        health: None,
         version: String::new(),
         client: String::new(),
         ..cut_off.nodes[2].clone()
@@ -546,6 +548,8 @@ fn events_and_incidents() {
         recovered_ms,
         rto_ms: 30_000,
         objective: objective.into(),
+        tier_ms: Some(1_000),
+        tier: Some(objective.into()),
     };
     let incidents = vec![incident(Some(1_158), "kept"), incident(None, "open")];
     let script =

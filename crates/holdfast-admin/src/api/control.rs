@@ -109,6 +109,13 @@ pub struct IncidentDto {
     pub rto_ms: u64,
     /// `kept`, `missed` or `open`.
     pub objective: String,
+    /// How long its failover may take by `failover.tier`, from `detected_ms` to `recovered_ms`; none
+    /// without a failover.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tier_ms: Option<u64>,
+    /// `kept`, `missed` or `open`; none without a failover.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tier: Option<String>,
 }
 
 /// The body of `POST /api/failover`.

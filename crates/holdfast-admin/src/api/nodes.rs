@@ -42,6 +42,10 @@ pub struct NodeEntryDto {
     pub sessions: Option<u64>,
     /// Calls in it; none when it does not answer.
     pub in_flight: Option<u64>,
+    /// `normal`, `warning`, `critical` or `emergency`: its worst reading of itself; none when nobody
+    /// knows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<String>,
     /// Its version of the gateway; empty when nobody knows.
     pub version: String,
     /// Where clients reach it; empty when nobody knows.

@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::time::SystemTime;
 
 use holdfast_config::Tls;
+use holdfast_engine::health::node::Level;
 use holdfast_proxy::health::{self, Health, HealthFuture};
 use holdfast_proxy::metrics::{CallOutcome, Metrics, Rejection};
 use holdfast_proxy::report::{
@@ -58,6 +59,7 @@ impl Observed for Fake {
             started: SystemTime::now(),
             uptime: Duration::from_secs(5),
             state: if self.draining { NodeState::Draining } else { NodeState::Ready },
+            level: Level::Warning,
             listeners: vec![Listener {
                 name: "client",
                 address: "127.0.0.1:37373".to_owned(),

@@ -1,5 +1,6 @@
 //! Who is a member, in which life, and what the others know about it.
 
+use std::collections::BTreeSet;
 use std::time::Instant;
 
 use holdfast_cluster::{ProposeError, RemoveError, Role};
@@ -147,7 +148,7 @@ async fn a_fourth_node_joins_and_a_leader_leaves_in_good_order() {
         until("a lease", || back.lease().holds()).await;
     }
     let leader = group.leader().await;
-    assert!(group.node(&leader).transfer_leadership().await);
+    assert!(group.node(&leader).transfer_leadership(&BTreeSet::new()).await);
     let next = group.leader().await;
     assert_ne!(next, leader);
     group.stop().await;

@@ -153,8 +153,6 @@ impl Failover {
         let words = FailoverTier::ALL.map(|tier| (tier.label(), tier));
         if let Some(tier) = section.field("tier").and_then(|field| field.choice(&words)) {
             self.tier = tier;
-            let because = "this version measures a failover against the server's objectives alone";
-            section.context.notice(format!("{}.tier has no effect: {because}", section.path));
         }
     }
 

@@ -91,6 +91,7 @@ impl Reconciler for BreakerSync {
     const NAME: &'static str = "breaker_sync";
 
     async fn activate(&mut self) -> Status {
+        self.shared.beat();
         let Some(term) = self.shared.coordinates() else { return Status::Settled(EVERY) };
         concluded(self.decide(term).await, EVERY)
     }

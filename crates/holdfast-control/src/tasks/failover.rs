@@ -11,15 +11,15 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use holdfast_cluster::ProposeError;
-use holdfast_config::CheckKind;
 use holdfast_engine::failover::{Command, Failover, Input, Refusal, Report, Seen, Stepped};
-use holdfast_engine::health::score::Outcome;
 use holdfast_engine::replicated::{ClusterState, Origin, Reply, ServerCommand, ServerState};
 
+use crate::compare::{Compared, Wanted, compare};
 use crate::desk::members;
 use crate::driver::{Reconciler, Status};
+use crate::group::COMPARE;
 use crate::plan::{Moves, Planned, role};
-use crate::plane::At;
+use crate::report::{decode, encode};
 use crate::shared::{Shared, concluded};
 
 /// While nothing moves.
@@ -36,7 +36,6 @@ pub(crate) struct Failovers {
 /// A server on its way, as one turn sees it.
 struct Sight<'a> {
     planned: &'a Planned,
-    server: usize,
     moves: &'a Moves,
     members: &'a [Origin],
     term: u64,
@@ -51,8 +50,8 @@ impl Failovers {
 
     /// Whether anything moves.
     async fn drive(&self, term: u64) -> Result<bool, ProposeError> {
-        let servers = self.shared.plan.servers.iter().enumerate();
-        let driven = servers.map(|(server, planned)| self.drive_one(server, planned, term));
+        let servers = self.shared.plan.servers.iter();
+        let driven = servers.map(|planned| self.drive_one(planned, term));
         // Side by side: one server's check delays no other's switch.
         let mut any = false;
         for moves in join_all(driven).await {
@@ -61,17 +60,12 @@ impl Failovers {
         Ok(any)
     }
 
-    async fn drive_one(
-        &self,
-        server: usize,
-        planned: &Planned,
-        term: u64,
-    ) -> Result<bool, ProposeError> {
+    async fn drive_one(&self, planned: &Planned, term: u64) -> Result<bool, ProposeError> {
         let Some(moves) = &planned.failover else { return Ok(false) };
         for _ in 0..STEPS {
             let state = self.shared.state();
             let members = members(&state);
-            let sight = Sight { planned, server, moves, members: &members, term };
+            let sight = Sight { planned, moves, members: &members, term };
             let Some(known) = state.servers.by_name.get(&planned.name) else { return Ok(false) };
             let Some(next) = self.step(&state, &sight, known).await else {
                 return Ok(!is_at_rest(&known.failover));
@@ -143,42 +137,28 @@ impl Failovers {
         }
     }
 
-    /// Makes the configured call at both sides and compares the answers. The old side need not answer.
+    /// Has the configured call made at both sides and the answers compared. One node asks both, since
+    /// the answers have to be of one moment: this one, or where it does not reach the new side, whichever
+    /// other node does. The coordinator's own network is no reason to stay.
     async fn check(&self, sight: &Sight<'_>, from: Option<&str>, to: &str) -> Result<(), String> {
-        let Some(consistency) = &sight.moves.consistency else { return Ok(()) };
-        let kind = CheckKind::Tool {
-            tool: consistency.tool.clone(),
-            arguments: consistency.arguments.clone(),
-            contains: None,
+        let wanted = Wanted {
+            server: sight.planned.name.clone(),
+            from: from.map(str::to_owned),
+            to: to.to_owned(),
         };
-        let within = sight.planned.health.timeout;
-        let ask = async |id: &str| {
-            let place = sight.planned.place(id).ok_or("it is not configured")?;
-            let at = At { server: sight.server, instance: place };
-            let asked = self.shared.plane.check(at, &kind, within);
-            let made =
-                tokio::time::timeout(within, asked).await.map_err(|_| "no answer in time")?;
-            match made.outcome {
-                Outcome::Passed | Outcome::Partly(_) => Ok(made.text),
-                Outcome::Failed(failure) if made.text.is_empty() => Err(failure.label().to_owned()),
-                Outcome::Failed(failure) => Err(format!("{}: {}", failure.label(), made.text)),
-                Outcome::Skipped => Err("it cannot be made".to_owned()),
-            }
+        let own = compare(&self.shared, &wanted).await;
+        let Compared::NotReached(why) = own else { return own.result() };
+        let me = self.shared.group.me();
+        let body = encode(&wanted)?;
+        let ask = async |node| {
+            let answer = self.shared.group.call(node, COMPARE, body.clone().into()).await?;
+            decode::<Compared>(&answer)
         };
-        let (old, new) = match from {
-            Some(from) => {
-                let (old, new) = tokio::join!(ask(from), ask(to));
-                (old.ok(), new)
-            }
-            None => (None, ask(to).await),
-        };
-        let new = new?;
-        match old {
-            Some(old) if old != new => {
-                Err(format!("{} answers otherwise than {}", to, from.unwrap_or_default()))
-            }
-            Some(_) | None => Ok(()),
-        }
+        let others = sight.members.iter().map(|it| it.node).filter(|node| *node != me);
+        let answers = join_all(others.map(ask)).await;
+        let reached =
+            answers.into_iter().flatten().find(|it| !matches!(it, Compared::NotReached(_)));
+        reached.unwrap_or(Compared::NotReached(why)).result()
     }
 
     /// Whether the step was taken in; if not, the state has moved on without us.
@@ -205,6 +185,7 @@ impl Reconciler for Failovers {
     const NAME: &'static str = "failover";
 
     async fn activate(&mut self) -> Status {
+        self.shared.beat();
         let Some(term) = self.shared.coordinates() else { return Status::Settled(EVERY) };
         match self.drive(term).await {
             Ok(moves) => Status::Settled(if moves { SOON } else { EVERY }),

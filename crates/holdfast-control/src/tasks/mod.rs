@@ -6,6 +6,7 @@
 //! | `report` | every node | what it knows, with what the coordinator was told | tells it |
 //! | `follow` | every node | what is agreed on, with what the data plane was told | tells it |
 //! | `verdict` | coordinator | the votes, with the verdicts | proposes verdicts |
+//! | `node` | every | how the node itself is, with its limits | shows it, hands over, steps aside |
 //! | `breaker_sync` | coordinator | the nodes' breakers, with what is open for all | opens for all |
 //! | `failover` | coordinator | verdicts and confirmations, with the step of each move | proposes the next |
 //! | `notify` | coordinator | the history, with what was announced | calls webhooks |
@@ -14,6 +15,7 @@
 pub(crate) mod breaker_sync;
 pub(crate) mod failover;
 pub(crate) mod follow;
+pub(crate) mod node;
 pub(crate) mod notify;
 pub(crate) mod objectives;
 pub(crate) mod probe;

@@ -16,6 +16,7 @@ use holdfast_engine::backoff::Backoff;
 use holdfast_engine::replicated::{ClusterState, ServerEvent, ServerHappened};
 use serde::Serialize;
 
+use super::node::is_about_node;
 use super::objectives::is_about_objective;
 use crate::driver::{Reconciler, Status};
 use crate::metrics::Announced;
@@ -193,6 +194,7 @@ fn about(event: &ServerEvent) -> NotifyEvent {
         | ServerHappened::BreakerForcedClosed
         | ServerHappened::BreakerReleased => NotifyEvent::Breaker,
         ServerHappened::Noted if is_about_objective(&event.evidence) => NotifyEvent::Objective,
+        ServerHappened::Noted if is_about_node(&event.evidence) => NotifyEvent::Node,
         ServerHappened::Defined
         | ServerHappened::Retired
         | ServerHappened::Configured

@@ -20,6 +20,8 @@ const SOON: Duration = Duration::from_millis(100);
 
 /// How the record of a missed objective begins.
 const MISSED: &str = "recovery time objective missed";
+/// And that of a failover that took longer than its tier allows.
+const SLOW: &str = "failover slower than its tier";
 
 pub(crate) struct Objectives {
     shared: Arc<Shared>,
@@ -44,8 +46,15 @@ impl Objectives {
                     self.note(&outage, ServerHappened::Answered { lost: None }, answered).await?;
                 }
             }
+            if let Some((took, Compliance::Breached)) = outage.failover(tier(planned), now)
+                && !is_announced(state, &outage, SLOW)
+            {
+                let text = format!("{SLOW}: {took} ms, and {} ms are allowed", tier(planned));
+                tracing::warn!(server = outage.server, took_ms = took, "{SLOW}");
+                self.note(&outage, ServerHappened::Noted, text).await?;
+            }
             let judged = outage.judge(objective(planned), now);
-            if judged.rto == Compliance::Breached && !is_announced(state, &outage) {
+            if judged.rto == Compliance::Breached && !is_announced(state, &outage, MISSED) {
                 let text = format!(
                     "{MISSED}: out for {} ms, and {} ms are allowed",
                     judged.took,
@@ -89,6 +98,7 @@ impl Reconciler for Objectives {
     const NAME: &'static str = "objectives";
 
     async fn activate(&mut self) -> Status {
+        self.shared.beat();
         if self.shared.coordinates().is_none() {
             return Status::Settled(EVERY);
         }
@@ -106,18 +116,23 @@ pub(crate) fn objective(planned: &Planned) -> Objective {
     Objective { rto: millis(it.rto), rpo: millis(it.rpo) }
 }
 
-/// Whether the record says already that the objective was missed.
-fn is_announced(state: &ClusterState, outage: &Outage) -> bool {
+/// How long a failover of the server may take, in milliseconds; for ever, where it has none.
+pub(crate) fn tier(planned: &Planned) -> u64 {
+    planned.failover.as_ref().map_or(u64::MAX, |it| it.target)
+}
+
+/// Whether the record says already that the outage took too long, in these words.
+fn is_announced(state: &ClusterState, outage: &Outage, words: &str) -> bool {
     state.servers.events.iter().any(|event| {
         event.index > outage.index
             && event.server == outage.server
             && event.what == ServerHappened::Noted
-            && event.evidence.starts_with(MISSED)
+            && event.evidence.starts_with(words)
             && event.instance == outage.instance
     })
 }
 
 /// Whether a line of the record is about an objective.
 pub(crate) fn is_about_objective(evidence: &str) -> bool {
-    evidence.starts_with(MISSED)
+    evidence.starts_with(MISSED) || evidence.starts_with(SLOW)
 }

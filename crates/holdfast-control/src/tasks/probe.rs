@@ -140,8 +140,14 @@ impl Reconciler for Probe {
         if due > now {
             return Status::Settled(due - now);
         }
+        let gaps = self.shared.beat();
         let round = self.round().await;
         self.last = Some(Instant::now());
+        if self.shared.beat() != gaps {
+            // What was in time then was late when it was heard.
+            self.due = self.last;
+            return Status::Settled(Duration::ZERO);
+        }
         let wait = self.conclude(&round);
         self.due = Some(Instant::now() + wait);
         Status::Settled(wait)

@@ -130,6 +130,7 @@ impl Reconciler for Reporter {
     const NAME: &'static str = "report";
 
     async fn activate(&mut self) -> Status {
+        self.shared.beat();
         if let Some(wait) = self.last.and_then(|last| LEAST.checked_sub(last.elapsed())) {
             tokio::time::sleep(wait).await;
         }

@@ -109,6 +109,7 @@ impl Reconciler for Verdicts {
     const NAME: &'static str = "verdict";
 
     async fn activate(&mut self) -> Status {
+        self.shared.beat();
         let Some(term) = self.shared.coordinates() else { return Status::Settled(EVERY) };
         concluded(self.decide(term).await, EVERY)
     }

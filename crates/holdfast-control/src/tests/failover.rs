@@ -139,6 +139,41 @@ async fn sides_that_answer_otherwise_are_not_exchanged() {
     world.until("moved", 5 * SECONDS, |world| world.all_go_to(0, "b")).await;
 }
 
+/// A coordinator that reaches neither side has another node compare them, and obeys what that finds.
+#[tokio::test(start_paused = true)]
+async fn a_coordinators_own_network_keeps_no_server_where_it_is() {
+    let check = "drain: 10s, consistency: { tool: count, arguments: {} }";
+    let world = World::start(&PAIR.replace("drain: 10s", check), 3);
+    well(&world).await;
+    world.answers("a", "42 rows");
+    world.answers("b", "42 rows");
+    world.blind(0);
+    world.set_down("a", true);
+    world.until("moved", 30 * SECONDS, |world| world.all_go_to(0, "b")).await;
+    assert_eq!(world.coordinator(), 0);
+    world.until("at rest", 30 * SECONDS, on_secondary).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_another_node_finds_different_is_not_exchanged_either() {
+    let check = "drain: 10s, consistency: { tool: count, arguments: {} }";
+    let world = World::start(&PAIR.replace("drain: 10s", check), 3);
+    well(&world).await;
+    world.answers("a", "42 rows");
+    world.answers("b", "41 rows");
+    world.blind(0);
+    let order = Order::FailOver { server: "docs".into(), to: None };
+    world.control(0).order(order).await.unwrap();
+    world
+        .until("taken back", 60 * SECONDS, |world| {
+            world.count(|it| *it == ServerHappened::RolledBack) == 1
+        })
+        .await;
+    assert!(world.all_go_to(0, "a"), "{:?}", world.history("docs"));
+    let said = world.history("docs").join("\n");
+    assert!(said.contains("b answers otherwise than a"), "{said}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_primary_that_is_well_again_gets_its_sessions_back_bit_by_bit() {
     let world = World::start(PAIR, 3);

@@ -2,6 +2,8 @@
 
 mod breakers;
 mod failover;
+mod frozen;
+mod nodes;
 mod orders;
 mod webhooks;
 mod world;

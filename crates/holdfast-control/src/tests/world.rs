@@ -24,8 +24,9 @@ use tokio::time::Instant;
 
 use crate::Control;
 use crate::group::Group;
+use crate::machine::{Reading, Senses};
 use crate::plan::Plan;
-use crate::plane::{At, CheckResult, Checked, Plane, Sight, Verdict, Word};
+use crate::plane::{Activity, At, CheckResult, Checked, Own, Plane, Sight, Verdict, Word};
 use crate::shared::lock;
 
 /// Where the group's clock begins, in milliseconds since the Unix epoch.
@@ -62,7 +63,12 @@ pub(crate) struct Node {
     kept: Mutex<Option<Arc<Control>>>,
     pub(crate) plane: Arc<FakePlane>,
     dead: Mutex<bool>,
+    /// What the machine that it runs on says.
+    pub(crate) machine: FakeMachine,
 }
+
+#[derive(Clone, Default)]
+pub(crate) struct FakeMachine(pub(crate) Arc<Mutex<Reading>>);
 
 /// A node's place in the world's group.
 struct Seat {
@@ -82,6 +88,8 @@ pub(crate) struct FakePlane {
     pub(crate) evidence: Mutex<BTreeMap<usize, Evidence>>,
     /// Its place among so many that share the rates.
     pub(crate) shares: Mutex<(usize, usize)>,
+    pub(crate) activity: Mutex<Activity>,
+    pub(crate) found: Mutex<Own>,
     changed: Notify,
 }
 
@@ -111,6 +119,7 @@ impl World {
             kept: Mutex::default(),
             plane: Arc::new(FakePlane { node, ids: ids.clone(), ..FakePlane::default() }),
             dead: Mutex::new(false),
+            machine: FakeMachine::default(),
         };
         let world = Arc::new(Self {
             machine: Mutex::default(),
@@ -142,7 +151,9 @@ impl World {
             let seat = Arc::new(Seat { world: Arc::clone(&world), node });
             let plane = Arc::clone(&world.nodes[node].plane);
             let _ = plane.world.set(Arc::downgrade(&world));
-            let control = Control::start(plan.clone(), seat, plane, config.notify.clone(), tls());
+            let machine = Box::new(world.nodes[node].machine.clone());
+            let (plan, webhooks) = (plan.clone(), config.notify.clone());
+            let control = Control::start_on(machine, plan, seat, plane, webhooks, tls());
             let _ = world.nodes[node].control.set(Arc::downgrade(&control));
             *lock(&world.nodes[node].kept) = Some(control);
         }
@@ -315,6 +326,12 @@ impl World {
     }
 }
 
+impl Senses for FakeMachine {
+    fn read(&mut self) -> Reading {
+        *lock(&self.0)
+    }
+}
+
 // === impl Seat ===
 
 impl Group for Seat {
@@ -344,6 +361,21 @@ impl Group for Seat {
 
     fn time(&self) -> u64 {
         self.world.time()
+    }
+
+    fn wall(&self) -> u64 {
+        self.world.time()
+    }
+
+    fn hand_over(&self, avoid: BTreeSet<NodeId>) -> BoxFuture<'_, bool> {
+        Box::pin(async move {
+            let able = |node: &usize| *node != self.node && !avoid.contains(&id(*node));
+            let next = self.world.living().find(able);
+            if let Some(next) = next {
+                self.world.elect(next);
+            }
+            next.is_some()
+        })
     }
 
     fn call(
@@ -458,6 +490,18 @@ impl Plane for FakePlane {
 
     fn say(&self, server: usize, instance: Option<usize>, word: Word) {
         lock(&self.words).push((server, instance, word));
+    }
+
+    fn activity(&self) -> Activity {
+        lock(&self.activity).clone()
+    }
+
+    fn certificates(&self) -> Vec<(String, u64)> {
+        Vec::new()
+    }
+
+    fn is_found(&self, own: Own) {
+        *lock(&self.found) = own;
     }
 }
 

@@ -7,7 +7,8 @@
 //! | [`hysteresis`] | when a change of that is believed |
 //! | [`schedule`] | when the next check is due |
 //! | [`votes`] | what the nodes conclude together |
-//! | [`node`] | how well a gateway node is |
+//! | [`node`] | how well a gateway node is, and what it does about it |
+//! | [`aside`] | which nodes may take no traffic for that |
 //!
 //! From one look to a failover it goes like this: a round of checks gives a [`score::Report`]; enough
 //! of the same in a row change what the node takes for true ([`hysteresis::Steady`]); that and what its
@@ -15,6 +16,7 @@
 //! the group's conclusion is the server's verdict (`replicated::Verdict`), which a failover may follow.
 //! So one node with a broken network changes its own mind and nobody else's.
 
+pub mod aside;
 pub mod hysteresis;
 pub mod node;
 pub mod passive;

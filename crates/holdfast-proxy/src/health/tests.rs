@@ -3,6 +3,7 @@
 use std::time::SystemTime;
 
 use holdfast_config::{HttpUrl, Instance};
+use holdfast_engine::health::node::Level;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
@@ -18,6 +19,7 @@ fn report() -> Report {
         started: SystemTime::UNIX_EPOCH,
         uptime: Duration::from_secs(90),
         state: NodeState::Ready,
+        level: Level::Normal,
         listeners: vec![Listener {
             name: "client",
             address: "127.0.0.1:37373".to_owned(),
@@ -70,7 +72,7 @@ async fn a_well_node_is_ready_and_says_what_it_checked() {
         ("web", http(&[("a", port)])),
         ("files", Server::new(Transport::Stdio(Stdio::new("sh")))),
     ]);
-    let health = checker.ready(&report(), well(), nothing).await;
+    let health = checker.ready(&report(), well(), &[], nothing).await;
     assert_eq!(health.verdict, Verdict::Ready, "{health:?}");
     let names: Vec<&str> = health.checks.iter().map(|c| c.name.as_str()).collect();
     assert_eq!(names, ["listener", "session_store", "capacity", "server:files", "server:web"]);
@@ -85,7 +87,7 @@ async fn a_well_node_is_ready_and_says_what_it_checked() {
 async fn a_dead_server_degrades_and_does_not_unready_the_node() {
     let port = closed_port().await;
     let checker = checker(vec![("web", http(&[("a", port)]))]);
-    let health = checker.ready(&report(), well(), nothing).await;
+    let health = checker.ready(&report(), well(), &[], nothing).await;
     assert_eq!((health.verdict, health.status()), (Verdict::Degraded, StatusCode::OK));
     let check = find(&health, "server:web");
     assert!(!check.ok && !check.critical);
@@ -98,7 +100,7 @@ async fn one_living_instance_is_enough() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let living = listener.local_addr().unwrap().port();
     let checker = checker(vec![("web", http(&[("a", closed_port().await), ("b", living)]))]);
-    let health = checker.ready(&report(), well(), nothing).await;
+    let health = checker.ready(&report(), well(), &[], nothing).await;
     assert_eq!(health.verdict, Verdict::Ready);
     assert_eq!(find(&health, "server:web").detail.as_deref(), Some("a: connection refused"));
 }
@@ -107,14 +109,14 @@ async fn one_living_instance_is_enough() {
 async fn results_of_servers_are_kept_for_five_seconds() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let checker = checker(vec![("web", http(&[("a", listener.local_addr().unwrap().port())]))]);
-    assert!(find(&checker.ready(&report(), well(), nothing).await, "server:web").ok);
+    assert!(find(&checker.ready(&report(), well(), &[], nothing).await, "server:web").ok);
     drop(listener);
     tokio::time::advance(Duration::from_secs(3)).await;
-    let kept = checker.ready(&report(), well(), nothing).await;
+    let kept = checker.ready(&report(), well(), &[], nothing).await;
     assert!(find(&kept, "server:web").ok);
     assert!(find(&kept, "server:web").age >= Duration::from_secs(3));
     tokio::time::advance(Duration::from_secs(3)).await;
-    let fresh = checker.ready(&report(), well(), nothing).await;
+    let fresh = checker.ready(&report(), well(), &[], nothing).await;
     assert!(!find(&fresh, "server:web").ok);
     assert_eq!(find(&fresh, "server:web").age, Duration::ZERO);
 }
@@ -124,29 +126,29 @@ async fn what_is_the_nodes_own_decides_over_readiness() {
     let checker = checker(Vec::new());
     let lost =
         |critical| async move { Err(Trouble { reason: "connection lost".to_owned(), critical }) };
-    let health = checker.ready(&report(), lost(true), nothing).await;
+    let health = checker.ready(&report(), lost(true), &[], nothing).await;
     assert_eq!((health.verdict, health.status().as_u16()), (Verdict::NotReady, 503));
     let body: Value = serde_json::from_str(&health.to_json()).unwrap();
     assert_eq!(body["checks"][1]["error"], "connection lost");
 
     // What no node has is not this node's own: it goes on, and says so.
-    let health = checker.ready(&report(), lost(false), nothing).await;
+    let health = checker.ready(&report(), lost(false), &[], nothing).await;
     assert_eq!((health.verdict, health.status().as_u16()), (Verdict::Degraded, 200));
     let body: Value = serde_json::from_str(&health.to_json()).unwrap();
     assert_eq!(body["checks"][1]["error"], "connection lost");
 
     let mut deaf = report();
     deaf.listeners[0].accepting = false;
-    assert_eq!(checker.ready(&deaf, well(), nothing).await.verdict, Verdict::NotReady);
+    assert_eq!(checker.ready(&deaf, well(), &[], nothing).await.verdict, Verdict::NotReady);
 
     let mut draining = report();
     draining.state = NodeState::Draining;
-    assert_eq!(checker.ready(&draining, well(), nothing).await.status().as_u16(), 503);
+    assert_eq!(checker.ready(&draining, well(), &[], nothing).await.status().as_u16(), 503);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_store_that_does_not_answer_fails_at_the_deadline() {
-    let health = checker(Vec::new()).ready(&report(), std::future::pending(), nothing).await;
+    let health = checker(Vec::new()).ready(&report(), std::future::pending(), &[], nothing).await;
     assert_eq!(health.verdict, Verdict::NotReady);
     assert_eq!(find(&health, "session_store").detail.as_deref(), Some("no answer within 800 ms"));
 }
@@ -155,7 +157,7 @@ async fn a_store_that_does_not_answer_fails_at_the_deadline() {
 async fn a_full_node_is_degraded() {
     let mut full = report();
     full.usage.streams.now = 10;
-    let health = checker(Vec::new()).ready(&full, well(), nothing).await;
+    let health = checker(Vec::new()).ready(&full, well(), &[], nothing).await;
     assert_eq!(health.verdict, Verdict::Degraded);
     assert_eq!(find(&health, "capacity").detail.as_deref(), Some("full: 10 of 10 streams"));
 }
@@ -195,7 +197,7 @@ impl Observed for Fake {
     }
     fn ready(&self) -> HealthFuture<'_> {
         let report = self.report();
-        Box::pin(async move { checker(Vec::new()).ready(&report, well(), nothing).await })
+        Box::pin(async move { checker(Vec::new()).ready(&report, well(), &[], nothing).await })
     }
 }
 
@@ -213,4 +215,27 @@ async fn a_draining_node_lives_but_is_not_ready() {
     let body: Value = serde_json::from_slice(response.body()).unwrap();
     assert_eq!((&body["status"], &body["uptime_s"]), (&json!("live"), &json!(90)));
     assert!(body.get("checks").is_none());
+}
+
+/// What a node finds of itself is shown like any other check, and takes it away only where it says so.
+#[tokio::test]
+async fn a_nodes_own_readings_degrade_it_or_take_it_away() {
+    for (ok, critical, expected) in [
+        (true, false, Verdict::Ready),
+        (false, false, Verdict::Degraded),
+        (false, true, Verdict::NotReady),
+    ] {
+        let own = check(
+            "node:memory".to_owned(),
+            critical,
+            Duration::ZERO,
+            match ok {
+                true => Ok(None),
+                false => Err("95 % used".to_owned()),
+            },
+        );
+        let health =
+            checker(Vec::new()).ready(&report(), well(), std::slice::from_ref(&own), nothing).await;
+        assert_eq!((health.verdict, find(&health, "node:memory")), (expected, &own));
+    }
 }

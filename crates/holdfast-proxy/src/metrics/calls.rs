@@ -192,6 +192,15 @@ impl Traffic {
         quantile(&self.buckets, q)
     }
 
+    /// Adds what was counted for another server.
+    pub fn add(&mut self, other: &Self) {
+        self.calls += other.calls;
+        self.errors += other.errors;
+        self.failures += other.failures;
+        self.cancelled += other.cancelled;
+        self.buckets.iter_mut().zip(other.buckets).for_each(|(sum, n)| *sum += n);
+    }
+
     /// What was counted after `earlier`, an older reading of the same server.
     #[must_use]
     pub fn since(&self, earlier: &Self) -> Self {

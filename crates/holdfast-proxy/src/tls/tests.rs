@@ -166,5 +166,5 @@ async fn watching_swaps_the_pair_by_itself() {
 
 #[test]
 fn the_client_side_speaks_http1_only() {
-    assert_eq!(client_config().alpn_protocols, vec![b"http/1.1".to_vec()]);
+    assert_eq!(client_config(&Expiries::default()).alpn_protocols, vec![b"http/1.1".to_vec()]);
 }

@@ -74,6 +74,7 @@ fn incidents(page: &IncidentsDto) -> String {
         "RECOVERED",
         "ALLOWED",
         "OBJECTIVE",
+        "TIER",
     ];
     let row = |it: &IncidentDto| {
         let after = |ms: Option<u64>| ms.map_or_else(|| "-".to_owned(), length);
@@ -87,6 +88,7 @@ fn incidents(page: &IncidentsDto) -> String {
             after(it.recovered_ms),
             length(it.rto_ms),
             it.objective.clone(),
+            it.tier.clone().unwrap_or_else(|| "-".to_owned()),
         ]
     };
     let rows: Vec<Vec<String>> = page.incidents.iter().map(row).collect();

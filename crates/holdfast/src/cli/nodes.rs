@@ -47,9 +47,20 @@ pub(crate) fn summary(nodes: &NodesDto) -> String {
 
 fn page(nodes: &NodesDto) -> String {
     let heading = if nodes.clustered {
-        &["NODE", "ROLE", "STATE", "TERM", "GENERATION", "LAG", "HEARD", "SESSIONS", "CALLS"][..]
+        &[
+            "NODE",
+            "ROLE",
+            "STATE",
+            "HEALTH",
+            "TERM",
+            "GENERATION",
+            "LAG",
+            "HEARD",
+            "SESSIONS",
+            "CALLS",
+        ][..]
     } else {
-        &["NODE", "STATE", "SESSIONS", "CALLS"][..]
+        &["NODE", "STATE", "HEALTH", "SESSIONS", "CALLS"][..]
     };
     let heading: Vec<&str> = heading.iter().copied().chain(["VERSION", "CLIENTS"]).collect();
     let rows: Vec<Vec<String>> = nodes.nodes.iter().map(|node| row(node, nodes)).collect();
@@ -69,6 +80,7 @@ fn row(node: &NodeEntryDto, nodes: &NodesDto) -> Vec<String> {
         row.push(if node.role == "unknown" { "-".to_owned() } else { node.role.clone() });
     }
     row.push(node.state.clone());
+    row.push(node.health.clone().unwrap_or_else(|| "-".to_owned()));
     if nodes.clustered {
         row.push(number(node.term));
         row.push(if node.generation == 0 { "-".into() } else { node.generation.to_string() });

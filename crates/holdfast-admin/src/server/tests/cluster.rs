@@ -35,7 +35,7 @@ impl Nodes for Trio {
             client: "10.0.0.1:37373".to_owned(),
             admin: String::new(),
         };
-        let load = Some(Load { sessions: 250, in_flight: 1 });
+        let load = Some(Load { sessions: 250, in_flight: 1, level: Some(Level::Critical) });
         let view = ClusterView {
             me: "gateway-1".to_owned(),
             has_quorum: self.quorum,
@@ -93,10 +93,11 @@ async fn nodes_are_shown_as_this_one_sees_them() {
     let [one, two, three] = nodes.nodes.as_slice() else { panic!("{nodes:?}") };
     assert_eq!((one.role.as_str(), one.state.as_str()), ("follower", "ready"));
     assert_eq!((one.sessions, one.in_flight), (Some(250), Some(1)));
+    assert_eq!(one.health.as_deref(), Some("critical"));
     assert_eq!(one.id.as_deref(), Some("00000000000000ff"));
     assert_eq!(one.last_heard_ms, Some(1500));
     assert_eq!((two.role.as_str(), two.state.as_str()), ("leader", "draining"));
-    assert_eq!((two.sessions, two.in_flight), (None, None));
+    assert_eq!((two.sessions, two.in_flight, &two.health), (None, None, &None));
     assert_eq!((three.role.as_str(), three.state.as_str()), ("unknown", "absent"));
     // The status, and with it the page's feed, has the same.
     assert_eq!(node.client(None).status().await.unwrap().cluster, Some(nodes));

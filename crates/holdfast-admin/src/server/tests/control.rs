@@ -64,6 +64,8 @@ impl Operated for Plane {
             recovered_ms: None,
             rto_ms: 30_000,
             objective: "open",
+            tier_ms: Some(1_000),
+            tier: "missed",
         }]
     }
 
