@@ -13,6 +13,7 @@ mod kill_server;
 mod limits;
 mod node_health;
 mod principals;
+mod reload;
 mod servers;
 mod servers_control;
 mod sessions;

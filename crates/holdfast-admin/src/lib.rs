@@ -40,4 +40,4 @@ pub use client::{Client, ClientError};
 pub use cluster::{
     ClusterView, DrainError, Draining, Figures, Load, NodeView, Nodes, Role, state_label,
 };
-pub use server::{Admin, AdminError, serve};
+pub use server::{Admin, AdminError, AdminSettings, Prepared, serve};

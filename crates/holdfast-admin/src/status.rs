@@ -31,8 +31,8 @@ pub(crate) fn status(
         health.checks.iter().map(|check| (check.name.as_str(), check)).collect();
     let mut all = Recent::default();
     let mut servers = Vec::with_capacity(report.servers.len());
-    for (index, server) in report.servers.iter().enumerate() {
-        let recent = window.recent(index, now, &server.traffic);
+    for server in &report.servers {
+        let recent = window.recent(&server.name, now, &server.traffic);
         all.add(&recent);
         let check = checks.get(format!("server:{}", server.name).as_str()).copied();
         servers.push(server_dto(server, &recent, check));

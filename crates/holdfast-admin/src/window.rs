@@ -3,7 +3,7 @@
 //! The metrics only rise; what a person wants to see is what happens now. Two readings a minute
 //! apart give both rates and quantiles of just that minute.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use holdfast_proxy::metrics::Traffic;
@@ -14,7 +14,7 @@ const SPAN: Duration = Duration::from_secs(60);
 /// Readings of all servers, the oldest about a minute old.
 #[derive(Debug)]
 pub(crate) struct Window {
-    readings: VecDeque<(Instant, Vec<Traffic>)>,
+    readings: VecDeque<(Instant, BTreeMap<String, Traffic>)>,
 }
 
 /// What happened since the oldest reading.
@@ -26,12 +26,12 @@ pub(crate) struct Recent {
 
 impl Window {
     /// A window that begins now, with `reading` as what was before.
-    pub(crate) fn new(now: Instant, reading: Vec<Traffic>) -> Self {
+    pub(crate) fn new(now: Instant, reading: BTreeMap<String, Traffic>) -> Self {
         Self { readings: VecDeque::from([(now, reading)]) }
     }
 
     /// Adds a reading and forgets those that are no longer needed.
-    pub(crate) fn push(&mut self, now: Instant, reading: Vec<Traffic>) {
+    pub(crate) fn push(&mut self, now: Instant, reading: BTreeMap<String, Traffic>) {
         self.readings.push_back((now, reading));
         // The oldest stays as long as the next one is not a full span old: the window then covers
         // the span and at most one reading more.
@@ -41,9 +41,11 @@ impl Window {
     }
 
     /// What `server` did between the oldest reading and `current`, which was read at `now`.
-    pub(crate) fn recent(&self, server: usize, now: Instant, current: &Traffic) -> Recent {
-        let Some((at, oldest)) = self.readings.front() else { return Recent::default() };
-        let traffic = oldest.get(server).map_or_else(|| current.clone(), |old| current.since(old));
+    pub(crate) fn recent(&self, server: &str, now: Instant, current: &Traffic) -> Recent {
+        let Some((at, _)) = self.readings.front() else { return Recent::default() };
+        // One that has come with a new configuration begins later.
+        let oldest = self.readings.iter().find_map(|(_, reading)| reading.get(server));
+        let traffic = oldest.map_or_else(|| current.clone(), |old| current.since(old));
         Recent { span: now.saturating_duration_since(*at), traffic }
     }
 }
@@ -70,15 +72,19 @@ mod tests {
         Traffic { calls, ..Traffic::default() }
     }
 
+    fn one(calls: u64) -> BTreeMap<String, Traffic> {
+        BTreeMap::from([("one".to_owned(), traffic(calls))])
+    }
+
     #[test]
     fn recent_is_what_came_after_the_oldest_reading() {
         let start = Instant::now();
         let at = |s| start + Duration::from_secs(s);
-        let mut window = Window::new(start, vec![traffic(100)]);
+        let mut window = Window::new(start, one(100));
         for s in 1..=30 {
-            window.push(at(s), vec![traffic(100 + s * 10)]);
+            window.push(at(s), one(100 + s * 10));
         }
-        let recent = window.recent(0, at(30), &traffic(400));
+        let recent = window.recent("one", at(30), &traffic(400));
         assert_eq!((recent.span, recent.traffic.calls), (Duration::from_secs(30), 300));
     }
 
@@ -86,11 +92,11 @@ mod tests {
     fn what_is_older_than_a_minute_is_forgotten() {
         let start = Instant::now();
         let at = |s| start + Duration::from_secs(s);
-        let mut window = Window::new(start, vec![traffic(0)]);
+        let mut window = Window::new(start, one(0));
         for s in 1..=300 {
-            window.push(at(s), vec![traffic(s)]);
+            window.push(at(s), one(s));
         }
-        let recent = window.recent(0, at(300), &traffic(300));
+        let recent = window.recent("one", at(300), &traffic(300));
         assert_eq!((recent.span, recent.traffic.calls), (Duration::from_secs(60), 60));
         assert!(window.readings.len() <= 62, "{}", window.readings.len());
     }
@@ -99,10 +105,23 @@ mod tests {
     fn a_pause_between_readings_keeps_one_old_reading() {
         let start = Instant::now();
         let at = |s| start + Duration::from_secs(s);
-        let mut window = Window::new(start, vec![traffic(0)]);
-        window.push(at(200), vec![traffic(7)]);
-        let recent = window.recent(0, at(200), &traffic(7));
+        let mut window = Window::new(start, one(0));
+        window.push(at(200), one(7));
+        let recent = window.recent("one", at(200), &traffic(7));
         assert_eq!((recent.span, recent.traffic.calls), (Duration::from_secs(200), 7));
+    }
+
+    #[test]
+    fn servers_come_and_go_and_none_is_taken_for_another() {
+        let start = Instant::now();
+        let at = |s| start + Duration::from_secs(s);
+        let mut window = Window::new(start, one(100));
+        let mut both = one(110);
+        both.insert("later".to_owned(), traffic(5));
+        window.push(at(1), both);
+        let recent = |server, calls| window.recent(server, at(2), &traffic(calls)).traffic.calls;
+        assert_eq!((recent("one", 120), recent("later", 9)), (20, 4));
+        assert_eq!(recent("new", 3), 3);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The control plane of one node: starts the tasks, hears the other nodes, and obeys operators.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -20,7 +20,7 @@ use crate::operate::{EventView, Force, IncidentView, Operated, Order, OrderError
 use crate::plan::{Plan, Planned};
 use crate::plane::Plane;
 use crate::report::{NodePart, Report, decode, encode};
-use crate::shared::Shared;
+use crate::shared::{Shared, lock};
 use crate::tasks::breaker_sync::BreakerSync;
 use crate::tasks::failover::{Failovers, wish};
 use crate::tasks::follow::Follow;
@@ -41,9 +41,25 @@ const AGAIN: usize = 3;
 
 /// The control plane of one node.
 pub struct Control {
-    shared: Arc<Shared>,
+    running: Mutex<Running>,
+    /// Of every plan that there was.
     tasks: TaskTracker,
     stop: CancellationToken,
+    tls: Arc<rustls::ClientConfig>,
+}
+
+/// Its tasks under one plan.
+struct Running {
+    shared: Arc<Shared>,
+    stop: CancellationToken,
+}
+
+/// Another plan, which the control plane can go by at once.
+#[must_use = "nothing is taken over before it is committed"]
+pub struct Prepared {
+    plan: Plan,
+    plane: Arc<dyn Plane>,
+    webhooks: Vec<Webhook>,
 }
 
 // === impl Control ===
@@ -58,9 +74,8 @@ impl Control {
         webhooks: Vec<Webhook>,
         tls: Arc<rustls::ClientConfig>,
     ) -> Arc<Self> {
-        let node = &plan.node;
-        let machine = Machine::new(node.data_dir.clone(), node.certificates.clone());
-        Self::start_on(Box::new(machine), plan, group, plane, webhooks, tls)
+        let machine = machine_of(&plan);
+        Self::start_on(machine, plan, group, plane, webhooks, tls)
     }
 
     /// The same on this machine.
@@ -72,42 +87,32 @@ impl Control {
         webhooks: Vec<Webhook>,
         tls: Arc<rustls::ClientConfig>,
     ) -> Arc<Self> {
-        let shared = Shared::new(plan, group, plane, webhooks.len());
-        let this = Self {
-            shared: Arc::clone(&shared),
-            tasks: TaskTracker::new(),
-            stop: CancellationToken::new(),
-        };
-        let nudges = &shared.nudges;
-        for (at, nudge) in &nudges.probes {
-            if shared.plan.servers[at.server].health.enabled {
-                this.spawn(Probe::new(Arc::clone(&shared), *at), nudge);
-            }
-        }
-        this.spawn(Reporter::new(Arc::clone(&shared)), &nudges.report);
-        this.spawn(Follow::new(Arc::clone(&shared)), &nudges.follow);
-        this.spawn(Verdicts::new(Arc::clone(&shared)), &nudges.verdict);
-        this.spawn(BreakerSync::new(Arc::clone(&shared)), &nudges.breakers);
-        this.spawn(Failovers::new(Arc::clone(&shared)), &nudges.failover);
-        this.spawn(NodeWatch::new(Arc::clone(&shared), machine), &nudges.node);
-        this.spawn(Objectives::new(Arc::clone(&shared)), &nudges.objectives);
-        for (place, webhook) in webhooks.into_iter().enumerate() {
-            let notify = Notify::new(Arc::clone(&shared), webhook, place, Arc::clone(&tls));
-            this.spawn(notify, &nudges.notify[place]);
-        }
-        this.tasks.spawn(watch(Arc::clone(&shared), this.stop.clone()));
-        this.tasks.spawn(keep_beating(Arc::clone(&shared), this.stop.clone()));
-        Arc::new(this)
+        let shared = Shared::new(plan, group, plane, webhooks);
+        let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+        let running = Running::start(machine, shared, &tasks, stop.child_token(), &tls);
+        Arc::new(Self { running: Mutex::new(running), tasks, stop, tls })
     }
 
-    #[cfg(test)]
-    pub(crate) fn shared(&self) -> &Arc<Shared> {
-        &self.shared
+    /// Another plan, for the servers that `plane` has. Nothing of it is done yet.
+    pub fn prepare(&self, plan: Plan, plane: Arc<dyn Plane>, webhooks: Vec<Webhook>) -> Prepared {
+        Prepared { plan, plane, webhooks }
     }
 
-    fn spawn<R: Reconciler + 'static>(&self, reconciler: R, nudge: &Nudge) {
-        let turns = self.shared.metrics.turns(R::NAME);
-        self.tasks.spawn(run(reconciler, nudge.clone(), turns, self.stop.clone()));
+    /// Goes by another plan from here on. What was found out about an instance that is still there is
+    /// known of it under this one as well, and what the nodes have told each other too; a task that is in
+    /// the middle of something is dropped, and its successor begins from what is. To be called on the
+    /// runtime of [`Self::start`].
+    pub fn commit(&self, prepared: Prepared) {
+        let Prepared { plan, plane, webhooks } = prepared;
+        let mut running = lock(&self.running);
+        running.stop.cancel();
+        let shared = Shared::follow(&running.shared, plan, plane, webhooks);
+        let (machine, stop) = (machine_of(&shared.plan), self.stop.child_token());
+        *running = Running::start(machine, shared, &self.tasks, stop, &self.tls);
+    }
+
+    pub(crate) fn shared(&self) -> Arc<Shared> {
+        Arc::clone(&lock(&self.running).shared)
     }
 
     /// Answers what another node's control plane says; `None`: it is not meant for a control plane.
@@ -134,19 +139,19 @@ impl Control {
     }
 
     fn hear(&self, from: NodeId, body: &[u8]) -> Result<Bytes, String> {
-        let report: Report = decode(body)?;
-        self.shared.take(from, report);
-        encode(&self.shared.desk.others(from)).map(Bytes::from)
+        let (shared, report): (_, Report) = (self.shared(), decode(body)?);
+        shared.take(from, report);
+        encode(&shared.desk.others(from)).map(Bytes::from)
     }
 
     fn hear_of_node(&self, from: NodeId, body: &[u8]) -> Result<Bytes, String> {
         let part: NodePart = decode(body)?;
-        encode(&self.shared.hear_of_node(from, part)).map(Bytes::from)
+        encode(&self.shared().hear_of_node(from, part)).map(Bytes::from)
     }
 
     async fn compare(&self, body: &[u8]) -> Result<Bytes, String> {
         let wanted = decode(body)?;
-        encode(&crate::compare::compare(&self.shared, &wanted).await).map(Bytes::from)
+        encode(&crate::compare::compare(&self.shared(), &wanted).await).map(Bytes::from)
     }
 
     /// An operator's order that another node has passed on.
@@ -158,11 +163,12 @@ impl Control {
 
     /// Carries out an order, or has the coordinator do it.
     async fn carry_out(&self, order: &Order, by: &str) -> Result<(), OrderError> {
-        let planned = self.planned(order.server())?;
+        let shared = &*self.shared();
+        let planned = planned(shared, order.server())?;
         if let Order::Breaker { instance, force, .. } = order {
-            return self.force(planned, instance.as_deref(), *force, by).await;
+            return self::force(shared, planned, instance.as_deref(), *force, by).await;
         }
-        let Some(term) = self.shared.coordinates() else { return self.pass_on(order, by).await };
+        let Some(term) = shared.coordinates() else { return pass_on(shared, order, by).await };
         let input = match order {
             Order::FailOver { to, .. } => {
                 if let Some(to) = to {
@@ -174,91 +180,51 @@ impl Control {
             Order::Breaker { .. } => return Ok(()),
         };
         for _ in 0..AGAIN {
-            if self.move_server(planned, &input, term).await? {
+            if move_server(shared, planned, &input, term).await? {
                 return Ok(());
             }
         }
         Err(OrderError::TimedOut)
     }
+}
 
-    /// Whether the order was taken in; otherwise the server's state has changed meanwhile.
-    async fn move_server(
-        &self,
-        planned: &Planned,
-        input: &Input,
-        term: u64,
-    ) -> Result<bool, OrderError> {
-        let server = planned.name.clone();
-        if planned.failover.is_none() {
-            return Err(OrderError::NoSecondary { server });
+// === impl Running ===
+
+impl Running {
+    /// Starts the tasks of a plan.
+    fn start(
+        machine: Box<dyn Senses>,
+        shared: Arc<Shared>,
+        tasks: &TaskTracker,
+        stop: CancellationToken,
+        tls: &Arc<rustls::ClientConfig>,
+    ) -> Self {
+        let this = Self { shared: Arc::clone(&shared), stop };
+        let nudges = &shared.nudges;
+        for (at, nudge) in &nudges.probes {
+            if shared.plan.servers[at.server].health.enabled {
+                this.spawn(tasks, Probe::new(Arc::clone(&shared), *at), nudge);
+            }
         }
-        let state = self.shared.state();
-        let Some(known) = state.servers.by_name.get(&server) else {
-            return Err(OrderError::TooEarly { server });
-        };
-        let next = wish(&self.shared, planned, known, input, term);
-        let next = next.map_err(|refusal| refused(refusal, planned, known, input))?;
-        let failover = &known.failover;
-        let command = ServerCommand::Failover {
-            server,
-            follows: (failover.generation, failover.step),
-            next: Box::new(next),
-            evidence: String::new(),
-            term,
-        };
-        let reply = self.shared.propose(command).await.map_err(unheard)?;
-        self.shared.nudges.failover.nudge();
-        Ok(matches!(reply, Reply::Done { .. }))
+        this.spawn(tasks, Reporter::new(Arc::clone(&shared)), &nudges.report);
+        this.spawn(tasks, Follow::new(Arc::clone(&shared)), &nudges.follow);
+        this.spawn(tasks, Verdicts::new(Arc::clone(&shared)), &nudges.verdict);
+        this.spawn(tasks, BreakerSync::new(Arc::clone(&shared)), &nudges.breakers);
+        this.spawn(tasks, Failovers::new(Arc::clone(&shared)), &nudges.failover);
+        this.spawn(tasks, NodeWatch::new(Arc::clone(&shared), machine), &nudges.node);
+        this.spawn(tasks, Objectives::new(Arc::clone(&shared)), &nudges.objectives);
+        for (place, nudge) in nudges.notify.iter().enumerate() {
+            let notify = Notify::new(Arc::clone(&shared), place, Arc::clone(tls));
+            this.spawn(tasks, notify, nudge);
+        }
+        tasks.spawn(watch(Arc::clone(&shared), this.stop.clone()));
+        tasks.spawn(keep_beating(shared, this.stop.clone()));
+        this
     }
 
-    async fn force(
-        &self,
-        planned: &Planned,
-        instance: Option<&str>,
-        force: Force,
-        by: &str,
-    ) -> Result<(), OrderError> {
-        if let Some(instance) = instance {
-            instance_of(planned, instance)?;
-        }
-        let kind = match force {
-            Force::Open => Some(OverrideKind::ForcedOpen),
-            Force::Closed => Some(OverrideKind::ForcedClosed),
-            Force::Clear => None,
-        };
-        let command = ServerCommand::Breaker {
-            server: planned.name.clone(),
-            instance: instance.unwrap_or_default().to_owned(),
-            kind,
-            generation: None,
-            until: None,
-            by: by.to_owned(),
-            why: String::new(),
-            term: None,
-        };
-        let server = planned.name.clone();
-        match self.shared.propose(command).await.map_err(unheard)? {
-            Reply::Done { .. } => Ok(()),
-            Reply::Unknown => Err(OrderError::TooEarly { server }),
-            other => Err(OrderError::Refused { server, why: format!("{other:?}") }),
-        }
-    }
-
-    async fn pass_on(&self, order: &Order, by: &str) -> Result<(), OrderError> {
-        let leader = self.shared.group.leadership().borrow().leader;
-        let leader = leader.ok_or(OrderError::NoQuorum)?;
-        let body = encode(&(order, by)).map_err(|_| OrderError::TimedOut)?;
-        let answer = self.shared.group.call(leader, ORDER, body.into()).await;
-        let answer = answer.map_err(|_| OrderError::TimedOut)?;
-        decode::<Result<(), OrderError>>(&answer).unwrap_or(Err(OrderError::TimedOut))
-    }
-
-    fn planned(&self, server: &str) -> Result<&Planned, OrderError> {
-        let found = self.shared.plan.find(server).map(|(_, planned)| planned);
-        found.ok_or_else(|| OrderError::UnknownServer {
-            server: server.to_owned(),
-            known: self.shared.plan.names(),
-        })
+    fn spawn<R: Reconciler + 'static>(&self, tasks: &TaskTracker, reconciler: R, nudge: &Nudge) {
+        let turns = self.shared.metrics.turns(R::NAME);
+        tasks.spawn(run(reconciler, nudge.clone(), turns, self.stop.clone()));
     }
 }
 
@@ -270,34 +236,37 @@ impl Drop for Control {
 
 impl Operated for Control {
     fn servers(&self) -> Vec<ServerView> {
-        let state = self.shared.state();
-        let places = 0..self.shared.plan.servers.len();
-        places.map(|place| view::server(&self.shared, &state, place)).collect()
+        let shared = self.shared();
+        let state = shared.state();
+        let places = 0..shared.plan.servers.len();
+        places.map(|place| view::server(&shared, &state, place)).collect()
     }
 
     fn events(&self, limit: usize) -> Vec<EventView> {
-        let state = self.shared.state();
+        let state = self.shared().state();
         let events = &state.servers.events;
         events.iter().skip(events.len().saturating_sub(limit)).map(view::event).collect()
     }
 
     fn incidents(&self) -> Vec<IncidentView> {
-        let state = self.shared.state();
-        let now = state.time.max(self.shared.group.time());
-        view::incidents(&self.shared.plan, &state, now)
+        let shared = self.shared();
+        let state = shared.state();
+        let now = state.time.max(shared.group.time());
+        view::incidents(&shared.plan, &state, now)
     }
 
     fn order(&self, order: Order) -> BoxFuture<'_, Result<(), OrderError>> {
         Box::pin(async move {
-            let me = self.shared.group.me();
-            let node = self.shared.state().members.get(&me).map(|member| member.name.clone());
+            let shared = self.shared();
+            let me = shared.group.me();
+            let node = shared.state().members.get(&me).map(|member| member.name.clone());
             let by = format!("an operator at {}", node.unwrap_or_default());
-            let before = step_of(&self.shared.state(), order.server());
+            let before = step_of(&shared.state(), order.server());
             let carried = tokio::time::timeout(ORDER_WITHIN, self.carry_out(&order, &by));
             carried.await.unwrap_or(Err(OrderError::TimedOut))?;
             if !matches!(order, Order::Breaker { .. }) {
                 // Whoever asks this node next is to see what was ordered.
-                let mut state = self.shared.group.state();
+                let mut state = shared.group.state();
                 let seen = state.wait_for(|state| step_of(state, order.server()) > before);
                 let _ = tokio::time::timeout(SEEN_WITHIN, seen).await;
             }
@@ -306,14 +275,23 @@ impl Operated for Control {
     }
 
     fn render(&self, out: &mut String) {
-        let state = self.shared.state();
-        let now = state.time.max(self.shared.group.time());
-        self.shared.metrics.render(out);
-        let (findings, aside) = &*crate::shared::lock(&self.shared.own);
-        crate::metrics::render_node(findings, *aside, out);
+        let shared = self.shared();
+        let state = shared.state();
+        let now = state.time.max(shared.group.time());
+        shared.metrics.render(out);
+        {
+            let (findings, aside) = &*lock(&shared.own);
+            crate::metrics::render_node(findings, *aside, out);
+        }
         crate::metrics::render_servers(&self.servers(), out);
-        crate::metrics::render_incidents(&view::incidents(&self.shared.plan, &state, now), out);
+        crate::metrics::render_incidents(&view::incidents(&shared.plan, &state, now), out);
     }
+}
+
+/// The machine that this process runs on, as far as the plan looks at it.
+fn machine_of(plan: &Plan) -> Box<dyn Senses> {
+    let node = &plan.node;
+    Box::new(Machine::new(node.data_dir.clone(), node.certificates.clone()))
 }
 
 /// Between the turns of those who decide.
@@ -328,6 +306,86 @@ async fn keep_beating(shared: Arc<Shared>, stop: CancellationToken) {
             }
         }
     }
+}
+
+/// Whether the order was taken in; otherwise the server's state has changed meanwhile.
+async fn move_server(
+    shared: &Shared,
+    planned: &Planned,
+    input: &Input,
+    term: u64,
+) -> Result<bool, OrderError> {
+    let server = planned.name.clone();
+    if planned.failover.is_none() {
+        return Err(OrderError::NoSecondary { server });
+    }
+    let state = shared.state();
+    let Some(known) = state.servers.by_name.get(&server) else {
+        return Err(OrderError::TooEarly { server });
+    };
+    let next = wish(shared, planned, known, input, term);
+    let next = next.map_err(|refusal| refused(refusal, planned, known, input))?;
+    let failover = &known.failover;
+    let command = ServerCommand::Failover {
+        server,
+        follows: (failover.generation, failover.step),
+        next: Box::new(next),
+        evidence: String::new(),
+        term,
+    };
+    let reply = shared.propose(command).await.map_err(unheard)?;
+    shared.nudges.failover.nudge();
+    Ok(matches!(reply, Reply::Done { .. }))
+}
+
+async fn force(
+    shared: &Shared,
+    planned: &Planned,
+    instance: Option<&str>,
+    force: Force,
+    by: &str,
+) -> Result<(), OrderError> {
+    if let Some(instance) = instance {
+        instance_of(planned, instance)?;
+    }
+    let kind = match force {
+        Force::Open => Some(OverrideKind::ForcedOpen),
+        Force::Closed => Some(OverrideKind::ForcedClosed),
+        Force::Clear => None,
+    };
+    let command = ServerCommand::Breaker {
+        server: planned.name.clone(),
+        instance: instance.unwrap_or_default().to_owned(),
+        kind,
+        generation: None,
+        until: None,
+        by: by.to_owned(),
+        why: String::new(),
+        term: None,
+    };
+    let server = planned.name.clone();
+    match shared.propose(command).await.map_err(unheard)? {
+        Reply::Done { .. } => Ok(()),
+        Reply::Unknown => Err(OrderError::TooEarly { server }),
+        other => Err(OrderError::Refused { server, why: format!("{other:?}") }),
+    }
+}
+
+async fn pass_on(shared: &Shared, order: &Order, by: &str) -> Result<(), OrderError> {
+    let leader = shared.group.leadership().borrow().leader;
+    let leader = leader.ok_or(OrderError::NoQuorum)?;
+    let body = encode(&(order, by)).map_err(|_| OrderError::TimedOut)?;
+    let answer = shared.group.call(leader, ORDER, body.into()).await;
+    let answer = answer.map_err(|_| OrderError::TimedOut)?;
+    decode::<Result<(), OrderError>>(&answer).unwrap_or(Err(OrderError::TimedOut))
+}
+
+fn planned<'a>(shared: &'a Shared, server: &str) -> Result<&'a Planned, OrderError> {
+    let found = shared.plan.find(server).map(|(_, planned)| planned);
+    found.ok_or_else(|| OrderError::UnknownServer {
+        server: server.to_owned(),
+        known: shared.plan.names(),
+    })
 }
 
 /// Nudges whoever has to look when the group's state, the coordinator, or a breaker here has changed.

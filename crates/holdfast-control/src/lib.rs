@@ -34,7 +34,7 @@ mod tests;
 mod view;
 mod webhook;
 
-pub use self::control::Control;
+pub use self::control::{Control, Prepared};
 pub use self::group::{Alone, Clustered, Group};
 pub use self::operate::{
     EventView, Force, IncidentView, InstanceView, Operated, Order, OrderError, ServerView,

@@ -63,6 +63,8 @@ pub struct PlannedInstance {
     pub role: Role,
     /// Where it is.
     pub region: Option<String>,
+    /// How it is reached: with another address, another one has its name.
+    pub(crate) address: String,
 }
 
 /// When the cluster opens a server's breaker, and for how long.
@@ -120,6 +122,16 @@ impl Plan {
 
     pub(crate) fn names(&self) -> Vec<String> {
         self.servers.iter().map(|server| server.name.clone()).collect()
+    }
+
+    /// Where another plan has this instance, if it is there too.
+    pub(crate) fn place_in(&self, at: At, other: &Self) -> Option<At> {
+        let planned = &self.servers[at.server];
+        let it = &planned.instances[at.instance];
+        let (server, other) = other.find(&planned.name)?;
+        let same = |other: &PlannedInstance| other.id == it.id && other.address == it.address;
+        let instance = other.instances.iter().position(same)?;
+        Some(At { server, instance })
     }
 
     /// Every instance of every server.
@@ -194,11 +206,12 @@ impl Planned {
                     id: it.id.clone(),
                     role: it.role,
                     region: it.region.clone(),
+                    address: it.url.to_string(),
                 })
                 .collect(),
-            Transport::Sse { .. } | Transport::WebSocket { .. } | Transport::Stdio(_) => {
-                let id = "default".to_owned();
-                vec![PlannedInstance { id, role: Role::Equal, region: None }]
+            Transport::Sse { url } | Transport::WebSocket { url } => vec![only(url.to_string())],
+            Transport::Stdio(process) => {
+                vec![only(format!("{} {:?}", process.command, process.args))]
             }
         };
         let mut planned = Self {
@@ -227,6 +240,11 @@ impl Planned {
     pub(crate) fn ids(&self) -> Vec<String> {
         self.instances.iter().map(|it| it.id.clone()).collect()
     }
+}
+
+/// The one instance of a server that is a connection.
+fn only(address: String) -> PlannedInstance {
+    PlannedInstance { id: "default".to_owned(), role: Role::Equal, region: None, address }
 }
 
 /// The standard checks ask nothing that costs a process of its own, or that only a client's credential

@@ -8,7 +8,7 @@ use futures_util::future::BoxFuture;
 use holdfast_config::CheckKind;
 use holdfast_engine::breaker::Evidence;
 use holdfast_engine::failover::Failover;
-use holdfast_proxy::Proxy;
+use holdfast_proxy::Servers;
 pub(crate) use holdfast_proxy::fleet::{At, CheckResult, Checked, Sight, Verdict, Word};
 pub(crate) use holdfast_proxy::health::Check;
 pub(crate) use holdfast_proxy::metrics::Traffic;
@@ -65,7 +65,7 @@ pub trait Plane: Send + Sync + 'static {
     fn is_found(&self, own: Own);
 }
 
-impl Plane for Proxy {
+impl Plane for Servers {
     fn check<'a>(
         &'a self,
         at: At,

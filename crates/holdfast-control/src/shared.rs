@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use holdfast_cluster::{Leadership, ProposeError};
+use holdfast_config::Webhook;
 use holdfast_engine::health::aside::Aside;
 use holdfast_engine::health::node::{Finding, Measure};
 use holdfast_engine::replicated::{
@@ -32,15 +33,18 @@ pub(crate) struct Shared {
     pub(crate) group: Arc<dyn Group>,
     pub(crate) plane: Arc<dyn Plane>,
     pub(crate) looks: Looks,
-    pub(crate) desk: Desk,
-    pub(crate) metrics: Metrics,
+    /// Here and in `metrics` is what outlasts a plan.
+    pub(crate) desk: Arc<Desk>,
+    pub(crate) metrics: Arc<Metrics>,
     pub(crate) nudges: Nudges,
     /// The other nodes' own scores, as the coordinator last told.
     others: Mutex<BTreeMap<At, Vec<f64>>>,
     /// Generation and step of the failover that the data plane goes by, by server.
     follows: Mutex<Vec<(u64, u32)>>,
-    /// By webhook: the log index up to which this node has announced the history to it.
-    told: Vec<AtomicU64>,
+    /// When each breaker last opened; the last place of each server is for its own.
+    pub(crate) openings: Mutex<Vec<Vec<Opening>>>,
+    /// The webhooks, and what each was told.
+    pub(crate) webhooks: Vec<(Webhook, Arc<Announcing>)>,
     /// What was found of this node itself, and whether it has stepped aside.
     pub(crate) own: Mutex<(Vec<Finding>, bool)>,
     /// The coordinator's: what each node says of itself, and who is aside, with the term of the book.
@@ -50,6 +54,7 @@ pub(crate) struct Shared {
 }
 
 /// Tells whether this process has been running all the time.
+#[derive(Clone, Copy)]
 struct Pulse {
     beaten: tokio::time::Instant,
     wall: u64,
@@ -58,6 +63,25 @@ struct Pulse {
     /// What comes before this was said before the last gap, and waited to be read.
     deaf_until: tokio::time::Instant,
 }
+
+/// When a breaker last opened, in milliseconds since the Unix epoch, and whether it still is.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Opening {
+    pub(crate) at: u64,
+    pub(crate) is_open: bool,
+}
+
+/// How far the history was announced to one webhook.
+#[derive(Debug, Default)]
+pub(crate) struct Announcing {
+    /// The log index up to which this node has announced it.
+    told: AtomicU64,
+    /// The term in which this node began to announce; and the last line that it has announced.
+    pub(crate) since: Mutex<(Option<u64>, Option<Line>)>,
+}
+
+/// A line of the history: its log index, and its place among those with the same one.
+pub(crate) type Line = (u64, u64);
 
 /// Who is to look when something has changed.
 #[derive(Default)]
@@ -81,21 +105,76 @@ impl Shared {
         plan: Plan,
         group: Arc<dyn Group>,
         plane: Arc<dyn Plane>,
-        webhooks: usize,
+        webhooks: Vec<Webhook>,
     ) -> Arc<Self> {
+        let webhooks = webhooks.into_iter().map(|it| (it, Arc::default())).collect();
+        Arc::new(Self::of(plan, group, plane, webhooks))
+    }
+
+    /// The same node under another plan: what it has found out and heard that still means something.
+    pub(crate) fn follow(
+        before: &Self,
+        plan: Plan,
+        plane: Arc<dyn Plane>,
+        webhooks: Vec<Webhook>,
+    ) -> Arc<Self> {
+        let mut known = before.webhooks.clone();
+        let announcing = |webhook: &Webhook| {
+            let at = known.iter().position(|(it, _)| it.url == webhook.url)?;
+            Some(known.swap_remove(at).1)
+        };
+        // One that is new is told of what happens from here on.
+        let new = || {
+            let last = before.state().servers.events.back().map_or(0, |event| event.index);
+            let since = (before.coordinates(), Some((last, u64::MAX)));
+            Arc::new(Announcing { told: AtomicU64::new(last), since: Mutex::new(since) })
+        };
+        let mut announcing = announcing;
+        let webhooks = webhooks.into_iter().map(|webhook| {
+            let announcing = announcing(&webhook).unwrap_or_else(new);
+            (webhook, announcing)
+        });
+        let webhooks = webhooks.collect();
+        let mut shared = Self::of(plan, Arc::clone(&before.group), plane, webhooks);
+        shared.desk = Arc::clone(&before.desk);
+        shared.metrics = Arc::clone(&before.metrics);
+        shared.own = Mutex::new(lock(&before.own).clone());
+        shared.nodes = Mutex::new(lock(&before.nodes).clone());
+        shared.aside = Mutex::new(lock(&before.aside).clone());
+        shared.pulse = Mutex::new(*lock(&before.pulse));
+        for at in shared.plan.all() {
+            let Some(was) = shared.plan.place_in(at, &before.plan) else { continue };
+            let look = before.looks.get(was);
+            shared.looks.with(at, |it| *it = look);
+            lock(&shared.others).insert(at, before.others(was));
+            lock(&shared.openings)[at.server][at.instance] =
+                lock(&before.openings)[was.server][was.instance];
+        }
+        Arc::new(shared)
+    }
+
+    fn of(
+        plan: Plan,
+        group: Arc<dyn Group>,
+        plane: Arc<dyn Plane>,
+        webhooks: Vec<(Webhook, Arc<Announcing>)>,
+    ) -> Self {
         let probes = plan.all().map(|at| (at, Nudge::default())).collect();
-        Arc::new(Self {
+        let closed = |instances: usize| vec![Opening::default(); instances + 1];
+        let openings = plan.servers.iter().map(|it| closed(it.instances.len())).collect();
+        Self {
             looks: Looks::new(&plan),
             follows: Mutex::new(vec![(0, 0); plan.servers.len()]),
             nudges: Nudges {
                 probes,
-                notify: (0..webhooks).map(|_| Nudge::default()).collect(),
+                notify: webhooks.iter().map(|_| Nudge::default()).collect(),
                 ..Nudges::default()
             },
-            desk: Desk::default(),
-            metrics: Metrics::default(),
+            openings: Mutex::new(openings),
+            desk: Arc::default(),
+            metrics: Arc::default(),
             others: Mutex::default(),
-            told: (0..webhooks).map(|_| AtomicU64::new(0)).collect(),
+            webhooks,
             own: Mutex::default(),
             nodes: Mutex::default(),
             aside: Mutex::default(),
@@ -108,7 +187,7 @@ impl Shared {
             plan,
             group,
             plane,
-        })
+        }
     }
 
     /// Begins a turn. After a gap in its own clock (the process was frozen, or the machine) this node
@@ -237,13 +316,13 @@ impl Shared {
     pub(crate) fn is_told(&self, server: &str) -> bool {
         let state = self.state();
         let last = state.servers.events.iter().rev().find(|event| event.server == server);
-        let told = || self.told.iter().map(|told| told.load(Ordering::Acquire)).min();
+        let told = || self.webhooks.iter().map(|(_, it)| it.told.load(Ordering::Acquire)).min();
         last.is_none_or(|event| event.index <= told().unwrap_or(u64::MAX))
     }
 
     /// Everything up to this log index was announced to this webhook, or given up.
     pub(crate) fn now_told(&self, webhook: usize, index: u64) {
-        self.told[webhook].fetch_max(index, Ordering::AcqRel);
+        self.webhooks[webhook].1.told.fetch_max(index, Ordering::AcqRel);
         self.nudges.failover.nudge();
     }
 

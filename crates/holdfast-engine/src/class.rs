@@ -126,6 +126,14 @@ impl ToolTable {
         Self { trust_annotations, overrides, learnt: BTreeMap::new() }
     }
 
+    /// Goes on with what the operator says now. What was learnt stays, unless nothing is to be learnt.
+    pub fn reconfigure(&mut self, trust_annotations: bool, overrides: BTreeMap<String, ToolClass>) {
+        (self.trust_annotations, self.overrides) = (trust_annotations, overrides);
+        if !trust_annotations {
+            self.learnt.clear();
+        }
+    }
+
     /// Takes one tool's annotations in; the latest listing counts.
     pub fn learn(&mut self, name: &str, read_only: bool, idempotent: bool) {
         if !self.trust_annotations {
@@ -275,6 +283,20 @@ mod tests {
         assert_eq!(tools.class_of("read"), ToolClass::Idempotent);
         tools.learn("read", false, false);
         assert_eq!(tools.class_of("read"), ToolClass::Write);
+    }
+
+    #[test]
+    fn the_operators_word_may_change_and_what_was_learnt_is_kept_while_it_is_trusted() {
+        let mut tools = table(true);
+        let word = BTreeMap::from([("plain".to_owned(), ToolClass::Idempotent)]);
+        tools.reconfigure(true, word);
+        let class =
+            |tools: &ToolTable| ["read", "plain", "configured-read"].map(|it| tools.class_of(it));
+        assert_eq!(class(&tools), [ToolClass::Read, ToolClass::Idempotent, ToolClass::Write]);
+        tools.reconfigure(false, BTreeMap::new());
+        assert_eq!(class(&tools), [ToolClass::Write; 3]);
+        tools.reconfigure(true, BTreeMap::new());
+        assert_eq!(tools.class_of("read"), ToolClass::Write, "it has to be listed again");
     }
 
     #[test]

@@ -61,6 +61,11 @@ impl RetryBudget {
         }
     }
 
+    /// Goes on with other settings; what is under way still counts.
+    pub fn reconfigure(&mut self, params: Params) {
+        self.params = params;
+    }
+
     /// A call begins; once per call, not per attempt. [`ended`](Self::ended) follows, whatever happens.
     pub fn began(&mut self, now: Instant) {
         self.roll(now);
@@ -218,6 +223,22 @@ mod tests {
         budget.ended();
         budget.repeat_ended();
         assert_eq!((budget.used(), budget.allowed()), (0, 3));
+    }
+
+    #[test]
+    fn other_settings_count_what_is_under_way() {
+        let (mut budget, now) = budget();
+        for _ in 0..100 {
+            budget.began(now);
+        }
+        for _ in 0..10 {
+            budget.try_repeat(1, now).unwrap();
+        }
+        budget.reconfigure(Params { share: 0.05, at_least: 1, attempts: 3 });
+        assert_eq!((budget.used(), budget.allowed()), (10, 5));
+        assert_eq!(budget.try_repeat(1, now), Err(NoRetry::Budget));
+        budget.reconfigure(Params { share: 0.5, at_least: 1, attempts: 1 });
+        assert_eq!(budget.try_repeat(1, now), Err(NoRetry::Attempts));
     }
 
     proptest! {

@@ -46,7 +46,7 @@ pub struct EventId {
     pub request_id: Option<Box<str>>,
     /// The call's class, as a number.
     pub class: u8,
-    /// The instance that the call went to: its place in the server's configuration.
+    /// The instance that the call went to: half of its mark, for who looks into a token.
     pub instance: u16,
     /// The binding's generation.
     pub generation: u32,

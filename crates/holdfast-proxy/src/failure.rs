@@ -98,6 +98,12 @@ impl Failure {
         Self::unknown(server, "the gateway is restarting and could not wait for its answer".into())
     }
 
+    /// The configuration has its server no more, and the time that was left to the call is over.
+    pub(crate) fn removed(server: &Arc<str>) -> Self {
+        let reason = "the server was taken out of the configuration, and its answer was waited for no longer";
+        Self::unknown(server, reason.into())
+    }
+
     pub(crate) fn overloaded(server: &Arc<str>, reason: String, retry_after: Duration) -> Self {
         Self {
             kind: FailureKind::Overloaded,

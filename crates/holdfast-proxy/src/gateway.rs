@@ -1,11 +1,16 @@
 //! What all workers of a node share. Everything in it is read without a lock that a call can wait
 //! on, or locked for nanoseconds.
+//!
+//! A [`Gateway`] is the node under one configuration, and a new configuration is a new one; what the
+//! node has beside its configuration is its [`Node`], which all of them share. The listener hands each
+//! request the present one.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsString;
 use std::net::SocketAddr;
-use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::ops::Deref;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -22,42 +27,54 @@ use tokio_util::task::TaskTracker;
 use crate::clock::Clock;
 use crate::cluster::Cluster;
 use crate::exchange::{self, OpenEntries};
-use crate::fleet::Fleet;
+use crate::fleet::{self, Fleet};
 use crate::health::Checker;
 use crate::ingress::Connections;
 use crate::ingress::edge::Edge;
 use crate::metrics::Metrics;
 use crate::own::Own;
 use crate::principal::Authenticator;
-use crate::server::{Server, ServerError};
+use crate::server::{self, Server, ServerError};
 use crate::session::{self, Session, Sessions};
 use crate::streams::Streams;
 use crate::tls::expiry::Expiries;
 use crate::worker::Workers;
 use crate::{keys, random, tls, upstream};
 
-/// The shared heart of a node.
+/// A node under one configuration. Whoever serves something keeps the one that it began with; what
+/// lasts looks for the [latest](Gateway::latest) now and then.
 pub(crate) struct Gateway {
+    /// What is the same under every configuration.
+    pub(crate) node: Arc<Node>,
     pub(crate) config: Arc<Config>,
-    pub(crate) clock: Clock,
-    pub(crate) metrics: Arc<Metrics>,
     pub(crate) edge: Edge,
     pub(crate) auth: Authenticator,
+    pub(crate) servers: Vec<Arc<Server>>,
+    pub(crate) fleet: Arc<Fleet>,
+    by_name: BTreeMap<String, usize>,
+    pub(crate) checker: Checker,
+}
+
+/// The configuration that a node runs: read once for each request, without a lock.
+pub(crate) type Current = ArcSwap<Gateway>;
+
+/// The shared heart of a node.
+pub(crate) struct Node {
+    pub(crate) clock: Clock,
+    pub(crate) metrics: Arc<Metrics>,
     pub(crate) store: Store,
     pub(crate) sessions: Sessions,
     pub(crate) streams: Streams,
     pub(crate) connections: Connections,
     pub(crate) sealer: Arc<Sealer>,
-    pub(crate) servers: Vec<Arc<Server>>,
-    pub(crate) fleet: Arc<Fleet>,
-    by_name: BTreeMap<String, usize>,
     pub(crate) client_tls: Arc<rustls::ClientConfig>,
     /// When the certificates of `https` servers end, as they were seen.
     pub(crate) expiries: Expiries,
     /// What the control plane finds of this node.
     pub(crate) own: ArcSwap<Own>,
-    pub(crate) checker: Checker,
-    limits: Mutex<HashMap<u64, Bucket>>,
+    /// The command that runs a guard.
+    pub(crate) guard: Vec<OsString>,
+    limits: Mutex<HashMap<u64, Allowed>>,
     /// Set once: no new work, streams end.
     pub(crate) draining: CancellationToken,
     /// Set once, at the drain deadline: what still runs is answered with an error.
@@ -75,6 +92,16 @@ pub(crate) struct Gateway {
     pub(crate) journal: OpenEntries,
     /// The parent of every client connection's token.
     connected: Mutex<CancellationToken>,
+    /// Where the latest configuration is found.
+    latest: OnceLock<Weak<Current>>,
+    keys: AtomicUsize,
+    lives: AtomicU64,
+}
+
+/// A principal's allowance, and what it was made of.
+struct Allowed {
+    of: (u32, Option<u32>),
+    bucket: Bucket,
 }
 
 /// Where the node listens, for reports.
@@ -95,52 +122,32 @@ const DUE: usize = 256;
 pub(crate) const TOMBSTONE: Duration = Duration::from_secs(24 * 3600);
 
 impl Gateway {
-    pub(crate) fn new(
+    /// A node under its first configuration.
+    ///
+    /// # Errors
+    /// A server that cannot be used.
+    pub(crate) fn start(
         config: Arc<Config>,
-        guard: &[OsString],
+        guard: Vec<OsString>,
         store: Store,
         cluster: Option<Cluster>,
-    ) -> Result<Arc<Self>, ServerError> {
+    ) -> Result<Arc<Current>, ServerError> {
         let expiries = Expiries::default();
-        let client_tls = tls::client_config(&expiries);
-        let fleet = Fleet::new(&config, Instant::now());
-        let mut servers = Vec::with_capacity(config.servers.len());
-        let mut by_name = BTreeMap::new();
-        let mut next_key = 0;
-        for (index, (name, settings)) in config.servers.iter().enumerate() {
-            let server = Server::new(
-                index,
-                name,
-                settings.clone(),
-                &mut next_key,
-                &client_tls,
-                guard,
-                Arc::clone(&fleet.servers()[index]),
-            )?;
-            servers.push(Arc::new(server));
-            by_name.insert(name.clone(), index);
-        }
         let names: Vec<String> = config.servers.keys().cloned().collect();
-        let limits = &config.limits;
         let metrics = Metrics::new(&names);
-        metrics.tell_of(Arc::clone(&fleet), Arc::clone(store.operations()));
-        Ok(Arc::new(Self {
+        metrics.tell_of_store(Arc::clone(store.operations()));
+        let node = Arc::new(Node {
             clock: Clock::start(),
             metrics,
-            edge: Edge::new(&config.listen, limits.header_bytes),
-            auth: Authenticator::new(&config.auth),
             store,
-            sessions: Sessions::new(limits.sessions, limits.sessions_per_principal),
-            streams: Streams::new(config.streams.retain),
+            sessions: Sessions::new(),
+            streams: Streams::new(),
             connections: Connections::default(),
             sealer: Arc::new(keys::sealer(&config)),
-            servers,
-            fleet,
-            by_name,
-            client_tls,
+            client_tls: tls::client_config(&expiries),
             expiries,
             own: ArcSwap::default(),
-            checker: Checker::new(&config.servers),
+            guard,
             limits: Mutex::default(),
             draining: CancellationToken::new(),
             giving_up: CancellationToken::new(),
@@ -151,8 +158,83 @@ impl Gateway {
             workers: Workers::default(),
             journal: OpenEntries::default(),
             connected: Mutex::default(),
+            latest: OnceLock::new(),
+            keys: AtomicUsize::new(0),
+            lives: AtomicU64::new(0),
+        });
+        let gateway = Self::build(node, config, None, |_| false)?;
+        gateway.metrics.tell_of(Arc::clone(&gateway.fleet));
+        let node = Arc::clone(&gateway.node);
+        let current = Arc::new(Current::new(gateway));
+        let _ = node.latest.set(Arc::downgrade(&current));
+        Ok(current)
+    }
+
+    /// The node under a configuration, in place of the one `before`. Nothing of that changes; see
+    /// [`Self::begin`]. `goes_on`: whether a server of this name is reached as before.
+    ///
+    /// # Errors
+    /// A server that cannot be used.
+    pub(crate) fn build(
+        node: Arc<Node>,
+        config: Arc<Config>,
+        before: Option<&Self>,
+        goes_on: impl Fn(&str) -> bool,
+    ) -> Result<Arc<Self>, ServerError> {
+        let counts = |name: &str| Arc::clone(&node.metrics.server(name).counts);
+        let fleet = Fleet::new(&config, before.map(|it| &*it.fleet), counts, Instant::now());
+        let mut servers = Vec::with_capacity(config.servers.len());
+        let mut by_name = BTreeMap::new();
+        for (index, (name, settings)) in config.servers.iter().enumerate() {
+            let parts = server::Parts {
+                node: &node,
+                fleet: Arc::clone(&fleet.servers()[index]),
+                before: before.and_then(|it| it.server(name)).map(|it| &**it),
+                goes_on: goes_on(name),
+            };
+            servers.push(Arc::new(Server::new(name, settings.clone(), parts)?));
+            by_name.insert(name.clone(), index);
+        }
+        Ok(Arc::new(Self {
+            edge: Edge::new(&config.listen, config.limits.header_bytes),
+            auth: Authenticator::new(&config.auth),
+            checker: Checker::new(&config.servers),
+            node,
+            servers,
+            fleet,
+            by_name,
             config,
         }))
+    }
+
+    /// What goes on from the configuration `before` goes by this one from here on. Cannot fail.
+    pub(crate) fn begin(&self, before: &Self) {
+        self.fleet.begin(&before.fleet, Instant::now());
+        for server in &self.servers {
+            server.begin();
+        }
+        self.metrics.tell_of(Arc::clone(&self.fleet));
+    }
+
+    /// This node under the configuration that it runs now.
+    pub(crate) fn latest(self: &Arc<Self>) -> Arc<Self> {
+        let current = self.node.latest.get().and_then(Weak::upgrade);
+        current.map_or_else(|| Arc::clone(self), |current| current.load_full())
+    }
+
+    /// A session that has just come into the table is shown its server as the latest configuration has
+    /// it: that may have been taken over since its request came.
+    pub(crate) fn show_latest(self: &Arc<Self>, session: &Session) {
+        let latest = self.latest();
+        if let Some(server) = latest.server(&session.server().name) {
+            session.serve_by(server);
+        }
+    }
+
+    /// The server of a session as this configuration has it; as the session knows it, where it does not.
+    pub(crate) fn server_of(&self, session: &Session) -> Arc<Server> {
+        let known = session.server();
+        self.server(&known.name).map_or(known, Arc::clone)
     }
 
     /// Waits, at the start of a node of a cluster, until it knows what the others have learnt of tools.
@@ -253,13 +335,13 @@ impl Gateway {
     pub(crate) fn admit(&self, principal: u64) -> Result<(), Duration> {
         let limits = &self.config.limits;
         let all = limits.requests_per_minute.map(|per_minute| (per_minute, limits.burst));
-        let Some((per_minute, burst)) = self.auth.rate_of(principal).or(all) else { return Ok(()) };
-        let burst = burst.unwrap_or_else(|| (per_minute / 10).max(1));
-        let mut buckets = self.limits.lock().unwrap_or_else(PoisonError::into_inner);
-        buckets
-            .entry(principal)
-            .or_insert_with(|| Bucket::new(per_minute, burst))
-            .take(Instant::now())
+        let Some(of) = self.auth.rate_of(principal).or(all) else { return Ok(()) };
+        let mut buckets = self.node.limits.lock().unwrap_or_else(PoisonError::into_inner);
+        let allowed = buckets.entry(principal).or_insert_with(|| Allowed::new(of));
+        if allowed.of != of {
+            *allowed = Allowed::new(of);
+        }
+        allowed.bucket.take(Instant::now())
     }
 
     /// Ends a session for good: its id is 404 from here on. `told`: the generation of the binding
@@ -291,7 +373,7 @@ impl Gateway {
         }
         let bound = session.last_bound().await;
         if bound.mux.is_some() || told != Some(bound.generation) {
-            exchange::close_at_server(&self, &session.server, &bound).await;
+            exchange::close_at_server(&self, &session.server(), &bound).await;
         }
     }
 
@@ -339,45 +421,41 @@ impl Gateway {
         }
     }
 
-    /// Ends what has expired. Runs for the life of the node.
-    pub(crate) async fn sweep(self: Arc<Self>) {
-        let ttl = self.config.sessions.ttl;
-        let period = (ttl / 10).clamp(Duration::from_millis(200), Duration::from_secs(5));
-        loop {
-            tokio::time::sleep(period).await;
-            let now = self.clock.now();
-            for session in self.sessions.take_expired(now, ttl) {
-                if self.cluster.is_some() {
-                    // Only what this node has of it: whether it has expired, its record says.
-                    session.stop();
-                    continue;
-                }
-                self.metrics.sessions_expired.inc();
-                tracing::debug!(session = ?session.key, "session expired");
-                // A server that is slow to say goodbye does not hold up the sweep.
-                tokio::spawn(Arc::clone(&self).take_down(session, None));
+    /// Ends what has expired.
+    async fn sweep_once(self: &Arc<Self>) {
+        let now = self.clock.now();
+        for session in self.sessions.take_expired(now, self.config.sessions.ttl) {
+            if self.cluster.is_some() {
+                // Only what this node has of it: whether it has expired, its record says.
+                session.stop();
+                continue;
             }
-            if self.cluster.is_none() {
-                self.store.expire();
-                // Tombstones: sessions have no deadline here.
-                self.store.due(DUE).await;
-            }
-            let now = Instant::now();
-            self.streams.sweep(now);
-            self.close_unread(now);
-            self.metrics.sessions.set(self.sessions.len());
-            self.limits
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .retain(|_, bucket| !bucket.is_full(now));
+            self.metrics.sessions_expired.inc();
+            tracing::debug!(session = ?session.key, "session expired");
+            // A server that is slow to say goodbye does not hold up the sweep.
+            tokio::spawn(Arc::clone(self).take_down(session, None));
         }
+        if self.cluster.is_none() {
+            self.store.expire();
+            // Tombstones: sessions have no deadline here.
+            self.store.due(DUE).await;
+        }
+        let now = Instant::now();
+        self.streams.sweep(now, self.config.streams.retain);
+        self.close_unread(now);
+        self.metrics.sessions.set(self.sessions.len());
+        self.node
+            .limits
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .retain(|_, allowed| !allowed.bucket.is_full(now));
     }
 
     /// Closes standing streams at HTTP servers that no client has read for the retention time.
     fn close_unread(&self, now: Instant) {
         let retain = self.config.streams.retain;
         self.sessions.each(|session| {
-            if session.server.is_duplex() {
+            if session.server().is_duplex() {
                 return;
             }
             let unread = session.standing().take_if(|open| {
@@ -390,5 +468,56 @@ impl Gateway {
                 open.log.cancel.cancel();
             }
         });
+    }
+}
+
+impl Deref for Gateway {
+    type Target = Node;
+
+    fn deref(&self) -> &Node {
+        &self.node
+    }
+}
+
+// === impl Node ===
+
+impl Node {
+    /// The key of a new instance in the pools of all threads.
+    pub(crate) fn next_key(&self) -> usize {
+        self.keys.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// The number of a new server's life.
+    pub(crate) fn next_life(&self) -> u64 {
+        self.lives.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+// === impl Allowed ===
+
+impl Allowed {
+    fn new(of: (u32, Option<u32>)) -> Self {
+        let (per_minute, burst) = of;
+        let burst = burst.unwrap_or_else(|| (per_minute / 10).max(1));
+        Self { of, bucket: Bucket::new(per_minute, burst) }
+    }
+}
+
+/// Ends what has expired, by the configuration of the time. Runs for the life of the node.
+pub(crate) async fn sweep(current: Arc<Current>) {
+    loop {
+        let ttl = current.load().config.sessions.ttl;
+        let period = (ttl / 10).clamp(Duration::from_millis(200), Duration::from_secs(5));
+        tokio::time::sleep(period).await;
+        let gateway = current.load_full();
+        gateway.sweep_once().await;
+    }
+}
+
+/// Lets time pass for instances with calls under way. Runs for the life of the node.
+pub(crate) async fn keep_time(current: Arc<Current>) {
+    loop {
+        tokio::time::sleep(fleet::TICK).await;
+        current.load().fleet.tick();
     }
 }

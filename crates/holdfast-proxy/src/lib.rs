@@ -12,6 +12,7 @@
 //! | `exchange` | one call's life: choose, send, decide, relay |
 //! | [`fleet`] | servers and instances: breakers, health, balancing, admission |
 //! | `session` | client sessions, re-establishing, standing streams |
+//! | `reload` | another configuration, whole or not at all |
 //! | `streams`, `resume` | stream logs, event ids, clients that come back |
 //! | [`own`] | the node itself, for the control plane |
 //! | `upstream` | server transports: HTTP pool, duplex connections, mux |
@@ -32,6 +33,7 @@ mod observed;
 pub mod own;
 mod principal;
 mod random;
+mod reload;
 pub mod report;
 mod resume;
 mod server;
@@ -55,7 +57,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::cluster::{Clustered, Feeds};
-use crate::gateway::Gateway;
+use crate::gateway::{Current, Gateway, Node};
+pub use crate::reload::{Prepared, Refused, Servers};
 pub use crate::server::ServerError;
 use crate::tls::{CertReloader, TlsError};
 
@@ -72,7 +75,9 @@ pub struct Options {
 
 /// One node's data plane.
 pub struct Proxy {
-    gateway: Arc<Gateway>,
+    node: Arc<Node>,
+    /// The configuration that new requests are served by.
+    current: Arc<Current>,
     address: SocketAddr,
     listeners: std::sync::Mutex<Vec<std::net::TcpListener>>,
     tls: Option<Arc<CertReloader>>,
@@ -118,7 +123,8 @@ impl Proxy {
     pub fn build(config: Arc<Config>, options: Options) -> Result<Arc<Self>, BuildError> {
         let Options { guard, store, cluster } = options;
         let (cluster, feeds) = cluster.map(Clustered::split).unzip();
-        let gateway = Gateway::new(Arc::clone(&config), &guard, store, cluster)?;
+        let current = Gateway::start(Arc::clone(&config), guard, store, cluster)?;
+        let gateway = current.load_full();
         let tls = config.listen.tls.as_ref().map(CertReloader::load).transpose()?;
         let address = config.listen.address;
         let workers = workers(&config);
@@ -133,31 +139,8 @@ impl Proxy {
         }
         let listeners = std::sync::Mutex::new(listeners);
         let feeds = std::sync::Mutex::new(feeds);
-        Ok(Arc::new(Self { gateway, address, listeners, tls, feeds }))
-    }
-
-    /// The servers and their instances as this node has them: where the control plane says what it
-    /// finds, and hears what happens.
-    pub fn fleet(&self) -> &Arc<fleet::Fleet> {
-        &self.gateway.fleet
-    }
-
-    /// Makes a check of an instance, past its breaker and counted nowhere. It runs on a worker, over
-    /// the worker's connections.
-    ///
-    /// # Cancel safety
-    /// The check goes on to its end; nobody hears of it.
-    pub async fn check(
-        &self,
-        at: fleet::At,
-        kind: &holdfast_config::CheckKind,
-        within: std::time::Duration,
-    ) -> fleet::Checked {
-        let (gateway, kind) = (Arc::clone(&self.gateway), kind.clone());
-        let made = async move { fleet::check(&gateway, at, &kind, within).await };
-        let worker = self.gateway.workers.next();
-        let runtime = worker.unwrap_or_else(tokio::runtime::Handle::current);
-        runtime.spawn(made).await.unwrap_or_else(|_| fleet::Checked::not_made())
+        let node = Arc::clone(&gateway.node);
+        Ok(Arc::new(Self { node, current, address, listeners, tls, feeds }))
     }
 
     /// The client port as bound.
@@ -173,7 +156,7 @@ impl Proxy {
         &self,
         request: http::Request<hyper::body::Incoming>,
     ) -> http::Response<cluster::Forwarded> {
-        cluster::serve(&self.gateway, request).await
+        cluster::serve(&self.current.load_full(), request).await
     }
 
     /// Answers a note of another node's data plane.
@@ -181,12 +164,12 @@ impl Proxy {
     /// # Errors
     /// A text that says what is wrong with the note.
     pub async fn note(&self, method: &str, note: &[u8]) -> Result<bytes::Bytes, String> {
-        cluster::answer(&self.gateway, method, note).await
+        cluster::answer(&self.current.load_full(), method, note).await
     }
 
     /// Says where the admin side listens, for reports.
     pub fn admin_listens(&self, address: SocketAddr) {
-        let _ = self.gateway.ports.admin.set(address);
+        let _ = self.node.ports.admin.set(address);
     }
 
     /// Starts the workers. They run until `drain` is cancelled, then finish what they have.
@@ -205,14 +188,14 @@ impl Proxy {
                 .map_err(BuildError::Worker)?;
             let proxy = Arc::clone(self);
             let drain = drain.clone();
-            let accepting = self.gateway.open.token();
+            let accepting = self.node.open.token();
             let thread = std::thread::Builder::new()
                 .name(format!("holdfast-worker-{index}"))
                 .spawn(move || runtime.block_on(proxy.work(index, listener, accepting, drain)))
                 .map_err(BuildError::Worker)?;
             threads.push(thread);
         }
-        self.gateway.ports.accepting.store(true, Ordering::Relaxed);
+        self.node.ports.accepting.store(true, Ordering::Relaxed);
         Ok(Running { threads })
     }
 
@@ -224,7 +207,7 @@ impl Proxy {
         drain: CancellationToken,
     ) {
         // Set however the first worker ends: the others wait for nobody who is not there.
-        let _gone = (index == 0).then(|| self.gateway.gone.clone().drop_guard());
+        let _gone = (index == 0).then(|| self.node.gone.clone().drop_guard());
         let listener = match tokio::net::TcpListener::from_std(listener) {
             Ok(listener) => listener,
             Err(error) => {
@@ -232,7 +215,7 @@ impl Proxy {
                 return;
             }
         };
-        self.gateway.workers.join(tokio::runtime::Handle::current());
+        self.node.workers.join(tokio::runtime::Handle::current());
         // Connections to servers belong to the thread that opened them, and so does their upkeep.
         tokio::spawn(async {
             loop {
@@ -242,32 +225,32 @@ impl Proxy {
         });
         // The first worker does the node's housekeeping beside its calls.
         if index == 0 {
-            tokio::spawn(Arc::clone(&self.gateway).sweep());
-            tokio::spawn(Arc::clone(&self.gateway.fleet).keep_time());
+            tokio::spawn(gateway::sweep(Arc::clone(&self.current)));
+            tokio::spawn(gateway::keep_time(Arc::clone(&self.current)));
             let feeds = self.feeds.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
             if let Some(feeds) = feeds {
-                tokio::spawn(cluster::follow(Arc::clone(&self.gateway), feeds));
-                tokio::spawn(cluster::keep(Arc::clone(&self.gateway)));
+                tokio::spawn(cluster::follow(self.current.load_full(), feeds));
+                tokio::spawn(cluster::keep(self.current.load_full()));
             }
             if let Some(tls) = &self.tls {
                 tokio::spawn(Arc::clone(tls).watch());
             }
-            let gateway = Arc::clone(&self.gateway);
+            let current = Arc::clone(&self.current);
             tokio::spawn(async move {
                 drain.cancelled().await;
-                gateway.drain().await;
+                current.load_full().drain().await;
             });
         }
-        listener::serve(Arc::clone(&self.gateway), listener, self.tls.clone()).await;
+        listener::serve(Arc::clone(&self.current), listener, self.tls.clone()).await;
         drop(accepting);
-        listener::drained(&self.gateway).await;
-        self.gateway.workers.end();
+        listener::drained(&self.current.load_full()).await;
+        self.node.workers.end();
         if index > 0 {
             // What this worker runs for the node's sessions is needed until they are closed.
-            return self.gateway.gone.cancelled().await;
+            return self.node.gone.cancelled().await;
         }
         // The node's sessions end with it; its servers are told while there is time.
-        let told = Arc::clone(&self.gateway).close_all();
+        let told = self.current.load_full().close_all();
         let _ = tokio::time::timeout(FAREWELL, told).await;
     }
 }

@@ -163,7 +163,7 @@ impl Gateway {
     }
 
     fn server_report(&self, server: &Server) -> ServerReport {
-        let counted = self.metrics.server(server.index);
+        let counted = &server.metrics;
         let transport = &server.settings.transport;
         let instance = |id: &str, target: String| InstanceReport { id: id.to_owned(), target };
         let (instances, processes) = match transport {
@@ -186,7 +186,7 @@ impl Gateway {
             versions: server.versions().iter().map(|v| v.as_str().to_owned()).collect(),
             sessions: counted.sessions.get(),
             in_flight: counted.in_flight.get(),
-            traffic: self.metrics.traffic(server.index),
+            traffic: counted.traffic(),
             repeated: counted.attempts_repeated.get(),
             last_success: counted.last_success(),
             last_error: counted.last_error(),
@@ -203,17 +203,21 @@ fn shown(url: &HttpUrl) -> String {
 
 fn session_report(session: &Session, now: Duration) -> SessionReport {
     let record = session.record();
-    let bound = session.bound();
+    let (bound, server) = (session.bound(), session.server());
     SessionReport {
         digest: session_digest(session.id.to_str().unwrap_or_default()),
-        server: session.server.name.to_string(),
+        server: server.name.to_string(),
         principal: session.owner.name.to_string(),
         version: session.version.as_str().to_owned(),
         client: client_info(&record.initialize),
         age: now.saturating_sub(session.created),
         idle: now.saturating_sub(session.idle_since()),
-        instance: match &session.server.settings.transport {
-            Transport::Http { instances } => instances.get(bound.instance).map(|i| i.id.clone()),
+        instance: match &server.settings.transport {
+            Transport::Http { instances } => server
+                .fleet
+                .place(bound.mark)
+                .and_then(|at| instances.get(at))
+                .map(|i| i.id.clone()),
             Transport::Sse { .. } | Transport::WebSocket { .. } | Transport::Stdio(_) => None,
         },
         held_here: bound.mux.is_some(),
@@ -236,22 +240,23 @@ fn client_info(initialize: &[u8]) -> Option<String> {
 
 impl Observed for Proxy {
     fn report(&self) -> Report {
-        self.gateway.report()
+        self.current.load().report()
     }
 
     fn metrics(&self) -> &Metrics {
-        self.gateway.metrics()
+        &self.node.metrics
     }
 
     fn draining(&self) -> bool {
-        self.gateway.draining()
+        self.node.draining.is_cancelled()
     }
 
     fn sessions(&self, offset: usize, limit: usize) -> SessionPage {
-        Observed::sessions(&*self.gateway, offset, limit)
+        Observed::sessions(&**self.current.load(), offset, limit)
     }
 
     fn ready(&self) -> HealthFuture<'_> {
-        self.gateway.ready()
+        let gateway = self.current.load_full();
+        Box::pin(async move { gateway.ready().await })
     }
 }

@@ -3,9 +3,9 @@
 
 use holdfast_engine::health::node::Level;
 
-use crate::Proxy;
 use crate::health::Check;
 use crate::metrics::Traffic;
+use crate::reload::Servers;
 
 /// What the control plane finds of the node.
 #[derive(Clone, Default, Debug)]
@@ -25,14 +25,14 @@ pub struct Activity {
     pub traffic: Traffic,
 }
 
-impl Proxy {
+impl Servers {
     /// What this node is busy with.
     #[must_use]
     pub fn activity(&self) -> Activity {
         let metrics = &self.gateway.metrics;
         let mut traffic = Traffic::default();
-        for server in &self.gateway.servers {
-            traffic.add(&metrics.traffic(server.index));
+        for server in metrics.servers() {
+            traffic.add(&server.traffic());
         }
         Activity { connections: metrics.connections.get() as u64, traffic }
     }

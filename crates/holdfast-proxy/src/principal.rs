@@ -67,6 +67,14 @@ impl Authenticator {
         self.keys.is_empty()
     }
 
+    /// Whether there is a key of this principal: who was let in by a key that is gone is not for ever.
+    pub(crate) fn knows(&self, principal: &Principal) -> bool {
+        match self.is_open() {
+            true => *principal == self.anonymous,
+            false => self.keys.iter().any(|(known, _)| known == principal),
+        }
+    }
+
     /// Calls a minute, and at once, of the principal with this digest; `None`: as everybody's.
     pub(crate) fn rate_of(&self, principal: u64) -> Option<(u32, Option<u32>)> {
         self.rates.get(&principal).copied()
@@ -147,6 +155,16 @@ mod tests {
         };
         assert_eq!(rate("b-1"), Some((30, None)));
         assert_eq!(rate("a-1"), None);
+    }
+
+    #[test]
+    fn a_principal_is_known_as_long_as_it_has_a_key() {
+        let (alice, nobody) = (Principal::named("alice"), Principal::named("anonymous"));
+        assert!(authenticator().knows(&alice));
+        assert!(!authenticator().knows(&Principal::named("carol")));
+        assert!(!authenticator().knows(&nobody));
+        let open = Authenticator::new(&Auth::default());
+        assert!(open.knows(&nobody) && !open.knows(&alice));
     }
 
     #[test]

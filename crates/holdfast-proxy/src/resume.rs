@@ -329,7 +329,7 @@ async fn resumed_at_server(call: &Arc<Call>, id: &EventId, event: &str) -> Optio
     let route = Route {
         session: Some(Arc::clone(session)),
         _borrowed: None,
-        instance: bound.instance,
+        instance: call.server.fleet.place(bound.mark)?,
         mux: None,
         bound: Some(bound),
     };
@@ -382,7 +382,7 @@ fn call_of(
         stands_in: false,
         _guards: Guards {
             _node: gateway.metrics.in_flight.enter(),
-            _server: gateway.metrics.server(server.index).in_flight.enter(),
+            _server: server.metrics.in_flight.enter(),
             _session: session.map(|session| session.enter(gateway.clock)),
         },
     })

@@ -1,7 +1,7 @@
 //! The logical servers of the configuration, as calls use them.
 
 use std::collections::{BTreeMap, HashMap};
-use std::ffi::OsString;
+use std::ops::Deref;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
@@ -16,8 +16,10 @@ use holdfast_store::Store;
 use http::{HeaderName, HeaderValue};
 
 use crate::exchange::Answers;
-use crate::fleet::{Kept, ServerFleet, places};
-use crate::metrics::Gauge;
+use crate::failure::Failure;
+use crate::fleet::{Kept, ServerFleet};
+use crate::gateway::Node;
+use crate::metrics::{Gauge, ServerMetrics, shard, shard_count};
 use crate::random;
 use crate::session::Session;
 use crate::upstream::Endpoint;
@@ -25,27 +27,39 @@ use crate::upstream::duplex::{self, Way};
 use crate::upstream::http::HttpTarget;
 use crate::upstream::mux::Mux;
 use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 
-/// One logical MCP server.
+/// One logical MCP server, as one configuration has it: a call keeps the one that it began with.
 #[derive(Debug)]
 pub(crate) struct Server {
-    pub(crate) index: usize,
-    pub(crate) name: Arc<str>,
     pub(crate) settings: holdfast_config::Server,
     pub(crate) endpoint: Endpoint,
     /// Headers that the configuration adds to every request.
     pub(crate) headers: Vec<(HeaderName, HeaderValue)>,
-    tools: RwLock<ToolTable>,
-    versions: RwLock<Vec<Version>>,
-    limit: Option<Mutex<Bucket>>,
+    limit: Option<Arc<Allowed>>,
     /// Of single tools.
-    tool_limits: BTreeMap<String, Mutex<Bucket>>,
+    tool_limits: BTreeMap<String, Arc<Allowed>>,
     /// Its instances as they are now, and who may call them.
     pub(crate) fleet: Arc<ServerFleet>,
     /// Answers that are kept for the time when it is away, where the configuration wants that.
-    pub(crate) answers: Option<Answers>,
+    pub(crate) answers: Option<Arc<Answers>>,
     /// What its checks are asked on, by instance.
-    pub(crate) checks: Box<[Kept]>,
+    pub(crate) checks: Box<[Arc<Kept>]>,
+    /// What is counted of it.
+    pub(crate) metrics: Arc<ServerMetrics>,
+    /// What goes on when the configuration changes.
+    pub(crate) life: Arc<Life>,
+}
+
+/// What there is of a server beyond one configuration: what was learnt of it, and what is open to it.
+/// A server that is reached in another way than before begins another one.
+#[derive(Debug)]
+pub(crate) struct Life {
+    pub(crate) name: Arc<str>,
+    /// No other has it.
+    pub(crate) number: u64,
+    tools: RwLock<ToolTable>,
+    versions: RwLock<Vec<Version>>,
     /// Processes that run for this server now.
     pub(crate) processes: Gauge,
     /// How soon its process may be started again.
@@ -60,6 +74,31 @@ pub(crate) struct Server {
     pub(crate) implicit_calls: Arc<Semaphore>,
     /// The last good `server/discover` result by principal, for the time when the server is away.
     discovered: Mutex<HashMap<u64, Bytes>>,
+    /// Set once, when the configuration has it no more: streams end, and what runs goes on.
+    pub(crate) leaving: CancellationToken,
+    /// Set once, when another life of the server takes this one's place.
+    pub(crate) replaced: CancellationToken,
+    /// Set once, at the end of the time that is left to what runs, or of the node's drain. Every running
+    /// call waits for it, so each thread has one of its own: they do not meet on a lock.
+    giving_up: Box<[CancellationToken]>,
+    gives_up: CancellationToken,
+}
+
+/// An allowance of calls, and what it was made of.
+#[derive(Debug)]
+struct Allowed {
+    of: (u32, Option<u32>),
+    bucket: Mutex<Bucket>,
+}
+
+/// What a server is built of, beside its settings.
+pub(crate) struct Parts<'a> {
+    pub(crate) node: &'a Node,
+    pub(crate) fleet: Arc<ServerFleet>,
+    /// The same server of the configuration before.
+    pub(crate) before: Option<&'a Server>,
+    /// Whether it is reached as before, so that what there is of it goes on.
+    pub(crate) goes_on: bool,
 }
 
 /// Back-off of a process that dies young. The first restart is at once; the wait grows from one
@@ -92,17 +131,31 @@ const IMPLICIT_CALLS: usize = 64;
 /// Principals whose discover result is kept per server; more would only be forgetful clients.
 const MAX_DISCOVERED: usize = 1024;
 
+impl Deref for Server {
+    type Target = Life;
+
+    fn deref(&self) -> &Life {
+        &self.life
+    }
+}
+
 impl Server {
+    /// Changes nothing of what the same server of the configuration before has; see [`Self::begin`].
+    ///
+    /// # Errors
+    /// [`ServerError`] names the setting.
     pub(crate) fn new(
-        index: usize,
         name: &str,
         settings: holdfast_config::Server,
-        next_key: &mut usize,
-        tls: &Arc<rustls::ClientConfig>,
-        guard: &[OsString],
-        fleet: Arc<ServerFleet>,
+        parts: Parts<'_>,
     ) -> Result<Self, ServerError> {
+        let Parts { node, fleet, before, goes_on } = parts;
         let fail = |reason: String| ServerError { server: name.to_owned(), reason };
+        if let Some((one, other)) = fleet.alike() {
+            return Err(fail(format!(
+                "the instances {one} and {other} cannot be told apart: give one of them another id"
+            )));
+        }
         let mut headers = Vec::new();
         for (header, value) in &settings.headers {
             let header = HeaderName::from_bytes(header.as_bytes())
@@ -112,12 +165,14 @@ impl Server {
             value.set_sensitive(true);
             headers.push((header, value));
         }
+        let tls = &node.client_tls;
         let endpoint = match &settings.transport {
             Transport::Http { instances } => {
                 let mut targets = Vec::with_capacity(instances.len());
-                for instance in instances {
-                    let key = *next_key;
-                    *next_key += 1;
+                for (at, instance) in instances.iter().enumerate() {
+                    let known = before.and_then(|it| it.target(fleet.mark(at)));
+                    // What is pooled for it is used on.
+                    let key = known.map_or_else(|| node.next_key(), |it| it.key);
                     let target = HttpTarget::new(instance.url.clone(), key)
                         .map_err(|error| fail(format!("{}: {error}", instance.url)))?;
                     targets.push(Arc::new(target.keeping(settings.pool.idle_timeout)));
@@ -132,41 +187,64 @@ impl Server {
                 duplex(name, Way::WebSocket { url: url.clone(), tls })
             }
             Transport::Stdio(process) => {
-                duplex(name, Way::Stdio { guard: guard.to_vec(), process: process.clone() })
+                duplex(name, Way::Stdio { guard: node.guard.clone(), process: process.clone() })
             }
         };
-        let rules = settings.tools.iter();
-        let overrides: BTreeMap<_, _> =
-            rules.filter_map(|(tool, rule)| Some((tool.clone(), rule.effect?))).collect();
-        let bucket = |per_minute: u32, burst: Option<u32>| {
-            let burst = burst.unwrap_or_else(|| (per_minute / 10).max(1));
-            Mutex::new(Bucket::new(per_minute, burst))
+        let allowed = |per_minute: u32, burst: Option<u32>, known: Option<&Arc<Allowed>>| {
+            let of = (per_minute, burst);
+            let same = known.filter(|known| known.of == of);
+            same.map_or_else(|| Arc::new(Allowed::new(of)), Arc::clone)
         };
-        let limit = settings.requests_per_minute.map(|it| bucket(it, settings.burst));
-        let tool_limits = settings.tools.iter().filter_map(|(tool, rule)| {
-            Some((tool.clone(), bucket(rule.requests_per_minute?, rule.burst)))
+        let limit = settings.requests_per_minute.map(|per_minute| {
+            let known = before.and_then(|it| it.limit.as_ref());
+            allowed(per_minute, settings.burst, known)
         });
+        let tool_limits = settings.tools.iter().filter_map(|(tool, rule)| {
+            let known = before.and_then(|it| it.tool_limits.get(tool));
+            Some((tool.clone(), allowed(rule.requests_per_minute?, rule.burst, known)))
+        });
+        let kept = before.filter(|it| it.settings.fallback.cache == settings.fallback.cache);
+        let answers = match kept {
+            Some(before) => before.answers.clone(),
+            None => settings.fallback.cache.map(|cache| Arc::new(Answers::new(cache))),
+        };
+        let life = before.filter(|_| goes_on).map_or_else(
+            || Arc::new(Life::new(name, node, &settings)),
+            |before| Arc::clone(&before.life),
+        );
+        let instances = match &endpoint {
+            Endpoint::Http(targets) => targets.len(),
+            Endpoint::Duplex(_) => 1,
+        };
+        let check = |at: usize| {
+            let before = before.filter(|_| goes_on);
+            let known = before.and_then(|it| it.checks.get(it.fleet.place(fleet.mark(at))?));
+            known.map_or_else(Arc::default, Arc::clone)
+        };
         Ok(Self {
-            index,
-            name: Arc::from(name),
-            checks: places(&endpoint),
-            answers: settings.fallback.cache.map(Answers::new),
+            checks: (0..instances).map(check).collect(),
+            metrics: node.metrics.server(name),
+            tool_limits: tool_limits.collect(),
+            answers,
             endpoint,
             headers,
-            tools: RwLock::new(ToolTable::new(settings.trust_annotations, overrides)),
-            versions: RwLock::default(),
             limit,
-            tool_limits: tool_limits.collect(),
             fleet,
-            processes: Gauge::default(),
-            restarts: Restarts::default(),
-            wants_session: AtomicBool::new(false),
-            shared: tokio::sync::Mutex::default(),
-            implicit: Mutex::default(),
-            implicit_calls: Arc::new(Semaphore::new(IMPLICIT_CALLS)),
-            discovered: Mutex::default(),
+            life,
             settings,
         })
+    }
+
+    /// From here on it takes the calls: what it has in common with the one before goes by its settings.
+    pub(crate) fn begin(&self) {
+        let mut tools = self.life.tools.write().unwrap_or_else(PoisonError::into_inner);
+        tools.reconfigure(self.settings.trust_annotations, overrides(&self.settings));
+    }
+
+    /// The instance with this mark, where it is reached over HTTP.
+    fn target(&self, mark: u32) -> Option<&Arc<HttpTarget>> {
+        let Endpoint::Http(targets) = &self.endpoint else { return None };
+        targets.get(self.fleet.place(mark)?)
     }
 
     /// Whether it is a process of ours.
@@ -233,7 +311,7 @@ impl Server {
     /// Takes one call from the server's allowance.
     pub(crate) fn admit(&self, now: Instant) -> Result<(), Duration> {
         match &self.limit {
-            Some(bucket) => bucket.lock().unwrap_or_else(PoisonError::into_inner).take(now),
+            Some(allowed) => allowed.take(now),
             None => Ok(()),
         }
     }
@@ -244,7 +322,7 @@ impl Server {
             return Ok(());
         }
         match self.tool_limits.get(tool) {
-            Some(bucket) => bucket.lock().unwrap_or_else(PoisonError::into_inner).take(now),
+            Some(allowed) => allowed.take(now),
             None => Ok(()),
         }
     }
@@ -254,6 +332,56 @@ impl Server {
             Endpoint::Http(targets) => targets.len(),
             Endpoint::Duplex(_) => 1,
         }
+    }
+
+    /// What a call that it cannot wait for any longer ends with.
+    pub(crate) fn given_up(&self) -> Failure {
+        match self.leaving.is_cancelled() {
+            true => Failure::removed(&self.name),
+            false => Failure::restarting(&self.name),
+        }
+    }
+}
+
+// === impl Life ===
+
+impl Life {
+    fn new(name: &str, node: &Node, settings: &holdfast_config::Server) -> Self {
+        let gives_up = node.giving_up.child_token();
+        let tools = ToolTable::new(settings.trust_annotations, overrides(settings));
+        Self {
+            name: Arc::from(name),
+            number: node.next_life(),
+            tools: RwLock::new(tools),
+            versions: RwLock::default(),
+            processes: Gauge::default(),
+            restarts: Restarts::default(),
+            wants_session: AtomicBool::new(false),
+            shared: tokio::sync::Mutex::default(),
+            implicit: Mutex::default(),
+            implicit_calls: Arc::new(Semaphore::new(IMPLICIT_CALLS)),
+            discovered: Mutex::default(),
+            leaving: CancellationToken::new(),
+            replaced: CancellationToken::new(),
+            giving_up: (0..shard_count()).map(|_| gives_up.child_token()).collect(),
+            gives_up,
+        }
+    }
+
+    /// The token that says that what runs is waited for no longer, as this thread has it.
+    pub(crate) fn giving_up(&self) -> CancellationToken {
+        self.giving_up[shard(self.giving_up.len())].clone()
+    }
+
+    /// What still runs is waited for no longer.
+    pub(crate) fn give_up(&self) {
+        self.gives_up.cancel();
+    }
+
+    /// The idle sessions that it holds for clients that send none.
+    pub(crate) fn take_all_implicit(&self) -> Vec<Arc<Session>> {
+        let mut implicit = self.implicit.lock().unwrap_or_else(PoisonError::into_inner);
+        implicit.drain().flat_map(|(_, sessions)| sessions).collect()
     }
 
     /// A protocol version that a client and this server have agreed on.
@@ -304,6 +432,26 @@ impl Server {
 fn duplex(server: &str, way: Way) -> Endpoint {
     let limits = duplex::Limits::default();
     Endpoint::Duplex(Box::new(duplex::Target { server: Arc::from(server), way, limits }))
+}
+
+/// What the operator says of its tools.
+fn overrides(settings: &holdfast_config::Server) -> BTreeMap<String, ToolClass> {
+    let rules = settings.tools.iter();
+    rules.filter_map(|(tool, rule)| Some((tool.clone(), rule.effect?))).collect()
+}
+
+// === impl Allowed ===
+
+impl Allowed {
+    fn new(of: (u32, Option<u32>)) -> Self {
+        let (per_minute, burst) = of;
+        let burst = burst.unwrap_or_else(|| (per_minute / 10).max(1));
+        Self { of, bucket: Mutex::new(Bucket::new(per_minute, burst)) }
+    }
+
+    fn take(&self, now: Instant) -> Result<(), Duration> {
+        self.bucket.lock().unwrap_or_else(PoisonError::into_inner).take(now)
+    }
 }
 
 // === impl Restarts ===

@@ -17,8 +17,8 @@ pub struct SessionKey(pub u128);
 /// What ties a session to an instance's own session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Binding {
-    /// Index of the instance within its server's configuration.
-    pub instance: u16,
+    /// The instance's mark: what it is known by on every node and under every configuration.
+    pub instance: u32,
     /// The id that the instance gave its session; none for a connection that is the session.
     pub server_session: Option<Arc<str>>,
     /// Counts the bindings of this session from 1; an answer to an older one is dropped.
@@ -101,7 +101,7 @@ struct WireSession<'a> {
     #[serde(borrow)]
     subscriptions: BTreeMap<&'a str, Bytes>,
     announces: Announces,
-    instance: u16,
+    instance: u32,
     server_session: Option<&'a str>,
     generation: u32,
     node: Option<Origin>,

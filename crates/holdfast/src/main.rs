@@ -3,6 +3,8 @@
 mod cli;
 mod cluster;
 mod descriptors;
+mod hangup;
+mod reload;
 mod shutdown;
 mod telemetry;
 mod wire;

@@ -17,7 +17,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cluster::{Member, NodesView};
 use crate::descriptors;
+use crate::hangup::{Hangups, Source};
+use crate::reload::Reload;
 use crate::shutdown::Signals;
+use crate::telemetry::Logs;
 
 /// Where a node that has started can be reached.
 pub(crate) struct Started {
@@ -25,24 +28,36 @@ pub(crate) struct Started {
     pub(crate) admin: SocketAddr,
 }
 
-/// Runs a node until a signal has drained it. `started` is called once, when both ports are open.
+/// Runs a node until a signal has drained it. `source` is where another configuration comes from;
+/// `started` is called once, when both ports are open.
 ///
 /// # Errors
 ///
 /// A component that cannot start. Nothing runs then.
-pub(crate) fn run(config: Config, started: impl FnOnce(&Started)) -> anyhow::Result<()> {
+pub(crate) fn run(
+    config: Config,
+    source: Source,
+    logs: Logs,
+    started: impl FnOnce(&Started),
+) -> anyhow::Result<()> {
     // Calls run on threads of the data plane's own; this one has the operator's port and signals.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(start(Arc::new(config), started))
+    runtime.block_on(start(Arc::new(config), source, logs, started))
 }
 
-async fn start(config: Arc<Config>, started: impl FnOnce(&Started)) -> anyhow::Result<()> {
+async fn start(
+    config: Arc<Config>,
+    source: Source,
+    logs: Logs,
+    started: impl FnOnce(&Started),
+) -> anyhow::Result<()> {
     // === process: TLS provider, file descriptors ===
     crate::install_crypto()?;
     descriptors::raise(config.limits.connections);
 
     // === signals: caught before anything is open ===
     let signals = Signals::catch().context("signals cannot be caught")?;
+    let hangups = Hangups::catch().context("signals cannot be caught")?;
     let drain = CancellationToken::new();
 
     // === cluster: the group, where there is one; it joins in the background ===
@@ -72,7 +87,6 @@ async fn start(config: Arc<Config>, started: impl FnOnce(&Started)) -> anyhow::R
             cluster: Arc::clone(&member.cluster),
             proxy: Arc::clone(&proxy),
             names: names.collect(),
-            drain_deadline: config.listen.drain_deadline,
         }));
     }
 
@@ -85,15 +99,19 @@ async fn start(config: Arc<Config>, started: impl FnOnce(&Started)) -> anyhow::R
         None => Arc::new(Alone::new(&config.node.id)),
     };
     let tls = holdfast_proxy::tls::client_config(&Expiries::default());
-    let plane = Arc::clone(&proxy) as _;
+    let plane = Arc::new(proxy.servers());
     let control = Control::start(Plan::of(&config), group, plane, config.notify.clone(), tls);
     admin.operated(Arc::clone(&control) as _);
     if let Some(member) = &member {
         member.decides(Arc::clone(&control));
     }
+    let settings = admin.settings();
     let close_admin = CancellationToken::new();
     let admin = tokio::spawn(admin.run(close_admin.clone()));
     let signals = tokio::spawn(signals.drive(drain.clone()));
+    // === other configurations ===
+    let reload = Reload::new(Arc::clone(&proxy), Arc::clone(&control), settings, logs);
+    tokio::spawn(hangups.drive(source, Arc::new(reload)));
     if let Some(member) = &member {
         member.serves(Arc::clone(&proxy));
         tokio::spawn(Member::follow(Arc::clone(&member.cluster), drain));

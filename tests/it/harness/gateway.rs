@@ -20,6 +20,10 @@ pub(crate) struct Setup {
     pub(super) clients: Option<std::net::Ipv4Addr>,
 }
 
+/// What a gateway says when it has taken a configuration over, and when it has not.
+const RELOADED: &str = "configuration reloaded";
+const REFUSED: &str = "configuration refused";
+
 /// A running gateway. Dropping it kills it.
 pub(crate) struct Gateway {
     process: Process,
@@ -215,6 +219,35 @@ impl Gateway {
         if let Err(said) = ready(&mut self.process, self.address, self.setup.tls).await {
             panic!("the gateway does not start again; it said:\n{said}");
         }
+    }
+
+    /// Puts another configuration into its file and has it read that; whether it was taken over.
+    pub(crate) async fn reconfigure(&mut self, setup: Setup) -> bool {
+        let text = setup.text(self.address, self.admin);
+        let taken = self.reload_text(&text).await;
+        if taken {
+            self.setup = setup;
+        }
+        taken
+    }
+
+    /// The same with whatever text.
+    pub(crate) async fn reload_text(&self, text: &str) -> bool {
+        let (taken, refused) = (self.said(RELOADED), self.said(REFUSED));
+        let (new, config) = (self.folder.join("new.yaml"), self.folder.join("holdfast.yaml"));
+        std::fs::write(&new, text).expect("write the configuration");
+        std::fs::rename(&new, &config).expect("put it in place");
+        super::process::signal(self.pid(), "HUP");
+        super::eventually("what it makes of the configuration", || {
+            let now = (self.said(RELOADED), self.said(REFUSED));
+            (now != (taken, refused)).then_some(now.0 > taken)
+        })
+        .await
+    }
+
+    /// How often it has said this.
+    fn said(&self, text: &str) -> usize {
+        self.log().matches(text).count()
     }
 
     /// The value of a metric without labels, or the sum over its labels.

@@ -63,7 +63,7 @@ pub(super) async fn check(
     next: Next,
 ) -> Response {
     let path = request.uri().path();
-    let mut response = match shared.guard.admit(path, request.uri(), request.headers()) {
+    let mut response = match shared.guard().admit(path, request.uri(), request.headers()) {
         Ok(()) => next.run(request).await,
         Err(refusal) => {
             tracing::debug!(path, %refusal, "admin request refused");

@@ -6,13 +6,15 @@ mod routes;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use holdfast_config::Admin as Section;
 use holdfast_control::Operated;
+use holdfast_proxy::metrics::Traffic;
 use holdfast_proxy::report::{Observed, Report};
 use holdfast_proxy::tls::{CertReloader, TlsError};
 use tokio::net::TcpListener;
@@ -64,6 +66,18 @@ pub struct Admin {
     shared: Arc<Shared>,
 }
 
+/// The settings of an admin port that a running node can change.
+#[derive(Clone, Debug)]
+pub struct AdminSettings {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+}
+
+/// Other settings, which the port can go by at once.
+#[derive(Debug)]
+#[must_use = "nothing is taken over before it is committed"]
+pub struct Prepared(Guard);
+
 /// What the handlers work with.
 pub(crate) struct Shared {
     observed: Arc<dyn Observed>,
@@ -71,7 +85,7 @@ pub(crate) struct Shared {
     nodes: OnceLock<Arc<dyn Nodes>>,
     /// Empty until the control plane runs.
     operated: OnceLock<Arc<dyn Operated>>,
-    guard: Guard,
+    guard: RwLock<Arc<Guard>>,
     window: Mutex<Window>,
     /// The latest status as JSON; filled only while someone follows the feed.
     feed: watch::Sender<Arc<str>>,
@@ -113,7 +127,7 @@ impl Admin {
         let report = observed.report();
         let window = Window::new(Instant::now(), traffic(&report));
         let shared = Arc::new(Shared {
-            guard: Guard::new(address, section),
+            guard: RwLock::new(Arc::new(Guard::new(address, section))),
             window: Mutex::new(window),
             feed: watch::Sender::new(Arc::from("")),
             stopping: CancellationToken::new(),
@@ -128,6 +142,12 @@ impl Admin {
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// What of its settings can change while it runs.
+    #[must_use]
+    pub fn settings(&self) -> AdminSettings {
+        AdminSettings { address: self.address, shared: Arc::clone(&self.shared) }
     }
 
     /// Shows the cluster that this node is one of, from now on. The first one stays.
@@ -160,6 +180,27 @@ impl Admin {
             () = keep_reading(&shared) => {}
             () = watch_certificate => {}
         }
+    }
+}
+
+// === impl AdminSettings ===
+
+impl AdminSettings {
+    /// Another token, other names: `admin.token` and `admin.public_hosts`. Nothing changes yet.
+    ///
+    /// # Errors
+    /// [`AdminError::TokenNeeded`].
+    pub fn prepare(&self, section: &Section) -> Result<Prepared, AdminError> {
+        if !self.address.ip().is_loopback() && section.token.is_none() {
+            return Err(AdminError::TokenNeeded { address: self.address });
+        }
+        Ok(Prepared(Guard::new(self.address, section)))
+    }
+
+    /// Each request from here on is let in by these.
+    pub fn commit(&self, prepared: Prepared) {
+        let mut guard = self.shared.guard.write().unwrap_or_else(PoisonError::into_inner);
+        *guard = Arc::new(prepared.0);
     }
 }
 
@@ -199,6 +240,11 @@ impl Shared {
         status
     }
 
+    /// The rules of who may ask.
+    fn guard(&self) -> Arc<Guard> {
+        Arc::clone(&self.guard.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
     /// The servers' control plane, once it runs.
     pub(crate) fn operated(&self) -> Option<&dyn Operated> {
         self.operated.get().map(|operated| &**operated)
@@ -218,12 +264,12 @@ impl Shared {
 
 impl std::fmt::Debug for Shared {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Shared").field("guard", &self.guard).finish_non_exhaustive()
+        f.debug_struct("Shared").field("guard", &*self.guard()).finish_non_exhaustive()
     }
 }
 
-fn traffic(report: &Report) -> Vec<holdfast_proxy::metrics::Traffic> {
-    report.servers.iter().map(|server| server.traffic.clone()).collect()
+fn traffic(report: &Report) -> BTreeMap<String, Traffic> {
+    report.servers.iter().map(|server| (server.name.clone(), server.traffic.clone())).collect()
 }
 
 /// The DTOs hold strings, numbers and lists: all of it has a JSON form.

@@ -39,20 +39,19 @@ impl Fake {
 impl Observed for Fake {
     fn report(&self) -> Report {
         let gauged = |now| Gauged { now, limit: 100_000 };
-        let servers =
-            self.metrics.servers().iter().enumerate().map(|(index, server)| ServerReport {
-                name: server.name().to_owned(),
-                transport: "http",
-                instances: vec![InstanceReport { id: "a".into(), target: "http://a/mcp".into() }],
-                versions: vec!["2025-06-18".to_owned()],
-                sessions: 3,
-                in_flight: server.in_flight.get(),
-                traffic: self.metrics.traffic(index),
-                repeated: server.attempts_repeated.get(),
-                last_success: server.last_success(),
-                last_error: server.last_error(),
-                processes: None,
-            });
+        let servers = self.metrics.servers().into_iter().rev().map(|server| ServerReport {
+            name: server.name().to_owned(),
+            transport: "http",
+            instances: vec![InstanceReport { id: "a".into(), target: "http://a/mcp".into() }],
+            versions: vec!["2025-06-18".to_owned()],
+            sessions: 3,
+            in_flight: server.in_flight.get(),
+            traffic: server.traffic(),
+            repeated: server.attempts_repeated.get(),
+            last_success: server.last_success(),
+            last_error: server.last_error(),
+            processes: None,
+        });
         Report {
             node: "gateway-1".to_owned(),
             version: "0.1.0".to_owned(),
@@ -184,17 +183,17 @@ async fn read_until(stream: &mut TcpStream, wanted: &str) -> String {
 #[tokio::test]
 async fn the_client_reads_what_the_node_knows() {
     let node = Running::start(Fake::new(), Section::default()).await;
-    let ms = Duration::from_millis;
+    let (ms, github) = (Duration::from_millis, node.metrics.server("github"));
     for _ in 0..99 {
-        node.metrics.call(0, holdfast_mcp::method::Method::ToolsCall, CallOutcome::Ok, ms(3));
+        github.call(holdfast_mcp::method::Method::ToolsCall, CallOutcome::Ok, ms(3));
     }
-    node.metrics.call(0, holdfast_mcp::method::Method::ToolsCall, CallOutcome::TimedOut, ms(900));
-    node.metrics.server(0).failed("no byte for 300 s");
+    github.call(holdfast_mcp::method::Method::ToolsCall, CallOutcome::TimedOut, ms(900));
+    github.failed("no byte for 300 s");
 
     let status = node.client(None).status().await.unwrap();
     assert_eq!((status.node.id.as_str(), status.node.state.as_str()), ("gateway-1", "ready"));
     assert_eq!(status.usage.sessions.now, 250);
-    let github = &status.servers[0];
+    let github = status.servers.iter().find(|server| server.name == "github").unwrap();
     assert_eq!((github.total.calls, github.total.failures), (100, 1));
     assert_eq!(github.recent.success, Some(0.99));
     assert!(github.recent.p50_ms.is_some_and(|p50| p50 > 2.5 && p50 < 5.0), "{github:?}");

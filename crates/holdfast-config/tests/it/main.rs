@@ -13,6 +13,7 @@ mod reload;
 mod resilience;
 mod resilience_mistakes;
 mod secrets;
+mod taking_effect;
 
 use holdfast_config::{Config, Problem};
 

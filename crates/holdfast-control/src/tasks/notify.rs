@@ -21,7 +21,7 @@ use super::objectives::is_about_objective;
 use crate::driver::{Reconciler, Status};
 use crate::metrics::Announced;
 use crate::random;
-use crate::shared::Shared;
+use crate::shared::{Announcing, Line, Shared, lock};
 use crate::view::{kind, text};
 use crate::webhook::Post;
 
@@ -37,16 +37,11 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 pub(crate) struct Notify {
     shared: Arc<Shared>,
     webhook: Webhook,
+    announcing: Arc<Announcing>,
     /// Its place among the webhooks.
     place: usize,
     tls: Arc<rustls::ClientConfig>,
-    /// The term in which this node began to announce; and the lines that it has announced.
-    term: Option<u64>,
-    announced: Option<Line>,
 }
-
-/// A line of the history: its log index, and its place among those with the same one.
-type Line = (u64, u64);
 
 /// What a webhook gets.
 #[derive(Serialize)]
@@ -70,26 +65,23 @@ struct Message<'a> {
 // === impl Notify ===
 
 impl Notify {
-    pub(crate) fn new(
-        shared: Arc<Shared>,
-        webhook: Webhook,
-        place: usize,
-        tls: Arc<rustls::ClientConfig>,
-    ) -> Self {
-        Self { shared, webhook, place, tls, term: None, announced: None }
+    pub(crate) fn new(shared: Arc<Shared>, place: usize, tls: Arc<rustls::ClientConfig>) -> Self {
+        let (webhook, announcing) = shared.webhooks[place].clone();
+        Self { shared, webhook, announcing, place, tls }
     }
 
     /// The lines that were not announced yet, oldest first.
     fn news(&self, state: &ClusterState, term: u64) -> Vec<(Line, ServerEvent)> {
         let from = state.time.saturating_sub(BEFORE);
-        let taken_over = self.term != Some(term);
+        let (since, announced) = *lock(&self.announcing.since);
+        let taken_over = since != Some(term);
         let mut places: BTreeMap<u64, u64> = BTreeMap::new();
         let lines = state.servers.events.iter().map(|event| {
             let place = places.entry(event.index).or_default();
             *place += 1;
             ((event.index, *place), event.clone())
         });
-        let news = lines.filter(|(line, event)| match self.announced {
+        let news = lines.filter(|(line, event)| match announced {
             Some(announced) => *line > announced,
             None => taken_over && event.at >= from,
         });
@@ -151,12 +143,12 @@ impl Reconciler for Notify {
 
     async fn activate(&mut self) -> Status {
         let Some(term) = self.shared.coordinates() else {
-            (self.term, self.announced) = (None, None);
+            *lock(&self.announcing.since) = (None, None);
             return Status::Settled(EVERY);
         };
         let state = self.shared.state();
         let news = self.news(&state, term);
-        self.term = Some(term);
+        lock(&self.announcing.since).0 = Some(term);
         let me = state.members.get(&self.shared.group.me());
         let node = me.map(|member| member.name.clone()).unwrap_or_default();
         for (line, event) in news {
@@ -165,12 +157,12 @@ impl Reconciler for Notify {
                 return Status::Settled(EVERY);
             }
             self.announce(line, &event, &node).await;
-            self.announced = Some(line);
+            lock(&self.announcing.since).1 = Some(line);
             self.shared.now_told(self.place, event.index);
         }
         // What was there before, or is of no interest to anybody, counts as told.
         if let Some(last) = state.servers.events.back() {
-            self.announced = self.announced.or(Some((last.index, u64::MAX)));
+            lock(&self.announcing.since).1.get_or_insert((last.index, u64::MAX));
             self.shared.now_told(self.place, last.index);
         }
         Status::Settled(EVERY)

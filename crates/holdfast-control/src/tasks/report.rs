@@ -18,7 +18,7 @@ use crate::plane::At;
 use crate::report::{
     BreakerPart, InstancePart, Others, Report, ServerPart, VotePart, decode, encode,
 };
-use crate::shared::{RETRY, Shared};
+use crate::shared::{RETRY, Shared, lock};
 
 /// Between two reports while nothing changes.
 const EVERY: Duration = Duration::from_secs(1);
@@ -32,24 +32,13 @@ const LEAST: Duration = Duration::from_millis(5);
 pub(crate) struct Reporter {
     shared: Arc<Shared>,
     last: Option<Instant>,
-    /// When each breaker last opened, and how often it had opened by then.
-    openings: Vec<Vec<Opening>>,
-}
-
-#[derive(Clone, Copy, Default)]
-struct Opening {
-    at: u64,
-    is_open: bool,
 }
 
 // === impl Reporter ===
 
 impl Reporter {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
-        // The last place of each server is for its own breaker.
-        let of = |instances: usize| vec![Opening::default(); instances + 1];
-        let openings = shared.plan.servers.iter().map(|it| of(it.instances.len())).collect();
-        Self { shared, last: None, openings }
+        Self { shared, last: None }
     }
 
     fn report(&mut self, state: &ClusterState) -> Report {
@@ -104,7 +93,8 @@ impl Reporter {
     }
 
     fn breaker(&mut self, server: usize, place: usize, evidence: Evidence) -> BreakerPart {
-        let opening = &mut self.openings[server][place];
+        let openings = &mut *lock(&self.shared.openings);
+        let opening = &mut openings[server][place];
         let Evidence { opened, calls, failed } = evidence;
         if opened && !opening.is_open {
             opening.at = self.shared.group.time();

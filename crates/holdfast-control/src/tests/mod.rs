@@ -5,6 +5,7 @@ mod failover;
 mod frozen;
 mod nodes;
 mod orders;
+mod plans;
 mod webhooks;
 mod world;
 

@@ -160,6 +160,18 @@ impl World {
         world
     }
 
+    /// Has a node go by another configuration from here on.
+    pub(crate) fn reload(self: &Arc<Self>, node: usize, yaml: &str) {
+        let config = configuration(yaml);
+        let plan = Plan::of(&config);
+        let ids = plan.servers.iter().map(|server| server.ids()).collect();
+        let plane = Arc::new(FakePlane { node, ids, ..FakePlane::default() });
+        let _ = plane.world.set(Arc::downgrade(self));
+        let control = self.control(node);
+        let prepared = control.prepare(plan, plane, config.notify);
+        control.commit(prepared);
+    }
+
     pub(crate) fn time(&self) -> u64 {
         BEGAN + u64::try_from(self.begun.elapsed().as_millis()).expect("a short test")
     }

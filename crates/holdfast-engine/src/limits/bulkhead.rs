@@ -160,6 +160,20 @@ impl Bulkheads {
         Self { classes, total, quarantine_for, tickets: 0, grants: 0 }
     }
 
+    /// Goes on with other settings. What runs goes on, also beyond a lower limit, and what waits keeps
+    /// its place; there may be room for more now: ask [`next`](Self::next). Classes are the same ones in
+    /// the same order; a setting too many is left alone.
+    pub fn reconfigure(
+        &mut self,
+        classes: impl IntoIterator<Item = ClassParams>,
+        total: Option<u32>,
+    ) {
+        self.total = total.unwrap_or(u32::MAX).max(1);
+        for (class, params) in self.classes.iter_mut().zip(classes) {
+            class.reconfigure(params);
+        }
+    }
+
     /// A call for `server` wants in. If it is queued, that may have made room for others: ask
     /// [`next`](Self::next). A class that is not known has no limits.
     pub fn enter(&mut self, class: ClassId, server: ServerKey, now: Instant) -> Entry {
@@ -321,6 +335,17 @@ impl Class {
             quarantined: 0,
             queue: VecDeque::new(),
         }
+    }
+
+    fn reconfigure(&mut self, params: ClassParams) {
+        self.params = ClassParams { concurrency: params.concurrency.max(1), ..params };
+        let limit = self.limit();
+        // What takes room is told by the limit, which is another one now.
+        let counts = |held: &Held| match held.quarantined_until {
+            Some(_) => held.calls.min(limit),
+            None => held.calls,
+        };
+        self.counted = self.servers.values().map(counts).sum();
     }
 
     fn is_full(&self) -> bool {

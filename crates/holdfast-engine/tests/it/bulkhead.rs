@@ -308,3 +308,45 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_lower_limit_lets_nobody_in_until_enough_have_left_and_a_higher_one_at_once() {
+    let now = Instant::now();
+    let mut all = Bulkheads::new([class(4, 2, 1)], None, SECOND);
+    fill(&mut all, USER, 1, 4, now);
+    all.reconfigure([class(2, 2, 1)], None);
+    let first = queued(all.enter(USER, ServerKey(1), now));
+    let second = queued(all.enter(USER, ServerKey(1), now));
+    for left in 1..=2 {
+        all.leave(USER, ServerKey(1));
+        assert_eq!(all.next(now), None, "{left} of 4 have left, and 2 may run");
+    }
+    all.leave(USER, ServerKey(1));
+    assert_eq!(all.next(now).map(|granted| granted.ticket), Some(first));
+    assert_eq!(all.next(now), None);
+    all.reconfigure([class(9, 2, 1)], None);
+    assert_eq!(all.next(now).map(|granted| granted.ticket), Some(second));
+    let all_together = |all: &Bulkheads| all.status(USER).map(|it| (it.running, it.counted));
+    assert_eq!(all_together(&all), Some((3, 3)));
+    all.reconfigure([class(9, 0, 1)], Some(3));
+    let refused = all.enter(USER, ServerKey(1), now);
+    assert_eq!(refused, Entry::Refused { retry_after: 5 * SECOND, why: Full::Class });
+}
+
+#[test]
+fn a_server_in_quarantine_takes_room_by_the_limit_that_holds_now() {
+    let now = Instant::now();
+    let mut all = Bulkheads::new([class(8, 0, 1)], None, 60 * SECOND);
+    fill(&mut all, USER, 1, 8, now);
+    // Another server's call cannot wait: the one that fills the class is limited to a quarter.
+    fill(&mut all, USER, 2, 1, now);
+    let counted = |all: &Bulkheads| all.status(USER).map(|it| (it.running, it.counted));
+    assert_eq!(counted(&all), Some((9, 3)));
+    all.reconfigure([class(16, 0, 1)], None);
+    assert_eq!(counted(&all), Some((9, 5)));
+    for _ in 0..8 {
+        all.leave(USER, ServerKey(1));
+    }
+    all.leave(USER, ServerKey(2));
+    assert_eq!(counted(&all), Some((0, 0)));
+}

@@ -17,8 +17,10 @@ use crate::session::{self, Bound};
 /// Follows the cluster for the life of the node.
 pub(crate) async fn follow(gateway: Arc<Gateway>, feeds: Feeds) {
     let Feeds { mut changes, mut frozen } = feeds;
-    let Some(cluster) = &gateway.cluster else { return };
+    let node = Arc::clone(&gateway.node);
+    let Some(cluster) = &node.cluster else { return };
     tokio::spawn(learn(Arc::clone(&gateway)));
+    let mut gateway = gateway;
     let mut state = cluster.watch();
     let mut me = cluster.me();
     // The group's state may say that this node has joined anew before the node itself knows.
@@ -37,6 +39,8 @@ pub(crate) async fn follow(gateway: Arc<Gateway>, feeds: Feeds) {
             _ = look.tick() => {}
             change = changes.recv() => match change {
                 Some(Changed::Key(key)) => {
+                    // For the servers of the time.
+                    gateway = gateway.latest();
                     if let Some(key) = gateway.store.session_of(&key) {
                         session::changed(&gateway, key).await;
                     } else if let Some(server) = gateway.store.hints_of(&key)
@@ -47,6 +51,7 @@ pub(crate) async fn follow(gateway: Arc<Gateway>, feeds: Feeds) {
                     }
                 }
                 Some(Changed::Everything) => {
+                    gateway = gateway.latest();
                     tokio::spawn(learn(Arc::clone(&gateway)));
                     if let Some(looking) = looking.replace(tokio::spawn(look_at_all(Arc::clone(&gateway)))) {
                         looking.abort();
@@ -100,11 +105,12 @@ const LOOKS: usize = 32;
 
 /// Keeps the records of the sessions that are in use here from expiring, and, at the coordinator,
 /// ends those that have. Runs for the life of the node.
-pub(crate) async fn keep(gateway: Arc<Gateway>) {
-    let ttl = gateway.config.sessions.ttl;
-    let period = (ttl / 20).clamp(Duration::from_millis(500), Duration::from_secs(60));
+pub(crate) async fn keep(mut gateway: Arc<Gateway>) {
     let mut renewed: HashMap<SessionKey, Duration> = HashMap::new();
     loop {
+        gateway = gateway.latest();
+        let ttl = gateway.config.sessions.ttl;
+        let period = (ttl / 20).clamp(Duration::from_millis(500), Duration::from_secs(60));
         tokio::time::sleep(period).await;
         // First, and never late: what keeps a long Write from running twice.
         gateway.keep_entries().await;

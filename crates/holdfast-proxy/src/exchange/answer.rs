@@ -18,7 +18,7 @@ use super::tries::Tries;
 use super::{Answer, Call, Whole, fallback, journal, judge, mark, observe, open, state};
 use crate::failure::{Failure, FailureKind};
 use crate::fleet::{Attempt, Outcome};
-use crate::session::{self, Session, Whereto};
+use crate::session::{self, Bound, Session, Whereto};
 use crate::upstream::Endpoint;
 use crate::upstream::mux::Mux;
 
@@ -175,7 +175,7 @@ async fn tried(call: &Arc<Call>) -> Result<Answer, Failure> {
                 tracing::debug!(server = %name, sent = tries.sent, reason = %error.reason, "sent once more");
             }
         }
-        call.gateway.metrics.server(call.server.index).attempts_repeated.inc();
+        call.server.metrics.attempts_repeated.inc();
     }
 }
 
@@ -260,13 +260,14 @@ async fn route(
         Err(failure) => return Err(NoRoute::Failed(failure)),
     };
     if let (Some(session), Some(bound)) = (&route.session, &route.bound)
-        && !fleet.takes(bound.instance, call.steering_key())
-        && fleet.other_than(bound.instance, call.steering_key())
+        && !fleet.takes(route.instance, call.steering_key())
+        && fleet.other_than(route.instance, call.steering_key())
     {
         let away =
             session::reestablish(&call.gateway, session, bound, &call.headers, Whereto::Elsewhere);
         let bound = Box::pin(away).await.map_err(NoRoute::Failed)?;
-        (route.instance, route.mux) = (bound.instance, bound.mux.clone());
+        route.instance = place(call, &bound).map_err(NoRoute::Failed)?;
+        route.mux = bound.mux.clone();
         route.bound = Some(bound);
     }
     match fleet.enter(route.instance, &tries.ask(call, Some(route.instance))) {
@@ -290,7 +291,7 @@ pub(super) async fn find(call: &Call, session: Option<&Arc<Session>>) -> Result<
                 session::reestablish(&call.gateway, session, &bound, &call.headers, Whereto::Same);
             bound = Box::pin(again).await?;
         }
-        let (mux, instance) = (bound.mux.clone(), bound.instance);
+        let (mux, instance) = (bound.mux.clone(), place(call, &bound)?);
         let session = Some(Arc::clone(session));
         return Ok(Route { session, _borrowed: borrowed, instance, mux, bound: Some(bound) });
     }
@@ -302,6 +303,17 @@ pub(super) async fn find(call: &Call, session: Option<&Arc<Session>>) -> Result<
         Endpoint::Duplex(target) => (Some(Box::pin(shared_mux(call, target)).await?), 0),
     };
     Ok(Route { mux, ..Route::plain(instance) })
+}
+
+/// Where a binding's instance stands in the configuration that the call began with.
+///
+/// # Errors
+/// Another call has just bound the session where a newer configuration has it. This one did not run.
+fn place(call: &Call, bound: &Bound) -> Result<usize, Failure> {
+    call.server.fleet.place(bound.mark).ok_or_else(|| {
+        let reason = "its session has just moved with a change of the configuration".to_owned();
+        Failure::unavailable(&call.server.name, reason)
+    })
 }
 
 /// Whether a client without a session is lent one.

@@ -171,7 +171,7 @@ pub(super) async fn send_once(
     match upstream::send(target, outgoing, timeout, &gateway.client_tls, gate).await {
         Ok(response) => Ok(response),
         Err(HttpError::NotSent(error)) => {
-            gateway.metrics.server(server.index).connect_failures.inc();
+            server.metrics.connect_failures.inc();
             Err(AttemptError::refused(error.to_string()))
         }
         Err(HttpError::Withheld(reason)) => Err(AttemptError::withheld(reason)),

@@ -190,7 +190,7 @@ async fn elsewhere(call: &Arc<Call>, failure: &Failure) -> Option<Answer> {
         stands_in: true,
         _guards: Guards {
             _node: gateway.metrics.in_flight.enter(),
-            _server: gateway.metrics.server(server.index).in_flight.enter(),
+            _server: server.metrics.in_flight.enter(),
             _session: None,
         },
     });

@@ -346,9 +346,8 @@ impl Call {
             // What is known better was written down before this.
             ticket.settle(Phase::Unknown);
         }
-        let metrics = &self.gateway.metrics;
         let elapsed = self.started.elapsed();
-        metrics.call(self.server.index, self.method, outcome, elapsed);
+        self.server.metrics.call(self.method, outcome, elapsed);
         tracing::debug!(
             server = %self.server.name,
             method = self.method.label(),
@@ -378,7 +377,7 @@ impl Call {
             ticket.failed(failure, &self.ids);
         }
         self.settle(failure.outcome());
-        self.gateway.metrics.server(self.server.index).failed(&failure.reason);
+        self.server.metrics.failed(&failure.reason);
         tracing::debug!(
             server = %self.server.name,
             method = self.method.label(),

@@ -57,7 +57,7 @@ pub(super) struct Initialized {
 /// Answers a client's `initialize` and begins its session.
 pub(super) async fn initialize(call: &Arc<Call>) -> Answer {
     let gateway = &call.gateway;
-    if let Err(full) = gateway.sessions.reserve(call.principal.digest) {
+    if let Err(full) = gateway.sessions.reserve(call.principal.digest, &gateway.config.limits) {
         gateway.metrics.sessions_refused.inc();
         let wait = Duration::from_secs(5);
         let failure = Failure::overloaded(&call.server.name, full.to_string(), wait);
@@ -134,7 +134,7 @@ impl Borrowed {
 
 impl Drop for Borrowed {
     fn drop(&mut self) {
-        self.session.server.keep_implicit(Arc::clone(&self.session));
+        self.session.server().keep_implicit(Arc::clone(&self.session));
     }
 }
 
@@ -159,7 +159,7 @@ pub(super) async fn implicit(call: &Call) -> Result<Borrowed, Failure> {
             return Ok(borrowed(session, permit));
         }
     }
-    gateway.sessions.reserve(call.principal.digest).map_err(|full| {
+    gateway.sessions.reserve(call.principal.digest, &gateway.config.limits).map_err(|full| {
         let wait = Duration::from_secs(5);
         Failure::overloaded(&call.server.name, full.to_string(), wait)
     })?;
@@ -222,15 +222,16 @@ async fn replay_unbounded(
     own.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     own.insert(ACCEPT, HeaderValue::from_static("application/json, text/event-stream"));
     own.remove(name::PROTOCOL_VERSION);
-    let bound = usize::from(record.binding.instance);
-    let stays = whereto == Whereto::Same && server.fleet.takes(bound, record.key.0 as u64);
+    let bound = server.fleet.place(record.binding.instance);
+    let stays = whereto == Whereto::Same
+        && bound.is_some_and(|bound| server.fleet.takes(bound, record.key.0 as u64));
     let opening = Opening {
         gateway,
         server,
         headers: &own,
         body: &record.initialize,
-        prefer: stays.then_some(bound),
-        avoid: (!stays).then_some(bound),
+        prefer: bound.filter(|_| stays),
+        avoid: bound.filter(|_| !stays),
         key: record.key.0 as u64,
     };
     let opened = opening.run().await?;
@@ -466,7 +467,7 @@ pub(super) async fn duplex(
     target: &duplex::Target,
     shared: bool,
 ) -> Result<(Arc<Mux>, mpsc::Receiver<Bytes>), OpenError> {
-    let metrics = gateway.metrics.server(server.index);
+    let metrics = &server.metrics;
     let deadline = tokio::time::Instant::now() + super::PATIENCE;
     // What dies as soon as it lives is given longer and longer before it is started again.
     if let Some(pause) = server.restarts.pause(std::time::Instant::now()) {
@@ -495,16 +496,15 @@ pub(super) async fn duplex(
     if matches!(target.way, duplex::Way::Stdio { .. }) {
         metrics.process_starts.inc();
     }
-    watch_life(gateway, server, &opened, matches!(target.way, duplex::Way::Stdio { .. }));
+    watch_life(server, &opened, matches!(target.way, duplex::Way::Stdio { .. }));
     let sharing = if shared { Sharing::Shared } else { Sharing::Private };
     Ok(Mux::start(opened, sharing, gateway.mux_limits()))
 }
 
 /// Follows a connection to its end: counts its process, and remembers if it died young.
-fn watch_life(gateway: &Gateway, server: &Arc<Server>, opened: &duplex::Duplex, is_process: bool) {
+fn watch_life(server: &Arc<Server>, opened: &duplex::Duplex, is_process: bool) {
     let running = is_process.then(|| server.processes.enter());
     let mut closed = opened.closed.clone();
-    let metrics = Arc::clone(&gateway.metrics);
     let server = Arc::clone(server);
     let born = std::time::Instant::now();
     tokio::spawn(async move {
@@ -514,8 +514,8 @@ fn watch_life(gateway: &Gateway, server: &Arc<Server>, opened: &duplex::Duplex, 
         else {
             return;
         };
-        metrics.server(server.index).process_exits.inc();
-        metrics.server(server.index).failed(&ending.to_string());
+        server.metrics.process_exits.inc();
+        server.metrics.failed(&ending.to_string());
         tracing::warn!(server = %server.name, ending = %ending, "a server's process ended");
         server.restarts.ended(born, std::time::Instant::now(), &ending.to_string());
     });
@@ -602,7 +602,7 @@ async fn begin(
     record.version = replayed.version;
     record.announces = replayed.announces;
     record.binding = Binding {
-        instance: u16::try_from(replayed.instance).unwrap_or(u16::MAX),
+        instance: call.server.fleet.mark(replayed.instance),
         server_session: replayed
             .server_session
             .as_ref()
@@ -617,16 +617,18 @@ async fn begin(
     })?;
     let (mux, unclaimed) = replayed.duplex.unzip();
     let bound = Bound {
-        instance: replayed.instance,
+        mark: call.server.fleet.mark(replayed.instance),
+        life: call.server.life.number,
         generation: 1,
         server_session: replayed.server_session,
         mux,
     };
     let server = Arc::clone(&call.server);
     let now = gateway.clock.now();
-    let gauge = gateway.metrics.server(call.server.index).sessions.enter();
+    let gauge = call.server.metrics.sessions.enter();
     let session = Session::new(record, server, bound, call.principal.clone(), gauge, now);
     gateway.sessions.insert(Arc::clone(&session));
+    gateway.show_latest(&session);
     gateway.metrics.sessions.set(gateway.sessions.len());
     if let Some(unclaimed) = unclaimed {
         crate::session::feed_duplex(gateway, &session, unclaimed);
@@ -667,6 +669,8 @@ pub(crate) async fn close_at_server(gateway: &Gateway, server: &Server, bound: &
         mux.close().await;
     }
     let Some(session) = bound.server_session.clone() else { return };
+    // Where it is not known any more, it is left to expire.
+    let Some(instance) = server.fleet.place(bound.mark) else { return };
     let own: HeaderMap = server.headers.iter().cloned().collect();
     let outgoing = Outgoing {
         method: HttpMethod::DELETE,
@@ -674,7 +678,7 @@ pub(crate) async fn close_at_server(gateway: &Gateway, server: &Server, bound: &
         session: Some(session),
         body: Bytes::new(),
     };
-    let sent = request_http(gateway, server, true, bound.instance, outgoing);
+    let sent = request_http(gateway, server, true, instance, outgoing);
     match tokio::time::timeout(Duration::from_secs(10), sent).await {
         Ok(Ok((response, _))) => {
             let _ = response.collect(LARGEST_ANSWER).await;

@@ -100,7 +100,13 @@ impl Session {
             tokio::spawn(discard(unclaimed));
         }
         let server_session = replayed.server_session;
-        let bound = Bound { instance, generation: 1, server_session, mux };
+        let bound = Bound {
+            mark: server.fleet.mark(instance),
+            life: server.life.number,
+            generation: 1,
+            server_session,
+            mux,
+        };
         let session = session(Some(bound), replayed.version);
         session.tell(gateway, server, instance).await;
         Ok(session)

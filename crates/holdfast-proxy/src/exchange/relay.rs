@@ -36,7 +36,6 @@ use crate::spliced;
 use crate::streams::StreamLog;
 use crate::upstream::events::{End, EventSource, HttpEvents};
 use crate::upstream::http::Outgoing;
-use crate::worker;
 
 /// Where a relay delivers.
 pub(crate) enum Sink {
@@ -66,7 +65,7 @@ pub(crate) async fn relay(call: Arc<Call>, first: Answer, sink: Sink) {
         asked: Vec::new(),
         backoff: Backoff::new(Duration::from_millis(100), Duration::from_secs(15)),
     };
-    let giving_up = worker::giving_up(&call.gateway);
+    let giving_up = call.server.giving_up();
     let end = tokio::select! {
         () = relay.run(first, deadline) => Ended::Answered,
         () = hung_up(&sink) => Ended::HungUp,
@@ -77,7 +76,7 @@ pub(crate) async fn relay(call: Arc<Call>, first: Answer, sink: Sink) {
         Ended::Answered => {}
         Ended::HungUp => call.settle(CallOutcome::Cancelled),
         Ended::Drained => relay.goodbye().await,
-        Ended::GivenUp => relay.fail(Failure::restarting(&call.server.name)).await,
+        Ended::GivenUp => relay.fail(call.server.given_up()).await,
     }
     let Sink::Log(log) = &sink else { return };
     log.finish();
@@ -242,7 +241,7 @@ impl Relay<'_> {
             let reason = match &end {
                 End::Clean | End::Cancelled => "the stream ended before the answer".to_owned(),
                 End::Broken(reason) => {
-                    let metrics = self.call.gateway.metrics.server(self.call.server.index);
+                    let metrics = &self.call.server.metrics;
                     metrics.streams_broken.inc();
                     reason.clone()
                 }
@@ -413,7 +412,7 @@ impl Relay<'_> {
         match decide(call.class, Progress::Sent, self.attempts, waits) {
             Repeat::Again | Repeat::ReestablishThenAgain if call.ids.count() == 1 => {
                 self.attempts += 1;
-                call.gateway.metrics.server(call.server.index).attempts_repeated.inc();
+                call.server.metrics.attempts_repeated.inc();
                 tracing::debug!(server = %call.server.name, %reason, "stream broke, call sent again");
                 self.floor = self.progress;
                 self.take_back(route).await;
@@ -566,7 +565,8 @@ pub(crate) async fn resume_at_server(
     bound: &Bound,
     last: &str,
 ) -> Option<EventSource> {
-    match take_up(call, Some(bound), bound.instance, last).await {
+    let instance = call.server.fleet.place(bound.mark)?;
+    match take_up(call, Some(bound), instance, last).await {
         TakenUp::Stream(source) => Some(source),
         TakenUp::Refused | TakenUp::Unreachable => None,
     }

@@ -20,8 +20,8 @@ const PREFIX: &str = "hf1.";
 
 /// The instance that the call's state came from.
 pub(super) fn instance_of(call: &Call) -> Option<usize> {
-    let (instance, _) = open(call)?;
-    (instance < call.server.instances()).then_some(instance)
+    let (mark, _) = open(call)?;
+    call.server.fleet.place(mark)
 }
 
 /// The call's body as the server wants it: with the server's own state in it.
@@ -32,7 +32,8 @@ pub(crate) fn unseal(call: &Call) -> Option<Bytes> {
     Some(splice(&call.body, &[(range, &inner)]))
 }
 
-fn open(call: &Call) -> Option<(usize, Vec<u8>)> {
+/// The mark of the instance, and the server's own state.
+fn open(call: &Call) -> Option<(u32, Vec<u8>)> {
     if call.server.instances() < 2 || !call.modern() {
         return None;
     }
@@ -41,9 +42,8 @@ fn open(call: &Call) -> Option<(usize, Vec<u8>)> {
     let text = message.params.request_state?.as_text()?;
     let token = text.strip_prefix(PREFIX)?;
     let plain = call.gateway.sealer.open_bytes(PURPOSE, token.as_bytes()).ok()?;
-    let (instance, inner) = plain.split_at_checked(2)?;
-    let instance = u16::from_be_bytes([instance[0], instance[1]]);
-    Some((usize::from(instance), inner.to_vec()))
+    let (mark, inner) = plain.split_first_chunk()?;
+    Some((u32::from_be_bytes(*mark), inner.to_vec()))
 }
 
 /// The answer with its state wrapped.
@@ -58,8 +58,8 @@ pub(super) fn seal(call: &Call, route: &Route, answer: Bytes) -> Bytes {
     let (Kind::Response, Some(state)) = (message.kind, message.result.request_state) else {
         return answer;
     };
-    let mut plain = Vec::with_capacity(state.as_str().len() + 2);
-    plain.extend_from_slice(&u16::try_from(route.instance).unwrap_or(u16::MAX).to_be_bytes());
+    let mut plain = Vec::with_capacity(state.as_str().len() + 4);
+    plain.extend_from_slice(&call.server.fleet.mark(route.instance).to_be_bytes());
     plain.extend_from_slice(state.as_str().as_bytes());
     let token = call.gateway.sealer.seal_bytes(PURPOSE, &plain, random::nonce());
     let wrapped = format!("\"{PREFIX}{token}\"");

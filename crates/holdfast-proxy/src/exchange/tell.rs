@@ -27,7 +27,7 @@ pub(crate) async fn tell(call: &Call, kind: Kind) -> Answer {
         Ok(answer) => answer,
         Err(_) => {
             let reason = format!("it did not take a message within {} s", DEADLINE.as_secs());
-            call.gateway.metrics.server(call.server.index).failed(&reason);
+            call.server.metrics.failed(&reason);
             accepted()
         }
     }
@@ -54,7 +54,7 @@ async fn tell_unbounded(call: &Call, kind: Kind) -> Answer {
     let route = match answer::find(call, call.session.as_ref()).await {
         Ok(route) => route,
         Err(failure) => {
-            call.gateway.metrics.server(call.server.index).failed(&failure.reason);
+            call.server.metrics.failed(&failure.reason);
             return accepted();
         }
     };
@@ -90,10 +90,11 @@ async fn answer_server(call: &Call, session: &Arc<Session>) -> Answer {
     if bound.mux.as_ref().is_some_and(|mux| mux.ending().is_some()) {
         return accepted();
     }
+    let Some(instance) = call.server.fleet.place(bound.mark) else { return accepted() };
     let route = Route {
         session: Some(Arc::clone(session)),
         _borrowed: None,
-        instance: bound.instance,
+        instance,
         mux: bound.mux.clone(),
         bound: Some(Arc::clone(&bound)),
     };
@@ -134,7 +135,7 @@ async fn send(call: &Call, route: &Route, body: Bytes) -> Option<Whole> {
             let mut response = match sent.await {
                 Ok((response, _)) => response,
                 Err(error) => {
-                    call.gateway.metrics.server(call.server.index).failed(&error.reason);
+                    call.server.metrics.failed(&error.reason);
                     return None;
                 }
             };
@@ -152,7 +153,7 @@ async fn send(call: &Call, route: &Route, body: Bytes) -> Option<Whole> {
         (Endpoint::Duplex(_), Some(mux)) => {
             for member in members(&body) {
                 if let Err(error) = mux.tell(member).await {
-                    call.gateway.metrics.server(call.server.index).failed(&error.to_string());
+                    call.server.metrics.failed(&error.to_string());
                 }
             }
             None

@@ -23,7 +23,11 @@ use super::server::ServerFleet;
 /// The way into one server.
 #[derive(Debug)]
 pub(super) struct Gate {
-    state: Mutex<State>,
+    /// Whoever is in stays in when the configuration changes.
+    state: Arc<Mutex<State>>,
+    classes: [ClassParams; BulkheadClass::ALL.len()],
+    total: Option<u32>,
+    budget: retry_budget::Params,
     class: BulkheadClass,
     /// Tools with a class of their own.
     tools: BTreeMap<String, BulkheadClass>,
@@ -69,6 +73,7 @@ impl Gate {
         settings: &holdfast_config::Server,
         bulkheads: &Settings,
         budget: &holdfast_config::RetryBudget,
+        before: Option<&Self>,
         now: Instant,
     ) -> Self {
         let class = |class| {
@@ -83,20 +88,29 @@ impl Gate {
             attempts: budget.attempts,
         };
         let tools = settings.tools.iter();
+        let (classes, total) = (BulkheadClass::ALL.map(class), bulkheads.total);
+        let state = || State {
+            bulkheads: Bulkheads::new(classes, total, Duration::ZERO),
+            budget: RetryBudget::new(budget, now),
+            waiting: HashMap::new(),
+        };
         Self {
-            state: Mutex::new(State {
-                bulkheads: Bulkheads::new(
-                    BulkheadClass::ALL.map(class),
-                    bulkheads.total,
-                    Duration::ZERO,
-                ),
-                budget: RetryBudget::new(budget, now),
-                waiting: HashMap::new(),
-            }),
+            state: before.map_or_else(|| Arc::new(Mutex::new(state())), |it| Arc::clone(&it.state)),
+            classes,
+            total,
+            budget,
             class: settings.class,
             tools: tools.filter_map(|(tool, rule)| Some((tool.clone(), rule.class?))).collect(),
             patience: BulkheadClass::ALL.map(|class| bulkheads.of(class).queue_timeout),
         }
+    }
+
+    /// From here on its settings hold, for whoever waits as well.
+    pub(super) fn begin(&self, now: Instant) {
+        let mut state = self.lock();
+        state.bulkheads.reconfigure(self.classes, self.total);
+        state.budget.reconfigure(self.budget);
+        state.let_in(now);
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

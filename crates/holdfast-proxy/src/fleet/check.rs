@@ -18,7 +18,6 @@ use super::At;
 use crate::exchange::probe::{Asked, Session, Trouble, get};
 use crate::gateway::Gateway;
 use crate::server::Server;
-use crate::upstream::Endpoint;
 
 /// How a check ended.
 #[derive(Clone, Debug, PartialEq)]
@@ -259,13 +258,4 @@ fn series(body: &Bytes, name: &str) -> Option<f64> {
         let value = rest.strip_prefix([' ', '\t'])?;
         value.split_whitespace().next()?.parse().ok()
     })
-}
-
-/// One place for a kept session per instance.
-pub(crate) fn places(endpoint: &Endpoint) -> Box<[Kept]> {
-    let count = match endpoint {
-        Endpoint::Http(targets) => targets.len(),
-        Endpoint::Duplex(_) => 1,
-    };
-    (0..count).map(|_| Kept::default()).collect()
 }

@@ -1,12 +1,13 @@
 //! One instance of a server, as this node has it.
 
+use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use holdfast_config::Role;
-use holdfast_engine::balance::{self, latency::Latency};
+use holdfast_engine::balance::latency::Latency;
 use holdfast_engine::breaker::{self, Breaker, Params, Permit, Phase};
 use holdfast_engine::health::passive::{Ended, Passive, Thresholds};
 use holdfast_engine::health::votes::Opinion;
@@ -16,14 +17,27 @@ use super::knock::Door;
 use super::outcome::Outcome;
 use super::{CheckResult, Verdict, chance};
 
-/// One address or process of a server.
+/// One address or process of a server, as one configuration has it.
 #[derive(Debug)]
 pub(super) struct Instance {
     pub(super) id: Box<str>,
+    /// What it is known by beyond this configuration and this node.
+    pub(super) mark: u32,
     pub(super) role: Role,
     pub(super) weight: u32,
     /// Whether it is in the node's region, or nobody knows.
     pub(super) is_near: bool,
+    /// Where to knock while it is away; `None`: it is no address.
+    pub(super) door: Option<Door>,
+    /// Its name's, for the strategy that hashes.
+    pub(super) seed: u64,
+    /// What is known of it, whatever the configuration says: the next one goes on with it.
+    pub(super) life: Arc<Life>,
+}
+
+/// What the calls of an instance, and whoever looks at it, have found.
+#[derive(Debug)]
+pub(super) struct Life {
     /// Where its times begin.
     zero: Instant,
     breaker: Mutex<Breaker>,
@@ -35,15 +49,11 @@ pub(super) struct Instance {
     /// Calls that try it now, and when the last one began.
     trying: AtomicU32,
     tried_at: AtomicU64,
-    /// Where to knock while it is away; `None`: it is no address.
-    pub(super) door: Option<Door>,
     /// Since when it cannot be reached; 0: it can.
     away_since: AtomicU64,
     pub(super) passive: Passive,
     pub(super) in_flight: AtomicU32,
     latency: Latency,
-    /// Its name's, for the strategy that hashes.
-    pub(super) seed: u64,
     verdict: ArcSwap<Verdict>,
     /// This node's last checks of it.
     pub(super) checks: ArcSwap<Vec<CheckResult>>,
@@ -80,33 +90,29 @@ const UNTIL_TOLD: u64 = u64::MAX;
 
 // === impl Instance ===
 
-impl Instance {
-    pub(super) fn new(
-        id: &str,
-        role: Role,
-        weight: u32,
-        is_near: bool,
-        door: Option<Door>,
-        params: Params,
-        zero: Instant,
-    ) -> Self {
+impl Deref for Instance {
+    type Target = Life;
+
+    fn deref(&self) -> &Life {
+        &self.life
+    }
+}
+
+// === impl Life ===
+
+impl Life {
+    pub(super) fn new(params: Params, zero: Instant) -> Self {
         Self {
-            id: id.into(),
-            role,
-            weight,
-            is_near,
             zero,
             breaker: Mutex::new(Breaker::new(params, zero)),
             open_until: AtomicU64::new(NOT_OPEN),
             tries: AtomicBool::new(false),
             trying: AtomicU32::new(0),
             tried_at: AtomicU64::new(0),
-            door,
             away_since: AtomicU64::new(0),
             passive: Passive::new(),
             in_flight: AtomicU32::new(0),
             latency: Latency::new(),
-            seed: balance::seed(id),
             verdict: ArcSwap::from_pointee(Verdict::unknown()),
             checks: ArcSwap::from_pointee(Vec::new()),
             unwell: AtomicBool::new(false),

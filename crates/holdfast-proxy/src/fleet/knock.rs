@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use holdfast_engine::backoff::Backoff;
 use tokio::net::TcpStream;
 
-use super::control::Change;
+use super::control::{At, Change, News};
 use super::server::ServerFleet;
 use super::{Fleet, chance};
 
@@ -33,17 +33,14 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_
 
 impl Fleet {
     /// Lets time pass for instances with calls under way: one that hangs is asked by nobody else, and
-    /// what waits for it is to be told. Runs for the life of the node.
-    pub(crate) async fn keep_time(self: Arc<Self>) {
-        loop {
-            tokio::time::sleep(TICK).await;
-            let now = Instant::now();
-            for server in self.servers() {
-                for (index, it) in server.instances.iter().enumerate() {
-                    if it.in_flight.load(Ordering::Relaxed) > 0 || it.is_open() {
-                        let tell = |change| server.tell(index, change);
-                        it.steer(|breaker| breaker.tick(now, chance()), tell);
-                    }
+    /// what waits for it is to be told. To be called every [`TICK`].
+    pub(crate) fn tick(&self) {
+        let now = Instant::now();
+        for server in self.servers() {
+            for (index, it) in server.instances.iter().enumerate() {
+                if it.in_flight.load(Ordering::Relaxed) > 0 || it.is_open() {
+                    let tell = |change| server.tell(index, change);
+                    it.steer(|breaker| breaker.tick(now, chance()), tell);
                 }
             }
         }
@@ -51,7 +48,7 @@ impl Fleet {
 }
 
 /// How late the end of a call's time is noticed at most.
-const TICK: Duration = Duration::from_millis(100);
+pub(crate) const TICK: Duration = Duration::from_millis(100);
 
 // === impl ServerFleet ===
 
@@ -66,7 +63,11 @@ impl ServerFleet {
         }
         self.say(instance, Change::Away(true));
         tracing::info!(server = %self.name, instance = %it.id, "instance cannot be reached");
-        let server = Arc::downgrade(self);
+        // The instance outlives this configuration's server, should there be another configuration.
+        let life = Arc::downgrade(&it.life);
+        let (news, heard) = (self.news.clone(), Arc::clone(&self.heard));
+        let at = At { server: self.index, instance };
+        let (name, id) = (Arc::clone(&self.name), it.id.clone());
         runtime.spawn(async move {
             let (first, longest) = PAUSES;
             let mut pause = Backoff::new(first, longest);
@@ -74,12 +75,14 @@ impl ServerFleet {
                 tokio::time::sleep(pause.next(chance())).await;
                 let opened = TcpStream::connect((&*door.host, door.port));
                 let opened = tokio::time::timeout(door.within, opened).await;
-                let Some(server) = server.upgrade() else { return };
+                let Some(life) = life.upgrade() else { return };
                 if let Ok(Ok(_closed_at_once)) = opened {
-                    let it = &server.instances[instance];
-                    it.comes_back(Instant::now());
-                    server.say(instance, Change::Away(false));
-                    tracing::info!(server = %server.name, instance = %it.id, "instance can be reached");
+                    life.comes_back(Instant::now());
+                    if !life.news.swap(true, Ordering::AcqRel) {
+                        heard.notify_waiters();
+                    }
+                    let _ = news.send(News { at, change: Change::Away(false) });
+                    tracing::info!(server = %name, instance = %id, "instance can be reached");
                     return;
                 }
             }

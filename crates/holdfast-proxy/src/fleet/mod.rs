@@ -16,6 +16,7 @@
 //! | `check` | checks of an instance that no breaker refuses and none counts |
 //! | `counts` | what is counted for metrics |
 //! | `control` | what the control plane says, and what it is told |
+//! | `mark` | what an instance is known by beyond one configuration |
 //! | `knock` | whether an instance that could not be reached can be again |
 //! | `snapshot` | all of it, for people and for metrics |
 //!
@@ -35,6 +36,7 @@ mod control;
 mod counts;
 mod instance;
 mod knock;
+mod mark;
 mod outcome;
 mod server;
 mod snapshot;
@@ -55,11 +57,13 @@ use tokio::sync::{Notify, broadcast};
 pub(crate) use self::admission::{Admitted, NotAdmitted};
 pub(crate) use self::attempt::Attempt;
 pub use self::check::Checked;
-pub(crate) use self::check::{Kept, check, places};
+pub(crate) use self::check::{Kept, check};
 pub use self::control::{At, Change, CheckResult, News, Sight, Verdict, Word};
-pub(crate) use self::counts::{Served, Why};
+pub(crate) use self::counts::{Counts, Served, Why};
+pub(crate) use self::knock::TICK;
 pub use self::outcome::Outcome;
 pub use self::server::ServerFleet;
+use self::server::Surroundings;
 pub(crate) use self::server::{Ask, Refused};
 pub use self::snapshot::{InstanceSnapshot, ServerSnapshot};
 
@@ -78,17 +82,26 @@ pub struct Fleet {
 // === impl Fleet ===
 
 impl Fleet {
-    /// Every server of the configuration, as if all were well: a cold start has no ramp.
-    pub(crate) fn new(config: &Config, now: Instant) -> Arc<Self> {
+    /// Every server of the configuration. Without one before, all are taken to be well: a cold start has
+    /// no ramp. With one, what is known of an instance is known of it here too; nothing of it changes
+    /// before [`Self::begin`]. `counts`: where a server's calls are counted.
+    pub(crate) fn new(
+        config: &Config,
+        before: Option<&Self>,
+        counts: impl Fn(&str) -> Arc<Counts>,
+        now: Instant,
+    ) -> Arc<Self> {
         let (news, _) = broadcast::channel(NEWS);
-        let heard = Arc::new(Notify::new());
+        let heard = before.map_or_else(Arc::default, |it| Arc::clone(&it.heard));
         let servers: Vec<Arc<ServerFleet>> = config
             .servers
             .iter()
             .enumerate()
             .map(|(index, (name, settings))| {
-                let (news, heard) = (news.clone(), Arc::clone(&heard));
-                Arc::new(ServerFleet::new(index, name, settings, config, news, heard, now))
+                let before = before.and_then(|it| it.server(name)).map(|it| &**it);
+                let (news, heard, counts) = (news.clone(), Arc::clone(&heard), counts(name));
+                let around = Surroundings { index, config, news, heard, counts, before, now };
+                Arc::new(ServerFleet::new(name, settings, around))
             })
             .collect();
         let by_name: BTreeMap<String, usize> =
@@ -105,7 +118,16 @@ impl Fleet {
         Arc::new(Self { servers, by_name, news, heard })
     }
 
-    /// The servers, by the index that metrics and reports have for them.
+    /// From here on this one takes the calls, in place of the one `before`.
+    pub(crate) fn begin(&self, before: &Self, now: Instant) {
+        for server in &self.servers {
+            if let Some(before) = before.server(&server.name) {
+                server.begin(before, now);
+            }
+        }
+    }
+
+    /// The servers, in the order of the configuration.
     #[must_use]
     pub fn servers(&self) -> &[Arc<ServerFleet>] {
         &self.servers

@@ -18,8 +18,9 @@ use super::attempt::Attempt;
 use super::chance;
 use super::control::{Change, News};
 use super::counts::{Counts, Why};
-use super::instance::Instance;
+use super::instance::{Instance, Life};
 use super::knock::Door;
+use super::mark::mark_of;
 use super::outcome::Outcome;
 
 /// One server of the configuration.
@@ -36,23 +37,42 @@ pub struct ServerFleet {
     /// Connections at once to one instance.
     pub(super) limit: u32,
     /// Which instance takes its calls, where only one of several does.
-    pub(super) failover: ArcSwapOption<Failover>,
+    pub(super) failover: Arc<ArcSwapOption<Failover>>,
     pub(super) turn: AtomicU64,
     /// Breakers of single tools, by name.
-    pub(super) tools: Box<[(Box<str>, Mutex<Breaker>)]>,
+    pub(super) tools: Box<[ToolBreaker]>,
     /// What each instance may take a minute, and this node's part of it.
     rate: Option<Rate>,
-    pub(super) allowances: Box<[Mutex<Allowance>]>,
+    pub(super) allowances: Box<[Arc<Mutex<Allowance>>]>,
     pub(super) gate: Gate,
-    pub(crate) counts: Counts,
+    pub(crate) counts: Arc<Counts>,
     /// What it depends on.
     pub(super) needs: OnceLock<Vec<Weak<Self>>>,
     /// Tells calls that wait that the failover has gone on.
-    pub(super) turned: Notify,
-    news: broadcast::Sender<News>,
+    pub(super) turned: Arc<Notify>,
+    pub(super) news: broadcast::Sender<News>,
     /// Tells the control plane that there is something to look at.
-    heard: Arc<Notify>,
+    pub(super) heard: Arc<Notify>,
     timeout: Duration,
+    /// The settings of its breakers.
+    params: Params,
+}
+
+/// A tool with a breaker of its own.
+type ToolBreaker = (Box<str>, Arc<Mutex<Breaker>>);
+
+/// What a server is built into, and goes on from.
+pub(super) struct Surroundings<'a> {
+    /// Its number.
+    pub(super) index: usize,
+    /// The configuration that has it.
+    pub(super) config: &'a Config,
+    pub(super) news: broadcast::Sender<News>,
+    pub(super) heard: Arc<Notify>,
+    pub(super) counts: Arc<Counts>,
+    /// The same server of the configuration before.
+    pub(super) before: Option<&'a ServerFleet>,
+    pub(super) now: Instant,
 }
 
 /// What an attempt asks for.
@@ -119,15 +139,13 @@ impl<'a> Ask<'a> {
 // === impl ServerFleet ===
 
 impl ServerFleet {
+    /// Changes nothing of what the same server of the configuration before has; see [`Self::begin`].
     pub(super) fn new(
-        index: usize,
         name: &str,
         settings: &holdfast_config::Server,
-        config: &Config,
-        news: broadcast::Sender<News>,
-        heard: Arc<Notify>,
-        now: Instant,
+        around: Surroundings<'_>,
     ) -> Self {
+        let Surroundings { index, config, news, heard, counts, before, now } = around;
         let params = params(settings);
         let here = config.node.region.as_deref();
         let door = |url: &HttpUrl| Door {
@@ -135,14 +153,26 @@ impl ServerFleet {
             port: url.port,
             within: settings.connect_timeout,
         };
+        let known = |mark: u32| before?.instances.iter().find(|it| it.mark == mark);
+        let instance = |id: &str, mark: u32, role, weight, is_near, door| Instance {
+            id: id.into(),
+            mark,
+            role,
+            weight,
+            is_near,
+            door,
+            seed: balance::seed(id),
+            life: known(mark)
+                .map_or_else(|| Arc::new(Life::new(params, now)), |it| Arc::clone(&it.life)),
+        };
         let mut instances: Vec<Instance> = settings
             .instances()
             .iter()
             .map(|it| {
                 let region = it.region.as_deref();
                 let is_near = here.is_none() || region.is_none() || region == here;
-                let door = Some(door(&it.url));
-                Instance::new(&it.id, it.role, it.weight, is_near, door, params, now)
+                let mark = mark_of(&it.id, &it.url.to_string());
+                instance(&it.id, mark, it.role, it.weight, is_near, Some(door(&it.url)))
             })
             .collect();
         if instances.is_empty() {
@@ -150,19 +180,46 @@ impl ServerFleet {
                 Transport::Sse { url } | Transport::WebSocket { url } => Some(door(url)),
                 Transport::Http { .. } | Transport::Stdio(_) => None,
             };
-            instances.push(Instance::new("default", Role::Equal, 1, true, door, params, now));
+            let mark = super::mark::only(&settings.transport);
+            instances.push(instance("default", mark, Role::Equal, 1, true, door));
         }
         let primary = instances.iter().find(|it| it.role == Role::Primary);
-        let failover = primary
+        let first = primary
             .filter(|_| settings.failover.is_some())
             .map(|primary| Arc::new(Failover::new(&primary.id)));
-        let per_tool = settings.breaker.per_tool.iter();
+        // A move that is under way goes on, as long as there is what it has come to.
+        let failover = before.filter(|_| first.is_some()).and_then(|before| {
+            let present = before.failover.load();
+            let active = &present.as_ref()?.active;
+            let there = instances.iter().any(|it| *it.id == **active);
+            there.then(|| Arc::clone(&before.failover))
+        });
+        let breaker = |tool: &String| {
+            let known = before.and_then(|it| it.tools.iter().find(|(name, _)| **name == **tool));
+            let breaker = known.map_or_else(
+                || Arc::new(Mutex::new(Breaker::new(params, now))),
+                |(_, breaker)| Arc::clone(breaker),
+            );
+            (tool.as_str().into(), breaker)
+        };
         let balance = &settings.balance;
         let rate = balance.rate.map(|it| Rate { per_minute: it.per_minute, burst: it.burst });
+        let allowance = |rate: Rate, mark: u32| {
+            let at = before.and_then(|it| it.instances.iter().position(|it| it.mark == mark));
+            let known = before.zip(at).and_then(|(before, at)| before.allowances.get(at));
+            known.map_or_else(|| Arc::new(Mutex::new(Allowance::new(rate))), Arc::clone)
+        };
         let allowances = rate
             .iter()
-            .flat_map(|rate| instances.iter().map(|_| Mutex::new(Allowance::new(*rate))))
+            .flat_map(|rate| instances.iter().map(|it| allowance(*rate, it.mark)))
             .collect();
+        let gate = Gate::new(
+            settings,
+            &config.bulkheads,
+            &config.retry_budget,
+            before.map(|it| &it.gate),
+            now,
+        );
         Self {
             index,
             name: Arc::from(name),
@@ -175,22 +232,60 @@ impl ServerFleet {
             },
             hash_on: balance.hash_on.clone(),
             limit: settings.pool.max_connections,
-            failover: ArcSwapOption::from(failover),
-            turn: AtomicU64::new(0),
-            tools: per_tool
-                .map(|tool| (tool.as_str().into(), Mutex::new(Breaker::new(params, now))))
-                .collect(),
+            failover: failover.unwrap_or_else(|| Arc::new(ArcSwapOption::from(first))),
+            turn: AtomicU64::new(before.map_or(0, |it| it.turn.load(Ordering::Relaxed))),
+            tools: settings.breaker.per_tool.iter().map(breaker).collect(),
             rate,
             allowances,
-            gate: Gate::new(settings, &config.bulkheads, &config.retry_budget, now),
-            counts: Counts::default(),
+            gate,
+            counts,
             needs: OnceLock::new(),
-            turned: Notify::new(),
+            turned: before.map_or_else(Arc::default, |it| Arc::clone(&it.turned)),
             news,
             heard,
             timeout: settings.timeout,
+            params,
             instances: instances.into(),
         }
+    }
+
+    /// From here on it takes the calls, in place of what it was `before`: what both have in common goes
+    /// by its settings.
+    pub(super) fn begin(&self, before: &Self, now: Instant) {
+        for (index, it) in self.instances.iter().enumerate() {
+            it.steer(
+                |breaker| breaker.reconfigure(self.params, now),
+                |change| self.tell(index, change),
+            );
+        }
+        for (_, breaker) in &self.tools {
+            let mut breaker = breaker.lock().unwrap_or_else(PoisonError::into_inner);
+            breaker.reconfigure(self.params, now);
+        }
+        self.gate.begin(now);
+        if !Arc::ptr_eq(&self.failover, &before.failover) {
+            // Calls that wait for a move to end that nobody makes any more.
+            before.failover.store(self.failover.load_full());
+        }
+        self.turned.notify_waiters();
+    }
+
+    /// The number of the instance with this mark.
+    pub(crate) fn place(&self, mark: u32) -> Option<usize> {
+        self.instances.iter().position(|it| it.mark == mark)
+    }
+
+    /// The mark of an instance.
+    pub(crate) fn mark(&self, instance: usize) -> u32 {
+        self.instances.get(instance).map_or(0, |it| it.mark)
+    }
+
+    /// Two of its instances that could not be told apart, if there are.
+    pub(crate) fn alike(&self) -> Option<(&str, &str)> {
+        self.instances.iter().enumerate().find_map(|(at, it)| {
+            let same = self.instances[..at].iter().find(|other| other.mark == it.mark)?;
+            Some((&*same.id, &*it.id))
+        })
     }
 
     pub(super) fn depend_on(&self, needs: Vec<Weak<Self>>) {
@@ -358,7 +453,7 @@ impl ServerFleet {
                 (refused.retry_after, why, what)
             }
             Some(Shut::Away) => (SOON, Why::Away, "it cannot be reached"),
-            None if self.instances.iter().any(Instance::is_open) => {
+            None if self.instances.iter().any(|it| it.is_open()) => {
                 let soonest = self.opens_in().unwrap_or(SOON);
                 (soonest, Why::Breaker, "its circuit breaker is open after it failed")
             }
@@ -377,12 +472,12 @@ impl ServerFleet {
 
     /// Whether no instance can be called.
     pub(crate) fn is_shut(&self) -> bool {
-        self.instances.iter().all(Instance::is_shut)
+        self.instances.iter().all(|it| it.is_shut())
     }
 
     /// When the first open breaker lets calls pass again.
     pub(super) fn opens_in(&self) -> Option<Duration> {
-        self.instances.iter().filter_map(Instance::opens_in).min()
+        self.instances.iter().filter_map(|it| it.opens_in()).min()
     }
 
     /// This node's part of what each instance may take: it is the one at this place of so many.

@@ -8,5 +8,5 @@ use super::Fleet;
 /// The fleet of this configuration.
 pub(crate) fn fleet(yaml: &str) -> Arc<Fleet> {
     let config = holdfast_config::parse(yaml, "test", &|_| None).unwrap();
-    Fleet::new(&config, Instant::now())
+    Fleet::new(&config, None, |_| Arc::default(), Instant::now())
 }

@@ -16,6 +16,7 @@ use bytes::Bytes;
 use holdfast_mcp::headers::name;
 use holdfast_mcp::method::Method;
 use holdfast_mcp::peek::{Kind, peek};
+use holdfast_mcp::rpc_error::{RpcError, code};
 use holdfast_mcp::sse::Decoder;
 use http::header::{ACCEPT, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue};
@@ -25,15 +26,14 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::receive::{Inbound, Received, receive};
-use super::respond;
-use crate::exchange::{self, Answer, Call, Sink, headers};
-use crate::failure::Failure;
+use super::{listed, respond};
+use crate::exchange::{self, Answer, Call, Ids, Sink, headers};
+use crate::failure::{self, Failure};
 use crate::gateway::Gateway;
-use crate::metrics::CallOutcome;
+use crate::metrics::{CallOutcome, Rejection};
 use crate::principal::Principal;
 use crate::server::Server;
 use crate::session::{self, InUse, Opened, Session, parse_id};
-use crate::worker;
 
 /// Messages that may wait to be written to one connection.
 pub(super) const FRAMES: usize = 256;
@@ -55,11 +55,13 @@ const REST: Duration = Duration::from_secs(2);
 
 /// One connected client.
 pub(super) struct Connected {
+    /// As it was when the client connected.
     pub(super) gateway: Arc<Gateway>,
     shared: Arc<Shared>,
 }
 
 struct Shared {
+    /// As they were when the client connected. Each message is served by what there is when it comes.
     gateway: Arc<Gateway>,
     server: Arc<Server>,
     principal: Principal,
@@ -137,9 +139,22 @@ impl Connected {
     async fn incoming(&self, body: Bytes) {
         let shared = &self.shared;
         shared.gateway.learnt().await;
+        let gateway = shared.gateway.latest();
+        if !gateway.auth.knows(&shared.principal) {
+            // It was let in by a key that is none any more.
+            gateway.metrics.rejected(Rejection::Unauthorized);
+            return shared.ended.cancel();
+        }
+        let Some(server) = gateway.server(&shared.server.name) else {
+            gateway.metrics.rejected(Rejection::NotServed);
+            if let Some(refusal) = no_server(&gateway, &shared.server.name, &body) {
+                let _ = shared.frames.send(refusal).await;
+            }
+            return;
+        };
         let received = receive(Inbound {
-            gateway: &shared.gateway,
-            server: &shared.server,
+            gateway: &gateway,
+            server,
             principal: &shared.principal,
             headers: shared.headers_for(&body),
             body,
@@ -184,11 +199,31 @@ impl Connected {
         self.shared.ended.cancelled().await;
     }
 
-    /// Resolves when the node drains and the connection has nothing left to wait for.
+    /// Resolves when the node drains, or has the server no more, and the connection has nothing left to
+    /// wait for.
     pub(super) async fn drained(&self) {
-        self.gateway.draining.cancelled().await;
+        tokio::select! {
+            () = self.gateway.draining.cancelled() => {}
+            () = self.left() => {}
+        }
         self.shared.tasks.close();
         self.shared.tasks.wait().await;
+    }
+
+    /// Resolves when the node's configuration has the server no more.
+    async fn left(&self) {
+        let mut server = Arc::clone(&self.shared.server);
+        loop {
+            // Reached in another way it is another life, and as much the client's.
+            tokio::select! {
+                () = server.leaving.cancelled() => return,
+                () = server.replaced.cancelled() => {}
+            }
+            match self.gateway.latest().server(&server.name) {
+                Some(latest) => server = Arc::clone(latest),
+                None => return,
+            }
+        }
     }
 
     /// The connection is over: so is its session.
@@ -196,6 +231,13 @@ impl Connected {
         self.shared.ended.cancel();
         self.shared.close_session().await;
     }
+}
+
+/// Says that there is no such server any more, to a message that waits for an answer.
+fn no_server(gateway: &Gateway, name: &str, body: &[u8]) -> Option<Bytes> {
+    let ids = Ids::of(body);
+    let text = format!("there is no server `{name}` any more; there is{}", listed(gateway, "mcp"));
+    (ids.count() > 0).then(|| failure::render(&RpcError::new(code::INVALID_REQUEST, text), &ids))
 }
 
 impl Shared {
@@ -248,14 +290,14 @@ impl Shared {
     /// A call's first answer, or the failure that takes its place.
     async fn first_answer(&self, call: &Arc<Call>) -> Answer {
         let deadline = call.server.settings.timeout;
-        let giving_up = worker::giving_up(&self.gateway);
+        let giving_up = call.server.giving_up();
         let first = exchange::first_answer(Arc::clone(call));
         let failure = tokio::select! {
             first = tokio::time::timeout(deadline, first) => match first {
                 Ok(answer) => return answer,
                 Err(_) => Failure::timed_out(&call.server.name, deadline),
             },
-            () = giving_up.cancelled() => Failure::restarting(&call.server.name),
+            () = giving_up.cancelled() => call.server.given_up(),
         };
         exchange::gave_up(call, failure)
     }
@@ -326,13 +368,13 @@ impl Shared {
         token: CancellationToken,
         place: OwnedSemaphorePermit,
     ) {
-        let giving_up = worker::giving_up(&self.gateway);
+        let giving_up = call.server.giving_up();
         let permit = tokio::select! {
             permit = Arc::clone(&self.calls).acquire_owned() => permit.ok(),
             () = token.cancelled() => None,
             () = self.ended.cancelled() => None,
             () = giving_up.cancelled() => {
-                let reason = "the gateway is restarting".to_owned();
+                let reason = "the gateway is restarting, or has the server no more".to_owned();
                 let failure = Failure::unavailable(&call.server.name, reason);
                 let answer = exchange::gave_up(&call, failure);
                 return self.forward(call, answer).await;
@@ -408,8 +450,9 @@ impl Shared {
 
     /// Holds the session's standing stream for as long as the connection lasts.
     async fn stand(self: Arc<Self>, session: Arc<Session>) {
-        let live = headers::for_server(self.headers.clone(), &self.server);
-        let log = match session::open_standing(&self.gateway, &session, live, None).await {
+        let gateway = self.gateway.latest();
+        let live = headers::for_server(self.headers.clone(), &gateway.server_of(&session));
+        let log = match session::open_standing(&gateway, &session, live, None).await {
             Ok(Opened::Stream(standing)) => Arc::clone(&standing.log),
             Ok(Opened::Refused(_)) => return,
             Err(failure) => {

@@ -43,7 +43,7 @@ pub(crate) struct Connections {
 #[derive(Debug)]
 struct Line {
     principal: u64,
-    server: usize,
+    server: Arc<str>,
     messages: mpsc::Sender<Bytes>,
 }
 
@@ -80,7 +80,8 @@ pub(super) async fn open(
     let token = random::u128();
     let (frames, outgoing) = mpsc::channel(FRAMES);
     let (messages, arriving) = mpsc::channel(WAITING);
-    let line = Arc::new(Line { principal: principal.digest, server: server.index, messages });
+    let line =
+        Arc::new(Line { principal: principal.digest, server: Arc::clone(&server.name), messages });
     gateway.connections.insert(token, line);
     let me = gateway.cluster.as_ref().map(|cluster| cluster.me().node);
     let endpoint = endpoint(parts, token, me);
@@ -146,7 +147,7 @@ pub(super) async fn message(
     }
     let line = named
         .and_then(|(token, _)| gateway.connections.get(token))
-        .filter(|line| line.principal == principal.digest && line.server == server.index);
+        .filter(|line| line.principal == principal.digest && line.server == server.name);
     let Some(line) = line else { return unknown_stream(gateway) };
     let limit = gateway.config.limits.body;
     let body = match read_body(body, limit, gateway.config.listen.body_timeout).await {

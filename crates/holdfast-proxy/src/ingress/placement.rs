@@ -220,7 +220,7 @@ pub(super) fn here(entered: &Entered) -> Option<Arc<Session>> {
     let key = named(&entered.parts.headers)?;
     let session = entered.gateway.sessions.get(key)?;
     let own = session.principal == entered.principal.digest;
-    (own && Arc::ptr_eq(&session.server, &entered.server)).then_some(session)
+    (own && session.is_of(&entered.server)).then_some(session)
 }
 
 /// The session that a legacy request names.

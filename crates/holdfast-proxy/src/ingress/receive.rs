@@ -261,7 +261,7 @@ fn build(
         headers: headers::for_server(headers, server),
         _guards: Guards {
             _node: gateway.metrics.in_flight.enter(),
-            _server: gateway.metrics.server(server.index).in_flight.enter(),
+            _server: server.metrics.in_flight.enter(),
             _session: in_use,
         },
         gateway: Arc::clone(gateway),

@@ -17,7 +17,6 @@ use crate::exchange::{Answer, Call, Sink, headers, relay};
 use crate::random;
 use crate::session::Session;
 use crate::streams::{NewLog, Origin, Reader, ReaderOptions, StreamLog};
-use crate::worker;
 
 /// Turns a call's first answer into the response.
 ///
@@ -84,7 +83,7 @@ pub(crate) async fn commit(
     let stream = follow(call, &log, None, connection);
     let owned = Arc::clone(call);
     let deadline = call.server.settings.timeout;
-    let giving_up = worker::giving_up(&call.gateway);
+    let giving_up = call.server.giving_up();
     tokio::spawn(async move {
         // The log's token is what a modern client's disconnect cancels.
         let cancelled = log.cancel.clone();
@@ -108,7 +107,7 @@ pub(crate) async fn commit(
                 return;
             }
             () = giving_up.cancelled() => {
-                let failure = crate::failure::Failure::restarting(&owned.server.name);
+                let failure = owned.server.given_up();
                 owned.fail(&failure);
                 Answer::Failed(failure)
             }
@@ -132,7 +131,7 @@ async fn new_log(call: &Call) -> Arc<StreamLog> {
             kind: StreamKind::Call,
             request_id: call.ids.one(),
             class: call.class.as_u8(),
-            instance: bound.as_ref().map_or(0, |b| u16::try_from(b.instance).unwrap_or(u16::MAX)),
+            instance: bound.as_ref().map_or(0, |bound| bound.mark as u16),
             generation: bound.as_ref().map_or(1, |b| b.generation),
             server_session: bound.as_ref().and_then(|b| b.server_session_text().map(Into::into)),
         },

@@ -28,7 +28,6 @@ use crate::metrics::Rejection;
 use crate::resume;
 use crate::session::{self, Opened, Session};
 use crate::upstream::http::{Outgoing, has_media_type};
-use crate::worker;
 
 /// Serves one request on an MCP path.
 ///
@@ -121,7 +120,7 @@ async fn run(call: Arc<Call>, connection: CancellationToken) -> Result<Response<
         return Ok(respond::commit(&call, work, begins, deadline, &connection).await);
     }
     let patience = if can_wait_as_stream { hold } else { deadline };
-    let giving_up = worker::giving_up(&call.gateway);
+    let giving_up = call.server.giving_up();
     let failure = tokio::select! {
         biased;
         first = &mut work => {
@@ -138,7 +137,7 @@ async fn run(call: Arc<Call>, connection: CancellationToken) -> Result<Response<
             }
             Failure::timed_out(&call.server.name, deadline)
         }
-        () = giving_up.cancelled() => Failure::restarting(&call.server.name),
+        () = giving_up.cancelled() => call.server.given_up(),
     };
     drop(work.take());
     let answer = exchange::gave_up(&call, failure);
@@ -295,8 +294,13 @@ async fn delete(entered: Entered) -> Response<Body> {
         session: bound.server_session.clone(),
         body: Bytes::new(),
     };
+    let Some(instance) = server.fleet.place(bound.mark) else {
+        // The instance is gone, and with it whoever could be told.
+        ended(gateway, &session, Some(bound.generation)).await;
+        return respond::build(StatusCode::OK, HeaderMap::new(), Body::Full(None));
+    };
     session.set_ending(true);
-    let sent = exchange::request_http(gateway, server, true, bound.instance, outgoing);
+    let sent = exchange::request_http(gateway, server, true, instance, outgoing);
     let Ok(sent) = tokio::time::timeout(DELETE_WITHIN, sent).await else {
         // A server that does not answer keeps its session; ours ends all the same.
         ended(gateway, &session, Some(bound.generation)).await;

@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::idle::{Activity, Counted};
 use self::patience::{Impatient, Requests};
-use crate::gateway::Gateway;
+use crate::gateway::{Current, Gateway};
 use crate::ingress::{self, Connection};
 use crate::tls::CertReloader;
 
@@ -67,15 +67,17 @@ fn reuse(address: SocketAddr) -> io::Result<std::net::TcpListener> {
 
 /// Accepts and serves until the node drains.
 pub(crate) async fn serve(
-    gateway: Arc<Gateway>,
+    current: Arc<Current>,
     listener: TcpListener,
     tls: Option<Arc<CertReloader>>,
 ) {
+    let draining = current.load().draining.clone();
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            () = gateway.draining.cancelled() => break,
+            () = draining.cancelled() => break,
         };
+        let gateway = current.load_full();
         let (stream, peer) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
@@ -92,13 +94,13 @@ pub(crate) async fn serve(
             continue;
         }
         let open = gateway.metrics.connections.enter();
-        let (tracker, gateway, tls) = (&gateway.open, Arc::clone(&gateway), tls.clone());
-        tracker.spawn(async move {
+        let (current, tls) = (Arc::clone(&current), tls.clone());
+        gateway.open.spawn(async move {
             let _open = open;
             let _ = stream.set_nodelay(true);
             match tls {
-                None => http1_connection(gateway, stream, peer).await,
-                Some(tls) => tls_connection(gateway, stream, peer, &tls).await,
+                None => http1_connection(current, stream, peer).await,
+                Some(tls) => tls_connection(current, stream, peer, &tls).await,
             }
         });
     }
@@ -134,7 +136,7 @@ async fn refuse(mut stream: TcpStream) {
 }
 
 async fn tls_connection(
-    gateway: Arc<Gateway>,
+    current: Arc<Current>,
     stream: TcpStream,
     peer: SocketAddr,
     tls: &CertReloader,
@@ -142,27 +144,30 @@ async fn tls_connection(
     let stream = match tokio::time::timeout(HANDSHAKE, tls.acceptor().accept(stream)).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => {
-            gateway.metrics.tls_failures.inc();
+            current.load().metrics.tls_failures.inc();
             tracing::debug!(%peer, error = %error, "TLS handshake failed");
             return;
         }
         Err(_) => {
-            gateway.metrics.tls_failures.inc();
+            current.load().metrics.tls_failures.inc();
             tracing::debug!(%peer, "TLS handshake timed out");
             return;
         }
     };
     if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
-        http2_connection(gateway, stream, peer).await;
+        http2_connection(current, stream, peer).await;
     } else {
-        http1_connection(gateway, stream, peer).await;
+        http1_connection(current, stream, peer).await;
     }
 }
 
-async fn http1_connection<S>(gateway: Arc<Gateway>, stream: S, peer: SocketAddr)
+async fn http1_connection<S>(current: Arc<Current>, stream: S, peer: SocketAddr)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    // What a connection is allowed it is allowed for as long as it lasts; what it is served with is
+    // asked for each request.
+    let gateway = current.load_full();
     let limits = &gateway.config.limits;
     let mut builder = http1::Builder::new();
     builder
@@ -176,12 +181,13 @@ where
     let cut = token.clone();
     let trusted = gateway.trusts(peer);
     let stream = Impatient::new(stream, requests.clone(), gateway.config.listen.header_timeout);
+    drop(gateway);
     let service = service_fn(move |request: Request<Incoming>| {
         let has_coding = request.headers().contains_key(TRANSFER_ENCODING);
         let ambiguous = has_coding && requests.names_length();
         let in_service = requests.start();
         let requests = requests.clone();
-        let gateway = Arc::clone(&gateway);
+        let gateway = current.load_full();
         let connection = Connection { cut: token.clone(), trusted };
         async move {
             let _in_service = in_service;
@@ -213,10 +219,11 @@ where
 /// hyper takes no smaller buffer.
 const MIN_BUFFER: usize = 8192;
 
-async fn http2_connection<S>(gateway: Arc<Gateway>, stream: S, peer: SocketAddr)
+async fn http2_connection<S>(current: Arc<Current>, stream: S, peer: SocketAddr)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let gateway = current.load_full();
     let limits = &gateway.config.limits;
     let mut builder = http2::Builder::new(TokioExecutor::new());
     builder
@@ -230,11 +237,12 @@ where
     let (header_timeout, idle_timeout) = (listen.header_timeout, listen.idle_timeout);
     let cut = gateway.connected();
     let trusted = gateway.trusts(peer);
+    drop(gateway);
     let activity = Activity::new();
     let requests = activity.clone();
     let service = service_fn(move |request| {
         let busy = requests.enter();
-        let gateway = Arc::clone(&gateway);
+        let gateway = current.load_full();
         // A connection carries many calls, so no slow reader of one of them cuts it: the token is
         // nobody's. What the reader leaves unread is bounded by its stream's queue.
         let connection = Connection { cut: CancellationToken::new(), trusted };

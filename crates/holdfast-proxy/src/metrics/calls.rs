@@ -1,8 +1,8 @@
 //! What is counted for every call: how it ended and how long it took.
 //!
 //! A call costs three relaxed adds on lines that belong to the thread: its outcome, its bucket, its
-//! time. The lines of a (server, method) pair are allocated when the first such call ends, so unused
-//! pairs cost a pointer, are never rendered, and a scrape stays small.
+//! time. The lines of a method of a server are allocated when the first such call ends, so
+//! unused ones cost a pointer, are never rendered, and a scrape stays small.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -72,7 +72,7 @@ pub struct Traffic {
     pub buckets: [u64; BUCKETS],
 }
 
-/// Counts of all (server, method, outcome) triples.
+/// Counts of one server's (method, outcome) pairs.
 #[derive(Debug)]
 pub(super) struct Calls {
     shards: Box<[ShardCalls]>,
@@ -92,8 +92,8 @@ pub(super) struct HistogramTotals {
     pub(super) sum_micros: u64,
 }
 
-/// `[server * methods + method]`.
-type ShardCalls = Box<[OnceLock<Box<MethodCell>>]>;
+/// By method.
+type ShardCalls = [OnceLock<Box<MethodCell>>; Method::ALL.len()];
 
 #[derive(Debug, Default)]
 #[repr(align(128))]
@@ -221,25 +221,15 @@ impl Traffic {
 // === impl Calls ===
 
 impl Calls {
-    pub(super) fn new(servers: usize) -> Self {
+    pub(super) fn new() -> Self {
         let shard_count = shard_count();
-        let cells = servers * Method::ALL.len();
-        let shards = (0..shard_count)
-            .map(|_| (0..cells).map(|_| OnceLock::new()).collect::<ShardCalls>())
-            .collect();
+        let shards = (0..shard_count).map(|_| std::array::from_fn(|_| OnceLock::new())).collect();
         Self { shards, shard_count }
     }
 
     #[inline]
-    pub(super) fn record(
-        &self,
-        server: usize,
-        method: Method,
-        outcome: CallOutcome,
-        elapsed: Duration,
-    ) {
-        let index = server * Method::ALL.len() + method.index();
-        let Some(slot) = self.shards[shard(self.shard_count)].get(index) else { return };
+    pub(super) fn record(&self, method: Method, outcome: CallOutcome, elapsed: Duration) {
+        let slot = &self.shards[shard(self.shard_count)][method.index()];
         let cell = slot.get_or_init(Box::default);
         let micros = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX);
         let histogram = &cell.durations[outcome.status() as usize];
@@ -248,20 +238,19 @@ impl Calls {
         histogram.sum_micros.fetch_add(micros, Relaxed);
     }
 
-    /// The totals of one pair, or `None` when no such call has ended.
-    pub(super) fn method(&self, server: usize, method: Method) -> Option<MethodTotals> {
-        let index = server * Method::ALL.len() + method.index();
+    /// The totals of one method, or `None` when no such call has ended.
+    pub(super) fn method(&self, method: Method) -> Option<MethodTotals> {
         let mut totals: Option<MethodTotals> = None;
         for shard in &self.shards {
-            let Some(cell) = shard.get(index).and_then(OnceLock::get) else { continue };
+            let Some(cell) = shard[method.index()].get() else { continue };
             cell.add_to(totals.get_or_insert_default());
         }
         totals
     }
 
-    pub(super) fn traffic(&self, server: usize) -> Traffic {
+    pub(super) fn traffic(&self) -> Traffic {
         let mut traffic = Traffic::default();
-        for totals in Method::ALL.iter().filter_map(|&m| self.method(server, m)) {
+        for totals in Method::ALL.iter().filter_map(|&m| self.method(m)) {
             for (outcome, n) in CallOutcome::ALL.into_iter().zip(totals.outcomes) {
                 traffic.calls += n;
                 traffic.errors += if outcome.is_error() { n } else { 0 };
@@ -351,25 +340,17 @@ mod tests {
 
     #[test]
     fn traffic_tells_errors_of_the_server_from_failures() {
-        let calls = Calls::new(2);
+        let calls = Calls::new();
         let ms = Duration::from_millis;
-        calls.record(1, Method::ToolsCall, CallOutcome::Ok, ms(2));
-        calls.record(1, Method::ToolsCall, CallOutcome::RpcError, ms(2));
-        calls.record(1, Method::ToolsList, CallOutcome::TimedOut, ms(70_000));
-        calls.record(1, Method::ToolsList, CallOutcome::Cancelled, ms(1));
-        let traffic = calls.traffic(1);
+        calls.record(Method::ToolsCall, CallOutcome::Ok, ms(2));
+        calls.record(Method::ToolsCall, CallOutcome::RpcError, ms(2));
+        calls.record(Method::ToolsList, CallOutcome::TimedOut, ms(70_000));
+        calls.record(Method::ToolsList, CallOutcome::Cancelled, ms(1));
+        let traffic = calls.traffic();
         assert_eq!((traffic.calls, traffic.errors, traffic.failures), (4, 2, 1));
         assert_eq!(traffic.cancelled, 1);
         assert_eq!(traffic.buckets.iter().sum::<u64>(), 3, "cancelled calls have no duration here");
-        assert_eq!(calls.traffic(0), Traffic::default());
         assert_eq!(traffic.since(&traffic), Traffic::default());
-    }
-
-    #[test]
-    fn a_server_that_does_not_exist_is_not_counted() {
-        let calls = Calls::new(1);
-        calls.record(1, Method::ToolsCall, CallOutcome::Ok, Duration::ZERO);
-        assert_eq!(calls.traffic(0).calls, 0);
     }
 
     #[test]

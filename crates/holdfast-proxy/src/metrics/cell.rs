@@ -16,14 +16,14 @@ const MAX_SHARDS: usize = 16;
 pub(super) struct Padded<T>(pub(super) T);
 
 /// How many shards the metrics of this process have: a power of two.
-pub(super) fn shard_count() -> usize {
+pub(crate) fn shard_count() -> usize {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     cores.next_power_of_two().min(MAX_SHARDS)
 }
 
 /// The calling thread's shard out of `count` (a power of two).
 #[inline]
-pub(super) fn shard(count: usize) -> usize {
+pub(crate) fn shard(count: usize) -> usize {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     thread_local! { static MINE: Cell<usize> = const { Cell::new(usize::MAX) } }
     MINE.with(|mine| {

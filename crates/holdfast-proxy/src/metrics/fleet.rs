@@ -3,12 +3,14 @@
 //! Labels are names of the configuration and fixed words.
 
 use std::fmt::{self, Write};
+use std::sync::Arc;
 
 use holdfast_config::BulkheadClass;
 use holdfast_engine::breaker::Phase;
 
+use super::ServerMetrics;
 use super::render::{COUNTER, Escaped, GAUGE, header};
-use crate::fleet::{Fleet, InstanceSnapshot, ServerFleet, ServerSnapshot};
+use crate::fleet::{Fleet, InstanceSnapshot, ServerSnapshot};
 
 /// A family that is one number per instance.
 type InstanceFamily = (&'static str, &'static str, fn(&InstanceSnapshot) -> f64);
@@ -16,7 +18,7 @@ type InstanceFamily = (&'static str, &'static str, fn(&InstanceSnapshot) -> f64)
 /// One number per class of a server.
 type ClassFamily = (&'static str, &'static str, fn(&ServerSnapshot, BulkheadClass) -> u32);
 /// One number per server.
-type ServerFamily = (&'static str, &'static str, fn(&ServerFleet) -> u64);
+type ServerFamily = (&'static str, &'static str, fn(&ServerMetrics) -> u64);
 
 #[rustfmt::skip]
 const INSTANCE: &[InstanceFamily] = &[
@@ -46,8 +48,7 @@ pub(super) fn render(fleet: &Fleet, out: &mut String) -> fmt::Result {
             writeln!(out, "{name}{{{labels},state=\"{}\"}} {is}", phase.label())?;
         }
     }
-    classes(&servers, out)?;
-    counters(fleet, out)
+    classes(&servers, out)
 }
 
 fn each(servers: &[ServerSnapshot]) -> impl Iterator<Item = (&ServerSnapshot, &InstanceSnapshot)> {
@@ -78,7 +79,11 @@ fn classes(servers: &[ServerSnapshot], out: &mut String) -> fmt::Result {
     Ok(())
 }
 
-fn counters(fleet: &Fleet, out: &mut String) -> fmt::Result {
+/// What was counted of every server that there has been.
+pub(super) fn counters(servers: &[Arc<ServerMetrics>], out: &mut String) -> fmt::Result {
+    if servers.is_empty() {
+        return Ok(());
+    }
     let plain: [ServerFamily; 2] = [
         (
             "holdfast_repeats_denied_total",
@@ -91,13 +96,13 @@ fn counters(fleet: &Fleet, out: &mut String) -> fmt::Result {
     ];
     for (name, help, read) in plain {
         header(out, name, COUNTER, help)?;
-        for server in fleet.servers() {
+        for server in servers {
             writeln!(out, "{name}{{server_id=\"{}\"}} {}", Escaped(server.name()), read(server))?;
         }
     }
     let name = "holdfast_breaker_transitions_total";
     header(out, name, COUNTER, "Changes of a server's breakers, by the state that they went to.")?;
-    for server in fleet.servers() {
+    for server in servers {
         for (to, count) in server.counts.each_turned() {
             let id = Escaped(server.name());
             writeln!(out, "{name}{{server_id=\"{id}\",to=\"{to}\"}} {count}")?;
@@ -105,7 +110,7 @@ fn counters(fleet: &Fleet, out: &mut String) -> fmt::Result {
     }
     let name = "holdfast_refused_total";
     header(out, name, COUNTER, "Calls that were refused at their admission; they did not run.")?;
-    for server in fleet.servers() {
+    for server in servers {
         for (reason, count) in server.counts.each_refused() {
             let id = Escaped(server.name());
             writeln!(out, "{name}{{server_id=\"{id}\",reason=\"{reason}\"}} {count}")?;
@@ -113,7 +118,7 @@ fn counters(fleet: &Fleet, out: &mut String) -> fmt::Result {
     }
     let name = "holdfast_fallbacks_total";
     header(out, name, COUNTER, "Reads that something else answered in the server's place.")?;
-    for server in fleet.servers() {
+    for server in servers {
         for (kind, count) in server.counts.each_served() {
             let id = Escaped(server.name());
             writeln!(out, "{name}{{server_id=\"{id}\",kind=\"{kind}\"}} {count}")?;

@@ -9,6 +9,10 @@
 //! Labels are enums of this module or server names out of the configuration, never anything that a
 //! client sends. So the number of series is bounded by the configuration.
 //!
+//! # When the configuration changes
+//! A server that leaves takes its gauges along once they are 0; its counters stay until the process
+//! ends, and rise on should it come back.
+//!
 //! The names are listed with meaning and unit in `docs/metrics.md`; a test compares the two.
 
 mod calls;
@@ -20,18 +24,22 @@ mod store;
 #[cfg(test)]
 mod tests;
 
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant, SystemTime};
 
+use arc_swap::ArcSwapOption;
 use holdfast_mcp::method::Method;
 use holdfast_store::Operations;
 
 use calls::Calls;
 pub use calls::{BOUNDS_MICROS, BUCKETS, CallOutcome, Traffic};
 pub use cell::{Counter, Gauge, GaugeGuard};
+pub(crate) use cell::{shard, shard_count};
 pub use process::ProcessUsage;
 
-use crate::fleet::Fleet;
+use crate::fleet::{Counts, Fleet};
 
 /// All metrics of one node. One per process; shared by reference count.
 #[derive(Debug)]
@@ -77,20 +85,26 @@ pub struct Metrics {
     pub in_flight: Gauge,
 
     rejections: [Counter; Rejection::ALL.len()],
-    calls: Calls,
-    servers: Box<[ServerMetrics]>,
+    /// Every server that the configuration has named since the start. None is ever taken out: what
+    /// was counted goes on where it was when a server that went comes back.
+    servers: RwLock<BTreeMap<Box<str>, Arc<ServerMetrics>>>,
     started: Instant,
     started_wall: SystemTime,
     /// What is counted and known of the servers' instances; read by a scrape alone.
-    fleet: OnceLock<Arc<Fleet>>,
+    fleet: ArcSwapOption<Fleet>,
     /// What the store was asked to do; read by a scrape alone.
     store: OnceLock<Arc<Operations>>,
 }
 
-/// What is counted per server, besides its calls.
+/// What is counted per server. Calls count without a look-up: whoever serves one holds this.
 #[derive(Debug)]
 pub struct ServerMetrics {
     name: Box<str>,
+    calls: Calls,
+    /// What is counted where calls are admitted.
+    pub(crate) counts: Arc<Counts>,
+    /// Whether the configuration has it now.
+    configured: AtomicBool,
     /// Calls to this server that are in the gateway now.
     pub in_flight: Gauge,
     /// Sessions that the gateway holds at this server.
@@ -150,11 +164,10 @@ pub enum Rejection {
 // === impl Metrics ===
 
 impl Metrics {
-    /// Metrics for the servers of the configuration, in the order whose indexes [`Metrics::call`]
-    /// and [`Metrics::server`] take.
+    /// Metrics for the servers of the configuration.
     #[must_use]
     pub fn new(server_names: &[String]) -> Arc<Self> {
-        Arc::new(Self {
+        let metrics = Self {
             connections: Gauge::default(),
             connections_accepted: Counter::default(),
             connections_refused: Counter::default(),
@@ -174,26 +187,35 @@ impl Metrics {
             events: Counter::default(),
             in_flight: Gauge::default(),
             rejections: std::array::from_fn(|_| Counter::default()),
-            calls: Calls::new(server_names.len()),
-            servers: server_names.iter().map(|name| ServerMetrics::new(name)).collect(),
+            servers: RwLock::default(),
             started: Instant::now(),
             started_wall: SystemTime::now(),
-            fleet: OnceLock::new(),
+            fleet: ArcSwapOption::empty(),
             store: OnceLock::new(),
-        })
+        };
+        metrics.configure(server_names.iter().map(String::as_str));
+        Arc::new(metrics)
     }
 
-    /// From here on a scrape tells of the servers' instances and of the store too.
-    pub(crate) fn tell_of(&self, fleet: Arc<Fleet>, store: Arc<Operations>) {
-        let _ = self.fleet.set(fleet);
+    /// From here on a scrape tells of the servers' instances.
+    pub(crate) fn tell_of(&self, fleet: Arc<Fleet>) {
+        self.configure(fleet.servers().iter().map(|server| server.name()));
+        self.fleet.store(Some(fleet));
+    }
+
+    /// From here on a scrape tells of the store.
+    pub(crate) fn tell_of_store(&self, store: Arc<Operations>) {
         let _ = self.store.set(store);
     }
 
-    /// Counts a call that ended. `elapsed` is from its receipt to the last byte of its answer.
-    /// An index beyond the configured servers counts nothing.
-    #[inline]
-    pub fn call(&self, server: usize, method: Method, outcome: CallOutcome, elapsed: Duration) {
-        self.calls.record(server, method, outcome, elapsed);
+    /// The configuration has these servers from here on, and no others.
+    fn configure<'a>(&self, names: impl Iterator<Item = &'a str>) {
+        for server in self.servers() {
+            server.configured.store(false, Ordering::Relaxed);
+        }
+        for name in names {
+            self.server(name).configured.store(true, Ordering::Relaxed);
+        }
     }
 
     /// Counts a request that was refused before it became a call.
@@ -207,32 +229,29 @@ impl Metrics {
         self.rejections[why as usize].get()
     }
 
-    /// The counts of the server at `index`.
-    ///
-    /// # Panics
-    /// When the configuration has no such server; indexes come from the order given to [`Self::new`].
+    /// The counts of this server, which begin when it is first asked for.
     #[must_use]
-    pub fn server(&self, index: usize) -> &ServerMetrics {
-        &self.servers[index]
+    pub fn server(&self, name: &str) -> Arc<ServerMetrics> {
+        if let Some(known) = self.servers.read().unwrap_or_else(PoisonError::into_inner).get(name) {
+            return Arc::clone(known);
+        }
+        let mut servers = self.servers.write().unwrap_or_else(PoisonError::into_inner);
+        let new = || Arc::new(ServerMetrics::new(name));
+        Arc::clone(servers.entry(name.into()).or_insert_with(new))
     }
 
-    /// All servers in the order of their indexes.
+    /// Every server that the configuration has named since the start, in the order of the names.
     #[must_use]
-    pub fn servers(&self) -> &[ServerMetrics] {
-        &self.servers
-    }
-
-    /// The calls of one server since the start.
-    #[must_use]
-    pub fn traffic(&self, server: usize) -> Traffic {
-        self.calls.traffic(server)
+    pub fn servers(&self) -> Vec<Arc<ServerMetrics>> {
+        let servers = self.servers.read().unwrap_or_else(PoisonError::into_inner);
+        servers.values().map(Arc::clone).collect()
     }
 
     /// Notes for each server whether calls have succeeded since the last look. Called once a second
     /// by the admin side, so that a call itself need not read the time for the status page.
     pub fn look(&self, now: Instant) {
-        for (index, server) in self.servers.iter().enumerate() {
-            let traffic = self.calls.traffic(index);
+        for server in self.servers() {
+            let traffic = server.traffic();
             let successes = traffic.calls - traffic.failures - traffic.cancelled;
             let mut seen = server.seen();
             if successes > seen.successes {
@@ -267,6 +286,9 @@ impl ServerMetrics {
     fn new(name: &str) -> Self {
         Self {
             name: name.into(),
+            calls: Calls::new(),
+            counts: Arc::default(),
+            configured: AtomicBool::new(false),
             in_flight: Gauge::default(),
             sessions: Gauge::default(),
             attempts_repeated: Counter::default(),
@@ -283,6 +305,23 @@ impl ServerMetrics {
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Counts a call that ended. `elapsed` is from its receipt to the last byte of its answer.
+    #[inline]
+    pub fn call(&self, method: Method, outcome: CallOutcome, elapsed: Duration) {
+        self.calls.record(method, outcome, elapsed);
+    }
+
+    /// Its calls since the start.
+    #[must_use]
+    pub fn traffic(&self) -> Traffic {
+        self.calls.traffic()
+    }
+
+    /// Whether the configuration has it now.
+    fn is_configured(&self) -> bool {
+        self.configured.load(Ordering::Relaxed)
     }
 
     /// Notes what went wrong last, for the status page. `text` must hold no secret and no client

@@ -5,6 +5,7 @@
 //! of each server are always there, so that `rate()` sees the first increment.
 
 use std::fmt::{self, Write};
+use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
 use holdfast_mcp::method::Method;
@@ -65,19 +66,24 @@ fn write_all(metrics: &Metrics, out: &mut String) -> fmt::Result {
         header(out, name, kind, help)?;
         writeln!(out, "{name} {}", read(metrics))?;
     }
+    let servers = metrics.servers();
     for &(name, kind, help, read) in SERVER {
+        let is_there = |server: &&Arc<ServerMetrics>| {
+            kind == COUNTER || server.is_configured() || read(server) > 0
+        };
         // A family without samples is dropped whole: some parsers refuse an empty one.
-        if metrics.servers().is_empty() {
+        if !servers.iter().any(|server| is_there(&server)) {
             continue;
         }
         header(out, name, kind, help)?;
-        for server in metrics.servers() {
+        for server in servers.iter().filter(is_there) {
             writeln!(out, "{name}{{server_id=\"{}\"}} {}", Escaped(server.name()), read(server))?;
         }
     }
-    if let Some(fleet) = metrics.fleet.get() {
+    if let Some(fleet) = &*metrics.fleet.load() {
         super::fleet::render(fleet, out)?;
     }
+    super::fleet::counters(&servers, out)?;
     if let Some(store) = metrics.store.get() {
         super::store::render(&store.counts(), out)?;
     }
@@ -86,13 +92,12 @@ fn write_all(metrics: &Metrics, out: &mut String) -> fmt::Result {
 }
 
 fn calls(metrics: &Metrics, out: &mut String) -> fmt::Result {
-    let totals: Vec<(&str, Method, MethodTotals)> = metrics
-        .servers()
+    let servers = metrics.servers();
+    let totals: Vec<(&str, Method, MethodTotals)> = servers
         .iter()
-        .enumerate()
-        .flat_map(|(index, server)| {
+        .flat_map(|server| {
             Method::ALL.iter().filter_map(move |&method| {
-                Some((server.name(), method, metrics.calls.method(index, method)?))
+                Some((server.name(), method, server.calls.method(method)?))
             })
         })
         .collect();

@@ -122,21 +122,26 @@ fn is_name(name: &str) -> bool {
         && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == ':')
 }
 
+/// What a name may be, for all that the text format knows.
+const WEIRD: &str = "we\"ird\\na\nme";
+
 fn busy() -> Arc<Metrics> {
-    let metrics = Metrics::new(&["github".to_owned(), "we\"ird\\na\nme".to_owned()]);
+    let metrics = Metrics::new(&["github".to_owned(), WEIRD.to_owned()]);
     let ms = Duration::from_millis;
-    metrics.call(0, Method::ToolsCall, CallOutcome::Ok, ms(3));
-    metrics.call(0, Method::ToolsCall, CallOutcome::Ok, ms(700));
+    metrics.server("github").call(Method::ToolsCall, CallOutcome::Ok, ms(3));
+    metrics.server("github").call(Method::ToolsCall, CallOutcome::Ok, ms(700));
     for outcome in CallOutcome::ALL {
-        metrics.call(1, Method::ToolsList, outcome, ms(90_000));
+        metrics.server(WEIRD).call(Method::ToolsList, outcome, ms(90_000));
     }
     let fleet = crate::fleet::testing::fleet(
         r#"servers: { pair: { instances: [
             { id: a, url: "http://127.0.0.1:1/mcp" }, { id: b, url: "http://127.0.0.1:2/mcp" } ] } }"#,
     );
-    metrics.tell_of(fleet, Arc::default());
+    metrics.tell_of(fleet);
+    metrics.configure(["github", "pair", WEIRD].into_iter());
+    metrics.tell_of_store(Arc::default());
     metrics.rejected(Rejection::Origin);
-    metrics.server(1).process_exits.add(2);
+    metrics.server(WEIRD).process_exits.add(2);
     metrics.sessions.set(5);
     metrics
 }
@@ -200,7 +205,7 @@ fn methods_that_were_never_called_are_not_rendered() {
 #[test]
 fn servers_have_their_own_counts() {
     let metrics = busy();
-    let _guard = metrics.server(0).in_flight.enter();
+    let _guard = metrics.server("github").in_flight.enter();
     let scrape = Scrape::of(&metrics);
     let of = |name, server| scrape.value(name, &[("server_id", server)]);
     assert_eq!(of("holdfast_server_in_flight", "github"), Some(1.0));
@@ -209,16 +214,36 @@ fn servers_have_their_own_counts() {
 }
 
 #[test]
+fn a_server_that_leaves_takes_its_gauges_along_and_leaves_its_counters() {
+    let metrics = busy();
+    metrics.server("github").connects.add(3);
+    let running = metrics.server("github").in_flight.enter();
+    metrics.configure(["pair", WEIRD].into_iter());
+    let of = |name| Scrape::of(&metrics).value(name, &[("server_id", "github")]);
+    // What still runs is shown until it ends.
+    assert_eq!(of("holdfast_server_in_flight"), Some(1.0));
+    assert_eq!(of("holdfast_server_sessions"), None);
+    drop(running);
+    assert_eq!(of("holdfast_server_in_flight"), None);
+    assert_eq!(of("holdfast_server_connects_total"), Some(3.0));
+    // It comes back, and is counted on from where it was.
+    metrics.configure(["github", "pair", WEIRD].into_iter());
+    metrics.server("github").connects.inc();
+    assert_eq!(of("holdfast_server_connects_total"), Some(4.0));
+    assert_eq!(of("holdfast_server_in_flight"), Some(0.0));
+}
+
+#[test]
 fn a_look_notes_successes_but_not_failures() {
     let metrics = Metrics::new(&["a".to_owned()]);
-    metrics.call(0, Method::ToolsCall, CallOutcome::TimedOut, Duration::ZERO);
+    metrics.server("a").call(Method::ToolsCall, CallOutcome::TimedOut, Duration::ZERO);
     metrics.look(Instant::now());
-    assert_eq!(metrics.server(0).last_success(), None);
-    metrics.call(0, Method::ToolsCall, CallOutcome::Ok, Duration::ZERO);
+    assert_eq!(metrics.server("a").last_success(), None);
+    metrics.server("a").call(Method::ToolsCall, CallOutcome::Ok, Duration::ZERO);
     metrics.look(Instant::now());
-    assert!(metrics.server(0).last_success().is_some());
-    metrics.server(0).failed(&"x".repeat(400));
-    assert_eq!(metrics.server(0).last_error().map(|(_, text)| text.len()), Some(300));
+    assert!(metrics.server("a").last_success().is_some());
+    metrics.server("a").failed(&"x".repeat(400));
+    assert_eq!(metrics.server("a").last_error().map(|(_, text)| text.len()), Some(300));
 }
 
 #[test]

@@ -43,7 +43,7 @@ async fn find(
     key: SessionKey,
 ) -> Found {
     if let Some(session) = gateway.sessions.get(key) {
-        if session.principal != principal.digest || !Arc::ptr_eq(&session.server, server) {
+        if session.principal != principal.digest || !session.is_of(server) {
             return Found::Unknown;
         }
         let here = !server.is_duplex() || session.bound().mux.is_some();
@@ -130,7 +130,7 @@ fn not_found(error: StoreError) -> Found {
 
 /// Makes the session of a record a living one of this node.
 fn adopt(
-    gateway: &Gateway,
+    gateway: &Arc<Gateway>,
     server: &Arc<Server>,
     principal: &Principal,
     record: SessionRecord,
@@ -140,10 +140,11 @@ fn adopt(
         return session;
     }
     let bound = Bound::of(&record.binding);
-    let gauge = gateway.metrics.server(server.index).sessions.enter();
+    let gauge = server.metrics.sessions.enter();
     let now = gateway.clock.now();
     let session = Session::new(record, Arc::clone(server), bound, principal.clone(), gauge, now);
     let session = gateway.sessions.adopt(session);
+    gateway.show_latest(&session);
     gateway.metrics.sessions.set(gateway.sessions.len());
     session
 }
@@ -170,7 +171,7 @@ pub(crate) async fn changed(gateway: &Arc<Gateway>, key: SessionKey) {
 pub(crate) async fn reclaim(gateway: Arc<Gateway>, me: Origin) {
     let mut held = Vec::new();
     gateway.sessions.each(|session| {
-        if session.server.is_duplex() && session.bound().mux.is_some() {
+        if session.server().is_duplex() && session.bound().mux.is_some() {
             held.push(Arc::clone(session));
         }
     });
@@ -193,19 +194,23 @@ pub(crate) async fn forget(gateway: &Arc<Gateway>, key: SessionKey) {
     if let Some(standing) = session.standing().take() {
         standing.end(gateway);
     }
-    // A server's process may take its time to end; whoever told us does not wait for it.
     if let Some(mux) = session.bound().mux.clone() {
-        let patience = gateway.config.listen.drain_deadline;
-        tokio::spawn(async move {
-            // What runs over it has its answer still to come, and its client is still here.
-            let _ = tokio::time::timeout(patience, idle(&mux)).await;
-            mux.close().await;
-        });
+        close_when_idle(gateway, mux);
     }
 }
 
+/// Closes a connection that nobody uses any more, once what runs over it has its answer. Whoever says so
+/// does not wait: a server's process may take its time to end.
+pub(super) fn close_when_idle(gateway: &Gateway, mux: Arc<Mux>) {
+    let patience = gateway.config.listen.drain_deadline;
+    tokio::spawn(async move {
+        let _ = tokio::time::timeout(patience, idle(&mux)).await;
+        mux.close().await;
+    });
+}
+
 /// Resolves when no call is under way.
-async fn idle(mux: &Mux) {
+pub(crate) async fn idle(mux: &Mux) {
     while mux.in_flight() > 0 {
         tokio::time::sleep(IDLE_POLL).await;
     }

@@ -22,7 +22,7 @@ use http::HeaderValue;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use self::find::{Found, changed, find_patiently, forget, reclaim};
+pub(crate) use self::find::{Found, changed, find_patiently, forget, idle, reclaim};
 pub(crate) use self::restore::{Whereto, reestablish};
 pub(crate) use self::standing::{Opened, Standing, feed_duplex, open as open_standing, release};
 pub(crate) use self::table::{Sessions, parse_id};
@@ -36,7 +36,10 @@ use crate::upstream::mux::Mux;
 /// The session's tie to an instance, as calls use it.
 #[derive(Debug)]
 pub(crate) struct Bound {
-    pub(crate) instance: usize,
+    /// The mark of the instance.
+    pub(crate) mark: u32,
+    /// The life of the server that the connection was opened in, where there is one.
+    pub(crate) life: u64,
     pub(crate) generation: u32,
     /// `Mcp-Session-Id` for the instance; none where the connection is the session.
     pub(crate) server_session: Option<HeaderValue>,
@@ -48,7 +51,8 @@ impl Bound {
     /// A binding as its record has it: what is not open here is opened when it is needed.
     pub(crate) fn of(binding: &Binding) -> Self {
         Self {
-            instance: usize::from(binding.instance),
+            mark: binding.instance,
+            life: NOT_OPEN,
             generation: binding.generation,
             server_session: binding
                 .server_session
@@ -61,8 +65,8 @@ impl Bound {
     /// Whether a call can go to it as it is.
     pub(crate) fn is_usable(&self, server: &Server) -> bool {
         match &self.mux {
-            Some(mux) => mux.ending().is_none(),
-            None => !server.is_duplex(),
+            Some(mux) => self.life == server.life.number && mux.ending().is_none(),
+            None => !server.is_duplex() && server.fleet.place(self.mark).is_some(),
         }
     }
 
@@ -78,7 +82,8 @@ pub(crate) struct Session {
     pub(crate) id: HeaderValue,
     pub(crate) principal: u64,
     pub(crate) owner: Principal,
-    pub(crate) server: Arc<Server>,
+    server_name: Arc<str>,
+    server: ArcSwap<Server>,
     pub(crate) version: Version,
     pub(crate) created: Duration,
     _gauge: GaugeGuard,
@@ -136,7 +141,8 @@ impl Session {
             id: table::id_header(record.key),
             principal: record.principal,
             owner,
-            server,
+            server_name: Arc::clone(&server.name),
+            server: ArcSwap::new(server),
             version: record.version,
             created: now,
             _gauge: gauge,
@@ -159,6 +165,25 @@ impl Session {
             note: Mutex::default(),
             has_note: AtomicBool::new(false),
         })
+    }
+
+    /// Its server, as the latest configuration has it; once that has it no more, as it last was.
+    pub(crate) fn server(&self) -> Arc<Server> {
+        self.server.load_full()
+    }
+
+    /// Whether it is one of this server.
+    pub(crate) fn is_of(&self, server: &Server) -> bool {
+        self.server_name == server.name
+    }
+
+    /// Its server as another configuration has it. A standing stream of an instance that is gone looks for
+    /// another one.
+    pub(crate) fn serve_by(&self, server: &Arc<Server>) {
+        self.server.store(Arc::clone(server));
+        if server.fleet.place(self.bound.load().mark).is_none() {
+            self.rebound.notify_waiters();
+        }
     }
 
     pub(crate) fn bound(&self) -> Arc<Bound> {
@@ -375,6 +400,9 @@ impl Session {
         self.outstanding().drain().collect()
     }
 }
+
+/// The life of no server.
+const NOT_OPEN: u64 = u64::MAX;
 
 /// Server→client requests of one session that are remembered while unanswered.
 const MAX_OUTSTANDING: usize = 1024;

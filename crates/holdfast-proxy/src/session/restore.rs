@@ -8,10 +8,11 @@ use holdfast_store::Binding;
 use http::HeaderMap;
 use tokio::sync::{OwnedMutexGuard, mpsc};
 
-use super::{Bound, Session, standing};
+use super::{Bound, Session, find, standing};
 use crate::exchange;
 use crate::failure::Failure;
 use crate::gateway::Gateway;
+use crate::server::Server;
 
 /// Which instance comes first.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -45,10 +46,11 @@ pub(crate) async fn reestablish(
         return Err(ended(session));
     }
     let present = session.bound();
+    let server = gateway.server_of(session);
     // What the store tells of a new binding may come before its connection is here.
     let opened = seen.mux.is_none() && present.mux.is_some();
     let fresh = opened || present.generation != seen.generation;
-    if fresh && present.is_usable(&session.server) {
+    if fresh && present.is_usable(&server) {
         return Ok(present);
     }
     // Each that waited would otherwise spend the server's whole patience after the one before it.
@@ -57,24 +59,24 @@ pub(crate) async fn reestablish(
     {
         return Err(failure.clone());
     }
-    let server = &session.server;
     let record = session.record();
     let replayed = tokio::select! {
         biased;
         () = session.ended.cancelled() => return Err(ended(session)),
-        replayed = exchange::replay(gateway, server, &record, live, whereto) => replayed,
+        replayed = exchange::replay(gateway, &server, &record, live, whereto) => replayed,
     };
     match replayed {
         Ok(replayed) => {
             *alone = None;
             let (mux, unclaimed) = replayed.duplex.unzip();
             let next = Arc::new(Bound {
-                instance: replayed.instance,
+                mark: server.fleet.mark(replayed.instance),
+                life: server.life.number,
                 generation: present.generation + 1,
                 server_session: replayed.server_session,
                 mux,
             });
-            let bind = Bind { present, next, unclaimed, alone };
+            let bind = Bind { server, present, next, unclaimed, alone };
             let bind = bind.run(Arc::clone(gateway), Arc::clone(session));
             // A task of its own: a caller that goes away must not leave half a binding.
             tokio::spawn(bind).await.unwrap_or_else(|_| Err(ended(session)))
@@ -89,6 +91,8 @@ pub(crate) async fn reestablish(
 
 /// What the server opened, on its way to become the session's binding.
 struct Bind {
+    /// As it was when it opened this.
+    server: Arc<Server>,
     present: Arc<Bound>,
     next: Arc<Bound>,
     unclaimed: Option<mpsc::Receiver<Bytes>>,
@@ -101,10 +105,10 @@ impl Bind {
         gateway: Arc<Gateway>,
         session: Arc<Session>,
     ) -> Result<Arc<Bound>, Failure> {
-        let Self { present, next, unclaimed, alone } = self;
-        let server = &session.server;
+        let Self { server, present, next, unclaimed, alone } = self;
+        let server = &server;
         let binding = Binding {
-            instance: u16::try_from(next.instance).unwrap_or(u16::MAX),
+            instance: next.mark,
             server_session: next.server_session_text().map(Arc::from),
             generation: next.generation,
             node: gateway.holder_of(server),
@@ -136,13 +140,18 @@ impl Bind {
             "session established again at its server"
         );
         standing::rebound(&gateway, &session, &next, unclaimed);
-        if next.instance != present.instance {
-            tell_moved(&session, &present, &next);
+        if next.mark != present.mark {
+            tell_moved(server, &session, &present, &next);
         }
         // Whoever ends the session waits for this, and then closes what it is bound to.
         drop(alone);
-        if let Some(mux) = &present.mux {
-            mux.close().await;
+        match &present.mux {
+            // It is of a server that is reached in another way now, and may still be at work.
+            Some(mux) if mux.ending().is_none() && present.life != next.life => {
+                find::close_when_idle(&gateway, Arc::clone(mux));
+            }
+            Some(mux) => mux.close().await,
+            None => {}
         }
         if session.ended.is_cancelled() {
             return Err(ended(&session));
@@ -153,14 +162,17 @@ impl Bind {
 
 /// Tells the client that its session is at another instance, where nothing is known of what the first
 /// one kept in memory: on its standing stream, and with the next answer.
-fn tell_moved(session: &Session, from: &Bound, to: &Bound) {
-    let server = &session.server;
+fn tell_moved(server: &Server, session: &Session, from: &Bound, to: &Bound) {
     server.fleet.counts.moved.inc();
     let ids = server.settings.instances();
-    let id = |at: usize| ids.get(at).map_or("default", |it| it.id.as_str());
+    // One that the configuration has no more has no name in it either.
+    let id = |mark: u32| match server.fleet.place(mark) {
+        Some(at) => ids.get(at).map_or("default", |it| it.id.as_str()),
+        None => "removed",
+    };
     let note = serde_json::json!({
-        "movedFrom": id(from.instance),
-        "movedTo": id(to.instance),
+        "movedFrom": id(from.mark),
+        "movedTo": id(to.mark),
         "stateLost": true,
     });
     session.note(note.to_string().into());
@@ -182,5 +194,5 @@ fn tell_moved(session: &Session, from: &Bound, to: &Bound) {
 }
 
 fn ended(session: &Session) -> Failure {
-    Failure::unavailable(&session.server.name, "the session has ended".to_owned())
+    Failure::unavailable(&session.server().name, "the session has ended".to_owned())
 }

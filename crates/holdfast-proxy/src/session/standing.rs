@@ -52,8 +52,7 @@ impl Standing {
     /// From here on it belongs to another binding.
     fn rebind(&self, bound: &Bound) {
         let server_session = bound.server_session_text().map(Into::into);
-        let instance = u16::try_from(bound.instance).unwrap_or(u16::MAX);
-        self.log.rebind(instance, bound.generation, server_session);
+        self.log.rebind(bound.mark as u16, bound.generation, server_session);
     }
 
     /// Ends it for good: its readers end, and whoever supplies it stops.
@@ -104,20 +103,21 @@ pub(crate) async fn open(
 ) -> Result<Opened, Failure> {
     let _one_at_a_time = session.opening.lock().await;
     if gateway.draining.is_cancelled() {
-        return Err(Failure::restarting(&session.server.name));
+        return Err(Failure::restarting(&session.server().name));
     }
-    let ended = || Failure::unavailable(&session.server.name, "the session has ended".into());
+    let ended = || Failure::unavailable(&session.server().name, "the session has ended".into());
     if session.ended.is_cancelled() {
         return Err(ended());
     }
-    if session.server.is_duplex() {
+    let server = gateway.server_of(session);
+    if server.is_duplex() {
         // Its messages have been logged since the session began, unless its process is gone.
         let bound = session.bound();
-        if !bound.is_usable(&session.server) {
+        if !bound.is_usable(&server) {
             reestablish(gateway, session, &bound, &live, Whereto::Same).await?;
         }
         return session.standing().clone().map(Opened::Stream).ok_or_else(|| {
-            Failure::unavailable(&session.server.name, "the connection ended".into())
+            Failure::unavailable(&session.server().name, "the connection ended".into())
         });
     }
     if let Some(open) = session.standing().as_ref().filter(|open| open.is_open()) {
@@ -236,7 +236,7 @@ fn new_log(gateway: &Gateway, session: &Session, bound: &Bound) -> Arc<StreamLog
             kind: StreamKind::Standing,
             request_id: None,
             class: CallClass::Read.as_u8(),
-            instance: u16::try_from(bound.instance).unwrap_or(u16::MAX),
+            instance: bound.mark as u16,
             generation: bound.generation,
             server_session: bound.server_session_text().map(Into::into),
         },
@@ -258,7 +258,7 @@ pub(crate) fn release(
     key: SessionKey,
     stream: Option<(u128, u64)>,
 ) -> Option<Released> {
-    let session = gateway.sessions.look(key).filter(|session| !session.server.is_duplex())?;
+    let session = gateway.sessions.look(key).filter(|session| !session.server().is_duplex())?;
     let standing = session.standing().take()?;
     let log = &standing.log;
     let seen = stream.filter(|(stream, _)| *stream == log.id()).map(|(_, seq)| seq);
@@ -306,7 +306,7 @@ pub(super) fn rebound(
         standing.rebind(bound);
         take_back(session, &standing.log);
         // An HTTP server's stream is opened after this; what was missed is told when it is open.
-        if session.server.is_duplex() {
+        if session.server().is_duplex() {
             tell_gap(session, &standing.log);
         }
     }
@@ -358,7 +358,7 @@ fn tell_gap(session: &Session, log: &StreamLog) {
 fn admit(session: &Session, data: Bytes, generation: u32) -> Bytes {
     let Ok(message) = peek(&data) else { return data };
     if message.kind == Kind::Notification {
-        exchange::forget(&session.server, &message.method);
+        exchange::forget(&session.server(), &message.method);
     }
     let asks = message.kind == Kind::Request;
     let takes_back =
@@ -376,6 +376,9 @@ async fn get(
     live: &HeaderMap,
     last_event: Option<&str>,
 ) -> Got {
+    let server = session.server();
+    // An instance that the configuration has no more has the session no more.
+    let Some(instance) = server.fleet.place(bound.mark) else { return Got::Lost };
     let mut headers = exchange::headers::for_own_message(live);
     headers.insert(ACCEPT, HeaderValue::from_static("text/event-stream"));
     headers.insert(name::PROTOCOL_VERSION, HeaderValue::from_static(session.version.as_str()));
@@ -388,7 +391,7 @@ async fn get(
         session: bound.server_session.clone(),
         body: Bytes::new(),
     };
-    let sent = exchange::request_http(gateway, &session.server, true, bound.instance, outgoing);
+    let sent = exchange::request_http(gateway, &server, true, instance, outgoing);
     let mut response = match tokio::time::timeout(SILENCE, sent).await {
         Ok(Ok((response, _))) => response,
         Ok(Err(_)) => return Got::Unreachable,
@@ -509,6 +512,8 @@ impl Feed {
                     return;
                 }
                 Got::Lost => {
+                    // By the configuration of now: this stream may be older.
+                    self.gateway = self.gateway.latest();
                     let again = reestablish(
                         &self.gateway,
                         &self.session,
@@ -550,7 +555,7 @@ impl Feed {
         };
         match (end, *retry) {
             (End::Broken(_), _) => {
-                let metrics = self.gateway.metrics.server(self.session.server.index);
+                let metrics = &self.session.server().metrics;
                 metrics.streams_broken.inc();
                 true
             }
@@ -567,24 +572,38 @@ impl Feed {
         }
     }
 
+    /// Whether the session belongs elsewhere than where it is bound: a failover has taken it from there,
+    /// or the configuration does not have the instance any more.
     fn has_moved_on(&self) -> bool {
-        let Session { server, key, .. } = &*self.session;
-        server.fleet.has_moved_on(self.bound.instance, key.0 as u64)
+        let fleet = &self.session.server().fleet;
+        let place = fleet.place(self.bound.mark);
+        place.is_none_or(|at| fleet.has_moved_on(at, self.session.key.0 as u64))
     }
 
-    /// Resolves some moments after a failover has taken the session from where it is bound.
+    /// Resolves some moments after that is so.
     async fn moves_on(&self) {
-        let Session { server, key, .. } = &*self.session;
-        server.fleet.moves_on(self.bound.instance, key.0 as u64).await;
+        loop {
+            let shown = self.session.rebound.notified();
+            let server = self.session.server();
+            let Some(at) = server.fleet.place(self.bound.mark) else { break };
+            tokio::select! {
+                () = server.fleet.moves_on(at, self.session.key.0 as u64) => {}
+                () = shown => {}
+            }
+            // As the configuration has it now.
+            if self.has_moved_on() {
+                break;
+            }
+        }
         let part = (random::u64() % 1_000) as u32;
         tokio::time::sleep(FOLLOWS_WITHIN * part / 1_000).await;
     }
 
-    /// Binds the session where the failover has taken it: its client listens, and is not to wait for a
-    /// call of its own. Whether it is bound there.
+    /// Binds the session where it belongs now: its client listens, and is not to wait for a call of its
+    /// own. Whether it is bound there.
     async fn goes_along(&self) -> bool {
         let Self { gateway, session, bound, live, .. } = self;
-        match reestablish(gateway, session, bound, live, Whereto::Same).await {
+        match reestablish(&gateway.latest(), session, bound, live, Whereto::Same).await {
             Ok(_) => true,
             Err(failure) => {
                 tracing::debug!(reason = %failure.reason, "standing stream cannot follow yet");

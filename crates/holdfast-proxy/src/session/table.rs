@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
+use holdfast_config::Limits;
 use holdfast_store::SessionKey;
 use http::HeaderValue;
 
@@ -20,8 +21,6 @@ type Shard = RwLock<HashMap<u128, Arc<Session>, BuildHasherDefault<RandomKey>>>;
 pub(crate) struct Sessions {
     shards: [Shard; SHARDS],
     counts: Mutex<Counts>,
-    max: usize,
-    max_per_principal: usize,
 }
 
 #[derive(Debug, Default)]
@@ -46,13 +45,8 @@ pub(crate) struct RandomKey(u64);
 // === impl Sessions ===
 
 impl Sessions {
-    pub(crate) fn new(max: usize, max_per_principal: usize) -> Self {
-        Self {
-            shards: std::array::from_fn(|_| RwLock::default()),
-            counts: Mutex::default(),
-            max,
-            max_per_principal,
-        }
+    pub(crate) fn new() -> Self {
+        Self { shards: std::array::from_fn(|_| RwLock::default()), counts: Mutex::default() }
     }
 
     fn shard(&self, key: SessionKey) -> &Shard {
@@ -74,14 +68,15 @@ impl Sessions {
 
     /// Takes a place for a new session of `principal`; give it back with [`Self::release`] if the
     /// session does not come to be.
-    pub(crate) fn reserve(&self, principal: u64) -> Result<(), TableError> {
+    pub(crate) fn reserve(&self, principal: u64, limits: &Limits) -> Result<(), TableError> {
+        let (max, max_per_principal) = (limits.sessions, limits.sessions_per_principal);
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        if counts.total >= self.max {
-            return Err(TableError::Full(self.max));
+        if counts.total >= max {
+            return Err(TableError::Full(max));
         }
         let own = counts.by_principal.entry(principal).or_default();
-        if *own >= self.max_per_principal {
-            return Err(TableError::PrincipalFull(self.max_per_principal));
+        if *own >= max_per_principal {
+            return Err(TableError::PrincipalFull(max_per_principal));
         }
         *own += 1;
         counts.total += 1;

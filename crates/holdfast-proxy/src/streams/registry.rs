@@ -19,7 +19,6 @@ const OVERHEAD: usize = 2048;
 pub(crate) struct Streams {
     shards: [Mutex<HashMap<u128, Arc<StreamLog>>>; SHARDS],
     retired: Mutex<Retired>,
-    retain: Duration,
 }
 
 #[derive(Debug, Default)]
@@ -29,12 +28,8 @@ struct Retired {
 }
 
 impl Streams {
-    pub(crate) fn new(retain: Duration) -> Self {
-        Self {
-            shards: std::array::from_fn(|_| Mutex::default()),
-            retired: Mutex::default(),
-            retain,
-        }
+    pub(crate) fn new() -> Self {
+        Self { shards: std::array::from_fn(|_| Mutex::default()), retired: Mutex::default() }
     }
 
     fn shard(&self, id: u128) -> MutexGuard<'_, HashMap<u128, Arc<StreamLog>>> {
@@ -67,12 +62,13 @@ impl Streams {
         }
     }
 
-    /// Forgets finished streams past their time, and cancels open ones that nobody came back to.
-    pub(crate) fn sweep(&self, now: Instant) {
+    /// Forgets streams that were finished for longer than `retain`, and cancels open ones that nobody has
+    /// come back to for as long.
+    pub(crate) fn sweep(&self, now: Instant, retain: Duration) {
         {
             let mut retired = self.retired.lock().unwrap_or_else(PoisonError::into_inner);
             while let Some(&(since, id, bytes)) = retired.order.front() {
-                if now.saturating_duration_since(since) < self.retain {
+                if now.saturating_duration_since(since) < retain {
                     break;
                 }
                 retired.order.pop_front();
@@ -87,7 +83,7 @@ impl Streams {
                 .values()
                 .filter(|log| {
                     log.stuck_since()
-                        .is_some_and(|since| now.saturating_duration_since(since) >= self.retain)
+                        .is_some_and(|since| now.saturating_duration_since(since) >= retain)
                 })
                 .cloned()
                 .collect();

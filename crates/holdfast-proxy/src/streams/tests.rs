@@ -250,7 +250,7 @@ async fn a_relay_does_not_wait_for_a_reader_that_cannot_come_back() {
 #[tokio::test(start_paused = true)]
 async fn a_full_stream_that_nobody_reads_is_cancelled_after_its_time() {
     let retain = Duration::from_secs(60);
-    let streams = Streams::new(retain);
+    let streams = Streams::new();
     let full = log(1, 1 << 20, false);
     let roomy = log(1 << 20, 1 << 20, false);
     let read = log(1, 1 << 20, false);
@@ -260,9 +260,9 @@ async fn a_full_stream_that_nobody_reads_is_cancelled_after_its_time() {
     }
     let mut reading = reader(&read, None);
     let now = std::time::Instant::now();
-    streams.sweep(now);
+    streams.sweep(now, retain);
     assert!(!full.cancel.is_cancelled());
-    streams.sweep(now + retain + Duration::from_secs(1));
+    streams.sweep(now + retain + Duration::from_secs(1), retain);
     assert!(full.cancel.is_cancelled());
     assert!(!roomy.cancel.is_cancelled(), "its relay gets on without a reader");
     assert!(!read.cancel.is_cancelled());

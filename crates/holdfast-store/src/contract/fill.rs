@@ -24,7 +24,7 @@ fn origin() -> impl Strategy<Value = Origin> {
 fn binding() -> impl Strategy<Value = Binding> {
     let session = prop::option::of(".*");
     let node = prop::option::of(origin());
-    (any::<u16>(), session, any::<u32>(), node).prop_map(
+    (any::<u32>(), session, any::<u32>(), node).prop_map(
         |(instance, server_session, generation, node)| Binding {
             instance,
             server_session: server_session.map(Arc::from),

@@ -89,7 +89,7 @@ pub(crate) enum Command {
 }
 
 /// Which configuration to use.
-#[derive(Args)]
+#[derive(Args, Clone)]
 pub(crate) struct ConfigArgs {
     /// The configuration [default: $HOLDFAST_CONFIG, ./holdfast.yaml, ./config/holdfast.yaml]
     #[arg(short, long, value_name = "FILE")]
@@ -129,6 +129,14 @@ impl<E: Into<anyhow::Error>> From<E> for Failure {
 }
 
 impl Failure {
+    /// The same for who goes on after it.
+    pub(crate) fn into_error(self) -> anyhow::Error {
+        match self {
+            Self::Usage(text) => anyhow::Error::msg(text),
+            Self::Failed(error) => error,
+        }
+    }
+
     /// Says on standard error what went wrong and returns the exit code.
     pub(crate) fn report(self) -> ExitCode {
         match self {

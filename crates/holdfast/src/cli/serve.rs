@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::{ConfigArgs, Outcome, config_file};
+use super::{ConfigArgs, Failure, Outcome, config_file};
 use crate::{telemetry, wire};
 
 #[derive(Args)]
@@ -16,11 +16,13 @@ pub(crate) struct Serve {
 impl Serve {
     pub(crate) fn run(&self) -> Outcome {
         let config = config_file::load(&self.config)?;
-        telemetry::start(&config.log)?;
+        let logs = telemetry::start(&config.log)?;
         for notice in &config.notices {
             tracing::warn!("{notice}");
         }
-        wire::run(config, |_| {})?;
+        let args = self.config.clone();
+        let source = Box::new(move || config_file::load(&args).map_err(Failure::into_error));
+        wire::run(config, source, logs, |_| {})?;
         Ok(ExitCode::SUCCESS)
     }
 }

@@ -28,7 +28,6 @@ pub(crate) struct NodesView {
     pub(crate) proxy: Arc<Proxy>,
     /// The configured names.
     pub(crate) names: Vec<String>,
-    pub(crate) drain_deadline: Duration,
 }
 
 impl NodesView {
@@ -96,7 +95,7 @@ impl NodesView {
             }
         };
         let command = ControlCommand::Drain { node, generation };
-        let deadline = self.drain_deadline;
+        let deadline = self.proxy.running().listen.drain_deadline;
         match self.cluster.propose(Body::Control(command), DRAIN_WITHIN).await {
             Ok(Reply::Fenced { .. } | Reply::Unknown) => {
                 Err(DrainError::Gone { node: name.to_owned(), state: "dead" })

@@ -16,8 +16,10 @@ pub(super) fn run(ports: &Ports) -> anyhow::Result<()> {
     let server = SampleHttp::start()?;
     let (client, moved) = ports.client()?;
     let config = config(client, ports, server.address)?;
-    telemetry::start(&config.log)?;
-    wire::run(config, |started| {
+    let logs = telemetry::start(&config.log)?;
+    // There is no file that could change.
+    let same = config.clone();
+    wire::run(config, Box::new(move || Ok(same.clone())), logs, |started| {
         // A reader that has gone away does not end the demo.
         let _ = output::say(&welcome(started, moved));
     })
