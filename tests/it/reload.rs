@@ -58,7 +58,7 @@ async fn twenty_reloads_cost_no_call_no_stream_and_no_session() {
     let (one, two) = (Sample::start(&[]).await, Sample::start(&[]).await);
     let round = |number: usize| {
         let (a, b, more) = (url(&one), url(&two), number % 2);
-        // Settings of every kind, and the order of the instances, and a server that comes and goes.
+        // Settings of every kind, and a server that comes and goes.
         let (first, second) = match more {
             0 => (format!(r#"{{ id: a, url: "{a}" }}"#), format!(r#"{{ id: b, url: "{b}" }}"#)),
             _ => (

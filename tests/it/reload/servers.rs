@@ -10,6 +10,7 @@ use crate::harness::process::is_alive;
 use crate::harness::recorder::{Gate, Recorder, Reply, Seen};
 use crate::harness::sample::{ExecutionLog, Sample, stdio};
 use crate::harness::sse::End;
+use crate::harness::wire::Conn;
 
 fn two(one: &Recorder, other: Option<&Recorder>) -> Setup {
     let at = |recorder: &Recorder| format!(r#"{{ url: "{}" }}"#, recorder.url());
@@ -38,7 +39,13 @@ async fn a_server_that_is_new_is_served_at_once() {
     let unknown = client.initialize().await;
     assert_eq!(unknown.status, 404);
     assert!(unknown.text().contains("there is no server `other`; there is /mcp/one"));
+    // A connection that is kept is served by the configuration of its next request.
+    let mut kept = Conn::open(gateway.address).await;
+    let body = message::initialize(message::LEGACY);
+    let ask = client.request("POST", &[], Some(&body));
+    assert_eq!(kept.exchange(&ask).await.status, 404);
     assert!(gateway.reconfigure(two(&one, Some(&other))).await);
+    assert_eq!(kept.exchange(&ask).await.status, 200);
     let client = client.initialized().await;
     assert!(client.call(1, "tool").await.get("result").is_some());
     assert_eq!(other.calls("tool").len(), 1);

@@ -31,9 +31,10 @@ async fn a_session_stays_at_its_replica_whatever_its_place_is() {
     }
     let bound = (a.live_sessions().len(), b.live_sessions().len());
     assert_eq!(bound.0 + bound.1, 4);
+    // Instances stand in the order of their ids.
     let rounds = [
-        vec![("c", &c), ("b", &b), ("a", &a)],
-        vec![("b", &b), ("a", &a), ("c", &c)],
+        vec![("0", &c), ("a", &a), ("b", &b)],
+        vec![("a", &a), ("aa", &c), ("b", &b)],
         vec![("a", &a), ("b", &b)],
     ];
     for (number, round) in rounds.iter().enumerate() {
@@ -43,6 +44,8 @@ async fn a_session_stays_at_its_replica_whatever_its_place_is() {
         }
     }
     assert_eq!((a.live_sessions().len(), b.live_sessions().len()), bound);
+    let called = [&a, &b, &c].map(|recorder| recorder.calls("tool").len());
+    assert_eq!(called, [bound.0 * rounds.len(), bound.1 * rounds.len(), 0]);
     assert!(c.rpc("initialize").is_empty());
     assert_eq!(gateway.metric("holdfast_sessions_restored_total").await, 0.0);
 }
