@@ -59,6 +59,6 @@ pub mod tools;
 pub mod version;
 
 pub use batch::{is_batch, split_batch};
-pub use peek::{Kind, Params, Peek, PeekError, ResultPeek, peek};
+pub use peek::{Kind, Params, Peek, PeekError, ResultPeek, peek, peek_by_serde};
 pub use raw::Raw;
 pub use splice::splice;

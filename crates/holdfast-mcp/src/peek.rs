@@ -21,6 +21,7 @@
 //! Spec: 2026-07-28 Base Protocol, "Messages" and "General fields" (`_meta`); 2025-11-25 Base Protocol,
 //! "Messages"; SEP-2663 for `taskId`; JSON-RPC 2.0 sections 4 and 5.
 
+mod scan;
 mod shape;
 
 use std::borrow::Cow;
@@ -33,12 +34,34 @@ use shape::Envelope;
 /// # Errors
 /// See the module documentation; the error's text can be shown to the sender.
 pub fn peek(body: &[u8]) -> Result<Peek<'_>, PeekError> {
+    let text = text(body)?;
+    match scan::scan(text) {
+        Some(envelope) => envelope.check(),
+        None => by_serde(text),
+    }
+}
+
+/// The same by serde alone: what [`peek`] has to agree with, however it gets there.
+///
+/// # Errors
+/// As [`peek`].
+pub fn peek_by_serde(body: &[u8]) -> Result<Peek<'_>, PeekError> {
+    by_serde(text(body)?)
+}
+
+/// The body as text that may be a message.
+fn text(body: &[u8]) -> Result<&str, PeekError> {
     // Strings that the pass steps over are not checked for UTF-8 one by one.
     let text =
         std::str::from_utf8(body).map_err(|error| PeekError::NotUtf8(error.valid_up_to()))?;
-    if crate::batch::is_batch(body) {
-        return Err(PeekError::Batch);
+    match crate::batch::is_batch(body) {
+        true => Err(PeekError::Batch),
+        false => Ok(text),
     }
+}
+
+#[cold]
+fn by_serde(text: &str) -> Result<Peek<'_>, PeekError> {
     let envelope: Envelope<'_> =
         serde_json::from_str(text).map_err(|e| PeekError::from_json(&e))?;
     envelope.check()

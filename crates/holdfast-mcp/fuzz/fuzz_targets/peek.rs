@@ -2,7 +2,7 @@
 
 #![no_main]
 
-use holdfast_mcp::{Kind, Peek, Raw, is_batch, peek, splice, split_batch, tools::tool_hints};
+use holdfast_mcp::{Kind, Peek, Raw, is_batch, peek, peek_by_serde, splice, split_batch, tools::tool_hints};
 use libfuzzer_sys::fuzz_target;
 use serde::de::IgnoredAny;
 
@@ -11,6 +11,8 @@ fn is_json(bytes: &[u8]) -> bool {
 }
 
 fuzz_target!(|body: &[u8]| {
+    // Two ways to one verdict: the scan of ordinary messages, and serde for all.
+    assert_eq!(format!("{:?}", peek(body)), format!("{:?}", peek_by_serde(body)));
     match peek(body) {
         Ok(peek) => {
             assert!(is_json(body) && !is_batch(body));

@@ -10,88 +10,88 @@ use crate::{
     raw::Raw,
 };
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Default)]
 pub(super) struct Envelope<'a> {
     #[serde(default, borrow, deserialize_with = "present")]
-    jsonrpc: Option<Text<'a>>,
+    pub(super) jsonrpc: Option<Text<'a>>,
     #[serde(default, borrow, deserialize_with = "present")]
-    id: Option<Text<'a>>,
+    pub(super) id: Option<Text<'a>>,
     #[serde(default, borrow, deserialize_with = "present")]
-    method: Option<Text<'a>>,
+    pub(super) method: Option<Text<'a>>,
     #[serde(default, borrow)]
-    params: Lenient<ParamsShape<'a>>,
+    pub(super) params: Lenient<ParamsShape<'a>>,
     #[serde(default, borrow, deserialize_with = "present")]
-    result: Option<Lenient<ResultShape<'a>>>,
+    pub(super) result: Option<Lenient<ResultShape<'a>>>,
     #[serde(default, borrow)]
-    error: Option<Lenient<ErrorShape<'a>>>,
+    pub(super) error: Option<Lenient<ErrorShape<'a>>>,
 }
 
 #[derive(Deserialize, Default)]
 #[serde(rename_all = "camelCase")]
-struct ParamsShape<'a> {
+pub(super) struct ParamsShape<'a> {
     #[serde(borrow)]
-    name: Option<Text<'a>>,
+    pub(super) name: Option<Text<'a>>,
     #[serde(borrow)]
-    uri: Option<Text<'a>>,
+    pub(super) uri: Option<Text<'a>>,
     #[serde(borrow)]
-    task_id: Option<Text<'a>>,
+    pub(super) task_id: Option<Text<'a>>,
     #[serde(borrow)]
-    cursor: Option<Text<'a>>,
+    pub(super) cursor: Option<Text<'a>>,
     #[serde(borrow)]
-    protocol_version: Option<Text<'a>>,
+    pub(super) protocol_version: Option<Text<'a>>,
     #[serde(borrow)]
-    level: Option<Text<'a>>,
+    pub(super) level: Option<Text<'a>>,
     #[serde(borrow)]
-    request_id: Option<Text<'a>>,
+    pub(super) request_id: Option<Text<'a>>,
     #[serde(borrow)]
-    request_state: Option<Text<'a>>,
+    pub(super) request_state: Option<Text<'a>>,
     #[serde(borrow)]
-    input_responses: Option<Text<'a>>,
+    pub(super) input_responses: Option<Text<'a>>,
     #[serde(borrow)]
-    progress_token: Option<Text<'a>>,
+    pub(super) progress_token: Option<Text<'a>>,
     #[serde(borrow)]
-    progress: Option<Text<'a>>,
+    pub(super) progress: Option<Text<'a>>,
     #[serde(default, borrow, rename = "_meta")]
-    meta: Lenient<MetaShape<'a>>,
+    pub(super) meta: Lenient<MetaShape<'a>>,
 }
 
 #[derive(Deserialize, Default)]
-struct MetaShape<'a> {
+pub(super) struct MetaShape<'a> {
     #[serde(borrow, rename = "progressToken")]
-    progress_token: Option<Text<'a>>,
+    pub(super) progress_token: Option<Text<'a>>,
     #[serde(borrow, rename = "io.modelcontextprotocol/protocolVersion")]
-    protocol_version: Option<Text<'a>>,
+    pub(super) protocol_version: Option<Text<'a>>,
     #[serde(borrow, rename = "io.modelcontextprotocol/clientCapabilities")]
-    client_capabilities: Option<Text<'a>>,
+    pub(super) client_capabilities: Option<Text<'a>>,
     #[serde(borrow, rename = "io.modelcontextprotocol/logLevel")]
-    log_level: Option<Text<'a>>,
+    pub(super) log_level: Option<Text<'a>>,
     #[serde(borrow, rename = "io.modelcontextprotocol/subscriptionId")]
-    subscription_id: Option<Text<'a>>,
+    pub(super) subscription_id: Option<Text<'a>>,
 }
 
 #[derive(Deserialize, Default)]
 #[serde(rename_all = "camelCase")]
-struct ResultShape<'a> {
+pub(super) struct ResultShape<'a> {
     #[serde(borrow)]
-    protocol_version: Option<Text<'a>>,
+    pub(super) protocol_version: Option<Text<'a>>,
     #[serde(borrow)]
-    result_type: Option<Text<'a>>,
+    pub(super) result_type: Option<Text<'a>>,
     #[serde(borrow)]
-    request_state: Option<Text<'a>>,
+    pub(super) request_state: Option<Text<'a>>,
     #[serde(borrow)]
-    task_id: Option<Text<'a>>,
+    pub(super) task_id: Option<Text<'a>>,
     #[serde(borrow)]
-    next_cursor: Option<Text<'a>>,
+    pub(super) next_cursor: Option<Text<'a>>,
     #[serde(default, borrow, rename = "_meta")]
-    meta: Lenient<MetaShape<'a>>,
+    pub(super) meta: Lenient<MetaShape<'a>>,
 }
 
 #[derive(Deserialize, Default)]
-struct ErrorShape<'a> {
+pub(super) struct ErrorShape<'a> {
     #[serde(borrow)]
-    code: Option<Text<'a>>,
+    pub(super) code: Option<Text<'a>>,
     #[serde(borrow)]
-    message: Option<Text<'a>>,
+    pub(super) message: Option<Text<'a>>,
 }
 
 // === impl Envelope ===

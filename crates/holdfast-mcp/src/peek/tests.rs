@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
-use super::{Kind, Peek, PeekError, peek};
+use super::{Kind, Peek, PeekError, peek, peek_by_serde, scan::scan};
 use crate::raw::Raw;
 
 fn ok(body: &str) -> Peek<'_> {
@@ -406,5 +406,148 @@ proptest! {
         if peek(&bytes).is_ok() {
             prop_assert!(serde_json::from_slice::<Value>(&bytes).is_ok());
         }
+    }
+}
+
+// === The scan against serde ===
+
+/// Both say the same, word for word.
+fn assert_agree(body: &[u8]) {
+    let (scanned, by_serde) = (peek(body), peek_by_serde(body));
+    let text = String::from_utf8_lossy(body);
+    assert_eq!(format!("{scanned:?}"), format!("{by_serde:?}"), "{text}");
+}
+
+#[test]
+fn ordinary_messages_need_no_serde() {
+    for body in [
+        r#"{"jsonrpc":"2.0","id":1000000001,"method":"tools/call","params":{"_meta":{"io.modelcontextprotocol/clientCapabilities":{},"io.modelcontextprotocol/clientInfo":{"name":"x","version":"1"},"io.modelcontextprotocol/protocolVersion":"2026-07-28"},"arguments":{"bytes":64},"name":"echo"}}"#,
+        r#" { "jsonrpc" : "2.0" , "method" : "notifications/progress" , "params" : { "progressToken" : "t" , "progress" : -1.5e+3 , "x" : [ ] } } "#,
+        r#"{"jsonrpc":"2.0","id":"a\"b\u00e9","result":{"content":[{"type":"text","text":"\\ \n \ud800"}],"isError":false,"n":[null,true,[[{}]],{"\"":0}]}}"#,
+        r#"{"jsonrpc":"2.0","id":null,"error":{"code":-32601,"message":"no","data":{"a":[1]}}}"#,
+        r#"{"jsonrpc":"2.0","id":1,"method":"x"}"#,
+        r#"{"a":{},"jsonrpc":"2.0","id":1,"method":"x","params":{}}"#,
+    ] {
+        assert!(scan(body).is_some(), "{body}");
+        assert_agree(body.as_bytes());
+    }
+}
+
+#[test]
+fn what_is_out_of_the_ordinary_is_left_to_serde() {
+    let deep = format!(r#"{{"a":{}{}}}"#, "[".repeat(128), "]".repeat(128));
+    for body in [
+        r#"{"jsonrpc":"2.0","id":1,"method":"x","params":[1]}"#,
+        r#"{"jsonrpc":"2.0","id":1,"method":"x","params":{"name":null}}"#,
+        r#"{"jsonrpc":"2.0","id":1,"\u006dethod":"x"}"#,
+        r#"{"jsonrpc":"2.0","id":1,"result":1e999}"#,
+        r#"{"jsonrpc":"2.0","id":1,"error":null,"result":{}}"#,
+        &deep,
+    ] {
+        assert!(scan(body).is_none(), "{body}");
+        assert_agree(body.as_bytes());
+    }
+}
+
+#[test]
+fn every_number_and_escape_is_judged_as_serde_judges_it() {
+    for value in [
+        "0",
+        "-0",
+        "00",
+        "01",
+        "-",
+        "-a",
+        "1.",
+        "1.0",
+        ".5",
+        "1e5",
+        "1E+5",
+        "1e",
+        "1e+",
+        "+1",
+        "1.e1",
+        "0x1",
+        "1_0",
+        "tru",
+        "true",
+        "truex",
+        "nul",
+        "null",
+        "nulll",
+        "\"\\x\"",
+        "\"\\u12\"",
+        "\"\\u123g\"",
+        "\"\\uABCD\"",
+        "\"\\\"",
+        "\"\u{7f}\"",
+        "\"\u{1f}\"",
+        "\"\u{20}\"",
+        "\"é\"",
+        "[1,]",
+        "[,1]",
+        "[1 2]",
+        "{\"a\"}",
+        "{\"a\":}",
+        "{\"a\":1,}",
+        "{,}",
+        "[}",
+        "{]",
+        "[1}",
+        "{\"a\":1]",
+        "{1:1}",
+        "[[[[",
+        "]]",
+        "{\"a\":{\"b\":[{}]}}",
+        "NaN",
+        "'a'",
+        "",
+    ] {
+        for body in [
+            format!(r#"{{"jsonrpc":"2.0","id":1,"method":"x","params":{{"arguments":{value}}}}}"#),
+            format!(
+                r#"{{"jsonrpc":"2.0","id":1,"method":"x","params":{{"name":{value},"uri":"u"}}}}"#
+            ),
+            format!(r#"{{"jsonrpc":"2.0","id":1,"method":"x","params":{{"_meta":{value}}}}}"#),
+            format!(r#"{{"jsonrpc":"2.0","id":{value},"method":"x"}}"#),
+            format!(r#"{{"jsonrpc":"2.0","id":1,"result":{value}}}"#),
+            format!(r#"{{"jsonrpc":"2.0","id":1,"error":{value}}}"#),
+            format!(r#"{{"jsonrpc":"2.0","id":1,"method":"x","other":{value}}} "#),
+            format!(r#"{{"jsonrpc":"2.0","id":1,"method":"x"}}{value}"#),
+        ] {
+            assert_agree(body.as_bytes());
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(3000))]
+
+    /// A message with some places of it changed: most are no JSON any more, and some are other JSON.
+    #[test]
+    fn the_scan_agrees_with_serde(
+        message in message(),
+        pretty in any::<bool>(),
+        edits in prop::collection::vec((any::<prop::sample::Index>(), 0..3u8, "[\\[\\]{},:\"\\\\0-9eE.+\\-ntfu \u{1}\u{e9}]{0,3}"), 0..3),
+    ) {
+        let mut body = match pretty {
+            true => serde_json::to_string_pretty(&message),
+            false => serde_json::to_string(&message),
+        }.unwrap();
+        for (place, gone, new) in edits {
+            let at = place.index(body.len() + 1);
+            let end = (at + usize::from(gone)).min(body.len());
+            if body.is_char_boundary(at) && body.is_char_boundary(end) {
+                body.replace_range(at..end, &new);
+            }
+        }
+        assert_agree(body.as_bytes());
+    }
+
+    #[test]
+    fn the_scan_takes_no_noise(noise in "[\\[\\]{},:\"\\\\01e.\\-ntru ]{0,24}") {
+        assert_agree(noise.as_bytes());
+        let inside = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"x","params":{{"arguments":{noise}}}}}"#);
+        assert_agree(inside.as_bytes());
     }
 }
