@@ -1,4 +1,4 @@
-//! The pass over an ordinary message, by hand: a fourth of the instructions that serde takes.
+//! The pass over an ordinary message, by hand instead of by serde's general machinery.
 //!
 //! It knows how to say yes and not why no. Whatever is out of the ordinary (an error, a member that is
 //! there twice or is `null`, an escape in a name, very deep nesting) makes it give up, and serde's shapes
