@@ -24,6 +24,7 @@
 
 mod checks;
 mod client;
+mod configuration;
 mod driver;
 mod exchanges;
 mod faults;

@@ -21,6 +21,7 @@
 //! | [`balance`] | which of several instances gets a call | requirements C6 |
 //! | [`failover`] | how a server moves from one instance to another and back | "Cluster" |
 //! | [`objectives`] | what an outage took, against what its tier allows | requirements E1 |
+//! | [`configuration`] | which configuration a node goes by, and proposes | requirements A4 |
 //! | [`replicated`] | what every entry of the Raft log does, on every node alike | "Cluster" |
 //!
 //! # A call that failed
@@ -51,6 +52,7 @@ pub mod breaker;
 pub mod bucket;
 pub mod cascade;
 pub mod class;
+pub mod configuration;
 pub mod failover;
 pub mod fallback;
 pub mod health;
