@@ -2,6 +2,7 @@
 //! stopped under it.
 
 mod calls;
+mod configuration;
 mod drain;
 mod framed;
 mod frozen;

@@ -3,6 +3,7 @@
 mod batches;
 mod bytes;
 mod cluster;
+mod configuration;
 mod edge;
 mod framed;
 mod fronts;

@@ -227,7 +227,7 @@ async fn a_node_that_is_cut_off_from_a_healthy_server_fails_nothing_over() {
         "docs",
         &format!(
             "{{ instances: [ {}, {} ], {SETTINGS} }}",
-            instance("a", "primary", &format!("http://127.0.0.NODE:{port}/mcp")),
+            instance("a", "primary", &format!("http://127.0.0.${{NODE}}:{port}/mcp")),
             instance("b", "secondary", &format!("http://{}/mcp", b.address))
         ),
     );

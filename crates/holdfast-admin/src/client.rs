@@ -22,8 +22,9 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use crate::api::{
-    BreakerActionDto, BreakerRequestDto, DrainDto, DrainRequestDto, ErrorDto, EventsDto,
-    FailbackRequestDto, FailoverRequestDto, IncidentsDto, NodesDto, OrderedDto, ServersDto,
+    BreakerActionDto, BreakerRequestDto, ConfigHistoryDto, ConfigTextDto, DrainDto,
+    DrainRequestDto, ErrorDto, EventsDto, FailbackRequestDto, FailoverRequestDto, IncidentsDto,
+    NodesDto, OrderedDto, ReloadRequestDto, ReloadedDto, RollbackRequestDto, ServersDto,
     SessionsDto, StatusDto,
 };
 
@@ -220,6 +221,41 @@ impl Client {
     /// See [`ClientError`].
     pub async fn incidents(&self) -> Result<IncidentsDto, ClientError> {
         self.get("/api/incidents").await
+    }
+
+    /// Has the node read its file and take it over; with `check` it only says what would change.
+    ///
+    /// # Errors
+    /// As for [`Self::failover`].
+    pub async fn reload(&self, check: bool) -> Result<ReloadedDto, ClientError> {
+        self.post("/api/config/reload", &ReloadRequestDto { check }).await
+    }
+
+    /// Has an earlier version taken up again.
+    ///
+    /// # Errors
+    /// As for [`Self::failover`].
+    pub async fn roll_back(&self, version: u64) -> Result<ReloadedDto, ClientError> {
+        self.post("/api/config/rollback", &RollbackRequestDto { version }).await
+    }
+
+    /// The versions of the configuration, and which of them each node runs.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn config_history(&self) -> Result<ConfigHistoryDto, ClientError> {
+        self.get("/api/config/history").await
+    }
+
+    /// The text of a version, or of the one that holds.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn config_text(&self, version: Option<u64>) -> Result<ConfigTextDto, ClientError> {
+        match version {
+            Some(version) => self.get(&format!("/api/config?version={version}")).await,
+            None => self.get("/api/config").await,
+        }
     }
 
     /// # Cancel safety

@@ -5,8 +5,9 @@
 //! what the world may send. It knows the data plane only as something that can be looked at
 //! ([`holdfast_proxy::report::Observed`]), the cluster as something that can be looked at and asked to
 //! drain a node ([`Nodes`]), and the control plane as something that can be looked at and ordered to
-//! move a server or to hold a breaker ([`holdfast_control::Operated`]); nothing else here changes
-//! anything.
+//! move a server or to hold a breaker ([`holdfast_control::Operated`]), the configuration as something
+//! that can be looked at and taken over anew ([`holdfast_control::versions::Configured`]); nothing else
+//! here changes anything.
 //!
 //! | path | answers |
 //! |---|---|
@@ -22,12 +23,17 @@
 //! | `POST /api/breaker` | [`api::OrderedDto`] for [`api::BreakerRequestDto`] |
 //! | `/api/audit?limit=100` | [`api::EventsDto`] |
 //! | `/api/incidents` | [`api::IncidentsDto`] |
+//! | `/api/config?version=3` | [`api::ConfigTextDto`] |
+//! | `/api/config/history` | [`api::ConfigHistoryDto`] |
+//! | `POST /api/config/reload` | [`api::ReloadedDto`] for [`api::ReloadRequestDto`] |
+//! | `POST /api/config/rollback` | [`api::ReloadedDto`] for [`api::RollbackRequestDto`] |
 //! | `/api/sessions?offset=0&limit=100` | [`api::SessionsDto`] |
 //! | `/api/events` | server-sent events, [`api::StatusDto`] once a second |
 
 pub mod api;
 pub mod client;
 pub mod cluster;
+mod configuration;
 mod control;
 mod metrics;
 mod nodes;

@@ -1,7 +1,7 @@
 //! What one reading of a file collects: problems, notices, and where every value came from.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::Env;
 use crate::problem::{Place, Problem};
@@ -12,6 +12,26 @@ pub(crate) struct Context<'a> {
     problems: RefCell<Vec<Problem>>,
     notices: RefCell<Vec<String>>,
     places: RefCell<BTreeMap<String, Place>>,
+    guarded: RefCell<BTreeMap<String, Guard>>,
+}
+
+/// Which part of a value is a secret.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Guard {
+    /// All of it.
+    Whole,
+    /// Of an address: what stands after `?`.
+    Query,
+    /// Of an address: what stands after the host.
+    Path,
+}
+
+/// What a reading without problems leaves behind.
+pub(crate) struct Readings {
+    /// The keys that were read, by their paths.
+    pub(crate) read: BTreeSet<String>,
+    /// Those of them whose value is a secret, or holds one.
+    pub(crate) guarded: BTreeMap<String, Guard>,
 }
 
 impl<'a> Context<'a> {
@@ -21,6 +41,7 @@ impl<'a> Context<'a> {
             problems: RefCell::default(),
             notices: RefCell::default(),
             places: RefCell::default(),
+            guarded: RefCell::default(),
         }
     }
 
@@ -54,6 +75,11 @@ impl<'a> Context<'a> {
         self.notices.borrow_mut().push(notice);
     }
 
+    /// Remembers that the value of `key` is a secret, or holds one.
+    pub(crate) fn guard(&self, key: &str, guard: Guard) {
+        self.guarded.borrow_mut().insert(key.to_owned(), guard);
+    }
+
     /// Remembers where the value of `key` stands, for checks that compare several values.
     pub(crate) fn located(&self, key: &str, place: Place) {
         self.places.borrow_mut().insert(key.to_owned(), place);
@@ -84,7 +110,11 @@ impl<'a> Context<'a> {
         matches!(self.places.borrow().get(key), Some(Place::At { .. }))
     }
 
-    pub(crate) fn finish(self) -> (Vec<Problem>, Vec<String>) {
-        (self.problems.into_inner(), self.notices.into_inner())
+    pub(crate) fn finish(self) -> (Vec<Problem>, Vec<String>, Readings) {
+        let readings = Readings {
+            read: self.places.into_inner().into_keys().collect(),
+            guarded: self.guarded.into_inner(),
+        };
+        (self.problems.into_inner(), self.notices.into_inner(), readings)
     }
 }

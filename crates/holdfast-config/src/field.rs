@@ -2,7 +2,7 @@
 
 use secrecy::SecretString;
 
-use crate::context::Context;
+use crate::context::{Context, Guard};
 use crate::expand::{self, ExpandError};
 use crate::problem::{Place, Problem};
 use crate::section::Section;
@@ -110,8 +110,14 @@ impl<'a> Field<'a> {
 
     /// Text that no problem ever shows.
     pub(crate) fn secret(&self) -> Option<SecretString> {
+        self.guard(Guard::Whole);
         let guarded = Self { secret: true, ..self.clone() };
         guarded.text().map(SecretString::from)
+    }
+
+    /// Marks the value as one that the nodes of a cluster do not tell each other, or part of it.
+    pub(crate) fn guard(&self, guard: Guard) {
+        self.context.guard(&self.path, guard);
     }
 
     /// The same value, shown by no problem.

@@ -53,7 +53,12 @@ impl Field<'_> {
 
 /// `true`, `false`, or a number as JSON writes it.
 fn is_literal(node: &Node, text: &str) -> bool {
-    node.plain && (matches!(text, "true" | "false") || is_number(text))
+    node.plain && is_literal_text(text)
+}
+
+/// The same of a text that has no quotes.
+pub(crate) fn is_literal_text(text: &str) -> bool {
+    matches!(text, "true" | "false") || is_number(text)
 }
 
 /// `-?(0|[1-9][0-9]*)(.[0-9]+)?([eE][+-]?[0-9]+)?`

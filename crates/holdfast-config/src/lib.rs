@@ -13,6 +13,7 @@ mod bulkheads;
 mod cluster;
 mod context;
 mod cross;
+mod document;
 mod environment;
 mod expand;
 mod field;
@@ -28,6 +29,7 @@ mod notify;
 mod problem;
 mod quantity;
 mod redis;
+mod reload;
 mod reserved;
 mod retry_budget;
 mod section;
@@ -44,16 +46,18 @@ pub use self::admin::Admin;
 pub use self::auth::{ApiKey, Auth};
 pub use self::bulkheads::{Bulkhead, BulkheadClass, Bulkheads};
 pub use self::cluster::Cluster;
+pub use self::document::{Document, File, MAX_DOCUMENT};
 pub use self::health::{Health, Indicator, Levels, NodeHealth, Passive, Votes};
 pub use self::limits::Limits;
 pub use self::listen::{Listen, Tls};
-pub use self::load::{load, parse};
+pub use self::load::{load, parse, read};
 pub use self::log::{Log, LogFormat};
 pub use self::nearest::nearest;
 pub use self::node::Node;
 pub use self::notify::{NotifyEvent, Webhook};
 pub use self::problem::{Place, Problem, Problems};
 pub use self::redis::{HostPort, Redis, RedisTls, Topology};
+pub use self::reload::Reload;
 pub use self::retry_budget::RetryBudget;
 pub use self::server::{
     Balance, Breaker, Check, CheckKind, Consistency, Failover, FailoverTier, Fallback,
@@ -100,6 +104,8 @@ pub struct Config {
     pub notify: Vec<Webhook>,
     /// Logs.
     pub log: Log,
+    /// How a running node comes to another configuration.
+    pub reload: Reload,
     /// What was accepted but has no effect, for the operator to read at start.
     pub notices: Vec<String>,
 }

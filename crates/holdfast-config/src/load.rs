@@ -4,21 +4,22 @@ use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use crate::context::Context;
+use crate::context::{Context, Readings};
+use crate::document::File;
 use crate::problem::{Place, Problem, Problems};
 use crate::section::Section;
 use crate::server::{Defaults, read_mcp_servers, read_servers};
 use crate::tree::{self, Node, Value};
 use crate::{
-    Admin, Auth, Bulkheads, Config, Env, Health, Limits, Listen, Log, RetryBudget, Sessions,
-    Streams, Webhook, cluster, cross, environment, node::Node as NodeSection, redis,
+    Admin, Auth, Bulkheads, Config, Env, Health, Limits, Listen, Log, Reload, RetryBudget,
+    Sessions, Streams, Webhook, cluster, cross, environment, node::Node as NodeSection, redis,
 };
 
 /// Bytes of a configuration file.
 const MAX_FILE: u64 = 4 << 20;
 
 /// Holdfast's own sections; beside `mcpServers`, one of them makes the file ours.
-const OWN_SECTIONS: [&str; 14] = [
+const OWN_SECTIONS: [&str; 15] = [
     "node",
     "cluster",
     "listen",
@@ -33,6 +34,7 @@ const OWN_SECTIONS: [&str; 14] = [
     "health",
     "notify",
     "log",
+    "reload",
 ];
 
 const EXAMPLE: &str = "begin with `servers:`, and below it `  files: { command: npx, args: [\"-y\", \
@@ -45,6 +47,15 @@ const EXAMPLE: &str = "begin with `servers:`, and below it `  files: { command: 
 ///
 /// All problems at once.
 pub fn load(path: Option<&Path>, env: Env<'_>) -> Result<Config, Problems> {
+    read(path, env).map(|file| file.config)
+}
+
+/// As [`load`], with what a cluster agrees on of the file.
+///
+/// # Errors
+///
+/// All problems at once.
+pub fn read(path: Option<&Path>, env: Env<'_>) -> Result<File, Problems> {
     let path = match path {
         Some(path) => path.to_owned(),
         None => match env(environment::CONFIG).filter(|path| !path.is_empty()) {
@@ -63,7 +74,7 @@ pub fn load(path: Option<&Path>, env: Env<'_>) -> Result<Config, Problems> {
     let text = read_text(&path).map_err(|(found, cure)| {
         Problems::whole(&origin, found, "a text file of at most 4MiB that can be read", cure)
     })?;
-    parse(&text, &origin, env)
+    File::parse(&text, &origin, env)
 }
 
 /// Reads `text` as a configuration file. `origin` is what problems call it.
@@ -72,15 +83,29 @@ pub fn load(path: Option<&Path>, env: Env<'_>) -> Result<Config, Problems> {
 ///
 /// All problems at once.
 pub fn parse(text: &str, origin: &str, env: Env<'_>) -> Result<Config, Problems> {
+    File::parse(text, origin, env).map(|file| file.config)
+}
+
+/// The tree of a text, and what is wrong with it that does not end its reading; none of an empty one.
+pub(crate) fn grow(text: &str, origin: &str) -> Result<(Option<Node>, Vec<Problem>), Problems> {
     let mut problems = Vec::new();
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let tree = tree::parse(text, &mut problems);
     if tree.is_none() && !problems.is_empty() {
         return Err(Problems::new(origin, problems));
     }
+    Ok((tree, problems))
+}
 
+/// The configuration that a tree is, with the environment on top.
+pub(crate) fn read_tree(
+    tree: Option<&Node>,
+    mut problems: Vec<Problem>,
+    origin: &str,
+    env: Env<'_>,
+) -> Result<(Config, Readings), Problems> {
     let context = Context::new(env);
-    let (mut config, drafts) = read_file(tree.as_ref(), &context);
+    let (mut config, drafts) = read_file(tree, &context);
     let Drafts { mut cluster, mut redis } = drafts;
     environment::apply(&mut config, &context);
     cluster::apply(&mut cluster, &context);
@@ -90,11 +115,11 @@ pub fn parse(text: &str, origin: &str, env: Env<'_>) -> Result<Config, Problems>
     environment::without_effect(&config, &context);
     cross::check(&config, &context);
 
-    let (found, notices) = context.finish();
+    let (found, notices, readings) = context.finish();
     problems.extend(found);
     if problems.is_empty() {
         config.notices = notices;
-        Ok(config)
+        Ok((config, readings))
     } else {
         Err(Problems::new(origin, problems))
     }
@@ -134,6 +159,7 @@ fn read_file(tree: Option<&Node>, context: &Context<'_>) -> (Config, Drafts) {
     config.streams = Streams::read(top.section("streams"));
     config.auth = Auth::read(top.section("auth"));
     config.log = Log::read(top.section("log"));
+    config.reload = Reload::read(top.section("reload"));
     config.bulkheads = Bulkheads::read(top.section("bulkheads"));
     config.retry_budget = RetryBudget::read(top.section("retry_budget"));
     let interval = environment::check_interval(context);

@@ -5,6 +5,7 @@ use std::time::Duration;
 use secrecy::SecretString;
 
 use crate::HttpUrl;
+use crate::context::Guard;
 use crate::field::Field;
 use crate::section::Section;
 use crate::server::read_http_url;
@@ -69,7 +70,12 @@ impl Webhook {
 
     fn read(item: &Field<'_>) -> Option<Self> {
         let mut section = item.section()?;
-        let url = section.field("url").and_then(|field| read_http_url(&field));
+        let url = section.field("url").and_then(|field| {
+            let url = read_http_url(&field);
+            // The path is as good as a secret: it lets anyone post there.
+            field.guard(Guard::Path);
+            url
+        });
         if section.given(&["url"]).is_empty() {
             let cure = "write - { url: \"https://HOST/PATH\" }";
             item.problem("a webhook without url".into(), "url", cure);

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 
-use crate::context::Context;
+use crate::context::{Context, Guard};
 use crate::field::{Field, join, quoted};
 use crate::nearest::nearest;
 use crate::problem::{Place, Problem};
@@ -141,6 +141,7 @@ impl<'a> Section<'a> {
     /// A secret of at least `least` characters.
     pub(crate) fn secret(&mut self, key: &'static str, least: usize) -> Option<SecretString> {
         let field = self.field(key)?.hidden();
+        field.guard(Guard::Whole);
         let text = field.text()?;
         if text.chars().count() < least {
             field.problem(

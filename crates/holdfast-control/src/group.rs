@@ -137,18 +137,22 @@ impl Alone {
             leadership: watch::Sender::new(Leadership { leader: Some(ONE), term: ONE, me: true }),
             origin: Origin { node: ONE, generation: 1 },
         };
-        alone.apply(ControlCommand::Join {
+        alone.apply(Body::Control(ControlCommand::Join {
             node: ONE,
             name: name.to_owned(),
             peer: String::new(),
             client: String::new(),
             admin: String::new(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-        });
+        }));
         alone
     }
 
-    fn apply(&self, command: ControlCommand) -> Reply {
+    pub(crate) fn read<T>(&self, read: impl FnOnce(&Machine) -> T) -> T {
+        read(&self.machine.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(crate) fn apply(&self, body: Body) -> Reply {
         let mut machine = self.machine.lock().unwrap_or_else(PoisonError::into_inner);
         let index = machine.control.index + 1;
         let command = Command {
@@ -156,7 +160,7 @@ impl Alone {
             serial: index,
             settled_below: index,
             now: wall_clock(),
-            body: Body::Control(command),
+            body,
         };
         let reply = machine.apply(index, ONE, &command);
         self.state.send_replace(Arc::new(machine.control.clone()));
@@ -178,7 +182,7 @@ impl Group for Alone {
     }
 
     fn propose(&self, command: ControlCommand) -> BoxFuture<'_, Result<Reply, ProposeError>> {
-        Box::pin(std::future::ready(Ok(self.apply(command))))
+        Box::pin(std::future::ready(Ok(self.apply(Body::Control(command)))))
     }
 
     fn time(&self) -> u64 {

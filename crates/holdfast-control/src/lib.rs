@@ -13,6 +13,8 @@
 //!                                     └──▶ notify (webhooks), objectives
 //! ```
 //!
+//! Beside them [`versions`] has the nodes agree on one configuration, and takes it over.
+//!
 //! On a node without a cluster the same tasks run over a group of one ([`Alone`]).
 
 mod compare;
@@ -31,6 +33,7 @@ mod shared;
 mod tasks;
 #[cfg(test)]
 mod tests;
+pub mod versions;
 mod view;
 mod webhook;
 

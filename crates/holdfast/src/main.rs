@@ -2,8 +2,8 @@
 
 mod cli;
 mod cluster;
+mod configuration;
 mod descriptors;
-mod hangup;
 mod reload;
 mod shutdown;
 mod telemetry;
@@ -35,6 +35,8 @@ fn main() -> ExitCode {
         Command::Incidents(command) => command.run(),
         Command::Sessions(command) => command.run(),
         Command::Drain(command) => command.run(),
+        Command::Reload(command) => command.run(),
+        Command::Config(command) => command.run(),
         Command::Key(command) => command.run(),
         Command::SampleServer(command) => command.run(),
     };

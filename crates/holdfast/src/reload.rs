@@ -41,6 +41,24 @@ impl Reload {
         self.proxy.running()
     }
 
+    /// What a configuration would change. Nothing is touched.
+    ///
+    /// # Errors
+    /// Why it could not be taken over, for the operator.
+    pub(crate) fn check(&self, new: &Config) -> anyhow::Result<Vec<Change>> {
+        let _turn = self.turn.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let changes = self.running().difference(new);
+        if changes.is_empty() {
+            return Ok(changes);
+        }
+        let proxy = self.proxy.prepare(Arc::new(new.clone()))?;
+        let plane = Arc::new(proxy.servers());
+        drop(self.control.prepare(Plan::of(new), plane, new.notify.clone()));
+        drop(self.admin.prepare(&new.admin)?);
+        drop(Logs::prepare(&new.log)?);
+        Ok(changes)
+    }
+
     /// Takes over a configuration: returns what it changes; nothing, and then nothing was touched, where
     /// it means the same. Does not wait for what has to end because of it. To be called on the runtime
     /// that the control plane was started on.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use holdfast_admin::Admin;
 use holdfast_config::Config;
+use holdfast_control::versions::Ledger;
 use holdfast_control::{Alone, Clustered, Control, Group, Plan};
 use holdfast_proxy::tls::expiry::Expiries;
 use holdfast_proxy::upstream::duplex::guard;
@@ -16,8 +17,8 @@ use holdfast_store::Store;
 use tokio_util::sync::CancellationToken;
 
 use crate::cluster::{Member, NodesView};
+use crate::configuration::{Hangups, Origin};
 use crate::descriptors;
-use crate::hangup::{Hangups, Source};
 use crate::reload::Reload;
 use crate::shutdown::Signals;
 use crate::telemetry::Logs;
@@ -28,26 +29,26 @@ pub(crate) struct Started {
     pub(crate) admin: SocketAddr,
 }
 
-/// Runs a node until a signal has drained it. `source` is where another configuration comes from;
-/// `started` is called once, when both ports are open.
+/// Runs a node until a signal has drained it. `origin` is the file that `config` is from, which may
+/// change; `started` is called once, when both ports are open.
 ///
 /// # Errors
 ///
 /// A component that cannot start. Nothing runs then.
 pub(crate) fn run(
     config: Config,
-    source: Source,
+    origin: Option<Origin>,
     logs: Logs,
     started: impl FnOnce(&Started),
 ) -> anyhow::Result<()> {
     // Calls run on threads of the data plane's own; this one has the operator's port and signals.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(start(Arc::new(config), source, logs, started))
+    runtime.block_on(start(Arc::new(config), origin, logs, started))
 }
 
 async fn start(
     config: Arc<Config>,
-    source: Source,
+    origin: Option<Origin>,
     logs: Logs,
     started: impl FnOnce(&Started),
 ) -> anyhow::Result<()> {
@@ -94,24 +95,44 @@ async fn start(
     let running = proxy.run(drain.clone())?;
 
     // === control plane: checks, votes, failover ===
-    let group: Arc<dyn Group> = match &member {
-        Some(member) => Arc::new(Clustered(Arc::clone(&member.cluster))),
-        None => Arc::new(Alone::new(&config.node.id)),
+    let (group, ledger): (Arc<dyn Group>, Arc<dyn Ledger>) = match &member {
+        Some(member) => {
+            let group = Arc::new(Clustered(Arc::clone(&member.cluster)));
+            (Arc::clone(&group) as _, group)
+        }
+        None => {
+            let group = Arc::new(Alone::new(&config.node.id));
+            (Arc::clone(&group) as _, group)
+        }
     };
     let tls = holdfast_proxy::tls::client_config(&Expiries::default());
     let plane = Arc::new(proxy.servers());
-    let control = Control::start(Plan::of(&config), group, plane, config.notify.clone(), tls);
+    let control =
+        Control::start(Plan::of(&config), Arc::clone(&group), plane, config.notify.clone(), tls);
     admin.operated(Arc::clone(&control) as _);
     if let Some(member) = &member {
         member.decides(Arc::clone(&control));
     }
+
+    // === other configurations: from the file, and what the cluster agrees on ===
     let settings = admin.settings();
+    let reload = Reload::new(Arc::clone(&proxy), Arc::clone(&control), settings, logs);
+    let ledger =
+        if config.reload.together { ledger } else { Arc::new(Alone::new(&config.node.id)) };
+    let versions = origin.map(|origin| origin.versions(ledger, group, Arc::new(reload)));
+    let stop_versions = CancellationToken::new();
+    if let Some(versions) = &versions {
+        admin.configured(Arc::clone(versions) as _);
+        if let Some(member) = &member {
+            member.configures(Arc::clone(versions));
+        }
+        tokio::spawn(Arc::clone(versions).run(stop_versions.clone()));
+    }
+    tokio::spawn(hangups.drive(versions));
+
     let close_admin = CancellationToken::new();
     let admin = tokio::spawn(admin.run(close_admin.clone()));
     let signals = tokio::spawn(signals.drive(drain.clone()));
-    // === other configurations ===
-    let reload = Reload::new(Arc::clone(&proxy), Arc::clone(&control), settings, logs);
-    tokio::spawn(hangups.drive(source, Arc::new(reload)));
     if let Some(member) = &member {
         member.serves(Arc::clone(&proxy));
         tokio::spawn(Member::follow(Arc::clone(&member.cluster), drain));
@@ -128,6 +149,7 @@ async fn start(
 
     // === drain: clients first; the operator's port stays open to watch it ===
     running.finished().await;
+    stop_versions.cancel();
     if let Some(member) = member {
         member.leave().await;
     }

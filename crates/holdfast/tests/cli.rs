@@ -134,10 +134,16 @@ fn help() {
         "incidents",
         "sessions",
         "drain",
+        "reload",
+        "config",
     ] {
         golden(&format!("help-{command}"), &[], &[command, "--help"], &[]);
     }
     golden("help-key-new", &[], &["key", "new", "--help"], &[]);
+    for command in ["history", "show", "rollback"] {
+        let name = format!("help-config-{command}");
+        golden(&name, &[], &["config", command, "--help"], &[]);
+    }
 }
 
 #[test]

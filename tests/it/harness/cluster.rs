@@ -45,6 +45,7 @@ pub(crate) struct Node {
     /// Where the other nodes connect.
     pub(crate) peer: SocketAddr,
     config: PathBuf,
+    environment: Vec<(String, String)>,
     process: Process,
 }
 
@@ -92,10 +93,7 @@ impl Cluster {
             (0..3).map(|at| format!("n{}: \"{}\"", at + 1, ports[at * 3 + 2])).collect();
         let nodes = (0..3).map(|at| {
             let (name, ports) = (format!("n{}", at + 1), &ports[at * 3..]);
-            // Where each node reaches a server by an address of its own.
-            let mine = format!("127.0.0.{}:", at + 1);
             let mut text = setup.text(ports[0], ports[1]).replace("level: debug", LEVEL);
-            text = text.replace("127.0.0.NODE:", &mine);
             text.push_str(&format!(
                 "node: {{ data_dir: \"{}\" }}\ncluster:\n  node_id: {name}\n  secret: \"{}\"\n  failover_timeout: 2s\n  nodes: {{ {} }}\n",
                 folder.join(&name).display(),
@@ -104,9 +102,13 @@ impl Cluster {
             ));
             let config = folder.join(&format!("{name}.yaml"));
             std::fs::write(&config, text).expect("write the configuration");
-            let process = Process::start(&mut serve(&config));
+            // Where each node reaches a server by an address of its own, the file says so by this.
+            let mut environment = vec![("NODE".to_owned(), (at + 1).to_string())];
+            let own = setup.variables.iter().filter(|it| it.0 == at);
+            environment.extend(own.map(|it| (it.1.clone(), it.2.clone())));
+            let process = Process::start(serve(&config).envs(environment.clone()));
             let (address, admin, peer) = (ports[0], ports[1], ports[2]);
-            Node { name, address, admin, peer, config, process }
+            Node { name, address, admin, peer, config, environment, process }
         });
         Self { nodes: nodes.collect(), _ports: claimed, _folder: folder }
     }
@@ -178,7 +180,8 @@ impl Cluster {
     pub(crate) async fn restart(&mut self, at: usize) {
         let node = &mut self[at];
         node.process.kill();
-        node.process = Process::start(&mut serve(&node.config));
+        let environment = node.environment.clone();
+        node.process = Process::start(serve(&node.config).envs(environment));
         let deadline = Instant::now() + PATIENCE;
         while node.readiness().await != Some(200) {
             let ended = node.process.ended();
@@ -236,6 +239,18 @@ impl Node {
     /// `kill -9`, and waits until it is gone.
     pub(crate) fn kill(&mut self) {
         self.process.kill();
+    }
+
+    /// Writes its file anew, in place.
+    pub(crate) fn rewrite(&self, from: &str, to: &str) {
+        let text = std::fs::read_to_string(&self.config).expect("the configuration");
+        assert!(text.contains(from), "{from:?} is not in\n{text}");
+        std::fs::write(&self.config, text.replace(from, to)).expect("write the configuration");
+    }
+
+    /// SIGHUP.
+    pub(crate) fn hang_up(&self) {
+        signal(self.process.pid(), "HUP");
     }
 
     pub(crate) fn freeze(&self) {
@@ -318,11 +333,25 @@ impl Node {
 
 /// One GET on a connection of its own; `None` when no whole answer comes.
 async fn get(address: SocketAddr, path: &str) -> Option<(u16, Vec<u8>)> {
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    ask(address, request).await
+}
+
+/// One POST of JSON on a connection of its own; `None` when no whole answer comes.
+pub(crate) async fn post(address: SocketAddr, path: &str, body: &str) -> Option<(u16, Value)> {
+    let request = format!(
+        "POST {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\nContent-Type: \
+         application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let (status, body) = ask(address, request).await?;
+    Some((status, serde_json::from_slice(&body).expect("JSON")))
+}
+
+async fn ask(address: SocketAddr, request: String) -> Option<(u16, Vec<u8>)> {
     let asked = async {
         let stream = tokio::net::TcpStream::connect(address).await.ok()?;
         let mut conn = Conn::over(stream);
-        let request =
-            format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
         let sent = conn.try_send(request).await;
         let answer = conn.rest().await;
         let body = find(&answer, b"\r\n\r\n").filter(|_| sent)? + 4;

@@ -16,6 +16,8 @@ pub(crate) struct Setup {
     listen: Vec<String>,
     sections: Vec<String>,
     tls: bool,
+    /// Variables of one node of a cluster: its number, name and value.
+    pub(super) variables: Vec<(usize, String, String)>,
     /// Where the nodes of a cluster listen for clients; 127.0.0.1 unless it is given.
     pub(super) clients: Option<std::net::Ipv4Addr>,
 }
@@ -66,6 +68,12 @@ impl Setup {
     /// The nodes of a cluster listen for clients on this address of the machine.
     pub(crate) fn on(mut self, address: std::net::Ipv4Addr) -> Self {
         self.clients = Some(address);
+        self
+    }
+
+    /// A variable in the environment of one node of a cluster.
+    pub(crate) fn variable(mut self, node: usize, name: &str, value: &str) -> Self {
+        self.variables.push((node, name.into(), value.into()));
         self
     }
 
@@ -193,6 +201,11 @@ impl Gateway {
 
     pub(crate) fn pid(&self) -> u32 {
         self.process.pid()
+    }
+
+    /// The file that it was started with.
+    pub(crate) fn config(&self) -> PathBuf {
+        self.folder.join("holdfast.yaml")
     }
 
     pub(crate) fn kill(&mut self) {

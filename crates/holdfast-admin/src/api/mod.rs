@@ -4,11 +4,16 @@
 //! Units are in the names (`_s`, `_ms`, `_bytes`); rates are per second; shares are 0 to 1. Fields
 //! are only ever added: a reader ignores what it does not know.
 
+mod configuration;
 mod control;
 mod nodes;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::configuration::{
+    ChangeDto, ConfigHistoryDto, ConfigNodeDto, ConfigTextDto, ConfigVersionDto, ReloadRequestDto,
+    ReloadedDto, RollbackRequestDto,
+};
 pub use self::control::{
     BreakerActionDto, BreakerRequestDto, ControlDto, EventDto, EventsDto, FailbackRequestDto,
     FailoverRequestDto, IncidentDto, IncidentsDto, InstanceControlDto, OrderedDto,

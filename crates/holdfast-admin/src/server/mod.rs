@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use holdfast_config::Admin as Section;
 use holdfast_control::Operated;
+use holdfast_control::versions::Configured;
 use holdfast_proxy::metrics::Traffic;
 use holdfast_proxy::report::{Observed, Report};
 use holdfast_proxy::tls::{CertReloader, TlsError};
@@ -85,6 +86,8 @@ pub(crate) struct Shared {
     nodes: OnceLock<Arc<dyn Nodes>>,
     /// Empty until the control plane runs.
     operated: OnceLock<Arc<dyn Operated>>,
+    /// Empty until the node runs, and where it has no file.
+    configured: OnceLock<Arc<dyn Configured>>,
     guard: RwLock<Arc<Guard>>,
     window: Mutex<Window>,
     /// The latest status as JSON; filled only while someone follows the feed.
@@ -133,6 +136,7 @@ impl Admin {
             stopping: CancellationToken::new(),
             nodes: OnceLock::new(),
             operated: OnceLock::new(),
+            configured: OnceLock::new(),
             observed,
         });
         Ok(Self { listener, address, tls, shared })
@@ -158,6 +162,11 @@ impl Admin {
     /// Shows the servers' control plane, and has it obey, from now on. The first one stays.
     pub fn operated(&self, operated: Arc<dyn Operated>) {
         let _ = self.shared.operated.set(operated);
+    }
+
+    /// Shows the configuration, and has it taken over anew, from now on. The first one stays.
+    pub fn configured(&self, configured: Arc<dyn Configured>) {
+        let _ = self.shared.configured.set(configured);
     }
 
     /// Serves until `shutdown` is cancelled, then lets running requests end for five seconds.
@@ -248,6 +257,11 @@ impl Shared {
     /// The servers' control plane, once it runs.
     pub(crate) fn operated(&self) -> Option<&dyn Operated> {
         self.operated.get().map(|operated| &**operated)
+    }
+
+    /// The configuration, once the node runs.
+    pub(crate) fn configured(&self) -> Option<&dyn Configured> {
+        self.configured.get().map(|configured| &**configured)
     }
 
     /// The cluster as this node sees it, if that comes in time; none for a node alone.

@@ -21,15 +21,16 @@ use crate::api::{
     DrainDto, DrainRequestDto, ErrorDto, NodesDto, ServersDto, SessionsDto, StatusDto,
 };
 use crate::cluster::DrainError;
-use crate::{control, metrics as cluster_metrics, nodes, page, status};
+use crate::{configuration, control, metrics as cluster_metrics, nodes, page, status};
 
 /// Sessions in one answer unless the request says otherwise, and at most.
 const PAGE: usize = 100;
 const PAGE_MAX: usize = 1_000;
 
 const PATHS: &str = "/, /metrics, /health, /health/live, /health/ready, /api/status, /api/servers, \
-                     /api/nodes, /api/sessions, /api/audit, /api/incidents, /api/events, and POST \
-                     /api/drain, /api/failover, /api/failback, /api/breaker";
+                     /api/nodes, /api/sessions, /api/audit, /api/incidents, /api/config, \
+                     /api/config/history, /api/events, and POST /api/drain, /api/failover, \
+                     /api/failback, /api/breaker, /api/config/reload, /api/config/rollback";
 
 /// A body beyond this is no request of ours.
 const BODY: usize = 4 * 1024;
@@ -51,6 +52,13 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
         .route("/api/failover", post(control::failover).layer(DefaultBodyLimit::max(BODY)))
         .route("/api/failback", post(control::failback).layer(DefaultBodyLimit::max(BODY)))
         .route("/api/breaker", post(control::breaker).layer(DefaultBodyLimit::max(BODY)))
+        .route("/api/config", get(configuration::show))
+        .route("/api/config/history", get(configuration::history))
+        .route("/api/config/reload", post(configuration::reload).layer(DefaultBodyLimit::max(BODY)))
+        .route(
+            "/api/config/rollback",
+            post(configuration::roll_back).layer(DefaultBodyLimit::max(BODY)),
+        )
         .route("/api/audit", get(control::audit))
         .route("/api/incidents", get(control::incidents))
         .route("/api/sessions", get(api_sessions))
@@ -74,6 +82,9 @@ async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
     }
     if let Some(operated) = shared.operated() {
         operated.render(&mut text);
+    }
+    if let Some(configured) = shared.configured() {
+        configured.render(&mut text);
     }
     ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
 }

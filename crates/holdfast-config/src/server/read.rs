@@ -10,6 +10,7 @@ use super::{
     Server, ServerHealth, Stdio, Tier, Transport,
 };
 use crate::bulkheads::BulkheadClass;
+use crate::context::Guard;
 use crate::field::{Field, join, quoted};
 use crate::problem::Problem;
 use crate::section::Section;
@@ -250,6 +251,7 @@ fn refuse_http_keys(section: &Section<'_>) {
 
 /// An address and the transport that its scheme asks for.
 fn read_url(field: &Field<'_>) -> Option<(HttpUrl, Kind)> {
+    field.guard(Guard::Query);
     let text = field.text()?;
     match text.parse::<HttpUrl>() {
         Ok(url) if text.to_ascii_lowercase().starts_with("ws") => Some((url, Kind::WebSocket)),

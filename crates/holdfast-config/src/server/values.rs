@@ -8,6 +8,7 @@ use secrecy::SecretString;
 
 use super::ToolRule;
 use crate::bulkheads::BulkheadClass;
+use crate::context::Guard;
 use crate::field::{Field, quoted};
 use crate::tree::Value;
 
@@ -87,6 +88,7 @@ pub(crate) fn read_headers(field: &Field<'_>) -> BTreeMap<String, SecretString> 
     let mut headers = BTreeMap::new();
     for (entry, field) in field.entries().unwrap_or_default() {
         let field = field.hidden();
+        field.guard(Guard::Whole);
         let name = entry.key.to_ascii_lowercase();
         if !is_header_name(&name) {
             let found = format!("{} is not a header's name", quoted(&entry.key));

@@ -50,7 +50,7 @@ pub enum When {
 pub struct Version(pub [u8; 32]);
 
 /// What a running node cannot change: what it is, where it listens, where its state is.
-const RESTART: [&str; 13] = [
+pub(crate) const RESTART: [&str; 14] = [
     "admin.address",
     "admin.tls",
     "cluster",
@@ -61,13 +61,14 @@ const RESTART: [&str; 13] = [
     "node.data_dir",
     "node.id",
     "node.secret",
+    "reload",
     "sessions.redis",
     "sessions.store",
     "sessions.url",
 ];
 
 /// What differs from node to node by right, and so says nothing about the version.
-const OWN: [&str; 11] = [
+pub(crate) const OWN: [&str; 12] = [
     "admin.address",
     "admin.tls",
     "cluster.advertise",
@@ -79,10 +80,11 @@ const OWN: [&str; 11] = [
     "node.data_dir",
     "node.id",
     "node.region",
+    "reload",
 ];
 
 /// Whether `key` is one of `keys` or below one.
-fn is_among(key: &str, keys: &[&str]) -> bool {
+pub(crate) fn is_among(key: &str, keys: &[&str]) -> bool {
     keys.iter().any(|known| {
         key.strip_prefix(known).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
     })

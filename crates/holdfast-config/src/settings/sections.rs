@@ -3,8 +3,8 @@
 
 use super::lines::Lines;
 use crate::{
-    Admin, ApiKey, Auth, Cluster, Config, Limits, Listen, Log, LogFormat, Node, Streams, Tls,
-    Webhook,
+    Admin, ApiKey, Auth, Cluster, Config, Limits, Listen, Log, LogFormat, Node, Reload, Streams,
+    Tls, Webhook,
 };
 
 impl Config {
@@ -24,6 +24,7 @@ impl Config {
             health,
             notify,
             log,
+            reload,
             notices: _,
         } = self;
         lines.below("node", |lines| node.write(lines));
@@ -46,6 +47,7 @@ impl Config {
         lines.below("health", |lines| health.write(lines));
         lines.each("notify", notify, Webhook::write);
         lines.below("log", |lines| log.write(lines));
+        lines.below("reload", |lines| reload.write(lines));
     }
 }
 
@@ -198,6 +200,15 @@ impl ApiKey {
         lines.put("sha256", digits);
         lines.maybe("requests_per_minute", *requests_per_minute);
         lines.maybe("burst", *burst);
+    }
+}
+
+impl Reload {
+    fn write(&self, lines: &mut Lines) {
+        let Self { watch, interval, together } = self;
+        lines.put("watch", watch);
+        lines.time("interval", *interval);
+        lines.put("together", together);
     }
 }
 

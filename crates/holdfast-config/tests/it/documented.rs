@@ -13,7 +13,7 @@ fn keys(section: &str, text: &str) -> Vec<String> {
 }
 
 /// Sections at the top, and those below them that have a table of their own.
-const SECTIONS: [&str; 19] = [
+const SECTIONS: [&str; 20] = [
     "node",
     "node.health",
     "cluster",
@@ -31,6 +31,7 @@ const SECTIONS: [&str; 19] = [
     "sessions.redis",
     "streams",
     "log",
+    "reload",
     "notify[]",
     "servers.NAME.instances[]",
 ];

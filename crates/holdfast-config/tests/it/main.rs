@@ -3,6 +3,7 @@
 mod cluster;
 mod defaults;
 mod desktop;
+mod document;
 mod documented;
 mod environment;
 mod example;

@@ -1,5 +1,6 @@
 //! No text makes the reader panic, and what it takes it takes alike every time.
 
+use holdfast_config::File;
 use proptest::prelude::*;
 
 use crate::read;
@@ -64,6 +65,10 @@ proptest! {
             Ok(config) => {
                 prop_assert_eq!(config.difference(&config), vec![]);
                 prop_assert_eq!(config.version(), read(&text, &[]).unwrap().version());
+                // What a cluster agrees on of it is the same to the node that has the file.
+                let file = File::parse(&text, "test", &|_| None).unwrap();
+                let again = file.with(&file.document, "version 1", [], &|_| None);
+                prop_assert_eq!(config.difference(&again.unwrap()), vec![]);
             }
             Err(problems) => {
                 prop_assert!(!problems.is_empty());

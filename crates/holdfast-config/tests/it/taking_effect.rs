@@ -43,7 +43,7 @@ fn changes() -> Vec<Change> {
     let parts = include_str!("parts.yaml");
     let (full, bare) = (good(parts), good(SERVERS));
     let listen = good(&format!(
-        "listen: {{ address: \"127.0.0.1:1\", workers: 3, idle_timeout: 9s }}\nadmin: {{ address: \"127.0.0.1:2\" }}\nlog: {{ format: json, level: warn }}\nnode: {{ id: other }}\n{SERVERS}"
+        "listen: {{ address: \"127.0.0.1:1\", workers: 3, idle_timeout: 9s }}\nadmin: {{ address: \"127.0.0.1:2\" }}\nlog: {{ format: json, level: warn }}\nnode: {{ id: other }}\nreload: {{ watch: false }}\n{SERVERS}"
     ));
     let pairs = [(&full, &bare), (&bare, &full), (&bare, &listen), (&full, &listen)];
     pairs.iter().flat_map(|(old, new)| old.difference(new)).collect()

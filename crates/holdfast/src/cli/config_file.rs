@@ -2,9 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use holdfast_config::Config;
+use holdfast_config::{Config, File};
 
 use super::{ConfigArgs, Failure};
+use crate::configuration::Origin;
 
 /// Where a configuration is looked for when none is named.
 const USUAL: [&str; 2] = ["holdfast.yaml", "config/holdfast.yaml"];
@@ -32,6 +33,15 @@ pub(crate) fn find(args: &ConfigArgs) -> Result<PathBuf, Failure> {
 /// Whether one is named or found.
 pub(crate) fn is_there(args: &ConfigArgs) -> bool {
     find(args).is_ok()
+}
+
+/// The file that is meant and what it says, with the environment on top.
+pub(crate) fn read(args: &ConfigArgs) -> Result<Origin, Failure> {
+    let path = find(args)?;
+    match File::read(Some(&path), &env) {
+        Ok(file) => Ok(Origin { path, file }),
+        Err(problems) => Err(Failure::Usage(problems.to_string())),
+    }
 }
 
 /// The configuration that is meant, checked, with the environment on top.

@@ -3,6 +3,7 @@
 pub(crate) mod admin_port;
 pub(crate) mod breaker;
 pub(crate) mod check_config;
+pub(crate) mod config;
 pub(crate) mod config_file;
 pub(crate) mod confirm;
 pub(crate) mod demo;
@@ -14,6 +15,7 @@ pub(crate) mod guard;
 pub(crate) mod key;
 pub(crate) mod nodes;
 pub(crate) mod output;
+pub(crate) mod reload;
 pub(crate) mod sample_server;
 pub(crate) mod serve;
 pub(crate) mod servers;
@@ -81,6 +83,12 @@ pub(crate) enum Command {
     /// Take a node out of the cluster: its calls end, its clients go on elsewhere, it leaves
     #[command(after_help = EXIT_CODES)]
     Drain(drain::Drain),
+    /// Have a running node read its file and take it over, and with it all nodes of the cluster
+    #[command(after_help = EXIT_CODES)]
+    Reload(reload::Reload),
+    /// The versions of the configuration: show them, go back to one
+    #[command(subcommand, after_help = EXIT_CODES)]
+    Config(config::Config),
     /// Make API keys
     #[command(subcommand, after_help = EXIT_CODES)]
     Key(key::Key),
@@ -89,7 +97,7 @@ pub(crate) enum Command {
 }
 
 /// Which configuration to use.
-#[derive(Args, Clone)]
+#[derive(Args)]
 pub(crate) struct ConfigArgs {
     /// The configuration [default: $HOLDFAST_CONFIG, ./holdfast.yaml, ./config/holdfast.yaml]
     #[arg(short, long, value_name = "FILE")]
@@ -129,14 +137,6 @@ impl<E: Into<anyhow::Error>> From<E> for Failure {
 }
 
 impl Failure {
-    /// The same for who goes on after it.
-    pub(crate) fn into_error(self) -> anyhow::Error {
-        match self {
-            Self::Usage(text) => anyhow::Error::msg(text),
-            Self::Failed(error) => error,
-        }
-    }
-
     /// Says on standard error what went wrong and returns the exit code.
     pub(crate) fn report(self) -> ExitCode {
         match self {

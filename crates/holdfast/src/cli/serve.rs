@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::{ConfigArgs, Failure, Outcome, config_file};
+use super::{ConfigArgs, Outcome, config_file};
 use crate::{telemetry, wire};
 
 #[derive(Args)]
@@ -15,14 +15,13 @@ pub(crate) struct Serve {
 
 impl Serve {
     pub(crate) fn run(&self) -> Outcome {
-        let config = config_file::load(&self.config)?;
+        let origin = config_file::read(&self.config)?;
+        let config = origin.file.config.clone();
         let logs = telemetry::start(&config.log)?;
         for notice in &config.notices {
             tracing::warn!("{notice}");
         }
-        let args = self.config.clone();
-        let source = Box::new(move || config_file::load(&args).map_err(Failure::into_error));
-        wire::run(config, source, logs, |_| {})?;
+        wire::run(config, Some(origin), logs, |_| {})?;
         Ok(ExitCode::SUCCESS)
     }
 }

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use holdfast_admin::Load;
 use holdfast_cluster::Forwarded;
 use holdfast_control::Control;
+use holdfast_control::versions::Versions;
 use holdfast_peer::{Caller, ResponseBody};
 use holdfast_proxy::Proxy;
 use http::{Request, Response, StatusCode};
@@ -20,6 +21,7 @@ pub(super) const LOAD: &str = "node/load";
 pub(crate) struct Inbound {
     proxy: OnceLock<Arc<Proxy>>,
     control: OnceLock<Arc<Control>>,
+    versions: OnceLock<Arc<Versions>>,
 }
 
 impl Inbound {
@@ -29,6 +31,10 @@ impl Inbound {
 
     pub(super) fn decides(&self, control: Arc<Control>) {
         let _ = self.control.set(control);
+    }
+
+    pub(super) fn configures(&self, versions: Arc<Versions>) {
+        let _ = self.versions.set(versions);
     }
 }
 
@@ -61,6 +67,9 @@ impl Forwarded for Inbound {
             if let Some(control) = self.control.get()
                 && let Some(answer) = control.receive(from.node, method, &body).await
             {
+                return answer;
+            }
+            if let Some(answer) = self.versions.get().and_then(|it| it.receive(method)) {
                 return answer;
             }
             match method {

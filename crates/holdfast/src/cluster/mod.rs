@@ -21,6 +21,7 @@ use anyhow::Context as _;
 use holdfast_cluster::{Change, Cluster, Options};
 use holdfast_config::Config;
 use holdfast_control::Control;
+use holdfast_control::versions::Versions;
 use holdfast_engine::replicated::{Body, ControlCommand, MemberState};
 use holdfast_peer::Secret;
 use holdfast_proxy::Proxy;
@@ -115,6 +116,11 @@ impl Member {
     /// From here on the control plane hears those of other nodes.
     pub(crate) fn decides(&self, control: Arc<Control>) {
         self.inbound.decides(control);
+    }
+
+    /// From here on other nodes are told what this one runs.
+    pub(crate) fn configures(&self, versions: Arc<Versions>) {
+        self.inbound.configures(versions);
     }
 
     /// Tells the group that this node drains, and lets it drain when the group says so; ends the

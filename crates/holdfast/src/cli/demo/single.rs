@@ -18,8 +18,7 @@ pub(super) fn run(ports: &Ports) -> anyhow::Result<()> {
     let config = config(client, ports, server.address)?;
     let logs = telemetry::start(&config.log)?;
     // There is no file that could change.
-    let same = config.clone();
-    wire::run(config, Box::new(move || Ok(same.clone())), logs, |started| {
+    wire::run(config, None, logs, |started| {
         // A reader that has gone away does not end the demo.
         let _ = output::say(&welcome(started, moved));
     })

@@ -1,0 +1,224 @@
+//! What the nodes of a cluster agree on of a file, and what another node makes of it.
+
+use std::sync::Arc;
+
+use holdfast_config::{Config, Document, ExposeSecret as _, File, Problems};
+
+use crate::SERVERS;
+
+type Variables<'a> = &'a [(&'a str, &'a str)];
+
+fn env<'a>(variables: Variables<'a>) -> impl Fn(&str) -> Option<String> + 'a {
+    |name| variables.iter().find(|it| it.0 == name).map(|it| it.1.to_owned())
+}
+
+#[track_caller]
+fn file(text: &str, variables: Variables<'_>) -> File {
+    File::parse(text, "test.yaml", &env(variables)).unwrap_or_else(|p| panic!("{p}\n{text}"))
+}
+
+/// What a node whose file is `own` makes of the document of `theirs`.
+fn on(own: &str, theirs: &str, variables: Variables<'_>) -> Result<Config, Problems> {
+    let (own, theirs) = (file(own, variables), file(theirs, variables));
+    own.with(&theirs.document, "version 2", [], &env(variables))
+}
+
+const FILE: &str = "\
+# token: a-secret-in-a-comment
+x-common: &common { timeout: 5s, tier: 2 }
+node: { id: a, secret: 0123456789abcdef0123456789abcdef, data_dir: /tmp }
+listen: { address: \"127.0.0.1:1\", idle_timeout: 2m }
+admin: { token: sixteen-or-more-characters }
+notify:
+  - { url: \"https://hooks.example/T0/secret-path\", events: [config] }
+  - { url: \"https://hooks.example/${HOOK}\" }
+reload: { watch: false }
+servers:
+  docs:
+    <<: *common
+    url: \"http://docs/mcp?key=hunter2\"
+    headers: { Authorization: hunter2, X-Key: \"Bearer ${TOKEN}\", X-Default: \"${T:-hunter2}\" }
+    tools: { a.b: read, \"say \\\"x\\\"\": { effect: write } }
+    health: { checks: [ { type: tool, tool: q, arguments: { n: 1, s: \"1\", l: [], b: ~ } } ] }
+  files: { command: sh, args: [\"-c\", \"echo: 'a'\\n\"], env: { TOKEN: hunter2, EMPTY: ~ } }
+";
+
+const DOCUMENT: &str = "\
+admin:
+  token: \"${file:admin.token}\"
+listen:
+  idle_timeout: 2m
+notify:
+  - events:
+      - config
+    url: \"https://hooks.example/${file:notify[0].url}\"
+  - url: \"https://hooks.example/${HOOK}\"
+servers:
+  docs:
+    headers:
+      Authorization: \"${file:servers.docs.headers.Authorization}\"
+      X-Default: \"${file:servers.docs.headers.X-Default}\"
+      X-Key: \"Bearer ${TOKEN}\"
+    health:
+      checks:
+        - arguments:
+            n: 1
+            s: \"1\"
+            l: []
+            b: null
+          tool: q
+          type: tool
+    tier: 2
+    timeout: 5s
+    tools:
+      a.b: read
+      \"say \\\"x\\\"\":
+        effect: write
+    url: \"http://docs/mcp?${file:servers.docs.url}\"
+  files:
+    args:
+      - \"-c\"
+      - \"echo: 'a'\\n\"
+    command: sh
+    env:
+      EMPTY: null
+      TOKEN: \"${file:servers.files.env.TOKEN}\"
+";
+
+const VARIABLES: Variables<'static> = &[("TOKEN", "t0k3n"), ("HOOK", "h00k")];
+
+#[test]
+fn a_document_holds_what_nodes_share_and_no_secret() {
+    let file = file(FILE, VARIABLES);
+    assert_eq!(file.document.text(), DOCUMENT);
+}
+
+#[test]
+fn a_node_makes_the_same_of_its_own_document() {
+    let file = file(FILE, VARIABLES);
+    let config = file.with(&file.document, "version 1", [], &env(VARIABLES)).expect("good");
+    assert_eq!(file.config.difference(&config), []);
+    let arguments = |config: &Config| format!("{:?}", config.servers["docs"].health.checks);
+    assert_eq!(arguments(&file.config), arguments(&config));
+    assert_eq!(config.servers["docs"].headers["authorization"].expose_secret(), "hunter2");
+}
+
+#[test]
+fn files_that_mean_the_same_have_the_same_document() {
+    let id = |text: &str| file(text, VARIABLES).document.id();
+    let other = FILE.replace("id: a,", "region: eu, id: b,").replace("127.0.0.1:1", "0.0.0.0:5");
+    for secret in ["hunter2", "secret-path", "sixteen-or-more", "0123456789abcdef0"] {
+        let changed = other.replace(secret, "another-one-12345");
+        assert_eq!(id(FILE), id(&changed), "{secret}");
+    }
+    let order = "servers: { docs: { timeout: 5s, url: \"http://a/\" } }\nlog: { level: info }\n";
+    let turned = "log: {level: info}\nservers: {docs: {url: 'http://a/', timeout: \"5s\"}} # x\n";
+    assert_eq!(id(order), id(turned));
+    assert_ne!(id(order), id(&turned.replace("5s", "6s")));
+}
+
+#[test]
+fn what_is_a_nodes_own_stays() {
+    let own = format!(
+        "node: {{ id: b, region: eu }}\nlisten: {{ address: \"127.0.0.1:9\" }}\n\
+                       log: {{ format: json }}\n{SERVERS}"
+    );
+    let theirs = "node: { id: a }\nlog: { level: debug }\nlisten: { address: \"127.0.0.1:1\", \
+                  idle_timeout: 2m }\nservers: { new: { url: \"http://new/\" } }\n";
+    let config = on(&own, theirs, &[]).expect("good");
+    assert_eq!((config.node.id.as_str(), config.node.region.as_deref()), ("b", Some("eu")));
+    assert_eq!(config.listen.address.port(), 9);
+    assert_eq!(config.listen.idle_timeout.as_secs(), 120);
+    assert_eq!(config.log.format, holdfast_config::LogFormat::Json);
+    assert_eq!(config.log.level, "debug");
+    assert_eq!(config.servers.keys().collect::<Vec<_>>(), ["new"]);
+}
+
+#[test]
+fn variables_are_those_of_the_node() {
+    let theirs = "servers: { a: { url: \"http://${HOST}/\", headers: { K: \"${KEY}\" } } }\n";
+    let document = file(theirs, &[("HOST", "one"), ("KEY", "1")]).document;
+    let own = file(SERVERS, &[]);
+    let made = |variables| own.with(&document, "version 2", [], &env(variables));
+    let config = made(&[("HOST", "two"), ("KEY", "2")]).expect("good");
+    assert_eq!(config.servers["a"].instances()[0].url.to_string(), "http://two/");
+    assert_eq!(config.servers["a"].headers["k"].expose_secret(), "2");
+    let problems = made(&[("HOST", "two")]).expect_err("KEY is missing");
+    let said = problems.to_string();
+    assert!(
+        said.contains("version 2:4:10: servers.a.headers.K: the environment variable KEY"),
+        "{said}"
+    );
+}
+
+fn with_header(url: &str, value: &str) -> String {
+    format!("servers: {{ a: {{ url: \"{url}\", headers: {{ K: {value} }} }} }}\n")
+}
+
+#[test]
+fn a_secret_is_taken_from_the_nodes_own_file() {
+    let config = on(&with_header("http://a/", "mine"), &with_header("http://a/", "theirs"), &[]);
+    assert_eq!(config.expect("good").servers["a"].headers["k"].expose_secret(), "mine");
+}
+
+#[test]
+fn a_secret_goes_nowhere_else_than_where_the_file_sends_it() {
+    for own in [
+        with_header("http://b/", "mine"),
+        with_header("http://a/?x=1", "mine"),
+        SERVERS.to_owned(),
+        with_header("http://a/", "mine").replace("a:", "b:"),
+    ] {
+        let problems = on(&own, &with_header("http://a/", "theirs"), &[]).expect_err(&own);
+        let said = problems.to_string();
+        assert!(
+            said.contains("servers.a.headers.K: a secret that stood in another file"),
+            "{said}"
+        );
+        assert!(said.contains("${NAME}") && !said.contains("theirs"), "{said}");
+    }
+    let hook = |event: &str| {
+        format!("{SERVERS}notify: [{{ url: \"https://h/secret\", events: [{event}] }}]\n")
+    };
+    assert!(on(&hook("node"), &hook("config"), &[]).is_err());
+    assert!(on(&hook("config"), &hook("config"), &[]).is_ok());
+}
+
+#[test]
+fn an_earlier_file_of_the_node_will_do_and_the_newest_is_taken_first() {
+    let old = Arc::new(file(&with_header("http://a/", "old"), &[]));
+    let new = file(SERVERS, &[]);
+    let document = Document::new(old.document.text().to_owned());
+    let config = new.with(&document, "version 1", [&*old], &env(&[])).expect("good");
+    assert_eq!(config.servers["a"].headers["k"].expose_secret(), "old");
+    let newer = file(&with_header("http://a/", "newer"), &[]);
+    let config = new.with(&document, "version 1", [&newer, &*old], &env(&[])).expect("good");
+    assert_eq!(config.servers["a"].headers["k"].expose_secret(), "newer");
+}
+
+#[test]
+fn what_a_desktop_client_keeps_beside_a_server_stays_there() {
+    let text = r#"{"theme": "dark", "mcpServers": {
+        "a": {"command": "sh", "env": {"K": "hunter2"}, "oauth": {"secret": "hunter2"}},
+        "b": {"url": "http://b/", "disabled": true}}}"#;
+    let file = file(text, &[]);
+    let shown = file.document.text();
+    assert!(!shown.contains("hunter2") && !shown.contains("oauth") && !shown.contains("theme"));
+    let config = file.with(&file.document, "version 1", [], &env(&[])).expect("good");
+    assert_eq!(file.config.difference(&config), []);
+}
+
+#[test]
+fn the_examples_survive_their_documents() {
+    let cluster = [
+        ("HA_NODE_ID", "gateway-1"),
+        ("HOLDFAST_DATA_DIR", "data"),
+        ("HOLDFAST_CLUSTER_SECRET", "0123456789abcdef0123456789abcdef"),
+    ];
+    for (name, variables) in [("holdfast.yaml", &[][..]), ("cluster.yaml", &cluster)] {
+        let path = format!("{}/../../config/{name}", env!("CARGO_MANIFEST_DIR"));
+        let file = file(&std::fs::read_to_string(path).expect("the example"), variables);
+        let config = file.with(&file.document, "version 1", [], &env(variables)).expect("good");
+        assert_eq!(file.config.difference(&config), [], "{name}");
+    }
+}

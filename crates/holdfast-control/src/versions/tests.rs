@@ -1,0 +1,296 @@
+//! One node, and two of one group, with a file that is written by the test.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use holdfast_config::{Config, File, When};
+use holdfast_engine::replicated::ServerHappened;
+
+use super::keeper::Cause;
+use super::*;
+use crate::Alone;
+use crate::Group as _;
+use std::sync::Arc;
+
+/// A folder that goes with the test.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new() -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("holdfast-versions-{}-{number}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        std::fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A node's parts that take over everything but a restart, and nothing while they are broken.
+struct Parts {
+    running: Mutex<Arc<Config>>,
+    broken: Mutex<Option<&'static str>>,
+}
+
+impl Parts {
+    fn difference(&self, new: &Config) -> Result<Vec<holdfast_config::Change>, Refusal> {
+        let changes = self.running().difference(new);
+        if let Some(change) = changes.iter().find(|it| it.when == When::Restart) {
+            return Err(Refusal(format!("{change}: restart the node")));
+        }
+        Ok(changes)
+    }
+
+    fn breaks(&self, why: Option<&'static str>) {
+        *self.broken.lock().unwrap_or_else(PoisonError::into_inner) = why;
+    }
+}
+
+impl Apply for Parts {
+    fn running(&self) -> Arc<Config> {
+        Arc::clone(&self.running.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn check<'a>(
+        &'a self,
+        new: &'a Config,
+    ) -> futures_util::future::BoxFuture<'a, Result<Vec<holdfast_config::Change>, Refusal>> {
+        Box::pin(std::future::ready(self.difference(new)))
+    }
+
+    fn apply(
+        &self,
+        new: Config,
+    ) -> futures_util::future::BoxFuture<'_, Result<Vec<holdfast_config::Change>, Refusal>> {
+        let broken = *self.broken.lock().unwrap_or_else(PoisonError::into_inner);
+        let done = match broken {
+            Some(why) => Err(Refusal(why.to_owned())),
+            None => self.difference(&new),
+        };
+        if done.is_ok() {
+            *self.running.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(new);
+        }
+        Box::pin(std::future::ready(done))
+    }
+}
+
+struct Node {
+    versions: Arc<Versions>,
+    parts: Arc<Parts>,
+    path: PathBuf,
+}
+
+fn text(minute: u32) -> String {
+    format!(
+        "limits: {{ requests_per_minute: {minute} }}\nservers: {{ a: {{ url: \"http://a/\" }} }}\n"
+    )
+}
+
+fn env(name: &str) -> Option<String> {
+    (name == "TOKEN").then(|| "t0k3n".to_owned())
+}
+
+impl Node {
+    /// A node of this group that was started with this file.
+    fn new(folder: &Path, name: &str, text: &str, ledger: &Arc<Alone>) -> Self {
+        let path = folder.join(format!("{name}.yaml"));
+        std::fs::write(&path, text).unwrap();
+        let file = File::read(Some(&path), &env).unwrap();
+        let running = Mutex::new(Arc::new(file.config.clone()));
+        let parts = Arc::new(Parts { running, broken: Mutex::default() });
+        let data = folder.join(name);
+        std::fs::create_dir_all(&data).unwrap();
+        let settings = Settings {
+            path: path.clone(),
+            env,
+            node: name.to_owned(),
+            folder: Some(data),
+            watch: None,
+        };
+        let (group, apply) = (Arc::clone(ledger), Arc::clone(&parts));
+        let versions = Versions::new(file, settings, Arc::clone(ledger) as _, group, apply);
+        Self { versions, parts, path }
+    }
+
+    async fn starts(&self) -> Result<Reloaded, ReloadError> {
+        self.versions.reload_for(Cause::Start, Ask::Do).await
+    }
+
+    async fn reads(&self, cause: Cause, text: &str) -> Result<Reloaded, ReloadError> {
+        std::fs::write(&self.path, text).unwrap();
+        self.versions.reload_for(cause, Ask::Do).await
+    }
+
+    fn minute(&self) -> u32 {
+        self.parts.running().limits.requests_per_minute.unwrap_or_default()
+    }
+}
+
+async fn one() -> (Folder, Node, Arc<Alone>) {
+    let (folder, ledger) = (Folder::new(), Arc::new(Alone::new("n1")));
+    let node = Node::new(&folder.0, "n1", &text(1), &ledger);
+    let begun = node.starts().await.unwrap();
+    assert_eq!((begun.version, begun.new, begun.changes.len()), (1, true, 0));
+    (folder, node, ledger)
+}
+
+fn numbers(history: &History) -> Vec<(u64, Option<u64>)> {
+    history.versions.iter().map(|it| (it.version, it.rolls_back_to)).collect()
+}
+
+#[tokio::test]
+async fn a_file_that_changes_is_a_version_and_one_can_go_back() {
+    let (_folder, node, _) = one().await;
+    let done = node.reads(Cause::File, &text(2)).await.unwrap();
+    assert_eq!((done.version, done.new, node.minute()), (2, true, 2));
+    assert_eq!(done.changes[0].to_string(), "limits.requests_per_minute: 1 → 2");
+    // The same again is nothing new.
+    let again = node.reads(Cause::Operator, &text(2)).await.unwrap();
+    assert_eq!((again.version, again.new, again.changes.len()), (2, false, 0));
+    let back = node.versions.roll_back(1).await.unwrap();
+    assert_eq!((back.version, node.minute()), (3, 1));
+    // The file is what it was, and does not come back by itself; a person may want it.
+    let file = node.versions.reload_for(Cause::File, Ask::Do).await.unwrap();
+    assert_eq!((file.version, node.minute()), (3, 1));
+    let asked = node.versions.reload_for(Cause::Operator, Ask::Do).await.unwrap();
+    assert_eq!((asked.version, node.minute()), (4, 2));
+    let history = node.versions.history().await;
+    assert_eq!(numbers(&history), [(1, None), (2, None), (3, Some(1)), (4, None)]);
+    assert_eq!(history.versions[2].by, "an operator at n1");
+    assert_eq!(
+        node.versions.show(Some(1)).unwrap().text,
+        node.versions.show(Some(3)).unwrap().text
+    );
+    assert_eq!(
+        node.versions.roll_back(9).await.unwrap_err().to_string(),
+        "there is no version 9; there are 1 to 4"
+    );
+    assert_eq!(node.versions.roll_back(4).await, Err(ReloadError::Holds { version: 4 }));
+}
+
+#[tokio::test]
+async fn what_is_wrong_changes_nothing_and_is_told_once() {
+    let (_folder, node, ledger) = one().await;
+    let more = text(2);
+    for (wrong, said) in [
+        ("servers: [".to_owned(), "this is not YAML"),
+        (more.replace("requests", "request"), "did you mean requests_per_minute?"),
+        (format!("{more}log: {{ format: json }}\n"), "log.format: logfmt → json (after a restart)"),
+    ] {
+        for cause in [Cause::File, Cause::Signal, Cause::Operator] {
+            let error = node.reads(cause, &wrong).await.unwrap_err().to_string();
+            assert!(error.contains(said), "{error}");
+        }
+    }
+    std::fs::remove_file(&node.path).unwrap();
+    let error = node.versions.reload_for(Cause::File, Ask::Do).await.unwrap_err().to_string();
+    assert!(error.contains("it cannot be read"), "{error}");
+    assert_eq!(node.minute(), 1);
+    assert_eq!(numbers(&node.versions.history().await), [(1, None)]);
+    tokio::task::yield_now().await;
+    let events = ledger.state().borrow().servers.events.clone();
+    let told: Vec<_> = events.iter().filter(|it| it.what == ServerHappened::Noted).collect();
+    assert_eq!(told.len(), 4, "{told:#?}");
+    assert!(told.iter().all(|it| it.evidence.starts_with("n1 does not take its file over: ")));
+    let history = node.versions.history().await;
+    assert!(history.nodes[0].standing.as_ref().is_some_and(|it| it.trouble.is_some()));
+    // A good file ends it.
+    node.reads(Cause::File, &more).await.unwrap();
+    let history = node.versions.history().await;
+    assert!(history.nodes[0].standing.as_ref().is_some_and(|it| it.trouble.is_none()));
+}
+
+#[tokio::test]
+async fn a_check_tells_and_changes_nothing() {
+    let (_folder, node, _) = one().await;
+    std::fs::write(&node.path, text(5)).unwrap();
+    let told = node.versions.reload_for(Cause::Operator, Ask::Check).await.unwrap();
+    assert_eq!((told.version, told.changes.len(), node.minute()), (1, 1, 1));
+    assert_eq!(numbers(&node.versions.history().await), [(1, None)]);
+}
+
+#[tokio::test]
+async fn a_node_that_cannot_keeps_what_it_runs_and_takes_it_over_later() {
+    let (folder, node, ledger) = one().await;
+    let other = Node::new(&folder.0, "n2", &text(1), &ledger);
+    other.starts().await.unwrap();
+    node.reads(Cause::File, &text(2)).await.unwrap();
+    other.parts.breaks(Some("no certificate at /x"));
+    let error = other.versions.reload_for(Cause::File, Ask::Do).await.unwrap_err();
+    let why = "no certificate at /x".to_owned();
+    assert_eq!(error, ReloadError::Failed { version: 2, why: why.clone() });
+    let standing = |node: &Node| node.versions.receive("control/configuration").unwrap().unwrap();
+    let said: Standing = crate::report::decode(&standing(&other)).unwrap();
+    assert_eq!((said.version, said.failed, said.trouble), (1, Some((2, why)), None));
+    assert_eq!(other.minute(), 1);
+    let mut metrics = String::new();
+    other.versions.render(&mut metrics);
+    assert!(metrics.contains("holdfast_config_failed 1\n"), "{metrics}");
+    other.parts.breaks(None);
+    let done = other.versions.reload_for(Cause::Signal, Ask::Do).await;
+    assert_eq!(done.map(|it| it.version).ok(), Some(3), "a person wants this file: version 3");
+}
+
+#[tokio::test]
+async fn a_file_that_changed_while_the_node_was_away_is_told_from_an_old_one() {
+    let (folder, node, ledger) = one().await;
+    let away = Node::new(&folder.0, "n2", &text(1), &ledger);
+    away.starts().await.unwrap();
+    drop(away);
+    node.reads(Cause::File, &text(2)).await.unwrap();
+    // It comes back with the file it had: the cluster's version holds.
+    let back = Node::new(&folder.0, "n2", &text(1), &ledger);
+    let begun = back.starts().await.unwrap();
+    assert_eq!((begun.version, begun.new, back.minute()), (2, false, 2));
+    drop(back);
+    // It comes back with a new one: that is proposed.
+    let back = Node::new(&folder.0, "n2", &text(3), &ledger);
+    let begun = back.starts().await.unwrap();
+    assert_eq!((begun.version, begun.new, back.minute()), (3, true, 3));
+    // One that was never here goes by the cluster.
+    let new = Node::new(&folder.0, "n3", &text(9), &ledger);
+    let begun = new.starts().await.unwrap();
+    assert_eq!((begun.version, begun.new, new.minute()), (3, false, 3));
+}
+
+#[tokio::test]
+async fn texts_go_with_their_versions() {
+    let (_folder, node, ledger) = one().await;
+    for minute in 2..=11 {
+        node.reads(Cause::File, &text(minute)).await.unwrap();
+    }
+    let history = node.versions.history().await;
+    assert_eq!((history.versions.len(), history.versions[0].version), (8, 4));
+    let kept = ledger.read(|machine| machine.kv.len());
+    assert_eq!(kept, 8, "one text for each version");
+    assert!(node.versions.show(Some(4)).is_ok());
+    assert!(matches!(node.versions.show(Some(3)), Err(ReloadError::Unknown { .. })));
+    // All of them are there for good.
+    let unclaimed = history.versions.iter().filter(|it| {
+        ledger.kept(&ledger::key(&it.id)).is_none_or(|entry| entry.deadline.is_some())
+    });
+    assert_eq!(unclaimed.count(), 0);
+}
+
+#[tokio::test]
+async fn a_secret_is_in_no_text_and_its_change_is_taken_over_without_a_version() {
+    let (_folder, node, ledger) = one().await;
+    let with = |secret: &str| {
+        let header = format!("headers: {{ Authorization: {secret} }}");
+        text(1).replace("url", &format!("{header}, url"))
+    };
+    assert_eq!(node.reads(Cause::File, &with("hunter2")).await.unwrap().version, 2);
+    let done = node.reads(Cause::File, &with("hunter3")).await.unwrap();
+    assert_eq!((done.version, done.new), (2, false));
+    assert_eq!(done.changes[0].to_string(), "servers.a.headers.authorization: changed (not shown)");
+    let snapshot = ledger.read(|machine| String::from_utf8_lossy(&machine.snapshot()).into_owned());
+    assert!(!snapshot.contains("hunter"), "{snapshot}");
+    assert!(snapshot.contains("${file:servers.a.headers.Authorization}"));
+}
