@@ -203,21 +203,24 @@ async fn with_a_client_that_only_listens_to_the_one_that_is_left() {
 /// What a running call meets whose session is being ended says nothing about its server.
 #[tokio::test]
 async fn with_sessions_that_end_in_the_middle_of_their_calls() {
-    let ended = std::sync::Arc::new(std::sync::Mutex::new(Gate::new()));
-    let gate = std::sync::Arc::clone(&ended);
+    // When the server is asked to end the session, and when it has.
+    let gates = || (Gate::new(), Gate::new());
+    let now = std::sync::Arc::new(std::sync::Mutex::new(gates()));
+    let present = std::sync::Arc::clone(&now);
     let recorder = Recorder::scripted(move |seen| {
-        let gate = gate.lock().expect("nobody panics").clone();
+        let (asked, ended) = present.lock().expect("nobody panics").clone();
         if seen.method == "DELETE" {
-            // A server that ends a session cuts its calls.
-            gate.open();
-            return None;
+            // A server that ends a session cuts its calls first.
+            asked.open();
+            return Some(Reply::after(&ended, Reply::Status(200)));
         }
-        (seen.tool() == "slow").then(|| Reply::after(&gate, Reply::Cut))
+        (seen.tool() == "slow").then(|| Reply::after(&asked, Reply::Cut))
     })
     .await;
     let gateway = Setup::http(&recorder.url()).start().await;
     for number in 1..=8 {
-        *ended.lock().expect("nobody panics") = Gate::new();
+        let (asked, ended) = gates();
+        *now.lock().expect("nobody panics") = (asked, ended.clone());
         let client = Client::legacy(&gateway).initialized().await;
         let caller = client.clone();
         let call = tokio::spawn(async move { caller.call(1, "slow").await });
@@ -225,8 +228,11 @@ async fn with_sessions_that_end_in_the_middle_of_their_calls() {
             (recorder.calls("slow").len() >= number).then_some(())
         })
         .await;
-        client.delete().await;
-        drop(call.await);
+        let deleting = tokio::spawn(async move { client.delete().await });
+        let answer = call.await.expect("an answer");
+        assert_eq!(answer["error"]["code"], -31002, "{answer}");
+        ended.open();
+        deleting.await.expect("the session has ended");
     }
     let closed = r#"holdfast_breaker_state{server_id="main",instance="1",state="closed"}"#;
     assert_eq!(gateway.metric(closed).await, 1.0);
