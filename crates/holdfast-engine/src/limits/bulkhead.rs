@@ -200,7 +200,7 @@ impl Bulkheads {
         }
         if !class.may_wait(server) {
             let why = if may_hold_more { Full::Class } else { Full::Quarantined };
-            return Entry::Refused { retry_after: class.params.retry_after(), why };
+            return Entry::Refused { retry_after: class.retry_after(now), why };
         }
         self.tickets += 1;
         let ticket = Ticket(self.tickets);
@@ -314,15 +314,6 @@ impl Bulkheads {
     }
 }
 
-// === impl ClassParams ===
-
-impl ClassParams {
-    /// By then those who wait now have run or are gone.
-    fn retry_after(&self) -> Duration {
-        self.queue_timeout.max(Duration::from_millis(100))
-    }
-}
-
 // === impl Class ===
 
 impl Class {
@@ -426,6 +417,15 @@ impl Class {
         {
             self.limit_who_fills_it(waiting.server, until);
         }
+    }
+
+    /// So long it takes at present to get through the queue: as long as the first of it has waited. Where
+    /// nobody may wait, as long as somebody would.
+    fn retry_after(&self, now: Instant) -> Duration {
+        const LEAST: Duration = Duration::from_millis(100);
+        let most = self.params.queue_timeout.max(LEAST);
+        let first = self.queue.front().map(|first| now.saturating_duration_since(first.since));
+        first.map_or(most, |waits| waits.clamp(LEAST, most))
     }
 
     fn next_expiry(&self) -> Option<Instant> {
