@@ -229,6 +229,11 @@ impl Patience {
         }
     }
 
+    /// Of a call that has waited so long already: half as long again, and no less than [`PATIENCE`].
+    pub(super) fn after(waited: Duration) -> Self {
+        Self { until: Instant::now() + PATIENCE.max(waited / 2), ..Self::new(false) }
+    }
+
     /// Waits before the next try; `false` if it is over.
     ///
     /// # Cancel safety
@@ -444,5 +449,21 @@ impl AttemptError {
     /// With another word for what it says about the instance.
     pub(super) fn with(self, outcome: Outcome) -> Self {
         Self { outcome, ..self }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_has_waited_for_long_waits_half_as_long_again_for_its_turn() {
+        for (waited, more) in [(0, 5), (9, 5), (10, 5), (60, 30)] {
+            let before = Instant::now();
+            let until = Patience::after(Duration::from_secs(waited)).until;
+            let (least, most) = (until - Instant::now(), until - before);
+            let more = Duration::from_secs(more);
+            assert!(least <= more && more <= most, "after {waited} s: {least:?} to {most:?}");
+        }
     }
 }

@@ -131,8 +131,9 @@ impl Tries {
             Err(NoRetry::Budget) => {}
             done => return done,
         }
-        // Many calls that lost one instance at once are no storm: they take turns at the others.
-        let mut turns = Box::new(Patience::new(false));
+        // Many calls that lost one instance at once are no storm: they take turns at the others. Those
+        // that have hung for long are not given up for some seconds more.
+        let mut turns = Box::new(Patience::after(call.started.elapsed()));
         loop {
             if !Box::pin(turns.wait()).await {
                 call.server.fleet.counts.repeats_denied.inc();
