@@ -169,6 +169,22 @@ impl Gateway {
         Ok(samples.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum())
     }
 
+    /// Orders something at a node's operator's port.
+    pub(crate) fn order(&self, node: usize, path: &str, body: &str) -> Result<(), Error> {
+        let admin = fs::read_to_string(self.nodes[node].0.folder.join(ADMIN))?;
+        let mut stream = TcpStream::connect(&admin)?;
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nHost: {admin}\r\nConnection: close\r\n\
+             Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        stream.write_all(head.as_bytes())?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        let is_done = answer.starts_with("HTTP/1.1 2");
+        if is_done { Ok(()) } else { Err(format!("{path} {body}: {answer}").into()) }
+    }
+
     /// Bytes of memory that the node holds.
     pub(crate) fn rss(&self, node: usize) -> u64 {
         measure::rss(&[self.nodes[node].0.child.id()])

@@ -75,7 +75,8 @@ pub(super) fn beside(table: &mut Table, options: &Options) -> Result<(), Error> 
 
 /// Reads of a server of two replicas, one of which is of no use.
 pub(super) fn replica(table: &mut Table, _options: &Options) -> Result<(), Error> {
-    for (name, manner) in [("500", Manner::Status(500)), ("hang", Manner::Hang)] {
+    // A hang is noticed after a minute, and what hung then is repeated beside the calls of that time.
+    for (name, manner, seconds) in [("500", Manner::Status(500), 50), ("hang", Manner::Hang, 80)] {
         let (well, bad) = (Failing::start(Manner::Well)?, Failing::start(manner)?);
         let instances = format!(
             "instances: [ {{ id: a, url: \"{}\" }}, {{ id: b, url: \"{}\" }} ]",
@@ -83,7 +84,7 @@ pub(super) fn replica(table: &mut Table, _options: &Options) -> Result<(), Error
             bad.url()
         );
         let gateway = Gateway::alone(&format!("servers:\n{}", server("main", &instances)))?;
-        let mut plan = paced(gateway.address(0), "main", 1_000.0, 50);
+        let mut plan = paced(gateway.address(0), "main", 1_000.0, seconds);
         (plan.warm_up, plan.connections) = (Duration::ZERO, 512);
         plan.grace = Duration::from_secs(60);
         let report = load(&plan)?;
@@ -98,7 +99,7 @@ pub(super) fn replica(table: &mut Table, _options: &Options) -> Result<(), Error
             report.first_error.as_ref().map(|it| format!("; first: {it}")).unwrap_or_default()
         );
         let what = format!("Reads that succeed while one of two replicas answers with: {name}");
-        table.put("replica", &what, &figure, "≥ 99.98 % of 50,000", share >= 0.9998);
+        table.put("replica", &what, &figure, "≥ 99.98 % of 50,000 or more", share >= 0.9998);
     }
     Ok(())
 }
@@ -117,7 +118,7 @@ pub(super) fn noise(table: &mut Table, _options: &Options) -> Result<(), Error> 
         "{opened:.0} changes of the breaker, {refused:.0} calls refused, of {} with {} failures at \
          the server",
         all(&report),
-        noisy.manners.calls() / 100
+        noisy.manners.failed()
     );
     let reached = opened == 0.0 && refused == 0.0 && all(&report) >= 100_000;
     table.put("noise", "1 % of errors over 100,000 calls", &figure, "no false opening", reached);

@@ -97,8 +97,11 @@ impl Client {
             has_result,
             body_bytes: body.len(),
             closing: head.closing,
-            excerpt: (!has_result)
-                .then(|| String::from_utf8_lossy(&body[..body.len().min(400)]).into_owned()),
+            excerpt: (!has_result).then(|| {
+                // What a stream says before its message is of no interest.
+                let message = &body[memmem::find(body, b"{\"jsonrpc\"").unwrap_or(0)..];
+                String::from_utf8_lossy(&message[..message.len().min(400)]).into_owned()
+            }),
         };
         match head.framing {
             Framing::Length(length) => _ = self.buffer.drain(..head.length + length),

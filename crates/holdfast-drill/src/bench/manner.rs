@@ -25,7 +25,7 @@ pub enum Manner {
     Close,
     /// With a byte every so often.
     Drip(Duration),
-    /// One in so many, spread evenly, with a status of 500; the others well.
+    /// One in so many, at random, with a status of 500; the others well. The same ones in each run.
     Errors {
         /// One in so many; at least 1.
         one_in: u64,
@@ -46,6 +46,15 @@ pub struct Busy {
 pub struct Manners {
     manner: Arc<Mutex<Manner>>,
     calls: Arc<AtomicU64>,
+    failed: Arc<AtomicU64>,
+}
+
+/// Spreads numbers over all there are, as if by chance (the mixing step of splitmix64).
+fn scattered(number: u64) -> u64 {
+    let mut x = number.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    x ^ (x >> 31)
 }
 
 // === impl Busy ===
@@ -80,9 +89,38 @@ impl Manners {
         self.calls.load(Ordering::Relaxed)
     }
 
+    /// Calls that [`Manner::Errors`] has failed so far.
+    #[must_use]
+    pub fn failed(&self) -> u64 {
+        self.failed.load(Ordering::Relaxed)
+    }
+
+    /// Whether this call is one of those that fail.
+    pub(super) fn fails(&self, number: u64, one_in: u64) -> bool {
+        let fails = scattered(number).is_multiple_of(one_in.max(1));
+        self.failed.fetch_add(u64::from(fails), Ordering::Relaxed);
+        fails
+    }
+
     /// One more call has come: its number from 0, and how it is met.
     pub(super) fn meet(&self) -> (u64, Manner) {
         let number = self.calls.fetch_add(1, Ordering::Relaxed);
         (number, self.manner.lock().unwrap_or_else(PoisonError::into_inner).clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_in_a_hundred_fails_and_not_in_order() {
+        let manners = Manners::default();
+        let failing: Vec<u64> = (0..100_000).filter(|it| manners.fails(*it, 100)).collect();
+        assert!((900..1_100).contains(&failing.len()), "{}", failing.len());
+        assert_eq!(manners.failed(), failing.len() as u64);
+        let mut gaps: Vec<u64> = failing.windows(2).map(|two| two[1] - two[0]).collect();
+        gaps.sort_unstable();
+        assert!(gaps[0] <= 2 && gaps[gaps.len() - 1] > 400, "{gaps:?}");
     }
 }

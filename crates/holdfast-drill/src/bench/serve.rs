@@ -198,7 +198,7 @@ async fn post(body: &Bytes, manners: &Manners) -> Result<Response<AnswerBody>, B
         Manner::Half => cut(tool_result(id, DEFAULT_BYTES)),
         Manner::Close => return Err(Broken),
         Manner::Drip(every) => dripping(tool_result(id, DEFAULT_BYTES), every),
-        Manner::Errors { one_in } if number % one_in.max(1) == one_in / 2 => status(failed),
+        Manner::Errors { one_in } if manners.fails(number, one_in) => status(failed),
         Manner::Errors { .. } => answer(),
         Manner::Busy(busy) => {
             busy.work().await;
