@@ -263,8 +263,9 @@ fn the_documentation_names_every_metric_and_no_other() {
         .filter(|name| ["mcp_", "holdfast_", "process_"].iter().any(|p| name.starts_with(p)))
         // The operator's port adds these: the data plane does not know that there is a cluster.
         .filter(|name| !name.starts_with("holdfast_cluster_"))
-        // And these: it does not know who decides about servers either.
+        // And these: it does not know who decides about servers, or about configurations, either.
         .filter(|name| !name.starts_with("holdfast_control_") && *name != "mcp_server_health")
+        .filter(|name| !name.starts_with("holdfast_config_"))
         .collect();
     let scrape = Scrape::of(&busy());
     let rendered: BTreeSet<&str> = scrape.kinds.keys().map(String::as_str).collect();
