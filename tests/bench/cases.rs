@@ -16,14 +16,24 @@ struct Case {
     name: &'static str,
     what: &'static str,
     form: Form,
+    work: Work,
     plan: fn(&mut LoadPlan),
 }
 
-const fn case(name: &'static str, what: &'static str, form: Form, plan: fn(&mut LoadPlan)) -> Case {
-    Case { name, what, form, plan }
+/// What the load generator does.
+#[derive(Clone, Copy)]
+enum Work {
+    /// Calls.
+    Calls,
+    /// Announcements to the GET streams of as many sessions as the plan has connections.
+    FanOut,
 }
 
-const CASES: [Case; 15] = [
+const fn case(name: &'static str, what: &'static str, form: Form, plan: fn(&mut LoadPlan)) -> Case {
+    Case { name, what, form, work: Work::Calls, plan }
+}
+
+const CASES: [Case; 18] = [
     case("read-64", "a Read with 64 B, JSON, 32 connections", Form::Alone, |_| {}),
     case("read-4k", "a Read with 4 KiB, JSON, 32 connections", Form::Alone, |plan| {
         bytes(plan, 4096);
@@ -37,6 +47,13 @@ const CASES: [Case; 15] = [
     case("sse-20", "an answer of 20 events, 32 connections", Form::Alone, |plan| {
         plan.tool = "events".into();
     }),
+    Case {
+        name: "fan-out",
+        what: "an event to the GET streams of 100 sessions; a call is one event at one client",
+        form: Form::Alone,
+        work: Work::FanOut,
+        plan: |plan| plan.connections = 100,
+    },
     case("modern-64", "a Read with 64 B in the era without sessions", Form::Alone, |plan| {
         plan.dialect = Dialect::Modern;
     }),
@@ -45,6 +62,8 @@ const CASES: [Case; 15] = [
     case("paced-800", "a Read with 64 B at 800 calls/s", Form::Alone, |plan| {
         plan.pace = Pace::Open { per_second: 800.0 };
     }),
+    case("sessions-10k", "a Read with 64 B beside 10,000 sessions", Form::ManySessions, |_| {}),
+    case("servers-100", "a Read with 64 B, 100 servers configured", Form::ManyServers, |_| {}),
     case("read-redis", "a Read with 64 B, a node with Redis", Form::Redis, |_| {}),
     case("write-redis", "a tier-1 Write with 64 B, a node with Redis", Form::Redis, write),
     case("paced-write-redis", "the same at 800 calls/s", Form::Redis, |plan| {
@@ -105,23 +124,23 @@ pub(crate) fn run(server: SocketAddr, options: &Options) -> Result<String, Error
         let gateway = Target::form(form, server)?;
         let mut mine: Vec<_> =
             cases.iter().zip(&mut samples).filter(|(case, _)| case.form == form).collect();
-        for round in 0..options.rounds {
-            rounds(round, &mut mine, server, &nginx, &gateway, options)?;
+        for (case, samples) in &mut mine {
+            rounds(case, samples, server, &nginx, &gateway, options)?;
         }
     }
     Ok(table(&cases, &samples, options))
 }
 
-/// One round of the cases of a form.
+/// All rounds of a case: the targets in turn, so that a machine whose speed drifts treats them alike.
 fn rounds(
-    round: usize,
-    cases: &mut [(&&Case, &mut [Vec<Sample>; 3])],
+    case: &Case,
+    samples: &mut [Vec<Sample>; 3],
     server: SocketAddr,
     nginx: &Target,
     gateway: &Target,
     options: &Options,
 ) -> Result<(), Error> {
-    for (case, samples) in cases {
+    for round in 0..options.rounds {
         // Another one begins in every round, so that none always follows the same one.
         for turn in 0..NAMES.len() {
             let at = (round + turn) % NAMES.len();
@@ -144,6 +163,9 @@ fn rounds(
     Ok(())
 }
 
+/// Load before a measurement, on its own connections.
+const WARM_UP: Duration = Duration::from_millis(200);
+
 fn measure(
     case: &Case,
     server: SocketAddr,
@@ -154,13 +176,20 @@ fn measure(
     plan.dialect = Dialect::Legacy;
     // A warm-up of its own: what is on the CPU's account below is the counted part and no other.
     plan.warm_up = Duration::ZERO;
-    plan.duration = Duration::from_millis(300);
+    plan.duration = WARM_UP;
+    if let Some(target) = target {
+        target.path.clone_into(&mut plan.path);
+    }
     (case.plan)(&mut plan);
-    bench::load(&plan)?;
+    let load = match case.work {
+        Work::Calls => bench::load,
+        Work::FanOut => bench::fan_out,
+    };
+    load(&plan)?;
     plan.duration = duration;
     let pids = target.map(Target::pids).unwrap_or_default();
     let before = cpu_ns(&pids);
-    let report = bench::load(&plan)?;
+    let report = load(&plan)?;
     let spent = cpu_ns(&pids) - before;
     if let Some(error) = report.first_error.as_ref().filter(|_| report.calls == 0) {
         let name = target.map_or("the server itself", |target| target.name);
@@ -178,9 +207,9 @@ fn measure(
 
 fn table(cases: &[&Case], samples: &[[Vec<Sample>; 3]], options: &Options) -> String {
     let mut text = format!(
-        "Medians of {} rounds of {} s. *CPU*: µs per call of the target's own threads; *÷ nginx*: the same as a ratio; *added*: latency above the direct connection.\n\n",
+        "Medians of {} rounds of {} s. *CPU*: µs per call of the target's own threads; *÷ nginx*: the same as a ratio; *added*: latency above the direct connection; *RSS*: after the case, the cases of a form running one after the other on the same processes.\n\n",
         options.rounds,
-        options.duration.as_secs()
+        options.duration.as_secs_f64()
     );
     text.push_str("| case | target | calls/s | CPU | ÷ nginx | p50 µs | p99 µs | added p50 | added p99 | RSS MiB | errors |\n|---|---|---|---|---|---|---|---|---|---|---|\n");
     for (case, samples) in cases.iter().zip(samples) {
@@ -208,6 +237,27 @@ fn table(cases: &[&Case], samples: &[[Vec<Sample>; 3]], options: &Options) -> St
     text.push('\n');
     for case in cases {
         let _ = writeln!(text, "* `{}`: {}", case.name, case.what);
+    }
+    text.push_str(&flatness(cases, samples));
+    text
+}
+
+/// What a call costs beside many sessions or servers, against the same call beside none. Each is
+/// taken by its ratio to nginx, which was measured in the same minutes.
+fn flatness(cases: &[&Case], samples: &[[Vec<Sample>; 3]]) -> String {
+    let ratio = |name: &str| {
+        let at = cases.iter().position(|case| case.name == name)?;
+        let cpu = |of: usize| median(samples[at][of].iter().map(|it| it.cpu_us));
+        Some(cpu(2) / cpu(1))
+    };
+    let mut text = String::new();
+    for (name, what) in
+        [("sessions-10k", "from 1 to 10,000 sessions"), ("servers-100", "from 1 to 100 servers")]
+    {
+        if let (Some(one), Some(many)) = (ratio("read-64"), ratio(name)) {
+            let change = (many / one - 1.0) * 100.0;
+            let _ = writeln!(text, "* CPU per call {what}: {change:+.0} % (÷ nginx)");
+        }
     }
     text
 }

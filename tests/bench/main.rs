@@ -34,6 +34,9 @@ fn main() -> ExitCode {
     }
 }
 
+/// Sessions whose memory a whole run measures.
+const SESSIONS: usize = 5000;
+
 fn run(options: Options) -> Result<(), Error> {
     measure::raise_descriptors()?;
     if let Some(parts) = &options.resilience {
@@ -48,7 +51,11 @@ fn run(options: Options) -> Result<(), Error> {
     let server = bench::serve(TcpListener::bind("127.0.0.1:0")?, 1)?;
     let text = match options.sessions {
         Some(many) => sessions::run(server.address(), many)?,
-        None => cases::run(server.address(), &options)?,
+        None if !options.cases.is_empty() => cases::run(server.address(), &options)?,
+        None => {
+            let cases = cases::run(server.address(), &options)?;
+            format!("{cases}\n{}", sessions::run(server.address(), SESSIONS)?)
+        }
     };
     println!("{text}");
     if !options.dry_run {

@@ -8,7 +8,7 @@ pub(crate) struct Options {
     pub(crate) duration: Duration,
     /// Names of cases; empty: all of them.
     pub(crate) cases: Vec<String>,
-    /// Open so many sessions instead of making load.
+    /// Measure only the memory of so many sessions.
     pub(crate) sessions: Option<usize>,
     /// Measure what failing servers cost instead: these parts; empty: all of them.
     pub(crate) resilience: Option<Vec<String>>,
@@ -22,7 +22,7 @@ impl Options {
     pub(crate) fn from_args(args: impl Iterator<Item = String>) -> Result<Self, String> {
         let mut options = Self {
             rounds: 5,
-            duration: Duration::from_secs(3),
+            duration: USUAL,
             cases: Vec::new(),
             sessions: None,
             resilience: None,
@@ -30,6 +30,7 @@ impl Options {
             dry_run: false,
         };
         let mut args = args.peekable();
+        let mut length = None;
         while let Some(name) = args.next() {
             let mut value = || args.next().ok_or_else(|| format!("{name} needs a value"));
             let number = |text: String| {
@@ -38,7 +39,8 @@ impl Options {
             };
             match name.as_str() {
                 "--rounds" => options.rounds = number(value()?)?,
-                "--seconds" => options.duration = Duration::from_secs(number(value()?)? as u64),
+                "--seconds" => length = Some(seconds(&value()?)?),
+                "--short" => (options.rounds, length) = (1, Some(SHORT)),
                 "--case" => options.cases.extend(value()?.split(',').map(str::to_owned)),
                 "--resilience" => {
                     options.resilience.get_or_insert_default();
@@ -55,6 +57,20 @@ impl Options {
                 other => return Err(format!("unknown option {other}")),
             }
         }
+        let usual = if options.resilience.is_some() { Duration::from_secs(3) } else { USUAL };
+        options.duration = length.unwrap_or(usual);
         Ok(options)
     }
+}
+
+/// One measurement of a case: five rounds of all of them take less than ten minutes.
+const USUAL: Duration = Duration::from_secs(1);
+
+/// Long enough to show that everything runs; the figures are only hints.
+const SHORT: Duration = Duration::from_millis(300);
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let parsed = text.parse().ok().and_then(|it| Duration::try_from_secs_f64(it).ok());
+    let wrong = || format!("--seconds {text}: a number of seconds is needed, 0.1 to 3600");
+    parsed.filter(|it| (0.1..=3600.0).contains(&it.as_secs_f64())).ok_or_else(wrong)
 }

@@ -7,17 +7,24 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::{Error, measure};
+use holdfast_drill::bench::Holding;
+
+use crate::{Error, measure, sessions};
 
 /// What is measured: one or several processes behind one address. All end when it is dropped.
 pub(crate) struct Target {
     pub(crate) name: &'static str,
     pub(crate) address: SocketAddr,
+    /// Where calls go.
+    pub(crate) path: &'static str,
     /// In the order in which they were started; they end in the opposite one.
     processes: Vec<Process>,
     /// How many of the last of them count as the target: a Redis beside a node does not.
     counted: usize,
 }
+
+/// Where calls go if there is one server.
+const PATH: &str = "/mcp";
 
 /// A running process that listens; killed when dropped.
 struct Process {
@@ -35,6 +42,10 @@ pub(crate) struct Gateway {
 pub(crate) enum Form {
     /// One node with its memory.
     Alone,
+    /// The same, holding [`MANY_SESSIONS`] sessions that nobody uses.
+    ManySessions,
+    /// The same with [`MANY_SERVERS`] servers in its configuration.
+    ManyServers,
     /// A cluster of one node with Redis beside it.
     Redis,
     /// Three nodes with the store of their own; calls go to one of them.
@@ -42,6 +53,10 @@ pub(crate) enum Form {
     /// The same three nodes behind the shipped nginx, which gets the calls.
     ThreeBehindNginx,
 }
+
+/// Sessions and servers of the forms that show whether a call costs more with them.
+const MANY_SESSIONS: usize = 10_000;
+const MANY_SERVERS: usize = 100;
 
 /// Both have two workers: the machine has two cores.
 const WORKERS: usize = 2;
@@ -88,20 +103,31 @@ http {{
         let mut command = Command::new("nginx");
         command.arg("-p").arg(&folder).arg("-c").arg(&config);
         let process = Process::start("nginx", command, address, folder)?;
-        Ok(Self { name: "nginx", address, processes: vec![process], counted: 1 })
+        Ok(Self { name: "nginx", address, path: PATH, processes: vec![process], counted: 1 })
     }
 
     /// The gateway with its defaults, but for limits that a measurement would reach.
     pub(crate) fn gateway(server: SocketAddr, limits: &str) -> Result<Self, Error> {
-        let (node, address) = node("gateway", &Self::configuration(server, limits), &[])?;
-        Ok(Self { name: "holdfast", address, processes: vec![node], counted: 1 })
+        let (node, address) = node("gateway", &Self::configuration(server, limits, 1), &[])?;
+        Ok(Self { name: "holdfast", address, path: PATH, processes: vec![node], counted: 1 })
     }
 
     /// The gateway in one of its forms.
     pub(crate) fn form(form: Form, server: SocketAddr) -> Result<Self, Error> {
-        let configuration = Self::configuration(server, "");
+        let configuration = Self::configuration(server, "", 1);
         match form {
             Form::Alone => Self::gateway(server, ""),
+            Form::ManySessions => {
+                let gateway = Self::gateway(server, &sessions::limits(MANY_SESSIONS))?;
+                sessions::hold(gateway.address, MANY_SESSIONS, Holding::Session)?;
+                Ok(gateway)
+            }
+            Form::ManyServers => {
+                let configuration = Self::configuration(server, "", MANY_SERVERS);
+                let (node, address) = node("gateway", &configuration, &[])?;
+                let path = "/mcp/bench-1";
+                Ok(Self { name: "holdfast", address, path, processes: vec![node], counted: 1 })
+            }
             Form::Redis => {
                 let (redis, at) = redis()?;
                 let url = format!("redis://{at}");
@@ -109,30 +135,33 @@ http {{
                 let (mut nodes, addresses) = cluster(1, &configuration, &store)?;
                 nodes.insert(0, redis);
                 let address = addresses[0];
-                Ok(Self { name: "holdfast", address, processes: nodes, counted: 1 })
+                Ok(Self { name: "holdfast", address, path: PATH, processes: nodes, counted: 1 })
             }
             Form::Replicated => {
                 let (processes, addresses) = cluster(3, &configuration, &[])?;
-                Ok(Self { name: "holdfast", address: addresses[0], processes, counted: 3 })
+                let address = addresses[0];
+                Ok(Self { name: "holdfast", address, path: PATH, processes, counted: 3 })
             }
             Form::ThreeBehindNginx => {
                 let (mut processes, addresses) = cluster(3, &configuration, &[])?;
                 let (front, address) = shipped_nginx(&addresses)?;
                 processes.push(front);
-                Ok(Self { name: "holdfast", address, processes, counted: 4 })
+                Ok(Self { name: "holdfast", address, path: PATH, processes, counted: 4 })
             }
         }
     }
 
-    fn configuration(server: SocketAddr, limits: &str) -> String {
-        format!(
-            "{limits}
-servers:
-  bench:
+    fn configuration(server: SocketAddr, limits: &str, servers: usize) -> String {
+        let mut text = format!("{limits}\nservers:\n");
+        for number in 1..=servers {
+            text.push_str(&format!(
+                "  bench-{number}:
     url: \"http://{server}/mcp\"
-    tools: {{ echo: read, events: read, write: write }}
+    tools: {{ echo: read, events: read, announce: read, write: write }}
 "
-        )
+            ));
+        }
+        text
     }
 
     /// The processes that count, and those that they have started.

@@ -12,10 +12,11 @@ use crate::{shell, tools};
 const USAGE: &str = "\
 Usage: cargo xtask bench [OPTIONS]
 
-  --rounds N        rounds of every case, interleaved (default 5)
-  --seconds N       length of one measurement (default 3)
-  --case NAME       only this case (repeatable by commas); an unknown one lists them
-  --sessions N      instead: N open sessions with GET streams; memory per session
+  --rounds N        rounds of every case, the targets interleaved (default 5)
+  --seconds N       length of one measurement (default 1)
+  --short           one round of 0.3 s: whether everything runs; its figures are hints
+  --case NAME       only this case (several by commas); an unknown one lists them
+  --sessions N      instead: the memory of N sessions, without and with a GET stream
   --resilience      instead: what failing servers, overload and decisions cost; appends to
                     docs/reliability.md
   --part NAME       of those only this part (repeatable by commas); an unknown one lists them

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use tokio::sync::mpsc;
 use tokio::time::Sleep;
 
 use super::{DEFAULT_BYTES, EVENTS_PER_STREAM};
@@ -64,6 +65,15 @@ pub(super) fn tool_result(id: &str, bytes: usize) -> Bytes {
     text.into()
 }
 
+/// An event for the GET streams whose text is `bytes` long.
+pub(super) fn announcement(bytes: usize) -> Bytes {
+    let text = "x".repeat(bytes);
+    let params = format!(r#"{{"level":"info","data":"{text}"}}"#);
+    let message =
+        format!(r#"{{"jsonrpc":"2.0","method":"notifications/message","params":{params}}}"#);
+    format!("event: message\ndata: {message}\n\n").into()
+}
+
 /// Any other result, given as JSON text.
 pub(super) fn result(id: &str, result: &str) -> Bytes {
     format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{result}}}"#).into()
@@ -81,8 +91,8 @@ pub(super) enum AnswerBody {
     Full(Option<Bytes>),
     /// Events that are written one by one.
     Events { id: Box<str>, sent: usize, yielded: bool },
-    /// A stream that stays open and silent until the client goes.
-    Held,
+    /// A stream that stays open until the client goes, and says what is announced.
+    Held(mpsc::UnboundedReceiver<Bytes>),
     /// Half of so many bytes, then the end of the connection.
     Half { whole: u64, sent: bool },
     /// A byte every so often.
@@ -104,7 +114,9 @@ impl Body for AnswerBody {
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         match self.get_mut() {
             Self::Full(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
-            Self::Held => Poll::Pending,
+            Self::Held(events) => {
+                events.poll_recv(cx).map(|event| event.map(|event| Ok(Frame::data(event))))
+            }
             Self::Half { sent: true, .. } => Poll::Ready(Some(Err(Broken))),
             Self::Half { whole, sent } => {
                 *sent = true;
@@ -148,7 +160,7 @@ impl Body for AnswerBody {
             }
             Self::Half { whole, .. } => SizeHint::with_exact(*whole),
             Self::Drip { left, .. } => SizeHint::with_exact(left.len() as u64),
-            Self::Events { .. } | Self::Held => SizeHint::default(),
+            Self::Events { .. } | Self::Held(_) => SizeHint::default(),
         }
     }
 }

@@ -111,6 +111,52 @@ impl Client {
         Ok(answer)
     }
 
+    /// Sends a GET for an event stream and reads the head of its answer. What follows is read with
+    /// [`Self::next_message`].
+    pub(super) async fn open_stream(&mut self, request: &[u8]) -> io::Result<()> {
+        self.stream.write_all(request).await?;
+        let head = self.read_head(false).await?;
+        if head.status != 200 || !matches!(head.framing, Framing::Chunked) {
+            return Err(io::Error::other(format!("no event stream: status {}", head.status)));
+        }
+        self.buffer.drain(..head.length);
+        self.joined.clear();
+        Ok(())
+    }
+
+    /// Reads on until the stream has brought another JSON-RPC message. Comments and events that
+    /// prime the stream are none.
+    pub(super) async fn next_message(&mut self) -> io::Result<()> {
+        loop {
+            while let Some(end) = memmem::find(&self.joined, b"\n\n") {
+                let is_message = memmem::find(&self.joined[..end], b"data: {").is_some();
+                self.joined.drain(..end + 2);
+                if is_message {
+                    return Ok(());
+                }
+            }
+            while !self.take_chunk()? {
+                self.fill().await?;
+            }
+        }
+    }
+
+    /// Moves a whole chunk from `buffer` to `joined`; whether there was one.
+    fn take_chunk(&mut self) -> io::Result<bool> {
+        let Some(line_end) = memmem::find(&self.buffer, b"\r\n") else { return Ok(false) };
+        let size = chunk_size(&self.buffer[..line_end])?;
+        if size == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let start = line_end + 2;
+        if self.buffer.len() < start + size + 2 {
+            return Ok(false);
+        }
+        self.joined.extend_from_slice(&self.buffer[start..start + size]);
+        self.buffer.drain(..start + size + 2);
+        Ok(true)
+    }
+
     async fn read_head(&mut self, session: bool) -> io::Result<Head> {
         let mut searched = 0;
         let length = loop {

@@ -167,7 +167,7 @@ pub fn load(plan: &LoadPlan) -> Result<LoadReport, LoadError> {
     Ok(report(plan, &schedule, &tallies))
 }
 
-fn check(plan: &LoadPlan) -> Result<(), LoadError> {
+pub(super) fn check(plan: &LoadPlan) -> Result<(), LoadError> {
     let wrong = |message| Err(LoadError::Plan(message));
     if plan.connections == 0 || plan.threads == 0 {
         return wrong("at least one connection and one thread are needed");
@@ -188,7 +188,7 @@ fn check(plan: &LoadPlan) -> Result<(), LoadError> {
 
 /// One connection and, where the dialect has one, one session: a run against nothing ends at once
 /// instead of counting a million refused connections.
-fn probe(plan: &LoadPlan) -> Result<(), LoadError> {
+pub(super) fn probe(plan: &LoadPlan) -> Result<(), LoadError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let opened = runtime.block_on(async {
         tokio::time::timeout(plan.grace, open(plan))
@@ -295,7 +295,7 @@ async fn call_until_broken(
     true
 }
 
-async fn open(plan: &LoadPlan) -> io::Result<(Client, Option<String>)> {
+pub(super) async fn open(plan: &LoadPlan) -> io::Result<(Client, Option<String>)> {
     let mut client = Client::connect(plan.address).await?;
     let Some(initialize) = plan.initialize() else { return Ok((client, None)) };
     let answer = client.exchange(initialize.bytes(), true).await?;
@@ -362,7 +362,7 @@ impl Pacer {
 // === impl Errors ===
 
 impl Errors {
-    fn total(&self) -> u64 {
+    pub(super) fn total(&self) -> u64 {
         self.connect
             + self.broken
             + self.status
@@ -424,24 +424,46 @@ fn report(plan: &LoadPlan, schedule: &Schedule, tallies: &[Tally]) -> LoadReport
     let seconds = (plan.duration + overrun).as_secs_f64();
     let first_error =
         tallies.iter().filter_map(|tally| tally.first_error.clone()).min().map(|(_, text)| text);
-    let micros = |duration: Duration| duration.as_nanos() as f64 / 1000.0;
+    let body_bytes = tallies.iter().map(|tally| tally.body_bytes).sum();
+    let took = Duration::from_secs_f64(seconds);
     LoadReport {
-        calls: latencies.count(),
-        errors: kinds.total(),
-        errors_by_kind: kinds,
-        first_error,
-        body_bytes: tallies.iter().map(|tally| tally.body_bytes).sum(),
-        seconds,
-        throughput: latencies.count() as f64 / seconds,
-        mean_us: micros(latencies.mean()),
-        p50_us: micros(latencies.quantile(0.5)),
-        p90_us: micros(latencies.quantile(0.9)),
-        p99_us: micros(latencies.quantile(0.99)),
-        p999_us: micros(latencies.quantile(0.999)),
-        max_us: micros(latencies.max()),
-        results_in_time: tallies.iter().map(|tally| tally.results_in_time).sum(),
-        refused_p99_us: micros(refusals.quantile(0.99)),
+            results_in_time: tallies.iter().map(|tally| tally.results_in_time).sum(),
+            refused_p99_us: refusals.quantile(0.99).as_nanos() as f64 / 1000.0,
         refused_with_wait: tallies.iter().map(|tally| tally.refused_with_wait).sum(),
+        ..LoadReport::of(&latencies, kinds, first_error, body_bytes, took)
+    }
+}
+
+// === impl LoadReport ===
+
+impl LoadReport {
+    pub(super) fn of(
+        latencies: &Histogram,
+        errors: Errors,
+        first_error: Option<String>,
+        body_bytes: u64,
+        took: Duration,
+    ) -> Self {
+        let micros = |duration: Duration| duration.as_nanos() as f64 / 1000.0;
+        let seconds = took.as_secs_f64();
+        Self {
+            calls: latencies.count(),
+            errors: errors.total(),
+            errors_by_kind: errors,
+            first_error,
+            body_bytes,
+            seconds,
+            throughput: latencies.count() as f64 / seconds,
+            mean_us: micros(latencies.mean()),
+            p50_us: micros(latencies.quantile(0.5)),
+            p90_us: micros(latencies.quantile(0.9)),
+            p99_us: micros(latencies.quantile(0.99)),
+            p999_us: micros(latencies.quantile(0.999)),
+            max_us: micros(latencies.max()),
+            results_in_time: 0,
+            refused_p99_us: 0.0,
+            refused_with_wait: 0,
+        }
     }
 }
 

@@ -8,13 +8,17 @@
 
 mod answer;
 mod client;
+mod fan_out;
 mod histogram;
+mod hold;
 mod load;
 mod manner;
 mod plan;
 mod serve;
 
+pub use fan_out::fan_out;
 pub use histogram::Histogram;
+pub use hold::{Held, Holding, hold};
 pub use load::{LoadError, LoadReport, load};
 pub use manner::{Busy, Manner, Manners};
 pub use plan::{Dialect, LoadPlan, Pace};

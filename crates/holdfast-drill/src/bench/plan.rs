@@ -121,6 +121,16 @@ impl LoadPlan {
         self.prepare("notifications/initialized", None, Some(session), &body)
     }
 
+    /// The GET that opens a session's stream.
+    pub(super) fn listen(&self, session: &str) -> Vec<u8> {
+        let (path, address) = (&self.path, self.address);
+        format!(
+            "GET {path} HTTP/1.1\r\nHost: {address}\r\nAccept: text/event-stream\r\n\
+             MCP-Protocol-Version: 2025-11-25\r\nMcp-Session-Id: {session}\r\n\r\n"
+        )
+        .into_bytes()
+    }
+
     fn prepare(
         &self,
         method: &str,

@@ -6,6 +6,7 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -20,7 +21,9 @@ use hyper_util::rt::TokioIo;
 use tokio::sync::{mpsc, watch};
 
 use super::DEFAULT_BYTES;
-use super::answer::{AnswerBody, Broken, Envelope, Params, error, result, tool_result};
+use super::answer::{
+    AnswerBody, Broken, Envelope, Params, announcement, error, result, tool_result,
+};
 use super::manner::{Manner, Manners};
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
@@ -38,7 +41,7 @@ pub struct Serving {
 /// Serves MCP at any path of `listener` on `threads` threads (at least one), in both eras and
 /// without any check: `initialize` mints a session id, `tools/call` is answered with a text of
 /// `arguments.bytes` bytes (default 64) or, for the tool `events`, with twenty events on a stream;
-/// a GET is held open. Returns at once.
+/// a GET is held open, and the tool `announce` sends one event to every GET. Returns at once.
 ///
 /// # Errors
 /// When the listener cannot be made non-blocking or a runtime cannot be built.
@@ -53,20 +56,20 @@ pub fn serve(listener: TcpListener, threads: usize) -> io::Result<Serving> {
 pub fn serve_with(listener: TcpListener, threads: usize, manners: &Manners) -> io::Result<Serving> {
     listener.set_nonblocking(true)?;
     let address = listener.local_addr()?;
+    let server = Server { manners: manners.clone(), held: Held::default() };
     let (stop, stopped) = watch::channel(false);
     let mut lanes = Vec::new();
     let mut handles = Vec::new();
     for index in 1..threads.max(1) {
         let (lane, connections) = mpsc::unbounded_channel();
         lanes.push(lane);
-        let work = work(connections, manners.clone());
+        let work = work(connections, server.clone());
         handles.push(spawn(&format!("bench-{index}"), stopped.clone(), work)?);
     }
     let (own, connections) = mpsc::unbounded_channel();
     lanes.push(own);
-    let manners = manners.clone();
     let first = async move {
-        tokio::join!(accept(listener, lanes), work(connections, manners));
+        tokio::join!(accept(listener, lanes), work(connections, server));
     };
     handles.push(spawn("bench-0", stopped, first)?);
     Ok(Serving { address, stop, threads: handles })
@@ -130,34 +133,56 @@ async fn accept(listener: TcpListener, lanes: Vec<mpsc::UnboundedSender<TcpStrea
     }
 }
 
-async fn work(mut connections: mpsc::UnboundedReceiver<TcpStream>, manners: Manners) {
+/// What all threads share.
+#[derive(Clone)]
+struct Server {
+    manners: Manners,
+    held: Held,
+}
+
+/// The GET streams that are open.
+#[derive(Clone, Default)]
+struct Held(Arc<Mutex<Vec<mpsc::UnboundedSender<Bytes>>>>);
+
+impl Held {
+    /// Opens one more.
+    fn hold(&self) -> mpsc::UnboundedReceiver<Bytes> {
+        let (events, stream) = mpsc::unbounded_channel();
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(events);
+        stream
+    }
+
+    /// Sends an event to all; those whose client has gone are forgotten.
+    fn announce(&self, event: &Bytes) {
+        let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        held.retain(|stream| stream.send(event.clone()).is_ok());
+    }
+}
+
+async fn work(mut connections: mpsc::UnboundedReceiver<TcpStream>, server: Server) {
     while let Some(stream) = connections.recv().await {
         let Ok(stream) = tokio::net::TcpStream::from_std(stream) else { continue };
         let _ = stream.set_nodelay(true);
-        let manners = manners.clone();
+        let server = server.clone();
         tokio::spawn(async move {
+            let service = service_fn(|request| handle(request, &server));
             // A connection that ends badly is the client's business; the load generator counts it.
-            let _ = http1::Builder::new()
-                .serve_connection(
-                    TokioIo::new(stream),
-                    service_fn(|request| handle(request, &manners)),
-                )
-                .await;
+            let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
         });
     }
 }
 
 async fn handle(
     request: Request<Incoming>,
-    manners: &Manners,
+    server: &Server,
 ) -> Result<Response<AnswerBody>, Broken> {
     Ok(match *request.method() {
         Method::POST => match request.into_body().collect().await {
-            Ok(body) => post(&body.to_bytes(), manners).await?,
+            Ok(body) => post(&body.to_bytes(), server).await?,
             Err(_) => status(StatusCode::BAD_REQUEST),
         },
         Method::GET if wants_stream(&request) => {
-            let mut response = Response::new(AnswerBody::Held);
+            let mut response = Response::new(AnswerBody::Held(server.held.hold()));
             response.headers_mut().insert(CONTENT_TYPE, EVENT_STREAM);
             response
         }
@@ -175,7 +200,7 @@ fn wants_stream(request: &Request<Incoming>) -> bool {
     accept.is_some_and(|accept| accept.contains("text/event-stream"))
 }
 
-async fn post(body: &Bytes, manners: &Manners) -> Result<Response<AnswerBody>, Broken> {
+async fn post(body: &Bytes, server: &Server) -> Result<Response<AnswerBody>, Broken> {
     let Ok(message) = serde_json::from_slice::<Envelope<'_>>(body) else {
         return Ok(status(StatusCode::BAD_REQUEST));
     };
@@ -184,11 +209,11 @@ async fn post(body: &Bytes, manners: &Manners) -> Result<Response<AnswerBody>, B
     };
     let id = id.get();
     let params = message.params;
-    let answer = || answer(id, method, params);
+    let answer = || answer(id, method, params, &server.held);
     if method != "tools/call" {
         return Ok(answer());
     }
-    let (number, manner) = manners.meet();
+    let (number, manner) = server.manners.meet();
     let failed = StatusCode::INTERNAL_SERVER_ERROR;
     Ok(match manner {
         Manner::Well => answer(),
@@ -228,11 +253,16 @@ fn dripping(whole: Bytes, every: Duration) -> Response<AnswerBody> {
     response
 }
 
-fn answer(id: &str, method: &str, params: Option<Params<'_>>) -> Response<AnswerBody> {
+fn answer(id: &str, method: &str, params: Option<Params<'_>>, held: &Held) -> Response<AnswerBody> {
     match method {
         "tools/call" => match params {
             Some(params) if params.name == Some("events") => events(id),
-            Some(params) => json(tool_result(id, params.bytes())),
+            Some(params) => {
+                if params.name == Some("announce") {
+                    held.announce(&announcement(params.bytes()));
+                }
+                json(tool_result(id, params.bytes()))
+            }
             None => json(error(id, -32602, "a tool call needs params")),
         },
         "initialize" => {
@@ -283,4 +313,4 @@ fn initialized(version: &str) -> String {
 
 const DISCOVERED: &str = r#"{"resultType":"complete","supportedVersions":["2026-07-28"],"capabilities":{"tools":{}},"ttlMs":3600000,"cacheScope":"public","_meta":{"io.modelcontextprotocol/serverInfo":{"name":"bench","version":"1"}}}"#;
 
-const TOOLS: &str = r#"{"resultType":"complete","tools":[{"name":"echo","inputSchema":{"type":"object","properties":{"bytes":{"type":"integer"}}},"annotations":{"readOnlyHint":true}},{"name":"write","inputSchema":{"type":"object","properties":{"bytes":{"type":"integer"}}}},{"name":"events","inputSchema":{"type":"object"},"annotations":{"readOnlyHint":true}}],"ttlMs":3600000,"cacheScope":"public"}"#;
+const TOOLS: &str = r#"{"resultType":"complete","tools":[{"name":"echo","inputSchema":{"type":"object","properties":{"bytes":{"type":"integer"}}},"annotations":{"readOnlyHint":true}},{"name":"write","inputSchema":{"type":"object","properties":{"bytes":{"type":"integer"}}}},{"name":"events","inputSchema":{"type":"object"},"annotations":{"readOnlyHint":true}},{"name":"announce","inputSchema":{"type":"object","properties":{"bytes":{"type":"integer"}}},"annotations":{"readOnlyHint":true}}],"ttlMs":3600000,"cacheScope":"public"}"#;

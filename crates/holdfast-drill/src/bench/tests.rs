@@ -60,6 +60,25 @@ fn a_stream_of_events_is_read_to_its_result() {
 }
 
 #[test]
+fn an_announcement_comes_to_every_stream() {
+    let server = serving();
+    let mut plan = short(server.address());
+    plan.connections = 8;
+    let report = fan_out(&plan).unwrap();
+    assert_eq!(report.errors, 0, "{report}");
+    assert!(report.calls > 0 && report.calls.is_multiple_of(8), "{report}");
+}
+
+#[test]
+fn held_sessions_keep_their_streams() {
+    let server = serving();
+    let plan = short(server.address());
+    let held = hold(&plan, 100, Holding::Stream).unwrap();
+    assert!(format!("{held:?}").contains("streams: 100"), "{held:?}");
+    assert!(format!("{:?}", hold(&plan, 3, Holding::Session).unwrap()).contains("streams: 0"));
+}
+
+#[test]
 fn an_open_loop_makes_the_calls_that_were_due() {
     let server = serving();
     let mut plan = short(server.address());
