@@ -6,17 +6,26 @@
 //! with XChaCha20-Poly1305: what opens was written by a node with the key, and says nothing to
 //! anyone else.
 //!
-//! A token is `base64url(key id, nonce, ciphertext, tag)` without padding. The caller draws the
-//! nonce (24 random bytes never repeat in practice); the purpose is authenticated with the key id,
-//! so that a token made for one thing does not open as another.
+//! A token is `base64url(key id, nonce, ciphertext, tag)` without padding. The caller chooses the
+//! nonce (24 bytes, of which random ones never repeat in practice, nor do 16 random ones of a stream
+//! with a count of its tokens behind them); the purpose is authenticated with the key id, so that a
+//! token made for one thing does not open as another.
+//!
+//! Events of one stream that the server has given no id are a [`Series`]: what they have in common is
+//! sealed once.
 //!
 //! Spec: 2025-11-25 Transports, "Resumability and Redelivery" (ids unique across a session's
 //! streams, and telling which stream they are of).
 
+mod series;
+
+pub use self::series::Series;
+
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use bytes::BytesMut;
 use chacha20poly1305::{
     KeyInit as _, XChaCha20Poly1305, XNonce,
-    aead::{Aead as _, Payload},
+    aead::{Aead as _, AeadInPlace as _, Payload},
 };
 
 const NONCE: usize = 24;
@@ -88,6 +97,8 @@ pub struct Sealer {
 struct Key {
     id: u8,
     cipher: XChaCha20Poly1305,
+    /// Authenticates the numbers of a series.
+    code: series::Code,
 }
 
 impl std::fmt::Debug for Sealer {
@@ -101,7 +112,7 @@ impl std::fmt::Debug for Sealer {
 
 impl Key {
     fn new(id: u8, key: [u8; 32]) -> Self {
-        Self { id, cipher: XChaCha20Poly1305::new(&key.into()) }
+        Self { id, cipher: XChaCha20Poly1305::new(&key.into()), code: series::code(&key) }
     }
 }
 
@@ -118,36 +129,64 @@ impl Sealer {
         Self { previous: Some(Key::new(key_id, key)), ..self }
     }
 
-    /// The token for an event. `nonce` must be random and never used again.
+    /// The token for an event. `nonce` must never be used again with this key.
     #[must_use]
     pub fn seal(&self, id: &EventId, nonce: [u8; 24]) -> String {
-        self.seal_bytes(EVENT_ID, &id.to_bytes(), nonce)
+        let mut token = BytesMut::new();
+        self.seal_onto(id, nonce, &mut token);
+        // Base64 is ASCII.
+        String::from_utf8(token.into()).unwrap_or_default()
+    }
+
+    /// The same token, appended to `out`.
+    pub fn seal_onto(&self, id: &EventId, nonce: [u8; 24], out: &mut BytesMut) {
+        self.seal_with(EVENT_ID, nonce, out, |token| id.put(token));
     }
 
     /// What a token says.
     ///
     /// # Errors
-    /// When it is not a token that this sealer, or one with the same keys, made with `seal`.
+    /// When it is not a token that this sealer, or one with the same keys, made with `seal` or for a
+    /// series.
     pub fn open(&self, token: &[u8]) -> Result<EventId, TokenError> {
+        if let Some(opened) = self.open_numbered(token) {
+            return opened;
+        }
         EventId::from_bytes(&self.open_bytes(EVENT_ID, token)?).ok_or(TokenError::UnknownForm)
     }
 
-    /// A token for other bytes. `purpose` must be given again to open it; `nonce` must be random and
-    /// never used again.
+    /// A token for other bytes. `purpose` must be given again to open it; `nonce` must never be used
+    /// again with this key.
     #[must_use]
     pub fn seal_bytes(&self, purpose: &[u8], plain: &[u8], nonce: [u8; 24]) -> String {
+        let mut token = BytesMut::new();
+        self.seal_with(purpose, nonce, &mut token, |token| token.extend_from_slice(plain));
+        String::from_utf8(token.into()).unwrap_or_default()
+    }
+
+    fn seal_with(
+        &self,
+        purpose: &[u8],
+        nonce: [u8; 24],
+        out: &mut BytesMut,
+        plain: impl FnOnce(&mut Vec<u8>),
+    ) {
         let key = &self.current;
-        let aad = aad(key.id, purpose);
-        let mut token = Vec::with_capacity(1 + NONCE + plain.len() + TAG);
+        let mut token = Vec::with_capacity(USUAL);
         token.push(key.id);
         token.extend_from_slice(&nonce);
-        // Encryption fails only for texts beyond 256 GiB.
-        if let Ok(sealed) =
-            key.cipher.encrypt(XNonce::from_slice(&nonce), Payload { msg: plain, aad: &aad })
-        {
-            token.extend_from_slice(&sealed);
+        plain(&mut token);
+        let sealed = key.cipher.encrypt_in_place_detached(
+            XNonce::from_slice(&nonce),
+            &aad(key.id, purpose),
+            &mut token[1 + NONCE..],
+        );
+        match sealed {
+            Ok(tag) => token.extend_from_slice(&tag),
+            // Only for texts beyond 256 GiB; what is left is no token.
+            Err(_) => token.truncate(1 + NONCE),
         }
-        URL_SAFE_NO_PAD.encode(token)
+        write_base64(&token, out);
     }
 
     /// The bytes of a token made with `seal_bytes` for the same purpose.
@@ -177,6 +216,16 @@ impl Sealer {
     }
 }
 
+fn write_base64(bytes: &[u8], out: &mut BytesMut) {
+    let at = out.len();
+    out.resize(at + bytes.len().div_ceil(3) * 4, 0);
+    let written = URL_SAFE_NO_PAD.encode_slice(bytes, &mut out[at..]);
+    out.truncate(at + written.unwrap_or(0));
+}
+
+/// Room for the bytes of most tokens.
+const USUAL: usize = 224;
+
 fn aad(key_id: u8, purpose: &[u8]) -> Vec<u8> {
     let mut aad = Vec::with_capacity(1 + purpose.len());
     aad.push(key_id);
@@ -190,8 +239,7 @@ const CALL: u8 = 0;
 const STANDING: u8 = 1;
 
 impl EventId {
-    fn to_bytes(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(96);
+    fn put(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.stream.to_be_bytes());
         out.extend_from_slice(&self.seq.to_be_bytes());
         out.push(match self.kind {
@@ -203,7 +251,7 @@ impl EventId {
         out.extend_from_slice(&self.generation.to_be_bytes());
         out.extend_from_slice(&self.principal.to_be_bytes());
         for text in [&self.request_id, &self.server_session, &self.server_event] {
-            put_text(text.as_deref(), &mut out);
+            put_text(text.as_deref(), out);
         }
         match self.progress {
             None => out.push(0),
@@ -212,7 +260,6 @@ impl EventId {
                 out.extend_from_slice(&progress.to_bits().to_be_bytes());
             }
         }
-        out
     }
 
     fn from_bytes(bytes: &[u8]) -> Option<Self> {

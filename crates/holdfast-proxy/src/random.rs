@@ -15,6 +15,28 @@ pub(crate) fn nonce() -> [u8; 24] {
     bytes()
 }
 
+/// Nonces for the many tokens of one stream: 128 random bits of its own and a count, so they meet
+/// neither each other nor another stream's, and the operating system is asked once.
+#[derive(Debug)]
+pub(crate) struct Nonces {
+    stream: [u8; 16],
+    count: u64,
+}
+
+impl Nonces {
+    pub(crate) fn new() -> Self {
+        Self { stream: bytes(), count: 0 }
+    }
+
+    pub(crate) fn next(&mut self) -> [u8; 24] {
+        self.count += 1;
+        let mut nonce = [0; 24];
+        nonce[..16].copy_from_slice(&self.stream);
+        nonce[16..].copy_from_slice(&self.count.to_be_bytes());
+        nonce
+    }
+}
+
 /// # Panics
 /// If the operating system has no randomness to give: a gateway that went on would hand out ids
 /// that can be guessed.
@@ -23,4 +45,19 @@ pub(crate) fn bytes<const N: usize>() -> [u8; N] {
     #[expect(clippy::expect_used, reason = "without randomness no id is safe to hand out")]
     getrandom::fill(&mut out).expect("the operating system gives random bytes");
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_nonce_comes_twice_within_streams_or_between_them() {
+        let (mut one, mut other) = (Nonces::new(), Nonces::new());
+        let mut seen = std::collections::HashSet::new();
+        for _ in 0..1000 {
+            assert!(seen.insert(one.next()));
+            assert!(seen.insert(other.next()));
+        }
+    }
 }

@@ -26,6 +26,12 @@ fn sealer() -> Sealer {
     Sealer::new(1, [1; 32])
 }
 
+fn bytes_of(id: &EventId) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    id.put(&mut bytes);
+    bytes
+}
+
 #[test]
 fn a_token_opens_to_what_was_sealed_and_fits_in_a_header() {
     let token = sealer().seal(&sample(), NONCE);
@@ -102,7 +108,7 @@ fn no_altered_token_opens() {
 
 #[test]
 fn genuine_content_of_another_form_is_told_apart() {
-    let mut wrong = vec![sample().to_bytes(); 6];
+    let mut wrong = vec![bytes_of(&sample()); 6];
     wrong[0].push(0);
     wrong[1].pop();
     wrong[2].clear();
@@ -113,6 +119,54 @@ fn genuine_content_of_another_form_is_told_apart() {
         let token = sealer().seal_bytes(EVENT_ID, &content, NONCE);
         assert_eq!(sealer().open(token.as_bytes()), Err(TokenError::UnknownForm));
     }
+}
+
+fn numbered(sealer: &Sealer, nonce: [u8; 24], seq: u64, progress: Option<f64>) -> String {
+    let mut token = BytesMut::new();
+    sealer.number_onto(&sealer.series(&sample(), nonce), seq, progress, &mut token);
+    String::from_utf8(token.into()).unwrap()
+}
+
+#[test]
+fn a_number_of_a_series_opens_as_the_event_that_it_is_of() {
+    for (seq, progress) in [(0, None), (7, Some(0.5)), (u64::MAX, Some(f64::MAX))] {
+        let expected = EventId { seq, progress, server_event: None, ..sample() };
+        let token = numbered(&sealer(), NONCE, seq, progress);
+        assert_eq!(sealer().open(token.as_bytes()), Ok(expected));
+    }
+}
+
+#[test]
+fn no_altered_number_opens_nor_one_of_another_series() {
+    let token = numbered(&sealer(), NONCE, 7, Some(0.5)).into_bytes();
+    for place in 0..token.len() {
+        let mut altered = token.clone();
+        altered[place] = if altered[place] == b'A' { b'B' } else { b'A' };
+        assert!(sealer().open(&altered).is_err(), "byte {place}");
+    }
+    let other = numbered(&sealer(), [9; 24], 8, None);
+    let own = String::from_utf8(token).unwrap();
+    let (base, number) = own.split_once('.').unwrap();
+    let (_, foreign) = other.split_once('.').unwrap();
+    let open = |token: String| sealer().open(token.as_bytes());
+    assert_eq!(open(format!("{base}.{foreign}")), Err(TokenError::Forged));
+    assert_eq!(open(format!("{base}.")), Err(TokenError::Malformed));
+    assert_eq!(open(format!("{base}.{number}.{number}")), Err(TokenError::Malformed));
+    // The common part is no event id, and an event id is no common part.
+    assert_eq!(open(base.to_owned()), Err(TokenError::Forged));
+    let event = sealer().seal(&sample(), NONCE);
+    assert_eq!(open(format!("{event}.{number}")), Err(TokenError::Forged));
+}
+
+#[test]
+fn a_series_outlives_the_change_of_its_key() {
+    let token = numbered(&Sealer::new(4, [4; 32]), NONCE, 7, None);
+    let after = Sealer::new(5, [5; 32]).with_previous(4, [4; 32]);
+    assert_eq!(after.open(token.as_bytes()).map(|id| id.seq), Ok(7));
+    let without = Sealer::new(5, [5; 32]);
+    assert_eq!(without.open(token.as_bytes()), Err(TokenError::UnknownKey));
+    let forged = Sealer::new(5, [5; 32]).with_previous(4, [6; 32]);
+    assert_eq!(forged.open(token.as_bytes()), Err(TokenError::Forged));
 }
 
 #[test]
@@ -154,7 +208,7 @@ proptest! {
     #[test]
     fn the_form_is_canonical(bytes in prop::collection::vec(any::<u8>(), 0..80)) {
         if let Some(id) = EventId::from_bytes(&bytes) {
-            prop_assert_eq!(id.to_bytes(), bytes);
+            prop_assert_eq!(bytes_of(&id), bytes);
         }
     }
 }

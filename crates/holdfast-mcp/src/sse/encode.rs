@@ -48,14 +48,25 @@ pub fn encode_message(id: Option<&str>, data: &[u8], out: &mut BytesMut) {
     out.put_u8(b'\n');
 }
 
+/// Appends a JSON-RPC message as an event whose id `id` appends, which must not write a line break
+/// or a NUL: sealed tokens have neither.
+pub fn encode_message_with(id: impl FnOnce(&mut BytesMut), data: &[u8], out: &mut BytesMut) {
+    out.put_slice(b"event: message\nid: ");
+    id(out);
+    out.put_u8(b'\n');
+    data_lines(data, out);
+    out.put_u8(b'\n');
+}
+
 /// Appends the event that primes a stream: it gives the client an id to come back with, and says how
-/// many milliseconds to wait before that. It hands the client no message.
-pub fn encode_prime(id: &str, retry_ms: u64, out: &mut BytesMut) {
-    if memchr3(b'\n', b'\r', 0, id.as_bytes()).is_none() {
-        line(b"id: ", id.as_bytes(), out);
-    }
-    line(b"retry: ", retry_ms.to_string().as_bytes(), out);
-    out.put_slice(b"data: \n\n");
+/// many milliseconds to wait before that. It hands the client no message. `id` is as for
+/// [`encode_message_with`].
+pub fn encode_prime(id: impl FnOnce(&mut BytesMut), retry_ms: u64, out: &mut BytesMut) {
+    out.put_slice(b"id: ");
+    id(out);
+    out.put_slice(b"\nretry: ");
+    out.put_slice(retry_ms.to_string().as_bytes());
+    out.put_slice(b"\ndata: \n\n");
 }
 
 fn line(name: &[u8], value: &[u8], out: &mut BytesMut) {

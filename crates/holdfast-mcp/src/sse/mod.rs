@@ -14,7 +14,7 @@ mod encode;
 use bytes::Bytes;
 
 pub use decode::{Decoder, SseError};
-pub use encode::{COMMENT, encode, encode_message, encode_prime};
+pub use encode::{COMMENT, encode, encode_message, encode_message_with, encode_prime};
 
 /// One event: the fields of one block of lines.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]

@@ -155,7 +155,8 @@ fn encoding_writes_what_clients_expect() {
     let mut out = BytesMut::new();
     encode_message(Some("tok"), br#"{"a":1}"#, &mut out);
     encode_message(None, b"{}", &mut out);
-    encode_prime("tok", 500, &mut out);
+    encode_message_with(|out| out.extend_from_slice(b"tok"), br#"{"a":1}"#, &mut out);
+    encode_prime(|out| out.extend_from_slice(b"tok"), 500, &mut out);
     encode(&Event::default(), &mut out);
     encode(&event(None, None, None, Some(7)), &mut out);
     out.extend_from_slice(COMMENT);
@@ -163,7 +164,7 @@ fn encoding_writes_what_clients_expect() {
     assert_eq!(
         std::str::from_utf8(&out).unwrap(),
         "event: message\nid: tok\ndata: {\"a\":1}\n\nevent: message\ndata: {}\n\n\
-         id: tok\nretry: 500\ndata: \n\nretry: 7\n\n:\n\nevent: endpoint\nid: i\ndata: /m\n\n"
+         event: message\nid: tok\ndata: {\"a\":1}\n\nid: tok\nretry: 500\ndata: \n\nretry: 7\n\n:\n\nevent: endpoint\nid: i\ndata: /m\n\n"
     );
 }
 
@@ -175,13 +176,13 @@ fn no_value_can_end_its_line() {
         &mut out,
     );
     encode_message(Some("a\n\ndata: x"), b"m\n\nid: z", &mut out);
-    encode_prime("a\r\rdata: x", 1, &mut out);
+    encode_message_with(|_| {}, b"m\r\rid: z", &mut out);
     assert_eq!(
         decode(std::str::from_utf8(&out).unwrap()),
         [
             data("c\nd\ne\nid: z"),
             event(None, Some("message"), Some("m\n\nid: z"), None),
-            event(None, None, Some(""), Some(1)),
+            event(Some(""), Some("message"), Some("m\n\nid: z"), None),
         ]
     );
 }

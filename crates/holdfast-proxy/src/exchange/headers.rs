@@ -55,6 +55,20 @@ pub(crate) fn for_own_message(live: &HeaderMap) -> HeaderMap {
     headers
 }
 
+/// The same for as long as a session lives: copied, since a value as it came keeps the whole buffer
+/// that its request was read in.
+pub(crate) fn kept(live: &HeaderMap) -> HeaderMap {
+    let own = for_own_message(live);
+    let mut kept = HeaderMap::with_capacity(own.len());
+    for (name, value) in &own {
+        if let Ok(mut copy) = HeaderValue::from_bytes(value.as_bytes()) {
+            copy.set_sensitive(value.is_sensitive());
+            kept.append(name, copy);
+        }
+    }
+    kept
+}
+
 /// Takes out of a server's answer what belongs to its connection and to its session.
 pub(crate) fn strip_answer(headers: &mut HeaderMap) {
     strip(headers, |key| is_hop_by_hop(key) || *key == CONTENT_LENGTH || *key == name::SESSION_ID);

@@ -32,15 +32,16 @@ pub(super) async fn observe(call: &Call, answer: &Bytes) {
             }
         }
         Method::Discover if succeeded(answer) => {
-            call.server.keep_discovered(call.principal.digest, answer.clone());
+            call.server.keep_discovered(call.principal.digest, Bytes::copy_from_slice(answer));
         }
         Method::LoggingSetLevel if succeeded(answer) => {
-            record(call, |record| record.log_level = Some(call.body.clone())).await;
+            record(call, |record| record.log_level = Some(Bytes::copy_from_slice(&call.body)))
+                .await;
         }
         Method::ResourcesSubscribe if succeeded(answer) => {
             if let Some(uri) = subscribed_uri(call) {
                 record(call, |record| {
-                    record.subscriptions.insert(uri.clone(), call.body.clone());
+                    record.subscriptions.insert(uri.clone(), Bytes::copy_from_slice(&call.body));
                 })
                 .await;
             }

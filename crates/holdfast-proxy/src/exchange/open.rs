@@ -94,7 +94,7 @@ pub(super) async fn initialize(call: &Arc<Call>) -> Answer {
         // A server without sessions: its client gets none from us either.
         return Answer::Whole(whole);
     }
-    match begin(call, call.body.clone(), replayed, false).await {
+    match begin(call, &call.body, replayed, false).await {
         Ok(session) => {
             reserved.principal = None;
             whole.headers.insert(name::SESSION_ID, session.id.clone());
@@ -177,9 +177,9 @@ pub(super) async fn implicit(call: &Call) -> Result<Borrowed, Failure> {
         })
         .to_string(),
     );
-    let record = blank(call, initialize.clone(), true);
+    let record = blank(call, &initialize, true);
     let replayed = replay(gateway, &call.server, &record, &call.headers, Whereto::Same).await?;
-    let session = begin(call, initialize, replayed, true).await?;
+    let session = begin(call, &initialize, replayed, true).await?;
     reserved.principal = None;
     Ok(borrowed(session, permit))
 }
@@ -395,8 +395,12 @@ pub(super) async fn send(
             let outgoing = Outgoing { method, headers, session: None, body: body.clone() };
             let response = send_once(gateway, server, instance, &outgoing, None).await?;
             let status = response.status;
-            let server_session =
-                response.headers.get(name::SESSION_ID).filter(|_| status.is_success()).cloned();
+            // As it came it would keep the buffer that it was read in, for as long as the session.
+            let server_session = response
+                .headers
+                .get(name::SESSION_ID)
+                .filter(|_| status.is_success())
+                .and_then(|session| HeaderValue::from_bytes(session.as_bytes()).ok());
             let mut kept = response.headers.clone();
             headers::strip_answer(&mut kept);
             if response.is_event_stream() && status.is_success() {
@@ -593,7 +597,7 @@ fn announces(message: &[u8]) -> Announces {
 /// Writes the record and puts the living session into the table.
 async fn begin(
     call: &Call,
-    initialize: Bytes,
+    initialize: &[u8],
     replayed: Replayed,
     initialized: bool,
 ) -> Result<Arc<Session>, Failure> {
@@ -636,13 +640,14 @@ async fn begin(
     Ok(session)
 }
 
-fn blank(call: &Call, initialize: Bytes, initialized: bool) -> SessionRecord {
+fn blank(call: &Call, initialize: &[u8], initialized: bool) -> SessionRecord {
     SessionRecord {
         key: SessionKey(random::u128()),
         principal: call.principal.digest,
         server: Arc::clone(&call.server.name),
         version: Version::V2025_11_25,
-        initialize,
+        // Of its own, or it would keep the buffer that it was read in.
+        initialize: Bytes::copy_from_slice(initialize),
         initialized,
         log_level: None,
         subscriptions: std::collections::BTreeMap::new(),

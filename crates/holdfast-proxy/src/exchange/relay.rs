@@ -34,7 +34,7 @@ use crate::random;
 use crate::session::Bound;
 use crate::spliced;
 use crate::streams::StreamLog;
-use crate::upstream::events::{End, EventSource, HttpEvents};
+use crate::upstream::events::{End, EventSource, HttpEvents, Silence};
 use crate::upstream::http::Outgoing;
 
 /// Where a relay delivers.
@@ -67,6 +67,7 @@ pub(crate) async fn relay(call: Arc<Call>, first: Answer, sink: Sink) {
     };
     let giving_up = call.server.giving_up();
     let end = tokio::select! {
+        biased;
         () = relay.run(first, deadline) => Ended::Answered,
         () = hung_up(&sink) => Ended::HungUp,
         () = drained(&call) => Ended::Drained,
@@ -202,13 +203,14 @@ impl Relay<'_> {
         let mut server_event: Option<Box<str>> = None;
         let mut retry = None;
         let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(2));
+        let mut silence = Silence::new(self.call.server.settings.timeout);
         loop {
             let end = loop {
                 let event = match first.take() {
                     Some(event) => Ok(event),
                     // A listen stream is silent for as long as nothing changes.
                     None if self.listens() => source.next().await,
-                    None => match source.next_within(self.call.server.settings.timeout).await {
+                    None => match source.next_within(&mut silence).await {
                         Some(event) => event,
                         None => {
                             settle(&mut attempt, Outcome::TimedOut);
@@ -247,14 +249,17 @@ impl Relay<'_> {
                 }
             };
             let resumed = match &server_event {
-                Some(event) => self.resume(&route, event, retry, &end, &mut backoff).await,
+                // Boxed, as what follows: most streams end well, and each is moved into its task.
+                Some(event) => {
+                    Box::pin(self.resume(&route, event, retry, &end, &mut backoff)).await
+                }
                 None => None,
             };
             match resumed {
                 Some(next) => source = next,
                 None => {
                     settle(&mut attempt, self.call.judged(Outcome::Broken));
-                    return self.again(&mut route, reason).await;
+                    return Box::pin(self.again(&mut route, reason)).await;
                 }
             }
         }
@@ -319,7 +324,7 @@ impl Relay<'_> {
                     return;
                 };
                 if observe::matters(self.call.method) {
-                    observe::observe(self.call, &data).await;
+                    Box::pin(observe::observe(self.call, &data)).await;
                 }
                 let data = answer::passed_on(self.call, route, data);
                 self.deliver(&data, id).await;
@@ -339,7 +344,7 @@ impl Relay<'_> {
                         // Made again behind the client's open stream: it is not told of that, but
                         // of what it may have missed.
                         for message in listen::missed(&self.call.body) {
-                            self.send(message.as_bytes(), None).await;
+                            self.send(&message.into(), None).await;
                         }
                         return;
                     }
@@ -447,7 +452,7 @@ impl Relay<'_> {
             let result = format!(
                 r#"{{"jsonrpc":"2.0","id":{id},"result":{{"resultType":"complete","_meta":{{"io.modelcontextprotocol/subscriptionId":{id}}}}}}}"#
             );
-            self.send_last(result.as_bytes()).await;
+            self.send_last(result.into()).await;
         }
     }
 
@@ -461,7 +466,7 @@ impl Relay<'_> {
             let message = format!(
                 r#"{{"jsonrpc":"2.0","method":"notifications/cancelled","params":{{"requestId":{id},"reason":"the call was lost"}}}}"#
             );
-            self.send(message.as_bytes(), None).await;
+            self.send(&message.into(), None).await;
         }
     }
 
@@ -471,7 +476,7 @@ impl Relay<'_> {
         at.map(|at| self.left.swap_remove(at)).is_some()
     }
 
-    async fn deliver(&mut self, answer: &[u8], id: Option<&str>) {
+    async fn deliver(&mut self, answer: &Bytes, id: Option<&str>) {
         if self.left.is_empty() {
             self.call.settle_with(answer);
         }
@@ -487,24 +492,24 @@ impl Relay<'_> {
     async fn render(&mut self, failure: Failure) {
         for id in std::mem::take(&mut self.left) {
             let body = failure.render_one(&id);
-            self.send_last(&body).await;
+            self.send_last(body).await;
         }
     }
 
     /// Sends an end of the call, for which there is always room: nothing follows it.
-    async fn send_last(&self, data: &[u8]) {
+    async fn send_last(&self, data: Bytes) {
         self.call.gateway.metrics.events.inc();
         match self.sink {
-            Sink::Log(log) => log.append_last(data, None),
+            Sink::Log(log) => log.append_last(&data, None),
             Sink::Frames(frames) => {
-                let sent = frames.send(Bytes::copy_from_slice(data));
+                let sent = frames.send(data);
                 let _ = tokio::time::timeout(LAST_SEND, sent).await;
             }
             Sink::Nobody => {}
         }
     }
 
-    async fn send(&self, data: &[u8], server_event: Option<&str>) {
+    async fn send(&self, data: &Bytes, server_event: Option<&str>) {
         self.call.gateway.metrics.events.inc();
         match self.sink {
             Sink::Log(log) => log.append(data, server_event).await,

@@ -138,6 +138,7 @@ async fn new_log(call: &Call) -> Arc<StreamLog> {
         sealer: resumable.then(|| Arc::clone(&call.gateway.sealer)),
         // The acknowledgement of a listen is the first thing its client may see.
         prime: resumable && call.method != Method::SubscriptionsListen,
+        shared: call.gateway.cluster.is_some(),
         queue: call.gateway.config.limits.stream_queue,
         retain: call.gateway.config.streams.retain_bytes,
         cancel_after: call.modern().then_some(call.gateway.config.streams.modern_grace),

@@ -190,7 +190,7 @@ fn tell_moved(server: &Server, session: &Session, from: &Bound, to: &Bound) {
             },
         },
     });
-    standing.log.try_append(message.to_string().as_bytes());
+    standing.log.try_append(&message.to_string().into());
 }
 
 fn ended(session: &Session) -> Failure {

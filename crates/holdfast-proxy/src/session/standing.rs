@@ -155,7 +155,7 @@ pub(crate) async fn open(
         opened.log.note_server_event(event);
     }
     for message in released.iter().flat_map(|had| &had.missed) {
-        opened.log.try_append(message);
+        opened.log.try_append(&Bytes::copy_from_slice(message));
     }
     let whole = released.as_ref().is_some_and(|had| had.whole);
     if gateway.cluster.is_some() && after.is_some() && last.is_none() && !whole {
@@ -165,7 +165,7 @@ pub(crate) async fn open(
         gateway: Arc::clone(gateway),
         session: Arc::clone(session),
         log: Arc::clone(&opened.log),
-        live,
+        live: exchange::headers::kept(&live),
         bound,
     };
     tokio::spawn(feed.run(first));
@@ -242,6 +242,7 @@ fn new_log(gateway: &Gateway, session: &Session, bound: &Bound) -> Arc<StreamLog
         },
         sealer: Some(Arc::clone(&gateway.sealer)),
         prime: session.version.can_resume_polling(),
+        shared: gateway.cluster.is_some(),
         queue: gateway.config.limits.stream_queue,
         retain: gateway.config.streams.retain_bytes,
         cancel_after: None,
@@ -319,12 +320,9 @@ pub(super) fn rebound(
 /// Takes back what the lost server had asked the client.
 fn take_back(session: &Session, log: &StreamLog) {
     for id in session.take_outstanding() {
-        log.try_append(
-            format!(
-                r#"{{"jsonrpc":"2.0","method":"notifications/cancelled","params":{{"requestId":{id},"reason":"the server's session was lost"}}}}"#
-            )
-            .as_bytes(),
-        );
+        log.try_append(&Bytes::from(format!(
+            r#"{{"jsonrpc":"2.0","method":"notifications/cancelled","params":{{"requestId":{id},"reason":"the server's session was lost"}}}}"#
+        )));
     }
 }
 
@@ -338,10 +336,8 @@ fn tell_gap(session: &Session, log: &StreamLog) {
         (announces.resources, "resources"),
     ] {
         if announced {
-            log.try_append(
-                format!(r#"{{"jsonrpc":"2.0","method":"notifications/{list}/list_changed"}}"#)
-                    .as_bytes(),
-            );
+            let method = format!("notifications/{list}/list_changed");
+            log.try_append(&Bytes::from(format!(r#"{{"jsonrpc":"2.0","method":"{method}"}}"#)));
         }
     }
     for uri in record.subscriptions.keys() {
@@ -350,7 +346,7 @@ fn tell_gap(session: &Session, log: &StreamLog) {
             "method": "notifications/resources/updated",
             "params": { "uri": uri },
         });
-        log.try_append(message.to_string().as_bytes());
+        log.try_append(&message.to_string().into());
     }
 }
 
@@ -485,8 +481,16 @@ impl Feed {
                 continue;
             }
             let last = self.log.server_event();
+            // Boxed, as what follows: a stream that is open holds no room for asking for another.
+            let asked = Box::pin(get(
+                &self.gateway,
+                &self.session,
+                &self.bound,
+                &self.live,
+                last.as_deref(),
+            ));
             let got = tokio::select! {
-                got = get(&self.gateway, &self.session, &self.bound, &self.live, last.as_deref()) => got,
+                got = asked => got,
                 () = self.bound_elsewhere() => {
                     pause = false;
                     continue;
@@ -514,13 +518,13 @@ impl Feed {
                 Got::Lost => {
                     // By the configuration of now: this stream may be older.
                     self.gateway = self.gateway.latest();
-                    let again = reestablish(
+                    let again = Box::pin(reestablish(
                         &self.gateway,
                         &self.session,
                         &self.bound,
                         &self.live,
                         Whereto::Same,
-                    )
+                    ))
                     .await;
                     match again {
                         // The first loss is mended at once, one after the other is not.

@@ -11,8 +11,8 @@ use holdfast_mcp::sse;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use super::ids::{Ids, Told};
 use crate::metrics::Metrics;
-use crate::random;
 
 /// Where a stream comes from: what its event ids carry beside their number.
 #[derive(Clone, Debug)]
@@ -38,6 +38,8 @@ pub(crate) struct NewLog {
     pub(crate) sealer: Option<Arc<Sealer>>,
     /// Whether the first event of each response primes the client (2025-11-25 and later).
     pub(crate) prime: bool,
+    /// Whether other nodes may have to open its event ids.
+    pub(crate) shared: bool,
     /// Bytes that may wait for a reader before the writer has to.
     pub(crate) queue: usize,
     /// Bytes of delivered events kept for a client that comes back.
@@ -59,17 +61,27 @@ pub(crate) enum LogState {
     Complete,
 }
 
+/// An event as it is kept: its id is sealed when it is written out, and anew each time.
 #[derive(Debug)]
 struct Entry {
     seq: u64,
-    encoded: Bytes,
+    kept: Kept,
     /// How far the server's own stream had come with it.
     server_event: Option<Arc<str>>,
+    /// The highest progress that the client had been told with it.
+    progress: Option<f64>,
+}
+
+#[derive(Debug)]
+enum Kept {
+    Message(Bytes),
+    /// Only an id, and the milliseconds after which to come back with it.
+    Prime(u64),
 }
 
 #[derive(Debug)]
 struct Inner {
-    origin: Origin,
+    ids: Ids,
     entries: VecDeque<Entry>,
     next_seq: u64,
     /// First number that no reader has been given.
@@ -114,6 +126,20 @@ pub(crate) struct StreamLog {
 
 impl StreamLog {
     pub(crate) fn new(new: NewLog) -> Arc<Self> {
+        let origin = new.origin;
+        let id = EventId {
+            stream: new.id,
+            seq: 0,
+            kind: origin.kind,
+            request_id: origin.request_id,
+            class: origin.class,
+            instance: origin.instance,
+            generation: origin.generation,
+            principal: origin.principal,
+            server_session: origin.server_session,
+            server_event: None,
+            progress: None,
+        };
         Arc::new(Self {
             id: new.id,
             sealer: new.sealer,
@@ -123,7 +149,7 @@ impl StreamLog {
             cancel_after: new.cancel_after,
             metrics: new.metrics,
             inner: Mutex::new(Inner {
-                origin: new.origin,
+                ids: Ids::new(id, new.shared),
                 entries: VecDeque::new(),
                 next_seq: 1,
                 undelivered: 1,
@@ -165,13 +191,41 @@ impl StreamLog {
     }
 
     pub(crate) fn belongs_to(&self, principal: u64) -> bool {
-        self.inner().origin.principal == principal
+        self.inner().ids.origin.principal == principal
     }
 
     /// Bytes held, and since when nobody reads (`None` while somebody does).
     pub(crate) fn usage(&self) -> (usize, Option<Instant>) {
         let inner = self.inner();
         (inner.bytes, (!inner.attached).then_some(inner.last_seen))
+    }
+
+    /// Nothing more comes: what is kept for a client that comes back takes one buffer and no spare
+    /// room.
+    pub(super) fn compact(&self) {
+        let mut inner = self.inner();
+        let mut joined = BytesMut::new();
+        for data in inner.entries.iter().filter_map(Entry::copied) {
+            joined.extend_from_slice(data);
+        }
+        // Copied once more: what has grown has room to spare.
+        let mut joined = Bytes::copy_from_slice(&joined);
+        for entry in &mut inner.entries {
+            if let Some(length) = entry.copied().map(Bytes::len) {
+                entry.kept = Kept::Message(joined.split_to(length));
+            }
+        }
+        inner.entries.shrink_to_fit();
+    }
+
+    /// Bytes of memory that a stream of which nothing more comes takes.
+    pub(super) fn footprint(&self) -> usize {
+        let inner = self.inner();
+        let messages = inner.entries.iter().filter_map(Entry::message);
+        size_of::<Self>()
+            + OUTSIDE
+            + inner.entries.capacity() * size_of::<Entry>()
+            + messages.map(Bytes::len).sum::<usize>()
     }
 
     /// Whether everything after the event `seq` is still here.
@@ -184,7 +238,7 @@ impl StreamLog {
     pub(super) fn stuck_since(&self) -> Option<Instant> {
         let inner = self.inner();
         let full = inner.state == LogState::Open
-            && inner.origin.kind == StreamKind::Call
+            && inner.ids.origin.kind == StreamKind::Call
             && inner.undelivered_bytes >= self.queue;
         (!inner.attached && (full || inner.state == LogState::Paused)).then_some(inner.last_seen)
     }
@@ -192,9 +246,7 @@ impl StreamLog {
     /// The session behind the stream was bound anew.
     pub(crate) fn rebind(&self, instance: u16, generation: u32, server_session: Option<Box<str>>) {
         let mut inner = self.inner();
-        inner.origin.instance = instance;
-        inner.origin.generation = generation;
-        inner.origin.server_session = server_session;
+        inner.ids.rebind(instance, generation, server_session);
         // The old server's event ids mean nothing to the new one.
         inner.server_event = None;
         inner.forgotten = None;
@@ -207,7 +259,7 @@ impl StreamLog {
     ///
     /// # Cancel safety
     /// Cancelled while it waits, nothing was appended.
-    pub(crate) async fn append(&self, data: &[u8], server_event: Option<&str>) {
+    pub(crate) async fn append(&self, data: &Bytes, server_event: Option<&str>) {
         loop {
             let room = self.room.notified();
             {
@@ -227,7 +279,7 @@ impl StreamLog {
     /// Appends what ends the exchange, whether there is room or not: its writer is done after it,
     /// so there is nothing to hold back, and a stream whose reader is gone for good must not keep
     /// its relay.
-    pub(crate) fn append_last(&self, data: &[u8], server_event: Option<&str>) {
+    pub(crate) fn append_last(&self, data: &Bytes, server_event: Option<&str>) {
         self.push(&mut self.inner(), data, server_event);
     }
 
@@ -245,7 +297,7 @@ impl StreamLog {
     }
 
     /// Appends a message if there is room; whether there was.
-    pub(crate) fn try_append(&self, data: &[u8]) -> bool {
+    pub(crate) fn try_append(&self, data: &Bytes) -> bool {
         let mut inner = self.inner();
         if inner.undelivered_bytes >= self.queue {
             return false;
@@ -259,26 +311,24 @@ impl StreamLog {
         !self.resumable() && !inner.attached && inner.epoch > 0
     }
 
-    fn push(&self, inner: &mut Inner, data: &[u8], server_event: Option<&str>) {
+    fn push(&self, inner: &mut Inner, data: &Bytes, server_event: Option<&str>) {
         if inner.state == LogState::Complete || self.deserted(inner) {
             return;
         }
         if let Some(event) = server_event {
             inner.server_event = Some(event.into());
         }
-        let seq = inner.next_seq;
-        inner.next_seq += 1;
-        let id = self.seal(inner, seq, inner.server_event.as_deref());
-        let mut out = BytesMut::with_capacity(data.len() + 64 + id.as_ref().map_or(0, String::len));
-        sse::encode_message(id.as_deref(), data, &mut out);
-        self.store(inner, seq, out.freeze());
+        let data = if data.len() < SHARED { Bytes::copy_from_slice(data) } else { data.clone() };
+        self.store(inner, Kept::Message(data));
     }
 
-    fn store(&self, inner: &mut Inner, seq: u64, encoded: Bytes) {
-        inner.bytes += encoded.len();
-        inner.undelivered_bytes += encoded.len();
-        let server_event = inner.server_event.clone();
-        inner.entries.push_back(Entry { seq, encoded, server_event });
+    fn store(&self, inner: &mut Inner, kept: Kept) {
+        let (seq, progress) = (inner.next_seq, inner.progress);
+        inner.next_seq += 1;
+        let entry = Entry { seq, kept, server_event: inner.server_event.clone(), progress };
+        inner.bytes += entry.bytes();
+        inner.undelivered_bytes += entry.bytes();
+        inner.entries.push_back(entry);
         self.trim(inner);
         if let Some(waker) = inner.waker.take() {
             waker.wake();
@@ -292,14 +342,8 @@ impl StreamLog {
         let wanted = seq.map_or(inner.undelivered, |seq| seq.saturating_add(1));
         let oldest = inner.entries.front().map_or(inner.next_seq, |entry| entry.seq);
         let mut messages = Vec::new();
-        for entry in inner.entries.iter().filter(|entry| entry.seq >= wanted) {
-            let mut decoder = sse::Decoder::new(usize::MAX);
-            decoder.push(entry.encoded.clone());
-            while let Ok(Some(event)) = decoder.next() {
-                messages
-                    .extend(event.data.filter(|data| !data.is_empty()).map(|data| data.to_vec()));
-            }
-        }
+        let missed = inner.entries.iter().filter(|entry| entry.seq >= wanted);
+        messages.extend(missed.filter_map(Entry::message).map(|data| data.to_vec()));
         (messages, oldest <= wanted)
     }
 
@@ -309,12 +353,9 @@ impl StreamLog {
         if !self.prime || inner.state == LogState::Complete {
             return;
         }
-        let seq = inner.next_seq;
-        let Some(id) = self.seal(&inner, seq, inner.server_event.as_deref()) else { return };
-        inner.next_seq += 1;
-        let mut out = BytesMut::new();
-        sse::encode_prime(&id, retry_ms, &mut out);
-        self.store(&mut inner, seq, out.freeze());
+        if self.resumable() {
+            self.store(&mut inner, Kept::Prime(retry_ms));
+        }
     }
 
     /// Remembers how far the server's own stream has come, without an event for the client.
@@ -354,25 +395,6 @@ impl StreamLog {
         if let Some(waker) = inner.waker.take() {
             waker.wake();
         }
-    }
-
-    fn seal(&self, inner: &Inner, seq: u64, server_event: Option<&str>) -> Option<String> {
-        let sealer = self.sealer.as_ref()?;
-        let origin = &inner.origin;
-        let id = EventId {
-            stream: self.id,
-            seq,
-            kind: origin.kind,
-            request_id: origin.request_id.clone(),
-            class: origin.class,
-            instance: origin.instance,
-            generation: origin.generation,
-            principal: origin.principal,
-            server_session: origin.server_session.clone(),
-            server_event: server_event.map(Into::into),
-            progress: inner.progress,
-        };
-        Some(sealer.seal(&id, random::nonce()))
     }
 
     /// Forgets what is not worth keeping. Where a client can come back, the newest event stays,
@@ -432,11 +454,15 @@ impl StreamLog {
         if !self.prime {
             return None;
         }
-        let inner = self.inner();
+        let sealer = self.sealer.as_deref()?;
+        let inner = &mut *self.inner();
         let seen = next.saturating_sub(1);
-        let id = self.seal(&inner, seen, inner.server_event_at(seen))?;
-        let mut out = BytesMut::new();
-        sse::encode_prime(&id, retry_ms, &mut out);
+        let server_event: Option<Box<str>> = inner.server_event_at(seen).map(Into::into);
+        let (ids, progress) = (&mut inner.ids, inner.progress);
+        let mut out = BytesMut::with_capacity(FRAMING);
+        let told = Told { seq: seen, server_event: server_event.as_deref(), progress };
+        let id = |out: &mut BytesMut| ids.seal_anew(sealer, told, out);
+        sse::encode_prime(id, retry_ms, &mut out);
         Some(out.freeze())
     }
 
@@ -450,38 +476,42 @@ impl StreamLog {
             return inner.wait(waker);
         };
         let start = next.saturating_sub(front) as usize;
-        let mut frames = inner.entries.iter().skip(start);
-        let Some(first) = frames.next() else {
-            return inner.wait(waker);
-        };
-        let mut last = first.seq;
-        let mut frame = first.encoded.clone();
+        let Inner { entries, ids, undelivered, undelivered_bytes, .. } = &mut *inner;
+        let mut frame = BytesMut::new();
+        let before = *undelivered;
         // Small events that wait together leave together: one write instead of many.
-        if let Some(second) = frames.next() {
-            let mut joined = BytesMut::from(&frame[..]);
-            for entry in std::iter::once(second).chain(frames) {
-                if joined.len() + entry.encoded.len() > JOIN {
-                    break;
-                }
-                joined.extend_from_slice(&entry.encoded);
-                last = entry.seq;
+        for entry in entries.iter().skip(start) {
+            if !frame.is_empty() && frame.len() + entry.bytes() > JOIN {
+                break;
             }
-            frame = joined.freeze();
+            frame.reserve(entry.bytes());
+            match (&self.sealer, &entry.kept) {
+                (Some(sealer), Kept::Message(data)) => {
+                    let id = |out: &mut BytesMut| ids.seal(sealer, entry.told(), out);
+                    sse::encode_message_with(id, data, &mut frame);
+                }
+                (Some(sealer), Kept::Prime(retry)) => {
+                    let id = |out: &mut BytesMut| ids.seal_anew(sealer, entry.told(), out);
+                    sse::encode_prime(id, *retry, &mut frame);
+                }
+                (None, Kept::Message(data)) => sse::encode_message(None, data, &mut frame),
+                // Nobody primes a client that cannot come back.
+                (None, Kept::Prime(_)) => {}
+            }
+            *next = entry.seq + 1;
+            if entry.seq >= *undelivered {
+                *undelivered = entry.seq + 1;
+                *undelivered_bytes -= entry.bytes();
+            }
         }
-        *next = last + 1;
-        if *next > inner.undelivered {
-            inner.undelivered = *next;
-            inner.undelivered_bytes = inner
-                .entries
-                .iter()
-                .rev()
-                .take_while(|e| e.seq > last)
-                .map(|e| e.encoded.len())
-                .sum();
+        if frame.is_empty() {
+            return inner.wait(waker);
+        }
+        if inner.undelivered > before {
             self.trim(&mut inner);
             self.room.notify_waiters();
         }
-        Read::Frame(frame)
+        Read::Frame(frame.freeze())
     }
 
     /// The reader of `epoch` is gone; whether it was the newest.
@@ -511,10 +541,46 @@ const STALL: Duration = Duration::from_secs(10);
 /// Events up to this many bytes leave in one write.
 const JOIN: usize = 16 * 1024;
 
+/// What an event costs beside its message: its place here, and its id and framing when it is written.
+const FRAMING: usize = 320;
+
+/// What a log has on the heap beside its events, and its place among the streams.
+const OUTSIDE: usize = 512;
+
+/// A message from here on is kept as it was read; a smaller one is copied, or it would keep the whole
+/// chunk that it came in.
+const SHARED: usize = 64 * 1024;
+
 pub(super) enum Read {
     Frame(Bytes),
     Wait,
     End,
+}
+
+// === impl Entry ===
+
+impl Entry {
+    fn told(&self) -> Told<'_> {
+        let server_event = self.server_event.as_deref();
+        Told { seq: self.seq, server_event, progress: self.progress }
+    }
+
+    fn message(&self) -> Option<&Bytes> {
+        match &self.kept {
+            Kept::Message(data) => Some(data),
+            Kept::Prime(_) => None,
+        }
+    }
+
+    /// Its message, unless that is kept as it was read.
+    fn copied(&self) -> Option<&Bytes> {
+        self.message().filter(|data| data.len() < SHARED)
+    }
+
+    /// What it counts for in queues and budgets.
+    fn bytes(&self) -> usize {
+        FRAMING + self.message().map_or(0, Bytes::len)
+    }
 }
 
 // === impl Inner ===
@@ -536,7 +602,7 @@ impl Inner {
             && self.entries.front().is_some_and(|oldest| oldest.seq < self.undelivered)
             && let Some(oldest) = self.entries.pop_front()
         {
-            self.bytes -= oldest.encoded.len();
+            self.bytes -= oldest.bytes();
             self.forgotten = oldest.server_event;
         }
     }

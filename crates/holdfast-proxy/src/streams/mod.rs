@@ -8,6 +8,7 @@
 //! Event ids are sealed tokens ([`holdfast_mcp::event_id`]), so a stream can be found, and its
 //! fate told with the right request id, even when this log is gone.
 
+mod ids;
 mod log;
 mod reader;
 mod registry;

@@ -9,10 +9,7 @@ use super::log::StreamLog;
 const SHARDS: usize = 32;
 
 /// Bytes of finished streams that one node keeps for clients that come back.
-const RETIRED_BYTES: usize = 32 * 1024 * 1024;
-
-/// What a finished stream costs beside its events.
-const OVERHEAD: usize = 2048;
+const RETIRED_BYTES: usize = 8 * 1024 * 1024;
 
 /// Resumable streams by id.
 #[derive(Debug)]
@@ -51,8 +48,9 @@ impl Streams {
 
     /// A stream is complete: it stays for a client that lost its end, within the byte budget.
     pub(crate) fn retire(&self, log: &StreamLog) {
+        log.compact();
+        let bytes = log.footprint();
         let mut retired = self.retired.lock().unwrap_or_else(PoisonError::into_inner);
-        let bytes = log.usage().0 + OVERHEAD;
         retired.bytes += bytes;
         retired.order.push_back((Instant::now(), log.id(), bytes));
         while retired.bytes > RETIRED_BYTES {

@@ -35,6 +35,7 @@ fn new_log(queue: usize, retain: usize, prime: bool) -> NewLog {
         },
         sealer: Some(sealer()),
         prime,
+        shared: false,
         queue,
         retain,
         cancel_after: None,
@@ -83,7 +84,7 @@ fn seq(event: &Event) -> u64 {
 async fn a_client_that_comes_back_gets_what_it_missed_and_nothing_twice() {
     let log = log(1 << 20, 1 << 20, true);
     for text in ["a", "b", "c"] {
-        log.append(text.as_bytes(), None).await;
+        log.append(&Bytes::from(text), None).await;
     }
     log.finish();
     let first = read_all(reader(&log, None)).await;
@@ -97,15 +98,29 @@ async fn a_client_that_comes_back_gets_what_it_missed_and_nothing_twice() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn ids_that_other_nodes_may_have_to_open_are_sealed_whole() {
+    for (shared, event, whole) in
+        [(true, None, true), (false, Some("server-1"), true), (false, None, false)]
+    {
+        let log = StreamLog::new(NewLog { shared, ..new_log(1 << 20, 1 << 20, false) });
+        log.append(&Bytes::from_static(b"a"), event).await;
+        log.finish();
+        let events = read_all(reader(&log, None)).await;
+        assert_eq!(seq(&events[0]), 1);
+        assert_eq!(!events[0].id.as_ref().unwrap().contains(&b'.'), whole, "{shared} {event:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_newest_reader_takes_over() {
     let log = log(1 << 20, 1 << 20, false);
     let old = tokio::spawn(read_all(reader(&log, None)));
     tokio::task::yield_now().await;
-    log.append(b"a", None).await;
+    log.append(&Bytes::from_static(b"a"), None).await;
     tokio::task::yield_now().await;
     let new = tokio::spawn(read_all(reader(&log, None)));
     assert_eq!(texts(&old.await.unwrap()), ["a"], "the older one ends cleanly");
-    log.append(b"b", None).await;
+    log.append(&Bytes::from_static(b"b"), None).await;
     log.finish();
     assert_eq!(texts(&new.await.unwrap()), ["b"]);
 }
@@ -118,10 +133,10 @@ async fn a_writer_waits_for_room_and_a_deaf_reader_is_cut() {
         Arc::clone(&log),
         ReaderOptions { connection: Some(connection.clone()), ..options(None) },
     );
-    log.append(b"fills the queue", None).await;
+    log.append(&Bytes::from_static(b"fills the queue"), None).await;
     let writer = tokio::spawn({
         let log = Arc::clone(&log);
-        async move { log.append(b"waits", None).await }
+        async move { log.append(&Bytes::from_static(b"waits"), None).await }
     });
     connection.cancelled().await;
     assert!(!writer.is_finished());
@@ -136,12 +151,12 @@ async fn a_writer_waits_for_room_and_a_deaf_reader_is_cut() {
 #[tokio::test(start_paused = true)]
 async fn what_was_delivered_is_forgotten_beyond_the_budget_and_the_gap_is_told() {
     let log = log(1 << 20, 0, false);
-    log.append(b"a", None).await;
-    log.append(b"b", None).await;
+    log.append(&Bytes::from_static(b"a"), None).await;
+    log.append(&Bytes::from_static(b"b"), None).await;
     let mut first = reader(&log, None);
     first.frame().await.unwrap().unwrap();
     drop(first);
-    log.append(b"c", None).await;
+    log.append(&Bytes::from_static(b"c"), None).await;
     log.finish();
     let back = reader(&log, Some(0));
     assert!(back.gap);
@@ -154,9 +169,9 @@ async fn a_pause_ends_the_response_and_the_next_reader_wakes_the_relay() {
     let relay = tokio::spawn({
         let log = Arc::clone(&log);
         async move {
-            log.append(b"a", Some("server-1")).await;
+            log.append(&Bytes::from_static(b"a"), Some("server-1")).await;
             log.pause().await;
-            log.append(b"b", None).await;
+            log.append(&Bytes::from_static(b"b"), None).await;
             log.finish();
         }
     });
@@ -207,10 +222,10 @@ async fn only_a_disconnect_cancels_and_only_where_it_may() {
 #[tokio::test(start_paused = true)]
 async fn the_newest_event_is_kept_however_large_it_is() {
     let log = log(1 << 20, 8, false);
-    log.append(b"progress", None).await;
+    log.append(&Bytes::from_static(b"progress"), None).await;
     let mut first = reader(&log, None);
     first.frame().await.unwrap().unwrap();
-    log.append_last(&[b'x'; 4096], None);
+    log.append_last(&vec![b'x'; 4096].into(), None);
     log.finish();
     // Handed to the connection, which breaks before the client has it.
     first.frame().await.unwrap().unwrap();
@@ -223,9 +238,9 @@ async fn the_newest_event_is_kept_however_large_it_is() {
 #[tokio::test(start_paused = true)]
 async fn the_last_event_needs_no_room() {
     let log = log(1, 1 << 20, false);
-    log.append(b"fills the queue", None).await;
-    assert!(!log.try_append(b"no room"));
-    log.append_last(b"answer", None);
+    log.append(&Bytes::from_static(b"fills the queue"), None).await;
+    assert!(!log.try_append(&Bytes::from_static(b"no room")));
+    log.append_last(&Bytes::from_static(b"answer"), None);
     log.finish();
     assert_eq!(texts(&read_all(reader(&log, None)).await), ["fills the queue", "answer"]);
 }
@@ -234,16 +249,16 @@ async fn the_last_event_needs_no_room() {
 async fn a_relay_does_not_wait_for_a_reader_that_cannot_come_back() {
     let log = StreamLog::new(NewLog { sealer: None, ..new_log(1, 1 << 20, false) });
     let only = reader(&log, None);
-    log.append(b"fills the queue", None).await;
+    log.append(&Bytes::from_static(b"fills the queue"), None).await;
     let writer = tokio::spawn({
         let log = Arc::clone(&log);
-        async move { log.append(b"waits", None).await }
+        async move { log.append(&Bytes::from_static(b"waits"), None).await }
     });
     tokio::task::yield_now().await;
     assert!(!writer.is_finished());
     drop(only);
     writer.await.unwrap();
-    log.append(b"for nobody", None).await;
+    log.append(&Bytes::from_static(b"for nobody"), None).await;
     assert_eq!(log.usage().0, 0, "nothing is kept for nobody");
 }
 
@@ -256,7 +271,7 @@ async fn a_full_stream_that_nobody_reads_is_cancelled_after_its_time() {
     let read = log(1, 1 << 20, false);
     for log in [&full, &roomy, &read] {
         streams.insert(log);
-        log.append(b"waits for a reader", None).await;
+        log.append(&Bytes::from_static(b"waits for a reader"), None).await;
     }
     let mut reading = reader(&read, None);
     let now = std::time::Instant::now();
@@ -276,7 +291,7 @@ async fn the_priming_id_says_how_far_the_server_was_for_what_the_client_has_seen
     };
     let log = log(1 << 20, 1 << 20, true);
     for (text, event) in [("a", "s-1"), ("b", "s-2"), ("c", "s-3")] {
-        log.append(text.as_bytes(), Some(event)).await;
+        log.append(&Bytes::from(text), Some(event)).await;
     }
     log.finish();
     let primed = |events: &[Event]| server_event(&events[0]);

@@ -1,10 +1,12 @@
 //! The events of one answer, from whichever kind of server they come.
 
-use std::time::{Duration, Instant};
+use std::pin::Pin;
+use std::time::Duration;
 
 use bytes::Bytes;
 use holdfast_mcp::sse::{Decoder, Event};
 use http_body_util::BodyExt;
+use tokio::time::{Instant, Sleep};
 
 use super::http::Lease;
 use super::mux;
@@ -25,6 +27,13 @@ pub(crate) struct HttpEvents {
     decoder: Decoder,
     /// When the last byte came, comments included.
     heard: Instant,
+}
+
+/// How long a server may be silent within one stream. It is looked at when its time is over and not
+/// set anew with every event: a timer for each would cost as much as looking into it.
+pub(crate) struct Silence {
+    limit: Duration,
+    alarm: Option<Pin<Box<Sleep>>>,
 }
 
 /// How a stream ended without more events.
@@ -61,20 +70,42 @@ impl EventSource {
 }
 
 impl EventSource {
-    /// The next event, or `None` if the server has been silent for `limit`. A comment is a sign of
+    /// The next event, or `None` if the server has been silent for too long. A comment is a sign of
     /// life.
     ///
     /// # Cancel safety
     /// As [`Self::next`].
-    pub(crate) async fn next_within(&mut self, limit: Duration) -> Option<Result<Event, End>> {
-        let mut wait = limit;
+    pub(crate) async fn next_within(
+        &mut self,
+        silence: &mut Silence,
+    ) -> Option<Result<Event, End>> {
+        let asked = Instant::now();
         loop {
-            if let Ok(event) = tokio::time::timeout(wait, self.next()).await {
-                return Some(event);
+            let Silence { limit, alarm } = silence;
+            let alarm = alarm.get_or_insert_with(|| Box::pin(tokio::time::sleep(*limit)));
+            tokio::select! {
+                biased;
+                event = self.next() => return Some(event),
+                () = alarm.as_mut() => {}
             }
-            let Self::Http(events) = self else { return None };
-            wait = limit.checked_sub(events.heard.elapsed()).filter(|left| !left.is_zero())?;
+            let heard = match self {
+                Self::Http(events) => events.heard.max(asked),
+                Self::Mux(_) => asked,
+            };
+            let until = heard + *limit;
+            if until <= Instant::now() {
+                return None;
+            }
+            alarm.as_mut().reset(until);
         }
+    }
+}
+
+// === impl Silence ===
+
+impl Silence {
+    pub(crate) fn new(limit: Duration) -> Self {
+        Self { limit, alarm: None }
     }
 }
 
