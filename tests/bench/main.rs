@@ -6,7 +6,9 @@
 //! generator and the server do not count.
 #![expect(clippy::print_stdout, reason = "the figures are for the terminal")]
 
+mod callgrind;
 mod cases;
+mod instructions;
 mod measure;
 mod options;
 mod report;
@@ -38,6 +40,10 @@ fn main() -> ExitCode {
 const SESSIONS: usize = 5000;
 
 fn run(options: Options) -> Result<(), Error> {
+    if options.instructions {
+        println!("{}", instructions::run(&options)?);
+        return Ok(());
+    }
     measure::raise_descriptors()?;
     if let Some(parts) = &options.resilience {
         let text = resilience::run(parts, &options)?;

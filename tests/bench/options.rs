@@ -12,6 +12,12 @@ pub(crate) struct Options {
     pub(crate) sessions: Option<usize>,
     /// Measure what failing servers cost instead: these parts; empty: all of them.
     pub(crate) resilience: Option<Vec<String>>,
+    /// Count instructions instead.
+    pub(crate) instructions: bool,
+    /// How many of them a call may cost.
+    pub(crate) at_most: Option<usize>,
+    /// How many functions to list.
+    pub(crate) functions: usize,
     pub(crate) note: Option<String>,
     pub(crate) dry_run: bool,
 }
@@ -26,6 +32,9 @@ impl Options {
             cases: Vec::new(),
             sessions: None,
             resilience: None,
+            instructions: false,
+            at_most: None,
+            functions: 0,
             note: None,
             dry_run: false,
         };
@@ -50,6 +59,9 @@ impl Options {
                     parts.extend(value()?.split(',').map(str::to_owned));
                 }
                 "--sessions" => options.sessions = Some(number(value()?)?),
+                "--instructions" => options.instructions = true,
+                "--at-most" => options.at_most = Some(number(value()?)?),
+                "--functions" => options.functions = number(value()?)?,
                 "--note" => options.note = Some(value()?),
                 "--dry-run" => options.dry_run = true,
                 // What cargo adds for a bench target.

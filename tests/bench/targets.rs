@@ -27,7 +27,7 @@ pub(crate) struct Target {
 const PATH: &str = "/mcp";
 
 /// A running process that listens; killed when dropped.
-struct Process {
+pub(crate) struct Process {
     child: Child,
     folder: PathBuf,
 }
@@ -102,7 +102,7 @@ http {{
         fs::write(&config, text)?;
         let mut command = Command::new("nginx");
         command.arg("-p").arg(&folder).arg("-c").arg(&config);
-        let process = Process::start("nginx", command, address, folder)?;
+        let process = Process::start("nginx", command, address, folder, START)?;
         Ok(Self { name: "nginx", address, path: PATH, processes: vec![process], counted: 1 })
     }
 
@@ -229,8 +229,7 @@ fn node(
     configuration: &str,
     environment: &[(&str, &str)],
 ) -> Result<(Process, SocketAddr), Error> {
-    let binary = std::env::var_os("HOLDFAST_BIN")
-        .ok_or("HOLDFAST_BIN is not set: start this with `cargo xtask bench`")?;
+    let binary = binary()?;
     let (folder, address, admin) = (folder(name)?, free()?, free()?);
     let text = format!(
         "listen: {{ address: \"{address}\", workers: {WORKERS} }}
@@ -243,7 +242,7 @@ admin: {{ address: \"{admin}\" }}
     let mut command = Command::new(binary);
     command.arg("serve").arg("--config").arg(&config).envs(environment.iter().copied());
     command.env("HOLDFAST_DATA_DIR", folder.join("data"));
-    Ok((Process::start(name, command, address, folder)?, address))
+    Ok((Process::start(name, command, address, folder, START)?, address))
 }
 
 /// Nodes of one cluster that are ready, and where they listen for clients.
@@ -305,7 +304,7 @@ fn redis() -> Result<(Process, SocketAddr), Error> {
     let port = address.port().to_string();
     command.args(["--bind", "127.0.0.1", "--port", &port, "--appendonly", "yes"]);
     command.arg("--dir").arg(&folder);
-    Ok((Process::start("redis-server", command, address, folder)?, address))
+    Ok((Process::start("redis-server", command, address, folder, START)?, address))
 }
 
 /// The nginx of `nginx/nginx.conf` before three nodes.
@@ -322,23 +321,25 @@ fn shipped_nginx(nodes: &[SocketAddr]) -> Result<(Process, SocketAddr), Error> {
     let mut command = Command::new("nginx");
     command.arg("-p").arg(&folder).arg("-c").arg(&config);
     command.arg("-g").arg(format!("daemon off; pid {};", folder.join("pid").display()));
-    Ok((Process::start("nginx", command, address, folder)?, address))
+    Ok((Process::start("nginx", command, address, folder, START)?, address))
 }
 
 // === impl Process ===
 
 impl Process {
-    fn start(
+    /// Starts it and waits until it listens at `address`, at most for so long.
+    pub(crate) fn start(
         name: &str,
         mut command: Command,
         address: SocketAddr,
         folder: PathBuf,
+        patience: Duration,
     ) -> Result<Self, Error> {
         let log = folder.join(LOG);
         let output = File::create(&log)?;
         command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
         let mut child = command.spawn().map_err(|e| format!("start {name}: {e}"))?;
-        let deadline = Instant::now() + Duration::from_secs(20);
+        let deadline = Instant::now() + patience;
         while TcpStream::connect(address).is_err() {
             if child.try_wait()?.is_some() || Instant::now() > deadline {
                 drop(child.kill());
@@ -349,10 +350,32 @@ impl Process {
         Ok(Self { child, folder })
     }
 
+    /// Has it end in order, and looks at what it leaves behind before its folder goes.
+    pub(crate) fn ended<T>(
+        mut self,
+        patience: Duration,
+        look: impl FnOnce() -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        self.ask_to_end(patience);
+        look()
+    }
+
+    fn ask_to_end(&mut self, patience: Duration) {
+        let pid = nix::unistd::Pid::from_raw(self.child.id().cast_signed());
+        let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM);
+        let deadline = Instant::now() + patience;
+        while matches!(self.child.try_wait(), Ok(None)) && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
     fn log(&self) -> PathBuf {
         self.folder.join(LOG)
     }
 }
+
+/// How long a process may take until it listens.
+const START: Duration = Duration::from_secs(20);
 
 /// What a process says, in its folder.
 const LOG: &str = "output.log";
@@ -367,12 +390,9 @@ impl Drop for Target {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // nginx's workers end with their master only when it ends in order.
-        let pid = nix::unistd::Pid::from_raw(self.child.id().cast_signed());
-        let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM);
-        let deadline = Instant::now() + Duration::from_secs(5);
-        while matches!(self.child.try_wait(), Ok(None)) && Instant::now() < deadline {
-            std::thread::sleep(Duration::from_millis(20));
+        if matches!(self.child.try_wait(), Ok(None)) {
+            // nginx's workers end with their master only when it ends in order.
+            self.ask_to_end(Duration::from_secs(5));
         }
         drop(self.child.kill());
         drop(self.child.wait());
@@ -384,12 +404,18 @@ fn said(log: &Path) -> String {
     fs::read_to_string(log).unwrap_or_default()
 }
 
-fn folder(name: &str) -> Result<PathBuf, Error> {
+/// The gateway's binary.
+pub(crate) fn binary() -> Result<std::ffi::OsString, Error> {
+    let named = std::env::var_os("HOLDFAST_BIN");
+    Ok(named.ok_or("HOLDFAST_BIN is not set: start this with `cargo xtask bench`")?)
+}
+
+pub(crate) fn folder(name: &str) -> Result<PathBuf, Error> {
     let path = std::env::temp_dir().join(format!("holdfast-bench-{}-{name}", std::process::id()));
     fs::create_dir_all(&path)?;
     Ok(path)
 }
 
-fn free() -> Result<SocketAddr, Error> {
+pub(crate) fn free() -> Result<SocketAddr, Error> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
 }

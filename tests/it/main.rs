@@ -4,6 +4,7 @@ mod batches;
 mod bytes;
 mod cluster;
 mod configuration;
+mod connections;
 mod edge;
 mod framed;
 mod fronts;

@@ -20,6 +20,9 @@ pub(crate) struct Tool(&'static str, &'static str, &'static str, &'static str);
 pub(crate) const NGINX: Tool =
     Tool("nginx", "-v", "nginx-light", "the nodes are tested behind it, and measured beside it");
 
+pub(crate) const VALGRIND: Tool =
+    Tool("valgrind", "--version", "valgrind", "it counts the instructions of a call");
+
 /// What three nodes stand between in production, and what their network is made of.
 pub(crate) const STACK: [Tool; 9] = [
     NGINX,

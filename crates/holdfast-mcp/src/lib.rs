@@ -22,6 +22,7 @@
 //! | [`version`] | revisions and eras | "Versioning"; Transports, "Protocol Version Header" |
 //! | [`headers`] | names, value encoding, agreement with the body | 2026-07-28 Streamable HTTP, "Request Metadata"; SEP-2243 |
 //! | [`sse`] | server-sent events | WHATWG HTML 9.2; Transports |
+//! | [`http1`] | a server's answers: heads, lengths, chunks | RFC 9112 |
 //! | [`event_id`] | sealed event ids | 2025-11-25 "Resumability and Redelivery" |
 //! | [`rpc_error`] | errors that the gateway answers with | JSON-RPC 2.0 section 5.1; 2026-07-28 "Error Codes" |
 //!
@@ -48,6 +49,7 @@
 pub mod batch;
 pub mod event_id;
 pub mod headers;
+pub mod http1;
 mod lenient;
 pub mod method;
 pub mod peek;

@@ -7,13 +7,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use holdfast_mcp::sse;
 use http_body::{Frame, SizeHint};
-use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
 use crate::cluster::Relayed;
 use crate::ingress::LineBody;
 use crate::streams::Reader;
-use crate::upstream::http::Lease;
+use crate::upstream::http::ResponseBody;
+use crate::upstream::wire::WireError;
 
 /// What a response to a client is made of.
 pub(crate) enum Body {
@@ -40,8 +40,19 @@ pub(crate) struct Later {
 
 pub(crate) struct Rest {
     head: Bytes,
-    rest: Incoming,
-    lease: Option<Lease>,
+    /// `None` once it was read to its end.
+    rest: Option<ResponseBody>,
+}
+
+/// A body that is passed on broke where it comes from.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Broken {
+    /// At the server.
+    #[error(transparent)]
+    Server(#[from] WireError),
+    /// At another node.
+    #[error(transparent)]
+    Node(#[from] hyper::Error),
 }
 
 impl Body {
@@ -58,19 +69,19 @@ impl Body {
         Self::Later(Box::new(Later { body: Box::pin(body), keepalive, alarm, begun: false }))
     }
 
-    pub(crate) fn rest(head: Bytes, rest: Incoming, lease: Lease) -> Self {
-        Self::Rest(Box::new(Rest { head, rest, lease: Some(lease) }))
+    pub(crate) fn rest(head: Bytes, rest: ResponseBody) -> Self {
+        Self::Rest(Box::new(Rest { head, rest: Some(rest) }))
     }
 }
 
 impl http_body::Body for Body {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = Broken;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         if let Self::Later(later) = &mut *self {
             if !std::mem::replace(&mut later.begun, true) {
                 return Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(sse::COMMENT)))));
@@ -96,18 +107,21 @@ impl http_body::Body for Body {
             Self::Line(line) => {
                 line.poll(cx).map(|frame| frame.map(|frame| frame.map_err(|never| match never {})))
             }
-            Self::Forwarded(relayed) => relayed.poll(cx),
+            Self::Forwarded(relayed) => {
+                relayed.poll(cx).map(|frame| frame.map(|frame| frame.map_err(Broken::from)))
+            }
             Self::Rest(rest) => {
                 if !rest.head.is_empty() {
                     return Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut rest.head)))));
                 }
-                let frame = std::task::ready!(Pin::new(&mut rest.rest).poll_frame(cx));
-                if frame.is_none()
-                    && let Some(lease) = rest.lease.take()
+                let Some(body) = &mut rest.rest else { return Poll::Ready(None) };
+                let data = std::task::ready!(body.poll_next(cx));
+                if data.is_none()
+                    && let Some(body) = rest.rest.take()
                 {
-                    lease.done();
+                    body.lease().done();
                 }
-                Poll::Ready(frame)
+                Poll::Ready(data.map(|data| Ok(Frame::data(data?))))
             }
         }
     }
@@ -126,7 +140,7 @@ impl http_body::Body for Body {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, Bytes::len) as u64),
-            Self::Rest(rest) => match rest.rest.size_hint().exact() {
+            Self::Rest(rest) => match rest.rest.as_ref().and_then(ResponseBody::declared) {
                 Some(length) => SizeHint::with_exact(length + rest.head.len() as u64),
                 None => SizeHint::default(),
             },

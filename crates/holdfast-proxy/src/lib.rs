@@ -20,11 +20,13 @@
 mod body;
 mod clock;
 pub mod cluster;
+mod decimal;
 mod exchange;
 mod failure;
 pub mod fleet;
 mod gateway;
 pub mod health;
+mod hold;
 mod ingress;
 mod keys;
 mod listener;

@@ -427,8 +427,8 @@ fn report(plan: &LoadPlan, schedule: &Schedule, tallies: &[Tally]) -> LoadReport
     let body_bytes = tallies.iter().map(|tally| tally.body_bytes).sum();
     let took = Duration::from_secs_f64(seconds);
     LoadReport {
-            results_in_time: tallies.iter().map(|tally| tally.results_in_time).sum(),
-            refused_p99_us: refusals.quantile(0.99).as_nanos() as f64 / 1000.0,
+        results_in_time: tallies.iter().map(|tally| tally.results_in_time).sum(),
+        refused_p99_us: refusals.quantile(0.99).as_nanos() as f64 / 1000.0,
         refused_with_wait: tallies.iter().map(|tally| tally.refused_with_wait).sum(),
         ..LoadReport::of(&latencies, kinds, first_error, body_bytes, took)
     }

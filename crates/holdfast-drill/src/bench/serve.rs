@@ -223,7 +223,7 @@ async fn post(body: &Bytes, server: &Server) -> Result<Response<AnswerBody>, Bro
         Manner::Half => cut(tool_result(id, DEFAULT_BYTES)),
         Manner::Close => return Err(Broken),
         Manner::Drip(every) => dripping(tool_result(id, DEFAULT_BYTES), every),
-        Manner::Errors { one_in } if manners.fails(number, one_in) => status(failed),
+        Manner::Errors { one_in } if server.manners.fails(number, one_in) => status(failed),
         Manner::Errors { .. } => answer(),
         Manner::Busy(busy) => {
             busy.work().await;

@@ -129,7 +129,7 @@ async fn send_http(call: &Call, route: &Route) -> Result<Reply, AttemptError> {
     let mut headers = std::mem::take(&mut response.headers);
     headers::strip_answer(&mut headers);
     if is_stream {
-        let source = EventSource::Http(Box::new(HttpEvents::new(response.body, response.lease)));
+        let source = EventSource::Http(Box::new(HttpEvents::new(response.body)));
         return first_event(call, status, headers, source, route.clone()).await;
     }
     let limit = call.gateway.config.limits.answer_buffer;
@@ -147,8 +147,8 @@ async fn send_http(call: &Call, route: &Route) -> Result<Reply, AttemptError> {
             lease.done();
             Ok(Reply::Whole(Whole { status, headers, body }))
         }
-        Ok(Collected::Large { head, rest, lease }) => {
-            Ok(Reply::Large(Large { status, headers, head, rest, lease }))
+        Ok(Collected::Large { head, rest }) => {
+            Ok(Reply::Large(Large { status, headers, head, rest }))
         }
         Err(error) => Err(AttemptError::sent(error.to_string())),
     }

@@ -66,12 +66,13 @@ pub(crate) use self::tell::tell;
 use crate::failure::Failure;
 use crate::fleet::{Admitted, Attempt, NotAdmitted, Outcome};
 use crate::gateway::Gateway;
+use crate::hold::Held;
 use crate::metrics::{CallOutcome, GaugeGuard};
 use crate::principal::Principal;
 use crate::server::Server;
 use crate::session::{InUse, Session};
 use crate::upstream::events::EventSource;
-use crate::upstream::http::Lease;
+use crate::upstream::http::ResponseBody;
 
 /// One request (or batch) of a client, with everything that was decided at its receipt.
 pub(crate) struct Call {
@@ -168,8 +169,7 @@ pub(crate) struct Large {
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
     pub(crate) head: Bytes,
-    pub(crate) rest: hyper::body::Incoming,
-    pub(crate) lease: Lease,
+    pub(crate) rest: ResponseBody,
 }
 
 /// A server's stream.
@@ -253,6 +253,12 @@ impl Ids {
 }
 
 // === impl Call ===
+
+impl Held for Call {
+    fn is_given_up(&self) -> bool {
+        self.server.giving_up().is_cancelled()
+    }
+}
 
 impl Call {
     /// What the end of an attempt says about its instance: nothing, where the session was being ended.

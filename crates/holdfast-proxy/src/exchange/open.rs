@@ -404,7 +404,7 @@ pub(super) async fn send(
             let mut kept = response.headers.clone();
             headers::strip_answer(&mut kept);
             if response.is_event_stream() && status.is_success() {
-                let events = HttpEvents::new(response.body, response.lease);
+                let events = HttpEvents::new(response.body);
                 let (body, message) = whole_stream(events).await?;
                 let mut headers = stream_headers();
                 headers.extend(kept);

@@ -219,7 +219,7 @@ impl Session {
     async fn read(&self, response: upstream::Response) -> Result<Bytes, Trouble> {
         let status = response.status;
         if response.is_event_stream() && status.is_success() {
-            let events = HttpEvents::new(response.body, response.lease);
+            let events = HttpEvents::new(response.body);
             return Ok(open::whole_stream(events).await.map_err(Trouble::of)?.1);
         }
         let headers = response.headers.clone();

@@ -181,18 +181,25 @@ impl Relay<'_> {
 
     /// Reads the rest of a large answer: it has to become one event.
     async fn rest_of(&self, large: Large) -> Result<Bytes, Failure> {
-        use http_body_util::BodyExt as _;
+        let Large { head, mut rest, .. } = large;
         let server = &self.call.server;
-        let rest = http_body_util::Limited::new(large.rest, attempt::LARGEST_MESSAGE).collect();
-        let limit = server.settings.timeout;
-        let rest = match tokio::time::timeout(limit, rest).await {
-            Ok(Ok(rest)) => rest.to_bytes(),
-            Ok(Err(error)) => return Err(Failure::unknown(&server.name, error.to_string())),
-            Err(_) => return Err(Failure::timed_out(&server.name, limit)),
+        let mut body = bytes::BytesMut::from(&head[..]);
+        let read = async {
+            while let Some(data) = rest.next().await {
+                body.extend_from_slice(&data.map_err(|error| error.to_string())?);
+                if body.len() > attempt::LARGEST_MESSAGE {
+                    return Err("its answer is over 64 MiB".to_owned());
+                }
+            }
+            Ok(())
         };
-        large.lease.done();
-        let mut body = bytes::BytesMut::from(&large.head[..]);
-        body.extend_from_slice(&rest);
+        let limit = server.settings.timeout;
+        match tokio::time::timeout(limit, read).await {
+            Ok(Ok(())) => {}
+            Ok(Err(reason)) => return Err(Failure::unknown(&server.name, reason)),
+            Err(_) => return Err(Failure::timed_out(&server.name, limit)),
+        }
+        rest.lease().done();
         Ok(body.freeze())
     }
 
@@ -556,7 +563,7 @@ async fn take_up(call: &Call, bound: Option<&Bound>, instance: usize, last: &str
     };
     match attempt::request_http(&call.gateway, &call.server, true, instance, outgoing).await {
         Ok((response, _)) if response.status.is_success() && response.is_event_stream() => {
-            let events = HttpEvents::new(response.body, response.lease);
+            let events = HttpEvents::new(response.body);
             TakenUp::Stream(EventSource::Http(Box::new(events)))
         }
         Ok((response, _)) if response.status.is_client_error() => TakenUp::Refused,

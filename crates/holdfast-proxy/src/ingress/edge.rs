@@ -19,6 +19,8 @@ use crate::metrics::Rejection;
 #[derive(Debug)]
 pub(crate) struct Edge {
     bound: IpAddr,
+    /// The same as it stands in a `Host`: what nearly every request says is recognised by its bytes.
+    literal: String,
     public: Vec<(String, Option<u16>)>,
     origins: Vec<String>,
     header_bytes: usize,
@@ -47,6 +49,10 @@ impl Edge {
     pub(crate) fn new(listen: &Listen, header_bytes: usize) -> Self {
         Self {
             bound: listen.address.ip(),
+            literal: match listen.address.ip() {
+                IpAddr::V4(ip) => ip.to_string(),
+                IpAddr::V6(ip) => format!("[{ip}]"),
+            },
             public: listen.public_hosts.iter().map(|host| split_port(host)).collect(),
             header_bytes,
             origins: listen.allowed_origins.iter().map(|o| o.to_ascii_lowercase()).collect(),
@@ -129,6 +135,12 @@ impl Edge {
 
     /// Whether `host[:port]` is a name of this gateway.
     fn is_ours(&self, authority: &str) -> bool {
+        if let Some(port) = authority.strip_prefix(&*self.literal)
+            && (port.is_empty()
+                || port.strip_prefix(':').is_some_and(|it| it.parse::<u16>().is_ok()))
+        {
+            return true;
+        }
         let (host, port) = split_port(authority);
         if self.public.iter().any(|(name, only)| {
             *name == host && only.is_none_or(|only| Some(only) == port || port.is_none())

@@ -18,12 +18,11 @@ use holdfast_mcp::sse;
 use http::request::Parts;
 use http::{HeaderMap, Method, Response, StatusCode};
 use http_body::Frame;
-use hyper::body::Incoming;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, Sleep};
 
 use super::connected::{Connected, FRAMES};
-use super::receive::read_body;
+use super::receive::{RequestBody, read_body};
 use super::{bad_body, method_not_allowed, no_room_for_stream, refuse, respond};
 use crate::body::Body;
 use crate::cluster::{Forwarding, forward};
@@ -129,7 +128,7 @@ pub(super) async fn message(
     server: &Arc<Server>,
     principal: &Principal,
     parts: Parts,
-    body: Incoming,
+    body: RequestBody,
     may_forward: bool,
 ) -> Response<Body> {
     if parts.method != Method::POST {
@@ -201,7 +200,7 @@ async fn forward_to(
     gateway: &Arc<Gateway>,
     principal: &Principal,
     parts: &Parts,
-    body: Incoming,
+    body: RequestBody,
     holder: Origin,
 ) -> Response<Body> {
     let (limit, wait) = (gateway.config.limits.body, gateway.config.listen.body_timeout);

@@ -21,6 +21,7 @@ mod websocket;
 use std::sync::Arc;
 
 pub(crate) use self::legacy_sse::{Connections, LineBody};
+pub(crate) use self::receive::RequestBody;
 pub(crate) use self::recorded::Recorded;
 
 use bytes::Bytes;
@@ -28,7 +29,6 @@ use holdfast_mcp::rpc_error::{ErrorId, RpcError, code};
 use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, ORIGIN, WWW_AUTHENTICATE};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
-use hyper::body::Incoming;
 use tokio_util::sync::CancellationToken;
 
 use self::edge::EdgeError;
@@ -72,7 +72,7 @@ pub(crate) struct HangUp;
 /// modern one is cancelled, which is what its disconnect means.
 pub(crate) async fn serve(
     gateway: Arc<Gateway>,
-    request: Request<Incoming>,
+    request: Request<RequestBody>,
     connection: Connection,
 ) -> Result<Response<Body>, HangUp> {
     let (parts, body) = request.into_parts();
@@ -111,7 +111,7 @@ pub(crate) async fn serve(
 async fn enter(
     gateway: Arc<Gateway>,
     mut parts: Parts,
-    body: Incoming,
+    body: RequestBody,
     connection: Connection,
 ) -> Result<Response<Body>, HangUp> {
     let principal = match gateway.auth.authenticate(&mut parts.headers) {
@@ -163,7 +163,7 @@ pub(crate) async fn serve_forwarded(
     gateway: Arc<Gateway>,
     arrived: Arrived,
     parts: Parts,
-    body: Incoming,
+    body: RequestBody,
 ) -> Response<Body> {
     let Arrived { principal, balancer_id, again } = arrived;
     let misdirected =
@@ -290,7 +290,12 @@ fn find(gateway: &Gateway, path: &str) -> Result<(Endpoint, Arc<Server>), String
 
 /// Says what there is instead of what was asked for, under the id of the request if it has one:
 /// clients wait for ever for an answer without it.
-async fn not_found(gateway: &Gateway, parts: &Parts, body: Incoming, text: &str) -> Response<Body> {
+async fn not_found(
+    gateway: &Gateway,
+    parts: &Parts,
+    body: RequestBody,
+    text: &str,
+) -> Response<Body> {
     let status = StatusCode::NOT_FOUND;
     if parts.method != Method::POST {
         return refuse(gateway, Rejection::NotServed, status, text);

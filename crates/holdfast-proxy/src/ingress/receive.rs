@@ -292,6 +292,14 @@ impl Refused {
     }
 }
 
+/// The body of a request.
+pub(crate) enum RequestBody {
+    /// It is here.
+    Whole(Bytes),
+    /// It is still to be read, or part of it.
+    Incoming(Incoming),
+}
+
 /// Why a body could not be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum BodyError {
@@ -309,6 +317,18 @@ pub(super) enum BodyError {
 /// # Cancel safety
 /// What was read is lost.
 pub(super) async fn read_body(
+    body: RequestBody,
+    limit: usize,
+    deadline: Duration,
+) -> Result<Bytes, BodyError> {
+    match body {
+        RequestBody::Whole(body) if body.len() > limit => Err(BodyError::TooLarge),
+        RequestBody::Whole(body) => Ok(body),
+        RequestBody::Incoming(body) => Box::pin(read_incoming(body, limit, deadline)).await,
+    }
+}
+
+async fn read_incoming(
     body: Incoming,
     limit: usize,
     deadline: Duration,

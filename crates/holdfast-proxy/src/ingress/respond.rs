@@ -30,7 +30,7 @@ pub(crate) async fn answer(
     Ok(match answer {
         Answer::Whole(whole) => build(whole.status, whole.headers, Body::full(whole.body)),
         Answer::Large(large) => {
-            build(large.status, large.headers, Body::rest(large.head, large.rest, large.lease))
+            build(large.status, large.headers, Body::rest(large.head, large.rest))
         }
         Answer::One { status, headers, event } => {
             let mut out = BytesMut::new();

@@ -1,6 +1,6 @@
 //! Streamable HTTP, 2025-03-26 to 2026-07-28: POST, GET and DELETE on one path.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -11,11 +11,11 @@ use holdfast_mcp::headers::name;
 use holdfast_mcp::method::Method as RpcMethod;
 use http::header::ACCEPT;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
-use hyper::body::Incoming;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::placement::{self, Placed};
-use super::receive::{Inbound, Received, read_body, receive};
+use super::receive::{Inbound, Received, RequestBody, read_body, receive};
 use super::{
     Entered, HangUp, bad_body, json, method_not_allowed, no_room_for_stream, refuse, respond,
 };
@@ -24,6 +24,7 @@ use crate::cluster;
 use crate::exchange::{self, Answer, Call, headers};
 use crate::failure::Failure;
 use crate::gateway::Gateway;
+use crate::hold::{Held, Hold, Over};
 use crate::metrics::Rejection;
 use crate::resume;
 use crate::session::{self, Opened, Session};
@@ -33,7 +34,7 @@ use crate::upstream::http::{Outgoing, has_media_type};
 ///
 /// # Errors
 /// [`HangUp`] where nothing may be said.
-pub(super) async fn serve(entered: Entered, body: Incoming) -> Result<Response<Body>, HangUp> {
+pub(super) async fn serve(entered: Entered, body: RequestBody) -> Result<Response<Body>, HangUp> {
     match *entered.method() {
         Method::POST => post(entered, body).await,
         // Boxed: few requests are not POSTs, and a call's future stays small without them.
@@ -45,7 +46,7 @@ pub(super) async fn serve(entered: Entered, body: Incoming) -> Result<Response<B
 
 // --- POST ---
 
-async fn post(entered: Entered, body: Incoming) -> Result<Response<Body>, HangUp> {
+async fn post(entered: Entered, body: RequestBody) -> Result<Response<Body>, HangUp> {
     let gateway = &entered.gateway;
     let limits = &gateway.config.limits;
     if !has_media_type(&entered.parts.headers, b"application/json") {
@@ -117,27 +118,30 @@ async fn run(call: Arc<Call>, connection: CancellationToken) -> Result<Response<
         && let Some(work) = work.take()
     {
         let begins = respond::Begins::First;
-        return Ok(respond::commit(&call, work, begins, deadline, &connection).await);
+        let begun = respond::commit(&call, work, begins, deadline, &connection);
+        return Ok(Box::pin(begun).await);
     }
     let patience = if can_wait_as_stream { hold } else { deadline };
-    let giving_up = call.server.giving_up();
-    let failure = tokio::select! {
-        biased;
-        first = &mut work => {
-            return match first {
-                Answer::Moved => Box::pin(placement::follow(&call, &connection)).await,
-                first => respond::answer(&call, first, &connection).await,
-            };
+    let held = Hold::until(Instant::now() + patience, Arc::clone(&call) as Arc<dyn Held>);
+    let over = {
+        let mut held = std::pin::pin!(held);
+        let either = poll_fn(|cx| match Pin::new(&mut work).poll(cx) {
+            Poll::Ready(first) => Poll::Ready(Ok(first)),
+            Poll::Pending => held.as_mut().poll(cx).map(Err),
+        });
+        either.await
+    };
+    let failure = match over {
+        Ok(Answer::Moved) => return Box::pin(placement::follow(&call, &connection)).await,
+        Ok(first) => return respond::answer(&call, first, &connection).await,
+        Err(Over::Time) if can_wait_as_stream => {
+            let Some(work) = work.take() else { return Err(HangUp) };
+            let (begins, left) = (respond::Begins::Meanwhile, deadline.saturating_sub(hold));
+            let begun = respond::commit(&call, work, begins, left, &connection);
+            return Ok(Box::pin(begun).await);
         }
-        () = tokio::time::sleep(patience) => {
-            if can_wait_as_stream {
-                let Some(work) = work.take() else { return Err(HangUp) };
-                let (begins, left) = (respond::Begins::Meanwhile, deadline.saturating_sub(hold));
-                return Ok(respond::commit(&call, work, begins, left, &connection).await);
-            }
-            Failure::timed_out(&call.server.name, deadline)
-        }
-        () = giving_up.cancelled() => call.server.given_up(),
+        Err(Over::Time) => Failure::timed_out(&call.server.name, deadline),
+        Err(Over::GivenUp) => call.server.given_up(),
     };
     drop(work.take());
     let answer = exchange::gave_up(&call, failure);
@@ -357,7 +361,7 @@ async fn pass_on(entered: &Entered, method: Method) -> Response<Body> {
 async fn plain(response: crate::upstream::http::Response) -> Response<Body> {
     let mut kept = response.headers;
     headers::strip_answer(&mut kept);
-    let body = Body::rest(Bytes::new(), response.body, response.lease);
+    let body = Body::rest(Bytes::new(), response.body);
     respond::build(response.status, kept, body)
 }
 

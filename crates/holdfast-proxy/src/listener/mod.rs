@@ -4,17 +4,23 @@
 //! its own upstream connections, so a call stays on the thread that accepted its client
 //! (`docs/performance.md`). `axum::serve` would neither time out slow headers nor cap connections.
 
+mod date;
 mod head;
 mod idle;
+mod lane;
+mod orders;
 mod patience;
 
+use std::future::{Future, poll_fn};
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Poll;
 use std::time::Duration;
 
 use http::header::TRANSFER_ENCODING;
 use http::{Request, StatusCode};
+use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
@@ -25,10 +31,13 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
 use self::idle::{Activity, Counted};
-use self::patience::{Impatient, Requests};
+use self::lane::{Exit, Lane, Other};
+use self::orders::{Order, Orders};
+use self::patience::{Impatient, Patience, Requests};
 use crate::gateway::{Current, Gateway};
-use crate::ingress::{self, Connection};
+use crate::ingress::{self, Connection, RequestBody};
 use crate::tls::CertReloader;
+use crate::worker;
 
 /// Connections that wait to be accepted, per worker.
 const BACKLOG: i32 = 1024;
@@ -168,32 +177,70 @@ where
     // What a connection is allowed it is allowed for as long as it lasts; what it is served with is
     // asked for each request.
     let gateway = current.load_full();
+    let requests = Requests::default();
+    let cut = gateway.connected();
+    let orders = Orders::new(cut.clone(), worker::draining(&gateway));
+    let connection = Connection { cut, trusted: gateway.trusts(peer) };
+    let listen = &gateway.config.listen;
+    let patience = Patience { head: listen.header_timeout, idle: listen.idle_timeout };
+    let stream = Impatient::new(stream, requests.clone(), patience);
+    drop(gateway);
+    let lane =
+        Lane::new(Arc::clone(&current), connection.clone(), stream, requests.clone(), orders);
+    let ended = match lane.run().await {
+        Exit::Ended(ended) => ended.map_err(Into::into),
+        // Boxed: the connections that stay on their lane do without.
+        Exit::Other(other) => Box::pin(by_hyper(current, *other, requests, connection)).await,
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%peer, %error, "client connection ended");
+    }
+}
+
+/// What went wrong with a connection.
+type Ended = Result<(), Box<dyn std::error::Error + Send + Sync>>;
+
+/// Serves what is left of a connection that has left its lane.
+async fn by_hyper<S>(
+    current: Arc<Current>,
+    other: Other<S>,
+    requests: Requests,
+    connection: Connection,
+) -> Ended
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let Other { stream, mut orders, served, mut drains } = other;
+    let gateway = current.load_full();
     let limits = &gateway.config.limits;
     let mut builder = http1::Builder::new();
+    // hyper would set a timer for every request; the socket's own wrapper watches over the time.
     builder
-        .timer(TokioTimer::new())
-        .header_read_timeout(gateway.config.listen.idle_timeout)
+        .header_read_timeout(None)
         .max_headers(limits.header_count)
         .max_buf_size(limits.header_bytes.max(MIN_BUFFER));
-    let draining = gateway.draining.clone();
-    let requests = Requests::default();
-    let token = gateway.connected();
-    let cut = token.clone();
-    let trusted = gateway.trusts(peer);
-    let stream = Impatient::new(stream, requests.clone(), gateway.config.listen.header_timeout);
     drop(gateway);
+    let served = Mutex::new(served);
     let service = service_fn(move |request: Request<Incoming>| {
+        // What has been served already is only to be written.
+        let served = served.lock().unwrap_or_else(PoisonError::into_inner).take();
         let has_coding = request.headers().contains_key(TRANSFER_ENCODING);
         let ambiguous = has_coding && requests.names_length();
         let in_service = requests.start();
         let requests = requests.clone();
         let gateway = current.load_full();
-        let connection = Connection { cut: token.clone(), trusted };
+        let connection = connection.clone();
         async move {
             let _in_service = in_service;
+            if let Some(served) = served {
+                // Its body is at hand, and is read so that the connection can go on.
+                let _ = request.into_body().collect().await;
+                return Ok(served);
+            }
             if ambiguous {
                 return Ok(ingress::refuse_ambiguous(&gateway));
             }
+            let request = request.map(RequestBody::Incoming);
             let response = ingress::serve(gateway, request, connection).await;
             if response.as_ref().is_ok_and(|r| r.status() == StatusCode::SWITCHING_PROTOCOLS) {
                 requests.upgraded();
@@ -203,17 +250,23 @@ where
     });
     let connection = builder.serve_connection(TokioIo::new(stream), service).with_upgrades();
     let mut connection = std::pin::pin!(connection);
-    let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
-        () = cut.cancelled() => Ok(()),
-        () = draining.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
+    let ended = poll_fn(|cx| {
+        loop {
+            if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
+                return Poll::Ready(ended);
+            }
+            // Not before hyper has seen the request that it was given: it would close at once.
+            if std::mem::take(&mut drains) {
+                connection.as_mut().graceful_shutdown();
+                continue;
+            }
+            match std::task::ready!(orders.poll(cx)) {
+                Order::Cut => return Poll::Ready(Ok(())),
+                Order::Drain => connection.as_mut().graceful_shutdown(),
+            }
         }
-    };
-    if let Err(error) = ended {
-        tracing::debug!(%peer, error = %error, "client connection ended");
-    }
+    });
+    Ok(ended.await?)
 }
 
 /// hyper takes no smaller buffer.
@@ -240,13 +293,14 @@ where
     drop(gateway);
     let activity = Activity::new();
     let requests = activity.clone();
-    let service = service_fn(move |request| {
+    let service = service_fn(move |request: Request<Incoming>| {
         let busy = requests.enter();
         let gateway = current.load_full();
         // A connection carries many calls, so no slow reader of one of them cuts it: the token is
         // nobody's. What the reader leaves unread is bounded by its stream's queue.
         let connection = Connection { cut: CancellationToken::new(), trusted };
         async move {
+            let request = request.map(RequestBody::Incoming);
             let response = ingress::serve(gateway, request, connection).await?;
             Ok::<_, ingress::HangUp>(response.map(|body| Counted::new(body, busy)))
         }

@@ -2,8 +2,9 @@
 //!
 //! hyper has one timeout for both waiting for a next request and reading its head. They want
 //! different limits: a kept-alive connection may idle for longer than a balancer keeps it (75 s), a
-//! head that has begun may not (10 s, against slow-header attacks). So hyper is given the idle limit
-//! and this wrapper of the socket watches the head: from its first byte until the service is called.
+//! head that has begun may not (10 s, against slow-header attacks). And it sets its timer anew for every
+//! request, which is 1,300 instructions each time. So hyper is given no limit, and this wrapper of the
+//! socket watches the head, from its first byte until the service is called, and how long none begins.
 
 use std::io;
 use std::pin::Pin;
@@ -70,28 +71,79 @@ impl Drop for InService {
     }
 }
 
-/// A socket whose reads fail once a head has taken too long.
+/// How long a client may take.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Patience {
+    /// From the first byte of a head to its last.
+    pub(super) head: Duration,
+    /// From the end of one request to the first byte of the next.
+    pub(super) idle: Duration,
+}
+
+/// A socket whose reads fail once a head has taken too long, and that ends once none has begun for too
+/// long. Always read by the same task.
 pub(super) struct Impatient<S> {
     inner: S,
     requests: Requests,
-    limit: Duration,
+    patience: Patience,
     /// When the head of request number `.0` began to arrive.
     head: Option<(u32, Instant)>,
     /// Set only for a head that did not arrive at once.
     alarm: Option<Pin<Box<Sleep>>>,
+    /// Since when request number `.0` is waited for.
+    idle: Option<(u32, Instant)>,
+    /// Goes off when the connection has been idle for too long since some request; whether it has been
+    /// since the last one is seen then. Most requests leave it alone.
+    watch: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S> Impatient<S> {
-    pub(super) fn new(inner: S, requests: Requests, limit: Duration) -> Self {
-        Self { inner, requests, limit, head: None, alarm: None }
+    pub(super) fn new(inner: S, requests: Requests, patience: Patience) -> Self {
+        Self { inner, requests, patience, head: None, alarm: None, idle: None, watch: None }
+    }
+
+    /// The head that is arriving begins with these bytes, which were read before.
+    pub(super) fn begins_with(&mut self, bytes: &[u8]) {
+        let (Some(number), false) = (self.requests.idle_after(), bytes.is_empty()) else { return };
+        let since = match self.head {
+            Some((of, since)) if of == number => since,
+            _ => Instant::now(),
+        };
+        self.head = Some((number, since));
+        let mut head = self.requests.head();
+        head.clear();
+        head.push(bytes);
     }
 
     /// When the head that is arriving has to be complete.
     fn deadline(&mut self) -> Option<Instant> {
         let number = self.requests.idle_after()?;
         match self.head {
-            Some((of, since)) if of == number => Some(since + self.limit),
+            Some((of, since)) if of == number => Some(since + self.patience.head),
             _ => None,
+        }
+    }
+
+    /// Ready once no request has begun for too long.
+    fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(number) = self.requests.idle_after() else { return Poll::Pending };
+        let since = match self.idle {
+            Some((of, since)) if of == number => since,
+            _ => self.idle.insert((number, Instant::now())).1,
+        };
+        let end = since + self.patience.idle;
+        let watch = match &mut self.watch {
+            Some(watch) if !watch.is_elapsed() => return Poll::Pending,
+            Some(watch) => watch,
+            // Polled once below, so that it wakes this task.
+            None => self.watch.insert(Box::pin(tokio::time::sleep_until(end))),
+        };
+        loop {
+            ready!(watch.as_mut().poll(cx));
+            if Instant::now() >= end {
+                return Poll::Ready(());
+            }
+            watch.as_mut().reset(end);
         }
     }
 }
@@ -125,7 +177,8 @@ impl<S: AsyncRead + Unpin> AsyncRead for Impatient<S> {
         }
         let Some(deadline) = deadline else {
             this.alarm = None;
-            return Poll::Pending;
+            // The end of a connection that is idle, as if its client had closed it.
+            return this.poll_idle(cx).map(Ok);
         };
         let alarm = this.alarm.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
         ready!(alarm.as_mut().poll(cx));
@@ -173,11 +226,12 @@ mod tests {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     const LIMIT: Duration = Duration::from_secs(10);
+    const PATIENCE: Patience = Patience { head: LIMIT, idle: Duration::from_secs(75) };
 
     #[tokio::test(start_paused = true)]
     async fn a_head_that_trickles_is_cut_at_the_limit() {
         let (mut client, server) = tokio::io::duplex(64);
-        let mut server = Impatient::new(server, Requests::default(), LIMIT);
+        let mut server = Impatient::new(server, Requests::default(), PATIENCE);
         let begun = Instant::now();
         let trickle = tokio::spawn(async move {
             while client.write_all(b"x").await.is_ok() {
@@ -201,7 +255,7 @@ mod tests {
     async fn an_upgraded_connection_may_say_little_and_slowly() {
         let (mut client, server) = tokio::io::duplex(64);
         let requests = Requests::default();
-        let mut server = Impatient::new(server, requests.clone(), LIMIT);
+        let mut server = Impatient::new(server, requests.clone(), PATIENCE);
         requests.upgraded();
         let mut buf = [0; 8];
         for _ in 0..3 {
@@ -215,7 +269,7 @@ mod tests {
     async fn an_idle_connection_and_a_slow_body_are_not_its_business() {
         let (mut client, server) = tokio::io::duplex(64);
         let requests = Requests::default();
-        let mut server = Impatient::new(server, requests.clone(), LIMIT);
+        let mut server = Impatient::new(server, requests.clone(), PATIENCE);
         let mut buf = [0; 8];
         // Idle for a minute, then a head, then a body that takes another minute.
         let idle = tokio::time::timeout(Duration::from_secs(60), server.read(&mut buf)).await;
@@ -230,5 +284,43 @@ mod tests {
         client.write_all(b"h").await.unwrap();
         assert_eq!(server.read(&mut buf).await.unwrap(), 1);
         assert_eq!(server.read(&mut buf).await.unwrap_err().kind(), io::ErrorKind::TimedOut);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_without_a_request_ends_and_each_request_begins_its_time_anew() {
+        let (mut client, server) = tokio::io::duplex(64);
+        let requests = Requests::default();
+        let mut server = Impatient::new(server, requests.clone(), PATIENCE);
+        let begun = Instant::now();
+        let asking = tokio::spawn(async move {
+            for _ in 0..3 {
+                tokio::time::sleep(PATIENCE.idle / 2).await;
+                client.write_all(b"head").await.unwrap();
+            }
+            client
+        });
+        let mut buf = [0; 8];
+        for _ in 0..3 {
+            assert_eq!(server.read(&mut buf).await.unwrap(), 4);
+            drop(requests.start());
+        }
+        assert_eq!(server.read(&mut buf).await.unwrap(), 0);
+        assert_eq!(begun.elapsed(), PATIENCE.idle / 2 * 3 + PATIENCE.idle);
+        drop(asking.await.unwrap());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_in_service_is_not_idle_however_long_it_takes() {
+        let (_client, server) = tokio::io::duplex(64);
+        let requests = Requests::default();
+        let mut server = Impatient::new(server, requests.clone(), PATIENCE);
+        let mut buf = [0; 8];
+        let in_service = requests.start();
+        let long = tokio::time::timeout(PATIENCE.idle * 3, server.read(&mut buf)).await;
+        assert!(long.is_err());
+        drop(in_service);
+        let begun = Instant::now();
+        assert_eq!(server.read(&mut buf).await.unwrap(), 0);
+        assert_eq!(begun.elapsed(), PATIENCE.idle);
     }
 }

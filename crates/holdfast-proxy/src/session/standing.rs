@@ -395,7 +395,7 @@ async fn get(
     };
     let status = response.status;
     if status.is_success() && response.is_event_stream() {
-        return Got::Stream(Box::new(HttpEvents::new(response.body, response.lease)));
+        return Got::Stream(Box::new(HttpEvents::new(response.body)));
     }
     if status == StatusCode::CONFLICT {
         return Got::Busy;

@@ -5,10 +5,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use holdfast_mcp::sse::{Decoder, Event};
-use http_body_util::BodyExt;
 use tokio::time::{Instant, Sleep};
 
-use super::http::Lease;
+use super::http::ResponseBody;
 use super::mux;
 
 /// The largest event taken from a server. A larger one ends the stream with an error that says so.
@@ -22,8 +21,8 @@ pub(crate) enum EventSource {
 
 /// Events of a `text/event-stream` body.
 pub(crate) struct HttpEvents {
-    body: hyper::body::Incoming,
-    lease: Option<Lease>,
+    /// `None` once it was read to its end.
+    body: Option<ResponseBody>,
     decoder: Decoder,
     /// When the last byte came, comments included.
     heard: Instant,
@@ -117,8 +116,8 @@ pub(crate) fn message(data: Bytes) -> Event {
 // === impl HttpEvents ===
 
 impl HttpEvents {
-    pub(crate) fn new(body: hyper::body::Incoming, lease: Lease) -> Self {
-        Self { body, lease: Some(lease), decoder: Decoder::new(MAX_EVENT), heard: Instant::now() }
+    pub(crate) fn new(body: ResponseBody) -> Self {
+        Self { body: Some(body), decoder: Decoder::new(MAX_EVENT), heard: Instant::now() }
     }
 
     pub(crate) async fn next(&mut self) -> Result<Event, End> {
@@ -128,17 +127,16 @@ impl HttpEvents {
                 Ok(None) => {}
                 Err(error) => return Err(End::Broken(error.to_string())),
             }
-            match self.body.frame().await {
-                Some(Ok(frame)) => {
+            let Some(body) = &mut self.body else { return Err(End::Clean) };
+            match body.next().await {
+                Some(Ok(data)) => {
                     self.heard = Instant::now();
-                    if let Ok(data) = frame.into_data() {
-                        self.decoder.push(data);
-                    }
+                    self.decoder.push(data);
                 }
                 Some(Err(error)) => return Err(End::Broken(error.to_string())),
                 None => {
-                    if let Some(lease) = self.lease.take() {
-                        lease.done();
+                    if let Some(body) = self.body.take() {
+                        body.lease().done();
                     }
                     return Err(End::Clean);
                 }

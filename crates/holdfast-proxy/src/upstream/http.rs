@@ -1,15 +1,16 @@
 //! One HTTP exchange with an instance, and what is known about it when it fails.
 
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST};
-use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri};
-use http_body_util::{BodyExt, Full};
-use hyper::body::{Body, Incoming};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 
-use super::pool::{self, ConnectError, Sender};
+use super::pool::{self, ConnectError};
+use super::wire::{AnswerBody, Connection, WireError};
+use crate::decimal::decimal;
 use holdfast_config::HttpUrl;
 use holdfast_mcp::headers::name;
 
@@ -21,8 +22,8 @@ pub(crate) struct HttpTarget {
     pub(crate) key: usize,
     /// How long an idle connection to it is kept.
     idle: Duration,
-    host: HeaderValue,
-    uri: Uri,
+    /// What follows the method: the rest of the request line, and the `Host` field.
+    start: String,
 }
 
 /// What went wrong, and what is known about it.
@@ -39,17 +40,17 @@ pub(crate) enum HttpError {
     Withheld(String),
     /// The request was on the wire; nothing or not all of an answer came.
     #[error("the connection broke before the answer: {0}")]
-    Broken(hyper::Error),
+    Broken(WireError),
     /// The answer's body was cut.
     #[error("the answer was cut half way: {0}")]
-    Cut(hyper::Error),
+    Cut(WireError),
 }
 
 /// Asked once there is a connection, before the first byte of a request is written: the reason why
 /// it may not be.
 pub(crate) type Gate<'a> = &'a (dyn Fn() -> Result<(), String> + Sync);
 
-/// A request on its way out. The headers are copied once it has a connection.
+/// A request on its way out. It is written down once it has a connection.
 #[derive(Clone)]
 pub(crate) struct Outgoing<'a> {
     pub(crate) method: Method,
@@ -63,18 +64,22 @@ pub(crate) struct Outgoing<'a> {
 pub(crate) struct Response {
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
-    pub(crate) body: Incoming,
-    pub(crate) lease: Lease,
-    /// `Content-Length`.
-    declared: Option<usize>,
+    pub(crate) body: ResponseBody,
 }
 
-/// The connection a response is read from. It goes back to the pool when the response was read to
-/// its end, and is closed otherwise.
-pub(crate) struct Lease {
+/// A response's body, with the connection that it is read from. The connection goes back to the pool
+/// when the body was read to its end, and is closed otherwise.
+pub(crate) struct ResponseBody {
+    answer: AnswerBody,
     key: usize,
     idle: Duration,
-    sender: Option<Sender>,
+}
+
+/// The connection of a response that has been read to its end.
+pub(crate) struct Lease {
+    connection: Option<Connection>,
+    key: usize,
+    idle: Duration,
 }
 
 /// A whole body, or the part that fitted and the rest to come.
@@ -86,8 +91,7 @@ pub(crate) enum Collected {
     },
     Large {
         head: Bytes,
-        rest: Incoming,
-        lease: Lease,
+        rest: ResponseBody,
     },
 }
 
@@ -101,9 +105,11 @@ impl HttpTarget {
             if url.host.contains(':') { format!("[{}]", url.host) } else { url.host.clone() };
         let default = if url.tls { 443 } else { 80 };
         let authority = if url.port == default { host } else { format!("{host}:{}", url.port) };
+        // What cannot stand in a field or a request line cannot be written.
+        HeaderValue::from_str(&authority)?;
+        let path = Uri::builder().path_and_query(url.path.as_str()).build()?;
         Ok(Self {
-            host: HeaderValue::from_str(&authority)?,
-            uri: Uri::builder().path_and_query(url.path.as_str()).build()?,
+            start: format!(" {path} HTTP/1.1\r\nhost: {authority}\r\n"),
             url,
             key,
             idle: pool::IDLE,
@@ -115,17 +121,33 @@ impl HttpTarget {
         Self { idle, ..self }
     }
 
-    fn request(&self, outgoing: &Outgoing<'_>) -> Request<Full<Bytes>> {
-        let mut request = Request::new(Full::new(outgoing.body.clone()));
-        *request.method_mut() = outgoing.method.clone();
-        *request.uri_mut() = self.uri.clone();
-        let mut headers = outgoing.headers.clone();
-        headers.insert(HOST, self.host.clone());
-        if let Some(session) = &outgoing.session {
-            headers.insert(name::SESSION_ID, session.clone());
+    /// Writes the head of the request: the client's headers, but our `Host` and length.
+    fn write(&self, outgoing: &Outgoing<'_>, out: &mut Vec<u8>) {
+        out.extend_from_slice(outgoing.method.as_str().as_bytes());
+        out.extend_from_slice(self.start.as_bytes());
+        let mut field = |name: &[u8], value: &[u8]| {
+            out.extend_from_slice(name);
+            out.extend_from_slice(b": ");
+            out.extend_from_slice(value);
+            out.extend_from_slice(b"\r\n");
+        };
+        for (name, value) in outgoing.headers {
+            let ours = *name == HOST
+                || *name == CONTENT_LENGTH
+                || (*name == name::SESSION_ID && outgoing.session.is_some());
+            if !ours {
+                field(name.as_str().as_bytes(), value.as_bytes());
+            }
         }
-        *request.headers_mut() = headers;
-        request
+        if let Some(session) = &outgoing.session {
+            field(name::SESSION_ID.as_str().as_bytes(), session.as_bytes());
+        }
+        // A POST says that it has no body, and others do by saying nothing (RFC 9110, section 8.6).
+        if !outgoing.body.is_empty() || outgoing.method == Method::POST {
+            let mut digits = [0; 20];
+            field(CONTENT_LENGTH.as_str().as_bytes(), decimal(outgoing.body.len(), &mut digits));
+        }
+        out.extend_from_slice(b"\r\n");
     }
 
     pub(crate) fn address(&self) -> String {
@@ -136,11 +158,44 @@ impl HttpTarget {
 // === impl Lease ===
 
 impl Lease {
-    /// The response was read to its end.
-    pub(crate) fn done(mut self) {
-        if let Some(sender) = self.sender.take() {
-            pool::put(self.key, sender, self.idle);
+    /// The response was what it should have been.
+    pub(crate) fn done(self) {
+        if let Some(connection) = self.connection {
+            pool::put(self.key, connection, self.idle);
         }
+    }
+}
+
+// === impl ResponseBody ===
+
+impl ResponseBody {
+    /// The next part; `None` at the end.
+    ///
+    /// # Errors
+    /// [`WireError`] if the body is cut.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost.
+    pub(crate) async fn next(&mut self) -> Option<Result<Bytes, WireError>> {
+        self.answer.next().await
+    }
+
+    /// As [`Self::next`].
+    pub(crate) fn poll_next(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Bytes, WireError>>> {
+        self.answer.poll_next(cx)
+    }
+
+    /// What is left of a body that has declared its length, in bytes.
+    pub(crate) fn declared(&self) -> Option<u64> {
+        self.answer.declared()
+    }
+
+    /// What becomes of the connection: it can be used again if the body was read to its end.
+    pub(crate) fn lease(self) -> Lease {
+        Lease { connection: self.answer.into_connection(), key: self.key, idle: self.idle }
     }
 }
 
@@ -161,38 +216,26 @@ pub(crate) async fn send(
     tls: &Arc<rustls::ClientConfig>,
     gate: Option<Gate<'_>>,
 ) -> Result<Response, HttpError> {
-    let mut pooled = true;
-    let mut written = None;
+    let mut taken = pool::take(target.key);
     loop {
-        let taken = if pooled { pool::take(target.key).await } else { None };
-        let mut sender = match taken {
-            Some(sender) => sender,
-            None => {
-                pooled = false;
-                Box::pin(pool::connect(target, connect_timeout, tls)).await?
-            }
+        let pooled = taken.is_some();
+        let mut connection = match taken.take() {
+            Some(connection) => connection,
+            None => Box::pin(pool::connect(target, connect_timeout, tls)).await?,
         };
         if let Some(gate) = gate {
             gate().map_err(HttpError::Withheld)?;
         }
-        let request = written.take().unwrap_or_else(|| target.request(outgoing));
-        match sender.try_send_request(request).await {
-            Ok(response) => {
-                let (parts, body) = response.into_parts();
-                let lease = Lease { key: target.key, idle: target.idle, sender: Some(sender) };
-                let length = parts.headers.get(CONTENT_LENGTH);
-                let declared = length.and_then(|length| length.to_str().ok()?.parse().ok());
-                let (status, headers) = (parts.status, parts.headers);
-                return Ok(Response { status, headers, body, lease, declared });
+        target.write(outgoing, connection.request());
+        match connection.exchange(outgoing.body.clone()).await {
+            Ok((status, headers, answer)) => {
+                let body = ResponseBody { answer, key: target.key, idle: target.idle };
+                return Ok(Response { status, headers, body });
             }
-            Err(mut error) => match error.take_message() {
-                Some(unsent) if pooled => {
-                    pooled = false;
-                    written = Some(unsent);
-                }
-                Some(_) => return Err(HttpError::Unsent),
-                None => return Err(HttpError::Broken(error.into_error())),
-            },
+            // Closed by the server while it lay in the pool.
+            Err(WireError::Unwritten(_)) if pooled => {}
+            Err(WireError::Unwritten(_)) => return Err(HttpError::Unsent),
+            Err(error) => return Err(HttpError::Broken(error)),
         }
     }
 }
@@ -209,32 +252,34 @@ impl Response {
     /// # Errors
     /// [`HttpError::Cut`] if the body ends before it is whole.
     pub(crate) async fn collect(self, limit: usize) -> Result<Collected, HttpError> {
-        let Self { mut body, lease, declared, .. } = self;
-        if declared.is_some_and(|length: usize| length > limit) {
-            return Ok(Collected::Large { head: Bytes::new(), rest: body, lease });
+        let mut body = self.body;
+        if body.declared().is_some_and(|length| length > limit as u64) {
+            return Ok(Collected::Large { head: Bytes::new(), rest: body });
+        }
+        if let Some(whole) = body.answer.whole(limit).await {
+            return Ok(Collected::Whole {
+                body: whole.map_err(HttpError::Cut)?,
+                lease: body.lease(),
+            });
         }
         let mut first = Bytes::new();
         let mut joined = BytesMut::new();
-        while let Some(frame) = body.frame().await {
-            let Ok(data) = frame.map_err(HttpError::Cut)?.into_data() else { continue };
+        while let Some(data) = body.next().await {
+            let data = data.map_err(HttpError::Cut)?;
             if first.is_empty() && joined.is_empty() {
                 first = data;
-                if body.is_end_stream() {
-                    break;
-                }
                 continue;
             }
             if joined.is_empty() {
-                joined.reserve(declared.unwrap_or(first.len() + data.len()));
                 joined.extend_from_slice(&std::mem::take(&mut first));
             }
             joined.extend_from_slice(&data);
             if joined.len() > limit {
-                return Ok(Collected::Large { head: joined.freeze(), rest: body, lease });
+                return Ok(Collected::Large { head: joined.freeze(), rest: body });
             }
         }
-        let body = if joined.is_empty() { first } else { joined.freeze() };
-        Ok(Collected::Whole { body, lease })
+        let whole = if joined.is_empty() { first } else { joined.freeze() };
+        Ok(Collected::Whole { body: whole, lease: body.lease() })
     }
 }
 

@@ -5,6 +5,7 @@ pub(crate) mod events;
 pub(crate) mod http;
 pub mod mux;
 pub(crate) mod pool;
+pub(crate) mod wire;
 
 use std::sync::Arc;
 

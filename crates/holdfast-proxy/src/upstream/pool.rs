@@ -1,7 +1,7 @@
 //! Connections to HTTP instances, kept by the thread that opened them.
 //!
-//! Each worker thread has its own pool and drives its own connections, so a call never crosses a
-//! thread on its way to the server (`docs/performance.md`). The pool is last-in first-out: under
+//! Each worker thread has its own pool, and a call drives the connection that it took, so it never crosses
+//! a thread on its way to the server (`docs/performance.md`). The pool is last-in first-out: under
 //! low load few connections stay warm and the rest grow old and go.
 
 use std::cell::RefCell;
@@ -9,16 +9,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use http_body_util::Full;
-use hyper::client::conn::http1::{self, SendRequest};
-use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
 use super::http::HttpTarget;
-
-pub(crate) type Sender = SendRequest<Full<Bytes>>;
+use super::wire::Connection;
 
 /// Idle connections are not used after this long unless the configuration says otherwise: Node and
 /// uvicorn close theirs at 5 s, and a request that meets the close is a request whose fate is unknown.
@@ -32,7 +26,7 @@ thread_local! {
 }
 
 struct Idle {
-    sender: Sender,
+    connection: Connection,
     since: Instant,
     /// How long it is kept.
     within: Duration,
@@ -57,59 +51,43 @@ pub(crate) enum ConnectError {
     TimedOut { address: String, after: Duration },
     #[error("TLS with {address} failed: {source}")]
     Tls { address: String, source: std::io::Error },
-    #[error("HTTP with {address} failed: {source}")]
-    Http { address: String, source: hyper::Error },
 }
 
 /// An idle connection to the target that is still usable, if this thread has one.
-///
-/// # Cancel safety
-/// A connection that is being checked when the caller is cancelled is closed.
-pub(crate) async fn take(key: usize) -> Option<Sender> {
+pub(crate) fn take(key: usize) -> Option<Connection> {
     loop {
-        let idle = POOL.with_borrow_mut(|pool| pool.get_mut(&key)?.pop())?;
-        let is_old = idle.is_old();
-        let mut sender = idle.sender;
-        // Bytes behind the last response must never be read as the next one's: its connection's task
-        // gets a turn to see them and close.
-        tokio::task::yield_now().await;
-        if sender.is_closed() || is_old {
-            continue;
-        }
-        if sender.ready().await.is_ok() {
-            return Some(sender);
+        let mut idle = POOL.with_borrow_mut(|pool| pool.get_mut(&key)?.pop())?;
+        if !idle.is_old() && idle.connection.is_quiet() {
+            return Some(idle.connection);
         }
     }
 }
 
 /// Gives a connection back after its response has been read to the end, to be used again `within`.
-pub(crate) fn put(key: usize, sender: Sender, within: Duration) {
-    if sender.is_closed() {
-        return;
-    }
+pub(crate) fn put(key: usize, connection: Connection, within: Duration) {
     let since = Instant::now();
     POOL.with_borrow_mut(|pool| {
         let idle = pool.entry(key).or_default();
         let stale = idle.iter().take_while(|c| c.is_old()).count();
         idle.drain(..stale);
         if idle.len() < MAX_IDLE {
-            idle.push(Idle { sender, since, within });
+            idle.push(Idle { connection, since, within });
         }
     });
 }
 
-/// Closes connections of this thread that have been idle for too long. Called now and then: `put`
-/// looks only at the instance that is being used.
+/// Closes connections of this thread that have been idle for too long, and those that their servers have
+/// closed. Called now and then: `put` looks only at the instance that is being used.
 pub(crate) fn trim() {
     POOL.with_borrow_mut(|pool| {
         pool.retain(|_, idle| {
-            idle.retain(|c| !c.sender.is_closed() && !c.is_old());
+            idle.retain_mut(|it| !it.is_old() && it.connection.is_quiet());
             !idle.is_empty()
         });
     });
 }
 
-/// Opens a connection; its task runs on this thread until either side closes.
+/// Opens a connection, for this thread.
 ///
 /// # Errors
 /// [`ConnectError`], within `timeout`.
@@ -120,7 +98,7 @@ pub(crate) async fn connect(
     target: &HttpTarget,
     timeout: Duration,
     tls: &Arc<rustls::ClientConfig>,
-) -> Result<Sender, ConnectError> {
+) -> Result<Connection, ConnectError> {
     match tokio::time::timeout(timeout, connect_unbounded(target, tls)).await {
         Ok(done) => done,
         Err(_) => Err(ConnectError::TimedOut { address: target.address(), after: timeout }),
@@ -130,7 +108,7 @@ pub(crate) async fn connect(
 async fn connect_unbounded(
     target: &HttpTarget,
     tls: &Arc<rustls::ClientConfig>,
-) -> Result<Sender, ConnectError> {
+) -> Result<Connection, ConnectError> {
     let addresses = tokio::net::lookup_host((target.url.host.as_str(), target.url.port))
         .await
         .map_err(|source| ConnectError::Resolve { host: target.url.host.clone(), source })?;
@@ -139,11 +117,10 @@ async fn connect_unbounded(
         match TcpStream::connect(address).await {
             Ok(stream) => {
                 prepare(&stream);
-                if !target.url.tls {
-                    return handshake(target, stream).await;
-                }
-                let stream = start_tls(target, stream, tls).await?;
-                return handshake(target, stream).await;
+                return match target.url.tls {
+                    true => start_tls(target, stream, tls).await.map(Connection::tls),
+                    false => Ok(Connection::plain(stream)),
+                };
             }
             Err(error) => last = error,
         }
@@ -178,36 +155,51 @@ async fn start_tls(
     tokio_rustls::TlsConnector::from(Arc::clone(tls)).connect(name, stream).await.map_err(failed)
 }
 
-async fn handshake<S>(target: &HttpTarget, stream: S) -> Result<Sender, ConnectError>
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let (sender, connection) = http1::Builder::new()
-        .handshake(TokioIo::new(stream))
-        .await
-        .map_err(|source| ConnectError::Http { address: target.address(), source })?;
-    tokio::spawn(async move {
-        if let Err(error) = connection.await {
-            tracing::debug!(error = %error, "a connection to a server ended");
-        }
-    });
-    Ok(sender)
-}
-
 #[cfg(test)]
 mod tests {
+    use tokio::io::AsyncWriteExt as _;
+    use tokio::net::TcpListener;
+
     use super::*;
+
+    const LONG: Duration = Duration::from_secs(3600);
+
+    async fn pair() -> (Connection, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let ours = TcpStream::connect(listener.local_addr().unwrap());
+        let (ours, theirs) = tokio::join!(ours, listener.accept());
+        (Connection::plain(ours.unwrap()), theirs.unwrap().0)
+    }
 
     #[tokio::test]
     async fn an_idle_connection_is_kept_as_long_as_it_was_given_back_for() {
-        let (ours, theirs) = tokio::io::duplex(64);
-        let (sender, connection) = http1::handshake(TokioIo::new(ours)).await.unwrap();
-        let driver = tokio::spawn(connection);
-        put(1, sender, Duration::from_secs(3600));
-        let sender = take(1).await.expect("it is still young");
-        put(1, sender, Duration::ZERO);
-        assert!(take(1).await.is_none(), "it was to be used no more");
+        let (connection, _theirs) = pair().await;
+        put(1, connection, LONG);
+        let connection = take(1).expect("it is still young");
+        put(1, connection, Duration::ZERO);
+        assert!(take(1).is_none(), "it was to be used no more");
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_says_something_unasked_or_ends_is_not_used() {
+        let (connection, mut theirs) = pair().await;
+        put(2, connection, LONG);
+        theirs.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await.unwrap();
+        assert!(take(2).is_none(), "that would have been the next call's answer");
+        let (connection, theirs) = pair().await;
+        put(2, connection, LONG);
         drop(theirs);
-        let _ = driver.await;
+        assert!(take(2).is_none(), "it has ended");
+    }
+
+    #[tokio::test]
+    async fn what_servers_close_is_let_go_before_anybody_asks() {
+        let (connection, theirs) = pair().await;
+        put(3, connection, LONG);
+        trim();
+        assert_eq!(POOL.with_borrow(|pool| pool[&3].len()), 1);
+        drop(theirs);
+        trim();
+        assert!(POOL.with_borrow(|pool| !pool.contains_key(&3)));
     }
 }

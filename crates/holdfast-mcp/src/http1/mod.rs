@@ -1,0 +1,198 @@
+//! HTTP/1.1 as calls need it: the answers of servers, and the plain requests of clients.
+//!
+//! **Answers** are read whatever they are: the reader's half of RFC 9112 for one connection with one
+//! request on it at a time. It is given the bytes as they arrive and takes what is whole; reading and
+//! writing are its caller's. What two readers could take differently is either refused or makes the
+//! connection one that is not used again: a body that is cut in the wrong place would be the beginning of
+//! another call's answer.
+//!
+//! **Requests** are read only if they are plain ([`plain`]); all others are left to hyper.
+//!
+//! | rule | source |
+//! |---|---|
+//! | status line, fields, no folding, no space before the colon | 9112 sections 4, 5 (`httparse`) |
+//! | interim answers come before the answer and have no body | 9110 section 15.2 |
+//! | which of coding, length and close ends the body | 9112 section 6.3 |
+//! | whether the connection may be used again | 9112 section 9.3 |
+
+mod chunks;
+mod request;
+#[cfg(test)]
+mod tests;
+
+use std::mem::MaybeUninit;
+
+use bytes::BytesMut;
+use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+
+pub use chunks::{ChunkError, Chunks, Piece};
+pub use request::{Found, Limits, Plain, plain};
+
+/// A head of more bytes is refused.
+pub const LONGEST_HEAD: usize = 256 * 1024;
+
+/// A head of more fields is refused.
+pub const MOST_FIELDS: usize = 100;
+
+/// The head of an answer.
+#[derive(Debug)]
+pub struct Head {
+    /// 100 to 999. Interim answers (100 to 199, but for 101) are stepped over and never returned.
+    pub status: StatusCode,
+    /// All fields as they came, those about the connection among them.
+    pub headers: HeaderMap,
+    /// How the body ends.
+    pub framing: Framing,
+    /// Whether the connection may be used again once the body has been read.
+    pub keeps: bool,
+}
+
+/// How a body ends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Framing {
+    /// After so many bytes; 0: there is none.
+    Length(u64),
+    /// With its last chunk: [`Chunks`].
+    Chunked,
+    /// With the connection.
+    Close,
+}
+
+/// Why what a server sent is no answer. The connection is of no further use.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum HeadError {
+    /// Not HTTP/1.x, or not as RFC 9112 writes it.
+    #[error("the head of the answer is malformed: {0}")]
+    Malformed(httparse::Error),
+    /// [`LONGEST_HEAD`] or [`MOST_FIELDS`] is exceeded.
+    #[error("the head of the answer is too long")]
+    TooLong,
+    /// A `Content-Length` that is no number, or several that differ.
+    #[error("the answer's Content-Length is not one number")]
+    Length,
+    /// HTTP/1.0 has no transfer codings.
+    #[error("an HTTP/1.0 answer has a Transfer-Encoding")]
+    Coding,
+}
+
+/// Takes the head of the answer off the front of `buffer`; `None` while it is not whole.
+///
+/// # Errors
+/// [`HeadError`]; nothing that follows can be understood either.
+pub fn head(buffer: &mut BytesMut) -> Result<Option<Head>, HeadError> {
+    loop {
+        if buffer.is_empty() {
+            return Ok(None);
+        }
+        match one(buffer)? {
+            // An interim answer; 101 is none, although nobody has asked for it.
+            Some(head) if head.status.is_informational() && head.status != 101 => {}
+            other => return Ok(other),
+        }
+    }
+}
+
+fn one(buffer: &mut BytesMut) -> Result<Option<Head>, HeadError> {
+    let mut fields = [const { MaybeUninit::uninit() }; MOST_FIELDS];
+    let mut answer = httparse::Response::new(&mut []);
+    let parsed = httparse::ParserConfig::default().parse_response_with_uninit_headers(
+        &mut answer,
+        buffer,
+        &mut fields,
+    );
+    let length = match parsed {
+        Ok(httparse::Status::Complete(length)) if length <= LONGEST_HEAD => length,
+        Ok(httparse::Status::Partial) if buffer.len() <= LONGEST_HEAD => return Ok(None),
+        Ok(_) | Err(httparse::Error::TooManyHeaders) => return Err(HeadError::TooLong),
+        Err(error) => return Err(HeadError::Malformed(error)),
+    };
+    let is_1_1 = answer.version == Some(1);
+    let status = answer.code.and_then(|code| StatusCode::from_u16(code).ok());
+    let status = status.ok_or(HeadError::Malformed(httparse::Error::Status))?;
+    let mut seen = Seen { is_1_1, closes: !is_1_1, ..Seen::default() };
+    // Where the values stand: they share the buffer once the head has been taken off it.
+    let start = buffer.as_ptr().addr();
+    let mut named = Vec::with_capacity(answer.headers.len());
+    for field in &*answer.headers {
+        let name = HeaderName::from_bytes(field.name.as_bytes())
+            .map_err(|_| HeadError::Malformed(httparse::Error::HeaderName))?;
+        seen.field(&name, field.value)?;
+        // What is empty may point anywhere.
+        let at = if field.value.is_empty() { start } else { field.value.as_ptr().addr() } - start;
+        named.push((name, at, field.value.len()));
+    }
+    let raw = buffer.split_to(length).freeze();
+    let mut headers = HeaderMap::with_capacity(named.len());
+    for (name, at, length) in named {
+        let value = HeaderValue::from_maybe_shared(raw.slice(at..at + length))
+            .map_err(|_| HeadError::Malformed(httparse::Error::HeaderValue))?;
+        headers.append(name, value);
+    }
+    let (framing, keeps) = seen.settle(status)?;
+    Ok(Some(Head { status, headers, framing, keeps }))
+}
+
+/// What the fields say about the body and the connection.
+#[derive(Default)]
+struct Seen {
+    is_1_1: bool,
+    closes: bool,
+    length: Option<u64>,
+    /// Whether the last transfer coding is `chunked`.
+    coding: Option<bool>,
+}
+
+impl Seen {
+    fn field(&mut self, name: &HeaderName, value: &[u8]) -> Result<(), HeadError> {
+        match *name {
+            CONTENT_LENGTH => {
+                for part in value.split(|byte| *byte == b',') {
+                    let length = number(part.trim_ascii()).ok_or(HeadError::Length)?;
+                    if self.length.replace(length).is_some_and(|other| other != length) {
+                        return Err(HeadError::Length);
+                    }
+                }
+            }
+            TRANSFER_ENCODING => {
+                let last = value.rsplit(|byte| *byte == b',').next().unwrap_or_default();
+                self.coding = Some(last.trim_ascii().eq_ignore_ascii_case(b"chunked"));
+            }
+            CONNECTION => {
+                for option in value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
+                    if option.eq_ignore_ascii_case(b"close") {
+                        self.closes = true;
+                    } else if !self.is_1_1 && option.eq_ignore_ascii_case(b"keep-alive") {
+                        self.closes = false;
+                    }
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn settle(self, status: StatusCode) -> Result<(Framing, bool), HeadError> {
+        if self.coding.is_some() && !self.is_1_1 {
+            return Err(HeadError::Coding);
+        }
+        // Who frames a body in two ways is not trusted with another request.
+        let doubtful = self.coding.is_some() && self.length.is_some();
+        let framing = match (self.coding, self.length) {
+            _ if status.is_informational() || status == 204 || status == 304 => Framing::Length(0),
+            (Some(true), _) => Framing::Chunked,
+            (Some(false), _) | (None, None) => Framing::Close,
+            (None, Some(length)) => Framing::Length(length),
+        };
+        let ends = framing != Framing::Close && status != 101;
+        Ok((framing, ends && !self.closes && !doubtful))
+    }
+}
+
+/// Digits and nothing else.
+fn number(text: &[u8]) -> Option<u64> {
+    if text.is_empty() || text.len() > 19 || !text.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    Some(text.iter().fold(0, |sum, digit| sum * 10 + u64::from(digit - b'0')))
+}

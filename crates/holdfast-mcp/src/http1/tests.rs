@@ -1,0 +1,273 @@
+//! Tables of heads and chunks, and bodies that arrive in pieces of any size.
+
+use bytes::{Bytes, BytesMut};
+use proptest::prelude::*;
+
+use super::*;
+
+fn whole(text: &str) -> Result<Option<Head>, HeadError> {
+    head(&mut BytesMut::from(text))
+}
+
+fn framed(fields: &str) -> (Framing, bool) {
+    let text = format!("HTTP/1.1 200 OK\r\n{fields}\r\n");
+    let head = whole(&text).unwrap_or_else(|error| panic!("{fields:?}: {error}")).expect("whole");
+    (head.framing, head.keeps)
+}
+
+#[test]
+fn a_head_is_taken_off_the_front_and_the_body_stays() {
+    let mut buffer = BytesMut::from(
+        "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX-Empty:\r\nSet-Cookie: a\r\nset-cookie:  b \r\n\r\n{}",
+    );
+    let head = head(&mut buffer).unwrap().unwrap();
+    assert_eq!((head.status.as_u16(), head.framing, head.keeps), (200, Framing::Length(2), true));
+    assert_eq!(head.headers["x-empty"], "");
+    let cookies: Vec<_> = head.headers.get_all("set-cookie").iter().collect();
+    assert_eq!(cookies, ["a", "b"]);
+    assert_eq!(&buffer[..], b"{}");
+}
+
+#[test]
+fn a_head_that_is_not_whole_waits() {
+    let text = "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 404 Not Found\r\nA: b\r\n\r\n";
+    let mut buffer = BytesMut::new();
+    for (at, byte) in text.bytes().enumerate() {
+        assert!(head(&mut buffer).unwrap().is_none(), "at {at}");
+        buffer.extend_from_slice(&[byte]);
+    }
+    assert_eq!(head(&mut buffer).unwrap().unwrap().status, 404);
+    assert!(buffer.is_empty());
+}
+
+#[test]
+fn interim_answers_are_stepped_over_but_a_switch_of_protocols_is_told() {
+    let text = "HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n";
+    let head = whole(text).unwrap().unwrap();
+    assert_eq!((head.status.as_u16(), head.headers.len()), (202, 1));
+    let head = whole("HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n").unwrap().unwrap();
+    assert_eq!((head.status.as_u16(), head.framing, head.keeps), (101, Framing::Length(0), false));
+}
+
+#[test]
+fn the_body_ends_as_rfc_9112_says() {
+    for (fields, framing, keeps) in [
+        ("Content-Length: 0\r\n", Framing::Length(0), true),
+        ("Content-Length: 7\r\nContent-Length: 7\r\n", Framing::Length(7), true),
+        ("Content-Length: 7, 7\r\n", Framing::Length(7), true),
+        ("Transfer-Encoding: Chunked\r\n", Framing::Chunked, true),
+        ("Transfer-Encoding: gzip, chunked\r\n", Framing::Chunked, true),
+        ("Transfer-Encoding: chunked\r\nContent-Length: 7\r\n", Framing::Chunked, false),
+        ("Content-Length: 7\r\nTransfer-Encoding: chunked\r\n", Framing::Chunked, false),
+        ("Transfer-Encoding: identity\r\n", Framing::Close, false),
+        ("Transfer-Encoding: chunked, gzip\r\nContent-Length: 7\r\n", Framing::Close, false),
+        ("", Framing::Close, false),
+        ("Content-Length: 7\r\nConnection: x, Close\r\n", Framing::Length(7), false),
+        ("Content-Length: 7\r\nConnection: keep-alive\r\n", Framing::Length(7), true),
+    ] {
+        assert_eq!(framed(fields), (framing, keeps), "{fields:?}");
+    }
+    for status in ["204 No Content", "304 Not Modified"] {
+        let text = format!("HTTP/1.1 {status}\r\nTransfer-Encoding: chunked\r\n\r\n");
+        let head = whole(&text).unwrap().unwrap();
+        assert_eq!((head.framing, head.keeps), (Framing::Length(0), true));
+    }
+}
+
+#[test]
+fn an_older_server_keeps_its_connection_only_if_it_says_so() {
+    let keeps = |fields: &str| {
+        let text = format!("HTTP/1.0 200 OK\r\nContent-Length: 1\r\n{fields}\r\n");
+        whole(&text).unwrap().unwrap().keeps
+    };
+    assert!(!keeps(""));
+    assert!(keeps("Connection: Keep-Alive\r\n"));
+}
+
+#[test]
+fn what_two_readers_could_take_differently_is_refused() {
+    let fields = |fields: &str| whole(&format!("HTTP/1.1 200 OK\r\n{fields}\r\n")).unwrap_err();
+    for length in ["-1", "+1", "1 2", "0x1", "", "1,2", "1,", "99999999999999999999"] {
+        let error = fields(&format!("Content-Length: {length}\r\n"));
+        assert_eq!(error, HeadError::Length, "{length:?}");
+    }
+    assert_eq!(fields("Content-Length: 1\r\nContent-Length: 2\r\n"), HeadError::Length);
+    assert_eq!(
+        whole("HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n").unwrap_err(),
+        HeadError::Coding
+    );
+    for malformed in [
+        "HTTP/2.0 200 OK\r\n\r\n",
+        "SSH-2.0-x\r\n\r\n",
+        "HTTP/1.1 2000 OK\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nA : b\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nA: b\r\n c\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nA: b\0\r\n\r\n",
+    ] {
+        assert!(matches!(whole(malformed), Err(HeadError::Malformed(_))), "{malformed:?}");
+    }
+}
+
+#[test]
+fn a_head_has_a_limit() {
+    let many = "A: b\r\n".repeat(MOST_FIELDS + 1);
+    assert_eq!(whole(&format!("HTTP/1.1 200 OK\r\n{many}\r\n")).unwrap_err(), HeadError::TooLong);
+    let long = format!("HTTP/1.1 200 OK\r\nA: {}", "b".repeat(LONGEST_HEAD));
+    assert_eq!(whole(&long).unwrap_err(), HeadError::TooLong);
+    assert_eq!(whole(&format!("{long}\r\n\r\n")).unwrap_err(), HeadError::TooLong);
+}
+
+/// The data of a chunked body that arrives in pieces of so many bytes, and what is left behind it.
+fn unchunked(text: &[u8], piece: usize) -> Result<(Vec<u8>, Vec<u8>), ChunkError> {
+    let (mut chunks, mut buffer, mut data) = (Chunks::default(), BytesMut::new(), Vec::new());
+    let mut pieces = text.chunks(piece);
+    loop {
+        match chunks.next(&mut buffer)? {
+            Piece::Data(part) => data.extend_from_slice(&part),
+            Piece::Wanting => match pieces.next() {
+                Some(more) => buffer.extend_from_slice(more),
+                None => panic!("{:?} does not end", String::from_utf8_lossy(text)),
+            },
+            Piece::End => {
+                return Ok((
+                    data,
+                    [&buffer[..], &pieces.flatten().copied().collect::<Vec<u8>>()].concat(),
+                ));
+            }
+        }
+    }
+}
+
+#[test]
+fn chunks_are_joined_and_what_follows_stays() {
+    let text = b"4;a=\"b\"\r\nabcd\r\n00A \t\r\n0123456789\r\n0\r\nTrailer: x\r\n\r\nHTTP/1.1";
+    for piece in 1..text.len() {
+        let (data, left) = unchunked(text, piece).unwrap();
+        assert_eq!((&data[..], &left[..]), (&b"abcd0123456789"[..], &b"HTTP/1.1"[..]), "{piece}");
+    }
+}
+
+#[test]
+fn what_is_no_chunk_is_refused() {
+    for (text, error) in [
+        (&b"\r\n"[..], ChunkError::Size),
+        (b"x\r\n", ChunkError::Size),
+        (b"-1\r\n", ChunkError::Size),
+        (b"1 2\r\n", ChunkError::Size),
+        (b"0x1\r\n", ChunkError::Size),
+        (b"12345678901234567\r\n", ChunkError::Size),
+        (b"1\n", ChunkError::End),
+        (b"1;a\rb\r\n", ChunkError::End),
+        (b"1\r\nab\r\n", ChunkError::End),
+        (b"1\r\na\rb", ChunkError::End),
+        (b"1\r\na\n", ChunkError::End),
+        (b"0\r\nA: b\n\r\n", ChunkError::End),
+    ] {
+        let refused = unchunked(text, text.len());
+        assert_eq!(refused.unwrap_err(), error, "{:?}", String::from_utf8_lossy(text));
+    }
+    let long = [b"1;", &b"a".repeat(17 * 1024)[..]].concat();
+    assert_eq!(unchunked(&long, long.len()).unwrap_err(), ChunkError::TooLong);
+    let trailers = [b"0\r\n", &b"A: 0123456789\r\n".repeat(2000)[..]].concat();
+    assert_eq!(unchunked(&trailers, 100).unwrap_err(), ChunkError::TooLong);
+}
+
+const LIMITS: Limits = Limits { fields: 10, head: 300, body: 50 };
+
+/// The request as `METHOD-less` parts: target, fields, body, and how much it takes.
+fn request(text: &str) -> Option<(String, Vec<String>, Bytes, usize)> {
+    let Found::Whole(found) = plain(text.as_bytes(), &LIMITS) else { return None };
+    let length = found.length;
+    let (target, headers, body) = found.parts(&Bytes::copy_from_slice(text.as_bytes()))?;
+    let field = |(name, value): (&HeaderName, &HeaderValue)| {
+        format!("{name}: {}", value.to_str().unwrap_or("?"))
+    };
+    Some((target.to_string(), headers.iter().map(field).collect(), body, length))
+}
+
+#[test]
+fn a_plain_request_is_found_with_its_parts() {
+    let text = "POST /mcp/a?b=c HTTP/1.1\r\nHost: x:1\r\nX-Empty:\r\nContent-Length: 2\r\nConnection: Keep-Alive\r\n\r\n{}POST";
+    let (target, fields, body, length) = request(text).unwrap();
+    assert_eq!(target, "/mcp/a?b=c");
+    assert_eq!(fields, ["host: x:1", "x-empty: ", "content-length: 2", "connection: Keep-Alive"]);
+    assert_eq!((&body[..], length), (&b"{}"[..], text.len() - 4));
+    for end in 0..length - 2 {
+        let found = plain(&text.as_bytes()[..end], &LIMITS);
+        assert!(matches!(found, Found::Partial), "{end}: {found:?}");
+    }
+    for end in length - 2..length {
+        let found = plain(&text.as_bytes()[..end], &LIMITS);
+        assert!(matches!(found, Found::Head(needed) if needed == length), "{end}: {found:?}");
+    }
+}
+
+#[test]
+fn whatever_is_not_plain_is_left_to_others() {
+    let plain_one = "POST /mcp HTTP/1.1\r\nContent-Length: 2\r\n\r\n{}";
+    assert!(request(plain_one).is_some());
+    for (from, to) in [
+        ("POST", "GET"),
+        ("POST", "PUT"),
+        ("POST ", "post "),
+        ("POST ", "\r\nPOST "),
+        ("/mcp", "http://x/mcp"),
+        ("/mcp", "*"),
+        ("/mcp", "/\u{1}"),
+        ("HTTP/1.1", "HTTP/1.0"),
+        ("Content-Length: 2", "X: 2"),
+        ("Content-Length: 2", "Content-Length: +2"),
+        ("Content-Length: 2", "Content-Length: 2, 2"),
+        ("Content-Length: 2", "Content-Length: 2\r\nContent-Length: 2"),
+        ("Content-Length: 2", "Content-Length: 51"),
+        ("Content-Length: 2", "Content-Length: 2\r\nTransfer-Encoding: chunked"),
+        ("Content-Length: 2", "Transfer-Encoding: chunked"),
+        ("Content-Length: 2", "Content-Length : 2"),
+        ("Content-Length: 2", "Content-Length: 2\r\n folded"),
+        ("Content-Length: 2", "Content-Length: 2\r\nUpgrade: websocket"),
+        ("Content-Length: 2", "Content-Length: 2\r\nExpect: 100-continue"),
+        ("Content-Length: 2", "Content-Length: 2\r\nConnection: close"),
+        ("Content-Length: 2", "Content-Length: 2\r\nConnection: keep-alive, x"),
+        ("Content-Length: 2", "Content-Length: 2\r\nX: a\0b"),
+    ] {
+        let text = plain_one.replacen(from, to, 1);
+        assert!(request(&text).is_none(), "{text:?}");
+    }
+    let many = "A: b\r\n".repeat(LIMITS.fields);
+    assert!(request(&plain_one.replacen("Content", &format!("{many}Content"), 1)).is_none());
+    let long = format!("A: {}\r\n", "b".repeat(LIMITS.head));
+    assert!(request(&plain_one.replacen("Content", &format!("{long}Content"), 1)).is_none());
+    let endless = format!("POST /{}", "a".repeat(LIMITS.head));
+    assert!(matches!(plain(endless.as_bytes(), &LIMITS), Found::Other));
+}
+
+proptest! {
+    /// Whatever is cut into chunks comes out whole, however it arrives.
+    #[test]
+    fn any_body_survives_its_chunks(
+        parts in prop::collection::vec(prop::collection::vec(any::<u8>(), 1..40), 0..6),
+        piece in 1..64usize,
+    ) {
+        let mut text = Vec::new();
+        for part in &parts {
+            text.extend_from_slice(format!("{:x}\r\n", part.len()).as_bytes());
+            text.extend_from_slice(part);
+            text.extend_from_slice(b"\r\n");
+        }
+        text.extend_from_slice(b"0\r\n\r\nrest");
+        let (data, left) = unchunked(&text, piece).unwrap();
+        prop_assert_eq!(data, parts.concat());
+        prop_assert_eq!(left, b"rest");
+    }
+
+    #[test]
+    fn noise_is_taken_or_refused_and_nothing_else(noise in prop::collection::vec(any::<u8>(), 0..200)) {
+        let mut buffer = BytesMut::from(&b"HTTP/1.1 200 OK\r\n"[..]);
+        buffer.extend_from_slice(&noise);
+        let _ = head(&mut buffer);
+        let (mut chunks, mut buffer) = (Chunks::default(), BytesMut::from(&noise[..]));
+        while let Ok(Piece::Data(data)) = chunks.next(&mut buffer) {
+            prop_assert_ne!(data, Bytes::new());
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! What may come on one client connection, in whatever order: plain requests take a short way through
+//! the gateway and all others a long one, and a client cannot tell them apart.
+
+use std::time::Duration;
+
+use crate::harness::client::Client;
+use crate::harness::gateway::{Gateway, Setup};
+use crate::harness::message;
+use crate::harness::recorder::{Gate, Recorder, Reply, Step};
+use crate::harness::wire::Conn;
+
+/// A call, as bytes that ask for nothing special.
+fn call(gateway: &Gateway, id: usize, tool: &str) -> Vec<u8> {
+    let body = message::modern_call(id, tool);
+    Client::modern(gateway).request("POST", &[], Some(&body)).into_bytes()
+}
+
+/// The next answer is the one to the call with this id.
+async fn answered(conn: &mut Conn, id: usize) {
+    let answer = conn.answer().await.expect("an answer");
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    assert!(answer.text().contains(&format!("\"id\":{id}")), "{id}: {}", answer.text());
+}
+
+#[tokio::test]
+async fn requests_that_come_at_once_are_answered_in_their_order() {
+    let recorder = Recorder::start().await;
+    let gateway = Setup::http(&recorder.url()).start().await;
+    let mut conn = Conn::open(gateway.address).await;
+    let bytes: Vec<u8> = (1..=20).flat_map(|id| call(&gateway, id, "tool")).collect();
+    // Cut anywhere: in heads, in bodies, between two requests.
+    for part in bytes.chunks(bytes.len() / 7 + 1) {
+        conn.send(part).await;
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    for id in 1..=20 {
+        answered(&mut conn, id).await;
+    }
+    assert_eq!(recorder.calls("tool").len(), 20);
+}
+
+#[tokio::test]
+async fn a_connection_goes_on_after_whatever_was_on_it() {
+    let recorder = Recorder::scripted(|seen| {
+        let answer = message::result(seen.id(), r#"{"content":[],"resultType":"complete"}"#);
+        (seen.tool() == "stream").then(|| {
+            let progress =
+                message::notification("notifications/message", r#"{"level":"info","data":1}"#);
+            Reply::Stream(vec![
+                Step::Send(message::event(&progress)),
+                Step::Send(message::event(&answer)),
+            ])
+        })
+    })
+    .await;
+    let gateway = Setup::http(&recorder.url()).start().await;
+    let mut conn = Conn::open(gateway.address).await;
+    conn.send(call(&gateway, 1, "tool")).await;
+    answered(&mut conn, 1).await;
+    // A stream, and right behind it another call.
+    conn.send([call(&gateway, 2, "stream"), call(&gateway, 3, "tool")].concat()).await;
+    let stream = conn.answer().await.expect("a stream");
+    assert!(
+        stream.text().contains("\"level\":\"info\"") && stream.text().contains("\"id\":2"),
+        "{}",
+        stream.text()
+    );
+    answered(&mut conn, 3).await;
+    let health = format!("GET /health/live HTTP/1.1\r\nHost: {}\r\n\r\n", gateway.address);
+    assert_eq!(conn.exchange(health).await.status, 200);
+    // A body in chunks.
+    let body = message::modern_call(4, "tool");
+    let whole = String::from_utf8(call(&gateway, 4, "tool")).expect("text");
+    let (head, _) = whole.split_once("\r\n\r\n").expect("a head");
+    let head: Vec<&str> = head
+        .lines()
+        .filter(|line| !line.to_ascii_lowercase().starts_with("content-length"))
+        .collect();
+    let chunked = format!(
+        "{}\r\nTransfer-Encoding: chunked\r\n\r\n{:x}\r\n{body}\r\n0\r\n\r\n",
+        head.join("\r\n"),
+        body.len()
+    );
+    conn.send(chunked).await;
+    answered(&mut conn, 4).await;
+    conn.send(call(&gateway, 5, "tool")).await;
+    answered(&mut conn, 5).await;
+    assert_eq!(recorder.calls("tool").len(), 4);
+}
+
+#[tokio::test]
+async fn a_body_may_come_late_and_not_too_late() {
+    let recorder = Recorder::start().await;
+    let gateway = Setup::http(&recorder.url()).listen("body_timeout: 2s").start().await;
+    let mut conn = Conn::open(gateway.address).await;
+    for (id, wait) in [(1, 0), (2, 50), (3, 700), (4, 50)] {
+        let bytes = call(&gateway, id, "tool");
+        let (head, body) = bytes.split_at(bytes.len() - 30);
+        conn.send(head).await;
+        tokio::time::sleep(Duration::from_millis(wait)).await;
+        conn.send(body).await;
+        answered(&mut conn, id).await;
+    }
+    let bytes = call(&gateway, 5, "tool");
+    conn.send(&bytes[..bytes.len() - 1]).await;
+    assert_eq!(conn.answer().await.expect("a refusal").status, 408);
+    assert_eq!(recorder.calls("tool").len(), 4);
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_is_noticed_while_its_call_runs() {
+    let gate = Gate::new();
+    let held = gate.clone();
+    let recorder = Recorder::scripted(move |seen| {
+        let answer = message::result(seen.id(), r#"{"content":[],"resultType":"complete"}"#);
+        (seen.tool() == "slow").then(|| Reply::after(&held, Reply::json(answer)))
+    })
+    .await;
+    let gateway = Setup::http(&recorder.url()).start().await;
+    let mut conn = Conn::open(gateway.address).await;
+    conn.send(call(&gateway, 1, "slow")).await;
+    recorder.wait_for("the call at the server", 1, |seen| seen.tool() == "slow").await;
+    drop(conn);
+    // A modern client's disconnect cancels its call: the connection to the server is closed.
+    gateway.wait_metric("holdfast_in_flight", |now| now == 0.0).await;
+    gateway.wait_metric("holdfast_connections", |now| now == 0.0).await;
+    gate.open();
+}
+
+#[tokio::test]
+async fn a_node_that_drains_answers_and_then_closes() {
+    let gate = Gate::new();
+    let held = gate.clone();
+    let recorder = Recorder::scripted(move |seen| {
+        let answer = message::result(seen.id(), r#"{"content":[],"resultType":"complete"}"#);
+        (seen.tool() == "slow").then(|| Reply::after(&held, Reply::json(answer)))
+    })
+    .await;
+    let mut gateway = Setup::http(&recorder.url()).start().await;
+    let mut idle = Conn::open(gateway.address).await;
+    idle.send(call(&gateway, 1, "tool")).await;
+    answered(&mut idle, 1).await;
+    let mut busy = Conn::open(gateway.address).await;
+    busy.send(call(&gateway, 2, "slow")).await;
+    recorder.wait_for("the call at the server", 1, |seen| seen.tool() == "slow").await;
+    gateway.terminate();
+    idle.closed().await;
+    gate.open();
+    let answer = busy.answer().await.expect("an answer");
+    assert!(answer.text().contains("\"id\":2"), "{}", answer.text());
+    let closes = |(name, value): &(String, String)| name == "connection" && value == "close";
+    assert!(answer.headers.iter().any(closes), "{:?}", answer.headers);
+    busy.closed().await;
+    assert!(gateway.stop().success());
+}
+
+#[tokio::test]
+async fn answers_on_either_way_look_alike() {
+    let recorder = Recorder::start().await;
+    let gateway = Setup::http(&recorder.url()).start().await;
+    let mut conn = Conn::open(gateway.address).await;
+    let short = conn.exchange(call(&gateway, 1, "tool")).await;
+    // An expectation is nothing that a plain request has.
+    let whole = String::from_utf8(call(&gateway, 1, "tool")).expect("text");
+    let long = conn.exchange(whole.replacen("\r\n", "\r\nExpect: 100-continue\r\n", 1)).await;
+    let names = |headers: &[(String, String)]| {
+        let mut names: Vec<String> = headers.iter().map(|(name, _)| name.clone()).collect();
+        names.sort();
+        names
+    };
+    assert_eq!(names(&short.headers), names(&long.headers));
+    assert_eq!((short.status, &short.body), (long.status, &long.body));
+    let date = |headers: &[(String, String)]| {
+        headers.iter().find(|(name, _)| name == "date").map(|(_, value)| value.len())
+    };
+    assert_eq!((date(&short.headers), date(&long.headers)), (Some(29), Some(29)));
+}
