@@ -26,8 +26,8 @@ const USAGE: &str = "\
 Usage: cargo xtask COMMAND
 
   test [--fast] [--only STAGE]          every test there is; installs the test runner if it is missing
-                                        stages: tools, build, nextest, interop, fuzz
-                                        --fast leaves out interop and fuzz
+                                        stages: tools, build, nextest, interop, cost, fuzz
+                                        --fast leaves out interop, cost and fuzz
   fuzz [--seconds N] [--jobs N] [TARGET…]
                                         libFuzzer targets on stable Rust, 60 s each by default
   bench [OPTIONS]                       the gateway beside nginx; `cargo xtask bench --help`

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 
 use crate::args::Args;
-use crate::{fuzz, shell, tools};
+use crate::{fuzz, instructions, shell, tools};
 
 /// What a stage needs to know.
 struct Plan {
@@ -20,11 +20,12 @@ struct Plan {
 
 type Stage = (&'static str, fn(&Plan) -> Result<()>);
 
-const STAGES: [Stage; 5] = [
+const STAGES: [Stage; 6] = [
     ("tools", check_tools),
     ("build", build),
     ("nextest", nextest),
     ("interop", interop),
+    ("cost", cost),
     ("fuzz", fuzz_all),
 ];
 
@@ -67,7 +68,7 @@ fn chosen(fast: bool, only: Option<&str>) -> Result<Vec<Stage>> {
         };
         return Ok(vec![stage]);
     }
-    let slow = ["interop", "fuzz"];
+    let slow = ["interop", "cost", "fuzz"];
     Ok(STAGES.into_iter().filter(|(name, _)| !fast || !slow.contains(name)).collect())
 }
 
@@ -111,6 +112,11 @@ fn interop(plan: &Plan) -> Result<()> {
     let folder = shell::root().join("tests/interop");
     shell::run(shell::command("bash").arg(folder.join("setup.sh")))?;
     shell::run(shell::command("bash").arg(folder.join("run.sh")).env("HOLDFAST_BIN", &plan.gateway))
+}
+
+/// What a call costs, in the release profile.
+fn cost(_plan: &Plan) -> Result<()> {
+    instructions::hold()
 }
 
 fn fuzz_all(_plan: &Plan) -> Result<()> {

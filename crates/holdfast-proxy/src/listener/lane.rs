@@ -1,7 +1,7 @@
 //! The short way for plain requests: a POST that is here as a whole, and an answer that is.
 //!
-//! Nearly every call is one, and of a general HTTP server it needs little: a third of a call's instructions
-//! went into what the others need. So a connection begins here. The first thing on it that is anything but
+//! Nearly every call is one, and of a general HTTP server it needs little; what the others need was a large
+//! part of a call's instructions (`docs/performance.md`). So a connection begins here. The first thing on it that is anything but
 //! plain (another method, a transfer coding, an upgrade, a body that takes its time, an answer that is a
 //! stream) goes to hyper with every byte that was read, and the connection stays there. What hyper would
 //! refuse is therefore refused by hyper alone (`docs/decisions/0016-a-short-way-for-plain-requests.md`).
