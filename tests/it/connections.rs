@@ -175,3 +175,32 @@ async fn answers_on_either_way_look_alike() {
     };
     assert_eq!((date(&short.headers), date(&long.headers)), (Some(29), Some(29)));
 }
+
+/// A client that listens says nothing, and is not idle for that.
+#[tokio::test]
+async fn a_stream_lasts_longer_than_a_connection_may_be_idle() {
+    let gate = Gate::new();
+    let held = gate.clone();
+    let recorder = Recorder::scripted(move |seen| {
+        let answer = message::result(seen.id(), r#"{"content":[],"resultType":"complete"}"#);
+        let progress =
+            message::notification("notifications/message", r#"{"level":"info","data":1}"#);
+        (seen.tool() == "stream").then(|| {
+            Reply::Stream(vec![
+                Step::Send(message::event(&progress)),
+                Step::Wait(held.clone()),
+                Step::Send(message::event(&answer)),
+            ])
+        })
+    })
+    .await;
+    let setup = Setup::http(&recorder.url()).listen("header_timeout: 1s");
+    let gateway = setup.listen("idle_timeout: 1s").start().await;
+    let client = Client::modern(&gateway);
+    let mut stream = client.post(&message::modern_call(1, "stream")).await.stream();
+    stream.find("the progress", |it| it["method"] == "notifications/message").await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    gate.open();
+    let answer = stream.find("the answer", |it| it["id"] == 1).await;
+    assert!(answer["result"].is_object(), "{answer}");
+}

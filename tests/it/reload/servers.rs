@@ -114,6 +114,29 @@ async fn a_server_that_goes_is_not_waited_for_for_ever() {
     other.wait_for("the end of its session", 1, |seen| seen.method == "DELETE").await;
 }
 
+/// A server that is taken out and put back, as by a rollback, has its sessions still.
+#[tokio::test]
+async fn a_server_that_comes_back_in_time_keeps_its_sessions() {
+    let gate = Gate::new();
+    let (one, other) = (Recorder::start().await, slow(&gate).await);
+    let mut gateway = two(&one, Some(&other)).start().await;
+    let client = Client::legacy(&gateway).at("/mcp/other").initialized().await;
+    let caller = client.clone();
+    let running = tokio::spawn(async move { caller.call(1, "slow").await });
+    other.wait_for("the call at the server", 1, |seen| seen.tool() == "slow").await;
+    assert!(gateway.reconfigure(two(&one, None)).await);
+    assert!(gateway.reconfigure(two(&one, Some(&other))).await);
+    gate.open();
+    assert!(running.await.unwrap()["result"].is_object());
+    // Nothing is left to wait for: whatever was to end has ended by the last of these.
+    for id in 2..12 {
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        let answer = client.call(id, "tool").await;
+        assert!(answer["result"].is_object(), "{answer}");
+    }
+    assert_eq!(other.live_sessions().len(), 1);
+}
+
 #[tokio::test]
 async fn a_server_at_another_address_has_its_sessions_there_with_their_next_call() {
     let gate = Gate::new();

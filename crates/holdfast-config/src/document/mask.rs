@@ -88,13 +88,20 @@ fn masked(text: &str, guard: Guard, path: &str) -> String {
             let host = text.find("://").map_or(0, |at| at + 3);
             let path_at = text[host..].find(['/', '?']).map(|at| host + at + 1);
             match path_at {
-                Some(at) if at < text.len() && !text[at..].split(['/', '&', '?']).any(is_open) => {
+                Some(at) if at < text.len() && !ends_open(&text[at..]) => {
                     format!("{}/{marker}", &text[..at - 1])
                 }
                 _ => text.to_owned(),
             }
         }
     }
+}
+
+/// Whether what tells one hook from another comes from variables: the end of the path and all of the query.
+fn ends_open(path: &str) -> bool {
+    let (path, query) = path.split_once('?').map_or((path, None), |(it, query)| (it, Some(query)));
+    let open_path = path.rsplit('/').find(|part| !part.is_empty()).is_none_or(is_open);
+    open_path && query.is_none_or(|it| it.split('&').all(is_open))
 }
 
 /// Whether a part of an address has its value from a variable: `${NAME}` or `key=${NAME}`.

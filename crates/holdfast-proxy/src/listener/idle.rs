@@ -26,10 +26,10 @@ struct Counts {
 #[derive(Debug)]
 pub(super) struct Busy(Activity);
 
-/// A response's body that keeps its request in the count.
-pub(super) struct Counted<B> {
+/// A response's body that keeps its request in a count.
+pub(super) struct Counted<B, G = Busy> {
     body: B,
-    _busy: Busy,
+    _counted: G,
 }
 
 // === impl Activity ===
@@ -73,13 +73,13 @@ impl Drop for Busy {
 
 // === impl Counted ===
 
-impl<B> Counted<B> {
-    pub(super) fn new(body: B, busy: Busy) -> Self {
-        Self { body, _busy: busy }
+impl<B, G> Counted<B, G> {
+    pub(super) fn new(body: B, counted: G) -> Self {
+        Self { body, _counted: counted }
     }
 }
 
-impl<B: Body + Unpin> Body for Counted<B> {
+impl<B: Body + Unpin, G: Unpin> Body for Counted<B, G> {
     type Data = B::Data;
     type Error = B::Error;
 

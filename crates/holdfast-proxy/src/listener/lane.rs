@@ -19,6 +19,7 @@ use http::header::{CONNECTION, CONTENT_LENGTH, DATE};
 use http::request::Parts;
 use http::{HeaderMap, Method, Request, Response};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Sleep;
 
 use super::date::with_date;
 use super::orders::{Order, Orders};
@@ -78,6 +79,9 @@ const SOON: Duration = Duration::from_millis(250);
 /// An answer of at most so many bytes is copied behind its head, to go out with one write.
 const SMALL: usize = 16 * 1024;
 
+/// How long the end of a connection may take to say.
+const GOODBYE: Duration = Duration::from_secs(1);
+
 /// What came while something else was waited for.
 enum Heard {
     /// So many bytes; 0: the client's end.
@@ -117,7 +121,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Lane<S> {
             let found = match self.next().await {
                 Ok(Some(found)) => found,
                 Ok(None) => return self.other(Bytes::new(), None),
-                Err(ended) => return Exit::Ended(ended),
+                Err(ended) => return Exit::Ended(self.goodbye(ended).await),
             };
             let Some((request, parts, body)) = self.take(found) else {
                 return self.other(Bytes::new(), None);
@@ -132,8 +136,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Lane<S> {
             };
             drop(request);
             match self.write(parts, body.unwrap_or_default()).await {
-                Ok(true) => {}
-                Ok(false) => return Exit::Ended(self.close().await),
+                // What came meanwhile is the beginning of the next head.
+                Ok(true) => self.stream.begins_with(&self.read),
+                Ok(false) => return Exit::Ended(self.goodbye(Ok(())).await),
                 Err(error) => return Exit::Ended(Err(error)),
             }
         }
@@ -282,9 +287,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Lane<S> {
             body = Bytes::new();
         }
         let mut head = &self.out[..];
+        let limit = self.stream.idle_limit();
         let (stream, orders, drains) = (&mut self.stream, &mut self.orders, &mut self.drains);
+        // Set while the client takes nothing.
+        let mut alarm: Option<Pin<Box<Sleep>>> = None;
         let written = poll_fn(|cx| {
-            while !head.is_empty() || !body.is_empty() {
+            loop {
                 let stream = Pin::new(&mut *stream);
                 let wrote = match (head.is_empty(), body.is_empty()) {
                     (false, false) => {
@@ -292,7 +300,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Lane<S> {
                         stream.poll_write_vectored(cx, &both)
                     }
                     (false, true) => stream.poll_write(cx, head),
-                    (true, _) => stream.poll_write(cx, &body),
+                    (true, false) => stream.poll_write(cx, &body),
+                    (true, true) => match stream.poll_flush(cx) {
+                        Poll::Ready(flushed) => return Poll::Ready(flushed),
+                        Poll::Pending => Poll::Pending,
+                    },
                 };
                 match wrote {
                     Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
@@ -300,17 +312,25 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Lane<S> {
                         let of_head = many.min(head.len());
                         head = &head[of_head..];
                         body.advance(many - of_head);
+                        alarm = None;
+                        continue;
                     }
                     Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                    Poll::Pending => match ready!(orders.poll(cx)) {
-                        Order::Cut => {
-                            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
-                        }
-                        Order::Drain => *drains = true,
-                    },
+                    Poll::Pending => {}
+                }
+                match orders.poll(cx) {
+                    Poll::Ready(Order::Cut) => {
+                        return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+                    }
+                    Poll::Ready(Order::Drain) => *drains = true,
+                    Poll::Pending => {
+                        let alarm =
+                            alarm.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
+                        ready!(alarm.as_mut().poll(cx));
+                        return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+                    }
                 }
             }
-            Pin::new(&mut *stream).poll_flush(cx)
         });
         written.await?;
         self.out.clear();
@@ -320,8 +340,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Lane<S> {
         Ok(!closes)
     }
 
-    async fn close(&mut self) -> io::Result<()> {
-        poll_fn(|cx| Pin::new(&mut self.stream).poll_shutdown(cx)).await
+    /// Says goodbye to a client whose connection ends in order, if it listens.
+    async fn goodbye(&mut self, ended: io::Result<()>) -> io::Result<()> {
+        ended?;
+        let shutdown = poll_fn(|cx| Pin::new(&mut self.stream).poll_shutdown(cx));
+        tokio::time::timeout(GOODBYE, shutdown).await.unwrap_or(Ok(()))
     }
 }
 

@@ -235,17 +235,18 @@ where
             if let Some(served) = served {
                 // Its body is at hand, and is read so that the connection can go on.
                 let _ = request.into_body().collect().await;
-                return Ok(served);
+                return Ok(served.map(|body| Counted::new(body, requests.sends())));
             }
-            if ambiguous {
-                return Ok(ingress::refuse_ambiguous(&gateway));
-            }
-            let request = request.map(RequestBody::Incoming);
-            let response = ingress::serve(gateway, request, connection).await;
-            if response.as_ref().is_ok_and(|r| r.status() == StatusCode::SWITCHING_PROTOCOLS) {
+            let response = if ambiguous {
+                ingress::refuse_ambiguous(&gateway)
+            } else {
+                let request = request.map(RequestBody::Incoming);
+                ingress::serve(gateway, request, connection).await?
+            };
+            if response.status() == StatusCode::SWITCHING_PROTOCOLS {
                 requests.upgraded();
             }
-            response
+            Ok::<_, ingress::HangUp>(response.map(|body| Counted::new(body, requests.sends())))
         }
     });
     let connection = builder.serve_connection(TokioIo::new(stream), service).with_upgrades();

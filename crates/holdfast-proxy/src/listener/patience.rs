@@ -25,6 +25,8 @@ pub(super) struct Requests(Arc<Counts>);
 struct Counts {
     started: AtomicU32,
     finished: AtomicU32,
+    /// Responses whose head is there and whose body is not all written.
+    sending: AtomicU32,
     /// The connection has become something else (WebSocket): no heads follow.
     upgraded: AtomicBool,
     /// The head that is arriving or has just arrived.
@@ -33,6 +35,10 @@ struct Counts {
 
 /// One request in service.
 pub(super) struct InService(Requests);
+
+/// One response that is being written: a connection that streams is not idle, however long its client
+/// says nothing.
+pub(super) struct Sending(Requests);
 
 impl Requests {
     /// Whether the head that has just arrived names a length: asked where it has a coding too.
@@ -48,6 +54,16 @@ impl Requests {
     pub(super) fn start(&self) -> InService {
         self.0.started.fetch_add(1, Ordering::Relaxed);
         InService(self.clone())
+    }
+
+    /// A response begins to be written.
+    pub(super) fn sends(&self) -> Sending {
+        self.0.sending.fetch_add(1, Ordering::Relaxed);
+        Sending(self.clone())
+    }
+
+    fn is_sending(&self) -> bool {
+        self.0.sending.load(Ordering::Relaxed) > 0
     }
 
     /// The connection speaks another protocol from here on.
@@ -71,12 +87,18 @@ impl Drop for InService {
     }
 }
 
+impl Drop for Sending {
+    fn drop(&mut self) {
+        self.0.0.sending.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// How long a client may take.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Patience {
     /// From the first byte of a head to its last.
     pub(super) head: Duration,
-    /// From the end of one request to the first byte of the next.
+    /// From the end of one response to the first byte of the next request.
     pub(super) idle: Duration,
 }
 
@@ -100,6 +122,11 @@ pub(super) struct Impatient<S> {
 impl<S> Impatient<S> {
     pub(super) fn new(inner: S, requests: Requests, patience: Patience) -> Self {
         Self { inner, requests, patience, head: None, alarm: None, idle: None, watch: None }
+    }
+
+    /// How long nothing may happen on the connection.
+    pub(super) fn idle_limit(&self) -> Duration {
+        self.patience.idle
     }
 
     /// The head that is arriving begins with these bytes, which were read before.
@@ -127,6 +154,11 @@ impl<S> Impatient<S> {
     /// Ready once no request has begun for too long.
     fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Some(number) = self.requests.idle_after() else { return Poll::Pending };
+        // Its reader is polled again when the response is written.
+        if self.requests.is_sending() {
+            self.idle = None;
+            return Poll::Pending;
+        }
         let since = match self.idle {
             Some((of, since)) if of == number => since,
             _ => self.idle.insert((number, Instant::now())).1,
@@ -307,6 +339,25 @@ mod tests {
         assert_eq!(server.read(&mut buf).await.unwrap(), 0);
         assert_eq!(begun.elapsed(), PATIENCE.idle / 2 * 3 + PATIENCE.idle);
         drop(asking.await.unwrap());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_response_that_is_being_written_is_not_idle_and_then_the_time_begins() {
+        let (_client, server) = tokio::io::duplex(64);
+        let requests = Requests::default();
+        let mut server = Impatient::new(server, requests.clone(), PATIENCE);
+        let mut buf = [0; 8];
+        // Idle for a while first, so that the watch is set before the stream begins.
+        let idle = tokio::time::timeout(PATIENCE.idle / 2, server.read(&mut buf)).await;
+        assert!(idle.is_err());
+        drop(requests.start());
+        let sending = requests.sends();
+        let long = tokio::time::timeout(PATIENCE.idle * 3, server.read(&mut buf)).await;
+        assert!(long.is_err());
+        drop(sending);
+        let begun = Instant::now();
+        assert_eq!(server.read(&mut buf).await.unwrap(), 0);
+        assert_eq!(begun.elapsed(), PATIENCE.idle);
     }
 
     #[tokio::test(start_paused = true)]

@@ -30,7 +30,10 @@ pub(super) fn rebind(before: &Gateway, after: &Gateway, fates: &BTreeMap<String,
     before.sessions.each(|session| {
         let old = session.server();
         match (fates.get(&*old.name), after.server(&old.name)) {
-            (Some(Fate::GoesOn | Fate::BeginsAnew), Some(server)) => session.serve_by(server),
+            // One that begins may have been here before, and its end not yet come.
+            (Some(Fate::GoesOn | Fate::BeginsAnew | Fate::Begins), Some(server)) => {
+                session.serve_by(server);
+            }
             _ => {
                 if let Some(standing) = session.standing().as_ref() {
                     standing.log.hint(retry);

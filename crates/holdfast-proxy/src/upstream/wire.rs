@@ -36,6 +36,8 @@ enum Io {
 /// The body of an answer, on its connection.
 pub(crate) struct AnswerBody {
     connection: Connection,
+    /// The body of the request and how much of the request is out, where that is not all.
+    rest: Option<(Bytes, usize)>,
     left: Left,
     keeps: bool,
 }
@@ -99,14 +101,12 @@ impl Connection {
             return false;
         }
         match &mut self.io {
-            // The kernel is asked, since the runtime may not have heard yet.
-            Io::Plain(stream) => {
-                let mut byte = [MaybeUninit::uninit(); 1];
-                let peeked = socket2::SockRef::from(&*stream).peek(&mut byte);
-                matches!(peeked, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
-            }
-            // What TLS says between records is no answer: only its reader can tell.
+            Io::Plain(stream) => nothing_has_come(stream),
+            // What its reader has decrypted already is not the kernel's any more.
             Io::Tls(stream) => {
+                if !nothing_has_come(stream.get_ref().0) {
+                    return false;
+                }
                 let mut byte = [0; 1];
                 let mut byte = ReadBuf::new(&mut byte);
                 let mut cx = Context::from_waker(std::task::Waker::noop());
@@ -122,7 +122,7 @@ impl Connection {
     }
 
     /// Sends the request whose head has been written to [`Self::request`], and waits for the head of its
-    /// answer. An answer that comes before the request is out is taken; the rest is not sent then.
+    /// answer. While that is read, the rest of a request is sent whose answer came before its end.
     ///
     /// # Errors
     /// [`WireError`] says whether anything was sent.
@@ -140,13 +140,14 @@ impl Connection {
         let mut written = Some(0);
         let head = std::future::poll_fn(|cx| self.poll_exchange(cx, &body, &mut written)).await?;
         let keeps = head.keeps && written.is_none();
+        let rest = written.map(|written| (body, written));
         let left = match head.framing {
             Framing::Length(0) => Left::Nothing,
             Framing::Length(length) => Left::Length(length),
             Framing::Chunked => Left::Chunks(Chunks::default()),
             Framing::Close => Left::UntilClose,
         };
-        Ok((head.status, head.headers, AnswerBody { connection: self, left, keeps }))
+        Ok((head.status, head.headers, AnswerBody { connection: self, rest, left, keeps }))
     }
 
     /// `written`: how much of the request, until all of it is.
@@ -231,6 +232,14 @@ impl Connection {
     }
 }
 
+/// Whether a socket is open and has nothing to read. The kernel is asked, since the runtime may not have
+/// heard yet.
+fn nothing_has_come(stream: &TcpStream) -> bool {
+    let mut byte = [MaybeUninit::uninit(); 1];
+    let peeked = socket2::SockRef::from(stream).peek(&mut byte);
+    matches!(peeked, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+}
+
 // === impl Io ===
 
 impl Io {
@@ -275,7 +284,7 @@ impl AnswerBody {
 
     /// The connection, if the body has been read to its end and another request may follow.
     pub(crate) fn into_connection(self) -> Option<Connection> {
-        let Self { mut connection, left, keeps } = self;
+        let Self { mut connection, left, keeps, .. } = self;
         let usable = keeps && matches!(left, Left::Nothing) && connection.read.is_empty();
         if connection.out.capacity() > KEPT {
             connection.out = Vec::new();
@@ -299,6 +308,7 @@ impl AnswerBody {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Bytes, WireError>>> {
+        self.poll_rest(cx);
         loop {
             let read = &mut self.connection.read;
             let room = match &mut self.left {
@@ -338,7 +348,7 @@ impl AnswerBody {
                 Poll::Ready(Ok(_)) => {}
                 Poll::Ready(Err(error)) => return self.fail(error.into()),
                 Poll::Pending => {
-                    if self.connection.read.is_empty() {
+                    if self.connection.read.is_empty() && self.rest.is_none() {
                         // A stream that is silent for long holds no room.
                         self.connection.read = BytesMut::new();
                         self.connection.out = Vec::new();
@@ -346,6 +356,15 @@ impl AnswerBody {
                     return Poll::Pending;
                 }
             }
+        }
+    }
+
+    /// Goes on sending a request that is not out yet. A server may begin its answer and read on. One that
+    /// does not, or has closed, has said what it has to say.
+    fn poll_rest(&mut self, cx: &mut Context<'_>) {
+        let Some((body, written)) = &mut self.rest else { return };
+        if self.connection.poll_write(cx, body, written).is_ready() {
+            self.rest = None;
         }
     }
 
@@ -366,6 +385,7 @@ impl AnswerBody {
         let Left::Length(length) = self.left else { return None };
         let length = usize::try_from(length).ok().filter(|length| *length <= limit)?;
         let read = std::future::poll_fn(|cx| {
+            self.poll_rest(cx);
             while self.connection.read.len() < length {
                 let room = length - self.connection.read.len();
                 if ready!(self.connection.poll_fill(cx, room))? == 0 {
