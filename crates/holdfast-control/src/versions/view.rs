@@ -22,7 +22,8 @@ pub trait Configured: Send + Sync + 'static {
     /// The versions, and which of them each node runs.
     fn history(&self) -> BoxFuture<'_, History>;
 
-    /// The text of a version, or of the one that holds. It has no secret's value.
+    /// The text of a version, or of the one that holds. Secrets are hidden in it where the
+    /// configuration knows them for such: not in arguments of commands and paths of servers.
     ///
     /// # Errors
     /// [`ReloadError::Unknown`], [`ReloadError::NoText`].

@@ -17,7 +17,7 @@ pub(crate) enum Config {
     /// Show the versions, and which of them each node runs
     #[command(after_help = EXIT_CODES)]
     History(History),
-    /// Show a version as the nodes have it in common; no secret's value is in it
+    /// Show a version as the nodes have it in common; keys, tokens and headers are hidden
     #[command(after_help = EXIT_CODES)]
     Show(Show),
     /// Take an earlier version up again on all nodes, as a new version
