@@ -15,6 +15,16 @@ fn call(gateway: &Gateway, id: usize, tool: &str) -> Vec<u8> {
     Client::modern(gateway).request("POST", &[], Some(&body)).into_bytes()
 }
 
+/// A server whose tool `slow` answers when the gate is opened.
+async fn slow(gate: &Gate) -> Recorder {
+    let held = gate.clone();
+    Recorder::scripted(move |seen| {
+        let answer = message::result(seen.id(), r#"{"content":[],"resultType":"complete"}"#);
+        (seen.tool() == "slow").then(|| Reply::after(&held, Reply::json(answer)))
+    })
+    .await
+}
+
 /// The next answer is the one to the call with this id.
 async fn answered(conn: &mut Conn, id: usize) {
     let answer = conn.answer().await.expect("an answer");
@@ -110,12 +120,7 @@ async fn a_body_may_come_late_and_not_too_late() {
 #[tokio::test]
 async fn a_client_that_leaves_is_noticed_while_its_call_runs() {
     let gate = Gate::new();
-    let held = gate.clone();
-    let recorder = Recorder::scripted(move |seen| {
-        let answer = message::result(seen.id(), r#"{"content":[],"resultType":"complete"}"#);
-        (seen.tool() == "slow").then(|| Reply::after(&held, Reply::json(answer)))
-    })
-    .await;
+    let recorder = slow(&gate).await;
     let gateway = Setup::http(&recorder.url()).start().await;
     let mut conn = Conn::open(gateway.address).await;
     conn.send(call(&gateway, 1, "slow")).await;
@@ -130,12 +135,7 @@ async fn a_client_that_leaves_is_noticed_while_its_call_runs() {
 #[tokio::test]
 async fn a_node_that_drains_answers_and_then_closes() {
     let gate = Gate::new();
-    let held = gate.clone();
-    let recorder = Recorder::scripted(move |seen| {
-        let answer = message::result(seen.id(), r#"{"content":[],"resultType":"complete"}"#);
-        (seen.tool() == "slow").then(|| Reply::after(&held, Reply::json(answer)))
-    })
-    .await;
+    let recorder = slow(&gate).await;
     let mut gateway = Setup::http(&recorder.url()).start().await;
     let mut idle = Conn::open(gateway.address).await;
     idle.send(call(&gateway, 1, "tool")).await;

@@ -1,10 +1,10 @@
 //! What `holdfast reload` and `holdfast config` print, against `tests/golden/*.out`: in front of an admin
 //! port that only exists here. `UPDATE_GOLDEN=1` writes those files anew.
 
+mod asked;
+
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener};
-use std::path::Path;
-use std::process::{Command, Stdio};
 
 use holdfast_admin::api::{
     ChangeDto, ConfigHistoryDto, ConfigNodeDto, ConfigTextDto, ConfigVersionDto, ReloadedDto,
@@ -45,31 +45,7 @@ fn port(status: u16, body: &Value) -> SocketAddr {
 
 #[track_caller]
 fn golden(name: &str, (status, body): (u16, Value), arguments: &[&str]) {
-    let address = port(status, &body).to_string();
-    let output = Command::new(env!("CARGO_BIN_EXE_holdfast"))
-        .args(arguments)
-        .args(["--admin", &address])
-        .current_dir(env!("CARGO_TARGET_TMPDIR"))
-        .env_clear()
-        .stdin(Stdio::null())
-        .output()
-        .expect("the binary runs");
-    let mut text = format!("$ holdfast {} --admin ADDRESS\n", arguments.join(" "));
-    text.push_str(&String::from_utf8_lossy(&output.stdout));
-    if !output.stderr.is_empty() {
-        text.push_str("--- standard error\n");
-        text.push_str(&String::from_utf8_lossy(&output.stderr));
-    }
-    text.push_str(&format!("--- exit code {}\n", output.status.code().unwrap_or(-1)));
-    let text = text.replace(&address, "ADDRESS");
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden");
-    let file = folder.join(format!("{name}.out"));
-    if std::env::var_os("UPDATE_GOLDEN").is_some() {
-        std::fs::write(&file, &text).expect("the golden file is written");
-    }
-    let expected = std::fs::read_to_string(&file)
-        .unwrap_or_else(|error| panic!("{}: {error}; run with UPDATE_GOLDEN=1", file.display()));
-    assert_eq!(text, expected, "{name} differs; if it should, run with UPDATE_GOLDEN=1");
+    asked::golden(name, port(status, &body), arguments);
 }
 
 fn change(key: &str, old: Option<&str>, new: Option<&str>) -> ChangeDto {
