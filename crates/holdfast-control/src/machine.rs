@@ -12,6 +12,10 @@ use tokio::time::Instant;
 /// Where the kernel shows control groups.
 const GROUPS: &str = "/sys/fs/cgroup";
 
+/// A disk counts as no larger than this, 20 GiB: a share says how much a node has left only while the
+/// disk is small. 98 % of a large one leave more than all nodes of a cluster write in a year.
+const LARGEST_DISK: f64 = 20.0 * 1024.0 * 1024.0 * 1024.0;
+
 /// What can be asked how the machine is.
 pub(crate) trait Senses: Send + 'static {
     /// Reads everything now. Blocks as long as files take.
@@ -130,14 +134,19 @@ fn read(path: impl AsRef<Path>) -> String {
     std::fs::read_to_string(path).unwrap_or_default()
 }
 
-/// The share of a directory's disk that is in use, as a process without privileges meets it.
+/// How full a directory's disk is, as a process without privileges meets it.
 fn disk(path: &Path) -> Option<f64> {
     let stat = nix::sys::statvfs::statvfs(path).ok()?;
-    let (all, free, available) = (stat.blocks(), stat.blocks_free(), stat.blocks_available());
     // What is reserved for the administrator is neither used nor to be had.
-    let used = all.saturating_sub(free) as f64;
-    let usable = used + available as f64;
-    (usable > 0.0).then(|| used / usable)
+    let used = stat.blocks().saturating_sub(stat.blocks_free());
+    let bytes = |blocks| blocks as f64 * stat.fragment_size() as f64;
+    full(bytes(used), bytes(stat.blocks_available()))
+}
+
+/// The share of a disk that is in use, of a large one the share of its last [`LARGEST_DISK`].
+fn full(used: f64, available: f64) -> Option<f64> {
+    let counted = (used + available).min(LARGEST_DISK);
+    (counted > 0.0).then(|| 1.0 - available.min(counted) / counted)
 }
 
 // What the kernel's files say.
@@ -259,7 +268,21 @@ mod tests {
         let first = machine.read();
         assert_eq!((first.cpu, first.certificate), (None, None));
         for share in [first.memory, first.disk] {
-            assert!(share.is_some_and(|it| it > 0.0 && it <= 1.0), "{first:?}");
+            assert!(share.is_some_and(|it| (0.0..=1.0).contains(&it)), "{first:?}");
         }
+    }
+
+    #[test]
+    fn of_a_large_disk_the_last_part_counts() {
+        let gib = |used: f64, available: f64| {
+            let bytes = 1024.0 * 1024.0 * 1024.0;
+            full(used * bytes, available * bytes)
+        };
+        assert_eq!(gib(7.5, 2.5), Some(0.75), "a small one: its share");
+        assert_eq!(gib(245.0, 5.0), Some(0.75), "98 % of a large one");
+        assert_eq!(gib(249.0, 1.0), Some(0.95));
+        assert_eq!(gib(100.0, 150.0), Some(0.0), "enough is left");
+        assert_eq!((gib(1.0, 0.0), gib(300.0, 0.0)), (Some(1.0), Some(1.0)));
+        assert_eq!(gib(0.0, 0.0), None, "no disk");
     }
 }

@@ -24,7 +24,7 @@ pub struct NodeHealth {
     pub cpu: Levels<f64>,
     /// Share of the memory that the node may use.
     pub memory: Levels<f64>,
-    /// Share of the disk that holds `node.data_dir`.
+    /// Share of the disk that holds `node.data_dir`; of a disk of more than 20 GiB, share of its last 20 GiB.
     pub disk: Levels<f64>,
     /// Share of calls that the gateway answered without an error of its own; falling.
     pub success: Levels<f64>,

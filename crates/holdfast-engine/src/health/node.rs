@@ -40,7 +40,7 @@ pub enum Reading {
     Cpu,
     /// The share of the memory that the node may use and that is in use, 0 to 1.
     Memory,
-    /// The share of the data directory's disk that is in use, 0 to 1.
+    /// The share of the data directory's disk that is in use, 0 to 1; of a large one of its last part.
     Disk,
     /// The share of calls that succeeded, 0 to 1.
     Success,
