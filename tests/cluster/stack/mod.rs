@@ -229,8 +229,8 @@ impl Stack {
 
     async fn unsettled(&self) -> Option<String> {
         for node in &self.nodes {
-            if !node.is_ready().await {
-                return Some(format!("{} is not ready", node.name));
+            if let Some(why) = node.unready().await {
+                return Some(format!("{} is not ready: {why}", node.name));
             }
         }
         if self.together == Together::Independent {

@@ -134,10 +134,13 @@ impl Node {
         Some(format!("{} ended by itself: {status}\n{}", self.name, process.tail()))
     }
 
-    /// Whether it takes calls.
-    pub(crate) async fn is_ready(&self) -> bool {
-        let answer = http::get(self.client, "/health/ready", ASKING).await;
-        answer.is_some_and(|(status, _)| status == 200)
+    /// Why it takes no calls, in its own words; none when it takes them.
+    pub(crate) async fn unready(&self) -> Option<String> {
+        match http::get(self.client, "/health/ready", ASKING).await {
+            Some((status, _)) if status == 200 => None,
+            Some((_, body)) => Some(String::from_utf8_lossy(&body).into_owned()),
+            None => Some("it does not answer".to_owned()),
+        }
     }
 
     /// Whether its readiness says that it has its store; a node that does not answer has it.
