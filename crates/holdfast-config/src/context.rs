@@ -15,7 +15,7 @@ pub(crate) struct Context<'a> {
     guarded: RefCell<BTreeMap<String, Guard>>,
 }
 
-/// Which part of a value is a secret.
+/// Which part of a value stays with its node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Guard {
     /// All of it.
@@ -24,13 +24,15 @@ pub(crate) enum Guard {
     Query,
     /// Of an address: what stands after the host.
     Path,
+    /// All of it, and its key: it has no effect, and nobody looked at what is in it.
+    Unused,
 }
 
 /// What a reading without problems leaves behind.
 pub(crate) struct Readings {
     /// The keys that were read, by their paths.
     pub(crate) read: BTreeSet<String>,
-    /// Those of them whose value is a secret, or holds one.
+    /// Those of them whose value is a secret, or holds one, or is not used.
     pub(crate) guarded: BTreeMap<String, Guard>,
 }
 
@@ -75,7 +77,7 @@ impl<'a> Context<'a> {
         self.notices.borrow_mut().push(notice);
     }
 
-    /// Remembers that the value of `key` is a secret, or holds one.
+    /// Remembers that the value of `key` is a secret, or holds one, or is not used.
     pub(crate) fn guard(&self, key: &str, guard: Guard) {
         self.guarded.borrow_mut().insert(key.to_owned(), guard);
     }

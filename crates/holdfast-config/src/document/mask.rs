@@ -41,7 +41,9 @@ fn keep(node: &Node, path: &str, readings: &Readings) -> Option<Node> {
             Value::List(items.filter_map(|(n, it)| keep(it, &item(path, n), readings)).collect())
         }
         Value::Map(entries) => {
-            let is_shared = |path: &str| readings.read.contains(path) && !own::is_own(path);
+            let is_used = |path: &str| readings.guarded.get(path) != Some(&Guard::Unused);
+            let is_shared =
+                |path: &str| readings.read.contains(path) && is_used(path) && !own::is_own(path);
             let kept = entries.iter().filter_map(|entry| {
                 let path = join(path, &entry.key);
                 let node = is_shared(&path).then(|| keep(&entry.node, &path, readings))??;
@@ -80,6 +82,7 @@ fn masked(text: &str, guard: Guard, path: &str) -> String {
             let rest = SCHEMES.iter().find_map(|scheme| text.strip_prefix(scheme));
             if is_reference(rest.unwrap_or(text)) { text.to_owned() } else { marker }
         }
+        Guard::Unused => marker,
         Guard::Query => match text.split_once('?') {
             Some((before, query)) if !query.split('&').all(is_open) => format!("{before}?{marker}"),
             _ => text.to_owned(),
@@ -173,24 +176,66 @@ fn is_masked(text: &str, path: &str) -> bool {
 /// What the file has in place of the mark, if it says the same around it.
 fn found(tree: &Node, path: &str, file: &File) -> Option<Node> {
     let shared = file.shared.as_ref()?;
-    let around = surroundings(path);
-    let same = |path: &String| shown(at(tree, path)) == shown(at(shared, path));
-    let alike = at(shared, path).is_some() && same(&path.to_owned()) && around.iter().all(same);
-    let value = at(file.tree.as_ref()?, path).filter(|_| alike)?;
+    let there = path_in(shared, tree, path)?;
+    let around = places(path);
+    let same = |path: &String| sorted(at(tree, path)) == sorted(at(shared, path));
+    let alike = shown(at(tree, path)) == shown(at(shared, &there)) && around.iter().all(same);
+    let value = at(file.tree.as_ref()?, &there).filter(|_| alike)?;
     Some(value.clone())
 }
 
-/// The keys that say what a secret is for.
-fn surroundings(path: &str) -> Vec<String> {
+/// Where another tree has what this one has at the path. An item of a list has no name: it is the one
+/// that says the same, whatever its place; of several such ones the first is the first.
+fn path_in(other: &Node, tree: &Node, path: &str) -> Option<String> {
+    let Some((list, n, rest)) = item_of(tree, path) else { return Some(path.to_owned()) };
+    let (mine, theirs) = (items(at(tree, list)), items(at(other, list)));
+    let wanted = mine.get(n)?;
+    let before = mine[..n].iter().filter(|it| *it == wanted).count();
+    let mut alike = theirs.iter().enumerate().filter(|(_, it)| *it == wanted);
+    alike.nth(before).map(|(n, _)| format!("{}{rest}", item(list, n)))
+}
+
+/// The list that a path leads through, the item in it, and the rest.
+fn item_of<'p>(tree: &Node, path: &'p str) -> Option<(&'p str, usize, &'p str)> {
+    path.match_indices('[').find_map(|(begins, _)| {
+        let list = &path[..begins];
+        let is_list = at(tree, list).is_some_and(|it| matches!(it.value, Value::List(_)));
+        let (n, rest) = path[begins + 1..].split_once(']').filter(|_| is_list)?;
+        Some((list, n.parse().ok()?, rest))
+    })
+}
+
+/// The keys that say where the secrets of a server go.
+fn places(path: &str) -> Vec<String> {
     let mut parts = path.split('.');
     if let (Some(section @ ("servers" | "mcpServers")), Some(name)) = (parts.next(), parts.next()) {
         return PLACES.iter().map(|key| format!("{section}.{name}.{key}")).collect();
     }
-    path.rfind(']').map(|end| path[..=end].to_owned()).into_iter().collect()
+    Vec::new()
 }
 
+/// What the items of a list say, or the value that is none.
+fn items(node: Option<&Node>) -> Vec<String> {
+    match node.map(|it| &it.value) {
+        Some(Value::List(items)) => items.iter().map(|it| shown(Some(it))).collect(),
+        _ => vec![shown(node)],
+    }
+}
+
+/// The same in one order.
+fn sorted(node: Option<&Node>) -> Vec<String> {
+    let mut items = items(node);
+    items.sort_unstable();
+    items
+}
+
+/// What a value says, wherever it stands: of a mark only that it is one.
 fn shown(node: Option<&Node>) -> String {
-    render::text(node)
+    let text = render::text(node);
+    let mut parts = text.split("${file:");
+    let before = parts.next().unwrap_or_default().to_owned();
+    let after = parts.map(|it| it.split_once('}').map_or(it, |(_, after)| after));
+    after.fold(before, |text, after| text + "${file:}" + after)
 }
 
 /// The value at a path.

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use super::read::{check_name, notice_sse, read_http_url, read_websocket_url};
 use super::values::{read_args, read_command, read_dir, read_env, read_headers};
 use super::{Defaults, Instance, Server, Stdio, Transport};
+use crate::context::Guard;
 use crate::field::Field;
 use crate::section::Section;
 
@@ -122,7 +123,9 @@ fn read_transport(section: &mut Section<'_>, field: &Field<'_>) -> Option<Server
     };
     let streamable = section.field("httpUrl");
     let urls = [section.field("url"), section.field("serverUrl"), streamable];
-    let url = urls.into_iter().flatten().next();
+    let mut urls = urls.into_iter().flatten();
+    let url = urls.next();
+    unused(urls);
     let command = section.field("command");
     let headers = section.field("headers");
     let args = section.field("args");
@@ -130,16 +133,18 @@ fn read_transport(section: &mut Section<'_>, field: &Field<'_>) -> Option<Server
     let cwd = section.field("cwd");
 
     match (kind, url, command) {
-        (Some(Kind::Stdio) | None, _, Some(command)) => {
+        (Some(Kind::Stdio) | None, url, Some(command)) => {
             let mut stdio = Stdio::new(read_command(&command)?);
             stdio.args = args.map(|field| read_args(&field)).unwrap_or_default();
             stdio.env = env.map(|field| read_env(&field)).unwrap_or_default();
             stdio.cwd = cwd.and_then(|field| read_dir(&field));
+            unused(url.into_iter().chain(headers));
             Some(Server::new(Transport::Stdio(stdio)))
         }
-        (Some(Kind::Http | Kind::Sse | Kind::WebSocket) | None, Some(url), _) => {
+        (Some(Kind::Http | Kind::Sse | Kind::WebSocket) | None, Some(url), command) => {
             let mut server = Server::new(remote(kind, &url)?);
             server.headers = headers.map(|field| read_headers(&field)).unwrap_or_default();
+            unused([command, args, env, cwd].into_iter().flatten());
             Some(server)
         }
         _ => {
@@ -152,6 +157,11 @@ fn read_transport(section: &mut Section<'_>, field: &Field<'_>) -> Option<Server
             None
         }
     }
+}
+
+/// What other ways to the server there are in its entry, which may hold secrets, too.
+fn unused<'a>(fields: impl Iterator<Item = Field<'a>>) {
+    fields.for_each(|field| field.guard(Guard::Unused));
 }
 
 fn remote(kind: Option<Kind>, url: &Field<'_>) -> Option<Transport> {

@@ -185,6 +185,66 @@ fn a_secret_goes_nowhere_else_than_where_the_file_sends_it() {
 }
 
 #[test]
+fn what_is_in_a_list_is_found_by_what_it_says() {
+    let hook = |host: &str, secret: &str| {
+        format!("{{ url: \"https://{host}/{secret}\", secret: \"{secret}-0123456789abcdef\" }}")
+    };
+    let hooks = |hooks: &[String]| format!("{SERVERS}notify: [ {} ]\n", hooks.join(", "));
+    let seen = |config: &Config| -> Vec<(String, String)> {
+        let secret = |it: &holdfast_config::Webhook| it.secret.clone().expect("it is signed");
+        let all = config.notify.iter();
+        all.map(|it| (it.url.to_string(), secret(it).expose_secret().to_owned())).collect()
+    };
+    let pair = |host: &str, secret: &str| {
+        (format!("https://{host}/{secret}"), format!("{secret}-0123456789abcdef"))
+    };
+    // In another order each keeps its own; two at one host go by their order.
+    let mine = hooks(&[hook("a", "a1"), hook("b", "b1"), hook("a", "a2")]);
+    let theirs = hooks(&[hook("b", "x"), hook("a", "y"), hook("a", "z")]);
+    let config = on(&mine, &theirs, &[]).expect("good");
+    assert_eq!(seen(&config), [pair("b", "b1"), pair("a", "a1"), pair("a", "a2")]);
+    // One more at a host is one that this node has no secret for.
+    let more = hooks(&[hook("a", "w"), hook("a", "x"), hook("a", "y")]);
+    let said = on(&mine, &more, &[]).expect_err("there are two").to_string();
+    assert!(said.contains("notify[2].url: a secret that stood in another file"), "{said}");
+    assert!(!said.contains("notify[1]"), "{said}");
+}
+
+#[test]
+fn the_order_of_a_servers_instances_hides_no_secret() {
+    let instances = |first: &str, second: &str, key: &str| {
+        let of = |id: &str| format!("{{ id: {id}, url: \"http://{id}/?key={key}-{id}\" }}");
+        let list = format!("[ {}, {} ]", of(first), of(second));
+        format!("servers: {{ s: {{ headers: {{ K: {key} }}, instances: {list} }} }}\n")
+    };
+    let (mine, theirs) = (instances("a", "b", "mine"), instances("b", "a", "theirs"));
+    let config = on(&mine, &theirs, &[]).expect("good");
+    let server = &config.servers["s"];
+    let urls: Vec<String> = server.instances().iter().map(|it| it.url.to_string()).collect();
+    assert_eq!(urls, ["http://b/?key=mine-b", "http://a/?key=mine-a"]);
+    assert_eq!(server.headers["k"].expose_secret(), "mine");
+    assert!(on(&mine, &instances("a", "c", "theirs"), &[]).is_err());
+}
+
+#[test]
+fn what_has_no_effect_beside_a_servers_address_stays_where_it_is() {
+    let text = r#"{"mcpServers": {
+        "a": {"url": "http://a/", "serverUrl": "https://u:hunter2@a/", "httpUrl": "http://a/?k=hunter2",
+              "env": ["K=hunter2"], "args": ["hunter2"]},
+        "b": {"url": "http://b/", "env": "K=hunter2", "command": "sh hunter2", "type": "http"},
+        "c": {"command": "sh", "url": "http://c/?k=hunter2", "headers": ["K: hunter2"]}}}"#;
+    let file = file(text, &[]);
+    let shown = file.document.text();
+    assert!(!shown.contains("hunter2"), "{shown}");
+    let config = file.with(&file.document, "version 1", [], &env(&[])).expect("good");
+    assert_eq!(file.config.difference(&config), []);
+    // A node whose file has nothing of it takes it over all the same.
+    let plain = r#"{"mcpServers": {"a": {"url": "http://a/"}}}"#;
+    let other = on(plain, text, &[]).expect("good");
+    assert_eq!(other.servers.keys().collect::<Vec<_>>(), ["a", "b", "c"]);
+}
+
+#[test]
 fn an_earlier_file_of_the_node_will_do_and_the_newest_is_taken_first() {
     let old = Arc::new(file(&with_header("http://a/", "old"), &[]));
     let new = file(SERVERS, &[]);
