@@ -163,7 +163,7 @@ impl Gateway {
             lives: AtomicU64::new(0),
         });
         let gateway = Self::build(node, config, None, |_| false)?;
-        gateway.metrics.tell_of(Arc::clone(&gateway.fleet));
+        gateway.tell_metrics();
         let node = Arc::clone(&gateway.node);
         let current = Arc::new(Current::new(gateway));
         let _ = node.latest.set(Arc::downgrade(&current));
@@ -181,7 +181,8 @@ impl Gateway {
         before: Option<&Self>,
         goes_on: impl Fn(&str) -> bool,
     ) -> Result<Arc<Self>, ServerError> {
-        let counts = |name: &str| Arc::clone(&node.metrics.server(name).counts);
+        let metrics: Vec<_> = config.servers.keys().map(|name| node.metrics.server(name)).collect();
+        let counts = |index: usize| Arc::clone(&metrics[index].counts);
         let fleet = Fleet::new(&config, before.map(|it| &*it.fleet), counts, Instant::now());
         let mut servers = Vec::with_capacity(config.servers.len());
         let mut by_name = BTreeMap::new();
@@ -189,6 +190,7 @@ impl Gateway {
             let parts = server::Parts {
                 node: &node,
                 fleet: Arc::clone(&fleet.servers()[index]),
+                metrics: Arc::clone(&metrics[index]),
                 before: before.and_then(|it| it.server(name)).map(|it| &**it),
                 goes_on: goes_on(name),
             };
@@ -213,7 +215,12 @@ impl Gateway {
         for server in &self.servers {
             server.begin();
         }
-        self.metrics.tell_of(Arc::clone(&self.fleet));
+        self.tell_metrics();
+    }
+
+    fn tell_metrics(&self) {
+        let servers = self.servers.iter().map(|it| Arc::clone(&it.metrics));
+        self.metrics.tell_of(Arc::clone(&self.fleet), servers);
     }
 
     /// This node under the configuration that it runs now.

@@ -95,6 +95,7 @@ struct Allowed {
 pub(crate) struct Parts<'a> {
     pub(crate) node: &'a Node,
     pub(crate) fleet: Arc<ServerFleet>,
+    pub(crate) metrics: Arc<ServerMetrics>,
     /// The same server of the configuration before.
     pub(crate) before: Option<&'a Server>,
     /// Whether it is reached as before, so that what there is of it goes on.
@@ -149,7 +150,7 @@ impl Server {
         settings: holdfast_config::Server,
         parts: Parts<'_>,
     ) -> Result<Self, ServerError> {
-        let Parts { node, fleet, before, goes_on } = parts;
+        let Parts { node, fleet, metrics, before, goes_on } = parts;
         let fail = |reason: String| ServerError { server: name.to_owned(), reason };
         if let Some((one, other)) = fleet.alike() {
             return Err(fail(format!(
@@ -223,7 +224,7 @@ impl Server {
         };
         Ok(Self {
             checks: (0..instances).map(check).collect(),
-            metrics: node.metrics.server(name),
+            metrics,
             tool_limits: tool_limits.collect(),
             answers,
             endpoint,

@@ -84,11 +84,11 @@ pub struct Fleet {
 impl Fleet {
     /// Every server of the configuration. Without one before, all are taken to be well: a cold start has
     /// no ramp. With one, what is known of an instance is known of it here too; nothing of it changes
-    /// before [`Self::begin`]. `counts`: where a server's calls are counted.
+    /// before [`Self::begin`]. `counts`: where the calls of the server at this place are counted.
     pub(crate) fn new(
         config: &Config,
         before: Option<&Self>,
-        counts: impl Fn(&str) -> Arc<Counts>,
+        counts: impl Fn(usize) -> Arc<Counts>,
         now: Instant,
     ) -> Arc<Self> {
         let (news, _) = broadcast::channel(NEWS);
@@ -99,7 +99,7 @@ impl Fleet {
             .enumerate()
             .map(|(index, (name, settings))| {
                 let before = before.and_then(|it| it.server(name)).map(|it| &**it);
-                let (news, heard, counts) = (news.clone(), Arc::clone(&heard), counts(name));
+                let (news, heard, counts) = (news.clone(), Arc::clone(&heard), counts(index));
                 let around = Surroundings { index, config, news, heard, counts, before, now };
                 Arc::new(ServerFleet::new(name, settings, around))
             })

@@ -193,13 +193,17 @@ impl Metrics {
             fleet: ArcSwapOption::empty(),
             store: OnceLock::new(),
         };
-        metrics.configure(server_names.iter().map(String::as_str));
+        metrics.configure(server_names.iter().map(|name| Arc::new(ServerMetrics::new(name))));
         Arc::new(metrics)
     }
 
-    /// From here on a scrape tells of the servers' instances.
-    pub(crate) fn tell_of(&self, fleet: Arc<Fleet>) {
-        self.configure(fleet.servers().iter().map(|server| server.name()));
+    /// From here on a scrape tells of these servers and their instances.
+    pub(crate) fn tell_of(
+        &self,
+        fleet: Arc<Fleet>,
+        servers: impl Iterator<Item = Arc<ServerMetrics>>,
+    ) {
+        self.configure(servers);
         self.fleet.store(Some(fleet));
     }
 
@@ -209,12 +213,14 @@ impl Metrics {
     }
 
     /// The configuration has these servers from here on, and no others.
-    fn configure<'a>(&self, names: impl Iterator<Item = &'a str>) {
-        for server in self.servers() {
+    fn configure(&self, now: impl Iterator<Item = Arc<ServerMetrics>>) {
+        let mut servers = self.servers.write().unwrap_or_else(PoisonError::into_inner);
+        for server in servers.values() {
             server.configured.store(false, Ordering::Relaxed);
         }
-        for name in names {
-            self.server(name).configured.store(true, Ordering::Relaxed);
+        for server in now {
+            server.configured.store(true, Ordering::Relaxed);
+            servers.insert(server.name.clone(), server);
         }
     }
 
@@ -229,15 +235,12 @@ impl Metrics {
         self.rejections[why as usize].get()
     }
 
-    /// The counts of this server, which begin when it is first asked for.
+    /// The counts of this server. Those of one that no configuration had so far are new, and nobody
+    /// else's before the node goes by the configuration that has it.
     #[must_use]
     pub fn server(&self, name: &str) -> Arc<ServerMetrics> {
-        if let Some(known) = self.servers.read().unwrap_or_else(PoisonError::into_inner).get(name) {
-            return Arc::clone(known);
-        }
-        let mut servers = self.servers.write().unwrap_or_else(PoisonError::into_inner);
-        let new = || Arc::new(ServerMetrics::new(name));
-        Arc::clone(servers.entry(name.into()).or_insert_with(new))
+        let servers = self.servers.read().unwrap_or_else(PoisonError::into_inner);
+        servers.get(name).map_or_else(|| Arc::new(ServerMetrics::new(name)), Arc::clone)
     }
 
     /// Every server that the configuration has named since the start, in the order of the names.

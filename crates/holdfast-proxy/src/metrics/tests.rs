@@ -125,6 +125,10 @@ fn is_name(name: &str) -> bool {
 /// What a name may be, for all that the text format knows.
 const WEIRD: &str = "we\"ird\\na\nme";
 
+fn counted(metrics: &Metrics, names: &[&str]) -> impl Iterator<Item = Arc<ServerMetrics>> {
+    names.iter().map(|name| metrics.server(name)).collect::<Vec<_>>().into_iter()
+}
+
 fn busy() -> Arc<Metrics> {
     let metrics = Metrics::new(&["github".to_owned(), WEIRD.to_owned()]);
     let ms = Duration::from_millis;
@@ -137,8 +141,7 @@ fn busy() -> Arc<Metrics> {
         r#"servers: { pair: { instances: [
             { id: a, url: "http://127.0.0.1:1/mcp" }, { id: b, url: "http://127.0.0.1:2/mcp" } ] } }"#,
     );
-    metrics.tell_of(fleet);
-    metrics.configure(["github", "pair", WEIRD].into_iter());
+    metrics.tell_of(fleet, counted(&metrics, &["github", "pair", WEIRD]));
     metrics.tell_of_store(Arc::default());
     metrics.rejected(Rejection::Origin);
     metrics.server(WEIRD).process_exits.add(2);
@@ -218,7 +221,7 @@ fn a_server_that_leaves_takes_its_gauges_along_and_leaves_its_counters() {
     let metrics = busy();
     metrics.server("github").connects.add(3);
     let running = metrics.server("github").in_flight.enter();
-    metrics.configure(["pair", WEIRD].into_iter());
+    metrics.configure(counted(&metrics, &["pair", WEIRD]));
     let of = |name| Scrape::of(&metrics).value(name, &[("server_id", "github")]);
     // What still runs is shown until it ends.
     assert_eq!(of("holdfast_server_in_flight"), Some(1.0));
@@ -227,7 +230,7 @@ fn a_server_that_leaves_takes_its_gauges_along_and_leaves_its_counters() {
     assert_eq!(of("holdfast_server_in_flight"), None);
     assert_eq!(of("holdfast_server_connects_total"), Some(3.0));
     // It comes back, and is counted on from where it was.
-    metrics.configure(["github", "pair", WEIRD].into_iter());
+    metrics.configure(counted(&metrics, &["github", "pair", WEIRD]));
     metrics.server("github").connects.inc();
     assert_eq!(of("holdfast_server_connects_total"), Some(4.0));
     assert_eq!(of("holdfast_server_in_flight"), Some(0.0));

@@ -46,6 +46,27 @@ fn open(server: &Arc<ServerFleet>, instance: usize) {
     }
 }
 
+// --- what is only looked at ---
+
+#[tokio::test]
+async fn a_server_that_is_only_prepared_is_counted_nowhere() {
+    let proxy = node("servers: { a: { command: cat } }");
+    let names = || -> Vec<String> {
+        proxy.current.load().metrics.servers().iter().map(|it| it.name().to_owned()).collect()
+    };
+    let both = "servers: { a: { command: cat }, b: { command: cat } }";
+    drop(proxy.prepare(Arc::new(config(both))).unwrap());
+    assert_eq!(names(), ["a"]);
+    take_over(&proxy, both);
+    assert_eq!(names(), ["a", "b"]);
+    let counted = Arc::clone(&proxy.current.load().server("b").unwrap().metrics);
+    assert!(Arc::ptr_eq(&counted, &proxy.current.load().metrics.server("b")));
+    // Back again: what was counted goes on.
+    take_over(&proxy, "servers: { a: { command: cat } }");
+    take_over(&proxy, both);
+    assert!(Arc::ptr_eq(&counted, &proxy.current.load().metrics.server("b")));
+}
+
 // --- what becomes of servers ---
 
 /// The fate of the server `x` that is written like this in the one file and like that in the other.
