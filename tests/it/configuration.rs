@@ -6,6 +6,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
+use crate::harness::TempDir;
 use crate::harness::client::Client;
 use crate::harness::cluster::post;
 use crate::harness::gateway::{Gateway, Setup};
@@ -114,4 +115,35 @@ async fn what_is_no_good_is_refused_as_a_whole() {
     signal(gateway.pid(), "HUP");
     runs(&gateway, 2).await;
     assert!(client.call(2, "echo").await.get("result").is_some());
+}
+
+#[tokio::test]
+async fn a_node_alone_remembers_what_happened_before_its_process_ended() {
+    let folder = TempDir::new();
+    let data = folder.join("data");
+    let section = format!("node: {{ data_dir: \"{}\" }}", data.display());
+    let (_sample, mut gateway) = start(&section).await;
+    runs(&gateway, 1).await;
+    std::fs::write(gateway.config(), text(&gateway, 1002)).expect("write");
+    signal(gateway.pid(), "HUP");
+    runs(&gateway, 2).await;
+    let record = |page: &Value| -> Vec<Value> {
+        let events = page["events"].as_array().cloned().unwrap_or_default();
+        events.into_iter().filter(|it| it["kind"] == "configured").collect()
+    };
+    let before = record(&says(&gateway, "/api/audit").await);
+    assert_eq!(before.len(), 2, "{before:#?}");
+    gateway.kill();
+    // It died over a line.
+    let path = data.join("events");
+    let mut kept = std::fs::read_to_string(&path).expect("the record");
+    kept.push_str("{\"index\":");
+    std::fs::write(&path, kept).expect("write");
+    gateway.restart().await;
+    runs(&gateway, 1).await;
+    let after = record(&says(&gateway, "/api/audit").await);
+    assert_eq!(after[..2], before, "{after:#?}");
+    assert_eq!(after.len(), 3, "{after:#?}");
+    assert!(after[2]["index"].as_u64() > before[1]["index"].as_u64(), "{after:#?}");
+    assert_eq!(gateway.log().matches("cannot be read, and is left out").count(), 1);
 }

@@ -243,9 +243,7 @@ impl Operated for Control {
     }
 
     fn events(&self, limit: usize) -> Vec<EventView> {
-        let state = self.shared().state();
-        let events = &state.servers.events;
-        events.iter().skip(events.len().saturating_sub(limit)).map(view::event).collect()
+        self.shared().group.events(limit).iter().map(view::event).collect()
     }
 
     fn incidents(&self) -> Vec<IncidentView> {

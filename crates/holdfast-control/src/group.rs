@@ -2,6 +2,8 @@
 //! decides the same things by the same commands.
 
 use std::collections::BTreeSet;
+use std::io;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -9,10 +11,12 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use holdfast_cluster::{Cluster, Leadership, ProposeError};
 use holdfast_engine::replicated::{
-    Body, ClusterState, Command, ControlCommand, Machine, NodeId, Origin, Reply,
+    Body, ClusterState, Command, ControlCommand, Machine, NodeId, Origin, Reply, ServerEvent,
 };
 use holdfast_peer::Lane;
 use tokio::sync::watch;
+
+use crate::history::History;
 
 /// What a node knows, for the coordinator.
 pub(crate) const REPORT: &str = "control/report";
@@ -58,6 +62,13 @@ pub trait Group: Send + Sync + 'static {
     /// more.
     fn hand_over(&self, avoid: BTreeSet<NodeId>) -> BoxFuture<'_, bool>;
 
+    /// What happened, oldest first: the last `limit` events that are known.
+    fn events(&self, limit: usize) -> Vec<ServerEvent> {
+        let state = self.state();
+        let state = state.borrow();
+        last(state.servers.events.iter(), limit)
+    }
+
     /// Says something to another node's control plane, and returns what that one answers; its end is
     /// [`crate::Control::receive`].
     ///
@@ -80,6 +91,8 @@ pub struct Alone {
     state: watch::Sender<Arc<ClusterState>>,
     leadership: watch::Sender<Leadership>,
     origin: Origin,
+    /// What happened, where that is kept beyond the process.
+    history: Option<Mutex<History>>,
 }
 
 // === impl Clustered ===
@@ -131,11 +144,28 @@ impl Alone {
     /// A group that the node of this name is the only member of.
     #[must_use]
     pub fn new(name: &str) -> Self {
+        Self::begin(name, None)
+    }
+
+    /// The same; what happened before and happens from here on is kept in this folder. The rest is not.
+    ///
+    /// # Errors
+    /// The system's, where the folder can be neither read nor written.
+    pub fn keeping(name: &str, folder: &Path) -> io::Result<Self> {
+        Ok(Self::begin(name, Some(History::open(folder)?)))
+    }
+
+    fn begin(name: &str, history: Option<History>) -> Self {
+        let mut machine = Machine::default();
+        // Indices go on, so that each event has its own.
+        let before = history.as_ref().and_then(|it| it.events().map(|event| event.index).max());
+        machine.control.index = before.unwrap_or_default();
         let alone = Self {
-            machine: Mutex::default(),
+            machine: Mutex::new(machine),
             state: watch::Sender::default(),
             leadership: watch::Sender::new(Leadership { leader: Some(ONE), term: ONE, me: true }),
             origin: Origin { node: ONE, generation: 1 },
+            history: history.map(Mutex::new),
         };
         alone.apply(Body::Control(ControlCommand::Join {
             node: ONE,
@@ -163,6 +193,11 @@ impl Alone {
             body,
         };
         let reply = machine.apply(index, ONE, &command);
+        if let Some(history) = &self.history {
+            let all = machine.control.servers.events.iter();
+            let new = all.skip_while(|event| event.index < index);
+            history.lock().unwrap_or_else(PoisonError::into_inner).add(new);
+        }
         self.state.send_replace(Arc::new(machine.control.clone()));
         reply
     }
@@ -189,6 +224,16 @@ impl Group for Alone {
         wall_clock()
     }
 
+    fn events(&self, limit: usize) -> Vec<ServerEvent> {
+        match &self.history {
+            Some(history) => {
+                let history = history.lock().unwrap_or_else(PoisonError::into_inner);
+                last(history.events(), limit)
+            }
+            None => last(self.state.borrow().servers.events.iter(), limit),
+        }
+    }
+
     fn hand_over(&self, _avoid: BTreeSet<NodeId>) -> BoxFuture<'_, bool> {
         Box::pin(std::future::ready(false))
     }
@@ -201,6 +246,14 @@ impl Group for Alone {
     ) -> BoxFuture<'_, Result<Bytes, String>> {
         Box::pin(std::future::ready(Err("there is no other node".to_owned())))
     }
+}
+
+fn last<'e>(
+    events: impl ExactSizeIterator<Item = &'e ServerEvent>,
+    limit: usize,
+) -> Vec<ServerEvent> {
+    let before = events.len().saturating_sub(limit);
+    events.skip(before).cloned().collect()
 }
 
 /// Milliseconds since the Unix epoch.

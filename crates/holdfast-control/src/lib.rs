@@ -22,6 +22,7 @@ mod control;
 mod desk;
 mod driver;
 mod group;
+mod history;
 mod looks;
 mod machine;
 mod metrics;

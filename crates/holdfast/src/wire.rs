@@ -101,7 +101,7 @@ async fn start(
             (Arc::clone(&group) as _, group)
         }
         None => {
-            let group = Arc::new(Alone::new(&config.node.id));
+            let group = Arc::new(alone(&config)?);
             (Arc::clone(&group) as _, group)
         }
     };
@@ -160,4 +160,16 @@ async fn start(
     signals.abort();
     tracing::info!(node = config.node.id, "ended");
     Ok(())
+}
+
+/// The group of a node without a cluster; where the node has a folder, what happens is kept there.
+fn alone(config: &Config) -> anyhow::Result<Alone> {
+    let name = &config.node.id;
+    let Some(folder) = &config.node.data_dir else { return Ok(Alone::new(name)) };
+    Alone::keeping(name, folder).with_context(|| {
+        let folder = folder.display();
+        format!(
+            "{folder} (node.data_dir) cannot be written to: let this process, or take the key out"
+        )
+    })
 }
