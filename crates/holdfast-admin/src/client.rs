@@ -30,6 +30,8 @@ use crate::api::{
 
 /// For the whole question, connection included.
 const DEADLINE: Duration = Duration::from_secs(5);
+/// The same for a change of the configuration, which the nodes agree on and take over meanwhile.
+const CONFIGURED_WITHIN: Duration = Duration::from_secs(15);
 /// An answer beyond this is not one of ours.
 const ANSWER_MAX: usize = 16 * 1024 * 1024;
 
@@ -61,10 +63,12 @@ pub enum ClientError {
         source: io::Error,
     },
     /// Something listens, but it does not answer in time.
-    #[error("the admin port at {address} did not answer within {} s", DEADLINE.as_secs())]
+    #[error("the admin port at {address} did not answer within {} s", within.as_secs())]
     Timeout {
         /// Where.
         address: String,
+        /// How long it had.
+        within: Duration,
     },
     /// It wants a token, or another one.
     #[error("the admin port at {address} wants the token in admin.token: {said}")]
@@ -223,20 +227,23 @@ impl Client {
         self.get("/api/incidents").await
     }
 
-    /// Has the node read its file and take it over; with `check` it only says what would change.
+    /// Has the node read its file and take it over; with `check` it only says what would change. Waits
+    /// for 15 seconds.
     ///
     /// # Errors
-    /// As for [`Self::failover`].
+    /// See [`ClientError`]; after a timeout, or a connection that broke, the node does it all the same.
     pub async fn reload(&self, check: bool) -> Result<ReloadedDto, ClientError> {
-        self.post("/api/config/reload", &ReloadRequestDto { check }).await
+        let body = &ReloadRequestDto { check };
+        self.change("/api/config/reload", body, CONFIGURED_WITHIN).await
     }
 
-    /// Has an earlier version taken up again.
+    /// Has an earlier version taken up again. Waits for 15 seconds.
     ///
     /// # Errors
-    /// As for [`Self::failover`].
+    /// As for [`Self::reload`].
     pub async fn roll_back(&self, version: u64) -> Result<ReloadedDto, ClientError> {
-        self.post("/api/config/rollback", &RollbackRequestDto { version }).await
+        let body = &RollbackRequestDto { version };
+        self.change("/api/config/rollback", body, CONFIGURED_WITHIN).await
     }
 
     /// The versions of the configuration, and which of them each node runs.
@@ -265,17 +272,28 @@ impl Client {
         path: &str,
         body: &impl Serialize,
     ) -> Result<T, ClientError> {
+        self.change(path, body, DEADLINE).await
+    }
+
+    /// # Cancel safety
+    /// As for [`Self::post`].
+    async fn change<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+        within: Duration,
+    ) -> Result<T, ClientError> {
         let body = serde_json::to_vec(body).map_err(|error| ClientError::Protocol {
             address: self.address.to_string(),
             what: error.to_string(),
         })?;
-        self.ask(path, Some(body.into())).await
+        self.ask(path, Some(body.into()), within).await
     }
 
     /// # Cancel safety
     /// Only a question is asked; dropping it closes its connection.
     async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
-        self.ask(path, None).await
+        self.ask(path, None, DEADLINE).await
     }
 
     /// Asks, or changes something where there is a body.
@@ -283,12 +301,13 @@ impl Client {
         &self,
         path: &str,
         body: Option<Bytes>,
+        within: Duration,
     ) -> Result<T, ClientError> {
         let address = || self.address.to_string();
         let exchange = self.exchange(path, body);
-        let (status, body) = match tokio::time::timeout(DEADLINE, exchange).await {
+        let (status, body) = match tokio::time::timeout(within, exchange).await {
             Ok(answer) => answer?,
-            Err(_) => return Err(ClientError::Timeout { address: address() }),
+            Err(_) => return Err(ClientError::Timeout { address: address(), within }),
         };
         let protocol = |what: String| ClientError::Protocol { address: address(), what };
         if status.is_success() {

@@ -9,7 +9,7 @@ use axum::extract::{Query, State};
 use axum::response::Response;
 use holdfast_config::Change;
 use holdfast_control::versions::{
-    Ask, Configured, History, NodeStanding, ReloadError, Reloaded, VersionView,
+    Ask, Configured, History, NodeStanding, ReloadError, Reloaded, Said, VersionView,
 };
 use http::StatusCode;
 use serde::Deserialize;
@@ -34,17 +34,20 @@ fn change(it: Change) -> ChangeDto {
 }
 
 fn node(it: NodeStanding) -> ConfigNodeDto {
-    let standing = it.standing;
-    let failed = standing.as_ref().and_then(|it| it.failed.clone());
-    let (failed, why) = failed.unzip();
+    let standing = it.said.standing();
+    let (failed, why) = standing.and_then(|it| it.failed.clone()).unzip();
     ConfigNodeDto {
-        node: it.node,
-        version: standing.as_ref().map(|it| it.version),
-        since_unix_ms: standing.as_ref().map(|it| it.since),
+        version: standing.map(|it| it.version),
+        since_unix_ms: standing.map(|it| it.since),
         failed,
         why,
-        file: standing.as_ref().map(|it| it.file.label().to_owned()),
-        trouble: standing.and_then(|it| it.trouble),
+        file: standing.map(|it| it.file.label().to_owned()),
+        trouble: standing.and_then(|it| it.trouble.clone()),
+        format: match it.said {
+            Said::Format(format) => Some(format),
+            Said::Standing(_) | Said::Nothing => None,
+        },
+        node: it.node,
     }
 }
 
@@ -56,6 +59,12 @@ fn version(it: VersionView) -> ConfigVersionDto {
         at_unix_ms: it.at,
         rolls_back_to: it.rolls_back_to,
     }
+}
+
+/// Which version each node runs, as far as they say so within a moment.
+pub(crate) async fn nodes(shared: &Shared) -> Vec<ConfigNodeDto> {
+    let Some(configured) = shared.configured() else { return Vec::new() };
+    configured.history().await.nodes.into_iter().map(node).collect()
 }
 
 // === the routes ===
@@ -95,8 +104,7 @@ pub(crate) async fn reload(
     let Json(ReloadRequestDto { check }) =
         request.map_err(|rejection| wrong(&rejection, "{} or {\"check\": true}"))?;
     let ask = if check { Ask::Check } else { Ask::Do };
-    let done = configured(&shared)?.reload(ask).await;
-    done.map(|done| Json(reloaded(done))).map_err(|error| refused(&error))
+    to_its_end(&shared, move |it| async move { it.reload(ask).await }).await
 }
 
 pub(crate) async fn roll_back(
@@ -106,7 +114,23 @@ pub(crate) async fn roll_back(
     let Json(RollbackRequestDto { version }) =
         request.map_err(|rejection| wrong(&rejection, "{\"version\": NUMBER}"))?;
     tracing::info!(version, "an operator asks for an earlier configuration");
-    let done = configured(&shared)?.roll_back(version).await;
+    to_its_end(&shared, move |it| async move { it.roll_back(version).await }).await
+}
+
+/// Changes the configuration in a task of its own: a client that goes takes this handler with it, and
+/// would leave a version half proposed.
+async fn to_its_end<F>(
+    shared: &Shared,
+    change: impl FnOnce(Arc<dyn Configured>) -> F,
+) -> Result<Json<ReloadedDto>, Response>
+where
+    F: Future<Output = Result<Reloaded, ReloadError>> + Send + 'static,
+{
+    let done = tokio::spawn(change(Arc::clone(configured(shared)?))).await.map_err(|ended| {
+        let error =
+            format!("the change came to no end, look with `holdfast config history`: {ended}");
+        refuse(StatusCode::INTERNAL_SERVER_ERROR, error)
+    })?;
     done.map(|done| Json(reloaded(done))).map_err(|error| refused(&error))
 }
 
@@ -118,14 +142,14 @@ fn refused(error: &ReloadError) -> Response {
         | ReloadError::Overtaken { .. }
         | ReloadError::Holds { .. } => StatusCode::CONFLICT,
         ReloadError::Unknown { .. } | ReloadError::NoText { .. } => StatusCode::NOT_FOUND,
-        ReloadError::NoQuorum => StatusCode::SERVICE_UNAVAILABLE,
+        ReloadError::NoQuorum | ReloadError::Busy => StatusCode::SERVICE_UNAVAILABLE,
         ReloadError::TimedOut => StatusCode::GATEWAY_TIMEOUT,
     };
     refuse(status, error.to_string())
 }
 
 #[expect(clippy::result_large_err, reason = "it is the answer")]
-fn configured(shared: &Shared) -> Result<&dyn Configured, Response> {
+fn configured(shared: &Shared) -> Result<&Arc<dyn Configured>, Response> {
     shared.configured().ok_or_else(|| {
         let error = "this node has no configuration file, or is starting; try again".to_owned();
         refuse(StatusCode::SERVICE_UNAVAILABLE, error)

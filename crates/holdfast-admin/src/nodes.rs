@@ -1,8 +1,10 @@
 //! From what a node knows of its cluster to what the API says of it.
 
+use std::collections::BTreeMap;
+
 use holdfast_proxy::report::Report;
 
-use crate::api::{NodeEntryDto, NodesDto};
+use crate::api::{ConfigNodeDto, NodeEntryDto, NodesDto};
 use crate::cluster::{ClusterView, NodeView, Role, state_label};
 
 /// The nodes of a cluster.
@@ -39,6 +41,7 @@ pub(crate) fn alone(report: &Report) -> NodesDto {
         version: report.version.clone(),
         client: listener("client"),
         admin: listener("admin"),
+        configuration: None,
     };
     NodesDto {
         clustered: false,
@@ -47,6 +50,15 @@ pub(crate) fn alone(report: &Report) -> NodesDto {
         leader: None,
         term: None,
         nodes: vec![node],
+    }
+}
+
+/// Adds which version of the configuration each of them runs.
+pub(crate) fn add_configurations(nodes: &mut NodesDto, of: Vec<ConfigNodeDto>) {
+    let mut of: BTreeMap<String, ConfigNodeDto> =
+        of.into_iter().map(|it| (it.node.clone(), it)).collect();
+    for node in &mut nodes.nodes {
+        node.configuration = of.remove(&node.name);
     }
 }
 
@@ -68,5 +80,6 @@ fn entry(node: &NodeView) -> NodeEntryDto {
         version: node.version.clone(),
         client: node.client.clone(),
         admin: node.admin.clone(),
+        configuration: None,
     }
 }

@@ -61,6 +61,7 @@ fn node(number: u64, version: u64) -> ConfigNodeDto {
         why: None,
         file: Some("same".into()),
         trouble: None,
+        format: None,
     }
 }
 
@@ -132,6 +133,8 @@ fn config_history() {
     let trouble = Some("holdfast.yaml:3:1: servrs: there is no such key\n1 problem".to_owned());
     let nodes = vec![ConfigNodeDto { trouble, ..node(1, 3) }, away(), unable()];
     golden("config-history-trouble", history(nodes), &["config", "history"]);
+    let later = ConfigNodeDto { format: Some(2), ..away() };
+    golden("config-history-format", history(vec![node(1, 3), later]), &["config", "history"]);
     let none = ConfigHistoryDto { versions: Vec::new(), nodes: vec![node(1, 0)] };
     golden("config-history-none", (200, json!(none)), &["config", "history"]);
 }

@@ -9,8 +9,8 @@ use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, channel};
 
 use holdfast_admin::api::{
-    ControlDto, EventDto, EventsDto, IncidentDto, IncidentsDto, InstanceControlDto, NodeEntryDto,
-    NodesDto, ServerDto, ServersDto, SessionDto, SessionsDto,
+    ConfigNodeDto, ControlDto, EventDto, EventsDto, IncidentDto, IncidentsDto, InstanceControlDto,
+    NodeEntryDto, NodesDto, ServerDto, ServersDto, SessionDto, SessionsDto,
 };
 use serde_json::{Value, json};
 
@@ -157,6 +157,20 @@ fn node(number: u64) -> NodeEntryDto {
         version: "0.1.0".into(),
         client: format!("10.0.0.{number}:37373"),
         admin: format!("10.0.0.{number}:37374"),
+        configuration: Some(runs(number, Some(3))),
+    }
+}
+
+fn runs(number: u64, version: Option<u64>) -> ConfigNodeDto {
+    ConfigNodeDto {
+        node: format!("gateway-{number}"),
+        version,
+        since_unix_ms: version.map(|_| 1_796_083_200_000),
+        failed: None,
+        why: None,
+        file: version.map(|_| "same".into()),
+        trouble: None,
+        format: None,
     }
 }
 
@@ -206,7 +220,20 @@ fn nodes_of_a_cluster() {
     golden("nodes", views([cluster()]), &["nodes"]);
     golden("nodes-json", views([cluster()]), &["nodes", "-o", "json"]);
     golden("nodes-alone", views([alone()]), &["nodes"]);
+    let mut unlike = cluster();
+    unlike.nodes[0].configuration = Some(ConfigNodeDto {
+        trouble: Some("holdfast.yaml:3:1: servrs: there is no such key\n1 problem".into()),
+        ..runs(1, Some(3))
+    });
+    unlike.nodes[1].configuration = Some(ConfigNodeDto { format: Some(2), ..runs(2, None) });
+    unlike.nodes[2].configuration = Some(ConfigNodeDto {
+        failed: Some(3),
+        why: Some("version 3:4:10: the environment variable KEY is not set\n1 problem".into()),
+        ..runs(3, Some(2))
+    });
+    golden("nodes-configuration", views([unlike]), &["nodes"]);
     let mut cut_off = with_third(|node| {
+        node.configuration = Some(runs(3, None));
         node.state = "dead".into();
         node.role = "unknown".into();
         (node.term, node.commit_lag) = (None, None);
@@ -223,6 +250,7 @@ fn nodes_of_a_cluster() {
         health: None,
         version: String::new(),
         client: String::new(),
+        configuration: None,
         ..cut_off.nodes[2].clone()
     };
     cut_off.nodes[1].name = "gateway-2".into();

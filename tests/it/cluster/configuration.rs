@@ -1,6 +1,7 @@
 //! A configuration that changes on three nodes: under load, while one of them is away, where one of them
 //! cannot take it over, by two operators at once, and with a coordinator that dies over it.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -13,6 +14,7 @@ use crate::harness::client::Client;
 use crate::harness::cluster::{Cluster, PATIENCE, post};
 use crate::harness::gateway::Setup;
 use crate::harness::sample::Sample;
+use crate::harness::wire::Conn;
 
 const QUIET: &str = "reload: { watch: false }";
 const WATCHED: &str = "reload: { interval: 100ms }";
@@ -148,6 +150,10 @@ async fn a_node_that_cannot_take_a_version_over_says_so_and_serves_on() {
         let why = third["why"].as_str().unwrap_or_default();
         assert!(why.contains("the environment variable TOKEN is not set"), "{why}");
     }
+    let nodes = cluster[1].nodes().await.expect("nodes");
+    let runs = |at: usize| nodes["nodes"][at]["configuration"].clone();
+    assert_eq!((&runs(0)["version"], &runs(0)["failed"]), (&2.into(), &Value::Null), "{nodes:#}");
+    assert_eq!((&runs(2)["version"], &runs(2)["failed"]), (&1.into(), &2.into()), "{nodes:#}");
     let client = cluster.client(2).at("/mcp/main").initialized().await;
     assert!(client.call(1, "echo").await.get("result").is_some());
     let events = cluster[0].says("/api/audit").await.expect("events").to_string();
@@ -197,6 +203,29 @@ async fn of_two_operators_at_once_one_wins_and_the_other_is_told() {
 }
 
 #[tokio::test]
+async fn an_operator_who_goes_at_once_gets_the_change_all_the_same() {
+    let sample = Sample::start(&[]).await;
+    let cluster = setup(&sample).section(QUIET).cluster().await;
+    all_run(&cluster, 0, &ALL, 1).await;
+    cluster[0].rewrite("streams: 1001", "streams: 1002");
+    leave(cluster[0].admin, "/api/config/reload", "{}").await;
+    all_run(&cluster, 1, &ALL, 2).await;
+    leave(cluster[2].admin, "/api/config/rollback", r#"{"version":1}"#).await;
+    all_run(&cluster, 1, &ALL, 3).await;
+}
+
+/// Asks for a change, and is gone before there can be an answer.
+async fn leave(admin: SocketAddr, path: &str, body: &str) {
+    let mut conn = Conn::open(admin).await;
+    let length = body.len();
+    conn.send(format!(
+        "POST {path} HTTP/1.1\r\nHost: {admin}\r\nContent-Type: application/json\r\n\
+         Content-Length: {length}\r\n\r\n{body}"
+    ))
+    .await;
+}
+
+#[tokio::test]
 async fn a_version_outlives_the_coordinator_that_agreed_on_it() {
     let sample = Sample::start(&[]).await;
     let mut cluster = setup(&sample).section(QUIET).cluster().await;
@@ -229,4 +258,28 @@ async fn without_a_majority_nothing_changes_and_says_so() {
     let error = said["error"].as_str().unwrap_or_default();
     assert!(matches!(status, 503 | 504) && error.contains("the cluster"), "{status}: {said}");
     assert_eq!(last(&cluster[0].says("/api/config/history").await.expect("it"))["version"], 1);
+}
+
+#[tokio::test]
+async fn a_node_that_starts_without_a_majority_says_so_once_and_comes_to_what_holds() {
+    let sample = Sample::start(&[]).await;
+    let mut cluster = setup(&sample).section(QUIET).cluster().await;
+    all_run(&cluster, 0, &ALL, 1).await;
+    for at in 0..3 {
+        cluster[at].kill();
+    }
+    cluster.start_again(0);
+    let said = |cluster: &Cluster, what: &str| cluster[0].log().matches(what).count();
+    let deadline = Instant::now() + PATIENCE;
+    while said(&cluster, "configuration still not agreed on") < 4 {
+        assert!(Instant::now() < deadline, "it does not try again:\n{}", cluster[0].log());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(said(&cluster, "configuration not agreed on"), 1);
+    assert_eq!(said(&cluster, "the cluster agrees on configurations again"), 0);
+    cluster.restart(1).await;
+    all_run(&cluster, 0, &["n1", "n2"], 1).await;
+    let told = || said(&cluster, "the cluster agrees on configurations again") == 1;
+    crate::harness::eventually("that it says so", || told().then_some(())).await;
+    assert_eq!(said(&cluster, "configuration not agreed on"), 1);
 }

@@ -176,12 +176,18 @@ impl Cluster {
         self.sees(at, other, state, |node| node["state"] == state).await
     }
 
-    /// Starts a node again on its ports and its data, and waits until it is ready.
-    pub(crate) async fn restart(&mut self, at: usize) {
+    /// Starts a node again on its ports and its data.
+    pub(crate) fn start_again(&mut self, at: usize) {
         let node = &mut self[at];
         node.process.kill();
         let environment = node.environment.clone();
         node.process = Process::start(serve(&node.config).envs(environment));
+    }
+
+    /// Starts a node again on its ports and its data, and waits until it is ready.
+    pub(crate) async fn restart(&mut self, at: usize) {
+        self.start_again(at);
+        let node = &mut self[at];
         let deadline = Instant::now() + PATIENCE;
         while node.readiness().await != Some(200) {
             let ended = node.process.ended();

@@ -84,6 +84,10 @@ pub struct ConfigNodeDto {
     pub file: Option<String>,
     /// What is wrong with its file.
     pub trouble: Option<String>,
+    /// It runs another version of Holdfast, which says all this in a format of this number, and the
+    /// node that speaks cannot read that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub format: Option<u8>,
 }
 
 /// `GET /api/config?version=3`: the text of a version, or of the one that holds.

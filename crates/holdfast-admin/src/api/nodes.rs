@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::ConfigNodeDto;
+
 /// `GET /api/nodes`, and part of [`super::StatusDto`] in a cluster.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct NodesDto {
@@ -52,6 +54,9 @@ pub struct NodeEntryDto {
     pub client: String,
     /// Where the operator reaches it; empty when nobody knows.
     pub admin: String,
+    /// Which version of the configuration it runs; none in the status, and where nobody knows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub configuration: Option<ConfigNodeDto>,
 }
 
 /// The body of `POST /api/drain`.

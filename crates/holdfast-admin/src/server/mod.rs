@@ -260,8 +260,8 @@ impl Shared {
     }
 
     /// The configuration, once the node runs.
-    pub(crate) fn configured(&self) -> Option<&dyn Configured> {
-        self.configured.get().map(|configured| &**configured)
+    pub(crate) fn configured(&self) -> Option<&Arc<dyn Configured>> {
+        self.configured.get()
     }
 
     /// The cluster as this node sees it, if that comes in time; none for a node alone.

@@ -104,14 +104,17 @@ async fn api_servers(State(shared): State<Arc<Shared>>) -> Json<ServersDto> {
 }
 
 async fn api_nodes(State(shared): State<Arc<Shared>>) -> Result<Json<NodesDto>, Response> {
-    match shared.cluster().await {
-        None => Ok(Json(nodes::alone(&shared.observed.report()))),
-        Some(Ok(nodes)) => Ok(Json(nodes)),
+    let (nodes, configurations) = tokio::join!(shared.cluster(), configuration::nodes(&shared));
+    let mut nodes = match nodes {
+        None => nodes::alone(&shared.observed.report()),
+        Some(Ok(nodes)) => nodes,
         Some(Err(_)) => {
             let error = "the cluster did not say in time how it is; try again".to_owned();
-            Err(refuse(StatusCode::GATEWAY_TIMEOUT, error))
+            return Err(refuse(StatusCode::GATEWAY_TIMEOUT, error));
         }
-    }
+    };
+    nodes::add_configurations(&mut nodes, configurations);
+    Ok(Json(nodes))
 }
 
 async fn api_drain(

@@ -8,29 +8,35 @@ use std::time::Duration;
 use bytes::Bytes;
 use holdfast_cluster::ProposeError;
 use holdfast_config::{Change, Config, Document, File, MAX_DOCUMENT, Problems};
+use holdfast_engine::backoff::Backoff;
 use holdfast_engine::configuration::Wish;
 use holdfast_engine::configuration::follow::{Follow, Next};
 use holdfast_engine::configuration::settle::Print;
+use holdfast_engine::configuration::strays::Strays;
 use holdfast_engine::replicated::{
-    Configuration, ControlCommand, MAX_VERSIONS, Reply, ServerCommand, ServerHappened,
+    Configuration, ControlCommand, Reply, ServerCommand, ServerHappened,
 };
-use tokio::sync::{Mutex as Turn, Notify};
+use tokio::sync::{Mutex as Turn, MutexGuard as HeldTurn, Notify};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::apply::Apply;
-use super::ledger::{Ledger, UNCLAIMED, put, remove};
+use super::ledger::{Ledger, put, remove};
 use super::metrics::{Counts, Outcome};
 use super::record::Record;
 use super::standing::STANDING;
 use super::view::{Ask, ReloadError, Reloaded};
 use crate::group::Group;
-use crate::report::encode;
+use crate::random;
 
 /// How long this node may take to hear of a version that was agreed on.
 const HEARD_WITHIN: Duration = Duration::from_secs(2);
-/// Between two tries to find out what the group has agreed on, while this node starts.
+/// How long an operator waits for a change that is under way.
+const TURN_WITHIN: Duration = Duration::from_secs(2);
+/// Between two tries to find out what the group has agreed on, while this node starts: at first.
 const BEGIN_AGAIN: Duration = Duration::from_millis(200);
+/// The longest pause between two tries, while the group agrees on nothing.
+const AGAIN_AT_MOST: Duration = Duration::from_secs(2);
 /// While there is nothing to do, for a nudge that was lost.
 const REST: Duration = Duration::from_secs(60);
 /// Files of this process's life whose secrets may be taken for a version.
@@ -73,6 +79,9 @@ pub(super) struct State {
     pub(super) follow: Follow,
     pub(super) since: u64,
     pub(super) trouble: Option<String>,
+    /// Whether it has been told that the group agrees on nothing at present.
+    idle: bool,
+    strays: Strays,
     /// What the file had when it was last read to an end.
     read: Print,
 }
@@ -116,6 +125,8 @@ impl Versions {
                 follow: Follow::default(),
                 since,
                 trouble: None,
+                idle: false,
+                strays: Strays::default(),
             }),
             nudge: Notify::new(),
             counts: Counts::default(),
@@ -146,7 +157,7 @@ impl Versions {
     /// Answers what another node asks; `None`: it is not meant for this.
     #[must_use]
     pub fn receive(&self, method: &str) -> Option<Result<Bytes, String>> {
-        (method == STANDING).then(|| encode(&self.standing()).map(Bytes::from))
+        (method == STANDING).then(|| self.standing().to_message().map(Bytes::from))
     }
 
     /// What the file had when it was last read to an end.
@@ -172,8 +183,14 @@ impl Versions {
         let me = self.ledger.me();
         let mut state = self.ledger.state();
         let _ = state.wait_for(|state| state.members.contains_key(&me)).await;
-        while self.reload_for(Cause::Start, Ask::Do).await.is_err_and(|error| error.passes()) {
-            tokio::time::sleep(BEGIN_AGAIN).await;
+        self.persist(Cause::Start, BEGIN_AGAIN).await;
+    }
+
+    /// Reads the file until the group has said what becomes of it, with longer and longer pauses.
+    pub(super) async fn persist(&self, cause: Cause, pause: Duration) {
+        let mut pauses = Backoff::new(pause, AGAIN_AT_MOST);
+        while self.reload_for(cause, Ask::Do).await.is_err_and(|error| error.passes()) {
+            tokio::time::sleep(pauses.next(random())).await;
         }
     }
 
@@ -192,7 +209,7 @@ impl Versions {
                     continue;
                 }
             };
-            self.claim().await;
+            self.tend().await;
             tokio::select! {
                 changed = state.changed() => if changed.is_err() { return },
                 () = self.nudge.notified() => {}
@@ -201,16 +218,25 @@ impl Versions {
         }
     }
 
-    /// Has the texts of versions stay whose proposer died before it could say so.
-    async fn claim(&self) {
+    /// Removes the texts that no version has named for long enough, where this node coordinates.
+    pub(super) async fn tend(&self) {
         if !self.ledger.leadership().borrow().me {
+            self.state().strays = Strays::default();
             return;
         }
-        for version in self.versions() {
-            let entry = self.ledger.kept(&super::ledger::key(&version.id));
-            let Some(entry) = entry.filter(|it| it.deadline.is_some()) else { continue };
-            let Ok(text) = std::str::from_utf8(&entry.value) else { continue };
-            let _ = self.keep(put(&version.id, text, None)).await;
+        // The texts before the versions: one that has been agreed on in between is named.
+        let texts = self.ledger.texts();
+        let named = |id: &str| self.versions().iter().any(|it| it.id == id);
+        let unnamed = texts.into_iter().filter(|(id, _)| !named(id));
+        let unnamed: Vec<_> = unnamed.map(|(id, entry)| (id, entry.revision)).collect();
+        let due = self.state().strays.look(unnamed, Instant::now().into_std());
+        if due.is_empty() || !self.ledger.fresh().await {
+            return;
+        }
+        for (id, revision) in due {
+            if !named(&id) {
+                let _ = self.keep(remove(&id, revision)).await;
+            }
         }
     }
 
@@ -306,7 +332,10 @@ impl Versions {
     // --- proposing ---
 
     pub(super) async fn reload_for(&self, cause: Cause, ask: Ask) -> Result<Reloaded, ReloadError> {
-        let turn = self.turn.lock().await;
+        let turn = match cause {
+            Cause::Operator => self.turn_of_an_operator().await?,
+            Cause::Start | Cause::File | Cause::Signal => self.turn.lock().await,
+        };
         let print = super::watch::print(&self.settings.path);
         let done = self.read_and_take(cause, ask).await;
         let passes = done.as_ref().is_err_and(ReloadError::passes);
@@ -320,6 +349,12 @@ impl Versions {
             Ok(done) if ask == Ask::Do && cause != Cause::Start => Ok(self.with_nodes(done).await),
             done => done,
         }
+    }
+
+    /// A person does not wait for longer than this for what another one has begun.
+    pub(super) async fn turn_of_an_operator(&self) -> Result<HeldTurn<'_, ()>, ReloadError> {
+        let turn = tokio::time::timeout(TURN_WITHIN, self.turn.lock()).await;
+        turn.map_err(|_| ReloadError::Busy)
     }
 
     async fn read_and_take(&self, cause: Cause, ask: Ask) -> Result<Reloaded, ReloadError> {
@@ -420,14 +455,7 @@ impl Versions {
         if text.len() > MAX_DOCUMENT {
             return Err(ReloadError::TooLong { found: text.len(), most: MAX_DOCUMENT });
         }
-        // What falls out of the history, and its text as it lies there now: whoever takes it up again
-        // meanwhile puts it anew, and is not meant.
-        let versions = self.versions();
-        let oldest = versions.first().filter(|_| versions.len() >= MAX_VERSIONS);
-        let oldest = oldest.map(|it| it.id.clone());
-        let old = oldest.and_then(|id| Some((self.ledger.kept(&super::ledger::key(&id))?, id)));
-        let deadline = self.ledger.time().saturating_add(UNCLAIMED);
-        self.keep(put(&id, text, Some(deadline))).await?;
+        self.keep(put(&id, text)).await?;
         let command =
             ServerCommand::Configure { id: id.clone(), by: by.to_owned(), follows, rolls_back_to };
         let reply = self.ledger.propose(ControlCommand::Server(command)).await.map_err(unheard)?;
@@ -437,21 +465,17 @@ impl Versions {
             Reply::Fenced { .. } | Reply::Unknown => return Err(ReloadError::NoQuorum),
             other => return Err(ReloadError::Refused(format!("the group refuses it: {other:?}"))),
         }
-        // From now on the text stays. Should this node not come to say so, the coordinator does.
-        self.keep(put(&id, text, None)).await?;
         let mut state = self.ledger.state();
         let heard = state.wait_for(|state| {
             state.servers.configuration().is_some_and(|it| it.id == id || it.version > follows)
         });
         let heard = tokio::time::timeout(HEARD_WITHIN, heard).await;
         heard.map(drop).map_err(|_| ReloadError::TimedOut)?;
-        let versions = self.versions();
-        if let Some((entry, id)) = old
-            && versions.iter().all(|it| it.id != id)
-        {
-            self.keep(remove(&id, &entry)).await?;
+        if self.ledger.kept(&super::ledger::key(&id)).is_none() {
+            // This process stood still in between, and the coordinator took the text for a stray.
+            self.keep(put(&id, text)).await?;
         }
-        Ok(versions.last().is_some_and(|it| it.version > follows))
+        Ok(self.holds().is_some_and(|it| it.version > follows))
     }
 
     /// What came first, once this node knows of it.
@@ -488,6 +512,11 @@ impl Versions {
             return done;
         }
         let by = cause.label();
+        let passes = done.as_ref().is_err_and(ReloadError::passes);
+        let idle = std::mem::replace(&mut self.state().idle, passes);
+        if idle && !passes {
+            tracing::info!("the cluster agrees on configurations again");
+        }
         match &done {
             Ok(reloaded) => {
                 let untouched = reloaded.changes.is_empty() && !reloaded.new;
@@ -502,7 +531,10 @@ impl Versions {
             }
             // It has been told already, and the file is not to blame.
             Err(ReloadError::Failed { .. }) => self.state().trouble = None,
-            Err(error) if error.passes() => {
+            Err(error) if passes && idle => {
+                tracing::debug!(by, %error, "configuration still not agreed on");
+            }
+            Err(error) if passes => {
                 tracing::warn!(by, %error, "configuration not agreed on; the one before goes on");
             }
             Err(error) => {

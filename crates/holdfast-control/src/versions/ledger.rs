@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use holdfast_cluster::ProposeError;
-use holdfast_engine::replicated::{Body, Expect, KvCommand, KvEntry, Reply};
+use holdfast_engine::replicated::{Body, Expect, KvCommand, KvEntry, Machine, Reply};
 
 use crate::group::{Alone, Clustered, Group};
 
@@ -25,6 +25,9 @@ pub trait Ledger: Group {
     /// A value of it, as applied here.
     fn kept(&self, key: &[u8]) -> Option<KvEntry>;
 
+    /// The texts of configurations in it, as applied here, by their digests.
+    fn texts(&self) -> Vec<(String, KvEntry)>;
+
     /// Waits until this node knows everything that was agreed on before. False: it cannot find out.
     fn fresh(&self) -> BoxFuture<'_, bool>;
 }
@@ -36,6 +39,10 @@ impl Ledger for Clustered {
 
     fn kept(&self, key: &[u8]) -> Option<KvEntry> {
         self.0.get(key)
+    }
+
+    fn texts(&self) -> Vec<(String, KvEntry)> {
+        self.0.read(texts)
     }
 
     fn fresh(&self) -> BoxFuture<'_, bool> {
@@ -52,27 +59,38 @@ impl Ledger for Alone {
         self.read(|machine| machine.kv.get(key, machine.control.time).cloned())
     }
 
+    fn texts(&self) -> Vec<(String, KvEntry)> {
+        self.read(|machine| texts(machine, machine.control.time))
+    }
+
     fn fresh(&self) -> BoxFuture<'_, bool> {
         Box::pin(std::future::ready(true))
     }
 }
 
-/// How long a text may lie there before its version is agreed on, in milliseconds. One whose proposer
-/// died is gone after that.
-pub(super) const UNCLAIMED: u64 = 600_000;
+/// Where texts lie.
+const TEXTS: &str = "config/";
 
 /// Where the text of this digest lies.
 pub(super) fn key(id: &str) -> Bytes {
-    Bytes::from(format!("config/{id}"))
+    Bytes::from(format!("{TEXTS}{id}"))
 }
 
-/// Puts a text there, whatever was.
-pub(super) fn put(id: &str, text: &str, deadline: Option<u64>) -> KvCommand {
+/// Puts a text there, whatever was, for as long as a version names it.
+pub(super) fn put(id: &str, text: &str) -> KvCommand {
     let value = Bytes::copy_from_slice(text.as_bytes());
-    KvCommand::Put { key: key(id), value, expect: Expect::Any, deadline }
+    KvCommand::Put { key: key(id), value, expect: Expect::Any, deadline: None }
 }
 
-/// Removes the text that was put in this entry, and no later one.
-pub(super) fn remove(id: &str, entry: &KvEntry) -> KvCommand {
-    KvCommand::Delete { key: key(id), expect: Expect::Revision(entry.revision) }
+/// Removes the text that was put with this revision, and no later one.
+pub(super) fn remove(id: &str, revision: u64) -> KvCommand {
+    KvCommand::Delete { key: key(id), expect: Expect::Revision(revision) }
+}
+
+fn texts(machine: &Machine, now: u64) -> Vec<(String, KvEntry)> {
+    let found = machine.kv.range(TEXTS.as_bytes(), now).filter_map(|(key, entry)| {
+        let id = std::str::from_utf8(key).ok()?.strip_prefix(TEXTS)?;
+        Some((id.to_owned(), entry.clone()))
+    });
+    found.collect()
 }

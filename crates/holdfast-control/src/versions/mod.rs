@@ -40,5 +40,5 @@ mod watch;
 pub use self::apply::{Apply, Refusal};
 pub use self::keeper::{Settings, Versions};
 pub use self::ledger::Ledger;
-pub use self::standing::{FileStanding, NodeStanding, Standing};
+pub use self::standing::{FileStanding, NodeStanding, Said, Standing};
 pub use self::view::{Ask, Configured, History, ReloadError, Reloaded, Shown, VersionView};

@@ -7,6 +7,9 @@ use std::path::PathBuf;
 
 use holdfast_engine::configuration::Memory;
 
+/// How the file is written. One without a format is written like this too.
+const FORMAT: u32 = 1;
+
 /// A file of a few words, or the memory of this process alone.
 pub(super) struct Record {
     path: Option<PathBuf>,
@@ -18,8 +21,18 @@ impl Record {
     pub(super) fn open(folder: Option<PathBuf>) -> Self {
         let path = folder.map(|folder| folder.join("configuration-seen"));
         let text = path.as_ref().and_then(|path| fs::read_to_string(path).ok());
-        let memory = text.map(|text| read(&text)).unwrap_or_default();
-        Self { path, memory }
+        let memory = text.map(|text| {
+            read(&text).unwrap_or_else(|format| {
+                tracing::warn!(
+                    format,
+                    "data_dir/configuration-seen was written by a later version of holdfast, in a \
+                     format that this one cannot read: this node goes by the cluster's configuration, \
+                     and `holdfast reload` here proposes its file"
+                );
+                Memory::default()
+            })
+        });
+        Self { path, memory: memory.unwrap_or_default() }
     }
 
     pub(super) fn memory(&self) -> &Memory {
@@ -43,7 +56,7 @@ impl Record {
         let beside = path.with_extension("new");
         let mut file = fs::File::create(&beside)?;
         let Memory { seen, agreed, offered } = &self.memory;
-        writeln!(file, "agreed {agreed}")?;
+        writeln!(file, "format {FORMAT}\nagreed {agreed}")?;
         for (word, id) in [("seen", seen), ("offered", offered)] {
             if let Some(id) = id {
                 writeln!(file, "{word} {id}")?;
@@ -54,15 +67,19 @@ impl Record {
     }
 }
 
-/// What is no line of ours is as if it were not there.
-fn read(text: &str) -> Memory {
+/// What is no line of ours is as if it were not there. An error is the format, if that is not ours.
+fn read(text: &str) -> Result<Memory, u32> {
     let find = |word: &str| {
         let values = text.lines().filter_map(|line| line.strip_prefix(word)?.strip_prefix(' '));
         values.map(str::trim).next()
     };
     let id = |word: &str| find(word).filter(|id| is_id(id)).map(str::to_owned);
+    let format = find("format").and_then(|number| number.parse().ok());
+    if let Some(format) = format.filter(|it| *it != FORMAT) {
+        return Err(format);
+    }
     let agreed = find("agreed").and_then(|number| number.parse().ok());
-    Memory { seen: id("seen"), agreed: agreed.unwrap_or_default(), offered: id("offered") }
+    Ok(Memory { seen: id("seen"), agreed: agreed.unwrap_or_default(), offered: id("offered") })
 }
 
 fn is_id(text: &str) -> bool {

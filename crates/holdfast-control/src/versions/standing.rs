@@ -2,8 +2,14 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::report::{decode, encode};
+
 /// What other nodes are asked.
 pub(crate) const STANDING: &str = "control/configuration";
+
+/// The format of what nodes tell each other of it. It is the first byte of each such message, so that a
+/// later version can say something else and be told from this one.
+const FORMAT: u8 = 1;
 
 /// What one node says.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
@@ -37,11 +43,48 @@ pub enum FileStanding {
 pub struct NodeStanding {
     /// Its name.
     pub node: String,
-    /// What it says; none: it does not answer.
-    pub standing: Option<Standing>,
+    /// What it says.
+    pub said: Said,
+}
+
+/// What came of asking a node.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Said {
+    /// How it stands.
+    Standing(Standing),
+    /// It runs another version of Holdfast, and says it in this format, which this node cannot read.
+    Format(u8),
+    /// Nothing that makes sense: it does not answer, most likely.
+    Nothing,
+}
+
+impl Said {
+    /// How it stands, where that is known.
+    #[must_use]
+    pub fn standing(&self) -> Option<&Standing> {
+        match self {
+            Self::Standing(standing) => Some(standing),
+            Self::Format(_) | Self::Nothing => None,
+        }
+    }
+
+    /// What a node's message says.
+    pub(super) fn read(message: &[u8]) -> Self {
+        match message.split_first() {
+            Some((&FORMAT, rest)) => decode(rest).map_or(Self::Nothing, Self::Standing),
+            Some((format, _)) => Self::Format(*format),
+            None => Self::Nothing,
+        }
+    }
 }
 
 impl Standing {
+    pub(super) fn to_message(&self) -> Result<Vec<u8>, String> {
+        let mut message = vec![FORMAT];
+        message.extend(encode(self)?);
+        Ok(message)
+    }
+
     /// Whether it has done what it can about this version.
     pub(super) fn has_dealt_with(&self, version: u64) -> bool {
         self.version >= version || self.failed.as_ref().is_some_and(|(of, _)| *of >= version)

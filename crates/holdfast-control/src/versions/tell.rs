@@ -9,14 +9,13 @@ use tokio::time::Instant;
 
 use super::keeper::{Cause, Versions, find};
 use super::metrics::Outcome;
-use super::standing::{FileStanding, NodeStanding, STANDING, Standing};
+use super::standing::{FileStanding, NodeStanding, STANDING, Said, Standing};
 use super::view::{Ask, Configured, History, ReloadError, Reloaded, Shown, VersionView};
-use crate::report::decode;
 
 /// How long the other nodes may take over a version before the one who asked is told how it stands.
 const TAKEN_WITHIN: Duration = Duration::from_secs(1);
 /// How long another node may take to say how it stands.
-const SAID_WITHIN: Duration = Duration::from_millis(700);
+const SAID_WITHIN: Duration = Duration::from_millis(500);
 /// Between two looks at how the others stand.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
@@ -48,12 +47,12 @@ impl Versions {
         };
         let asked = members.into_iter().map(|(id, node)| async move {
             if id == me {
-                return NodeStanding { node, standing: Some(self.standing()) };
+                return NodeStanding { node, said: Said::Standing(self.standing()) };
             }
             let call = self.ledger.call(id, STANDING, Bytes::new());
             let said = tokio::time::timeout(SAID_WITHIN, call).await;
-            let standing = said.ok().and_then(Result::ok).and_then(|it| decode(&it).ok());
-            NodeStanding { node, standing }
+            let said = said.ok().and_then(Result::ok);
+            NodeStanding { node, said: said.map_or(Said::Nothing, |it| Said::read(&it)) }
         });
         let mut nodes = join_all(asked).await;
         nodes.sort_by(|a, b| a.node.cmp(&b.node));
@@ -66,7 +65,7 @@ impl Versions {
         loop {
             let nodes = self.nodes().await;
             let dealt = |it: &NodeStanding| {
-                it.standing.as_ref().is_none_or(|it| it.has_dealt_with(done.version))
+                it.said.standing().is_none_or(|it| it.has_dealt_with(done.version))
             };
             if nodes.iter().all(dealt) || Instant::now() >= deadline {
                 return Reloaded { nodes, ..done };
@@ -83,7 +82,7 @@ impl Configured for Versions {
 
     fn roll_back(&self, version: u64) -> BoxFuture<'_, Result<Reloaded, ReloadError>> {
         Box::pin(async move {
-            let turn = self.turn.lock().await;
+            let turn = self.turn_of_an_operator().await?;
             let done = self.take_up_again(version).await?;
             drop(turn);
             self.counts.count(Outcome::Applied);

@@ -1,11 +1,14 @@
 //! One node, and two of one group, with a file that is written by the test.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use holdfast_config::{Config, File, When};
-use holdfast_engine::replicated::ServerHappened;
+use holdfast_engine::configuration::strays::STRAY;
+use holdfast_engine::replicated::{Body, ControlCommand, ServerCommand, ServerHappened};
 
 use super::keeper::Cause;
 use super::*;
@@ -200,11 +203,11 @@ async fn what_is_wrong_changes_nothing_and_is_told_once() {
     assert_eq!(told.len(), 4, "{told:#?}");
     assert!(told.iter().all(|it| it.evidence.starts_with("n1 does not take its file over: ")));
     let history = node.versions.history().await;
-    assert!(history.nodes[0].standing.as_ref().is_some_and(|it| it.trouble.is_some()));
+    assert!(history.nodes[0].said.standing().is_some_and(|it| it.trouble.is_some()));
     // A good file ends it.
     node.reads(Cause::File, &more).await.unwrap();
     let history = node.versions.history().await;
-    assert!(history.nodes[0].standing.as_ref().is_some_and(|it| it.trouble.is_none()));
+    assert!(history.nodes[0].said.standing().is_some_and(|it| it.trouble.is_none()));
 }
 
 #[tokio::test]
@@ -227,7 +230,9 @@ async fn a_node_that_cannot_keeps_what_it_runs_and_takes_it_over_later() {
     let why = "no certificate at /x".to_owned();
     assert_eq!(error, ReloadError::Failed { version: 2, why: why.clone() });
     let standing = |node: &Node| node.versions.receive("control/configuration").unwrap().unwrap();
-    let said: Standing = crate::report::decode(&standing(&other)).unwrap();
+    let Said::Standing(said) = Said::read(&standing(&other)) else {
+        panic!("it says how it stands")
+    };
     assert_eq!((said.version, said.failed, said.trouble), (1, Some((2, why)), None));
     assert_eq!(other.minute(), 1);
     let mut metrics = String::new();
@@ -268,15 +273,88 @@ async fn texts_go_with_their_versions() {
     }
     let history = node.versions.history().await;
     assert_eq!((history.versions.len(), history.versions[0].version), (8, 4));
-    let kept = ledger.read(|machine| machine.kv.len());
-    assert_eq!(kept, 8, "one text for each version");
-    assert!(node.versions.show(Some(4)).is_ok());
-    assert!(matches!(node.versions.show(Some(3)), Err(ReloadError::Unknown { .. })));
+    // Somebody died between putting a text and proposing it.
+    ledger.apply(Body::Kv(ledger::put("stray", "x: 1")));
+    let texts = || ledger.texts().into_iter().map(|it| it.0).collect::<BTreeSet<_>>();
+    assert_eq!(texts().len(), 12);
+    tokio::time::pause();
+    node.versions.tend().await;
+    tokio::time::advance(STRAY - Duration::from_secs(1)).await;
+    // One is proposed again before its time is up, by a rollback to the same content.
+    node.reads(Cause::Operator, &text(2)).await.unwrap();
+    node.versions.tend().await;
+    tokio::time::advance(Duration::from_secs(1)).await;
+    node.versions.tend().await;
+    let history = node.versions.history().await;
+    let mut named: BTreeSet<_> = history.versions.iter().map(|it| it.id.clone()).collect();
+    assert_eq!(named.len(), 8);
+    // What has just fallen out has its time before it.
+    let fallen = texts().difference(&named).count();
+    assert_eq!(fallen, 1, "{:?}", texts());
+    tokio::time::advance(STRAY).await;
+    node.versions.tend().await;
+    assert_eq!(texts(), std::mem::take(&mut named), "one text for each version");
+    assert!(node.versions.show(Some(5)).is_ok());
+    assert!(matches!(node.versions.show(Some(4)), Err(ReloadError::Unknown { .. })));
     // All of them are there for good.
-    let unclaimed = history.versions.iter().filter(|it| {
-        ledger.kept(&ledger::key(&it.id)).is_none_or(|entry| entry.deadline.is_some())
-    });
-    assert_eq!(unclaimed.count(), 0);
+    assert!(ledger.texts().iter().all(|(_, entry)| entry.deadline.is_none()));
+}
+
+#[tokio::test]
+async fn a_text_that_a_version_came_to_name_stays_however_long_nobody_could_decide() {
+    let (_folder, node, ledger) = one().await;
+    // The proposer died before it heard that it was agreed on, and nobody was there for an hour.
+    let (id, by) = ("f".repeat(64), "n9".to_owned());
+    ledger.apply(Body::Kv(ledger::put(&id, &text(7))));
+    node.versions.tend().await;
+    let configure =
+        ServerCommand::Configure { id: id.clone(), by, follows: 1, rolls_back_to: None };
+    ledger.apply(Body::Control(ControlCommand::Server(configure)));
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(3600)).await;
+    node.versions.tend().await;
+    assert_eq!(node.versions.show(Some(2)).unwrap().text, text(7));
+}
+
+#[tokio::test]
+async fn an_operator_is_told_of_a_change_that_is_under_way() {
+    let (_folder, node, _) = one().await;
+    let turn = node.versions.turn.lock().await;
+    tokio::time::pause();
+    assert_eq!(node.versions.reload(Ask::Do).await, Err(ReloadError::Busy));
+    assert_eq!(node.versions.roll_back(1).await, Err(ReloadError::Busy));
+    drop(turn);
+    assert!(node.versions.reload(Ask::Do).await.is_ok());
+}
+
+#[test]
+fn what_a_later_version_says_is_known_for_that() {
+    let mine = Standing { version: 3, ..Standing::default() };
+    let mut message = mine.to_message().unwrap();
+    assert_eq!(Said::read(&message), Said::Standing(mine));
+    message[0] = 2;
+    message.push(0xff);
+    assert_eq!(Said::read(&message), Said::Format(2));
+    assert_eq!(Said::read(&[]), Said::Nothing);
+    assert_eq!(Said::read(&[1, 0xff]), Said::Nothing);
+}
+
+#[tokio::test]
+async fn a_node_that_finds_what_a_later_version_kept_goes_by_the_cluster() {
+    let (folder, node, ledger) = one().await;
+    node.reads(Cause::File, &text(2)).await.unwrap();
+    let seen = folder.0.join("n1/configuration-seen");
+    let kept = std::fs::read_to_string(&seen).unwrap();
+    assert!(kept.starts_with("format 1\n"), "{kept}");
+    let starts = async |kept: String| {
+        std::fs::write(&seen, kept).unwrap();
+        let back = Node::new(&folder.0, "n1", &text(3), &ledger);
+        let begun = back.starts().await.unwrap();
+        (begun.version, begun.new)
+    };
+    assert_eq!(starts(kept.replace("format 1", "format 2")).await, (2, false));
+    // In its own format it knows that the file has changed meanwhile.
+    assert_eq!(starts(kept).await, (3, true));
 }
 
 #[tokio::test]

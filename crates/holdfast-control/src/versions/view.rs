@@ -7,13 +7,17 @@ use super::standing::NodeStanding;
 
 /// The configuration as something that can be looked at, and changed.
 pub trait Configured: Send + Sync + 'static {
-    /// Reads the file and takes it over, in a cluster on all nodes.
+    /// Reads the file and takes it over, in a cluster on all nodes. Fourteen seconds at most.
+    ///
+    /// # Cancel safety
+    /// None: whoever may go before the end does it in a task of its own.
     ///
     /// # Errors
     /// [`ReloadError`]: then nothing has changed, unless it says that this is not known.
     fn reload(&self, ask: Ask) -> BoxFuture<'_, Result<Reloaded, ReloadError>>;
 
-    /// Takes the content of an earlier version up again, as a new version.
+    /// Takes the content of an earlier version up again, as a new version. Otherwise
+    /// as [`Self::reload`].
     ///
     /// # Errors
     /// As for [`Self::reload`].
@@ -147,6 +151,12 @@ pub enum ReloadError {
         /// Why not.
         why: String,
     },
+    /// Another change is under way at this node, and takes its time.
+    #[error(
+        "another change of the configuration is under way at this node: look at what becomes of it with \
+         `holdfast config history`, and try again"
+    )]
+    Busy,
     /// Too few nodes are there to decide anything.
     #[error(
         "the cluster has no quorum: a configuration changes when a majority of its nodes is there; \

@@ -13,7 +13,6 @@ use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
 use super::keeper::{Cause, Versions};
-use super::view::Ask;
 
 /// So often the content is looked at although nothing about the file has moved: some file systems tell
 /// of changes late or not at all.
@@ -35,9 +34,7 @@ pub(super) async fn watch(versions: &Versions) {
         looks.settling.took(versions.read());
         if looks.look(path) {
             tracing::info!(file = %path.display(), "the configuration file has changed");
-            while versions.reload_for(Cause::File, Ask::Do).await.is_err_and(|it| it.passes()) {
-                tokio::time::sleep(interval).await;
-            }
+            versions.persist(Cause::File, interval).await;
         }
     }
 }

@@ -20,10 +20,11 @@
 //!
 //! A proposal names the version that it follows, so of two at once one wins, and the other is told.
 //! How a version that was agreed on is taken over is in [`follow`]; when a file has settled in
-//! [`settle`].
+//! [`settle`]; what becomes of texts that no version names in [`strays`].
 
 pub mod follow;
 pub mod settle;
+pub mod strays;
 
 use crate::replicated::Configuration;
 

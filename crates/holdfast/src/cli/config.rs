@@ -5,11 +5,11 @@ use holdfast_admin::Client;
 use holdfast_admin::api::{ConfigHistoryDto, ConfigNodeDto, ConfigTextDto, ConfigVersionDto};
 use serde_json::json;
 
-use super::admin_port::{AdminArgs, explain};
+use super::admin_port::AdminArgs;
 use super::confirm::ConfirmArgs;
 use super::events::utc;
 use super::output::{many, say, say_json, table};
-use super::reload::{conclusion, reloaded, remark};
+use super::reload::{conclusion, goes_on, reloaded, remark};
 use super::{EXIT_CODES, Format, Outcome, OutputArgs};
 
 #[derive(Subcommand)]
@@ -83,7 +83,7 @@ impl Rollback {
                 None,
             )?;
             let done = client.roll_back(version).await;
-            let done = done.map_err(|error| explain(&self.admin, error))?;
+            let done = done.map_err(|error| goes_on(&self.admin, error))?;
             match self.output.output {
                 Format::Table => say(&reloaded(&done))?,
                 Format::Json => say_json(&json!(done))?,
@@ -95,6 +95,16 @@ impl Rollback {
 
 fn text(shown: &ConfigTextDto) -> String {
     format!("# version {}\n{}", shown.version, shown.text.trim_end())
+}
+
+/// Which version a node runs, in a word.
+pub(super) fn runs(node: &ConfigNodeDto) -> String {
+    match (node.version, node.format) {
+        (Some(0), _) => "its file".to_owned(),
+        (Some(version), _) => version.to_string(),
+        (None, Some(_)) => "cannot be read".to_owned(),
+        (None, None) => "-".to_owned(),
+    }
 }
 
 fn history(page: &ConfigHistoryDto) -> String {
@@ -116,10 +126,9 @@ fn history(page: &ConfigHistoryDto) -> String {
         out.push_str(&format!("\n\n{}\n\n* holds", table(&heading, &rows)));
     }
     let row = |it: &ConfigNodeDto| {
-        let runs = match it.version {
-            None => "does not answer".to_owned(),
-            Some(0) => "its file".to_owned(),
-            Some(version) => version.to_string(),
+        let runs = match (it.version, it.format) {
+            (None, None) => "does not answer".to_owned(),
+            _ => runs(it),
         };
         let since = it.since_unix_ms.map_or_else(|| "-".to_owned(), utc);
         let file = it.file.clone().unwrap_or_else(|| "-".to_owned());
@@ -128,7 +137,7 @@ fn history(page: &ConfigHistoryDto) -> String {
     let rows: Vec<_> = page.nodes.iter().map(row).collect();
     let heading = ["NODE", "RUNS", "SINCE (UTC)", "FILE"];
     out.push_str(&format!("\n\n{}", table(&heading, &rows)));
-    for node in page.nodes.iter().filter(|it| it.failed.is_some()) {
+    for node in page.nodes.iter().filter(|it| it.failed.is_some() || it.format.is_some()) {
         out.push_str(&format!("\n\n{}", remark(node, holds).unwrap_or_default()));
     }
     for node in &page.nodes {

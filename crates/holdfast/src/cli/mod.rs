@@ -31,6 +31,11 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 const EXIT_CODES: &str = "\
 Exit codes: 0 done, 1 failed, 2 the command line or the configuration is wrong";
 
+const CHECK_CONFIG: &str = "\
+What a file would change on a node that runs: `holdfast reload --check` asks the node for that.
+
+Exit codes: 0 done, 1 failed, 2 the command line or the configuration is wrong";
+
 /// A gateway that stands in front of MCP servers.
 #[derive(Parser)]
 #[command(name = "holdfast", version, after_help = EXIT_CODES, disable_help_subcommand = true)]
@@ -45,7 +50,7 @@ pub(crate) enum Command {
     #[command(after_help = EXIT_CODES)]
     Serve(serve::Serve),
     /// Check a configuration and report every problem at once; start nothing
-    #[command(after_help = EXIT_CODES)]
+    #[command(after_help = CHECK_CONFIG)]
     CheckConfig(check_config::CheckConfig),
     /// Try it: three nodes in front of two sample servers, with nothing to install or configure
     #[command(after_help = EXIT_CODES)]

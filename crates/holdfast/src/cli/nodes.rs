@@ -7,7 +7,9 @@ use holdfast_admin::Client;
 use holdfast_admin::api::{NodeEntryDto, NodesDto};
 
 use super::admin_port::AdminArgs;
+use super::config::runs;
 use super::output::{many, span, table};
+use super::reload::brief;
 use super::{Outcome, OutputArgs};
 
 #[derive(Args)]
@@ -62,11 +64,17 @@ fn page(nodes: &NodesDto) -> String {
     } else {
         &["NODE", "STATE", "HEALTH", "SESSIONS", "CALLS"][..]
     };
-    let heading: Vec<&str> = heading.iter().copied().chain(["VERSION", "CLIENTS"]).collect();
+    let heading: Vec<&str> =
+        heading.iter().copied().chain(["CONFIG", "VERSION", "CLIENTS"]).collect();
     let rows: Vec<Vec<String>> = nodes.nodes.iter().map(|node| row(node, nodes)).collect();
     let mut text = format!("{}\n\n{}", summary(nodes), table(&heading, &rows));
     if nodes.clustered {
         text.push_str(&format!("\n\n* {} was asked; the others as it sees them", nodes.me));
+    }
+    let said = nodes.nodes.iter().filter_map(|node| brief(node.configuration.as_ref()?));
+    for (at, line) in said.enumerate() {
+        text.push_str(if at == 0 { "\n\n" } else { "\n" });
+        text.push_str(&line);
     }
     text
 }
@@ -88,7 +96,8 @@ fn row(node: &NodeEntryDto, nodes: &NodesDto) -> Vec<String> {
         row.push(node.last_heard_ms.map_or_else(|| "-".to_owned(), heard));
     }
     row.extend([number(node.sessions), number(node.in_flight)]);
-    row.extend([text(&node.version), text(&node.client)]);
+    let configuration = node.configuration.as_ref().map_or_else(|| "-".to_owned(), runs);
+    row.extend([configuration, text(&node.version), text(&node.client)]);
     row
 }
 

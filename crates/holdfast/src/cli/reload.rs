@@ -4,6 +4,7 @@
 use std::process::ExitCode;
 
 use clap::Args;
+use holdfast_admin::ClientError;
 use holdfast_admin::api::{ChangeDto, ConfigNodeDto, ReloadedDto};
 use serde_json::json;
 
@@ -26,7 +27,10 @@ impl Reload {
     pub(crate) fn run(&self) -> Outcome {
         self.admin.run(async |client| {
             let done = client.reload(self.check).await;
-            let done = done.map_err(|error| explain(&self.admin, error))?;
+            let done = done.map_err(|error| match self.check {
+                true => explain(&self.admin, error),
+                false => goes_on(&self.admin, error),
+            })?;
             match self.output.output {
                 Format::Table if self.check => say(&checked(&done))?,
                 Format::Table => say(&reloaded(&done))?,
@@ -35,6 +39,18 @@ impl Reload {
             Ok(conclusion(&done))
         })
     }
+}
+
+/// What a node says of a change, or that it goes on with it: that it is not waited for ends nothing.
+pub(super) fn goes_on(admin: &AdminArgs, error: ClientError) -> anyhow::Error {
+    let waited = matches!(error, ClientError::Timeout { .. });
+    let error = explain(admin, error);
+    if !waited {
+        return error;
+    }
+    anyhow::anyhow!(
+        "{error}; it goes on all the same: `holdfast config history` shows what comes of it"
+    )
 }
 
 /// Failed, if a node that answers could not take the version over.
@@ -95,11 +111,33 @@ pub(super) fn remark(node: &ConfigNodeDto, version: u64) -> Option<String> {
         };
         return Some(format!("{name} cannot take version {failed} over, and keeps {runs}:\n{why}"));
     }
+    if let Some(format) = node.format {
+        return Some(format!(
+            "{name} runs another version of holdfast, which says this in format {format}, and the node \
+             that was asked cannot read that: ask {name} itself (--admin)"
+        ));
+    }
     match node.version {
         Some(runs) if runs == version => None,
         Some(_) => Some(format!("{name} has not taken it over yet")),
         None => Some(format!("{name} does not answer; it takes the version over when it is back")),
     }
+}
+
+/// What is wrong with a node's configuration, in a line; nothing, if nothing is.
+pub(super) fn brief(node: &ConfigNodeDto) -> Option<String> {
+    let line = |text: &str| text.lines().next().unwrap_or_default().to_owned();
+    let name = &node.node;
+    let failed = node
+        .failed
+        .zip(node.why.as_deref())
+        .map(|(version, why)| format!("{name} cannot take version {version} over: {}", line(why)));
+    failed
+        .or_else(|| {
+            let trouble = node.trouble.as_deref()?;
+            Some(format!("{name} does not take its file over: {}", line(trouble)))
+        })
+        .or_else(|| node.format.and_then(|_| remark(node, 0)))
 }
 
 #[cfg(test)]
@@ -115,6 +153,7 @@ mod tests {
             why: failed.map(|it| it.1.to_owned()),
             file: None,
             trouble: None,
+            format: None,
         }
     }
 
