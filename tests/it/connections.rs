@@ -8,6 +8,7 @@ use crate::harness::gateway::{Gateway, Setup};
 use crate::harness::message;
 use crate::harness::recorder::{Gate, Recorder, Reply, Step};
 use crate::harness::wire::Conn;
+use crate::harness::within;
 
 /// A call, as bytes that ask for nothing special.
 fn call(gateway: &Gateway, id: usize, tool: &str) -> Vec<u8> {
@@ -145,13 +146,21 @@ async fn a_node_that_drains_answers_and_then_closes() {
     recorder.wait_for("the call at the server", 1, |seen| seen.tool() == "slow").await;
     gateway.terminate();
     idle.closed().await;
+    // Every worker has heard of it when the node says so.
+    within("the drain", async {
+        let ready = format!("GET /health/ready HTTP/1.1\r\nHost: {}\r\n\r\n", gateway.admin);
+        while Conn::open(gateway.admin).await.exchange(&ready).await.status != 503 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
     gate.open();
     let answer = busy.answer().await.expect("an answer");
     assert!(answer.text().contains("\"id\":2"), "{}", answer.text());
     let closes = |(name, value): &(String, String)| name == "connection" && value == "close";
     assert!(answer.headers.iter().any(closes), "{:?}", answer.headers);
     busy.closed().await;
-    assert!(gateway.stop().success());
+    assert!(gateway.ended().await.success());
 }
 
 #[tokio::test]

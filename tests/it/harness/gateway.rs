@@ -77,7 +77,7 @@ impl Setup {
         self
     }
 
-    /// The client port speaks TLS: readiness cannot be asked for in plain text.
+    /// The client port speaks TLS: readiness is asked for at the operator's.
     pub(crate) fn tls(mut self, certificate: &std::path::Path, key: &std::path::Path) -> Self {
         self.tls = true;
         self.listen(&format!(
@@ -133,7 +133,7 @@ impl Setup {
         let config = folder.join("holdfast.yaml");
         std::fs::write(&config, self.text(address, admin)).expect("write the configuration");
         let mut process = Process::start(&mut serve(&config));
-        ready(&mut process, address, self.tls).await?;
+        ready(&mut process, if self.tls { admin } else { address }).await?;
         Ok(Started { process, address, admin })
     }
 }
@@ -164,7 +164,8 @@ pub(super) fn serve(config: &PathBuf) -> Command {
     command
 }
 
-async fn ready(process: &mut Process, address: SocketAddr, tls: bool) -> Result<(), String> {
+/// Waits until the port at this address says that the node is ready: both are open then.
+async fn ready(process: &mut Process, address: SocketAddr) -> Result<(), String> {
     let deadline = tokio::time::Instant::now() + DEADLINE;
     while tokio::time::Instant::now() < deadline {
         if let Some(status) = process.ended() {
@@ -172,7 +173,7 @@ async fn ready(process: &mut Process, address: SocketAddr, tls: bool) -> Result<
             tokio::time::sleep(Duration::from_millis(50)).await;
             return Err(format!("{status}\n{}", process.output()));
         }
-        if is_ready(address, tls).await {
+        if is_ready(address).await {
             return Ok(());
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
@@ -180,11 +181,8 @@ async fn ready(process: &mut Process, address: SocketAddr, tls: bool) -> Result<
     Err(format!("not ready within {DEADLINE:?}\n{}", process.output()))
 }
 
-async fn is_ready(address: SocketAddr, tls: bool) -> bool {
+async fn is_ready(address: SocketAddr) -> bool {
     let Ok(stream) = tokio::net::TcpStream::connect(address).await else { return false };
-    if tls {
-        return true;
-    }
     let mut conn = Conn::over(stream);
     let request =
         format!("GET /health/ready HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
@@ -216,7 +214,8 @@ impl Gateway {
         self.process.terminate();
     }
 
-    /// SIGTERM, and waits for the end.
+    /// SIGTERM, and waits for the end. Not after [`terminate`](Self::terminate): the second signal
+    /// ends a node at once, as one that failed.
     pub(crate) fn stop(&mut self) -> ExitStatus {
         self.process.stop()
     }
@@ -225,11 +224,17 @@ impl Gateway {
         self.process.ended().is_some()
     }
 
+    /// Waits until it has ended by itself.
+    pub(crate) async fn ended(&mut self) -> ExitStatus {
+        super::eventually("the end of the process", || self.process.ended()).await
+    }
+
     /// Starts it again on the same ports with the same configuration, after it has ended.
     pub(crate) async fn restart(&mut self) {
         self.kill();
         self.process = Process::start(&mut serve(&self.folder.join("holdfast.yaml")));
-        if let Err(said) = ready(&mut self.process, self.address, self.setup.tls).await {
+        let asked = if self.setup.tls { self.admin } else { self.address };
+        if let Err(said) = ready(&mut self.process, asked).await {
             panic!("the gateway does not start again; it said:\n{said}");
         }
     }

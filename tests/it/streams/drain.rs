@@ -48,8 +48,7 @@ async fn a_drain_finishes_calls_and_ends_streams() {
     assert!(!gateway.has_ended(), "the call is still running");
     gate.open();
     assert_eq!(call.await.unwrap()["id"], 1);
-    eventually("the end of the process", || gateway.has_ended().then_some(())).await;
-    assert!(gateway.stop().success());
+    assert!(gateway.ended().await.success());
 }
 
 /// A call that does not end is given up on at the deadline, with an answer.
@@ -71,7 +70,7 @@ async fn a_drain_ends_at_its_deadline() {
     let response = call.await.unwrap();
     assert_eq!(response["id"], "w", "{response}");
     assert_eq!(response["error"]["code"], -31002, "{response}");
-    eventually("the end of the process", || gateway.has_ended().then_some(())).await;
+    assert!(gateway.ended().await.success());
 }
 
 /// Draining shows in readiness before it shows to clients.
@@ -131,8 +130,7 @@ async fn a_drain_waits_for_the_calls_of_every_worker() {
         let response = call.await.unwrap();
         assert!(response.get("result").is_some(), "{response}");
     }
-    eventually("the end of the process", || gateway.has_ended().then_some(())).await;
-    assert!(gateway.stop().success());
+    assert!(gateway.ended().await.success());
 }
 
 /// A connection that is no HTTP any more is drained like the others.
@@ -169,8 +167,7 @@ async fn a_drain_finishes_what_runs_on_a_websocket() {
     assert_eq!(answer["id"], 1, "{answer}");
     assert!(answer.get("result").is_some(), "{answer}");
     assert_eq!(duplex.message().await, None);
-    eventually("the end of the process", || gateway.has_ended().then_some(())).await;
-    assert!(gateway.stop().success());
+    assert!(gateway.ended().await.success());
 }
 
 /// The deadline holds for calls on every transport.
@@ -196,6 +193,6 @@ async fn a_drain_answers_framed_clients_at_its_deadline() {
         let response = duplex.message().await.expect("an answer");
         assert_eq!(response["id"], "w", "{client}: {response}");
         assert_eq!(response["error"]["code"], -31002, "{client}: {response}");
-        eventually("the end of the process", || gateway.has_ended().then_some(())).await;
+        assert!(gateway.ended().await.success());
     }
 }

@@ -280,6 +280,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Lane<S> {
 
     /// Writes a whole response; whether the connection may be used again.
     async fn write(&mut self, parts: http::response::Parts, mut body: Bytes) -> io::Result<bool> {
+        // The order may have come with the answer.
+        self.drains |= self.orders.drains();
         let closes =
             write_head(&mut self.out, &parts.headers, parts.status, body.len(), self.drains);
         if body.len() <= SMALL {

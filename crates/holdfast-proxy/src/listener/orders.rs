@@ -34,6 +34,11 @@ impl Orders {
         Self { cut, draining, drains: false, waiting: None }
     }
 
+    /// Whether no new request is to be taken, told or not.
+    pub(super) fn drains(&self) -> bool {
+        self.draining.is_cancelled()
+    }
+
     /// The next order, once there is one.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Order> {
         if self.waiting.is_none() {
