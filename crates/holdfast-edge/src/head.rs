@@ -9,18 +9,16 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use holdfast_mcp::http1::Framings;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
 /// How long a client may read nothing while there is something to write to it.
 const STUCK: Duration = Duration::from_secs(60);
-/// Bytes kept of one head; one whose end lies beyond is not believed about its framing.
-const KEPT: usize = 16 * 1024;
-const LENGTH: &[u8] = b"content-length";
 
 /// What the connection and its service tell each other. They take turns on one thread.
 #[derive(Clone, Debug, Default)]
@@ -30,7 +28,7 @@ pub(crate) struct Heads(Arc<Shared>);
 struct Shared {
     begun: AtomicU32,
     ended: AtomicU32,
-    head: Mutex<Vec<u8>>,
+    framings: Mutex<Framings>,
 }
 
 /// A request from its head to the head of its response.
@@ -58,16 +56,13 @@ impl Heads {
         Serving(self.clone())
     }
 
-    /// Whether the head that has just arrived names a length, or cannot be seen to its end.
-    pub(crate) fn names_length(&self) -> bool {
-        let head = self.0.head.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut lines = head.split(|byte| *byte == b'\n').map(|line| line.trim_ascii_end());
-        let decisive = lines.find(|line| {
-            line.is_empty()
-                || line.get(..LENGTH.len()).is_some_and(|name| name.eq_ignore_ascii_case(LENGTH))
-        });
-        // A head whose last line is not here ends in an empty piece only behind a line's end.
-        decisive.is_none_or(|line| !line.is_empty()) || !has_end(&head)
+    /// Whether the next request has both a length and a coding: asked once for each.
+    pub(crate) fn next_has_both(&self) -> bool {
+        self.framings().next_has_both()
+    }
+
+    fn framings(&self) -> MutexGuard<'_, Framings> {
+        self.0.framings.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How many requests there have been, if none is being served.
@@ -75,25 +70,13 @@ impl Heads {
         let begun = self.0.begun.load(Ordering::Relaxed);
         (begun == self.0.ended.load(Ordering::Relaxed)).then_some(begun)
     }
-
-    fn push(&self, bytes: &[u8], anew: bool) {
-        let mut head = self.0.head.lock().unwrap_or_else(PoisonError::into_inner);
-        if anew {
-            head.clear();
-        }
-        let room = KEPT.saturating_sub(head.len());
-        head.extend_from_slice(&bytes[..bytes.len().min(room)]);
-    }
-}
-
-fn has_end(head: &[u8]) -> bool {
-    head.windows(2).any(|two| two == b"\n\n") || head.windows(3).any(|three| three == b"\n\r\n")
 }
 
 impl Serving {
     /// The connection has become something else: no head follows.
     pub(crate) fn for_good(self) {
         self.0.0.begun.fetch_add(1, Ordering::Relaxed);
+        self.0.framings().stop();
     }
 }
 
@@ -140,6 +123,8 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
         let this = self.get_mut();
         let before = buf.filled().len();
         let read = Pin::new(&mut this.inner).poll_read(cx, buf);
+        let arrived = &buf.filled()[before..];
+        this.heads.framings().push(arrived);
         let Some(number) = this.heads.between() else {
             this.alarm = None;
             return read;
@@ -159,13 +144,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
         if deadline.is_some_and(|deadline| deadline <= now) {
             return Poll::Ready(Err(too_slow()));
         }
-        let arrived = &buf.filled()[before..];
-        if !arrived.is_empty() {
-            if deadline.is_none() {
-                this.arriving = Some((number, now));
-                this.alarm = None;
-            }
-            this.heads.push(arrived, deadline.is_none());
+        if deadline.is_none() && !arrived.is_empty() {
+            this.arriving = Some((number, now));
+            this.alarm = None;
         }
         read
     }
@@ -215,30 +196,6 @@ mod tests {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     const LIMIT: Duration = Duration::from_secs(10);
-
-    fn names_length(head: &str, piece: usize) -> bool {
-        let heads = Heads::default();
-        head.as_bytes().chunks(piece).enumerate().for_each(|(at, it)| heads.push(it, at == 0));
-        heads.names_length()
-    }
-
-    #[test]
-    fn a_length_is_seen_where_there_is_one() {
-        let with = "POST / HTTP/1.1\r\nContent-LENGTH: 3\r\nTransfer-Encoding: chunked\r\n\r\nabc";
-        for piece in [1, 7, with.len()] {
-            assert!(names_length(with, piece), "in pieces of {piece}");
-        }
-        for without in [
-            "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nContent-Length: 3\r\n\r\n",
-            "POST / HTTP/1.1\nTransfer-Encoding: chunked\n\nContent-Length: 3\n\n",
-            "POST / HTTP/1.1\r\nX-Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n",
-        ] {
-            assert!(!names_length(without, 4096), "{without}");
-        }
-        // One that is not here to its end is not believed.
-        assert!(names_length("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n", 4096));
-        assert!(names_length(&format!("POST / HTTP/1.1\r\nX: {}\r\n\r\n", "x".repeat(KEPT)), 999));
-    }
 
     #[tokio::test(start_paused = true)]
     async fn a_head_that_trickles_is_cut_at_the_limit() {

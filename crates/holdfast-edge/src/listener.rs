@@ -196,7 +196,7 @@ async fn serve(edge: Arc<Edge>, stream: TcpStream, peer: SocketAddr) {
     let held = Arc::clone(&edge);
     let service = service_fn(move |request: Request<Incoming>| {
         let coded = request.headers().contains_key(TRANSFER_ENCODING);
-        let ambiguous = coded && heads.names_length();
+        let ambiguous = heads.next_has_both() && coded;
         let serving = heads.serve();
         let edge = Arc::clone(&held);
         async move {

@@ -28,6 +28,13 @@ async fn ambiguous_requests_reach_no_node() {
         let request = format!("POST /mcp HTTP/1.1\r\n{head}\r\n\r\n0\r\n\r\n");
         assert_eq!(raw(edge.address, &request).await.status, 400, "{head}");
     }
+    // Behind another request, cut in the head.
+    let mut client = Conn::open(edge.address).await;
+    let both = "POST /mcp HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n";
+    client.send(format!("GET /edge/health HTTP/1.1\r\nHost: x\r\n\r\n{}", &both[..60])).await;
+    assert_eq!(client.answer().await.expect("the health").status, 200);
+    client.send(&both[60..]).await;
+    assert_eq!(client.answer().await.expect("a refusal").status, 400);
     let other = "GET http://evil.example.com/ HTTP/1.1\r\nHost: x\r\n\r\n";
     assert_eq!(raw(edge.address, other).await.status, 400);
     assert!(a.requests().is_empty(), "{:?}", a.requests());

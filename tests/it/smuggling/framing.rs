@@ -1,7 +1,13 @@
 //! Where the body ends: lengths, codings and chunks.
 
+use std::time::Duration;
+
 use super::Expect::{Carry, Close, Either, Once};
 use super::{Parts, Vector, check, vector};
+use crate::harness::gateway::{Gateway, Setup};
+use crate::harness::message;
+use crate::harness::recorder::{Recorder, Reply, Step};
+use crate::harness::wire::Conn;
 
 /// Chunked, with a request hidden behind the end of chunks.
 fn coding(name: &'static str, expect: super::Expect, lines: &'static str) -> Vector {
@@ -175,4 +181,89 @@ async fn chunk_syntax() {
         }),
     ])
     .await;
+}
+
+/// What stands on a connection before the request that is framed in two ways.
+#[derive(Clone, Copy, Debug)]
+enum Before {
+    Plain,
+    Chunked,
+    /// Its answer is a stream.
+    Stream,
+    /// A body that comes while the request is served already.
+    Late,
+}
+
+impl Before {
+    fn bytes(self, gateway: &Gateway, id: usize) -> Vec<u8> {
+        let tool = if matches!(self, Self::Stream) { "stream" } else { "first" };
+        let body = message::modern_call(id, tool);
+        let mut parts = Parts::new(gateway.address, tool);
+        (parts.tool, parts.body) = (tool.into(), body);
+        let extension = "x".repeat(100_000);
+        match self {
+            Self::Plain | Self::Stream => parts.post(&parts.length(), &parts.body),
+            Self::Chunked => parts.post("Transfer-Encoding: chunked\r\n", &parts.chunked()),
+            Self::Late => {
+                parts.body = parts.body.replacen('{', &format!("{{\"x\":\"{extension}\","), 1);
+                parts.post(&parts.length(), &parts.body)
+            }
+        }
+    }
+}
+
+/// Wherever the head comes, and whatever it comes cut into.
+#[tokio::test]
+async fn a_length_beside_the_coding_behind_other_requests() {
+    let recorder = Recorder::scripted(|seen| {
+        let answer = message::result(seen.id(), r#"{"content":[],"resultType":"complete"}"#);
+        let progress =
+            message::notification("notifications/message", r#"{"level":"info","data":1}"#);
+        (seen.tool() == "stream").then(|| {
+            Reply::Stream(vec![
+                Step::Send(message::event(&progress)),
+                Step::Send(message::event(&answer)),
+            ])
+        })
+    })
+    .await;
+    let gateway = Setup::http(&recorder.url()).start().await;
+    let parts = Parts::new(gateway.address, "both");
+    let both = format!("Transfer-Encoding: chunked\r\n{}", parts.length());
+    let both = parts.post(&both, &format!("{}{}", parts.chunked(), parts.smuggled));
+    use Before::{Chunked, Late, Plain, Stream};
+    for before in [
+        &[Plain][..],
+        &[Chunked],
+        &[Stream],
+        &[Late],
+        &[Plain, Chunked],
+        &[Stream, Plain],
+        &[Chunked, Late, Chunked, Stream],
+    ] {
+        let honest: Vec<u8> =
+            (0..).zip(before).flat_map(|(id, it)| it.bytes(&gateway, id)).collect();
+        // All at once; cut in the head; and with its first bytes at the end of what comes before.
+        for cut in [None, Some(honest.len()), Some(honest.len() + 5), Some(honest.len() + 250)] {
+            let mut conn = Conn::open(gateway.address).await;
+            let mut bytes = &[&honest[..], &both[..]].concat()[..];
+            if let Some(cut) = cut {
+                conn.send(&bytes[..cut]).await;
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                bytes = &bytes[cut..];
+            }
+            conn.send(bytes).await;
+            for (id, it) in before.iter().enumerate() {
+                let answer = conn.answer().await.unwrap_or_else(|| panic!("{before:?}: {it:?}"));
+                let text = answer.text();
+                let own = answer.status == 200 && text.contains(&format!("\"id\":{id}"));
+                assert!(own, "{before:?}, cut at {cut:?}: {} {text}", answer.status);
+            }
+            let answer = conn.answer().await.map(|answer| answer.status);
+            assert_eq!(answer, Some(400), "{before:?}, cut at {cut:?}");
+            assert!(conn.answer().await.is_none(), "{before:?}, cut at {cut:?}: it goes on");
+        }
+    }
+    let seen = recorder.seen();
+    assert!(!seen.iter().any(|seen| seen.text().contains(&parts.tool)), "it reached the server");
 }

@@ -6,7 +6,8 @@
 //! connection one that is not used again: a body that is cut in the wrong place would be the beginning of
 //! another call's answer.
 //!
-//! **Requests** are read only if they are plain ([`plain`]); all others are left to hyper.
+//! **Requests** are read only if they are plain ([`plain`]); all others are left to hyper, and [`Framings`]
+//! sees which of them are framed in two ways.
 //!
 //! | rule | source |
 //! |---|---|
@@ -16,6 +17,7 @@
 //! | whether the connection may be used again | 9112 section 9.3 |
 
 mod chunks;
+mod framings;
 mod request;
 #[cfg(test)]
 mod tests;
@@ -27,6 +29,7 @@ use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
 pub use chunks::{ChunkError, Chunks, Piece};
+pub use framings::Framings;
 pub use request::{Found, Limits, Plain, plain};
 
 /// A head of more bytes is refused.

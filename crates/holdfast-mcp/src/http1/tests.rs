@@ -271,3 +271,58 @@ proptest! {
         }
     }
 }
+
+const CODED: &str = "POST /a HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n";
+const BOTH: &str =
+    "POST /b HTTP/1.1\r\nContent-LENGTH: 3\r\ntransfer-Encoding: Chunked\r\n\r\n0\r\n\r\n";
+
+/// What is said of the requests on a connection, in their order.
+fn framings(bytes: &str, piece: usize, requests: usize) -> Vec<bool> {
+    let mut framings = Framings::default();
+    bytes.as_bytes().chunks(piece).for_each(|piece| framings.push(piece));
+    (0..requests).map(|_| framings.next_has_both()).collect()
+}
+
+#[test]
+fn a_head_with_length_and_coding_is_seen_behind_whatever_comes_before_it() {
+    for before in [
+        "POST / HTTP/1.1\r\nContent-Length: 26\r\n\r\nContent-Length: 3\r\nPOST /\r\n",
+        "\r\n\r\nGET / HTTP/1.1\nX-Content-Length: 3\n\n",
+        "POST / HTTP/1.1\r\ncontent-length: 0\r\nX: y\r\n\r\n",
+        &format!(
+            "{CODED}5;a=b\r\n\r\n\r\nC\r\n0C\r\n0\r\n\r\nContent\r\n0\r\nContent-Length: 1\r\n\r\n"
+        ),
+        &format!("{CODED}0\r\nX: {}\r\n\r\n", "y".repeat(300)),
+    ] {
+        let bytes = format!("{before}{BOTH}{CODED}0\r\n\r\n");
+        for piece in [1, 2, 7, 64, bytes.len()] {
+            let seen = framings(&bytes, piece, 4);
+            assert_eq!(seen, [false, true, false, true], "in pieces of {piece}: {before:?}");
+        }
+    }
+}
+
+/// Nothing is said of a request that two readers may find in different places.
+#[test]
+fn where_a_request_ends_in_doubt_what_follows_is_not_believed() {
+    let zeros = "0".repeat(70);
+    for before in [
+        "POST / HTTP/1.1\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\n{}",
+        "POST / HTTP/1.1\r\nContent-Length: 2, 2\r\n\r\n{}",
+        &format!("POST / HTTP/1.1\r\nContent-Length: {}2\r\n\r\n{{}}", " ".repeat(70)),
+        "POST / HTTP/1.1\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+        "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        &format!("{CODED}{zeros}5\r\n0\r\n\r\n\r\n0\r\n\r\n"),
+        &format!("{CODED}0\r\nX: a\n\nGET / HTTP/1.1\r\n\r\n"),
+        &format!("{CODED}0\n\n"),
+        &format!("{CODED}\r\n0\r\n\r\n"),
+        &format!("{CODED}1\r\n{{}}\r\n0\r\n\r\n"),
+    ] {
+        let bytes = format!("{before}{CODED}0\r\n\r\n");
+        assert_eq!(framings(&bytes, bytes.len(), 3).last(), Some(&true), "{before:?}");
+    }
+    let mut framings = Framings::default();
+    framings.stop();
+    framings.push(CODED.as_bytes());
+    assert!(framings.next_has_both());
+}

@@ -60,10 +60,11 @@ pub(super) struct Other<S> {
     pub(super) drains: bool,
 }
 
-/// A stream that begins with bytes which were read from it before.
+/// A stream that begins with bytes which were read from it before, and tells what hyper has read.
 pub(super) struct Prefixed<S> {
     prefix: Bytes,
     stream: S,
+    requests: Requests,
 }
 
 /// The longest body that is read here; hyper takes longer ones as they come.
@@ -137,7 +138,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Lane<S> {
             drop(request);
             match self.write(parts, body.unwrap_or_default()).await {
                 // What came meanwhile is the beginning of the next head.
-                Ok(true) => self.stream.begins_with(&self.read),
+                Ok(true) if self.read.is_empty() => {}
+                Ok(true) => self.stream.has_begun(),
                 Ok(false) => return Exit::Ended(self.goodbye(Ok(())).await),
                 Err(error) => return Exit::Ended(Err(error)),
             }
@@ -151,10 +153,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Lane<S> {
             false => [&request[..], &self.read[..]].concat().into(),
         };
         let mut stream = self.stream;
-        if served.is_none() {
-            stream.begins_with(&prefix);
+        if served.is_none() && !prefix.is_empty() {
+            stream.has_begun();
         }
-        let stream = Prefixed { prefix, stream };
+        let stream = Prefixed { prefix, stream, requests: self.requests };
         let (orders, drains) = (self.orders, self.drains);
         Exit::Other(Box::new(Other { stream, orders, served, drains }))
     }
@@ -417,11 +419,14 @@ impl<S: AsyncRead + Unpin> AsyncRead for Prefixed<S> {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        let before = buf.filled().len();
         if this.prefix.is_empty() {
-            return Pin::new(&mut this.stream).poll_read(cx, buf);
+            ready!(Pin::new(&mut this.stream).poll_read(cx, buf))?;
+        } else {
+            let many = this.prefix.len().min(buf.remaining());
+            buf.put_slice(&this.prefix.split_to(many));
         }
-        let many = this.prefix.len().min(buf.remaining());
-        buf.put_slice(&this.prefix.split_to(many));
+        this.requests.arrived(&buf.filled()[before..]);
         Poll::Ready(Ok(()))
     }
 }

@@ -5,7 +5,6 @@
 //! (`docs/performance.md`). `axum::serve` would neither time out slow headers nor cap connections.
 
 mod date;
-mod head;
 mod idle;
 mod lane;
 mod orders;
@@ -225,7 +224,7 @@ where
         // What has been served already is only to be written.
         let served = served.lock().unwrap_or_else(PoisonError::into_inner).take();
         let has_coding = request.headers().contains_key(TRANSFER_ENCODING);
-        let ambiguous = has_coding && requests.names_length();
+        let ambiguous = requests.next_has_both() && has_coding;
         let in_service = requests.start();
         let requests = requests.clone();
         let gateway = current.load_full();

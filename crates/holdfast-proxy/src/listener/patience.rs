@@ -1,4 +1,4 @@
-//! How long a client may take over the head of a request, and what the head says.
+//! How long a client may take over the head of a request.
 //!
 //! hyper has one timeout for both waiting for a next request and reading its head. They want
 //! different limits: a kept-alive connection may idle for longer than a balancer keeps it (75 s), a
@@ -13,8 +13,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use super::head::RawHead;
+use holdfast_mcp::http1::Framings;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::task::unconstrained;
 use tokio::time::{Instant, Sleep};
 
 /// Counts the requests of one connection whose head is complete and whose response is not begun.
@@ -29,8 +30,8 @@ struct Counts {
     sending: AtomicU32,
     /// The connection has become something else (WebSocket): no heads follow.
     upgraded: AtomicBool,
-    /// The head that is arriving or has just arrived.
-    head: Mutex<RawHead>,
+    /// Of the requests that hyper reads.
+    framings: Mutex<Framings>,
 }
 
 /// One request in service.
@@ -41,14 +42,19 @@ pub(super) struct InService(Requests);
 pub(super) struct Sending(Requests);
 
 impl Requests {
-    /// Whether the head that has just arrived names a length: asked where it has a coding too.
-    pub(super) fn names_length(&self) -> bool {
-        self.head().names_length()
+    /// The next bytes that hyper reads have arrived.
+    pub(super) fn arrived(&self, bytes: &[u8]) {
+        self.framings().push(bytes);
+    }
+
+    /// Whether the next request has both a length and a coding: asked once for each that hyper reads.
+    pub(super) fn next_has_both(&self) -> bool {
+        self.framings().next_has_both()
     }
 
     /// Reader and service take turns on one thread; the lock is never waited for.
-    fn head(&self) -> MutexGuard<'_, RawHead> {
-        self.0.head.lock().unwrap_or_else(PoisonError::into_inner)
+    fn framings(&self) -> MutexGuard<'_, Framings> {
+        self.0.framings.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn start(&self) -> InService {
@@ -69,6 +75,7 @@ impl Requests {
     /// The connection speaks another protocol from here on.
     pub(super) fn upgraded(&self) {
         self.0.upgraded.store(true, Ordering::Relaxed);
+        self.framings().stop();
     }
 
     /// How many have begun, if none is in service.
@@ -129,17 +136,14 @@ impl<S> Impatient<S> {
         self.patience.idle
     }
 
-    /// The head that is arriving begins with these bytes, which were read before.
-    pub(super) fn begins_with(&mut self, bytes: &[u8]) {
-        let (Some(number), false) = (self.requests.idle_after(), bytes.is_empty()) else { return };
+    /// The head that is arriving has begun with bytes that were read before.
+    pub(super) fn has_begun(&mut self) {
+        let Some(number) = self.requests.idle_after() else { return };
         let since = match self.head {
             Some((of, since)) if of == number => since,
             _ => Instant::now(),
         };
         self.head = Some((number, since));
-        let mut head = self.requests.head();
-        head.clear();
-        head.push(bytes);
     }
 
     /// When the head that is arriving has to be complete.
@@ -171,7 +175,8 @@ impl<S> Impatient<S> {
             None => self.watch.insert(Box::pin(tokio::time::sleep_until(end))),
         };
         loop {
-            ready!(watch.as_mut().poll(cx));
+            // Whether or not the task has budget left: a watch that was not polled wakes nobody.
+            ready!(Pin::new(&mut unconstrained(watch.as_mut())).poll(cx));
             if Instant::now() >= end {
                 return Poll::Ready(());
             }
@@ -198,13 +203,10 @@ impl<S: AsyncRead + Unpin> AsyncRead for Impatient<S> {
             if deadline.is_some_and(|at| at <= Instant::now()) {
                 return Poll::Ready(Err(too_slow()));
             }
-            let arrived = &buf.filled()[before..];
-            if deadline.is_none() && !arrived.is_empty() {
+            if deadline.is_none() && buf.filled().len() > before {
                 this.head = Some((number, Instant::now()));
-                this.requests.head().clear();
                 this.alarm = None;
             }
-            this.requests.head().push(arrived);
             return read;
         }
         let Some(deadline) = deadline else {
@@ -256,6 +258,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Impatient<S> {
 mod tests {
     use super::*;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::task::consume_budget;
 
     const LIMIT: Duration = Duration::from_secs(10);
     const PATIENCE: Patience = Patience { head: LIMIT, idle: Duration::from_secs(75) };
@@ -339,6 +342,27 @@ mod tests {
         assert_eq!(server.read(&mut buf).await.unwrap(), 0);
         assert_eq!(begun.elapsed(), PATIENCE.idle / 2 * 3 + PATIENCE.idle);
         drop(asking.await.unwrap());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_is_first_asked_when_its_task_has_spent_its_budget_ends_too() {
+        let (_client, server) = tokio::io::duplex(64);
+        let mut server = Impatient::new(server, Requests::default(), PATIENCE);
+        let begun = Instant::now();
+        let mut buf = [0; 8];
+        let read = async {
+            let mut read = std::pin::pin!(server.read(&mut buf));
+            let mut spent = false;
+            std::future::poll_fn(|cx| {
+                while !spent {
+                    spent = std::pin::pin!(consume_budget()).poll(cx).is_pending();
+                }
+                read.as_mut().poll(cx)
+            })
+            .await
+        };
+        let read = tokio::time::timeout(PATIENCE.idle * 2, read).await.expect("an end");
+        assert_eq!((read.unwrap(), begun.elapsed()), (0, PATIENCE.idle));
     }
 
     #[tokio::test(start_paused = true)]
