@@ -213,3 +213,27 @@ async fn a_stream_lasts_longer_than_a_connection_may_be_idle() {
     let answer = stream.find("the answer", |it| it["id"] == 1).await;
     assert!(answer["result"].is_object(), "{answer}");
 }
+
+/// A client that asks and does not read costs a connection for as long as one may be idle.
+#[tokio::test]
+async fn a_client_that_takes_nothing_of_its_answer_is_let_go() {
+    const LARGE: usize = 24 * 1024 * 1024;
+    let recorder = Recorder::scripted(|seen| {
+        let text = format!(r#"{{"content":"{}","resultType":"complete"}}"#, "x".repeat(LARGE));
+        (seen.tool() == "large").then(|| Reply::json(message::result(seen.id(), &text)))
+    })
+    .await;
+    let gateway = Setup::http(&recorder.url())
+        .listen("header_timeout: 1s")
+        .listen("idle_timeout: 1s")
+        .section("limits: { answer_buffer: 32MiB }")
+        .start()
+        .await;
+    let mut conn = Conn::open(gateway.address).await;
+    conn.send(call(&gateway, 1, "large")).await;
+    let head = conn.head().await.expect("a head");
+    let length = head.header("content-length").and_then(|it| it.parse().ok());
+    assert!(length.is_some_and(|length: usize| length > LARGE), "a whole answer: {head:?}");
+    gateway.wait_metric("holdfast_connections", |now| now == 0.0).await;
+    assert!(conn.body().await.is_err(), "all of it was in buffers");
+}

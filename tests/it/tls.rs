@@ -7,6 +7,7 @@ use std::time::Duration;
 use http_body_util::{BodyExt as _, Full};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::pki_types::{CertificateDer, ServerName};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -119,6 +120,28 @@ async fn http_2_by_alpn() {
     for seen in recorder.calls("tool") {
         assert_eq!(seen.header("host"), Some(recorder.address.to_string().as_str()));
     }
+}
+
+/// An end without TLS's own word may be anybody's (RFC 8446, section 6.1).
+#[tokio::test]
+async fn a_connection_that_ends_says_so() {
+    let folder = TempDir::new();
+    let trusted = certificate(&folder);
+    let recorder = Recorder::start().await;
+    let gateway = Setup::http(&recorder.url())
+        .tls(&folder.join("cert.pem"), &folder.join("key.pem"))
+        .listen("header_timeout: 1s")
+        .listen("idle_timeout: 1s")
+        .start()
+        .await;
+    let mut stream = connect(gateway.address, &trusted, &["http/1.1"]).await.expect("a handshake");
+    let body = message::modern_call(1, "tool");
+    let request = Client::modern(&gateway).request("POST", &[], Some(&body));
+    stream.write_all(request.as_bytes()).await.expect("the request is sent");
+    let mut said = Vec::new();
+    let ended = within("the end of an idle connection", stream.read_to_end(&mut said)).await;
+    assert!(ended.is_ok(), "{ended:?}");
+    assert!(said.starts_with(b"HTTP/1.1 200 "), "{}", String::from_utf8_lossy(&said));
 }
 
 /// Ten seconds pass at most until a new file is seen; connections of before go on.

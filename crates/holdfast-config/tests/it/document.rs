@@ -43,6 +43,39 @@ servers:
   files: { command: sh, args: [\"-c\", \"echo: 'a'\\n\"], env: { TOKEN: hunter2, EMPTY: ~ } }
 ";
 
+/// A hook's address is a credential; what is left of it when its end and its query come from variables is
+/// none.
+#[test]
+fn the_path_of_a_hook_is_shown_only_if_what_tells_hooks_apart_is_a_variable() {
+    let shown = |path: &str| {
+        let text = format!(
+            "notify: [{{ url: \"https://hooks.example{path}\" }}]\nservers: {{ a: {{ url: \"http://a/\" }} }}"
+        );
+        let all: Variables<'_> = &[("A", "a"), ("B", "b")];
+        let document = file(&text, all).document.text().to_owned();
+        let url = document.lines().find_map(|line| line.trim().strip_prefix("- url: "));
+        let url = url.unwrap_or_else(|| panic!("{document}")).trim_matches('"').to_owned();
+        url.strip_prefix("https://hooks.example").expect("the host").to_owned()
+    };
+    for open in
+        ["/${A}", "/services/${A}", "/T0/${A}/", "/${A}/x/${B}", "/${A}?key=${B}", "/?key=${A}"]
+    {
+        assert_eq!(shown(open), open);
+    }
+    for partly in [
+        "/T0/secret",
+        "/${A}/secret",
+        "/secret?team=${A}",
+        "/${A}?key=secret",
+        "/${A}?a=${B}&key=secret",
+        "/x${A}",
+        "/${A:-secret}",
+        "/?key=secret",
+    ] {
+        assert_eq!(shown(partly), "/${file:notify[0].url}", "{partly}");
+    }
+}
+
 const DOCUMENT: &str = "\
 admin:
   token: \"${file:admin.token}\"

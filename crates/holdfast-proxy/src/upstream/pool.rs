@@ -56,7 +56,7 @@ pub(crate) enum ConnectError {
 /// An idle connection to the target that is still usable, if this thread has one.
 pub(crate) fn take(key: usize) -> Option<Connection> {
     loop {
-        let mut idle = POOL.with_borrow_mut(|pool| pool.get_mut(&key)?.pop())?;
+        let idle = POOL.with_borrow_mut(|pool| pool.get_mut(&key)?.pop())?;
         if !idle.is_old() && idle.connection.is_quiet() {
             return Some(idle.connection);
         }
@@ -81,7 +81,7 @@ pub(crate) fn put(key: usize, connection: Connection, within: Duration) {
 pub(crate) fn trim() {
     POOL.with_borrow_mut(|pool| {
         pool.retain(|_, idle| {
-            idle.retain_mut(|it| !it.is_old() && it.connection.is_quiet());
+            idle.retain(|it| !it.is_old() && it.connection.is_quiet());
             !idle.is_empty()
         });
     });

@@ -15,7 +15,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
 use holdfast_mcp::http1::{self, ChunkError, Chunks, Framing, Head, HeadError, Piece};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::AsyncWrite;
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
@@ -96,21 +96,16 @@ impl Connection {
 
     /// Whether a request may go out on it: it is open, and nothing has come that nobody asked for. Such
     /// bytes must never be read as the answer to what is asked next.
-    pub(crate) fn is_quiet(&mut self) -> bool {
+    pub(crate) fn is_quiet(&self) -> bool {
         if !self.read.is_empty() {
             return false;
         }
-        match &mut self.io {
+        match &self.io {
             Io::Plain(stream) => nothing_has_come(stream),
             // What its reader has decrypted already is not the kernel's any more.
             Io::Tls(stream) => {
-                if !nothing_has_come(stream.get_ref().0) {
-                    return false;
-                }
-                let mut byte = [0; 1];
-                let mut byte = ReadBuf::new(&mut byte);
-                let mut cx = Context::from_waker(std::task::Waker::noop());
-                Pin::new(&mut **stream).poll_read(&mut cx, &mut byte).is_pending()
+                let (socket, session) = stream.get_ref();
+                nothing_has_come(socket) && session.wants_read()
             }
         }
     }

@@ -8,6 +8,9 @@ use tokio::task::JoinHandle;
 
 use super::*;
 
+/// For what would hang if it failed.
+const SOON: Duration = Duration::from_secs(30);
+
 /// A connection whose other side reads a request of so many bytes, and then says and does as told.
 async fn against<F>(server: impl FnOnce(TcpStream) -> F) -> (Connection, JoinHandle<()>)
 where
@@ -141,6 +144,93 @@ async fn an_answer_that_comes_before_the_request_is_out_is_taken_and_ends_the_co
     assert_eq!((status.as_u16(), &read(&mut body).await.unwrap()[..]), (413, &b"no"[..]));
     assert!(body.into_connection().is_none());
     server.abort();
+}
+
+/// A server may begin its answer and read on.
+#[tokio::test]
+async fn a_request_is_sent_on_while_its_answer_is_read() {
+    const REST: usize = 30_000_000;
+    let table: [(Pieces, bool); 2] = [
+        (&["HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nab", "cd"], true),
+        (
+            &["HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n", "4\r\nabcd\r\n0\r\n\r\n"],
+            false,
+        ),
+    ];
+    for (pieces, at_once) in table {
+        let (mut connection, server) = against(|mut theirs| async move {
+            let mut request = [0; 4];
+            theirs.read_exact(&mut request).await.unwrap();
+            theirs.write_all(pieces[0].as_bytes()).await.unwrap();
+            let mut rest = vec![0; REST];
+            theirs.read_exact(&mut rest).await.unwrap();
+            assert!(rest.iter().all(|byte| *byte == 7));
+            theirs.write_all(pieces[1].as_bytes()).await.unwrap();
+        })
+        .await;
+        connection.request().extend_from_slice(b"ping");
+        let exchange = connection.exchange(Bytes::from(vec![7; REST]));
+        let (_, _, mut body) = tokio::time::timeout(SOON, exchange).await.expect("a head").unwrap();
+        let read = async {
+            match at_once {
+                true => body.whole(4).await.unwrap().unwrap().to_vec(),
+                false => read(&mut body).await.unwrap(),
+            }
+        };
+        assert_eq!(tokio::time::timeout(SOON, read).await.expect("the answer"), b"abcd");
+        server.await.unwrap();
+    }
+}
+
+/// Two sides of a TLS connection.
+async fn tls() -> (TlsStream<TcpStream>, tokio_rustls::server::TlsStream<TcpStream>) {
+    let provider = std::sync::Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let pair = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let key = pair.signing_key.serialize_der().try_into().unwrap();
+    let config = rustls::ServerConfig::builder_with_provider(provider.clone())
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![pair.cert.der().clone()], key);
+    let acceptor = tokio_rustls::TlsAcceptor::from(std::sync::Arc::new(config.unwrap()));
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(pair.cert.der().clone()).unwrap();
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let connector = tokio_rustls::TlsConnector::from(std::sync::Arc::new(config));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let ours = TcpStream::connect(listener.local_addr().unwrap());
+    let (ours, theirs) = tokio::join!(ours, listener.accept());
+    let name = "localhost".try_into().unwrap();
+    let (ours, theirs) =
+        tokio::join!(connector.connect(name, ours.unwrap()), acceptor.accept(theirs.unwrap().0));
+    let (mut ours, mut theirs) = (ours.unwrap(), theirs.unwrap());
+    // What TLS says to begin with is read with the first answer.
+    theirs.write_all(b"answer").await.unwrap();
+    ours.read_exact(&mut [0; 6]).await.unwrap();
+    (ours, theirs)
+}
+
+/// The runtime has not looked at the socket since, and what was decrypted is not in the socket.
+#[tokio::test]
+async fn behind_tls_too_a_connection_is_quiet_until_its_server_speaks_or_ends() {
+    let (ours, mut theirs) = tls().await;
+    let connection = Connection::tls(ours);
+    assert!(connection.is_quiet());
+    theirs.write_all(b"unasked").await.unwrap();
+    assert!(!connection.is_quiet(), "bytes that came a moment ago");
+
+    let (mut ours, mut theirs) = tls().await;
+    theirs.write_all(b"ab").await.unwrap();
+    ours.read_exact(&mut [0; 1]).await.unwrap();
+    assert!(!Connection::tls(ours).is_quiet(), "a byte that is decrypted");
+
+    let (ours, mut theirs) = tls().await;
+    theirs.shutdown().await.unwrap();
+    assert!(!Connection::tls(ours).is_quiet(), "the end");
 }
 
 #[tokio::test]
