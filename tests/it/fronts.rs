@@ -9,6 +9,7 @@ mod production;
 mod reload;
 mod spaces;
 mod standby;
+mod store;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
