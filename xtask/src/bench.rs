@@ -1,6 +1,6 @@
 //! `cargo xtask bench`: the gateway beside nginx on the same machine, in the same minutes.
 //!
-//! This part makes sure that there is something to measure (nginx, the gateway in its release
+//! This part makes sure that there is something to measure (nginx, Redis, the gateway in its release
 //! profile, the rig) and hands over to the rig in `tests/bench`, which needs a runtime. Nothing here
 //! runs in CI: two shared cores tell nothing about a single run.
 
@@ -29,7 +29,7 @@ pub(crate) fn run(mut args: Args) -> Result<()> {
         print!("{USAGE}");
         return Ok(());
     }
-    tools::system(&[tools::NGINX])?;
+    tools::system(&[tools::NGINX, tools::REDIS])?;
     shell::run(shell::cargo().args(["build", "--release", "--package", "holdfast"]))?;
     let gateway = shell::target_dir()?.join("release/holdfast");
     let mut rig = shell::cargo();

@@ -14,6 +14,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
     if !has("--help") && !has("-h") {
         tools::system(&tools::STACK)?;
         if !has("--no-sdks") {
+            tools::system(&tools::CLIENTS)?;
             let setup = shell::root().join("tests/interop/setup.sh");
             shell::run(shell::command("bash").arg(setup))?;
         }

@@ -20,6 +20,9 @@ pub(crate) struct Tool(&'static str, &'static str, &'static str, &'static str);
 pub(crate) const NGINX: Tool =
     Tool("nginx", "-v", "nginx-light", "the nodes are tested behind it, and measured beside it");
 
+pub(crate) const REDIS: Tool =
+    Tool("redis-server", "--version", "redis-server", "the session store");
+
 pub(crate) const VALGRIND: Tool =
     Tool("valgrind", "--version", "valgrind", "it counts the instructions of a call");
 
@@ -29,7 +32,7 @@ pub(crate) const STACK: [Tool; 9] = [
     Tool("haproxy", "-v", "haproxy", "the nodes are tested behind it"),
     Tool("keepalived", "--version", "keepalived", "a standby balancer takes over"),
     Tool("curl", "--version", "curl", "keepalived asks a balancer with it whether it serves"),
-    Tool("redis-server", "--version", "redis-server", "the session store"),
+    REDIS,
     Tool("redis-sentinel", "--version", "redis-sentinel", "the session store's failover"),
     Tool("redis-cli", "--version", "redis-tools", "tests ask and set up Redis with it"),
     Tool("ip", "-V", "iproute2", "tests make networks that lose packets"),
