@@ -1,4 +1,6 @@
-//! What the commands print, against `tests/golden/*.out`. `UPDATE_GOLDEN=1` writes those files anew.
+//! What the commands print.
+
+mod transcript;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -47,28 +49,8 @@ fn golden(
 ) -> String {
     let folder = Folder::new(name, files);
     let output = run(&folder.0, arguments, variables);
-    let text = transcript(arguments, &output);
-    let file = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../../tests/golden")
-        .join(format!("{name}.out"));
-    if std::env::var_os("UPDATE_GOLDEN").is_some() {
-        std::fs::write(&file, &text).expect("the golden file is written");
-    }
-    let expected = std::fs::read_to_string(&file)
-        .unwrap_or_else(|error| panic!("{}: {error}; run with UPDATE_GOLDEN=1", file.display()));
-    assert_eq!(text, expected, "{name} differs; if it should, run with UPDATE_GOLDEN=1");
-    text
-}
-
-fn transcript(arguments: &[&str], output: &Output) -> String {
-    let mut text = format!("$ holdfast {}\n", arguments.join(" "));
-    text.push_str(&String::from_utf8_lossy(&output.stdout));
-    let errors = String::from_utf8_lossy(&output.stderr);
-    if !errors.is_empty() {
-        text.push_str("--- standard error\n");
-        text.push_str(&errors);
-    }
-    text.push_str(&format!("--- exit code {}\n", output.status.code().unwrap_or(-1)));
+    let text = transcript::of(&arguments.join(" "), &output);
+    transcript::compare(name, &text);
     text
 }
 
