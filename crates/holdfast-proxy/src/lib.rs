@@ -103,7 +103,7 @@ pub enum BuildError {
     #[error(transparent)]
     Tls(#[from] TlsError),
     /// The client port cannot be bound.
-    #[error("cannot listen on {address} (listen.address): {source}")]
+    #[error("cannot listen on {address} (listen.address)")]
     Bind {
         /// The configured address.
         address: SocketAddr,

@@ -89,6 +89,38 @@ async fn a_body_whose_chunks_are_too_many() {
     assert_eq!(recorder.seen().len(), 0);
 }
 
+/// Most clients look for an answer when all is sent. A reset would take it from them, and behind a
+/// balancer become a 502.
+#[tokio::test]
+async fn who_sends_all_of_a_body_reads_why_it_was_refused() {
+    let (recorder, gateway) = start(&[], "body: 16KiB").await;
+    let client = Client::modern(&gateway);
+    let mut conn = Conn::open(gateway.address).await;
+    let large = "x".repeat(8 << 20);
+    let chunked = client.request("POST", &[("Transfer-Encoding", "chunked")], None);
+    for request in [
+        client.request("POST", &[], Some(&large)),
+        format!("{chunked}{:x}\r\n{large}\r\n0\r\n\r\n", large.len()),
+    ] {
+        let answer = conn.exchange(&request).await;
+        assert_eq!(answer.status, 413, "{}", answer.text());
+    }
+    assert!(recorder.seen().is_empty());
+    let fits = client.request("POST", &[], Some(&message::modern_call(1, "tool")));
+    assert_eq!(conn.exchange(&fits).await.status, 200, "the connection is as good as before");
+}
+
+/// Who asks first is told at once, and sends nothing.
+#[tokio::test]
+async fn who_asks_whether_to_send_a_large_body_is_told_not_to() {
+    let (_recorder, gateway) = start(&[], "body: 16KiB").await;
+    let large = "x".repeat(17 * 1024);
+    let asking =
+        Client::modern(&gateway).request("POST", &[("Expect", "100-continue")], Some(&large));
+    let head = &asking[..asking.find("\r\n\r\n").unwrap() + 4];
+    assert_eq!(refused(&gateway, head).await.status, 413);
+}
+
 #[tokio::test]
 async fn a_body_of_just_the_limit_is_carried() {
     let (recorder, gateway) = start(&[], "body: 16KiB").await;

@@ -2,6 +2,7 @@
 
 use super::start;
 use crate::harness::client::Client;
+use crate::harness::eventually;
 use crate::harness::gateway::Gateway;
 use crate::harness::message;
 use crate::harness::recorder::{Gate, Recorder, Reply, Step};
@@ -113,6 +114,24 @@ async fn a_lost_legacy_client_is_no_cancellation() {
     assert_eq!(recorder.calls("slow").len(), 1);
     assert_eq!(recorder.abandoned(), 0);
     assert!(recorder.rpc("notifications/cancelled").is_empty());
+}
+
+/// A client that ends its session has no use for what its calls still bring.
+#[tokio::test]
+async fn the_end_of_a_session_ends_its_calls() {
+    let (recorder, gateway, _gate) = talkative().await;
+    let client = Client::legacy(&gateway).initialized().await;
+    let (left, _ids) = two_events(&client).await;
+    let (open, _ids) = two_events(&client).await;
+    drop(left);
+    assert_eq!(client.delete().await.status, 200);
+    let (messages, _end) = open.into_end().await;
+    assert!(messages.iter().all(|it| it["id"] != 1), "{messages:?}");
+    eventually("the end of both calls at the server", || {
+        (recorder.abandoned() == 2).then_some(())
+    })
+    .await;
+    gateway.wait_metric("holdfast_in_flight", |now| now == 0.0).await;
 }
 
 /// An event id is sealed: what was not made here opens nothing.

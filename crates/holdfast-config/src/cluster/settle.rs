@@ -6,6 +6,7 @@ use super::draft::{Draft, Mode};
 use super::{Cluster, LEAST_SECRET, PORT, address};
 use crate::Config;
 use crate::context::Context;
+use crate::environment::is_set;
 use crate::nearest::nearest;
 use crate::problem::Place;
 use crate::server::{Objectives, Tier};
@@ -243,6 +244,17 @@ fn no_half_cluster(context: &Context<'_>) {
                  set HA_MODE=standalone to run one node"
             ),
         );
+        return;
+    }
+    // Each has its use at a node alone. Together they are those of a cluster whose nodes are missing, or
+    // are under a name that is nearly HA_CLUSTER_NODES.
+    let variables = ["HA_NODE_ID", "HOLDFAST_CLUSTER_SECRET", "HOLDFAST_CLUSTER_LISTEN"];
+    let set: Vec<&str> = variables.into_iter().filter(|name| is_set(context, name)).collect();
+    if set.len() >= 2 {
+        context.notice(format!(
+            "this node runs alone: {} are set, and HA_CLUSTER_NODES names no nodes",
+            set.join(" and ")
+        ));
     }
 }
 

@@ -261,6 +261,20 @@ fn what_has_no_effect_alone_is_said() {
     assert!(starts("HA_FAILOVER_TIMEOUT has no effect"), "{:?}", config.notices);
 }
 
+/// A name that is nearly HA_CLUSTER_NODES is nobody's: what it leaves behind is said.
+#[test]
+fn variables_of_a_cluster_whose_nodes_are_missing_are_named() {
+    let (id, secret) = (("HA_NODE_ID", "a"), ("HOLDFAST_CLUSTER_SECRET", SECRET));
+    let config = read(SERVERS, &[id, secret, ("HA_CLUSTR_NODES", "a=h:1")]).unwrap();
+    let [notice] = config.notices.as_slice() else { panic!("{:?}", config.notices) };
+    for part in ["runs alone", "HA_NODE_ID and HOLDFAST_CLUSTER_SECRET", "HA_CLUSTER_NODES"] {
+        assert!(notice.contains(part), "{notice}");
+    }
+    for one in [id, secret] {
+        assert!(read(SERVERS, &[one]).unwrap().notices.is_empty(), "a node alone has its use for it");
+    }
+}
+
 #[test]
 fn groups_that_gain_little_are_told_so() {
     for (nodes, says) in [

@@ -328,6 +328,13 @@ impl Call {
         }
     }
 
+    /// Gives its place at the server to the next: it waits for a client that does not read.
+    pub(crate) fn leave(&self) {
+        if let Some(admitted) = self.admitted.get() {
+            admitted.leave();
+        }
+    }
+
     /// Whether it may be sent once more, having been sent so often.
     pub(crate) fn may_repeat(&self, sent: u32) -> Result<(), NoRetry> {
         self.admitted.get().map_or(Ok(()), |admitted| admitted.may_repeat(sent))

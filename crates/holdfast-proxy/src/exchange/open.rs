@@ -12,7 +12,7 @@ use holdfast_mcp::headers::name;
 use holdfast_mcp::peek::{Kind, peek};
 use holdfast_mcp::sse;
 use holdfast_mcp::version::Version;
-use holdfast_store::{Announces, Binding, SessionKey, SessionRecord};
+use holdfast_store::{Announces, Binding, SessionKey, SessionRecord, StoreError};
 use http::header::{ACCEPT, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Method as HttpMethod, StatusCode};
 use serde::Deserialize;
@@ -617,7 +617,12 @@ async fn begin(
     };
     let created = gateway.patiently(|| gateway.store.create(record.clone())).await;
     let record = created.map_err(|error| {
-        Failure::unavailable(&call.server.name, format!("the session could not be kept: {error}"))
+        // Where the store is, is in the log, and no client's business.
+        let why = match error {
+            StoreError::Unavailable(_) => "the session store is away".to_owned(),
+            other => other.to_string(),
+        };
+        Failure::dependency(&call.server.name, format!("the session could not be kept: {why}"))
     })?;
     let (mux, unclaimed) = replayed.duplex.unzip();
     let bound = Bound {

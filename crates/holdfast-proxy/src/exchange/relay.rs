@@ -69,7 +69,7 @@ pub(crate) async fn relay(call: Arc<Call>, first: Answer, sink: Sink) {
     let end = tokio::select! {
         biased;
         () = relay.run(first, deadline) => Ended::Answered,
-        () = hung_up(&sink) => Ended::HungUp,
+        () = hung_up(&call, &sink) => Ended::HungUp,
         () = drained(&call) => Ended::Drained,
         () = giving_up.cancelled() => Ended::GivenUp,
     };
@@ -97,11 +97,20 @@ enum Ended {
     GivenUp,
 }
 
-/// Resolves when the client's disconnect has cancelled the call.
-async fn hung_up(sink: &Sink) {
-    match sink {
-        Sink::Log(log) => log.cancel.cancelled().await,
-        Sink::Frames(_) | Sink::Nobody => std::future::pending().await,
+/// Resolves when the client's disconnect has cancelled the call, or the end of its session.
+async fn hung_up(call: &Arc<Call>, sink: &Sink) {
+    let Sink::Log(log) = sink else { return std::future::pending().await };
+    let waiting = Arc::downgrade(call);
+    log.when_stuck(move || waiting.upgrade().iter().for_each(|call| call.leave()));
+    let over = async {
+        match &call.session {
+            Some(session) => session.is_over().await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        () = log.cancel.cancelled() => {}
+        () = over => {}
     }
 }
 

@@ -41,12 +41,14 @@ struct State {
     waiting: HashMap<Ticket, oneshot::Sender<()>>,
 }
 
-/// A call's place among those of its server. It is given back when this is dropped.
+/// A call's place among those of its server. It is given back when this is dropped, if not before.
 #[derive(Debug)]
 pub(crate) struct Admitted {
     server: Arc<ServerFleet>,
     class: Option<ClassId>,
     repeating: AtomicBool,
+    /// Its place in the class was given back.
+    left: AtomicBool,
 }
 
 /// A call that was not let in. It was not sent.
@@ -129,6 +131,14 @@ impl Gate {
 }
 
 impl State {
+    /// A place of the class is free.
+    fn leave(&mut self, class: ClassId) {
+        self.bulkheads.leave(class, ALONE);
+        if !self.waiting.is_empty() {
+            self.let_in(Instant::now());
+        }
+    }
+
     /// Lets in whoever may go.
     fn let_in(&mut self, now: Instant) {
         if self.waiting.is_empty() {
@@ -164,7 +174,7 @@ impl ServerFleet {
     /// long as its client likes.
     pub(crate) fn let_in(self: &Arc<Self>) -> Admitted {
         self.gate.lock().budget.began(Instant::now());
-        Admitted { server: Arc::clone(self), class: None, repeating: AtomicBool::new(false) }
+        Admitted::new(self, None)
     }
 
     /// Lets a call in, after a wait if it has to be.
@@ -206,8 +216,7 @@ impl ServerFleet {
     }
 
     fn admitted(self: &Arc<Self>, class: BulkheadClass) -> Admitted {
-        let (class, repeating) = (Some(id(class)), AtomicBool::new(false));
-        Admitted { server: Arc::clone(self), class, repeating }
+        Admitted::new(self, Some(id(class)))
     }
 
     /// Whether new calls wait because the server fails over.
@@ -303,6 +312,20 @@ impl NotAdmitted {
 // === impl Admitted ===
 
 impl Admitted {
+    fn new(server: &Arc<ServerFleet>, class: Option<ClassId>) -> Self {
+        let server = Arc::clone(server);
+        Self { server, class, repeating: AtomicBool::new(false), left: AtomicBool::new(false) }
+    }
+
+    /// Gives its place in the class to the next: nobody works for the call any more.
+    pub(crate) fn leave(&self) {
+        let Some(class) = self.class else { return };
+        let mut state = self.server.gate.lock();
+        if !self.left.swap(true, Ordering::Relaxed) {
+            state.leave(class);
+        }
+    }
+
     /// Whether the call may be sent once more, having been sent so often.
     ///
     /// # Errors
@@ -325,11 +348,10 @@ impl Drop for Admitted {
         if *self.repeating.get_mut() {
             state.budget.repeat_ended();
         }
-        if let Some(class) = self.class {
-            state.bulkheads.leave(class, ALONE);
-            if !state.waiting.is_empty() {
-                state.let_in(Instant::now());
-            }
+        if let Some(class) = self.class
+            && !*self.left.get_mut()
+        {
+            state.leave(class);
         }
     }
 }

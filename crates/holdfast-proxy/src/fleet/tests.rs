@@ -227,6 +227,25 @@ async fn a_full_class_queues_so_many_and_refuses_the_rest_at_once() {
     drop(third);
 }
 
+/// Its client does not read: it is not over, and holds nobody up.
+#[tokio::test]
+async fn a_call_that_gives_its_place_away_gives_it_once() {
+    let yaml = format!("{ONE}\nbulkheads: {{ user: {{ concurrency: 1, queue: 5 }} }}");
+    let fleet = fleet(&yaml);
+    let server = Arc::clone(fleet.server("one").unwrap());
+    let first = server.admit_call(BulkheadClass::User).await.unwrap();
+    first.leave();
+    first.leave();
+    let second = server.admit_call(BulkheadClass::User).await.unwrap();
+    drop(first);
+    let running = |server: &ServerFleet| -> u32 {
+        server.snapshot().classes.iter().map(|(_, status)| status.running).sum()
+    };
+    assert_eq!(running(&server), 1, "the second one's place is its own");
+    drop(second);
+    assert_eq!(running(&server), 0);
+}
+
 #[tokio::test]
 async fn a_call_that_leaves_the_queue_leaves_no_trace() {
     let yaml = format!("{ONE}\nbulkheads: {{ user: {{ concurrency: 1, queue: 5 }} }}");

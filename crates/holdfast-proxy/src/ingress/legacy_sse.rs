@@ -149,7 +149,8 @@ pub(super) async fn message(
         .filter(|line| line.principal == principal.digest && line.server == server.name);
     let Some(line) = line else { return unknown_stream(gateway) };
     let limit = gateway.config.limits.body;
-    let body = match read_body(body, limit, gateway.config.listen.body_timeout).await {
+    let wait = gateway.config.listen.body_timeout;
+    let body = match read_body(&parts.headers, body, limit, wait).await {
         Ok(body) => body,
         Err(error) => return bad_body(gateway, error),
     };
@@ -204,7 +205,7 @@ async fn forward_to(
     holder: Origin,
 ) -> Response<Body> {
     let (limit, wait) = (gateway.config.limits.body, gateway.config.listen.body_timeout);
-    let body = match read_body(body, limit, wait).await {
+    let body = match read_body(&parts.headers, body, limit, wait).await {
         Ok(body) => body,
         Err(error) => return bad_body(gateway, error),
     };

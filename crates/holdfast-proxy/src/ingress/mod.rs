@@ -301,7 +301,7 @@ async fn not_found(
         return refuse(gateway, Rejection::NotServed, status, text);
     }
     let (limit, wait) = (gateway.config.limits.body, gateway.config.listen.body_timeout);
-    let body = receive::read_body(body, limit, wait).await.unwrap_or_default();
+    let body = receive::read_body(&parts.headers, body, limit, wait).await.unwrap_or_default();
     gateway.metrics.rejected(Rejection::NotServed);
     let error = RpcError::new(code::INVALID_REQUEST, text);
     let message = holdfast_mcp::peek::peek(&body);

@@ -54,7 +54,8 @@ async fn post(entered: Entered, body: RequestBody) -> Result<Response<Body>, Han
         let text = "a message is sent as Content-Type: application/json";
         return Ok(refuse(gateway, Rejection::Malformed, status, text));
     }
-    let body = match read_body(body, limits.body, gateway.config.listen.body_timeout).await {
+    let (headers, wait) = (&entered.parts.headers, gateway.config.listen.body_timeout);
+    let body = match read_body(headers, body, limits.body, wait).await {
         Ok(body) => body,
         Err(error) => return Ok(bad_body(gateway, error)),
     };

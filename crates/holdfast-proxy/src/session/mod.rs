@@ -237,6 +237,15 @@ impl Session {
         self.ended.cancel();
     }
 
+    /// Resolves when its client, or its server, has ended it: not when this node only forgets it, or it
+    /// lives on at another one.
+    pub(crate) async fn is_over(&self) {
+        self.ended.cancelled().await;
+        if self.is_moved() || !self.is_ending() {
+            std::future::pending().await
+        }
+    }
+
     /// Waits for what [`Self::stop`] found half-done; what the session is bound to then is the last.
     pub(crate) async fn last_bound(&self) -> Arc<Bound> {
         let _none_is_running = self.rebind.lock().await;

@@ -101,6 +101,17 @@ struct Inner {
     /// The newest reader's connection.
     connection: Option<CancellationToken>,
     last_seen: Instant,
+    /// What is done once when it has been stuck for a while.
+    when_stuck: Option<WhenStuck>,
+}
+
+/// Done once.
+struct WhenStuck(Box<dyn FnOnce() + Send>);
+
+impl std::fmt::Debug for WhenStuck {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("WhenStuck")
+    }
 }
 
 /// A stream's events and the place where its writer and its reader meet.
@@ -164,6 +175,7 @@ impl StreamLog {
                 waker: None,
                 connection: None,
                 last_seen: Instant::now(),
+                when_stuck: None,
             }),
             room: Notify::new(),
             arrived: Notify::new(),
@@ -241,6 +253,19 @@ impl StreamLog {
             && inner.ids.origin.kind == StreamKind::Call
             && inner.undelivered_bytes >= self.queue;
         (!inner.attached && (full || inner.state == LogState::Paused)).then_some(inner.last_seen)
+    }
+
+    /// What to do when the stream has got no further for want of a reader for some seconds.
+    pub(crate) fn when_stuck(&self, act: impl FnOnce() + Send + 'static) {
+        self.inner().when_stuck = Some(WhenStuck(Box::new(act)));
+    }
+
+    /// It has been stuck for a while.
+    pub(super) fn is_stuck(&self) {
+        let act = self.inner().when_stuck.take();
+        if let Some(WhenStuck(act)) = act {
+            act();
+        }
     }
 
     /// The session behind the stream was bound anew.
@@ -536,7 +561,7 @@ impl StreamLog {
 }
 
 /// How long a full queue waits for its reader.
-const STALL: Duration = Duration::from_secs(10);
+pub(super) const STALL: Duration = Duration::from_secs(10);
 
 /// Events up to this many bytes leave in one write.
 const JOIN: usize = 16 * 1024;

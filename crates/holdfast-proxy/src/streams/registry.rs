@@ -4,7 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::log::StreamLog;
+use super::log::{STALL, StreamLog};
 
 const SHARDS: usize = 32;
 
@@ -61,7 +61,7 @@ impl Streams {
     }
 
     /// Forgets streams that were finished for longer than `retain`, and cancels open ones that nobody has
-    /// come back to for as long.
+    /// come back to for as long. Those that nobody has come back to for [`STALL`] hold nobody up.
     pub(crate) fn sweep(&self, now: Instant, retain: Duration) {
         {
             let mut retired = self.retired.lock().unwrap_or_else(PoisonError::into_inner);
@@ -75,18 +75,20 @@ impl Streams {
             }
         }
         for shard in &self.shards {
-            let abandoned: Vec<_> = shard
+            let stuck: Vec<_> = shard
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
                 .values()
-                .filter(|log| {
-                    log.stuck_since()
-                        .is_some_and(|since| now.saturating_duration_since(since) >= retain)
+                .filter_map(|log| {
+                    let for_long = now.saturating_duration_since(log.stuck_since()?);
+                    (for_long >= STALL.min(retain)).then(|| (Arc::clone(log), for_long))
                 })
-                .cloned()
                 .collect();
-            for log in abandoned {
-                log.cancel.cancel();
+            for (log, for_long) in stuck {
+                log.is_stuck();
+                if for_long >= retain {
+                    log.cancel.cancel();
+                }
             }
         }
     }

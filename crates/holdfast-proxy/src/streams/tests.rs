@@ -274,8 +274,18 @@ async fn a_full_stream_that_nobody_reads_is_cancelled_after_its_time() {
         log.append(&Bytes::from_static(b"waits for a reader"), None).await;
     }
     let mut reading = reader(&read, None);
+    let stuck = Arc::new(std::sync::Mutex::new(Vec::new()));
+    for (log, name) in [(&full, "full"), (&roomy, "roomy"), (&read, "read")] {
+        let stuck = Arc::clone(&stuck);
+        log.when_stuck(move || stuck.lock().unwrap().push(name));
+    }
     let now = std::time::Instant::now();
     streams.sweep(now, retain);
+    assert!(stuck.lock().unwrap().is_empty(), "nobody was given time");
+    for _ in 0..2 {
+        streams.sweep(now + super::log::STALL + Duration::from_secs(1), retain);
+        assert_eq!(*stuck.lock().unwrap(), ["full"], "once");
+    }
     assert!(!full.cancel.is_cancelled());
     streams.sweep(now + retain + Duration::from_secs(1), retain);
     assert!(full.cancel.is_cancelled());

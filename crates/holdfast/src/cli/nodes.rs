@@ -44,7 +44,9 @@ pub(crate) fn summary(nodes: &NodesDto) -> String {
         (None, _) => "no coordinator is known".to_owned(),
     };
     let term = nodes.term.map(|term| format!(" (term {term})")).unwrap_or_default();
-    format!("{ready} of {} ready; {lead}{term}", many(nodes.nodes.len() as u64, "node"))
+    // Without a quorum this is what the node knew last.
+    let last = if nodes.quorum == Some(false) { "were last known to be " } else { "" };
+    format!("{ready} of {} {last}ready; {lead}{term}", many(nodes.nodes.len() as u64, "node"))
 }
 
 fn page(nodes: &NodesDto) -> String {

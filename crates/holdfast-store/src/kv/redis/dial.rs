@@ -118,7 +118,7 @@ impl Dialler {
             Server::Sentinel => &self.sentinel,
         };
         let Some(tls) = &self.tls else {
-            return set_up(address, info, stream, pushed).await;
+            return set_up(address, server, info, stream, pushed).await;
         };
         let name = ServerName::try_from(address.host.clone())
             .map_err(|error| Unusable::Wrong(format!("{address}: {error}")))?;
@@ -130,7 +130,7 @@ impl Dialler {
                 Unusable::Away(format!("{address}: TLS: {error}"))
             }
         })?;
-        set_up(address, info, stream, pushed).await
+        set_up(address, server, info, stream, pushed).await
     }
 }
 
@@ -143,6 +143,7 @@ impl std::fmt::Debug for Dialler {
 
 async fn set_up<S>(
     address: &HostPort,
+    server: Server,
     info: &RedisConnectionInfo,
     stream: S,
     pushed: Option<UnboundedSender<PushInfo>>,
@@ -158,7 +159,7 @@ where
     }
     let (inner, driver) = MultiplexedConnection::new_with_config(info, stream, config)
         .await
-        .map_err(|error| failure::setup(&address.to_string(), &error))?;
+        .map_err(|error| failure::setup(&address.to_string(), server, &error))?;
     let lost = CancellationToken::new();
     let ends = lost.clone();
     tokio::spawn(async move {

@@ -2,6 +2,8 @@
 
 use redis::{ErrorKind, RedisError, ServerError};
 
+use super::dial::Server;
+
 /// Why an address is not used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Unusable {
@@ -44,13 +46,17 @@ impl std::fmt::Display for Unusable {
 }
 
 /// What an error of the connection's set-up says. `address` names it.
-pub(super) fn setup(address: &str, error: &RedisError) -> Unusable {
+pub(super) fn setup(address: &str, server: Server, error: &RedisError) -> Unusable {
     let text = error.to_string();
     let has = |word: &str| error.code() == Some(word) || text.contains(word);
     if has("WRONGPASS") || has("NOAUTH") || error.kind() == ErrorKind::AuthenticationFailed {
+        let (who, keys) = match server {
+            Server::Data => ("", "username and password"),
+            // Those of the url are the data servers' alone.
+            Server::Sentinel => ("the Sentinel ", "sentinel_username and sentinel_password"),
+        };
         return Unusable::Wrong(format!(
-            "{address} refuses the user name or password (sessions.redis.username and password): \
-             {text}"
+            "{who}{address} refuses the user name or password (sessions.redis.{keys}): {text}"
         ));
     }
     if has("DB index") || has("SELECT is not allowed") || text.contains("database") {
