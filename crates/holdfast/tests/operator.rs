@@ -254,6 +254,9 @@ fn nodes_of_a_cluster() {
         ..cut_off.nodes[2].clone()
     };
     cut_off.nodes[1].name = "gateway-2".into();
+    // What the group knew last of one that has gone since.
+    cut_off.nodes[2].state = "ready".into();
+    cut_off.nodes[2].last_heard_ms = None;
     golden("nodes-no-quorum", views([cut_off]), &["nodes"]);
 }
 

@@ -75,7 +75,9 @@ impl Tries {
         {
             return true;
         }
-        self.pause(bound && call.server.instances() > 1).await
+        // While no other one takes its session, there may be one in a moment: a failover is decided
+        // within a second or two.
+        self.pause(bound && call.server.fleet.other_than(route.instance, call.steering_key())).await
     }
 
     async fn pause(&mut self, short: bool) -> bool {

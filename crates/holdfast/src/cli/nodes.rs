@@ -35,19 +35,30 @@ pub(crate) fn summary(nodes: &NodesDto) -> String {
     if !nodes.clustered {
         return format!("{} runs alone: there is no cluster", nodes.me);
     }
-    let ready = nodes.nodes.iter().filter(|node| node.state == "ready").count();
-    let lead = match (&nodes.leader, nodes.quorum) {
-        (_, Some(false)) => {
-            "no quorum: nothing can be decided until a majority is there".to_owned()
-        }
-        (Some(leader), _) => format!("{leader} is the coordinator"),
-        (None, _) => "no coordinator is known".to_owned(),
-    };
     let term = nodes.term.map(|term| format!(" (term {term})")).unwrap_or_default();
-    // Without a quorum this is what the node knew last.
-    let last = if nodes.quorum == Some(false) { "were last known to be " } else { "" };
-    format!("{ready} of {} {last}ready; {lead}{term}", many(nodes.nodes.len() as u64, "node"))
+    let all = many(nodes.nodes.len() as u64, "node");
+    if nodes.quorum == Some(false) {
+        // Their states are what the group knew last.
+        let heard = nodes.nodes.iter().filter(|node| is_heard(node, nodes)).count();
+        return format!(
+            "{heard} of {all} heard of; no quorum: nothing can be decided until a majority is there{term}"
+        );
+    }
+    let ready = nodes.nodes.iter().filter(|node| node.state == "ready").count();
+    let lead = match &nodes.leader {
+        Some(leader) => format!("{leader} is the coordinator"),
+        None => "no coordinator is known".to_owned(),
+    };
+    format!("{ready} of {all} ready; {lead}{term}")
 }
+
+/// Whether the node that was asked is this one, or has heard of it lately.
+fn is_heard(node: &NodeEntryDto, nodes: &NodesDto) -> bool {
+    node.name == nodes.me || node.last_heard_ms.is_some_and(|ms| ms < LATELY)
+}
+
+/// Nodes tell one another several times a second that they live; in milliseconds.
+const LATELY: u64 = 5_000;
 
 fn page(nodes: &NodesDto) -> String {
     let heading = if nodes.clustered {
@@ -89,7 +100,8 @@ fn row(node: &NodeEntryDto, nodes: &NodesDto) -> Vec<String> {
     if nodes.clustered {
         row.push(if node.role == "unknown" { "-".to_owned() } else { node.role.clone() });
     }
-    row.push(node.state.clone());
+    let is_known = nodes.quorum != Some(false) || node.state != "ready" || is_heard(node, nodes);
+    row.push(if is_known { node.state.clone() } else { "unheard".to_owned() });
     row.push(node.health.clone().unwrap_or_else(|| "-".to_owned()));
     if nodes.clustered {
         row.push(number(node.term));

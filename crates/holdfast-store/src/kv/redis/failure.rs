@@ -88,10 +88,18 @@ pub(super) fn refusal(error: &ServerError) -> Refusal {
     }
 }
 
-/// A server's error as text.
+/// Whether it means that nothing at all can be written there: memory, or the disk, is full.
+pub(super) fn takes_no_writes(error: &ServerError) -> bool {
+    matches!(error.code(), "OOM" | "MISCONF")
+}
+
+/// A server's error as text, without the script that met it.
 pub(super) fn text(error: &ServerError) -> String {
     match error.details() {
-        Some(details) => format!("{} {details}", error.code()),
+        Some(details) => {
+            let details = details.split_once(" script: ").map_or(details, |(before, _)| before);
+            format!("{} {}", error.code(), details.trim_end_matches('.'))
+        }
         None => error.code().to_owned(),
     }
 }

@@ -5,6 +5,7 @@
 //! | `{prefix:BB}` and a key of the store | an entry |
 //! | `{prefix:BB}due` | the sessions of the bucket that have a deadline, by it |
 //! | `{prefix:BB}mark` | a random number that was there when the store was found; gone with it |
+//! | `{prefix:BB}probe` | nothing: it is written, for a second, to see whether that can be done |
 //! | `prefix:changes` | (a channel) which entries were written |
 //!
 //! `BB` is the bucket, two hexadecimal digits. The braces make it a hash tag: whatever a script
@@ -60,6 +61,10 @@ impl Names {
 
     pub(super) fn mark(&self, bucket: Bucket) -> String {
         self.tag(bucket) + "mark"
+    }
+
+    pub(super) fn probe(&self, bucket: Bucket) -> String {
+        self.tag(bucket) + "probe"
     }
 
     pub(super) fn channel(&self) -> String {

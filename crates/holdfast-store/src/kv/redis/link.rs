@@ -60,8 +60,11 @@ impl Link {
         let lost = CancellationToken::new();
         let run_id = Arc::clone(&about.run_id);
         let succession = Succession::of(shared, address);
+        let own = Bucket::all().find(|bucket| target.has(shared.names.slot(*bucket)));
+        let probe_key = own.map(|bucket| shared.names.probe(bucket)).unwrap_or_default();
+        let shared_weakly = Arc::downgrade(shared);
         let writer =
-            writer::start(Arc::downgrade(shared), writing, run_id, lost.clone(), succession);
+            writer::start(shared_weakly, writing, run_id, lost.clone(), succession, probe_key);
         let link = Arc::new(Self {
             target,
             about,
@@ -169,7 +172,7 @@ impl Link {
     }
 
     pub(super) fn has(&self, slot: u16) -> bool {
-        self.target.slots.iter().any(|(first, last)| (*first..=*last).contains(&slot))
+        self.target.has(slot)
     }
 }
 

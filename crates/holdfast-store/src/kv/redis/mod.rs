@@ -317,6 +317,9 @@ impl RedisKv {
         if !futures_util::future::join_all(pings).await.into_iter().all(|answered| answered) {
             return Err("Redis does not answer".to_owned());
         }
+        if let Some(reason) = routes.links.iter().find_map(|link| link.writer.refusal()) {
+            return Err(format!("Redis takes no writes: {reason}"));
+        }
         if routes.links.iter().any(|link| link.writer.is_short()) {
             return Err("too few of Redis' replicas acknowledge what is written".to_owned());
         }

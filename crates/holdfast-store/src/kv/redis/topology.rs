@@ -18,6 +18,12 @@ pub(super) struct Target {
     pub(super) slots: Vec<(u16, u16)>,
 }
 
+impl Target {
+    pub(super) fn has(&self, slot: u16) -> bool {
+        self.slots.iter().any(|(first, last)| (*first..=*last).contains(&slot))
+    }
+}
+
 /// Asks whoever knows.
 #[derive(Debug)]
 pub(super) struct Finder {

@@ -17,10 +17,10 @@
 //! Enough replicas may still be the wrong ones: `succession`.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use redis::{Cmd, Pipeline, Value};
+use redis::{Cmd, Pipeline, ServerError, Value};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
@@ -38,6 +38,7 @@ use super::succession::Succession;
 pub(super) struct Writer {
     waiting: mpsc::Sender<Write>,
     short: Arc<AtomicBool>,
+    refusing: Arc<Mutex<Option<String>>>,
 }
 
 struct Write {
@@ -54,6 +55,10 @@ struct Task {
     /// The last `WAIT` was short.
     short: Arc<AtomicBool>,
     short_since: Option<Instant>,
+    /// What the server says of writes, while it takes none.
+    refusing: Arc<Mutex<Option<String>>>,
+    /// A key that is the server's own, for seeing whether it takes writes again.
+    probe_key: String,
     /// Where Sentinels name the primary.
     succession: Option<Succession>,
 }
@@ -65,9 +70,11 @@ pub(super) fn start(
     run_id: Arc<str>,
     lost: CancellationToken,
     succession: Option<Succession>,
+    probe_key: String,
 ) -> Writer {
     let (sender, waiting) = mpsc::channel(WAITING);
     let short = Arc::<AtomicBool>::default();
+    let refusing = Arc::<Mutex<Option<String>>>::default();
     let task = Task {
         shared,
         connection,
@@ -75,16 +82,23 @@ pub(super) fn start(
         lost,
         short: Arc::clone(&short),
         short_since: None,
+        refusing: Arc::clone(&refusing),
+        probe_key,
         succession,
     };
     tokio::spawn(task.run(waiting));
-    Writer { waiting: sender, short }
+    Writer { waiting: sender, short, refusing }
 }
 
 impl Writer {
     /// Whether too few replicas acknowledged the last time.
     pub(super) fn is_short(&self) -> bool {
         self.short.load(Ordering::Relaxed)
+    }
+
+    /// Why the server takes no writes at all, while it does not: its memory is full, or its disk.
+    pub(super) fn refusal(&self) -> Option<String> {
+        self.refusing.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Has a script carried out so that it lasts.
@@ -106,13 +120,15 @@ impl Task {
         }
         loop {
             let short = self.short.load(Ordering::Relaxed);
+            let refusing = self.refusing().is_some();
             let first = tokio::select! {
                 biased;
                 () = self.lost.cancelled() => return,
                 () = self.connection.lost() => break,
                 first = waiting.recv() => first,
-                () = sleep(PROBE), if short => {
-                    if self.probe().await.is_err() {
+                () = sleep(PROBE), if short || refusing => {
+                    let written = if refusing { self.try_write().await } else { Ok(()) };
+                    if written.is_err() || self.probe().await.is_err() {
                         break;
                     }
                     continue;
@@ -209,6 +225,43 @@ impl Task {
         }
     }
 
+    fn refusing(&self) -> MutexGuard<'_, Option<String>> {
+        self.refusing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes whether the server takes writes. Both are said once.
+    fn set_refusing(&self, said: Option<&ServerError>) {
+        let mut refusing = self.refusing();
+        match (said, &*refusing) {
+            (Some(error), None) => {
+                let reason = failure::text(error);
+                tracing::error!(reason, "redis takes no writes");
+                *refusing = Some(reason);
+            }
+            (None, Some(_)) => {
+                tracing::info!("redis takes writes again");
+                *refusing = None;
+            }
+            (Some(_), Some(_)) | (None, None) => {}
+        }
+    }
+
+    /// Writes something that nobody reads, to see whether it can be done again.
+    ///
+    /// # Errors
+    /// The connection is of no use any more.
+    async fn try_write(&self) -> Result<(), ()> {
+        let Some(shared) = self.shared.upgrade() else { return Err(()) };
+        let mut write = redis::cmd("SET");
+        write.arg(&self.probe_key).arg("").arg("PX").arg(1_000);
+        match self.connection.ask(&write, shared.settings.command_timeout).await {
+            Ok(Value::ServerError(error)) if failure::takes_no_writes(&error) => {}
+            Ok(_) => self.set_refusing(None),
+            Err(_) => return Err(()),
+        }
+        Ok(())
+    }
+
     async fn settle(
         &mut self,
         group: Vec<Write>,
@@ -234,6 +287,13 @@ impl Task {
         let mut again = Vec::new();
         let mut elsewhere = false;
         for (write, reply) in group.into_iter().zip(replies) {
+            match &reply {
+                Value::ServerError(error) if failure::takes_no_writes(error) => {
+                    self.set_refusing(Some(error));
+                }
+                Value::ServerError(_) => {}
+                _ => self.set_refusing(None),
+            }
             if let Value::ServerError(error) = &reply {
                 match failure::refusal(error) {
                     Refusal::NoScript => {

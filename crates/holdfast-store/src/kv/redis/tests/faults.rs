@@ -349,6 +349,24 @@ async fn a_server_that_takes_no_writes_any_more_is_left_until_it_does_again() {
 }
 
 #[tokio::test]
+async fn a_server_whose_memory_is_full_says_so_until_it_has_room() {
+    let (server, opened) = one().await;
+    let RedisStore { store, .. } = opened;
+    let live = store.create(record(1)).await.unwrap();
+    server.ask(&["CONFIG", "SET", "maxmemory", "1"]).unwrap();
+    let error = store.create(record(2)).await.unwrap_err().to_string();
+    assert!(error.contains("OOM command not allowed") && !error.contains("script"), "{error}");
+    let health = store.health().await.unwrap_err();
+    assert!(health.starts_with("Redis takes no writes: OOM"), "{health}");
+    // Nobody has to write for it to be noticed that there is room again.
+    server.ask(&["CONFIG", "SET", "maxmemory", "0"]).unwrap();
+    while store.health().await.is_err() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    store.replace(live).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_node_that_starts_again_finds_what_it_had() {
     let (server, opened) = one().await;
     let live = opened.store.create(record(1)).await.unwrap();
