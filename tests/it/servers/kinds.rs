@@ -98,6 +98,11 @@ async fn a_status_of_500() {
 }
 
 #[tokio::test]
+async fn a_status_that_means_nothing() {
+    meets(Kind::failing(r#"{"kind":"status","status":999}"#, Told::Error(-31002, true))).await;
+}
+
+#[tokio::test]
 async fn a_status_of_429() {
     let fault = r#"{"kind":"status","status":429,"retry_after":1}"#;
     // Whoever asks for fewer calls has not run this one.

@@ -59,7 +59,7 @@ pub(super) fn outcome_of(status: StatusCode, headers: &HeaderMap) -> Outcome {
         StatusCode::SERVICE_UNAVAILABLE if headers.contains_key(RETRY_AFTER) => {
             Outcome::Busy(retry_after(headers))
         }
-        status if status.is_server_error() => Outcome::Status,
+        status if is_servers_fault(status) => Outcome::Status,
         status if status.is_redirection() || status.is_informational() => Outcome::Garbled,
         // A refusal of the request itself.
         _ => Outcome::Answered,
@@ -94,10 +94,10 @@ pub(super) fn judge_whole(
     let limited = status == StatusCode::TOO_MANY_REQUESTS;
     // The first discover decides the era for a client's whole life: what is only the server's bad
     // moment must not be read as an old server.
-    if discover && (limited || status.is_server_error()) {
+    if discover && (limited || is_servers_fault(status)) {
         return Err(overloaded(server, &whole));
     }
-    if status.is_server_error() || limited {
+    if is_servers_fault(status) || limited {
         if is_answer {
             whole.status = StatusCode::OK;
             return Ok(whole);
@@ -117,6 +117,11 @@ pub(super) fn judge_whole(
         return Err(Failure::unavailable(server, reason));
     }
     Ok(whole)
+}
+
+/// Nobody has said what a status from 600 on means (RFC 9110, section 15): it is taken for a 5xx.
+fn is_servers_fault(status: StatusCode) -> bool {
+    status.as_u16() >= 500
 }
 
 /// A refusal whose status the protocol wants to be seen gets a body that a client can read, unless it
