@@ -105,6 +105,10 @@ async fn who_sends_all_of_a_body_reads_why_it_was_refused() {
         let answer = conn.exchange(&request).await;
         assert_eq!(answer.status, 413, "{}", answer.text());
     }
+    // Whatever it is refused for.
+    let text =
+        client.request("POST", &[], Some(&large)).replace("application/json\r\n", "text/plain\r\n");
+    assert_eq!(conn.exchange(&text).await.status, 415);
     assert!(recorder.seen().is_empty());
     let fits = client.request("POST", &[], Some(&message::modern_call(1, "tool")));
     assert_eq!(conn.exchange(&fits).await.status, 200, "the connection is as good as before");

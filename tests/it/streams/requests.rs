@@ -112,6 +112,26 @@ async fn a_cancellation_reaches_the_server() {
     gate.open();
 }
 
+/// A server SHOULD NOT answer what was cancelled: its place is the next call's at once.
+#[tokio::test]
+async fn a_cancelled_call_holds_nobody_up() {
+    let gate = Gate::new();
+    let held = gate.clone();
+    let (recorder, gateway) = start(
+        "streams: { commit_after: 10ms }\nbulkheads: { user: { concurrency: 1, queue: 8 } }",
+        move |seen| (seen.tool() == "slow").then(|| Reply::after(&held, Reply::Cut)),
+    )
+    .await;
+    let client = Client::legacy(&gateway).initialized().await;
+    let stream = client.post(&message::call(77, "slow")).await.stream();
+    recorder.wait_for("the call", 1, |seen| seen.tool() == "slow").await;
+    let cancel = message::notification("notifications/cancelled", r#"{"requestId":77}"#);
+    assert_eq!(client.post(&cancel).await.answer().status, 202);
+    assert_eq!(client.call(78, "tool").await["id"], 78);
+    drop(stream);
+    gate.open();
+}
+
 /// Progress arrives as it is made, not with the answer.
 #[tokio::test]
 async fn progress_arrives_at_once() {

@@ -127,10 +127,8 @@ async fn the_end_of_a_session_ends_its_calls() {
     assert_eq!(client.delete().await.status, 200);
     let (messages, _end) = open.into_end().await;
     assert!(messages.iter().all(|it| it["id"] != 1), "{messages:?}");
-    eventually("the end of both calls at the server", || {
-        (recorder.abandoned() == 2).then_some(())
-    })
-    .await;
+    eventually("the end of both calls at the server", || (recorder.abandoned() == 2).then_some(()))
+        .await;
     gateway.wait_metric("holdfast_in_flight", |now| now == 0.0).await;
 }
 

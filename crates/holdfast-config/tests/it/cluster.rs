@@ -271,7 +271,10 @@ fn variables_of_a_cluster_whose_nodes_are_missing_are_named() {
         assert!(notice.contains(part), "{notice}");
     }
     for one in [id, secret] {
-        assert!(read(SERVERS, &[one]).unwrap().notices.is_empty(), "a node alone has its use for it");
+        assert!(
+            read(SERVERS, &[one]).unwrap().notices.is_empty(),
+            "a node alone has its use for it"
+        );
     }
 }
 

@@ -20,7 +20,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::forward::{AGAIN, BALANCER, GENERATION, LOST, PRINCIPAL};
 use crate::body::Body;
 use crate::gateway::Gateway;
-use crate::ingress::{self, Arrived, RequestBody};
+use crate::ingress::{self, Arrived};
 use crate::principal::Principal;
 
 /// Frames that may wait for the other node.
@@ -101,7 +101,7 @@ async fn on_worker(gateway: Arc<Gateway>, request: Request<Incoming>) -> Respons
     let Some(name) = name else { return bare(StatusCode::BAD_REQUEST) };
     let again = parts.headers.remove(AGAIN).is_some();
     let arrived = Arrived { principal: Principal::named(&name), balancer_id, again };
-    ingress::serve_forwarded(gateway, arrived, parts, RequestBody::Incoming(body)).await
+    ingress::serve_forwarded(gateway, arrived, parts, body.into()).await
 }
 
 fn bare(status: StatusCode) -> Response<Forwarded> {

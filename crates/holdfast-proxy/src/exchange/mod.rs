@@ -243,6 +243,11 @@ impl Ids {
         })
     }
 
+    /// Whether it is the one with this id (JSON text).
+    pub(crate) fn is(&self, id: &str) -> bool {
+        matches!(self, Self::One(own) if **own == *id)
+    }
+
     /// The one id, as a sealed event id carries it.
     pub(crate) fn one(&self) -> Option<Box<str>> {
         match self {
@@ -325,6 +330,14 @@ impl Call {
             Some(session) => session.key.0 as u64,
             // The address is the call's own for as long as it lives.
             None => std::ptr::from_ref(self) as u64,
+        }
+    }
+
+    /// Resolves when its session is over; never, if it has none.
+    pub(crate) async fn session_is_over(&self) {
+        match &self.session {
+            Some(session) => session.is_over().await,
+            None => std::future::pending().await,
         }
     }
 

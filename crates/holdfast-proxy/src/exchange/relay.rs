@@ -31,7 +31,7 @@ use crate::failure::Failure;
 use crate::fleet::{Attempt, Outcome};
 use crate::metrics::CallOutcome;
 use crate::random;
-use crate::session::Bound;
+use crate::session::{Bound, Session};
 use crate::spliced;
 use crate::streams::StreamLog;
 use crate::upstream::events::{End, EventSource, HttpEvents, Silence};
@@ -66,6 +66,7 @@ pub(crate) async fn relay(call: Arc<Call>, first: Answer, sink: Sink) {
         backoff: Backoff::new(Duration::from_millis(100), Duration::from_secs(15)),
     };
     let giving_up = call.server.giving_up();
+    let _streaming = Session::streams(&call);
     let end = tokio::select! {
         biased;
         () = relay.run(first, deadline) => Ended::Answered,
@@ -102,15 +103,9 @@ async fn hung_up(call: &Arc<Call>, sink: &Sink) {
     let Sink::Log(log) = sink else { return std::future::pending().await };
     let waiting = Arc::downgrade(call);
     log.when_stuck(move || waiting.upgrade().iter().for_each(|call| call.leave()));
-    let over = async {
-        match &call.session {
-            Some(session) => session.is_over().await,
-            None => std::future::pending().await,
-        }
-    };
     tokio::select! {
         () = log.cancel.cancelled() => {}
-        () = over => {}
+        () = call.session_is_over() => {}
     }
 }
 

@@ -51,6 +51,13 @@ async fn tell_unbounded(call: &Call, kind: Kind) -> Answer {
     {
         return answer_server(call, session).await;
     }
+    if call.method == Method::Cancelled
+        && let Some(session) = &call.session
+        && let Ok(message) = peek(&call.body)
+        && let Some(id) = &message.params.request_id
+    {
+        session.cancelled(id.as_str());
+    }
     let route = match answer::find(call, call.session.as_ref()).await {
         Ok(route) => route,
         Err(failure) => {

@@ -22,7 +22,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, Sleep};
 
 use super::connected::{Connected, FRAMES};
-use super::receive::{RequestBody, read_body};
+use super::request_body::RequestBody;
 use super::{bad_body, method_not_allowed, no_room_for_stream, refuse, respond};
 use crate::body::Body;
 use crate::cluster::{Forwarding, forward};
@@ -149,8 +149,7 @@ pub(super) async fn message(
         .filter(|line| line.principal == principal.digest && line.server == server.name);
     let Some(line) = line else { return unknown_stream(gateway) };
     let limit = gateway.config.limits.body;
-    let wait = gateway.config.listen.body_timeout;
-    let body = match read_body(&parts.headers, body, limit, wait).await {
+    let body = match body.read(limit, gateway.config.listen.body_timeout).await {
         Ok(body) => body,
         Err(error) => return bad_body(gateway, error),
     };
@@ -205,7 +204,7 @@ async fn forward_to(
     holder: Origin,
 ) -> Response<Body> {
     let (limit, wait) = (gateway.config.limits.body, gateway.config.listen.body_timeout);
-    let body = match read_body(&parts.headers, body, limit, wait).await {
+    let body = match body.read(limit, wait).await {
         Ok(body) => body,
         Err(error) => return bad_body(gateway, error),
     };

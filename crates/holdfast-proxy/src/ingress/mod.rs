@@ -14,6 +14,7 @@ mod legacy_sse;
 pub(crate) mod placement;
 mod receive;
 mod recorded;
+mod request_body;
 pub(crate) mod respond;
 pub(crate) mod streamable;
 mod websocket;
@@ -21,8 +22,8 @@ mod websocket;
 use std::sync::Arc;
 
 pub(crate) use self::legacy_sse::{Connections, LineBody};
-pub(crate) use self::receive::RequestBody;
 pub(crate) use self::recorded::Recorded;
+pub(crate) use self::request_body::RequestBody;
 
 use bytes::Bytes;
 use holdfast_mcp::rpc_error::{ErrorId, RpcError, code};
@@ -32,7 +33,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Status
 use tokio_util::sync::CancellationToken;
 
 use self::edge::EdgeError;
-use self::receive::BodyError;
+use self::request_body::BodyError;
 use crate::body::Body;
 use crate::exchange::Call;
 use crate::gateway::Gateway;
@@ -301,7 +302,7 @@ async fn not_found(
         return refuse(gateway, Rejection::NotServed, status, text);
     }
     let (limit, wait) = (gateway.config.limits.body, gateway.config.listen.body_timeout);
-    let body = receive::read_body(&parts.headers, body, limit, wait).await.unwrap_or_default();
+    let body = body.read(limit, wait).await.unwrap_or_default();
     gateway.metrics.rejected(Rejection::NotServed);
     let error = RpcError::new(code::INVALID_REQUEST, text);
     let message = holdfast_mcp::peek::peek(&body);

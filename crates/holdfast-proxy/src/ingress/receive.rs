@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use holdfast_engine::class::CallClass;
 use holdfast_mcp::batch;
 use holdfast_mcp::headers::{check_modern, name};
@@ -12,10 +12,7 @@ use holdfast_mcp::method::Method;
 use holdfast_mcp::peek::{Kind, Peek, peek};
 use holdfast_mcp::rpc_error::{RpcError, code};
 use holdfast_mcp::version::{Era, Version, classify};
-use http::header::EXPECT;
 use http::{HeaderMap, StatusCode};
-use http_body_util::BodyExt as _;
-use hyper::body::{Body as _, Incoming};
 
 use crate::exchange::{Call, Guards, Ids, Shelf, headers};
 use crate::failure;
@@ -291,105 +288,4 @@ impl Refused {
     fn new(status: StatusCode, why: Rejection, error: &RpcError, ids: &Ids) -> Self {
         Self { status, why, body: failure::render(error, ids) }
     }
-}
-
-/// The body of a request.
-pub(crate) enum RequestBody {
-    /// It is here.
-    Whole(Bytes),
-    /// It is still to be read, or part of it.
-    Incoming(Incoming),
-}
-
-/// Why a body could not be read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum BodyError {
-    TooLarge,
-    TooSlow,
-    Broken,
-}
-
-/// What is read of a body that is over the limit before it is refused. Most clients send all of a body
-/// before they look for an answer: a connection that is closed with bytes unread is reset, and the
-/// answer with it (RFC 9112, section 9.6).
-const DISCARDED: usize = 32 * 1024 * 1024;
-/// A client that sends nothing for so long may wait for its answer.
-const SILENT: Duration = Duration::from_secs(1);
-
-/// Reads a request's body: a single frame is not copied, and a timer is set only if the body is not
-/// here yet. Of a body over the limit the rest is read too, up to [`DISCARDED`], unless its client
-/// waits to be asked for it.
-///
-/// # Errors
-/// [`BodyError`].
-///
-/// # Cancel safety
-/// What was read is lost.
-pub(super) async fn read_body(
-    headers: &HeaderMap,
-    body: RequestBody,
-    limit: usize,
-    deadline: Duration,
-) -> Result<Bytes, BodyError> {
-    match body {
-        RequestBody::Whole(body) if body.len() > limit => Err(BodyError::TooLarge),
-        RequestBody::Whole(body) => Ok(body),
-        RequestBody::Incoming(body) => {
-            let is_sent = !headers.contains_key(EXPECT);
-            Box::pin(read_incoming(body, limit, deadline, is_sent)).await
-        }
-    }
-}
-
-async fn read_incoming(
-    mut body: Incoming,
-    limit: usize,
-    deadline: Duration,
-    is_sent: bool,
-) -> Result<Bytes, BodyError> {
-    let read = if body.size_hint().lower() > limit as u64 {
-        Err(BodyError::TooLarge)
-    } else {
-        let mut read = std::pin::pin!(collect(&mut body, limit));
-        match futures_util::poll!(read.as_mut()) {
-            std::task::Poll::Ready(done) => done,
-            std::task::Poll::Pending => {
-                tokio::time::timeout(deadline, read).await.unwrap_or(Err(BodyError::TooSlow))
-            }
-        }
-    };
-    if read == Err(BodyError::TooLarge) && is_sent {
-        // One that is slower than a body may be gets its answer at once, for what that is worth.
-        let _ = tokio::time::timeout(deadline, discard(&mut body)).await;
-    }
-    read
-}
-
-async fn discard(body: &mut Incoming) {
-    let mut discarded = 0;
-    while discarded < DISCARDED
-        && let Ok(Some(Ok(frame))) = tokio::time::timeout(SILENT, body.frame()).await
-    {
-        discarded += frame.data_ref().map_or(0, Bytes::len);
-    }
-}
-
-async fn collect(body: &mut Incoming, limit: usize) -> Result<Bytes, BodyError> {
-    let mut first = Bytes::new();
-    let mut joined = BytesMut::new();
-    while let Some(frame) = body.frame().await {
-        let Ok(data) = frame.map_err(|_| BodyError::Broken)?.into_data() else { continue };
-        if first.len() + joined.len() + data.len() > limit {
-            return Err(BodyError::TooLarge);
-        }
-        if first.is_empty() && joined.is_empty() {
-            first = data;
-        } else {
-            if joined.is_empty() {
-                joined.extend_from_slice(&std::mem::take(&mut first));
-            }
-            joined.extend_from_slice(&data);
-        }
-    }
-    Ok(if joined.is_empty() { first } else { joined.freeze() })
 }

@@ -85,6 +85,7 @@ pub(crate) async fn commit(
     let deadline = call.server.settings.timeout;
     let giving_up = call.server.giving_up();
     tokio::spawn(async move {
+        let _streaming = Session::streams(&owned);
         // The log's token is what a modern client's disconnect cancels.
         let cancelled = log.cancel.clone();
         if begins == Begins::First && tokio::time::timeout(BEGUN, log.begun()).await.is_err() {
@@ -94,13 +95,19 @@ pub(crate) async fn commit(
             owned.fail(&failure);
             return relay(owned, Answer::Failed(failure), Sink::Log(log)).await;
         }
+        let is_over = async {
+            tokio::select! {
+                () = cancelled.cancelled() => {}
+                () = owned.session_is_over() => {}
+            }
+        };
         let first = tokio::select! {
             first = tokio::time::timeout(patience, work) => first.unwrap_or_else(|_| {
                 let failure = crate::failure::Failure::timed_out(&owned.server.name, deadline);
                 owned.fail(&failure);
                 Answer::Failed(failure)
             }),
-            () = cancelled.cancelled() => {
+            () = is_over => {
                 owned.settle(crate::metrics::CallOutcome::Cancelled);
                 log.finish();
                 owned.gateway.streams.remove(log.id());

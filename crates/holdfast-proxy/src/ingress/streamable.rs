@@ -15,7 +15,8 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::placement::{self, Placed};
-use super::receive::{Inbound, Received, RequestBody, read_body, receive};
+use super::receive::{Inbound, Received, receive};
+use super::request_body::RequestBody;
 use super::{
     Entered, HangUp, bad_body, json, method_not_allowed, no_room_for_stream, refuse, respond,
 };
@@ -54,8 +55,7 @@ async fn post(entered: Entered, body: RequestBody) -> Result<Response<Body>, Han
         let text = "a message is sent as Content-Type: application/json";
         return Ok(refuse(gateway, Rejection::Malformed, status, text));
     }
-    let (headers, wait) = (&entered.parts.headers, gateway.config.listen.body_timeout);
-    let body = match read_body(headers, body, limits.body, wait).await {
+    let body = match body.read(limits.body, gateway.config.listen.body_timeout).await {
         Ok(body) => body,
         Err(error) => return Ok(bad_body(gateway, error)),
     };

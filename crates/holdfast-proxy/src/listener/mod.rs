@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
 
-use http::header::TRANSFER_ENCODING;
+use http::header::{EXPECT, TRANSFER_ENCODING};
 use http::{Request, StatusCode};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
@@ -236,11 +236,19 @@ where
                 let _ = request.into_body().collect().await;
                 return Ok(served.map(|body| Counted::new(body, requests.sends())));
             }
+            // Who waits to be asked for a body is not asked for one that nobody wants.
+            let is_sent = !request.headers().contains_key(EXPECT);
+            let (parts, body) = request.into_parts();
+            let (body, unread) = RequestBody::lent(body);
             let response = if ambiguous {
                 ingress::refuse_ambiguous(&gateway)
             } else {
-                let request = request.map(RequestBody::Incoming);
-                ingress::serve(gateway, request, connection).await?
+                let request = Request::from_parts(parts, body);
+                let response = ingress::serve(gateway, request, connection).await?;
+                if is_sent {
+                    unread.discard().await;
+                }
+                response
             };
             if response.status() == StatusCode::SWITCHING_PROTOCOLS {
                 requests.upgraded();
@@ -300,7 +308,7 @@ where
         // nobody's. What the reader leaves unread is bounded by its stream's queue.
         let connection = Connection { cut: CancellationToken::new(), trusted };
         async move {
-            let request = request.map(RequestBody::Incoming);
+            let request = request.map(RequestBody::from);
             let response = ingress::serve(gateway, request, connection).await?;
             Ok::<_, ingress::HangUp>(response.map(|body| Counted::new(body, busy)))
         }

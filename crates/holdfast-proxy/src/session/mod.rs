@@ -12,7 +12,7 @@ mod table;
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -26,6 +26,7 @@ pub(crate) use self::find::{Found, changed, find_patiently, forget, idle, reclai
 pub(crate) use self::restore::{Whereto, reestablish};
 pub(crate) use self::standing::{Opened, Standing, feed_duplex, open as open_standing, release};
 pub(crate) use self::table::{Sessions, parse_id};
+use crate::exchange::Call;
 use crate::failure::Failure;
 use crate::gateway::Gateway;
 use crate::metrics::GaugeGuard;
@@ -108,6 +109,8 @@ pub(crate) struct Session {
     ending: AtomicBool,
     /// Ids of server→client requests without an answer, as the client knows them.
     outstanding: Mutex<HashSet<Box<str>>>,
+    /// Calls whose answers come as streams.
+    streaming: Mutex<Vec<Weak<Call>>>,
     last_used: AtomicU64,
     /// Counts the session's calls.
     calls: AtomicU64,
@@ -158,6 +161,7 @@ impl Session {
             ended: CancellationToken::new(),
             ending: AtomicBool::new(false),
             outstanding: Mutex::default(),
+            streaming: Mutex::default(),
             last_used: AtomicU64::new(now.as_secs()),
             calls: AtomicU64::new(0),
             in_use: AtomicU32::new(0),
@@ -386,6 +390,25 @@ impl Session {
         self.calls.load(Ordering::Relaxed) == call
     }
 
+    fn streaming(&self) -> MutexGuard<'_, Vec<Weak<Call>>> {
+        self.streaming.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The answer to a call comes as a stream, until what is returned is dropped.
+    pub(crate) fn streams(call: &Arc<Call>) -> Streaming {
+        if let Some(session) = &call.session {
+            session.streaming().push(Arc::downgrade(call));
+        }
+        Streaming(Arc::clone(call))
+    }
+
+    /// The client has no use any more for the answer to its request of this id (JSON text). The server
+    /// may still give one, or none for as long as it is waited for: nobody else has to wait meanwhile.
+    pub(crate) fn cancelled(&self, id: &str) {
+        let calls: Vec<_> = self.streaming().iter().filter_map(Weak::upgrade).collect();
+        calls.iter().filter(|call| call.ids.is(id)).for_each(|call| call.leave());
+    }
+
     fn outstanding(&self) -> MutexGuard<'_, HashSet<Box<str>>> {
         self.outstanding.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -407,6 +430,24 @@ impl Session {
     /// The requests whose binding died: the client is told to forget them.
     pub(crate) fn take_outstanding(&self) -> Vec<Box<str>> {
         self.outstanding().drain().collect()
+    }
+}
+
+/// A call whose answer comes as a stream, as its session knows it.
+pub(crate) struct Streaming(Arc<Call>);
+
+impl Drop for Streaming {
+    fn drop(&mut self) {
+        let Some(session) = &self.0.session else { return };
+        let mut streaming = session.streaming();
+        let own = Arc::as_ptr(&self.0);
+        if let Some(at) = streaming.iter().position(|it| std::ptr::eq(it.as_ptr(), own)) {
+            streaming.swap_remove(at);
+        }
+        // Idle sessions hold no room for it.
+        if streaming.is_empty() {
+            streaming.shrink_to_fit();
+        }
     }
 }
 
