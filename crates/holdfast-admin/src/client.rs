@@ -172,8 +172,8 @@ impl Client {
     ///
     /// # Errors
     /// See [`ClientError`]; after a timeout, or a connection that broke, it may drain all the same.
-    pub async fn drain(&self, node: &str) -> Result<DrainDto, ClientError> {
-        self.post("/api/drain", &DrainRequestDto { node: node.to_owned() }).await
+    pub async fn drain(&self, node: &str, force: bool) -> Result<DrainDto, ClientError> {
+        self.post("/api/drain", &DrainRequestDto { node: node.to_owned(), force }).await
     }
 
     /// Moves a server to this instance, or to its best secondary.

@@ -20,7 +20,12 @@ pub trait Nodes: Send + Sync + 'static {
     fn nodes(&self) -> BoxFuture<'_, ClusterView>;
 
     /// Asks the group to drain the node of this name. Draining again what drains already is no error.
-    fn drain<'a>(&'a self, node: &'a str) -> BoxFuture<'a, Result<Draining, DrainError>>;
+    /// `force`: even if what is left is no majority.
+    fn drain<'a>(
+        &'a self,
+        node: &'a str,
+        force: bool,
+    ) -> BoxFuture<'a, Result<Draining, DrainError>>;
 
     /// What the metrics say, from this node's own memory.
     fn figures(&self) -> Figures;
@@ -119,6 +124,19 @@ pub enum DrainError {
         node: String,
         /// `dead` or `left`.
         state: &'static str,
+    },
+    /// Without it there would be no majority.
+    #[error(
+        "without {node} {ready} of {all} nodes are ready, and a majority is {}: nothing could be \
+         decided until another one comes back. Start that one first, or force it", .all / 2 + 1
+    )]
+    Majority {
+        /// The node.
+        node: String,
+        /// Others that are ready.
+        ready: usize,
+        /// Nodes of the configuration.
+        all: usize,
     },
     /// Too few nodes are there to decide anything.
     #[error(

@@ -329,13 +329,17 @@ fn drain_of_a_node_that_comes_back_dies_or_is_the_one_that_is_asked() {
 }
 
 #[test]
-fn drain_warns_of_the_last_majority() {
+fn drain_leaves_the_last_majority_unless_it_is_forced() {
     let mut weak = cluster();
     weak.nodes[0].state = "dead".into();
     let mut left = weak.clone();
     left.nodes[2].state = "left".into();
-    let script = Script { drain: agreed(), ..views([weak, left]) };
-    golden("drain-weak", script, &["drain", "gateway-3", "--yes"]);
+    let script = || Script { drain: agreed(), ..views([weak.clone(), left.clone()]) };
+    let fake = golden("drain-weak", script(), &["drain", "gateway-3", "--yes"]);
+    assert!(fake.changes.try_recv().is_err(), "it was asked to change");
+    let fake = golden("drain-forced", script(), &["drain", "gateway-3", "--yes", "--force"]);
+    let change = fake.changes.try_recv().expect("it was asked");
+    assert_eq!(change, r#"POST /api/drain {"node":"gateway-3","force":true}"#);
 }
 
 #[test]

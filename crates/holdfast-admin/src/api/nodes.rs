@@ -65,6 +65,9 @@ pub struct NodeEntryDto {
 pub struct DrainRequestDto {
     /// The node's name.
     pub node: String,
+    /// Even if what is left is no majority.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub force: bool,
 }
 
 /// The answer to `POST /api/drain`: the group has agreed, the node has begun.

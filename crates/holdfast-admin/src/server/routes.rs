@@ -121,7 +121,7 @@ async fn api_drain(
     State(shared): State<Arc<Shared>>,
     request: Result<Json<DrainRequestDto>, JsonRejection>,
 ) -> Result<(StatusCode, Json<DrainDto>), Response> {
-    let Json(DrainRequestDto { node }) = request.map_err(|rejection| {
+    let Json(DrainRequestDto { node, force }) = request.map_err(|rejection| {
         let error = "send {\"node\": \"NAME\"} as application/json".to_owned();
         refuse(rejection.status(), error)
     })?;
@@ -132,10 +132,10 @@ async fn api_drain(
                 .to_owned();
         return Err(refuse(StatusCode::CONFLICT, error));
     };
-    let draining = nodes.drain(&node).await.map_err(|error| {
+    let draining = nodes.drain(&node, force).await.map_err(|error| {
         let status = match error {
             DrainError::Unknown { .. } => StatusCode::NOT_FOUND,
-            DrainError::Gone { .. } => StatusCode::CONFLICT,
+            DrainError::Gone { .. } | DrainError::Majority { .. } => StatusCode::CONFLICT,
             DrainError::NoQuorum => StatusCode::SERVICE_UNAVAILABLE,
             DrainError::TimedOut => StatusCode::GATEWAY_TIMEOUT,
         };

@@ -25,6 +25,9 @@ const BESIDES: Duration = Duration::from_secs(30);
 pub(crate) struct Drain {
     /// The node's name
     node: String,
+    /// Even if what is left is no majority
+    #[arg(long)]
+    force: bool,
     #[command(flatten)]
     confirm: ConfirmArgs,
     #[command(flatten)]
@@ -49,7 +52,7 @@ impl Drain {
             let nodes = client.nodes().await.map_err(|error| explain(&self.admin, error))?;
             let node = find(&nodes, &self.node)?;
             self.confirm(&nodes, node)?;
-            let draining = client.drain(&self.node).await.map_err(|error| explain(&self.admin, error))?;
+            let draining = client.drain(&self.node, self.force).await.map_err(|error| explain(&self.admin, error))?;
             let took = span(draining.deadline_ms.div_ceil(1000));
             self.tell(
                 &format!("{} drains: running calls have {took} to end", self.node),
@@ -62,6 +65,9 @@ impl Drain {
 
     fn confirm(&self, nodes: &NodesDto, node: &NodeEntryDto) -> Result<(), Failure> {
         let warning = warning(nodes, node);
+        if let (Some(text), false) = (&warning, self.force) {
+            return Err(anyhow!("{text}. Start that one first; --force drains all the same").into());
+        }
         self.confirm.confirm(
             &format!("drain takes {} out of the cluster", self.node),
             &format!(

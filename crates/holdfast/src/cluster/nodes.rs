@@ -77,7 +77,7 @@ impl NodesView {
         ClusterView { nodes: nodes.into_values().collect(), ..view }
     }
 
-    async fn ask_to_drain(&self, name: &str) -> Result<Draining, DrainError> {
+    async fn ask_to_drain(&self, name: &str, force: bool) -> Result<Draining, DrainError> {
         let (node, generation) = {
             let state = self.cluster.state();
             let state = state.borrow();
@@ -91,8 +91,15 @@ impl NodesView {
             match member.state {
                 MemberState::Dead => return gone("dead"),
                 MemberState::Left => return gone("left"),
-                _ => (node, member.generation),
+                _ => {}
             }
+            let others = state.members.iter().filter(|(other, _)| **other != node);
+            let ready = others.filter(|(_, it)| it.state == MemberState::Ready).count();
+            let all = self.names.len();
+            if ready < all / 2 + 1 && !force {
+                return Err(DrainError::Majority { node: name.to_owned(), ready, all });
+            }
+            (node, member.generation)
         };
         let command = ControlCommand::Drain { node, generation };
         let deadline = self.proxy.running().listen.drain_deadline;
@@ -112,8 +119,12 @@ impl Nodes for NodesView {
         Box::pin(self.look())
     }
 
-    fn drain<'a>(&'a self, node: &'a str) -> BoxFuture<'a, Result<Draining, DrainError>> {
-        Box::pin(self.ask_to_drain(node))
+    fn drain<'a>(
+        &'a self,
+        node: &'a str,
+        force: bool,
+    ) -> BoxFuture<'a, Result<Draining, DrainError>> {
+        Box::pin(self.ask_to_drain(node, force))
     }
 
     fn figures(&self) -> Figures {

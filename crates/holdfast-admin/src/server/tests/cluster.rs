@@ -50,9 +50,16 @@ impl Nodes for Trio {
         Box::pin(std::future::ready(view))
     }
 
-    fn drain<'a>(&'a self, node: &'a str) -> BoxFuture<'a, Result<Draining, DrainError>> {
+    fn drain<'a>(
+        &'a self,
+        node: &'a str,
+        force: bool,
+    ) -> BoxFuture<'a, Result<Draining, DrainError>> {
         let answer = match node {
             _ if !self.quorum => Err(DrainError::NoQuorum),
+            "gateway-5" if !force => {
+                Err(DrainError::Majority { node: node.to_owned(), ready: 1, all: 3 })
+            }
             "gateway-1" | "gateway-2" => {
                 self.drained.lock().unwrap().push(node.to_owned());
                 Ok(Draining { generation: 1, deadline: Duration::from_secs(30) })
@@ -116,7 +123,7 @@ async fn one_node_alone_says_so() {
     assert_eq!(only.client, "127.0.0.1:37373");
     assert!(node.client(None).status().await.unwrap().cluster.is_none());
     let ClientError::Refused { status, said, .. } =
-        node.client(None).drain("gateway-1").await.unwrap_err()
+        node.client(None).drain("gateway-1", false).await.unwrap_err()
     else {
         panic!("not refused")
     };
@@ -129,15 +136,16 @@ async fn one_node_alone_says_so() {
 #[tokio::test]
 async fn a_node_is_drained_by_its_name() {
     let (node, trio) = clustered(healthy(), Section::default()).await;
-    let draining = node.client(None).drain("gateway-2").await.unwrap();
+    let draining = node.client(None).drain("gateway-2", false).await.unwrap();
     assert_eq!((draining.node.as_str(), draining.generation), ("gateway-2", 1));
     assert_eq!(draining.deadline_ms, 30_000);
     for (name, expected, words) in [
         ("gateway-9", StatusCode::NOT_FOUND, "there are gateway-1, gateway-2"),
         ("gateway-3", StatusCode::CONFLICT, "gateway-3 is left already"),
         ("gateway-4", StatusCode::GATEWAY_TIMEOUT, "may drain yet"),
+        ("gateway-5", StatusCode::CONFLICT, "without gateway-5 1 of 3 nodes are ready"),
     ] {
-        match node.client(None).drain(name).await.unwrap_err() {
+        match node.client(None).drain(name, false).await.unwrap_err() {
             ClientError::Refused { status, said, .. } => {
                 assert_eq!(status, expected);
                 assert!(said.contains(words), "{said}");
@@ -149,7 +157,7 @@ async fn a_node_is_drained_by_its_name() {
     node.stop().await;
 
     let (node, trio) = clustered(Trio::default(), Section::default()).await;
-    let error = node.client(None).drain("gateway-2").await.unwrap_err();
+    let error = node.client(None).drain("gateway-2", false).await.unwrap_err();
     assert!(error.to_string().contains("no quorum"), "{error}");
     assert!(trio.drained.lock().unwrap().is_empty());
     node.stop().await;
@@ -159,7 +167,7 @@ async fn a_node_is_drained_by_its_name() {
 async fn only_who_may_can_drain() {
     let (node, trio) = clustered(healthy(), with_token()).await;
     for token in [None, Some("0123456789abcdeX")] {
-        let error = node.client(token).drain("gateway-2").await.unwrap_err();
+        let error = node.client(token).drain("gateway-2", false).await.unwrap_err();
         assert!(matches!(error, ClientError::Unauthorized { .. }), "{error:?}");
     }
     let body = r#"{"node":"gateway-2"}"#;
