@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 /// Most open connections; for one more, one of them has to go.
-const CONNECTIONS: usize = 256;
+pub(super) const CONNECTIONS: usize = 256;
 /// For a request's headers, which includes how long a connection may be idle, and for a handshake.
 const HEADERS_WITHIN: Duration = Duration::from_secs(10);
 /// How long a request may take until its response begins: its body, and what it asks for.

@@ -325,6 +325,33 @@ async fn the_feed_speaks_at_once_and_again_and_ends_with_the_node() {
     assert!(rest.ends_with(b"0\r\n\r\n"), "a clean end of the chunked body");
 }
 
+/// Balancers ask here whether the node is ready: nobody may hold all of the port.
+#[tokio::test]
+async fn who_waits_for_nothing_makes_room_for_who_asks() {
+    let node = Running::start(Fake::new(), Section::default()).await;
+    let mut feeds = Vec::new();
+    for _ in 0..connections::CONNECTIONS {
+        let mut feed = TcpStream::connect(node.address).await.unwrap();
+        feed.write_all(b"GET /api/events HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
+        read_until(&mut feed, "data:").await;
+        feeds.push(feed);
+    }
+    let asked = tokio::time::timeout(Duration::from_secs(20), node.get("/health/live"));
+    assert!(asked.await.expect("an answer in time").starts_with("HTTP/1.1 200"));
+    drop(feeds);
+    node.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_never_comes_is_not_waited_for() {
+    let node = Running::start(Fake::new(), Section::default()).await;
+    let head = "POST /api/drain HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 20\r\n\r\n";
+    // Paused time: what is waited for passes at once when nothing else happens.
+    let answer = node.raw(head).await;
+    assert!(answer.starts_with("HTTP/1.1 408"), "{answer}");
+    node.stop().await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_client_that_sends_no_headers_is_closed() {
     let node = Running::start(Fake::new(), Section::default()).await;
