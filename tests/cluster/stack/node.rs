@@ -137,7 +137,7 @@ impl Node {
     /// Why it takes no calls, in its own words; none when it takes them.
     pub(crate) async fn unready(&self) -> Option<String> {
         match http::get(self.client, "/health/ready", ASKING).await {
-            Some((status, _)) if status == 200 => None,
+            Some((200, _)) => None,
             Some((_, body)) => Some(String::from_utf8_lossy(&body).into_owned()),
             None => Some("it does not answer".to_owned()),
         }
