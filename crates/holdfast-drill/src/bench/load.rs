@@ -1,8 +1,8 @@
 //! The load generator: connections that call, in a closed or an open loop.
 
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
@@ -121,7 +121,8 @@ struct Pacer {
     interval: f64,
 }
 
-/// Runs `plan` and blocks until it is over: warm-up, counted part, and at most the grace.
+/// Runs `plan` and blocks until it is over: opening all connections, warm-up, counted part, and at most
+/// the grace. The time of the plan begins when they are open: the first calls wait for no session.
 ///
 /// # Errors
 /// When the plan is invalid, no first connection can be opened, or a thread cannot start. Failures
@@ -129,42 +130,37 @@ struct Pacer {
 pub fn load(plan: &LoadPlan) -> Result<LoadReport, LoadError> {
     check(plan)?;
     probe(plan)?;
-    let start = Instant::now();
-    let schedule = Schedule {
-        start,
-        counted_from: start + plan.warm_up,
-        end: start + plan.warm_up + plan.duration,
-        pacer: match plan.pace {
-            Pace::Closed => None,
-            Pace::Open { per_second } => Some(Arc::new(Pacer {
-                due: Semaphore::new(0),
-                taken: AtomicU64::new(0),
-                released: AtomicU64::new(0),
-                interval: 1.0 / per_second,
-            })),
-        },
-    };
-    let tallies = std::thread::scope(|scope| -> Result<Vec<Tally>, LoadError> {
+    std::thread::scope(|scope| {
         let threads = plan.threads.min(plan.connections);
-        let mut workers = Vec::new();
+        let (opened, all_opened) = mpsc::channel();
+        let (mut workers, mut begin) = (Vec::new(), Vec::new());
         for index in 0..threads {
             let share = (index..plan.connections).step_by(threads).count();
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            let schedule = schedule.clone();
+            let (go, schedule) = mpsc::channel();
+            begin.push(go);
+            let opened = opened.clone();
             workers.push(
                 std::thread::Builder::new()
                     .name(format!("load-{index}"))
                     .spawn_scoped(scope, move || {
-                        runtime.block_on(run_connections(plan, share, &schedule))
+                        runtime.block_on(run_connections(plan, share, opened, &schedule))
                     })?,
             );
+        }
+        // Ends when each thread has dropped its end.
+        drop(opened);
+        while all_opened.recv().is_ok() {}
+        let schedule = Schedule::starting(Instant::now(), plan);
+        for go in begin {
+            let _ = go.send(schedule.clone());
         }
         if let Some(pacer) = &schedule.pacer {
             pacer.run(&schedule, plan.grace);
         }
-        Ok(workers.into_iter().flat_map(|worker| worker.join().unwrap_or_default()).collect())
-    })?;
-    Ok(report(plan, &schedule, &tallies))
+        let tallies = workers.into_iter().flat_map(|worker| worker.join().unwrap_or_default());
+        Ok(report(plan, &schedule, &tallies.collect::<Vec<_>>()))
+    })
 }
 
 pub(super) fn check(plan: &LoadPlan) -> Result<(), LoadError> {
@@ -201,16 +197,35 @@ pub(super) fn probe(plan: &LoadPlan) -> Result<(), LoadError> {
     }
 }
 
-async fn run_connections(plan: &LoadPlan, connections: usize, schedule: &Schedule) -> Vec<Tally> {
+/// A connection, and the session on it where the dialect has one.
+type Opened = io::Result<(Client, Option<String>)>;
+
+/// `opened` is dropped when all connections have been opened, or could not be; the run begins when its
+/// schedule comes.
+async fn run_connections(
+    plan: &LoadPlan,
+    connections: usize,
+    opened: mpsc::Sender<()>,
+    schedule: &mpsc::Receiver<Schedule>,
+) -> Vec<Tally> {
+    let opening = (0..connections).map(|_| async {
+        let late = |_| Err(io::ErrorKind::TimedOut.into());
+        tokio::time::timeout(plan.grace, open(plan)).await.unwrap_or_else(late)
+    });
+    let connections: Vec<Opened> = futures_util::future::join_all(opening).await;
+    drop(opened);
+    // Nothing else runs on this thread. Without a schedule there is no run.
+    let Ok(schedule) = schedule.recv() else { return Vec::new() };
     let tasks = tokio::task::LocalSet::new();
     let shared = Arc::new(plan.clone());
-    let running: Vec<_> = (0..connections)
-        .map(|_| {
+    let running: Vec<_> = connections
+        .into_iter()
+        .map(|connection| {
             let (plan, schedule) = (shared.clone(), schedule.clone());
             tasks.spawn_local(async move {
                 let mut tally = Tally::default();
                 let deadline = tokio::time::Instant::from_std(schedule.end + plan.grace);
-                let run = run_connection(&plan, &schedule, &mut tally);
+                let run = run_connection(&plan, &schedule, &mut tally, connection);
                 if tokio::time::timeout_at(deadline, run).await.is_err() {
                     tally.errors.unanswered += 1;
                     tally.note(|| "a call was still unanswered at the end of the grace".to_owned());
@@ -230,9 +245,14 @@ async fn run_connections(plan: &LoadPlan, connections: usize, schedule: &Schedul
         .await
 }
 
-async fn run_connection(plan: &LoadPlan, schedule: &Schedule, tally: &mut Tally) {
+async fn run_connection(
+    plan: &LoadPlan,
+    schedule: &Schedule,
+    tally: &mut Tally,
+    mut opened: Opened,
+) {
     loop {
-        match open(plan).await {
+        match opened {
             Ok((client, session)) => {
                 if call_until_broken(plan, schedule, tally, client, session.as_deref()).await {
                     return;
@@ -249,6 +269,7 @@ async fn run_connection(plan: &LoadPlan, schedule: &Schedule, tally: &mut Tally)
             }
         }
         tokio::time::sleep(RECONNECT_AFTER).await;
+        opened = open(plan).await;
     }
 }
 
@@ -312,6 +333,23 @@ pub(super) async fn open(plan: &LoadPlan) -> io::Result<(Client, Option<String>)
 // === impl Schedule ===
 
 impl Schedule {
+    fn starting(start: Instant, plan: &LoadPlan) -> Self {
+        Self {
+            start,
+            counted_from: start + plan.warm_up,
+            end: start + plan.warm_up + plan.duration,
+            pacer: match plan.pace {
+                Pace::Closed => None,
+                Pace::Open { per_second } => Some(Arc::new(Pacer {
+                    due: Semaphore::new(0),
+                    taken: AtomicU64::new(0),
+                    released: AtomicU64::new(0),
+                    interval: 1.0 / per_second,
+                })),
+            },
+        }
+    }
+
     /// Waits until a call is due and returns the moment at which it was; `None` when the run is
     /// over.
     async fn next_start(&self) -> Option<Instant> {
