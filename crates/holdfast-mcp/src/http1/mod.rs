@@ -28,6 +28,8 @@ use bytes::BytesMut;
 use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
+use crate::headers::name;
+
 pub use chunks::{ChunkError, Chunks, Piece};
 pub use framings::Framings;
 pub use request::{Found, Limits, Plain, plain};
@@ -118,8 +120,8 @@ fn one(buffer: &mut BytesMut) -> Result<Option<Head>, HeadError> {
     let start = buffer.as_ptr().addr();
     let mut named = Vec::with_capacity(answer.headers.len());
     for field in &*answer.headers {
-        let name = HeaderName::from_bytes(field.name.as_bytes())
-            .map_err(|_| HeadError::Malformed(httparse::Error::HeaderName))?;
+        let name =
+            field_name(field.name).ok_or(HeadError::Malformed(httparse::Error::HeaderName))?;
         seen.field(&name, field.value)?;
         // What is empty may point anywhere.
         let at = if field.value.is_empty() { start } else { field.value.as_ptr().addr() } - start;
@@ -189,6 +191,22 @@ impl Seen {
         };
         let ends = framing != Framing::Close && status != 101;
         Ok((framing, ends && !self.closes && !doubtful))
+    }
+}
+
+/// The name of a field. MCP's own stand in every message, and are known here so that they need no
+/// allocation each time.
+fn field_name(written: &str) -> Option<HeaderName> {
+    let known = match written.len() {
+        8 => name::NAME,
+        10 => name::METHOD,
+        14 => name::SESSION_ID,
+        20 => name::PROTOCOL_VERSION,
+        _ => return HeaderName::from_bytes(written.as_bytes()).ok(),
+    };
+    match written.eq_ignore_ascii_case(known.as_str()) {
+        true => Some(known),
+        false => HeaderName::from_bytes(written.as_bytes()).ok(),
     }
 }
 

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 
-use super::{MOST_FIELDS, number};
+use super::{MOST_FIELDS, field_name, number};
 
 /// What stands at the front of the bytes that a client has sent.
 #[derive(Debug)]
@@ -83,9 +83,9 @@ fn found(
         return None;
     }
     let mut length = None;
-    let mut fields = Vec::with_capacity(request.headers.len() + SPARE);
+    let mut fields = Vec::with_capacity(request.headers.len());
     for field in &*request.headers {
-        let name = HeaderName::from_bytes(field.name.as_bytes()).ok()?;
+        let name = field_name(field.name)?;
         match name {
             CONTENT_LENGTH if length.is_none() => length = Some(number(field.value)?),
             CONNECTION if field.value.eq_ignore_ascii_case(b"keep-alive") => {}
@@ -103,16 +103,13 @@ fn found(
     Some(Found::Whole(Plain { length, body: head..length, target, fields }))
 }
 
-/// Room for fields that are added on the way.
-const SPARE: usize = 4;
-
 impl Plain {
     /// Target, headers and body, which share the request's bytes; `None`: its target or a value is none
     /// after all, and it is another reader's.
     #[must_use]
     pub fn parts(self, request: &Bytes) -> Option<(Uri, HeaderMap, Bytes)> {
         let target = Uri::from_maybe_shared(request.slice(self.target)).ok()?;
-        let mut headers = HeaderMap::with_capacity(self.fields.len() + SPARE);
+        let mut headers = HeaderMap::with_capacity(self.fields.len());
         for (name, value) in self.fields {
             headers.append(name, HeaderValue::from_maybe_shared(request.slice(value)).ok()?);
         }

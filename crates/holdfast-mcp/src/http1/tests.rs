@@ -203,6 +203,24 @@ fn a_plain_request_is_found_with_its_parts() {
 }
 
 #[test]
+fn names_are_the_same_however_they_are_written_and_whoever_knows_them() {
+    let text = "POST / HTTP/1.1\r\nMCP-Session-ID: 1\r\nmcp-protocol-version: 2\r\nMcp-Method: 3\r\nMCP-NAME: 4\r\nmcp-namf: 5\r\nConnection: keep-alive\r\nCONTENT-LENGTH: 0\r\n\r\n";
+    let (_, fields, ..) = request(text).unwrap();
+    let expected = [
+        "mcp-session-id: 1",
+        "mcp-protocol-version: 2",
+        "mcp-method: 3",
+        "mcp-name: 4",
+        "mcp-namf: 5",
+        "connection: keep-alive",
+        "content-length: 0",
+    ];
+    assert_eq!(fields, expected);
+    let head = whole("HTTP/1.1 200 OK\r\nMCP-SESSION-ID: a\r\n\r\n").unwrap().unwrap();
+    assert_eq!(head.headers["mcp-session-id"], "a");
+}
+
+#[test]
 fn whatever_is_not_plain_is_left_to_others() {
     let plain_one = "POST /mcp HTTP/1.1\r\nContent-Length: 2\r\n\r\n{}";
     assert!(request(plain_one).is_some());
