@@ -18,6 +18,7 @@
 //! | `upstream` | server transports: HTTP pool, duplex connections, mux |
 
 mod body;
+mod boxes;
 mod clock;
 pub mod cluster;
 mod decimal;

@@ -362,7 +362,7 @@ async fn discard(mut unclaimed: tokio::sync::mpsc::Receiver<Bytes>) {
 /// Whether the reply says that the server does not know the session, and how it said so.
 fn lost_session(call: &Call, route: &Route, reply: &Reply) -> Option<String> {
     let Reply::Whole(whole) = reply else { return None };
-    whole.says_lost(route.server_session().is_some(), call.modern())
+    whole.says_lost(route.has_server_session(), call.modern())
 }
 
 /// Opens the session again that the server has lost. A legacy client without a session, at a server

@@ -24,7 +24,7 @@ use crate::session::{Bound, Session};
 use crate::upstream::Endpoint;
 use crate::upstream::duplex::SendError;
 use crate::upstream::events::{End, EventSource, HttpEvents, message};
-use crate::upstream::http::{self as upstream, Collected, Gate, HttpError, Outgoing};
+use crate::upstream::http::{self as upstream, Collected, Gate, HttpError, Look, Outgoing};
 use crate::upstream::mux::{CallEvent, Mux};
 
 /// Where an attempt goes.
@@ -43,6 +43,10 @@ impl Route {
     /// To an instance, without a session.
     pub(crate) fn plain(instance: usize) -> Self {
         Self { session: None, _borrowed: None, bound: None, instance, mux: None }
+    }
+
+    pub(crate) fn has_server_session(&self) -> bool {
+        self.bound.as_ref().is_some_and(|bound| bound.server_session.is_some())
     }
 
     /// What the instance calls its session.
@@ -120,10 +124,13 @@ async fn send_http(call: &Call, route: &Route) -> Result<Reply, AttemptError> {
         session: route.server_session(),
         body: state::unseal(call).unwrap_or_else(|| call.body.clone()),
     };
-    let gate = || call.may_send();
+    let may_send = || call.may_send();
+    // A Read that meets the end of its connection is sent again.
+    let look = if call.class == CallClass::Read { Look::Runtime } else { Look::Kernel };
+    let gate = Gate { may_send: &may_send, look };
     let gateway = &call.gateway;
     let mut response =
-        send_once(gateway, &call.server, route.instance, &outgoing, Some(&gate)).await?;
+        send_once(gateway, &call.server, route.instance, &outgoing, Some(gate)).await?;
     let status = response.status;
     let is_stream = response.is_event_stream() && status.is_success();
     let mut headers = std::mem::take(&mut response.headers);

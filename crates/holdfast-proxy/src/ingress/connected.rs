@@ -156,6 +156,7 @@ impl Connected {
             gateway: &gateway,
             server,
             principal: &shared.principal,
+            at: std::time::Instant::now(),
             headers: shared.headers_for(&body),
             body,
             session: shared.session().as_ref().map(|open| Arc::clone(&open.session)),

@@ -29,7 +29,7 @@ use bytes::Bytes;
 use holdfast_mcp::rpc_error::{ErrorId, RpcError, code};
 use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, ORIGIN, WWW_AUTHENTICATE};
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
 use tokio_util::sync::CancellationToken;
 
 use self::edge::EdgeError;
@@ -73,10 +73,10 @@ pub(crate) struct HangUp;
 /// modern one is cancelled, which is what its disconnect means.
 pub(crate) async fn serve(
     gateway: Arc<Gateway>,
-    request: Request<RequestBody>,
+    parts: Box<Parts>,
+    body: RequestBody,
     connection: Connection,
 ) -> Result<Response<Body>, HangUp> {
-    let (parts, body) = request.into_parts();
     if let Err(error) = gateway.edge.check_framing(&parts) {
         return Ok(refuse_framing(&gateway, error));
     }
@@ -111,7 +111,7 @@ pub(crate) async fn serve(
 /// Serves a request that is addressed to us by somebody who may.
 async fn enter(
     gateway: Arc<Gateway>,
-    mut parts: Parts,
+    mut parts: Box<Parts>,
     body: RequestBody,
     connection: Connection,
 ) -> Result<Response<Body>, HangUp> {
@@ -152,7 +152,7 @@ async fn enter(
         }
         Endpoint::Sse => Ok(Box::pin(legacy_sse::open(&gateway, server, principal, &parts)).await),
         Endpoint::Messages => {
-            let message = legacy_sse::message(&gateway, &server, &principal, parts, body, true);
+            let message = legacy_sse::message(&gateway, &server, &principal, *parts, body, true);
             Ok(Box::pin(message).await)
         }
     }
@@ -163,7 +163,7 @@ async fn enter(
 pub(crate) async fn serve_forwarded(
     gateway: Arc<Gateway>,
     arrived: Arrived,
-    parts: Parts,
+    parts: Box<Parts>,
     body: RequestBody,
 ) -> Response<Body> {
     let Arrived { principal, balancer_id, again } = arrived;
@@ -188,7 +188,7 @@ pub(crate) async fn serve_forwarded(
             streamable::serve(entered, body).await.unwrap_or_else(|HangUp| misdirected())
         }
         Endpoint::Messages => {
-            legacy_sse::message(&gateway, &server, &principal, parts, body, false).await
+            legacy_sse::message(&gateway, &server, &principal, *parts, body, false).await
         }
         Endpoint::Sse => misdirected(),
     }
@@ -208,6 +208,7 @@ pub(crate) fn received_before(
         gateway,
         server,
         principal,
+        at: std::time::Instant::now(),
         headers,
         body,
         session: session.cloned(),
@@ -379,7 +380,8 @@ struct Entered {
     gateway: Arc<Gateway>,
     server: Arc<Server>,
     principal: Principal,
-    parts: Parts,
+    /// Boxed: it goes through many hands.
+    parts: Box<Parts>,
     /// Cutting it closes the client's connection, for one that does not read.
     connection: CancellationToken,
     /// The id of a trusted balancer.

@@ -191,7 +191,7 @@ pub(super) async fn follow(
         gateway: Arc::clone(&call.gateway),
         server: Arc::clone(&call.server),
         principal: call.principal.clone(),
-        parts: request.into_parts().0,
+        parts: Box::new(request.into_parts().0),
         connection: connection.clone(),
         balancer_id: call.balancer_id.clone(),
         again: call.again,

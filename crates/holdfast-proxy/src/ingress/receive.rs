@@ -27,6 +27,8 @@ pub(super) struct Inbound<'a> {
     pub(super) gateway: &'a Arc<Gateway>,
     pub(super) server: &'a Arc<Server>,
     pub(super) principal: &'a Principal,
+    /// When it was received.
+    pub(super) at: Instant,
     /// The client's headers, taken over.
     pub(super) headers: HeaderMap,
     pub(super) body: Bytes,
@@ -152,12 +154,12 @@ fn admit(inbound: &Inbound<'_>, tool: Option<&str>, ids: &Ids) -> Result<(), Ref
         let reason = "this principal has used up its calls (limits.requests_per_minute)".into();
         return refuse(Rejection::RateLimited, reason, wait);
     }
-    if let Err(wait) = inbound.server.admit(Instant::now()) {
+    if let Err(wait) = inbound.server.admit(inbound.at) {
         let reason = "this server has used up its calls (servers.*.requests_per_minute)".into();
         return refuse(Rejection::RateLimited, reason, wait);
     }
     if let Some(tool) = tool
-        && let Err(wait) = inbound.server.admit_tool(tool, Instant::now())
+        && let Err(wait) = inbound.server.admit_tool(tool, inbound.at)
     {
         let reason = "this tool has used up its calls (servers.*.tools.*.requests_per_minute)";
         return refuse(Rejection::RateLimited, reason.into(), wait);
@@ -226,6 +228,7 @@ fn build(
         gateway,
         server,
         principal,
+        at,
         headers,
         body,
         session,
@@ -266,7 +269,7 @@ fn build(
         server: Arc::clone(server),
         principal: principal.clone(),
         number: session.as_ref().map_or(0, |session| session.next_call()),
-        started: Instant::now(),
+        started: at,
         balancer_id,
         again,
         told,

@@ -1,5 +1,6 @@
 //! Streamable HTTP, 2025-03-26 to 2026-07-28: POST, GET and DELETE on one path.
 
+use std::cell::RefCell;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -21,6 +22,7 @@ use super::{
     Entered, HangUp, bad_body, json, method_not_allowed, no_room_for_stream, refuse, respond,
 };
 use crate::body::Body;
+use crate::boxes::{Boxed, Boxes};
 use crate::cluster;
 use crate::exchange::{self, Answer, Call, headers};
 use crate::failure::Failure;
@@ -70,6 +72,7 @@ async fn post(entered: Entered, body: RequestBody) -> Result<Response<Body>, Han
         gateway,
         server: &entered.server,
         principal: &entered.principal,
+        at: std::time::Instant::now(),
         headers: entered.parts.headers,
         body,
         session,
@@ -123,7 +126,8 @@ async fn run(call: Arc<Call>, connection: CancellationToken) -> Result<Response<
         return Ok(Box::pin(begun).await);
     }
     let patience = if can_wait_as_stream { hold } else { deadline };
-    let held = Hold::until(Instant::now() + patience, Arc::clone(&call) as Arc<dyn Held>);
+    let until = Instant::from_std(call.started) + patience;
+    let held = Hold::until(until, Arc::clone(&call) as Arc<dyn Held>);
     let over = {
         let mut held = std::pin::pin!(held);
         let either = poll_fn(|cx| match Pin::new(&mut work).poll(cx) {
@@ -152,45 +156,37 @@ async fn run(call: Arc<Call>, connection: CancellationToken) -> Result<Response<
 /// Work that outlives its client where the protocol says so: a legacy client's disconnect is not a
 /// cancellation, so dropping the survivor moves the work to a task of its own. A modern client's
 /// disconnect is one, and the work is dropped.
-struct Survivor<F>
-where
-    F: Future<Output = Answer> + Send + 'static,
-{
+struct Survivor {
     call: Arc<Call>,
-    work: Option<Pin<Box<F>>>,
+    work: Option<Boxed<Answer>>,
 }
 
-impl<F> Survivor<F>
-where
-    F: Future<Output = Answer> + Send + 'static,
-{
-    fn new(call: Arc<Call>, work: F) -> Self {
-        Self { call, work: Some(Box::pin(work)) }
+thread_local! {
+    static WORK: Boxes<Answer> = const { RefCell::new(Vec::new()) };
+}
+
+impl Survivor {
+    fn new(call: Arc<Call>, work: impl Future<Output = Answer> + Send + 'static) -> Self {
+        Self { call, work: Some(Boxed::new(&WORK, work)) }
     }
 
-    fn take(&mut self) -> Option<Pin<Box<F>>> {
+    fn take(&mut self) -> Option<Boxed<Answer>> {
         self.work.take()
     }
 }
 
-impl<F> Future for Survivor<F>
-where
-    F: Future<Output = Answer> + Send + 'static,
-{
+impl Future for Survivor {
     type Output = Answer;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Answer> {
-        let Some(work) = self.work.as_mut() else { return Poll::Pending };
-        let answer = std::task::ready!(work.as_mut().poll(cx));
+        let Some(work) = &mut self.work else { return Poll::Pending };
+        let answer = std::task::ready!(Pin::new(work).poll(cx));
         self.work = None;
         Poll::Ready(answer)
     }
 }
 
-impl<F> Drop for Survivor<F>
-where
-    F: Future<Output = Answer> + Send + 'static,
-{
+impl Drop for Survivor {
     fn drop(&mut self) {
         let Some(work) = self.work.take() else { return };
         if self.call.modern() {
@@ -373,10 +369,38 @@ fn accepts(headers: &HeaderMap, media: &str) -> bool {
         return true;
     }
     let (kind, _) = media.split_once('/').unwrap_or((media, ""));
-    values.filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(',')).any(|range| {
-        let range = range.split(';').next().unwrap_or("").trim();
-        range.eq_ignore_ascii_case(media)
-            || range == "*/*"
-            || range.strip_suffix("/*").is_some_and(|range| range.eq_ignore_ascii_case(kind))
+    // By bytes: `str` and its patterns cost a call six times as much.
+    values.flat_map(|value| value.as_bytes().split(|byte| *byte == b',')).any(|range| {
+        let end = range.iter().position(|byte| *byte == b';').unwrap_or(range.len());
+        let range = range[..end].trim_ascii();
+        range.eq_ignore_ascii_case(media.as_bytes())
+            || range == b"*/*"
+            || range
+                .strip_suffix(b"/*")
+                .is_some_and(|range| range.eq_ignore_ascii_case(kind.as_bytes()))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_client_takes_is_read_as_rfc_9110_writes_it() {
+        for (accept, takes) in [
+            (&["application/json, text/event-stream"][..], true),
+            (&["application/json;q=1 , Text/Event-Stream;q=0.5"], true),
+            (&["application/json", "text/*"], true),
+            (&["*/*;q=0.1"], true),
+            (&[], true),
+            (&["application/json"], false),
+            (&["text/event-streams, xtext/event-stream, text/html, *"], false),
+            (&["application/json;text/event-stream", "", ","], false),
+        ] {
+            let headers = accept.iter().map(|value| (ACCEPT, HeaderValue::from_static(value)));
+            let mut map = HeaderMap::new();
+            headers.for_each(|(name, value)| _ = map.append(name, value));
+            assert_eq!(accepts(&map, "text/event-stream"), takes, "{accept:?}");
+        }
+    }
 }

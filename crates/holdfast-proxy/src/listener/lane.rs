@@ -6,7 +6,8 @@
 //! stream) goes to hyper with every byte that was read, and the connection stays there. What hyper would
 //! refuse is therefore refused by hyper alone (`docs/decisions/0016-a-short-way-for-plain-requests.md`).
 
-use std::future::poll_fn;
+use std::cell::RefCell;
+use std::future::{Future as _, poll_fn};
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -25,6 +26,7 @@ use super::date::with_date;
 use super::orders::{Order, Orders};
 use super::patience::{Impatient, Requests};
 use crate::body::Body;
+use crate::boxes::{Boxed, Boxes};
 use crate::gateway::Current;
 use crate::ingress::{self, Connection, HangUp, RequestBody};
 
@@ -82,6 +84,10 @@ const SMALL: usize = 16 * 1024;
 
 /// How long the end of a connection may take to say.
 const GOODBYE: Duration = Duration::from_secs(1);
+
+thread_local! {
+    static SERVING: Boxes<Result<Response<Body>, HangUp>> = const { RefCell::new(Vec::new()) };
+}
 
 /// What came while something else was waited for.
 enum Heard {
@@ -211,7 +217,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Lane<S> {
     }
 
     /// Takes the plain request at the front. `None`: it is hyper's after all, and stays.
-    fn take(&mut self, found: Plain) -> Option<(Bytes, Parts, Bytes)> {
+    fn take(&mut self, found: Plain) -> Option<(Bytes, Box<Parts>, Bytes)> {
         let request = match found.length == self.read.len() {
             // Idle connections have no buffer.
             true => std::mem::take(&mut self.read).freeze(),
@@ -223,21 +229,25 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Lane<S> {
             self.read.extend_from_slice(&behind);
             return None;
         };
-        let mut parts = Request::new(()).into_parts().0;
+        let mut parts = Box::new(Request::new(()).into_parts().0);
         (parts.method, parts.uri, parts.headers) = (Method::POST, target, headers);
         Some((request, parts, body))
     }
 
     /// # Errors
     /// The connection has ended before there was a response, or instead of one.
-    async fn serve(&mut self, parts: Parts, body: Bytes) -> Result<Response<Body>, io::Result<()>> {
+    async fn serve(
+        &mut self,
+        parts: Box<Parts>,
+        body: Bytes,
+    ) -> Result<Response<Body>, io::Result<()>> {
         let in_service = self.requests.start();
-        let request = Request::from_parts(parts, RequestBody::Whole(body));
-        let serving = ingress::serve(self.current.load_full(), request, self.connection.clone());
-        let mut serving = Box::pin(serving);
+        let (gateway, body) = (self.current.load_full(), RequestBody::Whole(body));
+        let serving = ingress::serve(gateway, parts, body, self.connection.clone());
+        let mut serving = Boxed::new(&SERVING, serving);
         let served = poll_fn(|cx| {
             loop {
-                if let Poll::Ready(served) = serving.as_mut().poll(cx) {
+                if let Poll::Ready(served) = Pin::new(&mut serving).poll(cx) {
                     return Poll::Ready(Ok(served));
                 }
                 // A client that leaves is noticed, and what it says already is kept.
@@ -404,8 +414,8 @@ const READ: usize = 16 * 1024;
 /// connection that waits has none.
 fn with_scratch<T>(read: impl FnOnce(&mut [u8]) -> T) -> T {
     thread_local! {
-        static SCRATCH: std::cell::RefCell<Box<[u8]>> =
-            std::cell::RefCell::new(vec![0; READ].into_boxed_slice());
+        static SCRATCH: RefCell<Box<[u8]>> =
+            RefCell::new(vec![0; READ].into_boxed_slice());
     }
     SCRATCH.with_borrow_mut(|scratch| read(scratch))
 }

@@ -243,8 +243,7 @@ where
             let response = if ambiguous {
                 ingress::refuse_ambiguous(&gateway)
             } else {
-                let request = Request::from_parts(parts, body);
-                let response = ingress::serve(gateway, request, connection).await?;
+                let response = ingress::serve(gateway, Box::new(parts), body, connection).await?;
                 if is_sent {
                     unread.discard().await;
                 }
@@ -308,8 +307,9 @@ where
         // nobody's. What the reader leaves unread is bounded by its stream's queue.
         let connection = Connection { cut: CancellationToken::new(), trusted };
         async move {
-            let request = request.map(RequestBody::from);
-            let response = ingress::serve(gateway, request, connection).await?;
+            let (parts, body) = request.into_parts();
+            let body = RequestBody::from(body);
+            let response = ingress::serve(gateway, Box::new(parts), body, connection).await?;
             Ok::<_, ingress::HangUp>(response.map(|body| Counted::new(body, busy)))
         }
     });

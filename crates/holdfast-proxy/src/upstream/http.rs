@@ -10,6 +10,8 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 
 use super::pool::{self, ConnectError};
 use super::wire::{AnswerBody, Connection, WireError};
+
+pub(crate) use super::wire::Look;
 use crate::decimal::decimal;
 use holdfast_config::HttpUrl;
 use holdfast_mcp::headers::name;
@@ -46,9 +48,15 @@ pub(crate) enum HttpError {
     Cut(WireError),
 }
 
-/// Asked once there is a connection, before the first byte of a request is written: the reason why
-/// it may not be.
-pub(crate) type Gate<'a> = &'a (dyn Fn() -> Result<(), String> + Sync);
+/// What the sending of a call depends on.
+#[derive(Clone, Copy)]
+pub(crate) struct Gate<'a> {
+    /// Asked once there is a connection, before the first byte of the request is written: the reason why
+    /// it may not be.
+    pub(crate) may_send: &'a (dyn Fn() -> Result<(), String> + Sync),
+    /// How its connection is looked at before.
+    pub(crate) look: Look,
+}
 
 /// A request on its way out. It is written down once it has a connection.
 #[derive(Clone)]
@@ -216,7 +224,7 @@ pub(crate) async fn send(
     tls: &Arc<rustls::ClientConfig>,
     gate: Option<Gate<'_>>,
 ) -> Result<Response, HttpError> {
-    let mut taken = pool::take(target.key);
+    let mut taken = pool::take(target.key, gate.map_or(Look::Kernel, |gate| gate.look));
     loop {
         let pooled = taken.is_some();
         let mut connection = match taken.take() {
@@ -224,7 +232,7 @@ pub(crate) async fn send(
             None => Box::pin(pool::connect(target, connect_timeout, tls)).await?,
         };
         if let Some(gate) = gate {
-            gate().map_err(HttpError::Withheld)?;
+            (gate.may_send)().map_err(HttpError::Withheld)?;
         }
         target.write(outgoing, connection.request());
         match connection.exchange(outgoing.body.clone()).await {

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
 
 use super::http::HttpTarget;
-use super::wire::Connection;
+use super::wire::{Connection, Look};
 
 /// Idle connections are not used after this long unless the configuration says otherwise: Node and
 /// uvicorn close theirs at 5 s, and a request that meets the close is a request whose fate is unknown.
@@ -35,8 +35,8 @@ struct Idle {
 // === impl Idle ===
 
 impl Idle {
-    fn is_old(&self) -> bool {
-        self.since.elapsed() > self.within
+    fn is_old(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.since) > self.within
     }
 }
 
@@ -53,11 +53,13 @@ pub(crate) enum ConnectError {
     Tls { address: String, source: std::io::Error },
 }
 
-/// An idle connection to the target that is still usable, if this thread has one.
-pub(crate) fn take(key: usize) -> Option<Connection> {
+/// An idle connection to the target that is still usable, if this thread has one. `look`: whether the
+/// runtime's word for that is enough.
+pub(crate) fn take(key: usize, look: Look) -> Option<Connection> {
+    let now = Instant::now();
     loop {
         let idle = POOL.with_borrow_mut(|pool| pool.get_mut(&key)?.pop())?;
-        if !idle.is_old() && idle.connection.is_quiet() {
+        if !idle.is_old(now) && idle.connection.is_quiet(look) {
             return Some(idle.connection);
         }
     }
@@ -65,13 +67,13 @@ pub(crate) fn take(key: usize) -> Option<Connection> {
 
 /// Gives a connection back after its response has been read to the end, to be used again `within`.
 pub(crate) fn put(key: usize, connection: Connection, within: Duration) {
-    let since = Instant::now();
+    let now = Instant::now();
     POOL.with_borrow_mut(|pool| {
         let idle = pool.entry(key).or_default();
-        let stale = idle.iter().take_while(|c| c.is_old()).count();
+        let stale = idle.iter().take_while(|it| it.is_old(now)).count();
         idle.drain(..stale);
         if idle.len() < MAX_IDLE {
-            idle.push(Idle { connection, since, within });
+            idle.push(Idle { connection, since: now, within });
         }
     });
 }
@@ -79,9 +81,10 @@ pub(crate) fn put(key: usize, connection: Connection, within: Duration) {
 /// Closes connections of this thread that have been idle for too long, and those that their servers have
 /// closed. Called now and then: `put` looks only at the instance that is being used.
 pub(crate) fn trim() {
+    let now = Instant::now();
     POOL.with_borrow_mut(|pool| {
         pool.retain(|_, idle| {
-            idle.retain(|it| !it.is_old() && it.connection.is_quiet());
+            idle.retain(|it| !it.is_old(now) && it.connection.is_quiet(Look::Kernel));
             !idle.is_empty()
         });
     });
@@ -175,9 +178,9 @@ mod tests {
     async fn an_idle_connection_is_kept_as_long_as_it_was_given_back_for() {
         let (connection, _theirs) = pair().await;
         put(1, connection, LONG);
-        let connection = take(1).expect("it is still young");
+        let connection = take(1, Look::Kernel).expect("it is still young");
         put(1, connection, Duration::ZERO);
-        assert!(take(1).is_none(), "it was to be used no more");
+        assert!(take(1, Look::Kernel).is_none(), "it was to be used no more");
     }
 
     #[tokio::test]
@@ -185,11 +188,11 @@ mod tests {
         let (connection, mut theirs) = pair().await;
         put(2, connection, LONG);
         theirs.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await.unwrap();
-        assert!(take(2).is_none(), "that would have been the next call's answer");
+        assert!(take(2, Look::Kernel).is_none(), "that would have been the next call's answer");
         let (connection, theirs) = pair().await;
         put(2, connection, LONG);
         drop(theirs);
-        assert!(take(2).is_none(), "it has ended");
+        assert!(take(2, Look::Kernel).is_none(), "it has ended");
     }
 
     #[tokio::test]

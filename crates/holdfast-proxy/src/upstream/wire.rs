@@ -15,7 +15,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
 use holdfast_mcp::http1::{self, ChunkError, Chunks, Framing, Head, HeadError, Piece};
-use tokio::io::AsyncWrite;
+use tokio::io::{AsyncWrite, Interest};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
@@ -31,6 +31,16 @@ pub(crate) struct Connection {
 enum Io {
     Plain(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
+}
+
+/// How an idle connection is looked at.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Look {
+    /// The kernel is asked, which is a system call: for what must not meet a connection's end.
+    Kernel,
+    /// What the runtime has heard is enough; it may be behind by what it does in one turn of its loop, a
+    /// fraction of a millisecond. For what can be sent again.
+    Runtime,
 }
 
 /// The body of an answer, on its connection.
@@ -96,16 +106,16 @@ impl Connection {
 
     /// Whether a request may go out on it: it is open, and nothing has come that nobody asked for. Such
     /// bytes must never be read as the answer to what is asked next.
-    pub(crate) fn is_quiet(&self) -> bool {
+    pub(crate) fn is_quiet(&self, look: Look) -> bool {
         if !self.read.is_empty() {
             return false;
         }
         match &self.io {
-            Io::Plain(stream) => nothing_has_come(stream),
+            Io::Plain(stream) => nothing_has_come(stream, look),
             // What its reader has decrypted already is not the kernel's any more.
             Io::Tls(stream) => {
                 let (socket, session) = stream.get_ref();
-                nothing_has_come(socket) && session.wants_read()
+                nothing_has_come(socket, look) && session.wants_read()
             }
         }
     }
@@ -227,11 +237,14 @@ impl Connection {
     }
 }
 
-/// Whether a socket is open and has nothing to read. The kernel is asked, since the runtime may not have
-/// heard yet.
-fn nothing_has_come(stream: &TcpStream) -> bool {
-    let mut byte = [MaybeUninit::uninit(); 1];
-    let peeked = socket2::SockRef::from(stream).peek(&mut byte);
+/// Whether a socket is open and has nothing to read.
+fn nothing_has_come(stream: &TcpStream, look: Look) -> bool {
+    let peek = || socket2::SockRef::from(stream).peek(&mut [MaybeUninit::uninit(); 1]);
+    let peeked = match look {
+        Look::Kernel => peek(),
+        // Peeks only at a socket of which the runtime has heard something.
+        Look::Runtime => stream.try_io(Interest::READABLE, peek),
+    };
     matches!(peeked, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
 }
 
