@@ -9,6 +9,10 @@ use crate::harness::recorder::{Recorder, Reply};
 
 /// A server that understands batches: it answers each request in it.
 async fn start() -> (Recorder, Gateway) {
+    start_with("").await
+}
+
+async fn start_with(section: &str) -> (Recorder, Gateway) {
     let recorder = Recorder::scripted(|seen| {
         let items: Vec<serde_json::Value> = serde_json::from_slice(&seen.body).ok()?;
         let answers: Vec<String> = items
@@ -22,7 +26,7 @@ async fn start() -> (Recorder, Gateway) {
         }
     })
     .await;
-    let gateway = Setup::http(&recorder.url()).start().await;
+    let gateway = Setup::http(&recorder.url()).section(section).start().await;
     (recorder, gateway)
 }
 
@@ -46,6 +50,20 @@ async fn every_request_of_a_batch_is_answered() {
     assert_eq!(ids(&answer.json()), ["1".into(), "\"two\"".into()].into());
     let carried: Vec<String> = recorder.seen().iter().map(|seen| seen.text()).collect();
     assert!(carried.contains(&batch), "the batch is one unit, byte for byte: {carried:?}");
+}
+
+#[tokio::test]
+async fn a_batch_counts_as_many_calls_as_it_holds() {
+    let (recorder, gateway) = start_with("limits: { requests_per_minute: 1, burst: 4 }").await;
+    // Its initialize is the first of the four.
+    let client = Client::legacy(&gateway).speaking("2025-03-26").initialized().await;
+    let calls: Vec<String> = (1..=3).map(|id| message::call(id, "read")).collect();
+    let answer = client.post(&format!("[{}]", calls.join(","))).await.answer();
+    assert_eq!(ids(&answer.json()).len(), 3, "{}", answer.text());
+    let refused = client.post(&format!("[{}]", message::call(4, "read"))).await.answer().json();
+    assert_eq!(refused[0]["error"]["code"], -31003, "{refused}");
+    let batches = recorder.seen().iter().filter(|seen| seen.text().starts_with('[')).count();
+    assert_eq!(batches, 1);
 }
 
 #[tokio::test]

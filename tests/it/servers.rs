@@ -3,6 +3,8 @@
 
 mod alone;
 mod kinds;
+mod moves;
+mod rates;
 mod replicas;
 mod stand_ins;
 

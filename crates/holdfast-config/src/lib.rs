@@ -61,8 +61,8 @@ pub use self::reload::Reload;
 pub use self::retry_budget::RetryBudget;
 pub use self::server::{
     Balance, Breaker, Check, CheckKind, Consistency, Failover, FailoverTier, Fallback,
-    FallbackCache, HttpUrl, Instance, InstanceRate, MetricSource, Objectives, Pool, Role, Server,
-    ServerHealth, Stdio, Strategy, Tier, ToolRule, Transport, UrlError,
+    FallbackCache, Held, HttpUrl, Instance, InstanceRate, MetricSource, Objectives, Pool, Role,
+    Server, ServerHealth, Stdio, Strategy, Tier, ToolRule, Transport, UrlError,
 };
 pub use self::sessions::{Sessions, StoreKind};
 pub use self::settings::{Change, Version, When};

@@ -87,16 +87,13 @@ pub(crate) struct Moves {
     pub(crate) consistency: Option<holdfast_config::Consistency>,
 }
 
-/// Longer than this no lease lasts where there is no cluster to say otherwise.
-const NO_LEASE: Duration = Duration::from_secs(1);
-
 // === impl Plan ===
 
 impl Plan {
     /// The plan that a configuration stands for.
     #[must_use]
     pub fn of(config: &Config) -> Self {
-        let lease = config.cluster.as_ref().map_or(NO_LEASE, |cluster| cluster.failover_timeout);
+        let lease = config.lease();
         let votes = &config.health.votes;
         let servers = config.servers.iter();
         Self {
@@ -277,22 +274,21 @@ fn moves_of(
     health: &ServerHealth,
     lease: Duration,
 ) -> Moves {
+    let held = it.held(lease, health.timeout);
     let params = Params {
         automatic_failback: it.automatic_failback,
         failback_delay: millis(it.failback_delay),
         good_checks: it.good_checks,
         degradation: it.degradation,
-        // A node that has not confirmed by then has no lease any more, and sends no Writes.
-        pause_within: millis(lease.saturating_mul(2)),
-        pause_within_immediate: millis(lease) + 200,
-        drain: millis(it.drain),
+        pause_within: millis(held.pause),
+        pause_within_immediate: millis(held.pause_immediate),
+        drain: millis(held.drain),
         check: it.consistency.is_some(),
-        // Both sides are asked.
-        check_within: millis(health.timeout.saturating_mul(2)) + 1_000,
+        check_within: millis(held.check),
         ramp_step: percent(it.ramp_step),
         ramp_over: millis(it.ramp_over),
         shift_over: millis(it.shift_over),
-        switch_within: millis(lease),
+        switch_within: millis(held.switch),
         ..Params::new(primary)
     };
     Moves {

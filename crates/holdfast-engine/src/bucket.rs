@@ -30,12 +30,33 @@ impl Bucket {
     /// # Errors
     /// When there is none: the time after which there is one, never zero.
     pub fn take(&mut self, now: Instant) -> Result<(), Duration> {
+        self.take_ahead(Duration::ZERO, now).map(|_| ())
+    }
+
+    /// Takes one token that is there within `patience`; after how long it is. Whoever takes next gets
+    /// the one after it.
+    ///
+    /// # Errors
+    /// When there is none so soon: the time after which there is one.
+    pub fn take_ahead(&mut self, patience: Duration, now: Instant) -> Result<Duration, Duration> {
         let full_at = self.full_at.map_or(now, |full_at| full_at.max(now)) + self.interval;
-        let ahead = full_at.duration_since(now);
-        if ahead > self.depth {
-            return Err(ahead - self.depth);
+        let wait = full_at.duration_since(now).saturating_sub(self.depth);
+        if wait > patience {
+            return Err(wait);
         }
         self.full_at = Some(full_at);
+        Ok(wait)
+    }
+
+    /// Takes so many tokens together where there is one: for those that are not there yet, whoever comes
+    /// next waits.
+    ///
+    /// # Errors
+    /// As [`Self::take`]; none is taken.
+    pub fn take_together(&mut self, count: u32, now: Instant) -> Result<(), Duration> {
+        self.take(now)?;
+        let others = self.interval.saturating_mul(count.saturating_sub(1));
+        self.full_at = self.full_at.map(|full_at| full_at + others);
         Ok(())
     }
 
@@ -83,6 +104,28 @@ mod tests {
         }
         assert!(!bucket.is_full(later));
         assert_eq!(bucket.take(later), Err(SECOND));
+    }
+
+    #[test]
+    fn who_waits_has_a_turn_and_the_next_one_the_turn_after_it() {
+        let now = Instant::now();
+        let mut bucket = Bucket::new(60, 1);
+        let turns: Vec<_> = (0..4).map(|_| bucket.take_ahead(SECOND * 2, now)).collect();
+        assert_eq!(turns, [Ok(SECOND * 0), Ok(SECOND), Ok(SECOND * 2), Err(SECOND * 3)]);
+        // Nobody passes those who wait.
+        assert_eq!(bucket.take(now + SECOND), Err(SECOND * 2));
+        assert_eq!(bucket.take(now + SECOND * 3), Ok(()));
+    }
+
+    #[test]
+    fn what_is_taken_together_counts_as_many_also_beyond_what_is_there() {
+        let now = Instant::now();
+        let mut bucket = Bucket::new(60, 3);
+        assert_eq!(bucket.take_together(5, now), Ok(()));
+        assert_eq!(bucket.take_together(2, now), Err(SECOND * 3));
+        assert_eq!(bucket.take(now + SECOND * 3), Ok(()));
+        assert_eq!(bucket.take_together(0, now + SECOND * 4), Ok(()), "no less than one");
+        assert_eq!(bucket.take(now + SECOND * 4), Err(SECOND));
     }
 
     #[test]

@@ -12,6 +12,7 @@ use holdfast_mcp::rpc_error::{ErrorId, RpcError, code};
 use serde_json::json;
 
 use crate::exchange::Ids;
+use crate::fleet::{Reason, Refused, Why};
 use crate::metrics::CallOutcome;
 
 /// What kind of failure it is.
@@ -46,6 +47,8 @@ pub(crate) struct Failure {
     pub(crate) reason: String,
     pub(crate) ran: Ran,
     pub(crate) retry_after: Option<Duration>,
+    /// Of a server of several instances, why each of the first ones did not take the call.
+    pub(crate) reasons: Vec<Reason>,
 }
 
 // === impl Failure ===
@@ -58,6 +61,7 @@ impl Failure {
             reason,
             ran: Ran::No,
             retry_after: Some(Duration::from_secs(1)),
+            reasons: Vec::new(),
         }
     }
 
@@ -80,6 +84,7 @@ impl Failure {
             reason,
             ran: Ran::Maybe,
             retry_after: None,
+            reasons: Vec::new(),
         }
     }
 
@@ -90,6 +95,7 @@ impl Failure {
             reason: format!("no answer within {} s", after.as_secs()),
             ran: Ran::Maybe,
             retry_after: None,
+            reasons: Vec::new(),
         }
     }
 
@@ -111,7 +117,18 @@ impl Failure {
             reason,
             ran: Ran::No,
             retry_after: Some(retry_after),
+            reasons: Vec::new(),
         }
+    }
+
+    /// No instance takes the call: it did not run. What only lacks an allowance is there, and busy.
+    pub(crate) fn refused(server: &Arc<str>, refused: Refused) -> Self {
+        let Refused { retry_after, reason, why, reasons, .. } = refused;
+        let failure = match why {
+            Why::Rate => Self::overloaded(server, reason, retry_after),
+            _ => Self::unavailable(server, reason),
+        };
+        Self { retry_after: Some(retry_after), reasons, ..failure }
     }
 
     pub(crate) fn outcome(&self) -> CallOutcome {
@@ -149,6 +166,10 @@ impl Failure {
         if let (Some(after), Some(fields)) = (self.retry_after, data.as_object_mut()) {
             let ms = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
             fields.insert("retryAfterMs".into(), ms.into());
+        }
+        if let (false, Some(fields)) = (self.reasons.is_empty(), data.as_object_mut()) {
+            let reason = |(instance, why): &Reason| json!({ "instance": instance, "reason": why });
+            fields.insert("reasons".into(), self.reasons.iter().map(reason).collect());
         }
         let message = format!("server {} {what}: {}", self.server, self.reason);
         RpcError { code, message, data: Some(data) }

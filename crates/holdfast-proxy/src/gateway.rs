@@ -338,8 +338,8 @@ impl Gateway {
         upstream::mux::MuxLimits { queue_bytes, ..upstream::mux::MuxLimits::default() }
     }
 
-    /// Takes one call from a principal's allowance.
-    pub(crate) fn admit(&self, principal: u64) -> Result<(), Duration> {
+    /// Takes so many calls from a principal's allowance.
+    pub(crate) fn admit(&self, principal: u64, calls: u32) -> Result<(), Duration> {
         let limits = &self.config.limits;
         let all = limits.requests_per_minute.map(|per_minute| (per_minute, limits.burst));
         let Some(of) = self.auth.rate_of(principal).or(all) else { return Ok(()) };
@@ -348,7 +348,7 @@ impl Gateway {
         if allowed.of != of {
             *allowed = Allowed::new(of);
         }
-        allowed.bucket.take(Instant::now())
+        allowed.bucket.take_together(calls, Instant::now())
     }
 
     /// Ends a session for good: its id is 404 from here on. `told`: the generation of the binding

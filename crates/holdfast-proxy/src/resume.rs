@@ -29,6 +29,7 @@ use crate::exchange::{
     self, Answer, Call, Events, Fate, Guards, Ids, Route, Shelf, headers, inherit, resume_at_server,
 };
 use crate::failure::Failure;
+use crate::fleet::chance;
 use crate::gateway::Gateway;
 use crate::ingress::respond::Begins;
 use crate::ingress::{self, Recorded, placement, respond, streamable};
@@ -358,6 +359,7 @@ fn call_of(
         gateway: Arc::clone(gateway),
         server: Arc::clone(server),
         session: session.cloned(),
+        steered_by: chance(),
         principal: principal.clone(),
         // Whether hanging up cancels it, its log knows; what is resumed without one is a legacy call.
         era: Era::Legacy,

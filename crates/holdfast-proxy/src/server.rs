@@ -309,21 +309,21 @@ impl Server {
         }
     }
 
-    /// Takes one call from the server's allowance.
-    pub(crate) fn admit(&self, now: Instant) -> Result<(), Duration> {
+    /// Takes so many calls from the server's allowance.
+    pub(crate) fn admit(&self, calls: u32, now: Instant) -> Result<(), Duration> {
         match &self.limit {
-            Some(allowed) => allowed.take(now),
+            Some(allowed) => allowed.take(calls, now),
             None => Ok(()),
         }
     }
 
-    /// Takes one call from its tool's allowance, where the tool has one.
-    pub(crate) fn admit_tool(&self, tool: &str, now: Instant) -> Result<(), Duration> {
+    /// Takes so many calls from their tool's allowance, where the tool has one.
+    pub(crate) fn admit_tool(&self, tool: &str, calls: u32, now: Instant) -> Result<(), Duration> {
         if self.tool_limits.is_empty() {
             return Ok(());
         }
         match self.tool_limits.get(tool) {
-            Some(allowed) => allowed.take(now),
+            Some(allowed) => allowed.take(calls, now),
             None => Ok(()),
         }
     }
@@ -450,8 +450,8 @@ impl Allowed {
         Self { of, bucket: Mutex::new(Bucket::new(per_minute, burst)) }
     }
 
-    fn take(&self, now: Instant) -> Result<(), Duration> {
-        self.bucket.lock().unwrap_or_else(PoisonError::into_inner).take(now)
+    fn take(&self, calls: u32, now: Instant) -> Result<(), Duration> {
+        self.bucket.lock().unwrap_or_else(PoisonError::into_inner).take_together(calls, now)
     }
 }
 

@@ -16,7 +16,7 @@ pub(super) struct Checks {
 }
 
 impl World {
-    fn violated(&mut self, what: String) {
+    pub(super) fn violated(&mut self, what: String) {
         if self.checks.violation.is_none() {
             self.line(format!("VIOLATION {what}"));
             self.checks.violation = Some(what);

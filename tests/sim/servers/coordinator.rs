@@ -73,11 +73,16 @@ impl World {
         let seen: Vec<Seen<'_>> = NAMES
             .iter()
             .enumerate()
+            .filter(|(instance, _)| self.configured[*instance])
             .filter_map(|(instance, name)| {
                 let it = verdicts.get(*name)?;
                 Some(Seen {
                     name,
-                    role: if instance == 0 { Role::Primary } else { Role::Secondary },
+                    role: if **name == *self.params.primary {
+                        Role::Primary
+                    } else {
+                        Role::Secondary
+                    },
                     opinion: it.opinion,
                     cause: it.cause,
                     score: it.score,
@@ -237,7 +242,8 @@ impl World {
         let Some(Kill { way, stage, when: wanted }) = self.kill else { return false };
         let is_way = matches!(
             (&state.phase, way),
-            (Phase::FailingBack(_), "back") | (Phase::FailingOver(_), "by hand" | "hurry")
+            (Phase::FailingBack(_), "back")
+                | (Phase::FailingOver(_), "by hand" | "hurry" | "taken out")
         );
         let is_stage = state.moving().is_some_and(|it| it.stage.label() == stage);
         // A ramp has no report: it dies in its middle.

@@ -139,11 +139,13 @@ fn a_coordinator_that_forgets_the_orders_of_the_last_one_is_found() {
 /// orders out: the next one finishes the same move, in the same generation.
 #[test]
 fn a_coordinator_that_dies_at_any_step_is_followed_by_one_that_goes_on() {
-    // By hand and in a hurry from a to b, and back from b to a.
+    // By hand and in a hurry from a to b, back from b to a, and to b when a is configured no more.
     let by_hand = ["pause", "drain", "check", "switch", "notify"];
     let hurry = ["pause", "check", "switch", "notify"];
     let back = ["check", "ramp", "pause", "drain", "switch", "notify"];
-    for (way, stages) in [("by hand", &by_hand[..]), ("hurry", &hurry), ("back", &back)] {
+    let ways =
+        [("by hand", &by_hand[..]), ("hurry", &hurry), ("back", &back), ("taken out", &hurry)];
+    for (way, stages) in ways {
         for stage in stages {
             for when in [When::BeforeOrders, When::AfterOrders] {
                 for seed in 0..5 {
@@ -159,7 +161,7 @@ fn a_coordinator_that_dies_at_any_step_is_followed_by_one_that_goes_on() {
                     let end = if way == "back" { "a" } else { "b" };
                     assert_eq!(run.end.active, end, "{kill:?} {text}");
                     let rests = match way {
-                        "back" => Phase::PrimaryActive,
+                        "back" | "taken out" => Phase::PrimaryActive,
                         _ => Phase::SecondaryActive,
                     };
                     assert_eq!(run.end.phase, rests, "{kill:?} {text}");

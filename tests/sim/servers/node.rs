@@ -203,17 +203,22 @@ impl World {
         if !node.holds_lease(self.now) && self.bug != Some(Bug::LeaseUnchecked) {
             return self.note("calls not begun without a lease");
         }
-        let name = match failover.route(key) {
+        let place = |name: &str| NAMES.iter().position(|it| *it == name);
+        let is_configured = |name: &str| place(name).is_some_and(|it| self.configured[it]);
+        let name = match failover.route_within(key, is_configured, &self.params.primary) {
             Route::To(name) => name,
             Route::Hold if self.bug == Some(Bug::HoldIgnored) => &failover.active,
             Route::Hold => return self.note("calls held"),
         };
-        let Some(instance) = NAMES.iter().position(|it| *it == name) else { return };
+        let Some(instance) = place(name) else { return };
         let applied = node.applied;
         if self.sees(at, instance) {
             let until = self.now + self.rng.between(10, 250);
             self.nodes[at].calls.push((instance, until));
             self.check_call(at, applied, instance);
+            if !self.configured[instance] {
+                self.violated(format!("{} is called and configured no more", NAMES[instance]));
+            }
         }
     }
 

@@ -80,6 +80,8 @@ pub(super) struct World {
     pub(super) nodes: Vec<Node>,
     pub(super) group: Group,
     pub(super) instances: [Instance; 3],
+    /// Those that the configuration has.
+    pub(super) configured: [bool; 3],
     /// Node from node.
     pub(super) cut: [[bool; NODES]; NODES],
     /// Node from instance.
@@ -153,6 +155,7 @@ impl World {
             nodes: (0..NODES).map(|_| Node::new()).collect(),
             group: Group::default(),
             instances: [Instance::default(); 3],
+            configured: [true; 3],
             cut: [[false; NODES]; NODES],
             blind: [[false; 3]; NODES],
             checks: Checks::default(),
@@ -284,7 +287,8 @@ impl World {
         self.line("calm".into());
     }
 
-    /// The story in which the coordinator is to die: a move by hand, in a hurry, or back.
+    /// The story in which the coordinator is to die: a move by hand, in a hurry, or back, or away from
+    /// what is configured no more.
     fn play(&mut self, kill: Kill) {
         match (kill.way, self.now) {
             ("by hand" | "back", 3_000) => self.wish(Wish::MoveTo("b")),
@@ -293,6 +297,11 @@ impl World {
                 self.instances[0].is_down = true;
                 // Of two that could take over, the one whose name the test knows.
                 self.instances[2].is_down = true;
+            }
+            ("taken out", 3_000) => {
+                self.configured[0] = false;
+                self.params.primary = "b".into();
+                self.line("a is taken out, and b is the primary".into());
             }
             _ => {}
         }

@@ -62,6 +62,21 @@ pub enum FailoverTier {
     Disaster,
 }
 
+/// How long the stages of a move last at most in which new calls wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// Until every node holds. A node that has not confirmed by then has no lease any more.
+    pub pause: Duration,
+    /// The same where the old instance is of no use.
+    pub pause_immediate: Duration,
+    /// Until no call runs at the old instance.
+    pub drain: Duration,
+    /// For the call that both sides must answer alike; zero where there is none.
+    pub check: Duration,
+    /// Until every node uses the new instance.
+    pub switch: Duration,
+}
+
 impl Default for Failover {
     fn default() -> Self {
         Self {
@@ -108,6 +123,15 @@ impl FailoverTier {
     }
 }
 
+// === impl Held ===
+
+impl Held {
+    /// All of it.
+    pub fn total(&self) -> Duration {
+        self.pause + self.drain + self.check + self.switch
+    }
+}
+
 // === impl Failover ===
 
 impl Failover {
@@ -135,6 +159,19 @@ impl Failover {
             return None;
         }
         Some(failover)
+    }
+
+    /// How long calls are held. `lease`: a node's; `timeout`: that of the server's checks.
+    pub fn held(&self, lease: Duration, timeout: Duration) -> Held {
+        // Both sides are asked.
+        let check = timeout.saturating_mul(2) + Duration::from_secs(1);
+        Held {
+            pause: lease.saturating_mul(2),
+            pause_immediate: lease + Duration::from_millis(200),
+            drain: self.drain,
+            check: if self.consistency.is_some() { check } else { Duration::ZERO },
+            switch: lease,
+        }
     }
 
     fn read_keys(&mut self, section: &mut Section<'_>) {

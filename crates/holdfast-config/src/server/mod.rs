@@ -28,7 +28,7 @@ pub use self::balance::{Balance, InstanceRate, Strategy};
 pub use self::breaker::Breaker;
 pub use self::checks::{Check, CheckKind, MetricSource, ServerHealth};
 pub(crate) use self::desktop::read_mcp_servers;
-pub use self::failover::{Consistency, Failover, FailoverTier};
+pub use self::failover::{Consistency, Failover, FailoverTier, Held};
 pub use self::fallback::{Fallback, FallbackCache};
 pub use self::objectives::Objectives;
 pub use self::pool::Pool;

@@ -17,6 +17,7 @@ mod servers;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
@@ -92,7 +93,15 @@ pub(crate) fn is_among(key: &str, keys: &[&str]) -> bool {
 
 // === impl Config ===
 
+/// No lease lasts longer where there is no cluster to say otherwise.
+const NO_LEASE: Duration = Duration::from_secs(1);
+
 impl Config {
+    /// For how long a node may send Writes after it was last heard of.
+    pub fn lease(&self) -> Duration {
+        self.cluster.as_ref().map_or(NO_LEASE, |cluster| cluster.failover_timeout)
+    }
+
     /// Every setting that the nodes of a cluster have in common, one per line as `key = value`,
     /// sorted. Without notices, and without any secret's value.
     pub fn canonical(&self) -> String {

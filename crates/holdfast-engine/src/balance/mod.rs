@@ -7,7 +7,7 @@
 //! | strategy | chooses |
 //! |---|---|
 //! | weighted | at random, by weight × health × warmth; only above a health of 0.5 |
-//! | least connections | of two, one in turn and one at random, the one with clearly less to do: (in flight + 1) × usual time / weight |
+//! | least connections | of two, one in turn and one at random, each as often as it is warm, the one with clearly less to do: (in flight + 1) × usual time / weight |
 //! | read/write | Writes: the primary. Reads: the replicas, the nearest region first; then the primary |
 //! | hash | by a key, the same as long as it is there (rendezvous) |
 //! | rate-aware | the one with the largest share of its allowance left |
@@ -148,6 +148,8 @@ pub enum Why {
     Recovering,
     /// It asked for a pause, and that lasts.
     PushedBack,
+    /// There is no connection to it.
+    Unreachable,
     /// An operator keeps it out.
     Forced,
     /// The server fails over; the call waits.
@@ -289,15 +291,14 @@ impl Candidate {
         }
     }
 
-    /// Its weight as far as it has warmed up.
-    fn warm_weight(&self, params: &Params) -> f32 {
-        let weight = self.weight.max(1) as f32;
-        match self.back_for {
-            Some(back) if back < params.slow_start => {
-                weight * (back as f32 / params.slow_start as f32).max(COLD)
-            }
-            Some(_) | None => weight,
-        }
+    fn weight(&self) -> f32 {
+        self.weight.max(1) as f32
+    }
+
+    /// How far it has warmed up, above 0 to 1; none: it has.
+    fn warmth(&self, params: &Params) -> Option<f32> {
+        let back = self.back_for.filter(|back| *back < params.slow_start)?;
+        Some((back as f32 / params.slow_start as f32).max(COLD))
     }
 
     /// Its health; what is no number is 0.
@@ -311,7 +312,10 @@ impl Candidate {
 /// At random, by weight and health.
 fn weighted(all: &[Candidate], open: Set, params: &Params, random: u64) -> Option<usize> {
     // In a panic even what has no health at all has a chance.
-    let weight = |it: usize| f64::from(all[it].warm_weight(params) * all[it].health().max(0.01));
+    let weight = |it: usize| {
+        let warmth = all[it].warmth(params).unwrap_or(1.0);
+        f64::from(all[it].weight() * warmth * all[it].health().max(0.01))
+    };
     let total: f64 = open.iter().map(weight).sum();
     let mut left = chance(random) * total;
     open.iter().find(|it| {
@@ -336,6 +340,17 @@ fn least_busy(
     let other = scaled(random, count - 1);
     let other = if other >= one { other + 1 } else { other };
     let (one, other) = (nth(open, one)?, nth(open, other)?);
+    // One that is cold is looked at as seldom as it is cold; then it is one like the other. Measured
+    // by its warmth it would get nothing, and then everything at once.
+    let takes_part = |it: usize| {
+        let warmth = all[it].warmth(params);
+        warmth.is_none_or(|warmth| chance(mix(random ^ all[it].seed)) < f64::from(warmth))
+    };
+    match (takes_part(one), takes_part(other)) {
+        (true, false) => return Some(one),
+        (false, true) => return Some(other),
+        (true, true) | (false, false) => {}
+    }
     // Whoever was not called yet is taken for as fast as the other.
     let usual = |it: usize, than: usize| match all[it].latency {
         known if known > 0.0 => known,
@@ -344,7 +359,7 @@ fn least_busy(
     };
     let cost = |it: usize, than: usize| {
         let busy = all[it].in_flight.saturating_add(1) as f32 * usual(it, than);
-        busy / (all[it].warm_weight(params) * all[it].health().max(0.01))
+        busy / (all[it].weight() * all[it].health().max(0.01))
     };
     Some(if cost(other, one) < cost(one, other) * CLEARLY { other } else { one })
 }

@@ -79,7 +79,16 @@ impl Allowance {
     /// # Errors
     /// When there is none: after how long there is one. A node without a part is told a minute.
     pub fn take(&mut self, now: Instant) -> Result<(), Duration> {
-        self.bucket.as_mut().map_or(Err(Duration::from_secs(60)), |it| it.take(now))
+        self.take_ahead(Duration::ZERO, now).map(|_| ())
+    }
+
+    /// Takes one call that may go within `patience`; after how long it may.
+    ///
+    /// # Errors
+    /// As [`Self::take`].
+    pub fn take_ahead(&mut self, patience: Duration, now: Instant) -> Result<Duration, Duration> {
+        let bucket = self.bucket.as_mut().ok_or(Duration::from_secs(60))?;
+        bucket.take_ahead(patience, now)
     }
 
     /// What is left, 0 to 1: what the balancing goes by. 0 if the next call would be refused.

@@ -359,6 +359,21 @@ impl Failover {
         }
     }
 
+    /// The same where the instance may be configured no more: until the server has moved, the calls go
+    /// to the primary.
+    #[must_use]
+    pub fn route_within<'a>(
+        &'a self,
+        key: u64,
+        is_configured: impl Fn(&str) -> bool,
+        primary: &'a str,
+    ) -> Route<'a> {
+        match self.route(key) {
+            Route::To(instance) if !is_configured(instance) => Route::To(primary),
+            route => route,
+        }
+    }
+
     /// Whether this instance serves somebody now: the active one, and the target of a ramp.
     #[must_use]
     pub fn serves(&self, instance: &str) -> bool {

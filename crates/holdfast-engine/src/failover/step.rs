@@ -5,6 +5,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::trigger::{Trigger, target, trigger};
+use crate::health::votes::Cause;
+
 use super::{End, Failed, Failover, Manner, Move, Order, Params, Phase, Role, Seen, Stage};
 
 /// A delay doubles this often at most.
@@ -156,9 +158,11 @@ impl Sight<'_> {
     fn settled(&self, state: &Failover) -> Option<Failover> {
         let active = self.find(&state.active);
         if let Some(Trigger { manner, cause }) = trigger(active, self.params) {
-            let text = format!("{} {}", state.active, cause.label());
-            let to = target(self.seen, &state.active, &[]);
+            let text = self.leaves(state, cause);
+            let to = self.target(state, &[]);
             return match (manner, to) {
+                // Its calls go to the primary as it is, of which nobody can say more yet.
+                (Manner::Immediate, None) if active.is_none() && self.primary_is_new() => None,
                 (Manner::Immediate, Some(to)) => Some(self.begin(state, to.name, manner, &text)),
                 (Manner::Immediate, None) => {
                     Some(self.fail(state, &format!("{text}, and no other instance can take over")))
@@ -200,8 +204,8 @@ impl Sight<'_> {
             let is_new = |name: &str| self.find(name).is_some_and(|it| it.since > state.since);
             let barred = state.tried.iter().filter(|it| !rested && !is_new(it)).cloned();
             let barred: Vec<String> = barred.collect();
-            if let Some(to) = target(self.seen, &state.active, &barred) {
-                let text = format!("{} {}", state.active, cause.label());
+            if let Some(to) = self.target(state, &barred) {
+                let text = self.leaves(state, cause);
                 return Some(self.begin(state, to.name, Manner::Immediate, &text));
             }
         }
@@ -298,6 +302,35 @@ impl Sight<'_> {
                 self.at_stage(state, it.clone(), Stage::Ramp { percent })
             }
             Stage::Notify { .. } => self.settle(state),
+        }
+    }
+}
+
+// === impl Sight: where to, and why ===
+
+impl Sight<'_> {
+    /// Where a server goes that leaves its active instance. One that is configured no more has its calls
+    /// at the primary already, so they stay there unless the primary is of no use.
+    fn target(&self, state: &Failover, barred: &[String]) -> Option<&Seen<'_>> {
+        let primary = self.find(&self.params.primary);
+        match self.find(&state.active) {
+            None if self.primary_is_new() => None,
+            None => primary
+                .filter(|it| it.is_usable() && !barred.contains(&self.params.primary))
+                .or_else(|| target(self.seen, &state.active, barred)),
+            Some(_) => target(self.seen, &state.active, barred),
+        }
+    }
+
+    /// Whether the primary is configured, and nothing is known of it yet.
+    fn primary_is_new(&self) -> bool {
+        self.find(&self.params.primary).is_some_and(|it| it.opinion.is_none())
+    }
+
+    fn leaves(&self, state: &Failover, cause: Cause) -> String {
+        match self.find(&state.active) {
+            Some(_) => format!("{} {}", state.active, cause.label()),
+            None => format!("{} is not configured any more", state.active),
         }
     }
 }

@@ -7,7 +7,7 @@
 //! | unhealthy | errors, exhaustion, the score | gradual |
 //! | degraded | errors over the limit, exhaustion | gradual |
 //! | degraded, score fallen by `degradation` | the score | gradual |
-//! | not configured any more | | gradual |
+//! | not configured any more | | immediate: nothing can be served there |
 //! | anything else, or nothing is known | | stays |
 //!
 //! "Unhealthy" and "degraded" are the group's verdicts, never one node's.
@@ -60,7 +60,7 @@ pub struct Trigger {
 #[must_use]
 pub fn trigger(seen: Option<&Seen<'_>>, params: &Params) -> Option<Trigger> {
     let Some(seen) = seen else {
-        return Some(Trigger { manner: Manner::Gradual, cause: Cause::Score });
+        return Some(Trigger { manner: Manner::Immediate, cause: Cause::Score });
     };
     let cause = seen.cause;
     let fallen = f64::from(seen.score) < 100.0 * (1.0 - params.degradation);

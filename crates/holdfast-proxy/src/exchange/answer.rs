@@ -63,7 +63,7 @@ async fn tried(call: &Arc<Call>) -> Result<Answer, Failure> {
             Err(NoRoute::Later) => continue,
             Err(NoRoute::Failed(failure)) => return not_run(call, failure),
         };
-        tries.sent += 1;
+        tries.goes();
         let error = match attempt::send(call, &route).await {
             Ok(reply) => match lost_session(call, &route, &reply) {
                 None => {
@@ -260,8 +260,9 @@ async fn route(
         Err(failure) => return Err(NoRoute::Failed(failure)),
     };
     if let (Some(session), Some(bound)) = (&route.session, &route.bound)
-        && !fleet.takes(route.instance, call.steering_key())
-        && fleet.other_than(route.instance, call.steering_key())
+        // A session that is lent goes by its own key, whoever's call it serves.
+        && !fleet.takes(route.instance, session.steering_key())
+        && fleet.other_than(route.instance, session.steering_key())
     {
         let away =
             session::reestablish(&call.gateway, session, bound, &call.headers, Whereto::Elsewhere);
@@ -428,6 +429,9 @@ async fn answered(
         Reply::Events(mut events) => {
             // It is settled when the stream has brought the answer, or has not.
             attempt.heard();
+            if call.method == Method::SubscriptionsListen {
+                attempt.lasts();
+            }
             events.attempt = Some(attempt);
             Answer::Events(events)
         }

@@ -168,6 +168,7 @@ async fn elsewhere(call: &Arc<Call>, failure: &Failure) -> Option<Answer> {
         gateway: Arc::clone(gateway),
         server: Arc::clone(server),
         session: None,
+        steered_by: call.steered_by,
         principal: call.principal.clone(),
         era: call.era,
         method: call.method,

@@ -4,7 +4,7 @@
 //!
 //! | phase | file |
 //! |---|---|
-//! | open a session (`initialize`) | `open` |
+//! | open a session (`initialize`), and end it | `open`, `close` |
 //! | write down what must not run twice | `journal` |
 //! | choose where to, send, and decide about a repeat | `answer`, `attempt` |
 //! | how often a call was tried, and where | `tries` |
@@ -26,6 +26,7 @@
 mod addressed;
 mod answer;
 mod attempt;
+mod close;
 mod fallback;
 pub(crate) mod headers;
 mod journal;
@@ -58,9 +59,10 @@ use http::{HeaderMap, StatusCode};
 
 pub(crate) use self::answer::{first_answer, gave_up};
 pub(crate) use self::attempt::{PATIENCE, Route, request_http};
+pub(crate) use self::close::close_at_server;
 pub(crate) use self::fallback::{Answers, forget};
 pub(crate) use self::journal::{Fate, Open as OpenEntries, Ticket, inherit};
-pub(crate) use self::open::{close_at_server, replay};
+pub(crate) use self::open::replay;
 pub(crate) use self::relay::{Sink, relay, resume_at_server};
 pub(crate) use self::tell::tell;
 use crate::failure::Failure;
@@ -79,6 +81,8 @@ pub(crate) struct Call {
     pub(crate) gateway: Arc<Gateway>,
     pub(crate) server: Arc<Server>,
     pub(crate) session: Option<Arc<Session>>,
+    /// What a failover that goes bit by bit knows it by where it has no session: 64 random bits.
+    pub(crate) steered_by: u64,
     pub(crate) principal: Principal,
     pub(crate) era: Era,
     pub(crate) method: Method,
@@ -326,11 +330,7 @@ impl Call {
 
     /// What a failover that goes bit by bit knows it by: its session, or chance.
     pub(crate) fn steering_key(&self) -> u64 {
-        match &self.session {
-            Some(session) => session.key.0 as u64,
-            // The address is the call's own for as long as it lives.
-            None => std::ptr::from_ref(self) as u64,
-        }
+        self.session.as_ref().map_or(self.steered_by, |session| session.steering_key())
     }
 
     /// Resolves when its session is over; never, if it has none.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use holdfast_engine::balance::Set;
-use holdfast_engine::repeat::{MAX_ATTEMPTS, Progress};
+use holdfast_engine::repeat::MAX_ATTEMPTS;
 use holdfast_engine::replicated::Origin;
 use holdfast_mcp::headers::name;
 use holdfast_mcp::peek::{Kind, peek};
@@ -29,7 +29,7 @@ use crate::fleet::{Ask, Outcome, Why};
 use crate::gateway::Gateway;
 use crate::random;
 use crate::server::Server;
-use crate::session::{Bound, InUse, Session, Whereto};
+use crate::session::{Bound, InUse, Session, Whereto, steering_key};
 use crate::upstream::Endpoint;
 use crate::upstream::duplex::{self, OpenError};
 use crate::upstream::events::HttpEvents;
@@ -65,6 +65,7 @@ pub(super) async fn initialize(call: &Arc<Call>) -> Answer {
         return Answer::Failed(failure);
     }
     let mut reserved = Reserved { gateway, principal: Some(call.principal.digest) };
+    let key = SessionKey(random::u128());
     let opening = Opening {
         gateway,
         server: &call.server,
@@ -72,7 +73,7 @@ pub(super) async fn initialize(call: &Arc<Call>) -> Answer {
         body: &call.body,
         prefer: None,
         avoid: None,
-        key: call.steering_key(),
+        key: steering_key(key),
     };
     let opened = match opening.run().await {
         Ok(opened) => opened,
@@ -94,7 +95,7 @@ pub(super) async fn initialize(call: &Arc<Call>) -> Answer {
         // A server without sessions: its client gets none from us either.
         return Answer::Whole(whole);
     }
-    match begin(call, &call.body, replayed, false).await {
+    match begin(call, key, &call.body, replayed, false).await {
         Ok(session) => {
             reserved.principal = None;
             whole.headers.insert(name::SESSION_ID, session.id.clone());
@@ -177,9 +178,10 @@ pub(super) async fn implicit(call: &Call) -> Result<Borrowed, Failure> {
         })
         .to_string(),
     );
-    let record = blank(call, &initialize, true);
+    let key = SessionKey(random::u128());
+    let record = blank(call, key, &initialize, true);
     let replayed = replay(gateway, &call.server, &record, &call.headers, Whereto::Same).await?;
-    let session = begin(call, &initialize, replayed, true).await?;
+    let session = begin(call, key, &initialize, replayed, true).await?;
     reserved.principal = None;
     Ok(borrowed(session, permit))
 }
@@ -224,7 +226,7 @@ async fn replay_unbounded(
     own.remove(name::PROTOCOL_VERSION);
     let bound = server.fleet.place(record.binding.instance);
     let stays = whereto == Whereto::Same
-        && bound.is_some_and(|bound| server.fleet.takes(bound, record.key.0 as u64));
+        && bound.is_some_and(|bound| server.fleet.takes(bound, steering_key(record.key)));
     let opening = Opening {
         gateway,
         server,
@@ -232,7 +234,7 @@ async fn replay_unbounded(
         body: &record.initialize,
         prefer: bound.filter(|_| stays),
         avoid: bound.filter(|_| !stays),
-        key: record.key.0 as u64,
+        key: steering_key(record.key),
     };
     let opened = opening.run().await?;
     let Some(replayed) = opened.replayed else {
@@ -295,7 +297,7 @@ async fn repeat(
 }
 
 /// An `initialize` result larger than this is not kept whole.
-const LARGEST_ANSWER: usize = 4 * 1024 * 1024;
+pub(super) const LARGEST_ANSWER: usize = 4 * 1024 * 1024;
 
 /// An `initialize` on its way to one of a server's instances.
 struct Opening<'a> {
@@ -324,13 +326,14 @@ impl Opening<'_> {
             failed.insert(avoid);
         }
         let mut refused = Set::default();
-        let mut patience = None;
+        let (mut patience, mut turn) = (None, None);
         let (mut sent, mut first_round) = (0, true);
         loop {
-            let ask = Ask { key: self.key, ..Ask::opening(self.prefer, both(refused, failed)) };
+            let opening = Ask::opening(turn.or(self.prefer), both(refused, failed));
+            let ask = Ask { key: self.key, turn: turn.take(), ..opening };
             let attempt = match fleet.choose(&ask) {
                 Ok(attempt) => attempt,
-                Err(none) => {
+                Err(mut none) => {
                     if none.why == Why::Paused && fleet.pause_over().await.is_ok() {
                         continue;
                     }
@@ -338,9 +341,16 @@ impl Opening<'_> {
                     if none.may_be_restarting && waited.wait().await {
                         continue;
                     }
-                    let mut failure = Failure::unavailable(&self.server.name, none.reason);
-                    failure.retry_after = Some(none.retry_after);
-                    return Err(failure);
+                    if let Some(at) = none.turn_at {
+                        match fleet.turn(at, fleet.class_of(None)).await {
+                            Ok(()) => {
+                                turn = Some(at);
+                                continue;
+                            }
+                            Err(wait) => none.retry_after = wait,
+                        }
+                    }
+                    return Err(Failure::refused(&self.server.name, none));
                 }
             };
             let instance = attempt.instance();
@@ -597,12 +607,13 @@ fn announces(message: &[u8]) -> Announces {
 /// Writes the record and puts the living session into the table.
 async fn begin(
     call: &Call,
+    key: SessionKey,
     initialize: &[u8],
     replayed: Replayed,
     initialized: bool,
 ) -> Result<Arc<Session>, Failure> {
     let gateway = &call.gateway;
-    let mut record = blank(call, initialize, initialized);
+    let mut record = blank(call, key, initialize, initialized);
     record.version = replayed.version;
     record.announces = replayed.announces;
     record.binding = Binding {
@@ -645,9 +656,9 @@ async fn begin(
     Ok(session)
 }
 
-fn blank(call: &Call, initialize: &[u8], initialized: bool) -> SessionRecord {
+fn blank(call: &Call, key: SessionKey, initialize: &[u8], initialized: bool) -> SessionRecord {
     SessionRecord {
-        key: SessionKey(random::u128()),
+        key,
         principal: call.principal.digest,
         server: Arc::clone(&call.server.name),
         version: Version::V2025_11_25,
@@ -668,37 +679,4 @@ fn blank(call: &Call, initialize: &[u8], initialized: bool) -> SessionRecord {
 /// The node that holds the client, where its connection is the session: this one.
 fn gateway_of_client(call: &Call) -> Option<Origin> {
     call.gateway.cluster.as_ref().filter(|_| call.framed).map(Cluster::me)
-}
-
-/// Ends a session at its server, within ten seconds.
-///
-/// # Cancel safety
-/// Cancelled, the server's session is left to expire there.
-pub(crate) async fn close_at_server(gateway: &Gateway, server: &Server, bound: &Bound) {
-    if let Some(mux) = &bound.mux {
-        mux.close().await;
-    }
-    let Some(session) = bound.server_session.clone() else { return };
-    // Where it is not known any more, it is left to expire.
-    let Some(instance) = server.fleet.place(bound.mark) else { return };
-    let own: HeaderMap = server.headers.iter().cloned().collect();
-    let outgoing = Outgoing {
-        method: HttpMethod::DELETE,
-        headers: &own,
-        session: Some(session),
-        body: Bytes::new(),
-    };
-    let sent = request_http(gateway, server, true, instance, outgoing);
-    match tokio::time::timeout(Duration::from_secs(10), sent).await {
-        Ok(Ok((response, _))) => {
-            let _ = response.collect(LARGEST_ANSWER).await;
-        }
-        Ok(Err(AttemptError { progress: Progress::NotSent, .. })) => {
-            tracing::debug!(server = %server.name, "a session's server was gone before it");
-        }
-        Ok(Err(error)) => {
-            tracing::debug!(server = %server.name, reason = %error.reason, "session not deleted");
-        }
-        Err(_) => tracing::debug!(server = %server.name, "session not deleted within 10 s"),
-    }
 }

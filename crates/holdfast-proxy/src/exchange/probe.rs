@@ -16,7 +16,8 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
-use super::open::{self, close_at_server};
+use super::close::close_at_server;
+use super::open;
 use super::{Whole, attempt};
 use crate::gateway::Gateway;
 use crate::server::Server;

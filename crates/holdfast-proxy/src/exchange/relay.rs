@@ -4,6 +4,7 @@
 //! |---|---|
 //! | cleanly, and it has given event ids (SEP-1699) | a client that can come back is let go and the stream resumed when it does; for others it is resumed behind their open stream |
 //! | broken, with event ids | resumed at the server |
+//! | a failover has left its instance: a `subscriptions/listen` | it is made again at the new one, behind the client's open stream |
 //! | otherwise, or not resumable any more: a Read | the call is sent again |
 //! | otherwise: a Write | a JSON-RPC error under the call's id: it may have run |
 //!
@@ -31,7 +32,7 @@ use crate::failure::Failure;
 use crate::fleet::{Attempt, Outcome};
 use crate::metrics::CallOutcome;
 use crate::random;
-use crate::session::{Bound, Session};
+use crate::session::{Bound, FOLLOWS_WITHIN, Session};
 use crate::spliced;
 use crate::streams::StreamLog;
 use crate::upstream::events::{End, EventSource, HttpEvents, Silence};
@@ -220,7 +221,14 @@ impl Relay<'_> {
                 let event = match first.take() {
                     Some(event) => Ok(event),
                     // A listen stream is silent for as long as nothing changes.
-                    None if self.listens() => source.next().await,
+                    None if self.listens() => tokio::select! {
+                        event = source.next() => event,
+                        () = self.moves_on(&route) => {
+                            settle(&mut attempt, Outcome::Answered);
+                            drop(source);
+                            return Some(Box::pin(self.goes_along()).await);
+                        }
+                    },
                     None => match source.next_within(&mut silence).await {
                         Some(event) => event,
                         None => {
@@ -415,14 +423,7 @@ impl Relay<'_> {
     async fn again(&mut self, route: &mut Route, reason: String) -> Option<Answer> {
         let call = self.call;
         if self.listens() {
-            // A listen is made again for as long as its client is there, with growing pauses.
-            loop {
-                tokio::time::sleep(self.backoff.next(random::u64())).await;
-                match self.first_answer().await {
-                    Answer::Failed(_) => {}
-                    again => return Some(again),
-                }
-            }
+            return Some(self.listens_again().await);
         }
         let waits = !matches!(self.sink, Sink::Nobody) && call.is_latest();
         match decide(call.class, Progress::Sent, self.attempts, waits) {
@@ -438,6 +439,33 @@ impl Relay<'_> {
                 self.take_back(route).await;
                 self.fail(Failure::unknown(&call.server.name, reason)).await;
                 None
+            }
+        }
+    }
+
+    /// Resolves when a failover has taken the call from its instance.
+    async fn moves_on(&self, route: &Route) {
+        let key = self.call.steering_key();
+        self.call.server.fleet.moves_on(route.instance, key).await;
+    }
+
+    /// Listens where the server is now, behind the client's open stream; not all do so at once.
+    async fn goes_along(&mut self) -> Answer {
+        let part = (random::u64() % 1_000) as u32;
+        tokio::time::sleep(FOLLOWS_WITHIN * part / 1_000).await;
+        match self.first_answer().await {
+            Answer::Failed(_) => self.listens_again().await,
+            again => again,
+        }
+    }
+
+    /// A listen is made again for as long as its client is there, with growing pauses.
+    async fn listens_again(&mut self) -> Answer {
+        loop {
+            tokio::time::sleep(self.backoff.next(random::u64())).await;
+            match self.first_answer().await {
+                Answer::Failed(_) => {}
+                again => return again,
             }
         }
     }

@@ -20,6 +20,8 @@ pub(super) struct Tries {
     refused: Set,
     /// Those that failed it.
     failed: Set,
+    /// The instance at which its turn has come.
+    turn: Option<usize>,
     /// Set from the first refusal on.
     patience: Option<Patience>,
     rounds: u32,
@@ -34,6 +36,7 @@ impl Tries {
             reestablished: false,
             refused: Set::default(),
             failed: Set::default(),
+            turn: None,
             patience: None,
             rounds: 0,
         }
@@ -43,12 +46,19 @@ impl Tries {
     pub(super) fn ask<'a>(&self, call: &'a Call, named: Option<usize>) -> Ask<'a> {
         Ask {
             class: call.class,
-            named,
+            named: named.or(self.turn),
             key: call.steering_key(),
             avoid: both(self.refused, self.failed),
             body: &call.body,
             tool: call.shelf.tool,
+            turn: self.turn,
         }
+    }
+
+    /// The call goes: its turn is taken.
+    pub(super) fn goes(&mut self) {
+        self.sent += 1;
+        self.turn = None;
     }
 
     /// Whether the instances' refusals are news: later rounds only ask again.
@@ -88,7 +98,7 @@ impl Tries {
     }
 
     /// The fleet lets the call to no instance: what becomes of it.
-    pub(super) async fn refused(&mut self, call: &Call, refused: Refused) -> NoRoute {
+    pub(super) async fn refused(&mut self, call: &Call, mut refused: Refused) -> NoRoute {
         if refused.why == Why::Paused && call.server.fleet.pause_over().await.is_ok() {
             return NoRoute::Later;
         }
@@ -96,11 +106,17 @@ impl Tries {
         if refused.may_be_restarting && self.pause(false).await {
             return NoRoute::Later;
         }
-        let server = &call.server.name;
+        if let Some(at) = refused.turn_at {
+            match Box::pin(call.server.fleet.turn(at, call.shelf.class)).await {
+                Ok(()) => {
+                    self.turn = Some(at);
+                    return NoRoute::Later;
+                }
+                Err(wait) => refused.retry_after = wait,
+            }
+        }
         call.server.fleet.counts.refused(refused.why);
-        let mut failure = Failure::unavailable(server, refused.reason);
-        failure.retry_after = Some(refused.retry_after);
-        NoRoute::Failed(failure)
+        NoRoute::Failed(Failure::refused(&call.server.name, refused))
     }
 
     /// Whether a call that one instance has put off goes to another one instead.

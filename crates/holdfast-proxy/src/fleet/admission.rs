@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use holdfast_config::{BulkheadClass, Bulkheads as Settings};
+use holdfast_config::{BulkheadClass, Config};
 use holdfast_engine::failover::Route;
 use holdfast_engine::limits::bulkhead::{
     Bulkheads, ClassId, ClassParams, ClassStatus, Entry, Full, ServerKey, Ticket,
@@ -32,6 +32,8 @@ pub(super) struct Gate {
     /// Tools with a class of their own.
     tools: BTreeMap<String, BulkheadClass>,
     patience: [Duration; BulkheadClass::ALL.len()],
+    /// How long a call waits for a failover to go on.
+    paused: Duration,
 }
 
 #[derive(Debug)]
@@ -62,8 +64,8 @@ pub(crate) enum NotAdmitted {
     Paused,
 }
 
-/// How long a call waits for a failover to go on.
-const PAUSED: Duration = Duration::from_secs(30);
+/// How much longer than a move's stages a call waits: a coordinator may die in it, and be followed.
+const FOLLOWED: Duration = Duration::from_secs(10);
 
 /// The one server of its bulkheads.
 const ALONE: ServerKey = ServerKey(0);
@@ -73,11 +75,11 @@ const ALONE: ServerKey = ServerKey(0);
 impl Gate {
     pub(super) fn new(
         settings: &holdfast_config::Server,
-        bulkheads: &Settings,
-        budget: &holdfast_config::RetryBudget,
+        config: &Config,
         before: Option<&Self>,
         now: Instant,
     ) -> Self {
+        let (bulkheads, budget) = (&config.bulkheads, &config.retry_budget);
         let class = |class| {
             let it = bulkheads.of(class);
             let (concurrency, queue) = (it.concurrency, it.queue);
@@ -104,6 +106,9 @@ impl Gate {
             class: settings.class,
             tools: tools.filter_map(|(tool, rule)| Some((tool.clone(), rule.class?))).collect(),
             patience: BulkheadClass::ALL.map(|class| bulkheads.of(class).queue_timeout),
+            paused: settings.failover.as_ref().map_or(FOLLOWED, |failover| {
+                failover.held(config.lease(), settings.health.timeout).total() + FOLLOWED
+            }),
         }
     }
 
@@ -117,6 +122,11 @@ impl Gate {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How long a call of this class waits for its turn.
+    pub(super) fn patience_of(&self, class: BulkheadClass) -> Duration {
+        self.patience[usize::from(id(class).0)]
     }
 
     pub(super) fn status(&self, class: BulkheadClass) -> Option<ClassStatus> {
@@ -229,7 +239,7 @@ impl ServerFleet {
     /// Waits for a failover's pause to end.
     ///
     /// # Errors
-    /// [`NotAdmitted::Paused`] after half a minute.
+    /// [`NotAdmitted::Paused`] if it lasts longer than all of its stages may.
     ///
     /// # Cancel safety
     /// Cancel safe.
@@ -243,7 +253,7 @@ impl ServerFleet {
                 turned.await;
             }
         };
-        tokio::time::timeout(PAUSED, over).await.map_err(|_| NotAdmitted::Paused)
+        tokio::time::timeout(self.gate.paused, over).await.map_err(|_| NotAdmitted::Paused)
     }
 
     fn check_needs(&self) -> Result<(), NotAdmitted> {
@@ -268,8 +278,7 @@ struct Waiting<'a> {
 
 impl Waiting<'_> {
     async fn granted(mut self, granted: oneshot::Receiver<()>) -> Result<Admitted, NotAdmitted> {
-        let place = id(self.class);
-        let patience = self.server.gate.patience[usize::from(place.0)];
+        let patience = self.server.gate.patience_of(self.class);
         if let Ok(Ok(())) = tokio::time::timeout(patience, granted).await {
             self.ticket = None;
             self.server.gate.lock().budget.began(Instant::now());

@@ -23,6 +23,8 @@ pub(crate) struct Attempt {
     heard: bool,
     /// It is one of the few that try a half-open instance.
     tries: bool,
+    /// It lasts for as long as its client likes.
+    lasts: bool,
     settled: bool,
 }
 
@@ -37,7 +39,8 @@ impl Attempt {
         begun: Instant,
     ) -> Self {
         let tries = server.instances[instance].begins(begun);
-        Self { server, instance, permit, tool, begun, heard: false, tries, settled: false }
+        let (heard, lasts, settled) = (false, false, false);
+        Self { server, instance, permit, tool, begun, heard, tries, lasts, settled }
     }
 
     /// Where it goes.
@@ -52,6 +55,13 @@ impl Attempt {
         self.heard = true;
     }
 
+    /// It goes on for as long as its client likes: no failover waits for its end.
+    pub(crate) fn lasts(&mut self) {
+        if !std::mem::replace(&mut self.lasts, true) {
+            self.server.instances[self.instance].lasts();
+        }
+    }
+
     /// It has ended.
     pub(crate) fn settle(mut self, outcome: Outcome) {
         self.end(outcome, Instant::now());
@@ -61,7 +71,7 @@ impl Attempt {
         if std::mem::replace(&mut self.settled, true) {
             return;
         }
-        self.server.instances[self.instance].ends(self.tries);
+        self.server.instances[self.instance].ends(self.tries, self.lasts);
         if !self.heard {
             self.tell(outcome, now);
         } else if outcome.is_failure() {

@@ -3,21 +3,21 @@
 //! [`holdfast_engine::balance`] chooses among those that breakers, the group's verdicts and a failover
 //! leave; the instance's own breaker has the last word, and when it says no the next one is asked.
 
+use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
-use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
 use holdfast_config::Role;
-use holdfast_engine::balance::{self, Candidate, Request, Set, Why as Unfit};
+use holdfast_engine::balance::{self, Candidate, NoInstance, Request, Set, Why as Unfit};
 use holdfast_engine::class::CallClass;
 use holdfast_engine::failover::{Failover, Route};
 use tokio::sync::futures::Notified;
 
 use super::attempt::Attempt;
 use super::chance;
-use super::counts::Why;
 use super::instance::Instance;
-use super::server::{Ask, Refused, SOON, ServerFleet};
+use super::refusal::Refused;
+use super::server::{Ask, ServerFleet};
 
 // === impl ServerFleet ===
 
@@ -59,7 +59,7 @@ impl ServerFleet {
         failover: Option<&Failover>,
         now: Instant,
     ) -> Result<Attempt, Refused> {
-        let active = match failover.map(|it| it.route(ask.key)) {
+        let active = match failover.map(|it| self.route_of(it, ask.key)) {
             Some(Route::Hold) => return Err(self.held()),
             Some(Route::To(active)) => Some(active),
             None => None,
@@ -71,19 +71,19 @@ impl ServerFleet {
             return Ok(attempt);
         }
         let mut tried = ask.avoid;
-        let mut last = None;
+        let mut shut = Vec::new();
         loop {
             let next = match self.next(ask, active, tried, now) {
                 // What has failed the call may be better than nothing.
-                None if ask.avoid != Set::default() && last.is_none() => {
+                Err(_) if ask.avoid != Set::default() && shut.is_empty() => {
                     self.next(ask, active, Set::default(), now)
                 }
                 next => next,
             };
-            let Some(instance) = next else { return Err(self.nobody(last, now)) };
+            let instance = next.map_err(|none| self.nobody(&shut, Some(&none), now))?;
             match self.admit(instance, ask, now) {
                 Ok(attempt) => return Ok(attempt),
-                Err(refused) => last = Some(refused),
+                Err(refused) => shut.push((instance, refused)),
             }
             tried.insert(instance);
         }
@@ -106,8 +106,9 @@ impl ServerFleet {
         {
             return Err(self.held());
         }
-        let attempt =
-            self.admit(instance, ask, now).map_err(|refused| self.nobody(Some(refused), now))?;
+        let attempt = self
+            .admit(instance, ask, now)
+            .map_err(|refused| self.nobody(&[(instance, refused)], None, now))?;
         match failover.is_none() || self.is_still(failover.as_ref()) {
             true => Ok(attempt),
             // It waits for its turn, and looks again where its session belongs.
@@ -115,21 +116,11 @@ impl ServerFleet {
         }
     }
 
-    #[cold]
-    fn held(&self) -> Refused {
-        Refused {
-            retry_after: SOON,
-            reason: "it fails over to another instance".to_owned(),
-            why: Why::Paused,
-            may_be_restarting: true,
-        }
-    }
-
     /// Where a message goes that is not admitted.
     pub(crate) fn pick(&self) -> usize {
         let ask = Ask::opening(None, Set::default());
         let failover = self.failover.load();
-        let active = failover.as_deref().map(|it| it.route(ask.key));
+        let active = failover.as_deref().map(|it| self.route_of(it, ask.key));
         let active = match active {
             Some(Route::To(active)) => Some(active),
             Some(Route::Hold) | None => None,
@@ -143,9 +134,19 @@ impl ServerFleet {
         self.sits(it, key) && !it.is_unwell() && !it.is_shut()
     }
 
+    /// Where a failover has a call with this key: at what is configured.
+    fn route_of<'a>(&'a self, failover: &'a Failover, key: u64) -> Route<'a> {
+        let primary = || self.instances.iter().find(|it| it.role == Role::Primary);
+        failover.route_within(
+            key,
+            |id| self.instances.iter().any(|it| *it.id == *id),
+            primary().map_or("", |it| &it.id),
+        )
+    }
+
     fn sits(&self, it: &Instance, key: u64) -> bool {
         let failover = self.failover.load();
-        match failover.as_deref().map(|it| it.route(key)) {
+        match failover.as_deref().map(|it| self.route_of(it, key)) {
             Some(Route::To(active)) => it.role == Role::Replica || *it.id == *active,
             Some(Route::Hold) | None => true,
         }
@@ -191,7 +192,13 @@ impl ServerFleet {
     }
 
     /// The next instance for the call, beside those that were tried.
-    fn next(&self, ask: &Ask<'_>, active: Option<&str>, tried: Set, now: Instant) -> Option<usize> {
+    fn next(
+        &self,
+        ask: &Ask<'_>,
+        active: Option<&str>,
+        tried: Set,
+        now: Instant,
+    ) -> Result<usize, NoInstance> {
         let reads = ask.class == CallClass::Read;
         // A Write is no test: while another instance takes it, none goes to one that is being tried.
         let wary = matches!(ask.class, CallClass::Write | CallClass::Idempotent)
@@ -202,7 +209,7 @@ impl ServerFleet {
             let admitted = match () {
                 () if standby => Err(Unfit::Standby),
                 () if it.weight == 0 => Err(Unfit::Draining),
-                () if it.is_shut() => Err(Unfit::BreakerOpen),
+                () if it.is_shut() => Err(it.shut_by().unwrap_or(Unfit::BreakerOpen)),
                 () if wary && it.is_tried() => Err(Unfit::Recovering),
                 () => Ok(()),
             };
@@ -215,7 +222,7 @@ impl ServerFleet {
                 distance: u16::from(!it.is_near),
                 weight: it.weight,
                 score: it.score(),
-                in_flight: it.in_flight.load(Ordering::Relaxed),
+                in_flight: it.in_flight(),
                 limit: self.limit,
                 latency: it.latency(now),
                 allowance: self.allowance(at, now),
@@ -243,12 +250,7 @@ impl ServerFleet {
             let many: Vec<Candidate> = all.map(candidate).collect();
             balance::pick(&many, &request, &self.strategy, chance())
         };
-        picked.ok().map(|picked| picked.index)
-    }
-
-    fn allowance(&self, instance: usize, now: Instant) -> f32 {
-        let Some(allowance) = self.allowances.get(instance) else { return 1.0 };
-        allowance.lock().unwrap_or_else(PoisonError::into_inner).left(now)
+        picked.map(|picked| picked.index)
     }
 }
 

@@ -51,7 +51,7 @@ pub struct CheckResult {
 /// An instance as this node's calls see it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Sight {
-    /// Calls that are at it now.
+    /// Calls that run at it now, without those that last for as long as their clients like.
     pub in_flight: u64,
     /// What the calls of the last minutes say.
     pub indicators: Indicators,
@@ -180,7 +180,7 @@ impl Fleet {
             );
             fence(Ordering::SeqCst);
             Sight {
-                in_flight: u64::from(it.in_flight.load(Ordering::SeqCst)),
+                in_flight: u64::from(it.running()),
                 indicators: it.passive.read(it.millis(now)),
                 breaker,
                 evidence,
@@ -247,22 +247,26 @@ impl Fleet {
     }
 
     /// What the group or an operator says of a breaker, an instance's or of all of a server's; whether
-    /// it is news to any of them: an older generation, or the same, is refused.
+    /// it is news to any of them: an older generation, or the same, is refused. Where an operator holds
+    /// an instance for itself, that stays whatever is said of its server.
     pub fn say(&self, server: usize, instance: Option<usize>, word: Word) -> bool {
         let Some(fleet) = self.servers.get(server) else { return false };
         let all = 0..fleet.instances.len();
         let mut is_news = false;
         for at in all.filter(|it| instance.is_none_or(|wanted| wanted == *it)) {
             let now = Instant::now();
-            let act = |breaker: &mut breaker::Breaker| match word {
+            let (it, tell) = (&fleet.instances[at], |change| fleet.tell(at, change));
+            is_news |= match word {
                 Word::Opened { length, generation } => {
-                    breaker.opened_by_cluster(now + length, generation, now)
+                    it.steer(|it| it.opened_by_cluster(now + length, generation, now), tell)
                 }
-                Word::Released { generation } => breaker.released_by_cluster(generation, now),
-                Word::Forced { what, generation } => breaker.force(what, generation, now),
+                Word::Released { generation } => {
+                    it.steer(|it| it.released_by_cluster(generation, now), tell)
+                }
+                Word::Forced { what, generation } => {
+                    it.hold(instance.is_none(), (what, generation), now, tell)
+                }
             };
-            let tell = |change| fleet.tell(at, change);
-            is_news |= fleet.instances[at].steer(act, tell);
         }
         is_news
     }

@@ -33,6 +33,8 @@ pub(crate) enum Why {
     Away,
     /// The server asked for fewer calls.
     BackPressure,
+    /// What its instances take a minute is used up.
+    Rate,
     /// No instance takes it for another reason.
     NoInstance,
 }
@@ -81,7 +83,7 @@ impl Counts {
 
 impl Why {
     /// All of them, in the order of their discriminants.
-    pub(crate) const ALL: [Self; 8] = [
+    pub(crate) const ALL: [Self; 9] = [
         Self::Full,
         Self::Waited,
         Self::Needs,
@@ -89,6 +91,7 @@ impl Why {
         Self::Breaker,
         Self::Away,
         Self::BackPressure,
+        Self::Rate,
         Self::NoInstance,
     ];
 
@@ -102,6 +105,7 @@ impl Why {
             Self::Breaker => "breaker",
             Self::Away => "unreachable",
             Self::BackPressure => "back_pressure",
+            Self::Rate => "rate",
             Self::NoInstance => "no_instance",
         }
     }

@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use holdfast_config::Role;
+use holdfast_engine::balance::Why as Unfit;
 use holdfast_engine::balance::latency::Latency;
-use holdfast_engine::breaker::{self, Breaker, Params, Permit, Phase};
+use holdfast_engine::breaker::{self, Breaker, Override, Params, Permit, Phase};
 use holdfast_engine::health::passive::{Ended, Passive, Thresholds};
 use holdfast_engine::health::votes::Opinion;
 use tokio::sync::Notify;
@@ -41,6 +42,7 @@ pub(super) struct Life {
     /// Where its times begin.
     zero: Instant,
     breaker: Mutex<Breaker>,
+    held: Mutex<Held>,
     /// Until when the breaker is open, in milliseconds; 0: it is not, the last number: until it is told.
     /// What is read without the lock.
     open_until: AtomicU64,
@@ -52,7 +54,10 @@ pub(super) struct Life {
     /// Since when it cannot be reached; 0: it can.
     away_since: AtomicU64,
     pub(super) passive: Passive,
-    pub(super) in_flight: AtomicU32,
+    /// Calls that run at it, and those of them that go on for as long as their clients like: they are not
+    /// among the first.
+    in_flight: AtomicU32,
+    lasting: AtomicU32,
     latency: Latency,
     verdict: ArcSwap<Verdict>,
     /// This node's last checks of it.
@@ -71,6 +76,21 @@ pub(super) struct Life {
     since: AtomicU64,
     /// Tells Reads that wait for its answer that it has been given up.
     pub(super) gone: Notify,
+}
+
+/// What operators hold its breaker at: its own, and with it all of its server's.
+#[derive(Debug, Default)]
+struct Held {
+    own: Hold,
+    servers: Hold,
+    /// Counts the words that the breaker was told.
+    words: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Hold {
+    what: Override,
+    generation: u64,
 }
 
 /// Calls that try a half-open instance at once: one that hangs must not hang more of them.
@@ -105,6 +125,7 @@ impl Life {
         Self {
             zero,
             breaker: Mutex::new(Breaker::new(params, zero)),
+            held: Mutex::default(),
             open_until: AtomicU64::new(NOT_OPEN),
             tries: AtomicBool::new(false),
             trying: AtomicU32::new(0),
@@ -112,6 +133,7 @@ impl Life {
             away_since: AtomicU64::new(0),
             passive: Passive::new(),
             in_flight: AtomicU32::new(0),
+            lasting: AtomicU32::new(0),
             latency: Latency::new(),
             verdict: ArcSwap::from_pointee(Verdict::unknown()),
             checks: ArcSwap::from_pointee(Vec::new()),
@@ -149,6 +171,16 @@ impl Life {
         }
     }
 
+    /// Why no call may be sent to it at all, if it is so.
+    pub(super) fn shut_by(&self) -> Option<Unfit> {
+        match () {
+            () if self.is_away() => Some(Unfit::Unreachable),
+            () if !self.is_open() => None,
+            () if self.open_until.load(Ordering::Relaxed) == UNTIL_TOLD => Some(Unfit::Forced),
+            () => Some(Unfit::BreakerOpen),
+        }
+    }
+
     /// When its breaker lets calls pass again, if it is open.
     pub(super) fn opens_in(&self) -> Option<Duration> {
         match self.open_until.load(Ordering::Relaxed) {
@@ -179,9 +211,27 @@ impl Life {
         tries
     }
 
-    /// It has ended.
-    pub(super) fn ends(&self, tries: bool) {
+    /// One that runs goes on for as long as its client likes.
+    pub(super) fn lasts(&self) {
+        self.lasting.fetch_add(1, Ordering::Relaxed);
         self.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Calls that are at it.
+    pub(super) fn in_flight(&self) -> u32 {
+        self.in_flight.load(Ordering::Relaxed) + self.lasting.load(Ordering::Relaxed)
+    }
+
+    /// Those that end by themselves. Whoever changed what calls go by before this sees each that went by
+    /// the old.
+    pub(super) fn running(&self) -> u32 {
+        self.in_flight.load(Ordering::SeqCst)
+    }
+
+    /// It has ended.
+    pub(super) fn ends(&self, tries: bool, lasts: bool) {
+        let under_way = if lasts { &self.lasting } else { &self.in_flight };
+        under_way.fetch_sub(1, Ordering::Relaxed);
         if tries {
             self.trying.fetch_sub(1, Ordering::Relaxed);
         }
@@ -362,6 +412,21 @@ impl Life {
         done
     }
 
+    /// An operator holds its breaker, for itself or with all of its server's: what it is held at for
+    /// itself comes first, and what the server is held at holds again after that. Whether that is
+    /// news: an older generation of the same word is refused.
+    pub(super) fn hold(
+        &self,
+        with_server: bool,
+        hold: (Override, u64),
+        now: Instant,
+        tell: impl FnMut(breaker::Transition),
+    ) -> bool {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some((what, number)) = held.take(with_server, hold) else { return false };
+        self.steer(|breaker| breaker.force(what, number, now), tell)
+    }
+
     /// Keeps what is read without the lock in step, and hands out what changed.
     #[inline]
     fn mirror(&self, breaker: &mut Breaker, mut tell: impl FnMut(breaker::Transition)) {
@@ -384,8 +449,33 @@ impl Life {
         if until != NOT_OPEN {
             self.gone.notify_waiters();
         }
-        if transition.to == Phase::Closed && transition.from != Phase::ForcedClosed {
+        // One that was let back in step by step has its whole share already.
+        if (transition.from, transition.to) == (Phase::HalfOpen, Phase::Closed) {
             self.since.store(self.millis(transition.at), Ordering::Relaxed);
         }
+    }
+}
+
+// === impl Held ===
+
+impl Held {
+    /// Takes in a word; what the breaker is to be from now on and the number of that, unless it is an
+    /// older word.
+    fn take(&mut self, with_server: bool, hold: (Override, u64)) -> Option<(Override, u64)> {
+        let place = if with_server { &mut self.servers } else { &mut self.own };
+        let (what, generation) = hold;
+        if generation <= place.generation {
+            return None;
+        }
+        *place = Hold { what, generation };
+        self.words += 1;
+        let holds = if self.own.what == Override::Automatic { self.servers } else { self.own };
+        Some((holds.what, self.words))
+    }
+}
+
+impl Default for Hold {
+    fn default() -> Self {
+        Self { what: Override::Automatic, generation: 0 }
     }
 }

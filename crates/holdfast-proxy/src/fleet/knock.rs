@@ -38,7 +38,7 @@ impl Fleet {
         let now = Instant::now();
         for server in self.servers() {
             for (index, it) in server.instances.iter().enumerate() {
-                if it.in_flight.load(Ordering::Relaxed) > 0 || it.is_open() {
+                if it.in_flight() > 0 || it.is_open() {
                     let tell = |change| server.tell(index, change);
                     it.steer(|breaker| breaker.tick(now, chance()), tell);
                 }

@@ -18,6 +18,8 @@
 //! | `control` | what the control plane says, and what it is told |
 //! | `mark` | what an instance is known by beyond one configuration |
 //! | `knock` | whether an instance that could not be reached can be again |
+//! | `refusal` | why no instance takes a call |
+//! | `turn` | what an instance takes a minute, and a call's turn |
 //! | `snapshot` | all of it, for people and for metrics |
 //!
 //! The rules are [`holdfast_engine::breaker`], [`holdfast_engine::balance`],
@@ -38,12 +40,14 @@ mod instance;
 mod knock;
 mod mark;
 mod outcome;
+mod refusal;
 mod server;
 mod snapshot;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
+mod turn;
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -62,9 +66,10 @@ pub use self::control::{At, Change, CheckResult, News, Sight, Verdict, Word};
 pub(crate) use self::counts::{Counts, Served, Why};
 pub(crate) use self::knock::TICK;
 pub use self::outcome::Outcome;
+pub(crate) use self::refusal::{Reason, Refused};
+pub(crate) use self::server::Ask;
 pub use self::server::ServerFleet;
 use self::server::Surroundings;
-pub(crate) use self::server::{Ask, Refused};
 pub use self::snapshot::{InstanceSnapshot, ServerSnapshot};
 
 /// Changes that are kept for a listener that is behind.

@@ -17,11 +17,12 @@ use super::admission::Gate;
 use super::attempt::Attempt;
 use super::chance;
 use super::control::{Change, News};
-use super::counts::{Counts, Why};
+use super::counts::Counts;
 use super::instance::{Instance, Life};
 use super::knock::Door;
 use super::mark::mark_of;
 use super::outcome::Outcome;
+use super::refusal::Shut;
 
 /// One server of the configuration.
 #[derive(Debug)]
@@ -42,7 +43,7 @@ pub struct ServerFleet {
     /// Breakers of single tools, by name.
     pub(super) tools: Box<[ToolBreaker]>,
     /// What each instance may take a minute, and this node's part of it.
-    rate: Option<Rate>,
+    pub(super) rate: Option<Rate>,
     pub(super) allowances: Box<[Arc<Mutex<Allowance>>]>,
     pub(super) gate: Gate,
     pub(crate) counts: Arc<Counts>,
@@ -90,35 +91,9 @@ pub(crate) struct Ask<'a> {
     pub(crate) body: &'a [u8],
     /// Its tool's breaker, by number.
     pub(crate) tool: Option<usize>,
+    /// The instance at which it has waited for its turn: the allowance was taken then.
+    pub(crate) turn: Option<usize>,
 }
-
-/// No instance takes the call now. It was not sent.
-#[derive(Clone, Debug)]
-pub(crate) struct Refused {
-    /// When it is worth another try.
-    pub(crate) retry_after: Duration,
-    /// Why, for its client.
-    pub(crate) reason: String,
-    /// The same, for metrics.
-    pub(crate) why: Why,
-    /// Its instances have only just become unreachable: they may be restarting.
-    pub(crate) may_be_restarting: bool,
-}
-
-/// Why one instance does not take a call.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Shut {
-    /// Its breaker, or its tool's.
-    Breaker(breaker::Refused),
-    /// It cannot be reached.
-    Away,
-}
-
-/// When an instance that cannot be reached is worth another try.
-pub(super) const SOON: Duration = Duration::from_secs(1);
-
-/// For how long a server that cannot be reached is taken for one that restarts.
-const RESTART: Duration = Duration::from_secs(5);
 
 // === impl Ask ===
 
@@ -132,6 +107,7 @@ impl<'a> Ask<'a> {
             avoid,
             body: &[],
             tool: None,
+            turn: None,
         }
     }
 }
@@ -213,13 +189,7 @@ impl ServerFleet {
             .iter()
             .flat_map(|rate| instances.iter().map(|it| allowance(*rate, it.mark)))
             .collect();
-        let gate = Gate::new(
-            settings,
-            &config.bulkheads,
-            &config.retry_budget,
-            before.map(|it| &it.gate),
-            now,
-        );
+        let gate = Gate::new(settings, config, before.map(|it| &it.gate), now);
         Self {
             index,
             name: Arc::from(name),
@@ -333,11 +303,8 @@ impl ServerFleet {
         if at.is_away() {
             return Err(Shut::Away);
         }
-        if let Some(allowance) = self.allowances.get(instance) {
-            // An instance that has none left is chosen only where none has.
-            let _ = allowance.lock().unwrap_or_else(PoisonError::into_inner).take(now);
-        }
         if !self.breaks {
+            self.take_allowance(instance, ask, now)?;
             return Ok(Attempt::new(Arc::clone(self), instance, None, None, now));
         }
         let tool = match ask.tool.and_then(|tool| self.tools.get(tool).map(|it| (tool, it))) {
@@ -353,17 +320,25 @@ impl ServerFleet {
         } else {
             at.admit(now, |change| self.tell(instance, change))
         };
-        match admitted {
-            Ok(permit) => Ok(Attempt::new(Arc::clone(self), instance, Some(permit), tool, now)),
-            Err(refused) => {
-                if let Some((number, permit)) = tool {
-                    let (_, breaker) = &self.tools[number];
-                    let mut breaker = breaker.lock().unwrap_or_else(PoisonError::into_inner);
-                    breaker.abandon(permit, now, chance());
+        let shut = match admitted {
+            Ok(permit) => match self.take_allowance(instance, ask, now) {
+                Ok(()) => {
+                    return Ok(Attempt::new(Arc::clone(self), instance, Some(permit), tool, now));
                 }
-                Err(Shut::Breaker(refused))
-            }
+                Err(shut) => {
+                    let tell = |change| self.tell(instance, change);
+                    at.steer(|breaker| breaker.abandon(permit, now, chance()), tell);
+                    shut
+                }
+            },
+            Err(refused) => Shut::Breaker(refused),
+        };
+        if let Some((number, permit)) = tool {
+            let (_, breaker) = &self.tools[number];
+            let mut breaker = breaker.lock().unwrap_or_else(PoisonError::into_inner);
+            breaker.abandon(permit, now, chance());
         }
+        Err(shut)
     }
 
     /// An attempt has ended.
@@ -433,43 +408,6 @@ impl ServerFleet {
         let _ = self.news.send(News { at, change });
     }
 
-    /// Why no instance takes the call.
-    #[cold]
-    pub(super) fn nobody(&self, last: Option<Shut>, now: Instant) -> Refused {
-        let away = self.instances.iter().filter_map(|it| it.away_for(now)).min();
-        let (retry_after, why, what) = match last {
-            Some(Shut::Breaker(refused)) => {
-                let what = match refused.why {
-                    breaker::Why::Open => "its circuit breaker is open after it failed",
-                    breaker::Why::HalfOpen => "it is being tried again after it failed",
-                    breaker::Why::Recovering => "it recovers and does not take every call yet",
-                    breaker::Why::ForcedOpen => "an operator has taken it out",
-                    breaker::Why::BackPressure => "it asked for fewer calls",
-                };
-                let why = match refused.why {
-                    breaker::Why::BackPressure => Why::BackPressure,
-                    _ => Why::Breaker,
-                };
-                (refused.retry_after, why, what)
-            }
-            Some(Shut::Away) => (SOON, Why::Away, "it cannot be reached"),
-            None if self.instances.iter().any(|it| it.is_open()) => {
-                let soonest = self.opens_in().unwrap_or(SOON);
-                (soonest, Why::Breaker, "its circuit breaker is open after it failed")
-            }
-            None if away.is_some() => (SOON, Why::Away, "it cannot be reached"),
-            None => (SOON, Why::NoInstance, "no instance takes this call now"),
-        };
-        let shut = self.instances.iter().filter(|it| it.is_shut()).count();
-        let reason = match self.instances.len() {
-            all if all > 1 && shut > 0 => format!("{what} ({shut} of {all} instances)"),
-            _ => what.to_owned(),
-        };
-        // While one of them may only be restarting, its clients see a pause.
-        let may_be_restarting = away.is_some_and(|away| away < RESTART);
-        Refused { retry_after, reason, why, may_be_restarting }
-    }
-
     /// Whether no instance can be called.
     pub(crate) fn is_shut(&self) -> bool {
         self.instances.iter().all(|it| it.is_shut())
@@ -478,15 +416,6 @@ impl ServerFleet {
     /// When the first open breaker lets calls pass again.
     pub(super) fn opens_in(&self) -> Option<Duration> {
         self.instances.iter().filter_map(|it| it.opens_in()).min()
-    }
-
-    /// This node's part of what each instance may take: it is the one at this place of so many.
-    pub(super) fn share_rate(&self, place: usize, nodes: usize) {
-        let Some(rate) = self.rate else { return };
-        for allowance in &self.allowances {
-            let mut allowance = allowance.lock().unwrap_or_else(PoisonError::into_inner);
-            allowance.change(rate.part(place, nodes), Instant::now());
-        }
     }
 }
 

@@ -1,7 +1,6 @@
 //! The fleet as it is shown: to people, to metrics, to whoever was away.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use holdfast_config::{BulkheadClass, Role};
@@ -109,7 +108,7 @@ impl ServerFleet {
             breaker,
             opens_in: breaker.open_until.map(|until| until.saturating_duration_since(now)),
             away_for: it.away_for(now),
-            in_flight: it.in_flight.load(Ordering::Relaxed),
+            in_flight: it.in_flight(),
             latency: Duration::from_micros(it.latency(now) as u64),
             indicators,
             calls_score: indicators.judge(&Thresholds::default()).map(|it| it.score),

@@ -97,6 +97,7 @@ fn calls_go_where_nothing_is_open_and_to_both_otherwise() {
     fail(server, 1, Outcome::Status, 5);
     let refused = server.choose(&ask(CallClass::Read)).unwrap_err();
     assert!(refused.reason.contains("2 of 2 instances"), "{}", refused.reason);
+    assert_eq!(refused.reasons, ["a", "b"].map(|it| (it.into(), "breaker open")));
 }
 
 #[test]
@@ -136,8 +137,46 @@ fn an_operator_takes_an_instance_out_and_old_words_are_refused() {
     assert_eq!(chosen(server, CallClass::Read, 10), [10, 0]);
     assert!(!fleet.say(0, Some(1), forced(Override::Closed, 5)), "not newer");
     assert_eq!(phase(server, 1), Phase::ForcedOpen);
-    assert!(fleet.say(0, None, forced(Override::Closed, 6)), "of all of them");
+    assert!(fleet.say(0, Some(1), forced(Override::Automatic, 6)));
+    assert!(fleet.say(0, None, forced(Override::Closed, 7)), "of all of them");
     assert_eq!([phase(server, 0), phase(server, 1)], [Phase::ForcedClosed; 2]);
+}
+
+#[test]
+fn what_is_said_of_a_server_lets_no_instance_go_that_is_held_for_itself() {
+    let fleet = fleet(PAIR);
+    let server = fleet.server("pair").unwrap();
+    let forced = |what, generation| Word::Forced { what, generation };
+    let phases = || [phase(server, 0), phase(server, 1)];
+    fleet.say(0, Some(0), forced(Override::Open, 2));
+    fleet.say(0, None, forced(Override::Open, 4));
+    assert_eq!(phases(), [Phase::ForcedOpen; 2]);
+    fleet.say(0, None, forced(Override::Automatic, 5));
+    assert_eq!(phases(), [Phase::ForcedOpen, Phase::HalfOpen]);
+    fleet.say(0, None, forced(Override::Closed, 6));
+    assert_eq!(phases(), [Phase::ForcedOpen, Phase::ForcedClosed]);
+    // Let go for itself it is what its server is.
+    fleet.say(0, Some(0), forced(Override::Automatic, 3));
+    assert_eq!(phases(), [Phase::ForcedClosed; 2]);
+}
+
+#[test]
+fn a_recovery_that_has_ended_is_followed_by_no_slow_start() {
+    let fleet = fleet(ONE);
+    let server = fleet.server("one").unwrap();
+    let length = Duration::from_millis(1);
+    fleet.say(0, Some(0), Word::Opened { length, generation: 1 });
+    fleet.say(0, Some(0), Word::Released { generation: 2 });
+    // A part of the calls try it.
+    while phase(server, 0) == Phase::HalfOpen {
+        let Ok(attempt) = server.choose(&ask(CallClass::Read)) else { continue };
+        attempt.settle(Outcome::Answered);
+    }
+    assert_eq!(phase(server, 0), Phase::Recovering);
+    let now = Instant::now() + Duration::from_secs(3600);
+    server.instances[0].steer(|it| it.tick(now, 0), |_| {});
+    assert_eq!(phase(server, 0), Phase::Closed);
+    assert_eq!(server.instances[0].back_for(now), None);
 }
 
 #[test]
@@ -167,6 +206,16 @@ fn one_instance_serves_where_a_server_fails_over() {
     fleet.route(0, Arc::new(moved));
     assert_eq!(chosen(server, CallClass::Write, 20), [0, 20]);
     assert!(!server.takes(0, 7) && server.takes(1, 7));
+}
+
+/// The active instance was taken out of the configuration, and the group has not moved the server yet.
+#[test]
+fn the_primary_serves_while_the_active_instance_is_configured_no_more() {
+    let fleet = fleet(FAILING_OVER);
+    let server = fleet.server("main").unwrap();
+    fleet.route(0, Arc::new(Failover::new("gone")));
+    assert_eq!(chosen(server, CallClass::Write, 20), [20, 0]);
+    assert!(server.takes(0, 7) && server.has_moved_on(1, 7) && !server.has_moved_on(0, 7));
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! From bytes to a call: the message is looked at once, and everything that its life depends on
 //! (era, class, session, ids) is decided here.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -16,6 +17,7 @@ use http::{HeaderMap, StatusCode};
 
 use crate::exchange::{Call, Guards, Ids, Shelf, headers};
 use crate::failure;
+use crate::fleet::chance;
 use crate::gateway::Gateway;
 use crate::metrics::Rejection;
 use crate::principal::Principal;
@@ -101,7 +103,7 @@ pub(super) fn receive(inbound: Inbound<'_>) -> Result<Received, Refused> {
     let class = inbound.classify(&message);
     let tool = message.params.name.as_deref().filter(|_| method == Method::ToolsCall);
     if message.kind == Kind::Request && method != Method::Discover {
-        admit(&inbound, tool, &ids)?;
+        admit(&inbound, tool.map(|tool| (tool, 1)), &ids)?;
     }
     let kind = message.kind;
     let fleet = &inbound.server.fleet;
@@ -138,9 +140,15 @@ fn check_claims(inbound: &Inbound<'_>, message: &Peek<'_>, ids: &Ids) -> Result<
     })
 }
 
-/// The limits that one call counts against. Refusals are answers, not HTTP errors.
-fn admit(inbound: &Inbound<'_>, tool: Option<&str>, ids: &Ids) -> Result<(), Refused> {
+/// The limits that a call counts against, and a batch as often as it holds calls. Refusals are answers,
+/// not HTTP errors.
+fn admit<'a>(
+    inbound: &Inbound<'_>,
+    tools: impl IntoIterator<Item = (&'a str, u32)>,
+    ids: &Ids,
+) -> Result<(), Refused> {
     let gateway = inbound.gateway;
+    let calls = u32::try_from(ids.count()).unwrap_or(u32::MAX);
     let refuse = |why, reason: String, wait: Duration| {
         let failure = failure::Failure::overloaded(&inbound.server.name, reason, wait);
         Err(Refused { status: StatusCode::OK, body: failure.render(ids), why })
@@ -150,19 +158,19 @@ fn admit(inbound: &Inbound<'_>, tool: Option<&str>, ids: &Ids) -> Result<(), Ref
         let reason = format!("this node runs its limit of {limit} calls (limits.in_flight)");
         return refuse(Rejection::AtCapacity, reason, Duration::from_secs(1));
     }
-    if let Err(wait) = gateway.admit(inbound.principal.digest) {
+    if let Err(wait) = gateway.admit(inbound.principal.digest, calls) {
         let reason = "this principal has used up its calls (limits.requests_per_minute)".into();
         return refuse(Rejection::RateLimited, reason, wait);
     }
-    if let Err(wait) = inbound.server.admit(inbound.at) {
+    if let Err(wait) = inbound.server.admit(calls, inbound.at) {
         let reason = "this server has used up its calls (servers.*.requests_per_minute)".into();
         return refuse(Rejection::RateLimited, reason, wait);
     }
-    if let Some(tool) = tool
-        && let Err(wait) = inbound.server.admit_tool(tool, inbound.at)
-    {
-        let reason = "this tool has used up its calls (servers.*.tools.*.requests_per_minute)";
-        return refuse(Rejection::RateLimited, reason.into(), wait);
+    for (tool, calls) in tools {
+        if let Err(wait) = inbound.server.admit_tool(tool, calls, inbound.at) {
+            let reason = "this tool has used up its calls (servers.*.tools.*.requests_per_minute)";
+            return refuse(Rejection::RateLimited, reason.into(), wait);
+        }
     }
     Ok(())
 }
@@ -181,6 +189,7 @@ fn receive_batch(inbound: Inbound<'_>) -> Result<Received, Refused> {
         return Err(malformed(code::INVALID_REQUEST, text));
     }
     let mut ids = Vec::new();
+    let mut tools: BTreeMap<String, u32> = BTreeMap::new();
     let mut class = CallClass::Lifecycle;
     let mut kind = Kind::Notification;
     for range in ranges {
@@ -198,6 +207,11 @@ fn receive_batch(inbound: Inbound<'_>) -> Result<Received, Refused> {
             let own = inbound.classify(&message);
             class = class.max(own);
             ids.push(id.to_owned_text());
+            if let (Method::ToolsCall, Some(tool)) =
+                (Method::parse(&message.method), &message.params.name)
+            {
+                *tools.entry(tool.to_string()).or_default() += 1;
+            }
         }
         if message.kind == Kind::Response {
             kind = Kind::Response;
@@ -210,7 +224,7 @@ fn receive_batch(inbound: Inbound<'_>) -> Result<Received, Refused> {
         return Ok(Received::Message(Arc::new(call), kind));
     }
     let ids = Ids::Batch(ids);
-    admit(&inbound, None, &ids)?;
+    admit(&inbound, tools.iter().map(|(tool, calls)| (&**tool, *calls)), &ids)?;
     let call = build(inbound, Era::Legacy, version, Method::Other, class, shelf, ids);
     Ok(Received::Call(Arc::new(call)))
 }
@@ -269,6 +283,7 @@ fn build(
         server: Arc::clone(server),
         principal: principal.clone(),
         number: session.as_ref().map_or(0, |session| session.next_call()),
+        steered_by: chance(),
         started: at,
         balancer_id,
         again,

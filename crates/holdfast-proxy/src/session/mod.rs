@@ -24,7 +24,9 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::find::{Found, changed, find_patiently, forget, idle, reclaim};
 pub(crate) use self::restore::{Whereto, reestablish};
-pub(crate) use self::standing::{Opened, Standing, feed_duplex, open as open_standing, release};
+pub(crate) use self::standing::{
+    FOLLOWS_WITHIN, Opened, Standing, feed_duplex, open as open_standing, release,
+};
 pub(crate) use self::table::{Sessions, parse_id};
 use crate::exchange::Call;
 use crate::failure::Failure;
@@ -128,6 +130,11 @@ pub(crate) struct InUse {
     clock: crate::clock::Clock,
 }
 
+/// What a failover that goes bit by bit knows a session by, on every node and before it is open.
+pub(crate) fn steering_key(key: SessionKey) -> u64 {
+    key.0 as u64
+}
+
 // === impl Session ===
 
 impl Session {
@@ -169,6 +176,10 @@ impl Session {
             note: Mutex::default(),
             has_note: AtomicBool::new(false),
         })
+    }
+
+    pub(crate) fn steering_key(&self) -> u64 {
+        steering_key(self.key)
     }
 
     /// Its server, as the latest configuration has it; once that has it no more, as it last was.

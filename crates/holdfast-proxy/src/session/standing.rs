@@ -82,8 +82,8 @@ enum Got {
     Unreachable,
 }
 
-/// Within this time the sessions whose clients listen follow a failover, not all at the same moment.
-const FOLLOWS_WITHIN: Duration = Duration::from_millis(500);
+/// Within this time those whose clients listen follow a failover, not all at the same moment.
+pub(crate) const FOLLOWS_WITHIN: Duration = Duration::from_millis(500);
 
 /// How long a server's stream that ended is left alone, where the server does not say.
 const REOPEN: Duration = Duration::from_millis(500);
@@ -581,7 +581,7 @@ impl Feed {
     fn has_moved_on(&self) -> bool {
         let fleet = &self.session.server().fleet;
         let place = fleet.place(self.bound.mark);
-        place.is_none_or(|at| fleet.has_moved_on(at, self.session.key.0 as u64))
+        place.is_none_or(|at| fleet.has_moved_on(at, self.session.steering_key()))
     }
 
     /// Resolves some moments after that is so.
@@ -591,7 +591,7 @@ impl Feed {
             let server = self.session.server();
             let Some(at) = server.fleet.place(self.bound.mark) else { break };
             tokio::select! {
-                () = server.fleet.moves_on(at, self.session.key.0 as u64) => {}
+                () = server.fleet.moves_on(at, self.session.steering_key()) => {}
                 () = shown => {}
             }
             // As the configuration has it now.

@@ -304,5 +304,44 @@ fn what_triggers_what() {
     assert_eq!(with(Some(Degraded), Score, 49), gradual);
     assert_eq!(with(Some(Healthy), Errors, 0), None);
     assert_eq!(with(None, Unreachable, 0), None, "nothing is known");
-    assert_eq!(trigger::trigger(None, &bench.params).map(|it| it.manner), gradual);
+    assert_eq!(trigger::trigger(None, &bench.params).map(|it| it.manner), immediate);
+}
+
+/// `a` was active and is taken out of the configuration, in which `primary` is the primary now.
+fn taken_out(primary: &str, opinions: [Option<Opinion>; 2]) -> (Bench, Stepped) {
+    let mut bench = Bench::new();
+    bench.seen.retain(|it| it.name == "b" || it.name == "c");
+    bench.params.primary = primary.to_owned();
+    for (it, opinion) in bench.seen.iter_mut().zip(opinions) {
+        (it.role, it.opinion) = (Role::Secondary, opinion);
+        if it.name == primary {
+            it.role = Role::Primary;
+        }
+    }
+    let stepped = bench.tick(100);
+    (bench, stepped)
+}
+
+#[test]
+fn what_is_configured_no_more_is_left_at_once_for_the_primary() {
+    use Opinion::{Healthy, Unhealthy};
+    // Not for the first that is well: its calls are at the primary already.
+    let (mut bench, stepped) = taken_out("c", [Some(Healthy), Some(Healthy)]);
+    let it = stepped.next.moving().unwrap();
+    assert_eq!((it.to.as_str(), it.manner, it.stage), ("c", Manner::Immediate, Stage::Pause));
+    assert_eq!(it.cause, "a is not configured any more");
+    bench.finish();
+    assert_eq!((bench.state.active.as_str(), &bench.state.phase), ("c", &Phase::PrimaryActive));
+    // Nothing is known of it yet: it serves, and nobody is told of a failure.
+    let (mut bench, stepped) = taken_out("c", [Some(Healthy), None]);
+    assert!(!stepped.changed, "{:?}", stepped.next);
+    let serves = bench.state.route_within(7, |it| it != "a", "c");
+    assert_eq!(serves, Route::To("c"));
+    bench.well("c");
+    assert_eq!(bench.tick(100).next.moving().map(|it| it.to.as_str()), Some("c"));
+    // One that is of no use is nobody's target.
+    let (_, stepped) = taken_out("c", [Some(Healthy), Some(Unhealthy)]);
+    assert_eq!(stepped.next.moving().map(|it| it.to.as_str()), Some("b"));
+    let (_, stepped) = taken_out("c", [Some(Unhealthy), Some(Unhealthy)]);
+    assert!(matches!(stepped.next.phase, Phase::Failed(_)), "{:?}", stepped.next);
 }

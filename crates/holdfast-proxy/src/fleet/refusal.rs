@@ -1,0 +1,165 @@
+//! Why no instance takes a call: in words for its client, with the reason of each, and for metrics.
+
+use std::time::{Duration, Instant};
+
+use holdfast_engine::balance::{NoInstance, Why as Unfit};
+use holdfast_engine::breaker;
+
+use super::counts::Why;
+use super::server::ServerFleet;
+
+/// No instance takes the call now. It was not sent.
+#[derive(Clone, Debug)]
+pub(crate) struct Refused {
+    /// When it is worth another try.
+    pub(crate) retry_after: Duration,
+    /// Why, for its client.
+    pub(crate) reason: String,
+    /// The same, for metrics.
+    pub(crate) why: Why,
+    /// Its instances have only just become unreachable: they may be restarting.
+    pub(crate) may_be_restarting: bool,
+    /// Of a server of several instances, why each does not take it: the first eight.
+    pub(crate) reasons: Vec<Reason>,
+    /// Where it may wait for its turn, if an allowance is all that is missing there.
+    pub(crate) turn_at: Option<usize>,
+}
+
+/// An instance, and why it does not take a call.
+pub(crate) type Reason = (Box<str>, &'static str);
+
+/// Why an instance that was chosen does not take a call.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Shut {
+    /// Its breaker, or its tool's.
+    Breaker(breaker::Refused),
+    /// It cannot be reached.
+    Away,
+    /// Its allowance is used up: in so long it has one more.
+    Allowance(Duration),
+}
+
+/// When an instance that cannot be reached is worth another try.
+pub(super) const SOON: Duration = Duration::from_secs(1);
+
+/// For how long a server that cannot be reached is taken for one that restarts.
+const RESTART: Duration = Duration::from_secs(5);
+
+/// How many instances have their reasons said.
+const REASONS: usize = 8;
+
+// === impl ServerFleet ===
+
+impl ServerFleet {
+    /// Why no instance takes the call: what those that were chosen said, and what is known of the rest.
+    #[cold]
+    pub(super) fn nobody(
+        &self,
+        shut: &[(usize, Shut)],
+        none: Option<&NoInstance>,
+        now: Instant,
+    ) -> Refused {
+        let away = self.instances.iter().filter_map(|it| it.away_for(now)).min();
+        let turn = self.next_turn(shut, none, now);
+        let (retry_after, why, what) = match (turn, shut.last().map(|(_, shut)| *shut)) {
+            (Some((wait, _)), _) | (None, Some(Shut::Allowance(wait))) => {
+                (wait, Why::Rate, "the calls that it takes a minute are used up (balance.rate)")
+            }
+            (None, Some(Shut::Breaker(refused))) => {
+                let what = match refused.why {
+                    breaker::Why::Open => "its circuit breaker is open after it failed",
+                    breaker::Why::HalfOpen => "it is being tried again after it failed",
+                    breaker::Why::Recovering => "it recovers and does not take every call yet",
+                    breaker::Why::ForcedOpen => "an operator has taken it out",
+                    breaker::Why::BackPressure => "it asked for fewer calls",
+                };
+                let why = match refused.why {
+                    breaker::Why::BackPressure => Why::BackPressure,
+                    _ => Why::Breaker,
+                };
+                (refused.retry_after, why, what)
+            }
+            (None, Some(Shut::Away)) => (SOON, Why::Away, "it cannot be reached"),
+            (None, None) if self.instances.iter().any(|it| it.is_open()) => {
+                let soonest = self.opens_in().unwrap_or(SOON);
+                (soonest, Why::Breaker, "its circuit breaker is open after it failed")
+            }
+            (None, None) if away.is_some() => (SOON, Why::Away, "it cannot be reached"),
+            (None, None) => (SOON, Why::NoInstance, "no instance takes this call now"),
+        };
+        let down = self.instances.iter().filter(|it| it.is_shut()).count();
+        let reason = match self.instances.len() {
+            all if all > 1 && down > 0 => format!("{what} ({down} of {all} instances)"),
+            _ => what.to_owned(),
+        };
+        // While one of them may only be restarting, its clients see a pause.
+        let may_be_restarting = away.is_some_and(|away| away < RESTART);
+        let reasons = self.reasons(shut, none);
+        let turn_at = turn.map(|(_, at)| at);
+        Refused { retry_after, reason, why, may_be_restarting, reasons, turn_at }
+    }
+
+    #[cold]
+    pub(super) fn held(&self) -> Refused {
+        Refused {
+            retry_after: SOON,
+            reason: "it fails over to another instance".to_owned(),
+            why: Why::Paused,
+            may_be_restarting: true,
+            reasons: Vec::new(),
+            turn_at: None,
+        }
+    }
+
+    /// Where an allowance is all that is missing, and after how long it is there: the soonest.
+    fn next_turn(
+        &self,
+        shut: &[(usize, Shut)],
+        none: Option<&NoInstance>,
+        now: Instant,
+    ) -> Option<(Duration, usize)> {
+        let limited = none.into_iter().flat_map(NoInstance::reasons);
+        let limited = limited.filter(|(_, why)| *why == Unfit::RateLimited);
+        let asked = shut.iter().filter(|(_, shut)| matches!(shut, Shut::Allowance(_)));
+        limited
+            .map(|(at, _)| usize::from(at))
+            .chain(asked.map(|(at, _)| *at))
+            .map(|at| (self.turn_in(at, now), at))
+            .min()
+    }
+
+    fn reasons(&self, shut: &[(usize, Shut)], none: Option<&NoInstance>) -> Vec<Reason> {
+        if self.instances.len() < 2 {
+            return Vec::new();
+        }
+        let said = |at: usize| shut.iter().find(|(it, _)| *it == at).map(|(_, shut)| shut.why());
+        // What refused it itself says more than that it was tried.
+        let known = none.into_iter().flat_map(NoInstance::reasons);
+        let known = known.map(|(at, why)| (usize::from(at), said(usize::from(at)).unwrap_or(why)));
+        let mut all: Vec<(usize, Unfit)> = match none {
+            Some(_) => known.collect(),
+            None => shut.iter().map(|(at, shut)| (*at, shut.why())).collect(),
+        };
+        all.truncate(REASONS);
+        let named =
+            |(at, why): (usize, Unfit)| Some((self.instances.get(at)?.id.clone(), why.label()));
+        all.into_iter().filter_map(named).collect()
+    }
+}
+
+// === impl Shut ===
+
+impl Shut {
+    fn why(self) -> Unfit {
+        match self {
+            Self::Away => Unfit::Unreachable,
+            Self::Allowance(_) => Unfit::RateLimited,
+            Self::Breaker(refused) => match refused.why {
+                breaker::Why::Open => Unfit::BreakerOpen,
+                breaker::Why::HalfOpen | breaker::Why::Recovering => Unfit::Recovering,
+                breaker::Why::ForcedOpen => Unfit::Forced,
+                breaker::Why::BackPressure => Unfit::PushedBack,
+            },
+        }
+    }
+}
