@@ -60,7 +60,7 @@ pub use self::redis::{HostPort, Redis, RedisTls, Topology};
 pub use self::reload::Reload;
 pub use self::retry_budget::RetryBudget;
 pub use self::server::{
-    Balance, Breaker, Check, CheckKind, Consistency, Failover, FailoverTier, Fallback,
+    Balance, Breaker, Check, CheckKind, CheckTarget, Consistency, Failover, FailoverTier, Fallback,
     FallbackCache, Held, HttpUrl, Instance, InstanceRate, MetricSource, Objectives, Pool, Role,
     Server, ServerHealth, Stdio, Strategy, Tier, ToolRule, Transport, UrlError,
 };

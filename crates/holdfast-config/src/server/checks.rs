@@ -62,8 +62,8 @@ pub enum CheckKind {
     },
     /// `GET` of an address.
     Http {
-        /// The address; the same for every instance.
-        url: HttpUrl,
+        /// The address.
+        target: CheckTarget,
         /// The status that is good; `None`: any from 200 to 299.
         status: Option<u16>,
         /// What the body must contain. `None`: anything.
@@ -93,7 +93,7 @@ pub enum MetricSource {
     /// In the Prometheus text at an address.
     Http {
         /// The address.
-        url: HttpUrl,
+        target: CheckTarget,
         /// The series as it stands there, with its labels if it has any: `queue_depth{pool="a"}`.
         name: String,
     },
@@ -107,6 +107,15 @@ pub enum MetricSource {
         /// that is JSON. `/queue/depth`.
         pointer: String,
     },
+}
+
+/// Where a check asks over HTTP.
+#[derive(Clone, Debug, PartialEq)]
+pub enum CheckTarget {
+    /// At this address, whichever instance is checked: what it says, it says of all of them.
+    Url(HttpUrl),
+    /// At the instance's own scheme, host and port, with this path and query; starts with `/`.
+    Path(String),
 }
 
 impl Default for ServerHealth {
@@ -140,9 +149,36 @@ impl Check {
     }
 }
 
+// === impl CheckTarget ===
+
+impl CheckTarget {
+    /// The address for an instance that is reached at this one.
+    pub fn of(&self, instance: &HttpUrl) -> HttpUrl {
+        match self {
+            Self::Url(url) => url.clone(),
+            Self::Path(path) => HttpUrl { path: path.clone(), ..instance.clone() },
+        }
+    }
+}
+
 // === impl CheckKind ===
 
 impl CheckKind {
+    /// Where it asks over HTTP, if it does.
+    pub fn target(&self) -> Option<&CheckTarget> {
+        match self {
+            Self::Http { target, .. }
+            | Self::Metric { source: MetricSource::Http { target, .. }, .. } => Some(target),
+            Self::Connect
+            | Self::Ping
+            | Self::Initialize
+            | Self::Tools { .. }
+            | Self::Tool { .. }
+            | Self::Latency { .. }
+            | Self::Metric { source: MetricSource::Tool { .. }, .. } => None,
+        }
+    }
+
     /// The word for it in the configuration, status and metrics.
     pub fn label(&self) -> &'static str {
         match self {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::read::read_http_url;
-use super::{Check, CheckKind, MetricSource, ServerHealth};
+use super::{Check, CheckKind, CheckTarget, MetricSource, ServerHealth, Transport};
 use crate::field::Field;
 use crate::health::{Health, LEAST_INTERVAL, MOST_INTERVAL, check_timeout};
 use crate::node::read_id;
@@ -18,7 +18,7 @@ const MOST: usize = 20;
 
 impl ServerHealth {
     /// The section over the defaults of `health`.
-    pub(crate) fn read(mut section: Section<'_>, defaults: &Health) -> Self {
+    pub(crate) fn read(mut section: Section<'_>, defaults: &Health, transport: &Transport) -> Self {
         let mut health = Self::of(defaults);
         section.flag("enabled", &mut health.enabled);
         section.flag("critical", &mut health.critical);
@@ -32,6 +32,7 @@ impl ServerHealth {
         section.number("retries", 0..=10, &mut health.retries);
         if let Some(field) = section.field("checks") {
             health.checks = read_checks(&field).unwrap_or(health.checks);
+            fit(&health.checks, transport, &field);
         }
         check_timeout(&section, health.timeout, health.interval);
         section.finish();
@@ -160,13 +161,12 @@ fn read_kind(word: Word, section: &mut Section<'_>, item: &Field<'_>) -> Option<
             CheckKind::Tool { tool, arguments, contains }
         }
         Word::Http => {
-            let url = section.field("url").and_then(|field| read_http_url(&field));
+            let target = read_target(section);
             let status = section.field("status").and_then(|field| field.count(&(100..=599)));
             let contains = section.text("contains");
-            let cure = "write { type: http, url: \"http://HOST:PORT/health\" }";
-            lacks(item, section, &["url"], cure)?;
+            let target = one_target(target, item)?;
             let status = status.and_then(|status| u16::try_from(status).ok());
-            CheckKind::Http { url: url?, status, contains }
+            CheckKind::Http { target: target?, status, contains }
         }
         Word::Latency => {
             let (mut good, mut bad) = (MS * 500, SECOND * 5);
@@ -187,10 +187,72 @@ fn read_kind(word: Word, section: &mut Section<'_>, item: &Field<'_>) -> Option<
     })
 }
 
+/// What `url` and `path` say, as far as they stand there.
+fn read_target(section: &mut Section<'_>) -> [Option<Option<CheckTarget>>; 2] {
+    let url = section.field("url");
+    let url = url.map(|field| read_http_url(&field).map(CheckTarget::Url));
+    let path = section.field("path");
+    [url, path.map(|field| read_path(&field).map(CheckTarget::Path))]
+}
+
+fn one_target(
+    given: [Option<Option<CheckTarget>>; 2],
+    item: &Field<'_>,
+) -> Option<Option<CheckTarget>> {
+    let found = match given {
+        [Some(one), None] | [None, Some(one)] => return Some(one),
+        [None, None] => "a check without an address",
+        [Some(_), Some(_)] => "url and path together",
+    };
+    let allowed = "path, at each instance's own host and port; or url, the same for all of them";
+    item.problem(found.into(), allowed, "write path: /healthz");
+    None
+}
+
+fn read_path(field: &Field<'_>) -> Option<String> {
+    let path = field.text()?;
+    if path.starts_with('/') && path.bytes().all(|b| b.is_ascii_graphic() && b != b'#') {
+        return Some(path);
+    }
+    field.wrong("a path", "/ and what follows the host and port of an instance", "write /healthz");
+    None
+}
+
+/// What the checks mean for where the server is.
+fn fit(checks: &[Check], transport: &Transport, field: &Field<'_>) {
+    let instances = match transport {
+        Transport::Http { instances } => instances.len(),
+        Transport::Sse { .. } | Transport::WebSocket { .. } => 1,
+        Transport::Stdio(_) => 0,
+    };
+    for check in checks {
+        match check.kind.target() {
+            Some(CheckTarget::Path(path)) if instances == 0 => {
+                let found =
+                    format!("check {}: path {path}, of a server that is a process", check.name);
+                field.problem(found, "url, or another type of check", "write its whole url");
+            }
+            Some(CheckTarget::Url(url)) if instances > 1 && check.critical => {
+                field.context.notice(format!(
+                    "{}: check {} asks {} for every instance, so its failure makes all {instances} of \
+                     them unhealthy: write path: instead of url: to ask each at its own address",
+                    field.path,
+                    check.name,
+                    url.authority(),
+                ));
+            }
+            Some(_) | None => {}
+        }
+    }
+}
+
 fn read_metric(section: &mut Section<'_>, item: &Field<'_>) -> Option<CheckKind> {
-    const CURE: &str = "write { type: metric, url: \"http://HOST:PORT/metrics\", metric: NAME, \
-                        good: 0, bad: 100 } or { type: metric, tool: NAME, pointer: /a/b, … }";
-    let url = section.field("url").map(|field| read_http_url(&field));
+    const CURE: &str = "write { type: metric, path: /metrics, metric: NAME, good: 0, bad: 100 } or \
+                        { type: metric, tool: NAME, pointer: /a/b, … }";
+    let target = match read_target(section) {
+        [None, None] => None,
+        given => Some(one_target(given, item)?),
+    };
     let name = section.field("metric").and_then(|field| read_series(&field));
     let tool = section.field("tool").is_some();
     let call = if tool { read_call(section) } else { section.field("arguments").and(None) };
@@ -198,10 +260,10 @@ fn read_metric(section: &mut Section<'_>, item: &Field<'_>) -> Option<CheckKind>
     let number = -1e15..=1e15;
     let good = section.field("good").and_then(|field| field.decimal(&number));
     let bad = section.field("bad").and_then(|field| field.decimal(&number));
-    let source = match (url, tool) {
-        (Some(url), false) => {
+    let source = match (target, tool) {
+        (Some(target), false) => {
             lacks(item, section, &["metric", "good", "bad"], CURE)?;
-            MetricSource::Http { url: url?, name: name? }
+            MetricSource::Http { target: target?, name: name? }
         }
         (None, true) => {
             lacks(item, section, &["pointer", "good", "bad"], CURE)?;
@@ -209,8 +271,8 @@ fn read_metric(section: &mut Section<'_>, item: &Field<'_>) -> Option<CheckKind>
             MetricSource::Tool { tool, arguments, pointer: pointer? }
         }
         (Some(_), true) | (None, false) => {
-            let found = if tool { "url and tool together" } else { "a metric from nowhere" };
-            item.problem(found.into(), "one of url and tool", CURE);
+            let found = if tool { "an address and tool together" } else { "a metric from nowhere" };
+            item.problem(found.into(), "one of path, url and tool", CURE);
             return None;
         }
     };

@@ -26,7 +26,7 @@ use crate::health::Health;
 
 pub use self::balance::{Balance, InstanceRate, Strategy};
 pub use self::breaker::Breaker;
-pub use self::checks::{Check, CheckKind, MetricSource, ServerHealth};
+pub use self::checks::{Check, CheckKind, CheckTarget, MetricSource, ServerHealth};
 pub(crate) use self::desktop::read_mcp_servers;
 pub use self::failover::{Consistency, Failover, FailoverTier, Held};
 pub use self::fallback::{Fallback, FallbackCache};

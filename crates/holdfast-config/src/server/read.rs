@@ -101,7 +101,8 @@ fn read_resilience(section: &mut Section<'_>, defaults: &Defaults, server: &mut 
         server.class = class;
     }
     server.breaker = Breaker::read(section.section("breaker"), &defaults.breaker);
-    server.health = ServerHealth::read(section.section("health"), &defaults.health);
+    server.health =
+        ServerHealth::read(section.section("health"), &defaults.health, &server.transport);
     let replicas = instances.iter().any(|instance| instance.role == Role::Replica);
     server.balance = Balance::read(section.section("balance"), replicas);
     server.failover = Failover::read(section.field("failover").as_ref(), &instances);

@@ -5,8 +5,9 @@ use holdfast_engine::class::ToolClass;
 
 use super::lines::Lines;
 use crate::server::{
-    Balance, Breaker, Check, CheckKind, Consistency, Failover, Fallback, FallbackCache, Instance,
-    InstanceRate, MetricSource, Objectives, Pool, Server, ServerHealth, Stdio, ToolRule, Transport,
+    Balance, Breaker, Check, CheckKind, CheckTarget, Consistency, Failover, Fallback,
+    FallbackCache, Instance, InstanceRate, MetricSource, Objectives, Pool, Server, ServerHealth,
+    Stdio, ToolRule, Transport,
 };
 
 impl Server {
@@ -176,8 +177,8 @@ impl Check {
                 lines.put("arguments", arguments);
                 lines.maybe_text("contains", contains.as_deref());
             }
-            CheckKind::Http { url, status, contains } => {
-                lines.url("url", url);
+            CheckKind::Http { target, status, contains } => {
+                target.write(lines);
                 lines.maybe("status", *status);
                 lines.maybe_text("contains", contains.as_deref());
             }
@@ -194,11 +195,20 @@ impl Check {
     }
 }
 
+impl CheckTarget {
+    fn write(&self, lines: &mut Lines) {
+        match self {
+            Self::Url(url) => lines.url("url", url),
+            Self::Path(path) => lines.text("path", path),
+        }
+    }
+}
+
 impl MetricSource {
     fn write(&self, lines: &mut Lines) {
         match self {
-            Self::Http { url, name } => {
-                lines.url("url", url);
+            Self::Http { target, name } => {
+                target.write(lines);
                 lines.text("metric", name);
             }
             Self::Tool { tool, arguments, pointer } => {

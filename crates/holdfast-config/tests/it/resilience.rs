@@ -339,3 +339,39 @@ fn addresses_are_shown_as_they_are_written() {
     let at = HostPort { host: "::1".into(), port: 5 };
     assert_eq!(at.to_string(), "[::1]:5");
 }
+
+#[test]
+fn a_check_asks_each_instance_at_its_own_address_or_all_at_one() {
+    let instances =
+        "instances: [ { id: a, url: \"http://a:1/mcp\" }, { id: b, url: \"https://b:2/mcp\" } ]";
+    let with = |check: &str| {
+        let yaml =
+            format!("servers: {{ docs: {{ {instances}, health: {{ checks: [ {check} ] }} }} }}");
+        holdfast_config::parse(&yaml, "test", &|_| None)
+    };
+    let config = with("{ type: http, path: \"/healthz?full\", critical: true }").unwrap();
+    assert!(config.notices.is_empty(), "{:?}", config.notices);
+    let server = &config.servers["docs"];
+    let target = server.health.checks[0].kind.target().unwrap();
+    let asked = server.instances().iter().map(|it| target.of(&it.url).to_string());
+    assert_eq!(asked.collect::<Vec<_>>(), ["http://a:1/healthz?full", "https://b:2/healthz?full"]);
+
+    let config = with("{ type: http, url: \"http://a:1/healthz\", critical: true }").unwrap();
+    let [notice] = &config.notices[..] else { panic!("{:?}", config.notices) };
+    assert!(notice.contains("all 2 of them") && notice.contains("path:"), "{notice}");
+    assert!(with("{ type: http, url: \"http://a:1/healthz\" }").unwrap().notices.is_empty());
+
+    for (check, found) in [
+        ("{ type: http, path: healthz }", "not a path"),
+        ("{ type: http }", "a check without an address"),
+        ("{ type: http, url: \"http://a/\", path: / }", "url and path together"),
+        ("{ type: metric, metric: x, good: 0, bad: 1 }", "a metric from nowhere"),
+    ] {
+        let problems = with(check).unwrap_err().to_string();
+        assert!(problems.contains(found), "{check}: {problems}");
+    }
+    let yaml =
+        "servers: { docs: { command: cat, health: { checks: [ { type: http, path: / } ] } } }";
+    let problems = holdfast_config::parse(yaml, "test", &|_| None).unwrap_err().to_string();
+    assert!(problems.contains("a process"), "{problems}");
+}

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use holdfast_config::{CheckKind, MetricSource};
+use holdfast_config::{CheckKind, CheckTarget, HttpUrl, MetricSource, Transport};
 use holdfast_engine::health::score::{Failure, Outcome, between};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
@@ -26,7 +26,7 @@ pub struct Checked {
     pub outcome: Outcome,
     /// How long it took.
     pub took: Duration,
-    /// What was wrong, or the result's text where a tool was called. No addresses.
+    /// What was wrong, or what the result says where a tool was called. No addresses.
     pub text: String,
 }
 
@@ -109,16 +109,17 @@ async fn one(
             }
         }
         CheckKind::Tool { tool, arguments, contains } => {
-            let text = call(gateway, server, instance, tool, arguments).await?.1;
+            let (result, text) = call(gateway, server, instance, tool, arguments).await?;
             match contains {
                 Some(wanted) if !text.contains(wanted.as_str()) => {
                     Err(wrong("the result does not contain what it should"))
                 }
-                _ => well(text),
+                _ => well(said(&result, text)),
             }
         }
-        CheckKind::Http { url, status, contains } => {
-            let (found, body) = get(gateway, url).await?;
+        CheckKind::Http { target, status, contains } => {
+            let url = address(server, instance, target)?;
+            let (found, body) = get(gateway, &url).await?;
             let good = status.map_or((200..300).contains(&found), |wanted| found == wanted);
             let body = String::from_utf8_lossy(&body);
             match contains {
@@ -223,6 +224,31 @@ async fn call(
     Ok((result, text))
 }
 
+/// All that a result says, so that two of them can be compared: its text, then what else it holds.
+fn said(result: &Value, mut text: String) -> String {
+    let parts = result["content"].as_array().into_iter().flatten();
+    let others = parts.filter(|part| !part["text"].is_string());
+    for other in others.chain(result.get("structuredContent")) {
+        text.push('\n');
+        text.push_str(&other.to_string());
+    }
+    text
+}
+
+/// Where a check of this instance asks over HTTP.
+fn address(server: &Server, instance: usize, target: &CheckTarget) -> Result<HttpUrl, Trouble> {
+    let own = match &server.settings.transport {
+        Transport::Http { instances } => instances.get(instance).map(|it| &it.url),
+        Transport::Sse { url } | Transport::WebSocket { url } => Some(url),
+        Transport::Stdio(_) => None,
+    };
+    match (target, own) {
+        (CheckTarget::Url(url), _) => Ok(url.clone()),
+        (target, Some(own)) => Ok(target.of(own)),
+        (CheckTarget::Path(_), None) => Err(wrong("it has no address of its own")),
+    }
+}
+
 async fn metric(
     gateway: &Arc<Gateway>,
     server: &Arc<Server>,
@@ -230,8 +256,9 @@ async fn metric(
     source: &MetricSource,
 ) -> Result<f64, Trouble> {
     match source {
-        MetricSource::Http { url, name } => {
-            let (status, body) = get(gateway, url).await?;
+        MetricSource::Http { target, name } => {
+            let url = address(server, instance, target)?;
+            let (status, body) = get(gateway, &url).await?;
             if status != 200 {
                 return Err(wrong(&format!("it answered with status {status}")));
             }
