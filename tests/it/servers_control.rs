@@ -312,3 +312,51 @@ async fn a_coordinator_that_is_killed_in_the_middle_of_a_move_is_followed_by_one
     let switches = events["events"].as_array().expect("events").iter();
     assert_eq!(switches.filter(|it| it["kind"] == "switched").count(), 1, "{events}");
 }
+
+/// Answers whatever a check asks, and fails every call.
+const FAILS_CALLS: &str =
+    r#"{"method":"tools/call","always":true,"fault":{"kind":"status","status":500}}"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_primary_that_answers_its_checks_and_fails_its_calls_is_left() {
+    let a = Sample::start(&["--behaviour", FAILS_CALLS]).await;
+    let b = Sample::start(&[]).await;
+    let urls = [&a, &b].map(|sample| format!("http://{}/mcp", sample.address));
+    let primary = instance("a", "primary", &urls[0]);
+    let secondary = instance("b", "secondary", &urls[1]);
+    let server =
+        format!("{{ instances: [ {primary}, {secondary} ], health: {{ enabled: true }} }}");
+    let cluster = Setup::new().server("docs", &server).cluster().await;
+    all_well(&cluster).await;
+    let mut clients = Vec::new();
+    for at in 0..3 {
+        clients.push(cluster.client(at).initialized().await);
+    }
+    let deadline = Instant::now() + PATIENCE;
+    let mut seen_why = String::new();
+    for call in 0.. {
+        // Every node sees its own calls fail.
+        let mut done = 0;
+        for (at, client) in clients.iter().enumerate() {
+            let key = format!("n{at}-{call}");
+            let response = client.post(&write(&key, 0)).await.response().await;
+            assert_eq!(response["id"], key, "{response}");
+            done += usize::from(response.get("result").is_some());
+        }
+        let seen = control(&cluster, 0).await;
+        let (first, score) = (&seen["instances"][0], &seen["instances"][0]["score"]);
+        if first["verdict"] == "degraded" {
+            assert_eq!(*score, 1.0, "its checks are good: {seen}");
+            seen_why = first["why"].to_string();
+        }
+        if done == 3 {
+            break;
+        }
+        assert!(Instant::now() < deadline, "its calls go on failing: {seen}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    until(&cluster, 0, "on b", |seen| seen["phase"] == "secondary_active").await;
+    assert!(seen_why.contains("breaker open"), "why: {seen_why}");
+    let events = cluster[0].says("/api/audit").await.unwrap_or_default();
+    assert!(events.to_string().contains("a breaker open"), "{events:#}");
+}

@@ -22,7 +22,7 @@ use crate::plane::Plane;
 use crate::report::{NodePart, Report, decode, encode};
 use crate::shared::{Shared, lock};
 use crate::tasks::breaker_sync::BreakerSync;
-use crate::tasks::failover::{Failovers, wish};
+use crate::tasks::failover::{Mover, wish};
 use crate::tasks::follow::Follow;
 use crate::tasks::node::NodeWatch;
 use crate::tasks::notify::Notify;
@@ -210,7 +210,9 @@ impl Running {
         this.spawn(tasks, Follow::new(Arc::clone(&shared)), &nudges.follow);
         this.spawn(tasks, Verdicts::new(Arc::clone(&shared)), &nudges.verdict);
         this.spawn(tasks, BreakerSync::new(Arc::clone(&shared)), &nudges.breakers);
-        this.spawn(tasks, Failovers::new(Arc::clone(&shared)), &nudges.failover);
+        for (server, nudge) in &nudges.failover {
+            this.spawn(tasks, Mover::new(Arc::clone(&shared), *server), nudge);
+        }
         this.spawn(tasks, NodeWatch::new(Arc::clone(&shared), machine), &nudges.node);
         this.spawn(tasks, Objectives::new(Arc::clone(&shared)), &nudges.objectives);
         for (place, nudge) in nudges.notify.iter().enumerate() {
@@ -332,7 +334,7 @@ async fn move_server(
         term,
     };
     let reply = shared.propose(command).await.map_err(unheard)?;
-    shared.nudges.failover.nudge();
+    shared.nudges.fail_over();
     Ok(matches!(reply, Reply::Done { .. }))
 }
 

@@ -31,6 +31,8 @@ pub(crate) struct Look {
     pub(crate) at: Option<Instant>,
     /// When the present run of bad rounds began, in milliseconds since the Unix epoch; 0: all is well.
     pub(crate) bad_since: u64,
+    /// The last round that counted was worse than what is believed: the next one may decide.
+    pub(crate) in_doubt: bool,
     /// What took the score down, the worst first.
     pub(crate) why: Vec<String>,
     steady: Steady,
@@ -106,6 +108,8 @@ impl Look {
             }
             self.fatal = whole.fatal;
         }
+        let is_worse = |believed| status > believed;
+        self.in_doubt = status != Status::Healthy && self.steady.status().is_none_or(is_worse);
         self.external = report(&of(true)).map(|it| it.score);
         self.good = self.steady.good();
         self.at = Some(at);
@@ -150,7 +154,7 @@ mod tests {
     const PATIENCE: Patience = Patience { fall: 2, rise: 3 };
 
     fn made(name: &'static str, weight: f64, outcome: Outcome) -> Made<'static> {
-        let check = Checked { name, weight, critical: false, outcome };
+        let check = Checked { name, weight, critical: false, slight: name == "connect", outcome };
         Made { check, external: false, text: String::new() }
     }
 

@@ -14,6 +14,7 @@ use holdfast_engine::breaker;
 use holdfast_engine::failover::{self, Params};
 use holdfast_engine::health::node::{Limits, Reading};
 use holdfast_engine::health::passive::{Threshold, Thresholds};
+use holdfast_engine::health::schedule::Rhythm;
 use holdfast_engine::health::votes::{Rules, Weights};
 
 use crate::plane::At;
@@ -228,6 +229,11 @@ impl Planned {
     pub(crate) fn primary(&self) -> &str {
         let primary = self.instances.iter().find(|it| it.role == Role::Primary);
         primary.or_else(|| self.instances.first()).map_or("", |it| &it.id)
+    }
+
+    /// How often it is checked.
+    pub(crate) fn rhythm(&self) -> Rhythm {
+        Rhythm { interval: self.health.interval, retries: self.health.retries }
     }
 
     pub(crate) fn place(&self, id: &str) -> Option<usize> {

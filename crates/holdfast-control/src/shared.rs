@@ -18,7 +18,7 @@ use crate::driver::{Nudge, Status};
 use crate::group::Group;
 use crate::looks::Looks;
 use crate::metrics::Metrics;
-use crate::plan::Plan;
+use crate::plan::{Plan, Planned};
 use crate::plane::{At, Plane};
 use crate::report::{NodePart, Others, Report};
 
@@ -92,7 +92,8 @@ pub(crate) struct Nudges {
     pub(crate) follow: Nudge,
     pub(crate) verdict: Nudge,
     pub(crate) breakers: Nudge,
-    pub(crate) failover: Nudge,
+    /// By the place of the server; of those that can move.
+    pub(crate) failover: BTreeMap<usize, Nudge>,
     pub(crate) node: Nudge,
     pub(crate) notify: Vec<Nudge>,
     pub(crate) objectives: Nudge,
@@ -160,6 +161,9 @@ impl Shared {
         webhooks: Vec<(Webhook, Arc<Announcing>)>,
     ) -> Self {
         let probes = plan.all().map(|at| (at, Nudge::default())).collect();
+        let moves = |(_, server): &(usize, &Planned)| server.failover.is_some();
+        let failover = plan.servers.iter().enumerate().filter(moves);
+        let failover = failover.map(|(server, _)| (server, Nudge::default())).collect();
         let closed = |instances: usize| vec![Opening::default(); instances + 1];
         let openings = plan.servers.iter().map(|it| closed(it.instances.len())).collect();
         Self {
@@ -167,6 +171,7 @@ impl Shared {
             follows: Mutex::new(vec![(0, 0); plan.servers.len()]),
             nudges: Nudges {
                 probes,
+                failover,
                 notify: webhooks.iter().map(|_| Nudge::default()).collect(),
                 ..Nudges::default()
             },
@@ -316,14 +321,19 @@ impl Shared {
     pub(crate) fn is_told(&self, server: &str) -> bool {
         let state = self.state();
         let last = state.servers.events.iter().rev().find(|event| event.server == server);
-        let told = || self.webhooks.iter().map(|(_, it)| it.told.load(Ordering::Acquire)).min();
-        last.is_none_or(|event| event.index <= told().unwrap_or(u64::MAX))
+        last.is_none_or(|event| event.index <= self.all_told())
+    }
+
+    /// Up to which log index every webhook was told; of none, of everything.
+    pub(crate) fn all_told(&self) -> u64 {
+        let told = self.webhooks.iter().map(|(_, it)| it.told.load(Ordering::Acquire));
+        told.min().unwrap_or(u64::MAX)
     }
 
     /// Everything up to this log index was announced to this webhook, or given up.
     pub(crate) fn now_told(&self, webhook: usize, index: u64) {
         self.webhooks[webhook].1.told.fetch_max(index, Ordering::AcqRel);
-        self.nudges.failover.nudge();
+        self.nudges.fail_over();
     }
 
     /// Proposes a change of what is agreed on about servers.
@@ -340,7 +350,15 @@ impl Shared {
 impl Nudges {
     /// There is news for whoever decides.
     pub(crate) fn decide(&self) {
-        for nudge in [&self.verdict, &self.breakers, &self.failover, &self.objectives] {
+        for nudge in [&self.verdict, &self.breakers, &self.objectives] {
+            nudge.nudge();
+        }
+        self.fail_over();
+    }
+
+    /// There is news for whoever moves servers.
+    pub(crate) fn fail_over(&self) {
+        for nudge in self.failover.values() {
             nudge.nudge();
         }
     }

@@ -52,17 +52,22 @@ fn instance(
             _ => None,
         }
     });
+    let verdict_of = known.and_then(|known| known.verdicts.get(&it.id));
+    let mut why = look.why;
+    if why.is_empty()
+        && let Some(found) = verdict_of.filter(|it| it.opinion > Some(Opinion::Healthy))
+    {
+        // The checks say nothing of it: the calls do, or the other nodes.
+        why.push(found.cause.label().to_owned());
+    }
     InstanceView {
         id: it.id.clone(),
         role: role(it.role),
         region: it.region.clone(),
         verdict: verdict(known, &it.id),
-        votes: known
-            .and_then(|known| known.verdicts.get(&it.id))
-            .map(|verdict| verdict.why.clone())
-            .unwrap_or_default(),
+        votes: verdict_of.map(|verdict| verdict.why.clone()).unwrap_or_default(),
         score: look.own,
-        why: look.why,
+        why,
         breaker: sight.breaker.label(),
         kept: forced(shared, known, state, &it.id),
         in_flight: sight.in_flight,

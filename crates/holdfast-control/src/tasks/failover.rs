@@ -1,10 +1,12 @@
-//! Drives each server's move: looks at where it stands, at what the nodes have confirmed and at the
+//! Drives a server's move: looks at where it stands, at what the nodes have confirmed and at the
 //! verdicts, and proposes the next step.
 //!
 //! The state of a move is in the group, and the orders follow from it alone; so this task remembers
 //! nothing that counts. A coordinator that dies anywhere in here is followed by one that finds the last
 //! committed step and goes on. A step that was proposed twice is made once, since it names the step that
 //! it follows; one of a deposed coordinator is refused by its term.
+//!
+//! There is a task for each server, so that one whose check hangs holds up no other's.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,8 +31,10 @@ const SOON: Duration = Duration::from_millis(20);
 /// A turn makes at most so many steps of a server.
 const STEPS: usize = 16;
 
-pub(crate) struct Failovers {
+pub(crate) struct Mover {
     shared: Arc<Shared>,
+    /// The server's place in the plan.
+    server: usize,
 }
 
 /// A server on its way, as one turn sees it.
@@ -41,26 +45,16 @@ struct Sight<'a> {
     term: u64,
 }
 
-// === impl Failovers ===
+// === impl Mover ===
 
-impl Failovers {
-    pub(crate) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared }
+impl Mover {
+    pub(crate) fn new(shared: Arc<Shared>, server: usize) -> Self {
+        Self { shared, server }
     }
 
-    /// Whether anything moves.
+    /// Whether it moves.
     async fn drive(&self, term: u64) -> Result<bool, ProposeError> {
-        let servers = self.shared.plan.servers.iter();
-        let driven = servers.map(|planned| self.drive_one(planned, term));
-        // Side by side: one server's check delays no other's switch.
-        let mut any = false;
-        for moves in join_all(driven).await {
-            any |= moves?;
-        }
-        Ok(any)
-    }
-
-    async fn drive_one(&self, planned: &Planned, term: u64) -> Result<bool, ProposeError> {
+        let planned = &self.shared.plan.servers[self.server];
         let Some(moves) = &planned.failover else { return Ok(false) };
         for _ in 0..STEPS {
             let state = self.shared.state();
@@ -181,7 +175,7 @@ impl Failovers {
     }
 }
 
-impl Reconciler for Failovers {
+impl Reconciler for Mover {
     const NAME: &'static str = "failover";
 
     async fn activate(&mut self) -> Status {
@@ -230,7 +224,15 @@ fn seen<'a>(
             good_checks: shared.desk.good(&planned.name, &it.id, members),
         }
     };
-    planned.instances.iter().map(of).collect()
+    let region = |name: &str| {
+        let place = planned.place(name)?;
+        planned.instances[place].region.as_deref()
+    };
+    let left = region(&known.failover.active);
+    let mut seen: Vec<Seen<'_>> = planned.instances.iter().map(of).collect();
+    // Those of the region that is left come first; beyond that the configuration's order stays.
+    seen.sort_by_key(|it| region(it.name) != left);
+    seen
 }
 
 /// What speaks for this step: how the votes about the instance that is left stood when the move began.

@@ -1,10 +1,11 @@
 //! Tells one webhook of the operators' what happened, in the order in which it happened. There is a task
 //! for each, so that one that does not answer holds up no other.
 //!
-//! The coordinator announces what the group's history holds beyond what it has announced. One that takes
-//! over begins a little before its own time, so that nothing is left out; an announcement carries the
-//! name of its line in the history, so that a receiver can tell a repetition. A receiver that does not
-//! take one is tried again, with growing pauses, as often as is configured.
+//! The coordinator announces what the group's history holds beyond what it has announced, and marks in the
+//! group how far all webhooks have come. One that takes over goes on from the mark, so that nothing is
+//! left out; an announcement carries the name of its line in the history, so that a receiver can tell a
+//! repetition. A receiver that does not take one is tried again, with growing pauses, as often as is
+//! configured.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use holdfast_config::{NotifyEvent, Webhook};
 use holdfast_engine::backoff::Backoff;
-use holdfast_engine::replicated::{ClusterState, ServerEvent, ServerHappened};
+use holdfast_engine::replicated::{ClusterState, ServerCommand, ServerEvent, ServerHappened};
 use serde::Serialize;
 
 use super::node::is_about_node;
@@ -27,7 +28,7 @@ use crate::webhook::Post;
 
 /// The watch nudges; this is for a nudge that was lost.
 const EVERY: Duration = Duration::from_secs(5);
-/// What happened so shortly before a coordinator took over may not have been announced yet, in
+/// How far back a coordinator begins in a group in which nobody has ever announced anything, in
 /// milliseconds.
 const BEFORE: u64 = 10_000;
 /// Between two tries.
@@ -72,6 +73,7 @@ impl Notify {
 
     /// The lines that were not announced yet, oldest first.
     fn news(&self, state: &ClusterState, term: u64) -> Vec<(Line, ServerEvent)> {
+        let mark = state.servers.notified;
         let from = state.time.saturating_sub(BEFORE);
         let (since, announced) = *lock(&self.announcing.since);
         let taken_over = since != Some(term);
@@ -83,6 +85,7 @@ impl Notify {
         });
         let news = lines.filter(|(line, event)| match announced {
             Some(announced) => *line > announced,
+            None if mark > 0 => taken_over && event.index > mark,
             None => taken_over && event.at >= from,
         });
         news.collect()
@@ -108,6 +111,14 @@ impl Notify {
         // Strings and numbers: there is a JSON form.
         let Ok(body) = serde_json::to_vec(&message) else { return };
         self.deliver(&id, body.into()).await;
+    }
+
+    /// Has the group know how far all webhooks have come. Whether it does is seen at the next turn.
+    async fn mark(&self, term: u64) {
+        let up_to = self.shared.all_told();
+        if up_to > self.shared.state().servers.notified {
+            let _ = self.shared.propose(ServerCommand::Notified { up_to, term }).await;
+        }
     }
 
     async fn deliver(&self, id: &str, body: Bytes) {
@@ -151,20 +162,25 @@ impl Reconciler for Notify {
         lock(&self.announcing.since).0 = Some(term);
         let me = state.members.get(&self.shared.group.me());
         let node = me.map(|member| member.name.clone()).unwrap_or_default();
-        for (line, event) in news {
+        let mut news = news.into_iter().peekable();
+        while let Some((line, event)) = news.next() {
             // In the middle of it another may have taken over, which announces the rest.
             if self.shared.coordinates() != Some(term) {
                 return Status::Settled(EVERY);
             }
             self.announce(line, &event, &node).await;
             lock(&self.announcing.since).1 = Some(line);
-            self.shared.now_told(self.place, event.index);
+            // Of several lines with one index the last says that all of them were told.
+            let more = news.peek().is_some_and(|((index, _), _)| *index == event.index);
+            self.shared.now_told(self.place, event.index - u64::from(more));
+            self.mark(term).await;
         }
         // What was there before, or is of no interest to anybody, counts as told.
         if let Some(last) = state.servers.events.back() {
             lock(&self.announcing.since).1.get_or_insert((last.index, u64::MAX));
             self.shared.now_told(self.place, last.index);
         }
+        self.mark(term).await;
         Status::Settled(EVERY)
     }
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use holdfast_config::{Check, CheckKind};
 use holdfast_engine::health::hysteresis::Patience;
-use holdfast_engine::health::schedule::{LEAST, Rhythm, Schedule};
+use holdfast_engine::health::schedule::{LEAST, Rhythm, Round, Schedule, soon};
 use holdfast_engine::health::score::{self, Outcome, between};
 use tokio::time::Instant;
 
@@ -50,8 +50,7 @@ impl Probe {
     }
 
     fn rhythm(&self) -> Rhythm {
-        let health = &self.shared.plan.servers[self.at.server].health;
-        Rhythm { interval: health.interval, retries: health.retries }
+        self.shared.plan.servers[self.at.server].rhythm()
     }
 
     /// Makes the checks of one round side by side.
@@ -103,7 +102,9 @@ impl Probe {
         let shared = &self.shared;
         let passed = report.status == holdfast_engine::health::Status::Healthy;
         let percent = shared.looks.with(self.at, |look| look.percent());
-        let next = self.schedule.ended(passed, percent, self.rhythm(), random());
+        let took = round.iter().map(|(_, it)| it.took).max().unwrap_or_default();
+        let (ended, rhythm) = (Round { passed, took }, self.rhythm());
+        let next = self.schedule.ended(ended, percent, rhythm, random());
         let now = shared.group.time();
         shared.looks.with(self.at, |look| {
             if next.counts {
@@ -115,9 +116,14 @@ impl Probe {
         });
         shared.plane.checked(self.at, round.iter().map(shown).collect());
         shared.nudges.report.nudge();
-        // What cannot be reached at all is looked at again at once until it is believed, or not so.
-        let believed = shared.looks.with(self.at, |look| look.fatal.is_some());
-        if report.fatal.is_some() && !believed { LEAST.min(next.wait) } else { next.wait }
+        // What cannot be used at all is looked at again at once until it is believed, or not so.
+        let (believed, in_doubt) =
+            shared.looks.with(self.at, |look| (look.fatal.is_some(), look.in_doubt));
+        match next.wait {
+            wait if report.fatal.is_some() && !believed => LEAST.min(wait),
+            wait if in_doubt && next.counts => soon(ended, rhythm, random()).min(wait),
+            wait => wait,
+        }
     }
 }
 
@@ -165,6 +171,7 @@ fn taken<'a>(check: &'a Check, it: &Checked) -> Made<'a> {
             name: &check.name,
             weight: check.weight,
             critical: check.critical,
+            slight: matches!(check.kind, CheckKind::Connect | CheckKind::Latency { .. }),
             outcome: it.outcome,
         },
         external: matches!(check.kind, CheckKind::Http { .. } | CheckKind::Metric { .. }),

@@ -1,20 +1,24 @@
 //! Tells the coordinator what this node knows: when something has changed, and otherwise once a second,
 //! since a vote that is not renewed does not count for long.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use holdfast_engine::breaker::Evidence;
+use holdfast_config::Role;
+use holdfast_engine::breaker::{Evidence, Phase};
 use holdfast_engine::failover::trigger::cause;
+use holdfast_engine::health::schedule::Silence;
 use holdfast_engine::health::votes::{self, Opinion, ballot};
 use holdfast_engine::replicated::{ClusterState, Verdict};
 use tokio::time::Instant;
 
 use crate::driver::{Reconciler, Status};
 use crate::group::REPORT;
-use crate::plan::millis;
-use crate::plane::At;
+use crate::looks::Look;
+use crate::plan::{Planned, millis};
+use crate::plane::{At, Sight};
 use crate::report::{
     BreakerPart, InstancePart, Others, Report, ServerPart, VotePart, decode, encode,
 };
@@ -32,13 +36,15 @@ const LEAST: Duration = Duration::from_millis(5);
 pub(crate) struct Reporter {
     shared: Arc<Shared>,
     last: Option<Instant>,
+    /// Whether calls wait in vain, by place.
+    silences: BTreeMap<At, Silence>,
 }
 
 // === impl Reporter ===
 
 impl Reporter {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, last: None }
+        Self { shared, last: None, silences: BTreeMap::new() }
     }
 
     fn report(&mut self, state: &ClusterState) -> Report {
@@ -52,16 +58,17 @@ impl Reporter {
                 follows: shared.follows(server),
                 breaker: self.breaker(server, own, shared.plane.server_evidence(server)),
                 instances: (0..own)
-                    .map(|instance| self.instance(At { server, instance }))
+                    .map(|instance| self.instance(state, At { server, instance }))
                     .collect(),
             }
         });
         Report { generation, servers: servers.collect() }
     }
 
-    fn instance(&mut self, at: At) -> InstancePart {
+    fn instance(&mut self, state: &ClusterState, at: At) -> InstancePart {
         let sight = self.shared.plane.sight(at);
         let look = self.shared.looks.get(at);
+        self.heed_silence(at, &sight, &look);
         let calls = sight.indicators.judge(&self.shared.plan.thresholds).map(|it| it.score);
         let peers = self.shared.others(at);
         let evidence = votes::Evidence {
@@ -72,12 +79,16 @@ impl Reporter {
         };
         let planned = &self.shared.plan.servers[at.server];
         let error_rate = planned.failover.as_ref().map_or(1.0, |it| it.error_rate);
+        let is_open = sight.is_open
+            && (sight.breaker == Phase::Open || is_called(state, planned, at.instance));
+        let (calls, exhausted) = (&sight.indicators, look.exhausted);
+        let cause = cause(look.fatal, is_open, calls, error_rate, exhausted);
         // Without a check of its own a node has nothing to say: its peers have said theirs.
         let score = look.own.and_then(|_| ballot(&evidence, &self.shared.plan.weights));
         let vote = score.map(|score| VotePart {
-            opinion: Opinion::of(score),
+            opinion: Opinion::by(score, cause),
             score,
-            cause: cause(look.fatal, &sight.indicators, error_rate, look.exhausted),
+            cause,
             own: look.own,
             age: look.at.map_or(0, |at| millis(at.elapsed())),
             good: look.good,
@@ -89,6 +100,21 @@ impl Reporter {
             breaker: self.breaker(at.server, at.instance, sight.evidence),
             running: sight.in_flight,
             answered_at: sight.answered_at,
+        }
+    }
+
+    /// Calls that hang have no outcome to speak for them yet: they bring a check forward.
+    fn heed_silence(&mut self, at: At, sight: &Sight, look: &Look) {
+        let planned = &self.shared.plan.servers[at.server];
+        let (Some(last), 0) = (look.at, look.bad_since) else { return };
+        let silence = self.silences.entry(at).or_default();
+        let (in_flight, answered_at) = (sight.in_flight, sight.answered_at);
+        let (rhythm, timeout) = (planned.rhythm(), planned.health.timeout);
+        let now = Instant::now().into_std();
+        if silence.look(in_flight, answered_at, last.elapsed(), rhythm, timeout, now)
+            && let Some(nudge) = self.shared.nudges.probes.get(&at)
+        {
+            nudge.nudge();
         }
     }
 
@@ -151,4 +177,17 @@ impl Reconciler for Reporter {
             Err(error) => failed(format!("the coordinator does not hear: {error}")),
         }
     }
+}
+
+/// Whether calls go to an instance. A half-open breaker waits for them to show how it is: where none
+/// come, on an instance that stands by, it would wait for ever, and says nothing.
+fn is_called(state: &ClusterState, planned: &Planned, instance: usize) -> bool {
+    let it = &planned.instances[instance];
+    planned.failover.is_none()
+        || it.role == Role::Replica
+        || state
+            .servers
+            .by_name
+            .get(&planned.name)
+            .is_none_or(|known| known.failover.serves(&it.id))
 }

@@ -7,9 +7,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::try_join_all;
 use holdfast_cluster::ProposeError;
 use holdfast_engine::health::percent;
-use holdfast_engine::health::votes::{Opinion, Vote, tally};
+use holdfast_engine::health::votes::{Opinion, Rules, Vote, tally};
 use holdfast_engine::replicated::{ClusterState, Origin, ServerCommand};
 use tokio::time::Instant;
 
@@ -38,22 +39,33 @@ impl Verdicts {
         let state = self.shared.state();
         self.shared.desk.keep(&state);
         let members = members(&state);
-        for planned in &self.shared.plan.servers {
-            if !is_defined(&state, planned) {
-                self.define(planned, term).await?;
-            }
-            for instance in planned.ids() {
-                let conclusion = self.conclude(&state, planned, &instance, &members, term);
-                if let Some(command) = conclusion {
-                    self.shared.propose(command).await?;
-                }
-            }
-        }
+        // Side by side: where a region is lost, one server's verdict does not wait for another's.
+        let servers = self.shared.plan.servers.iter();
+        let decided = servers.map(|planned| self.decide_one(&state, planned, &members, term));
+        try_join_all(decided).await?;
         let gone =
             state.servers.by_name.keys().filter(|name| self.shared.plan.find(name).is_none());
         for server in gone {
             let command = ServerCommand::Retire { server: server.clone(), term };
             self.shared.propose(command).await?;
+        }
+        Ok(())
+    }
+
+    async fn decide_one(
+        &self,
+        state: &ClusterState,
+        planned: &Planned,
+        members: &[Origin],
+        term: u64,
+    ) -> Result<(), ProposeError> {
+        if !is_defined(state, planned) {
+            self.define(planned, term).await?;
+        }
+        for instance in planned.ids() {
+            if let Some(command) = self.conclude(state, planned, &instance, members, term) {
+                self.shared.propose(command).await?;
+            }
         }
         Ok(())
     }
@@ -79,7 +91,11 @@ impl Verdicts {
     ) -> Option<ServerCommand> {
         let (votes, since): (Vec<Vote>, Vec<u64>) =
             self.shared.desk.votes(&planned.name, instance).into_iter().unzip();
-        let counted = tally(&votes, members, &self.shared.plan.rules, Instant::now().into_std());
+        // What is checked seldom is judged by what was found two rounds ago.
+        let rules = self.shared.plan.rules;
+        let round = rules.round.max(planned.health.interval.saturating_mul(2));
+        let rules = Rules { round, ..rules };
+        let counted = tally(&votes, members, &rules, Instant::now().into_std());
         let opinion = counted.opinion?;
         let known = state.servers.by_name.get(&planned.name);
         let known = known.and_then(|it| it.verdicts.get(instance));

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use holdfast_engine::failover::Phase;
+use holdfast_engine::failover::{Phase, Stage};
 use holdfast_engine::replicated::ServerHappened;
 
 use super::world::{Kill, World};
@@ -38,6 +38,44 @@ async fn a_primary_that_is_gone_is_left_by_all_nodes_at_once() {
     let executed = incident.switched_ms.unwrap() - incident.decided_ms.unwrap();
     assert!(decided <= 100, "A5: decided {decided} ms after the verdict");
     assert!(executed <= 500, "A5: switched {executed} ms after that");
+}
+
+/// The default checks, of every 15 s, and with two checks that count the same.
+const FROZEN: [&str; 2] = ["{}", "{ checks: [ { type: connect }, { type: ping } ] }"];
+
+#[tokio::test(start_paused = true)]
+async fn a_primary_that_is_frozen_is_left_in_its_tiers_time_by_the_default_checks() {
+    for health in FROZEN {
+        let fast =
+            "health: { interval: 1s, timeout: 500ms, retries: 1, checks: [ { type: ping } ] }";
+        let yaml = PAIR.replace(fast, &format!("health: {health}\n    tier: 1"));
+        assert!(yaml.contains("tier: 1"), "{yaml}");
+        // Without calls, nobody notices before the next check.
+        for calls in [false, true] {
+            let world = World::start(&yaml, 3);
+            well(&world).await;
+            tokio::time::sleep(20 * SECONDS).await;
+            if calls {
+                for node in &world.nodes {
+                    lock(&node.plane.running).insert(At { server: 0, instance: 0 }, 2);
+                }
+            }
+            world.freeze("a");
+            let begun = world.time();
+            world.until("moved", 60 * SECONDS, |world| world.all_go_to(0, "b")).await;
+            let took = world.time() - begun;
+            // 16.5 s, or half an interval where calls hang; 3 s and three tries of 3.2 s; a second for
+            // votes and the switch.
+            let bound = if calls { 21_500 } else { 30_000 };
+            assert!(took < bound, "after {took} ms, calls: {calls}, {health}");
+            let is_over = |world: &World| {
+                world.control(0).incidents().first().is_some_and(|it| it.objective != "open")
+            };
+            world.until("answered", 60 * SECONDS, is_over).await;
+            let incident = world.control(0).incidents().remove(0);
+            assert_eq!(incident.objective, "kept", "{incident:?}");
+        }
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -209,4 +247,49 @@ async fn a_primary_that_fails_while_it_comes_back_is_left_again() {
     let rolled_back = |it: &ServerHappened| *it == ServerHappened::RolledBack;
     world.until("rolled back", 10 * SECONDS, |world| world.count(rolled_back) == 1).await;
     world.until("moved", SECONDS, |world| world.all_go_to(0, "b")).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_whose_target_hangs_delays_no_other_server() {
+    let pair = PAIR.trim_start().trim_start_matches("servers:\n");
+    let other = pair.replace("docs:", "files:").replace("id: a", "id: c").replace("id: b", "id: d");
+    let checked = "failover: { consistency: { tool: count, arguments: {} },";
+    let slow = pair.replace("interval: 1s, timeout: 500ms", "interval: 30s, timeout: 20s");
+    let slow = slow.replace("failover: {", checked);
+    let world = World::start(&format!("servers:\n{slow}{other}"), 3);
+    well(&world).await;
+    world.until("well", 10 * SECONDS, |world| world.all_go_to(1, "c")).await;
+    // It answers pings only.
+    world.hang_calls("b");
+    world.set_down("a", true);
+    let checks = |world: &World| {
+        let state = world.server("docs").failover;
+        state.moving().is_some_and(|it| it.stage == Stage::Check)
+    };
+    world.until("at its check", 60 * SECONDS, checks).await;
+    world.set_down("c", true);
+    world.until("moved", 20 * SECONDS, |world| world.all_go_to(1, "d")).await;
+    let incidents = world.control(0).incidents();
+    let incident = incidents.iter().find(|it| it.server == "files").expect("an outage");
+    let executed = incident.switched_ms.unwrap() - incident.detected_ms;
+    assert!(executed <= 600, "A5: switched {executed} ms after the verdict");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_target_in_the_same_region_comes_first() {
+    let regions = r#"
+servers:
+  docs:
+    instances:
+      - { id: a, url: "http://127.0.0.1:1/mcp", role: primary, region: east }
+      - { id: b, url: "http://127.0.0.1:2/mcp", role: secondary, region: west }
+      - { id: c, url: "http://127.0.0.1:3/mcp", role: secondary, region: east }
+    health: { interval: 2m }
+"#;
+    let world = World::start(regions, 3);
+    // Also where checks are farther apart than a round of votes.
+    world.until("well", 10 * SECONDS, |world| world.all_go_to(0, "a")).await;
+    tokio::time::sleep(200 * SECONDS).await;
+    world.set_down("a", true);
+    world.until("moved", 300 * SECONDS, |world| world.all_go_to(0, "c")).await;
 }

@@ -1,6 +1,7 @@
 //! Stories of three nodes and their servers, on a paused clock.
 
 mod breakers;
+mod calls;
 mod failover;
 mod frozen;
 mod nodes;

@@ -1,6 +1,7 @@
 //! What an operator's webhook hears of a failover, across coordinators. On the real clock: there is a
 //! real connection.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -9,16 +10,27 @@ use tokio::net::TcpListener;
 
 use super::world::{Kill, World};
 use super::{PAIR, SECONDS, well};
+use crate::operate::{Force, Operated as _, Order};
 use crate::shared::lock;
 
+/// What a receiver got.
+type Got = Arc<Mutex<Vec<serde_json::Value>>>;
+
 /// Takes whatever comes, and refuses the first of it.
-async fn receiver() -> (String, Arc<Mutex<Vec<serde_json::Value>>>) {
+async fn receiver() -> (String, Got) {
+    receiver_that(|refused| Some(if refused { "200 OK" } else { "503 Busy" })).await
+}
+
+/// Answers by what it is told to: whether it was asked before; and with none, not at all.
+async fn receiver_that(
+    answers: impl Fn(bool) -> Option<&'static str> + Send + 'static,
+) -> (String, Got) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let got: Arc<Mutex<Vec<serde_json::Value>>> = Arc::default();
+    let got = Got::default();
     let taken = Arc::clone(&got);
     tokio::spawn(async move {
-        let mut refused = false;
+        let (mut refused, mut hung) = (false, Vec::new());
         loop {
             let (mut stream, _) = listener.accept().await.unwrap();
             let mut text = Vec::new();
@@ -33,10 +45,13 @@ async fn receiver() -> (String, Arc<Mutex<Vec<serde_json::Value>>>) {
                 }
             };
             let Some(body) = body else { continue };
-            let status = if refused { "200 OK" } else { "503 Busy" };
+            let Some(status) = answers(refused) else {
+                hung.push(stream);
+                continue;
+            };
             let answer = format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\n\r\n");
             let _ = stream.write_all(answer.as_bytes()).await;
-            if refused {
+            if status.starts_with('2') {
                 lock(&taken).push(body);
             }
             refused = true;
@@ -80,4 +95,36 @@ async fn a_webhook_hears_of_every_step_also_when_the_coordinator_dies() {
     }
     let switched = seen.values().filter(|text| text.as_str().unwrap().starts_with("b is active"));
     assert_eq!(switched.count(), 1, "{all:#?}");
+}
+
+#[tokio::test]
+async fn what_a_receiver_did_not_take_in_time_is_told_by_the_next_coordinator() {
+    let hangs = Arc::new(AtomicBool::new(false));
+    let (url, got) = {
+        let hangs = Arc::clone(&hangs);
+        receiver_that(move |_| (!hangs.load(Ordering::SeqCst)).then_some("200 OK")).await
+    };
+    let notify = format!(
+        "notify: [ {{ url: \"{url}\", retries: 20, timeout: 2s, events: [failover, health] }} ]\n"
+    );
+    let fast = PAIR.replace("interval: 1s, timeout: 500ms", "interval: 500ms, timeout: 500ms");
+    let world = World::start(&format!("{notify}{fast}"), 3);
+    well(&world).await;
+    let marked = |world: &World| world.state().servers.notified;
+    world.until("marked", 10 * SECONDS, |world| marked(world) > 0).await;
+    hangs.store(true, Ordering::SeqCst);
+    world.set_down("a", true);
+    world.until("moved", 30 * SECONDS, |world| world.all_go_to(0, "b")).await;
+    // Longer than anybody looks back by the clock.
+    tokio::time::sleep(11 * SECONDS).await;
+    let force = Force::Open;
+    let order = Order::Breaker { server: "docs".into(), instance: Some("a".into()), force };
+    world.control(0).order(order).await.unwrap();
+    assert!(!lock(&got).iter().any(|it| it["kind"] == "switched"));
+    world.kill(0);
+    hangs.store(false, Ordering::SeqCst);
+    let heard = |kind: &str| lock(&got).iter().any(|it| it["kind"] == kind);
+    world.until("told", 30 * SECONDS, |_| heard("failover_began") && heard("switched")).await;
+    let last = |world: &World| world.state().servers.events.back().map_or(0, |it| it.index);
+    world.until("marked", 30 * SECONDS, |world| marked(world) == last(world)).await;
 }

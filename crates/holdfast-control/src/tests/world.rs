@@ -10,7 +10,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use holdfast_cluster::{Leadership, ProposeError};
 use holdfast_config::{CheckKind, Config};
-use holdfast_engine::breaker::{Evidence, Phase};
+use holdfast_engine::breaker::{self, Breaker, Evidence, Params};
 use holdfast_engine::failover::{Failover, Route};
 use holdfast_engine::health::passive::Indicators;
 use holdfast_engine::health::score::{Failure, Outcome};
@@ -51,8 +51,14 @@ pub(crate) struct World {
     pub(crate) nodes: Vec<Node>,
     /// Instances that do not answer, by id.
     down: Mutex<BTreeSet<String>>,
+    /// Instances that take connections and say nothing.
+    frozen: Mutex<BTreeSet<String>>,
+    /// Instances that answer everything but tools.
+    hung: Mutex<BTreeSet<String>>,
     /// A node reaches nothing behind the gateway.
     blind: Mutex<BTreeSet<usize>>,
+    /// A node's calls at an instance fail, though its checks pass.
+    fails: Mutex<BTreeSet<(usize, String)>>,
     /// What an instance answers to a call.
     answers: Mutex<BTreeMap<String, String>>,
 }
@@ -86,6 +92,7 @@ pub(crate) struct FakePlane {
     pub(crate) words: Mutex<Vec<(usize, Option<usize>, Word)>>,
     pub(crate) running: Mutex<BTreeMap<At, u64>>,
     pub(crate) evidence: Mutex<BTreeMap<usize, Evidence>>,
+    breakers: Mutex<BTreeMap<At, Breaker>>,
     /// Its place among so many that share the rates.
     pub(crate) shares: Mutex<(usize, usize)>,
     pub(crate) activity: Mutex<Activity>,
@@ -130,7 +137,10 @@ impl World {
             begun: Instant::now(),
             nodes: (0..nodes).map(node).collect(),
             down: Mutex::default(),
+            frozen: Mutex::default(),
+            hung: Mutex::default(),
             blind: Mutex::default(),
+            fails: Mutex::default(),
             answers: Mutex::default(),
         });
         for node in 0..nodes {
@@ -236,6 +246,27 @@ impl World {
             all.insert(instance.to_owned());
         } else {
             all.remove(instance);
+        }
+    }
+
+    pub(crate) fn freeze(&self, instance: &str) {
+        lock(&self.frozen).insert(instance.to_owned());
+    }
+
+    pub(crate) fn hang_calls(&self, instance: &str) {
+        lock(&self.hung).insert(instance.to_owned());
+    }
+
+    /// Whether this instance fails the calls of these nodes; its checks pass.
+    pub(crate) fn set_failing(&self, instance: &str, nodes: &[usize], fails: bool) {
+        let mut all = lock(&self.fails);
+        for node in nodes {
+            let it = (*node, instance.to_owned());
+            if fails {
+                all.insert(it)
+            } else {
+                all.remove(&it)
+            };
         }
     }
 
@@ -415,6 +446,33 @@ impl FakePlane {
         self.world.get().and_then(Weak::upgrade).expect("the world is there")
     }
 
+    fn with_breaker<T>(&self, at: At, act: impl FnOnce(&mut Breaker) -> T) -> T {
+        let mut all = lock(&self.breakers);
+        let new = || Breaker::new(Params::default(), Instant::now().into_std());
+        act(all.entry(at).or_insert_with(new))
+    }
+
+    /// Calls of some sessions, as far as they go to this instance.
+    fn call(&self, at: At, now: std::time::Instant) {
+        let name = &self.ids[at.server][at.instance];
+        let fails = lock(&self.world().fails).contains(&(self.node, name.clone()));
+        let outcome = if fails { breaker::Outcome::Failure } else { breaker::Outcome::Success };
+        let route = lock(&self.routes).get(&at.server).cloned();
+        let goes_there =
+            |key: &u64| route.as_ref().is_none_or(|it| it.route(*key) == Route::To(name.as_str()));
+        for key in (0..20).filter(goes_there) {
+            self.with_breaker(at, |breaker| {
+                if let Ok(permit) = breaker.admit(now, key) {
+                    breaker.settle(permit, outcome, now, key);
+                }
+            });
+        }
+    }
+
+    fn is_frozen(&self, at: At) -> bool {
+        lock(&self.world().frozen).contains(&self.ids[at.server][at.instance])
+    }
+
     fn reaches(&self, at: At) -> bool {
         let world = self.world();
         let down = lock(&world.down).contains(&self.ids[at.server][at.instance]);
@@ -435,10 +493,18 @@ impl Plane for FakePlane {
         &'a self,
         at: At,
         check: &'a CheckKind,
-        _within: Duration,
+        within: Duration,
     ) -> BoxFuture<'a, Checked> {
         Box::pin(async move {
             let took = Duration::from_millis(3);
+            let name = &self.ids[at.server][at.instance];
+            let hangs =
+                matches!(check, CheckKind::Tool { .. }) && lock(&self.world().hung).contains(name);
+            if hangs || (*check != CheckKind::Connect && self.is_frozen(at)) {
+                tokio::time::sleep(within).await;
+                let outcome = Outcome::Failed(Failure::TimedOut);
+                return Checked { outcome, took: within, text: String::new() };
+            }
             tokio::time::sleep(took).await;
             if !self.reaches(at) {
                 let outcome = Outcome::Failed(Failure::Unreachable);
@@ -460,12 +526,21 @@ impl Plane for FakePlane {
         let goes_there = lock(&self.routes)
             .get(&at.server)
             .is_some_and(|it| it.route(7) == Route::To(name.as_str()));
-        let answers = goes_there && self.reaches(at);
+        let answers = goes_there && self.reaches(at) && !self.is_frozen(at);
+        let now = Instant::now().into_std();
+        if self.reaches(at) && !self.is_frozen(at) {
+            self.call(at, now);
+        }
+        let (breaker, evidence, is_open) = self.with_breaker(at, |breaker| {
+            breaker.tick(now, 0);
+            (breaker.phase(), breaker.evidence(), breaker.is_open_by_server())
+        });
         Sight {
             in_flight: lock(&self.running).get(&at).copied().unwrap_or(0),
             indicators: Indicators::default(),
-            breaker: Phase::Closed,
-            evidence: Evidence::default(),
+            breaker,
+            evidence,
+            is_open,
             answered_at: if answers { self.world().time() } else { 0 },
         }
     }
@@ -486,6 +561,13 @@ impl Plane for FakePlane {
         if let Some(last) = routes.get(&server) {
             let step = |it: &Failover| (it.generation, it.step);
             assert!(step(&failover) > step(last), "a node goes back to an earlier step");
+            for (instance, name) in self.ids[server].iter().enumerate() {
+                if failover.serves(name) && !last.serves(name) {
+                    let now = Instant::now().into_std();
+                    let at = At { server, instance };
+                    self.with_breaker(at, |breaker| breaker.start_over(now, 0));
+                }
+            }
         }
         routes.insert(server, failover);
     }
@@ -502,6 +584,12 @@ impl Plane for FakePlane {
 
     fn say(&self, server: usize, instance: Option<usize>, word: Word) {
         lock(&self.words).push((server, instance, word));
+        if let (Some(instance), Word::Opened { length, generation }) = (instance, word) {
+            let now = Instant::now().into_std();
+            self.with_breaker(At { server, instance }, |breaker| {
+                breaker.opened_by_cluster(now + length, generation, now)
+            });
+        }
     }
 
     fn activity(&self) -> Activity {

@@ -40,6 +40,8 @@ pub use cluster::{ClusterCause, Evidence, cluster_verdict};
 pub use params::Params;
 pub use types::{Cause, Outcome, Override, Permit, Phase, Refused, Status, Transition, Why};
 
+pub(crate) use window::clearly_above;
+
 use share::Share;
 use window::Window;
 
@@ -65,6 +67,8 @@ pub struct Breaker {
     held_until: Option<Instant>,
     /// It was opened by what this node saw of the server.
     own_doubt: bool,
+    /// It was last opened for a reason that is the server's: by this node's calls, or by the cluster.
+    is_servers: bool,
     cluster_generation: u64,
     operator_generation: u64,
     transitions: Vec<Transition>,
@@ -111,6 +115,7 @@ impl Breaker {
             strikes: 0,
             held_until: None,
             own_doubt: false,
+            is_servers: false,
             cluster_generation: 0,
             operator_generation: 0,
             transitions: Vec::new(),
@@ -215,11 +220,13 @@ impl Breaker {
         match self.state {
             State::ForcedOpen | State::ForcedClosed => {}
             State::Open { until: open } => {
+                self.is_servers = true;
                 self.state = State::Open { until: open.max(until) };
                 self.set_wake(now);
             }
             State::Closed | State::HalfOpen { .. } | State::Recovering { .. } => {
                 if until > now {
+                    self.is_servers = true;
                     self.open_until(until, Cause::Cluster, now);
                 }
             }
@@ -247,6 +254,7 @@ impl Breaker {
             return false;
         }
         self.operator_generation = generation;
+        self.is_servers = false;
         match (what, self.phase()) {
             (Override::Open, Phase::ForcedOpen) | (Override::Closed, Phase::ForcedClosed) => {}
             (Override::Open, _) => self.enter(State::ForcedOpen, Cause::Operator, now),
@@ -256,6 +264,15 @@ impl Breaker {
             (Override::Automatic, _) => {}
         }
         true
+    }
+
+    /// Has all calls pass from here on, as far as the last opening is over: a failover brings them back
+    /// step by step, and refusing some of those would refuse them for good.
+    pub fn start_over(&mut self, now: Instant, chance: u64) {
+        self.tick(now, chance);
+        if let State::HalfOpen { .. } | State::Recovering { .. } = self.state {
+            self.close(Cause::Cluster, now);
+        }
     }
 
     /// Goes on with other settings in the same state. What was counted is forgotten, and calls under
@@ -300,6 +317,13 @@ impl Breaker {
             not_reached: counts.not_reached,
             strikes: self.strikes,
         }
+    }
+
+    /// Whether it is open for a reason that is the server's, this node's own network aside; and while it
+    /// is half-open after that, since no call has shown yet that the server is well.
+    #[must_use]
+    pub fn is_open_by_server(&self) -> bool {
+        self.is_servers && matches!(self.state, State::Open { .. } | State::HalfOpen { .. })
     }
 
     /// What this node has to say to the cluster about the server, and nothing of its own network. The

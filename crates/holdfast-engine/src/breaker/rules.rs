@@ -178,6 +178,7 @@ impl Breaker {
     fn open(&mut self, cause: Cause, now: Instant, chance: u64) {
         let until = now + self.params.open_time(self.strikes, chance);
         self.own_doubt = cause.is_the_servers();
+        self.is_servers = self.own_doubt;
         self.open_until(until, cause, now);
     }
 

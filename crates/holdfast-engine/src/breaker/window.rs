@@ -179,7 +179,7 @@ impl Window {
 }
 
 /// Whether so many failures of so many calls are more than `rate` and chance explain.
-pub(super) fn clearly_above(failed: u32, calls: u32, rate: f64) -> bool {
+pub(crate) fn clearly_above(failed: u32, calls: u32, rate: f64) -> bool {
     let (failed, calls) = (f64::from(failed), f64::from(calls));
     let above = failed - calls * rate;
     above > 0.0 && above * above >= DEVIATIONS * DEVIATIONS * calls * rate * (1.0 - rate)

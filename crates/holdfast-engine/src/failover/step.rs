@@ -5,9 +5,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::trigger::{Trigger, target, trigger};
-use crate::health::votes::Cause;
-
 use super::{End, Failed, Failover, Manner, Move, Order, Params, Phase, Role, Seen, Stage};
+use crate::health::votes::{Cause, Opinion};
 
 /// A delay doubles this often at most.
 const DOUBLINGS: u32 = 3;
@@ -28,7 +27,8 @@ pub enum Input {
         /// What came of it.
         report: Report,
     },
-    /// An operator moves the server to this instance, or to the best.
+    /// An operator moves the server to this instance, or to the best; a failback that has not switched yet
+    /// is taken back, and begins no more by itself.
     Move {
         /// Where to; none: the best.
         to: Option<String>,
@@ -157,21 +157,17 @@ impl Sight<'_> {
 
     fn settled(&self, state: &Failover) -> Option<Failover> {
         let active = self.find(&state.active);
-        if let Some(Trigger { manner, cause }) = trigger(active, self.params) {
+        if let Some(trigger) = trigger(active, self.params) {
+            let Trigger { manner, cause, to } = trigger;
             let text = self.leaves(state, cause);
-            let to = self.target(state, &[]);
-            return match (manner, to) {
+            return match self.refuge(state, &trigger) {
+                Some(to) => Some(self.begin(state, to.name, manner, &text)),
+                None if to == Opinion::Healthy => None,
                 // Its calls go to the primary as it is, of which nobody can say more yet.
-                (Manner::Immediate, None) if active.is_none() && self.primary_is_new() => None,
-                (Manner::Immediate, Some(to)) => Some(self.begin(state, to.name, manner, &text)),
-                (Manner::Immediate, None) => {
+                None if active.is_none() && self.primary_is_new() => None,
+                None => {
                     Some(self.fail(state, &format!("{text}, and no other instance can take over")))
                 }
-                // From bad to no better is no way to go, and once rolled back it waits.
-                (_, Some(to)) if to.is_well() && self.now >= state.not_before => {
-                    Some(self.begin(state, to.name, manner, &text))
-                }
-                (Manner::Gradual | Manner::Manual | Manner::Forced, _) => None,
             };
         }
         if self.rests(&state.active) != state.phase {
@@ -190,6 +186,23 @@ impl Sight<'_> {
             && self.now >= state.not_before;
         let text = || format!("{} is well again", primary.name);
         is_due.then(|| self.begin_back(state, Manner::Gradual, &text()))
+    }
+
+    /// Where to go for this reason. From bad to no better is no way to go: where only a healthy instance
+    /// will do, it is one that was not ill since the last switch, or has been well for the failback delay
+    /// since; and once rolled back it waits. So two instances whose calls fail in turn do not pass a
+    /// server to each other all the time.
+    fn refuge(&self, state: &Failover, trigger: &Trigger) -> Option<&Seen<'_>> {
+        if trigger.to != Opinion::Healthy {
+            return self.target(state, &[]);
+        }
+        let stays_well = |it: &Seen<'_>| {
+            let waited = self.now.saturating_sub(it.since) >= self.params.failback_delay;
+            it.is_well() && (state.switched_at == 0 || it.since <= state.switched_at || waited)
+        };
+        let unfit = self.seen.iter().filter(|it| !stays_well(it));
+        let unfit: Vec<String> = unfit.map(|it| it.name.to_owned()).collect();
+        target(self.seen, &state.active, &unfit).filter(|_| self.now >= state.not_before)
     }
 
     fn failed(&self, state: &Failover, failed: &Failed) -> Option<Failover> {
@@ -217,8 +230,10 @@ impl Sight<'_> {
         if let Stage::Notify { .. } = it.stage {
             // Who has to act does not wait until people were told of the last time.
             let trigger = trigger(self.find(&state.active), self.params);
-            if trigger.is_some_and(|it| it.manner == Manner::Immediate) {
-                return self.settled(state);
+            if trigger.is_some_and(|it| it.manner == Manner::Immediate)
+                && let Some(next) = self.settled(state)
+            {
+                return Some(next);
             }
         }
         if it.stage.is_before_switch() {
@@ -233,8 +248,8 @@ impl Sight<'_> {
             }
             let from = trigger(self.find(&it.from), self.params);
             if it.manner != Manner::Immediate
-                && from.is_some_and(|it| it.manner == Manner::Immediate)
-                && to.is_some_and(Seen::is_usable)
+                && let Some(Trigger { manner: Manner::Immediate, to: worst, .. }) = from
+                && to.is_some_and(|to| to.is_at_least(worst))
             {
                 return Some(self.hurry(state, it));
             }
@@ -345,6 +360,14 @@ impl Sight<'_> {
         by: &str,
         force: bool,
     ) -> Result<Failover, Refusal> {
+        if let Phase::FailingBack(it) = &state.phase
+            && it.stage.is_before_switch()
+            && to.is_none_or(|to| to == state.active)
+        {
+            // Whoever stops a failback does not want it to begin again by itself.
+            let stays = self.roll_back(state, it, &format!("taken back by {by}"));
+            return Ok(Failover { by_hand: true, ..stays });
+        }
         is_free(state)?;
         let to = match to {
             Some(name) if name == state.active => return Err(Refusal::Already),

@@ -2,15 +2,17 @@
 //!
 //! | the active instance is | because of | then |
 //! |---|---|---|
-//! | unhealthy | no connection, no credential, a critical check | immediate |
+//! | unhealthy | no connection, no credential, a critical check, open breakers | immediate |
 //! | unhealthy, score below 40 | anything | immediate |
 //! | unhealthy | errors, exhaustion, the score | gradual |
+//! | degraded | open breakers | immediate, to a healthy one |
 //! | degraded | errors over the limit, exhaustion | gradual |
 //! | degraded, score fallen by `degradation` | the score | gradual |
 //! | not configured any more | | immediate: nothing can be served there |
 //! | anything else, or nothing is known | | stays |
 //!
-//! "Unhealthy" and "degraded" are the group's verdicts, never one node's.
+//! "Unhealthy" and "degraded" are the group's verdicts, never one node's. A gradual move too goes to a
+//! healthy instance only.
 
 use super::{Manner, Params};
 use crate::health::passive::Indicators;
@@ -54,18 +56,24 @@ pub struct Trigger {
     pub manner: Manner,
     /// Why.
     pub cause: Cause,
+    /// The worst that the group may find of the instance that it goes to.
+    pub to: Opinion,
 }
 
 /// What the active instance's condition calls for. `seen` is none if it is not configured any more.
 #[must_use]
 pub fn trigger(seen: Option<&Seen<'_>>, params: &Params) -> Option<Trigger> {
     let Some(seen) = seen else {
-        return Some(Trigger { manner: Manner::Immediate, cause: Cause::Score });
+        return Some(Trigger::new(Manner::Immediate, Cause::Score));
     };
     let cause = seen.cause;
     let fallen = f64::from(seen.score) < 100.0 * (1.0 - params.degradation);
     let manner = match (seen.opinion?, cause) {
         (Opinion::Healthy, _) => return None,
+        // Nothing that is sent there is served, so a ramp would only refuse for longer.
+        (Opinion::Degraded, Cause::BreakerOpen) => {
+            return Some(Trigger { manner: Manner::Immediate, cause, to: Opinion::Healthy });
+        }
         (Opinion::Unhealthy, it) if it.is_immediate() || seen.score < 40 => Manner::Immediate,
         (Opinion::Unhealthy, _) | (Opinion::Degraded, Cause::Errors | Cause::Exhausted) => {
             Manner::Gradual
@@ -73,7 +81,7 @@ pub fn trigger(seen: Option<&Seen<'_>>, params: &Params) -> Option<Trigger> {
         (Opinion::Degraded, Cause::Score) if fallen => Manner::Gradual,
         (Opinion::Degraded, _) => return None,
     };
-    Some(Trigger { manner, cause })
+    Some(Trigger::new(manner, cause))
 }
 
 /// The best instance to go to: healthy before degraded, then in the order of `seen`. Never the active
@@ -86,19 +94,37 @@ pub fn target<'a>(seen: &'a [Seen<'a>], active: &str, tried: &[String]) -> Optio
         .min_by_key(|it| it.opinion)
 }
 
-/// The cause that a node names in its vote: the gravest that it sees.
+/// The cause that a node names in its vote: the gravest that it sees. `is_open`: its breaker lets no
+/// calls through, for a reason that is the instance's; `error_rate`: the share of calls above which they
+/// are too many that fail, 0 to 1.
 #[must_use]
 pub fn cause(
     fatal: Option<Failure>,
+    is_open: bool,
     calls: &Indicators,
     error_rate: f64,
     is_exhausted: bool,
 ) -> Cause {
     match fatal {
         Some(failure) => failure.into(),
+        None if is_open => Cause::BreakerOpen,
         None if is_exhausted => Cause::Exhausted,
-        None if calls.error_rate.is_some_and(|it| it > error_rate) => Cause::Errors,
+        None if calls.fail_above(error_rate) => Cause::Errors,
         None => Cause::Score,
+    }
+}
+
+// === impl Trigger ===
+
+impl Trigger {
+    /// From an instance that is of no use one goes to whatever is usable; from one that is of some use
+    /// only to one that is healthy.
+    fn new(manner: Manner, cause: Cause) -> Self {
+        let to = match manner {
+            Manner::Immediate => Opinion::Degraded,
+            Manner::Gradual | Manner::Manual | Manner::Forced => Opinion::Healthy,
+        };
+        Self { manner, cause, to }
     }
 }
 
@@ -109,6 +135,12 @@ impl Seen<'_> {
     #[must_use]
     pub fn is_usable(&self) -> bool {
         matches!(self.opinion, Some(Opinion::Healthy | Opinion::Degraded))
+    }
+
+    /// Whether it is found at least so well.
+    #[must_use]
+    pub fn is_at_least(&self, worst: Opinion) -> bool {
+        self.opinion.is_some_and(|it| it <= worst)
     }
 
     /// Whether it can serve, and nothing speaks against it.

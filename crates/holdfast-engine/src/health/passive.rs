@@ -17,6 +17,7 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::score::between;
+use crate::breaker::clearly_above;
 
 /// The width of a slot, in milliseconds.
 const SLOT: u64 = 5_000;
@@ -24,6 +25,8 @@ const SLOT: u64 = 5_000;
 const SLOTS: usize = 25;
 /// Fewer calls than this in a window say nothing.
 pub const LEAST_CALLS: u32 = 5;
+/// Fewer calls than this in a minute do not show that too many of them fail.
+const LEAST_TO_FAIL: u32 = 20;
 
 /// How an attempt ended, as far as the instance is to blame.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -236,6 +239,19 @@ impl Passive {
 // === impl Indicators ===
 
 impl Indicators {
+    /// Whether more of the last minute's calls fail than this share of 0 to 1, by more than chance
+    /// explains: 20 calls at least, and three standard deviations above the share.
+    ///
+    /// One random error in a hundred does not come to a share of 0.1. It would take 7 failed calls of
+    /// 20, which chance brings in one minute out of 1.4 thousand million; 19 of 100 and 185 of 1,500 are
+    /// rarer by many orders of magnitude. And a majority of the nodes would have to see that at once.
+    #[must_use]
+    pub fn fail_above(&self, share: f64) -> bool {
+        let failed = self.error_rate.map(|it| (it * f64::from(self.calls)).round() as u32);
+        self.calls >= LEAST_TO_FAIL
+            && failed.is_some_and(|failed| clearly_above(failed, self.calls, share))
+    }
+
     /// What the indicators come to; none if none is known.
     #[must_use]
     pub fn judge(&self, thresholds: &Thresholds) -> Option<Judgement> {
@@ -364,6 +380,21 @@ mod tests {
         assert_eq!(fed(&[(FAULT, 0); 4]).read(0), Indicators { calls: 4, ..Indicators::default() });
         let seen = fed(&[(Ended::PushedBack, 0); 100]).read(0);
         assert_eq!((seen.error_rate, seen.connected), (None, Some(1.0)));
+    }
+
+    #[test]
+    fn one_error_in_a_hundred_is_not_too_many_of_any_number_of_calls() {
+        let fail = |failed: u32, calls: u32| {
+            let error_rate = Some(f64::from(failed) / f64::from(calls));
+            Indicators { error_rate, calls, ..Indicators::default() }.fail_above(0.1)
+        };
+        assert!(!fail(19, 19), "too few calls");
+        let table = [(20, 7), (100, 19), (1_500, 185), (100_000, 10_285)];
+        for (calls, failed) in table {
+            assert!(fail(failed, calls) && !fail(failed - 1, calls), "{failed} of {calls}");
+        }
+        assert!(!fail(1_000, 100_000));
+        assert!(!Indicators::default().fail_above(0.1));
     }
 
     #[test]

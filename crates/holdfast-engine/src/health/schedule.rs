@@ -1,6 +1,7 @@
 //! When the next check is due.
 //!
 //! A failed check is tried again soon, `retries` times, before it counts: one lost packet is no news.
+//! Once a round has counted as failed, the next one comes as soon and counts at once: it is what decides.
 //! Below a score of 75 checks run twice as often, below 40 four times, so that both the end and the
 //! recovery are noticed early; never more often than once in [`LEAST`]. Every wait is up to a tenth
 //! shorter or longer, so that a hundred servers that were configured alike are not all checked at once.
@@ -8,11 +9,19 @@
 //! | after | next |
 //! |---|---|
 //! | start | within one interval, at random |
-//! | a failure, tries left | a retry, after a tenth of the interval |
-//! | a failure, no tries left | it counts; next round |
+//! | a failure after a good round, tries left | a retry, a tenth of the interval after the last try began |
+//! | a failure after a good round, no tries left | it counts; next round as soon as a retry |
+//! | a failure after a bad round that is not believed yet | the same |
+//! | a failure that is believed | it counts; next round |
 //! | a success | it counts; next round |
+//!
+//! # How long a frozen instance goes unnoticed
+//! Of one that takes connections and says nothing, every try lasts `timeout` (3 s). With the defaults
+//! (15 s, 2 retries, 2 rounds) the first bad sign comes at most 16.5 + 3 s after the freeze, and three
+//! more tries of 3.2 s each follow: it is believed 9.6 s after the first sign and 29.1 s after the freeze
+//! at most. Where calls hang meanwhile, a check does not wait for its interval ([`Silence`]).
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// No two checks of one instance are nearer to each other than this.
 pub const LEAST: Duration = Duration::from_millis(200);
@@ -30,6 +39,27 @@ pub struct Rhythm {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Schedule {
     failed: u32,
+    /// The last round that counted failed.
+    bad: bool,
+}
+
+/// How a round of checks ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Round {
+    /// All is well.
+    pub passed: bool,
+    /// How long it took.
+    pub took: Duration,
+}
+
+/// Calls that are at an instance while it answers none: a reason to look at once.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Silence {
+    /// When a call was last answered, in milliseconds.
+    answered_at: u64,
+    since: Option<Instant>,
+    /// How many calls were there when it was told; 0: it was not.
+    told: u64,
 }
 
 /// What comes after a round of checks.
@@ -59,14 +89,57 @@ impl Schedule {
 
     /// A round ended. `score`: 0 to 100, as believed so far; `random`: any 64 random bits.
     #[must_use]
-    pub fn ended(&mut self, passed: bool, score: u8, rhythm: Rhythm, random: u64) -> Next {
-        if !passed && self.failed < rhythm.retries {
+    pub fn ended(&mut self, round: Round, score: u8, rhythm: Rhythm, random: u64) -> Next {
+        if !round.passed && !self.bad && self.failed < rhythm.retries {
             self.failed += 1;
-            return Next { wait: jittered(rhythm.interval / 10, random), counts: false };
+            return Next { wait: soon(round, rhythm, random), counts: false };
         }
-        self.failed = 0;
+        (self.failed, self.bad) = (0, !round.passed);
         Next { wait: jittered(interval(rhythm.interval, score), random), counts: true }
     }
+}
+
+// === impl Silence ===
+
+impl Silence {
+    /// Looks at `now`, about once a second. Whether an instance is to be checked at once: so many calls
+    /// are at it, and for `timeout` none was answered. Told once in each silence, and once more when
+    /// calls came on top of those that are there, as a listener's stream is all day. `last`: how old the
+    /// last check is; one younger than half an interval is good enough, so checks double at most.
+    pub fn look(
+        &mut self,
+        in_flight: u64,
+        answered_at: u64,
+        last: Duration,
+        rhythm: Rhythm,
+        timeout: Duration,
+        now: Instant,
+    ) -> bool {
+        let is_more = self.told > 0 && in_flight > self.told;
+        // The caller adds two clocks up, which may be a few milliseconds apart each time.
+        let is_same = answered_at.abs_diff(self.answered_at) <= 100;
+        if in_flight == 0 || !is_same || is_more {
+            *self = Self { answered_at, since: None, told: 0 };
+        }
+        if in_flight == 0 || self.told > 0 {
+            return false;
+        }
+        let since = *self.since.get_or_insert(now);
+        let silent = now.saturating_duration_since(since) >= timeout;
+        let tells = silent && last >= rhythm.interval / 2;
+        if tells {
+            self.told = in_flight;
+        }
+        tells
+    }
+}
+
+/// How long to wait before a retry, or before a round that may be the one that decides.
+#[must_use]
+pub fn soon(round: Round, rhythm: Rhythm, random: u64) -> Duration {
+    let pause = rhythm.interval / 10;
+    // What timed out has waited already.
+    jittered(pause, random).saturating_sub(round.took).max(LEAST.min(pause))
 }
 
 /// From one round to the next at this score of 0 to 100.
@@ -102,6 +175,9 @@ mod tests {
     const RHYTHM: Rhythm = Rhythm { interval: Duration::from_secs(10), retries: 2 };
     const HALF: u64 = u64::MAX / 2;
 
+    const GOOD: Round = Round { passed: true, took: Duration::ZERO };
+    const BAD: Round = Round { passed: false, took: Duration::ZERO };
+
     fn near(wait: Duration, secs: f64) -> bool {
         (wait.as_secs_f64() - secs).abs() < 1e-6
     }
@@ -110,22 +186,52 @@ mod tests {
     fn a_failure_counts_after_its_retries() {
         let mut schedule = Schedule::new();
         for _ in 0..2 {
-            let next = schedule.ended(false, 100, RHYTHM, HALF);
+            let next = schedule.ended(BAD, 100, RHYTHM, HALF);
             assert!(!next.counts && near(next.wait, 1.0), "{next:?}");
         }
-        let next = schedule.ended(false, 100, RHYTHM, HALF);
+        let next = schedule.ended(BAD, 100, RHYTHM, HALF);
         assert!(next.counts && near(next.wait, 10.0), "{next:?}");
-        assert!(!schedule.ended(false, 0, RHYTHM, HALF).counts, "and starts over");
+        assert!(schedule.ended(BAD, 0, RHYTHM, HALF).counts, "after a bad round at once");
+        assert!(schedule.ended(GOOD, 0, RHYTHM, HALF).counts);
+        assert!(!schedule.ended(BAD, 100, RHYTHM, HALF).counts, "and starts over");
+    }
+
+    #[test]
+    fn a_try_that_took_its_time_is_followed_at_once() {
+        let took = |secs| Round { passed: false, took: Duration::from_secs(secs) };
+        assert!(near(soon(took(0), RHYTHM, HALF), 1.0));
+        assert_eq!(soon(took(3), RHYTHM, HALF), LEAST);
+    }
+
+    #[test]
+    fn calls_without_an_answer_are_told_once_and_again_when_others_come() {
+        let start = Instant::now();
+        let mut silence = Silence::default();
+        let mut look = |secs: u64, in_flight, answered_at, last| {
+            let (last, now) = (Duration::from_secs(last), start + Duration::from_secs(secs));
+            silence.look(in_flight, answered_at, last, RHYTHM, Duration::from_secs(3), now)
+        };
+        assert!(!look(0, 1, 7_000, 9), "it begins");
+        assert!(!look(2, 1, 7_000, 9));
+        assert!(look(3, 1, 7_000, 9), "for the time-out");
+        assert!(!look(9, 1, 7_000, 9), "once");
+        assert!(!look(10, 2, 7_000, 9), "another call");
+        assert!(!look(13, 2, 7_000, 4), "it was just looked at");
+        assert!(look(14, 2, 7_000, 5));
+        assert!(!look(15, 2, 8_000, 9), "one was answered");
+        assert!(look(18, 2, 8_000, 9));
+        assert!(!look(19, 0, 8_000, 9), "nobody waits");
+        assert!(!look(60, 1, 8_000, 9), "a new silence");
     }
 
     #[test]
     fn a_success_ends_the_round_at_once() {
         let mut schedule = Schedule::new();
-        assert!(!schedule.ended(false, 100, RHYTHM, HALF).counts);
-        assert!(schedule.ended(true, 100, RHYTHM, HALF).counts);
-        assert!(!schedule.ended(false, 100, RHYTHM, HALF).counts);
+        assert!(!schedule.ended(BAD, 100, RHYTHM, HALF).counts);
+        assert!(schedule.ended(GOOD, 100, RHYTHM, HALF).counts);
+        assert!(!schedule.ended(BAD, 100, RHYTHM, HALF).counts);
         let none = Rhythm { retries: 0, ..RHYTHM };
-        assert!(Schedule::new().ended(false, 100, none, HALF).counts);
+        assert!(Schedule::new().ended(BAD, 100, none, HALF).counts);
     }
 
     #[test]
@@ -141,7 +247,7 @@ mod tests {
         #[test]
         fn waits_stay_within_a_tenth(random: u64, score in 0u8..=100, millis in 200u64..3_600_000) {
             let rhythm = Rhythm { interval: Duration::from_millis(millis), retries: 0 };
-            let next = Schedule::new().ended(true, score, rhythm, random);
+            let next = Schedule::new().ended(GOOD, score, rhythm, random);
             let plain = interval(rhythm.interval, score);
             prop_assert!(next.wait >= plain - plain / 10 - Duration::from_nanos(10));
             prop_assert!(next.wait <= plain + plain / 10 + Duration::from_nanos(10));

@@ -41,6 +41,9 @@ pub struct Checked<'a> {
     pub weight: f64,
     /// Its failure alone makes the instance critical.
     pub critical: bool,
+    /// That it passes shows little: an instance takes a connection and serves nobody. So it speaks
+    /// against no failure of the others.
+    pub slight: bool,
     /// How it ended.
     pub outcome: Outcome,
 }
@@ -65,8 +68,8 @@ pub struct Report<'a> {
     pub status: Status,
     /// What pulls it down most.
     pub why: Why<'a>,
-    /// Why the instance cannot be used at all, if it cannot: no connection or no credential by any
-    /// check that was made, or the failure of a critical one.
+    /// Why the instance cannot be used at all, if it cannot: no connection, no credential or no answer
+    /// by any check that was made, slight ones that passed aside; or the failure of a critical one.
     pub fatal: Option<Failure>,
 }
 
@@ -166,13 +169,12 @@ fn value(outcome: Outcome) -> f64 {
 
 /// The failure of all checks that were made, if it is one with which nothing can be done.
 fn all_fatal(checks: &[Checked<'_>]) -> Option<Failure> {
-    let mut made = checks.iter().map(|it| it.outcome).filter(|it| *it != Outcome::Skipped);
-    let Some(Outcome::Failed(first @ (Failure::Unreachable | Failure::Authentication))) =
-        made.next()
-    else {
-        return None;
-    };
-    made.all(|it| it == Outcome::Failed(first)).then_some(first)
+    let fails = |it: &Checked<'_>| matches!(it.outcome, Outcome::Failed(_));
+    let says =
+        checks.iter().filter(|it| it.outcome != Outcome::Skipped && (!it.slight || fails(it)));
+    let mut says = says.map(|it| it.outcome);
+    let Some(Outcome::Failed(first)) = says.next() else { return None };
+    (first != Failure::Wrong && says.all(|it| it == Outcome::Failed(first))).then_some(first)
 }
 
 #[cfg(test)]
@@ -182,7 +184,7 @@ mod tests {
     use super::*;
 
     fn check(name: &str, weight: f64, outcome: Outcome) -> Checked<'_> {
-        Checked { name, weight, critical: false, outcome }
+        Checked { name, weight, critical: false, slight: false, outcome }
     }
 
     const REFUSED: Outcome = Outcome::Failed(Failure::Unreachable);
@@ -229,7 +231,7 @@ mod tests {
         let one = [check("connect", 0.3, Outcome::Passed), check("ping", 0.7, REFUSED)];
         assert_eq!(report(&one).unwrap().fatal, None);
         let slow = [check("ping", 0.7, Outcome::Failed(Failure::TimedOut))];
-        assert_eq!(report(&slow).unwrap().fatal, None, "it may be busy");
+        assert_eq!(report(&slow).unwrap().fatal, Some(Failure::TimedOut));
         let skipped = [check("connect", 0.3, REFUSED), check("ping", 0.7, Outcome::Skipped)];
         assert_eq!(report(&skipped).unwrap().fatal, Some(Failure::Unreachable));
     }
@@ -262,5 +264,19 @@ mod tests {
             prop_assert!(after.score <= before.score + 1e-9);
             prop_assert!(after.status >= before.status || (after.score - before.score).abs() < 1e-9);
         }
+    }
+
+    #[test]
+    fn a_connection_that_comes_about_does_not_speak_for_one_that_says_nothing() {
+        let connect = Checked { slight: true, ..check("connect", 1.0, Outcome::Passed) };
+        let with = |outcome| report(&[connect, check("ping", 1.0, outcome)]).unwrap().fatal;
+        for failure in [Failure::TimedOut, Failure::Authentication, Failure::Unreachable] {
+            assert_eq!(with(Outcome::Failed(failure)), Some(failure));
+        }
+        assert_eq!(with(Outcome::Failed(Failure::Wrong)), None, "it answers");
+        assert_eq!(with(Outcome::Partly(0.0)), None);
+        assert_eq!(report(&[connect]).unwrap().fatal, None);
+        let refused = Checked { outcome: REFUSED, ..connect };
+        assert_eq!(report(&[refused]).unwrap().fatal, Some(Failure::Unreachable));
     }
 }

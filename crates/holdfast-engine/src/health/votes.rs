@@ -5,7 +5,8 @@
 //! peers' checks (0.3), those from outside the cluster (0.2), and what its calls say (0.1). Of the
 //! peers it takes the *middle* one, the better of two: a mean would let one peer with a broken network
 //! pull everybody down. The score makes the vote: 0.9 and above healthy, below 0.5 unhealthy, degraded
-//! in between ([`ballot`]).
+//! in between ([`ballot`]). Whatever the score, a node that sees calls fail (too many of them, or so that
+//! its breaker is open) does not vote healthy ([`Opinion::by`]).
 //!
 //! # A conclusion
 //! The coordinator keeps each node's last vote and concludes anew whenever one comes, so the decision
@@ -97,6 +98,8 @@ pub enum Cause {
     Authentication,
     /// No connection.
     Unreachable,
+    /// Its calls fail, so that its breakers let none through.
+    BreakerOpen,
 }
 
 /// One node's vote about one instance.
@@ -256,6 +259,20 @@ impl Opinion {
         }
     }
 
+    /// A node's opinion by its score and by what it names as the cause. An instance may answer every
+    /// check and fail every call, which weighs a tenth of the score: so what the calls say makes it
+    /// degraded by itself.
+    #[must_use]
+    pub fn by(score: f64, cause: Cause) -> Self {
+        let least = match cause {
+            Cause::Errors | Cause::Exhausted | Cause::BreakerOpen => Self::Degraded,
+            Cause::Score | Cause::Critical | Cause::Authentication | Cause::Unreachable => {
+                Self::Healthy
+            }
+        };
+        Self::of(score).max(least)
+    }
+
     /// The word for it.
     #[must_use]
     pub fn label(self) -> &'static str {
@@ -273,7 +290,10 @@ impl Cause {
     /// Whether waiting does not help: the instance cannot serve at all.
     #[must_use]
     pub fn is_immediate(self) -> bool {
-        matches!(self, Self::Unreachable | Self::Authentication | Self::Critical)
+        match self {
+            Self::Unreachable | Self::Authentication | Self::Critical | Self::BreakerOpen => true,
+            Self::Score | Self::Errors | Self::Exhausted => false,
+        }
     }
 
     /// The words for it.
@@ -286,6 +306,7 @@ impl Cause {
             Self::Critical => "critical check",
             Self::Authentication => "authentication",
             Self::Unreachable => "unreachable",
+            Self::BreakerOpen => "breaker open",
         }
     }
 }

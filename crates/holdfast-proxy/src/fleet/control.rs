@@ -59,6 +59,9 @@ pub struct Sight {
     pub breaker: breaker::Phase,
     /// What its breaker has to tell the other nodes: nothing of this node's own network.
     pub evidence: breaker::Evidence,
+    /// Its breaker is open, or half-open after that, for a reason that is the instance's: this node's own
+    /// calls, or the cluster's word.
+    pub is_open: bool,
     /// When a call was last answered, in milliseconds since the Unix epoch; 0: never.
     pub answered_at: u64,
 }
@@ -171,10 +174,10 @@ impl Fleet {
         let seen = self.with(at, |server| {
             let it = &server.instances[at.instance];
             let now = Instant::now();
-            let (breaker, evidence) = it.steer(
+            let (breaker, evidence, is_open) = it.steer(
                 |breaker| {
                     breaker.tick(now, chance());
-                    (breaker.phase(), breaker.evidence())
+                    (breaker.phase(), breaker.evidence(), breaker.is_open_by_server())
                 },
                 |change| server.tell(at.instance, change),
             );
@@ -184,6 +187,7 @@ impl Fleet {
                 indicators: it.passive.read(it.millis(now)),
                 breaker,
                 evidence,
+                is_open,
                 answered_at: it.answered_ago(now).map_or(0, |ago| {
                     let ago = u64::try_from(ago.as_millis()).unwrap_or(u64::MAX);
                     crate::clock::unix_millis().saturating_sub(ago)
@@ -195,22 +199,24 @@ impl Fleet {
             indicators: Indicators::default(),
             breaker: breaker::Phase::Closed,
             evidence: breaker::Evidence::default(),
+            is_open: false,
             answered_at: 0,
         })
     }
 
-    /// What this node has to tell the others of a whole server: its instances' calls together, and open
-    /// where all of them are.
+    /// What this node has to tell the others of a whole server: open where all instances are, and the
+    /// calls of the one that fails least of them. A server is as well as its best instance; one that
+    /// fails says nothing of those that stand by.
     #[must_use]
     pub fn server_evidence(&self, server: usize) -> breaker::Evidence {
         let Some(fleet) = self.servers.get(server) else { return breaker::Evidence::default() };
         let all = (0..fleet.instances.len()).map(|instance| self.sight(At { server, instance }));
-        let first = breaker::Evidence { opened: true, ..breaker::Evidence::default() };
-        all.fold(first, |sum, it| breaker::Evidence {
-            opened: sum.opened && it.evidence.opened,
-            calls: sum.calls.saturating_add(it.evidence.calls),
-            failed: sum.failed.saturating_add(it.evidence.failed),
-        })
+        let share = |it: &breaker::Evidence| f64::from(it.failed) / f64::from(it.calls.max(1));
+        let best = |one: breaker::Evidence, other: breaker::Evidence| breaker::Evidence {
+            opened: one.opened && other.opened,
+            ..if share(&other) < share(&one) { other } else { one }
+        };
+        all.map(|it| it.evidence).reduce(best).unwrap_or_default()
     }
 
     // --- what is said ---
@@ -222,10 +228,17 @@ impl Fleet {
         let Some(server) = self.servers.get(server) else { return };
         let old = server.failover.swap(Some(Arc::clone(&failover)));
         fence(Ordering::SeqCst);
-        for it in &server.instances {
+        for (at, it) in server.instances.iter().enumerate() {
             let served = old.as_ref().is_some_and(|old| old.serves(&it.id));
-            if served && !failover.serves(&it.id) {
+            let serves = failover.serves(&it.id);
+            if served && !serves {
                 it.gone.notify_waiters();
+            }
+            // How many calls come back to it is the failover's to say.
+            if old.is_some() && serves && !served {
+                let now = Instant::now();
+                let tell = |change| server.tell(at, change);
+                it.steer(|breaker| breaker.start_over(now, chance()), tell);
             }
         }
         server.turned.notify_waiters();

@@ -295,6 +295,8 @@ fn what_triggers_what() {
         assert_eq!(with(Some(Unhealthy), cause, 90), immediate);
         assert_eq!(with(Some(Degraded), cause, 60), None);
     }
+    assert_eq!(with(Some(Unhealthy), BreakerOpen, 90), immediate);
+    assert_eq!(with(Some(Degraded), BreakerOpen, 95), immediate);
     for cause in [Errors, Exhausted] {
         assert_eq!(with(Some(Unhealthy), cause, 45), gradual);
         assert_eq!(with(Some(Unhealthy), cause, 39), immediate);
@@ -344,4 +346,52 @@ fn what_is_configured_no_more_is_left_at_once_for_the_primary() {
     assert_eq!(stepped.next.moving().map(|it| it.to.as_str()), Some("b"));
     let (_, stepped) = taken_out("c", [Some(Unhealthy), Some(Unhealthy)]);
     assert!(matches!(stepped.next.phase, Phase::Failed(_)), "{:?}", stepped.next);
+}
+
+#[test]
+fn breakers_that_are_open_are_left_at_once_for_a_healthy_instance_and_for_no_other() {
+    let mut bench = Bench::new();
+    bench.set("a", Opinion::Degraded, Cause::BreakerOpen);
+    for name in ["b", "c"] {
+        bench.set(name, Opinion::Degraded, Cause::Score);
+    }
+    assert!(!bench.tick(0).changed, "from bad to no better is no way to go");
+    bench.well("c");
+    let began = bench.tick(0);
+    let it = began.next.moving().unwrap();
+    assert_eq!((it.to.as_str(), it.manner), ("c", Manner::Immediate));
+    bench.finish();
+    // Now this one fails its calls, and the others have just become well.
+    bench.set("c", Opinion::Degraded, Cause::BreakerOpen);
+    bench.now += 1;
+    bench.well("a");
+    bench.well("b");
+    assert!(!bench.tick(1_000).changed, "they were ill since the switch");
+    assert!(bench.tick(300_000).changed, "and have been well for the delay");
+}
+
+#[test]
+fn an_operator_stops_a_failback_and_it_does_not_begin_again() {
+    let mut bench = Bench::new();
+    bench.down("a");
+    bench.tick(0);
+    bench.finish();
+    bench.well("a");
+    bench.tick(300_000);
+    bench.report(Report::Checked(Ok(())));
+    assert_eq!(bench.stage(), Stage::Ramp { percent: 10 });
+    let to = |name: Option<&str>| Input::Move {
+        to: name.map(str::to_owned),
+        by: "ops".into(),
+        force: false,
+    };
+    assert_eq!(bench.step(&to(Some("c"))), Err(Refusal::Busy), "elsewhere is another move");
+    bench.step(&to(None)).unwrap();
+    assert_eq!(bench.stage(), Stage::Notify { end: End::RolledBack });
+    bench.finish();
+    assert_eq!(bench.state.active, "b");
+    assert!(!bench.tick(100_000_000).changed);
+    bench.step(&Input::Back { by: "ops".into(), at_once: false }).unwrap();
+    bench.finish();
+    assert_eq!((bench.state.phase.clone(), bench.state.by_hand), (Phase::PrimaryActive, false));
 }

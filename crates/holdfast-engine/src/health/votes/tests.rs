@@ -208,3 +208,13 @@ proptest! {
         prop_assert!(above <= scores.len() / 2 && below <= scores.len() / 2);
     }
 }
+
+#[test]
+fn calls_that_fail_degrade_what_answers_every_check() {
+    let perfect = |cause| Opinion::by(0.95, cause);
+    assert_eq!(perfect(Cause::Score), Healthy);
+    for cause in [Cause::Errors, Cause::Exhausted, Cause::BreakerOpen] {
+        assert_eq!(perfect(cause), Degraded);
+        assert_eq!(Opinion::by(0.3, cause), Unhealthy);
+    }
+}

@@ -3,9 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::follows::{describe, happened, is_next};
+use super::record::least_needed;
 use super::{
-    Configuration, MAX_EVENTS, MAX_INSTANCES, MAX_SERVERS, MAX_VERSIONS, Override, OverrideKind,
-    Place, ServerCommand, ServerEvent, ServerHappened, ServerState, Servers, Verdict,
+    Configuration, MAX_EVENTS, MAX_EVENTS_OF_SERVER, MAX_INSTANCES, MAX_SERVERS, MAX_VERSIONS,
+    Override, OverrideKind, Place, ServerCommand, ServerEvent, ServerHappened, ServerState,
+    Servers, Verdict,
 };
 use crate::failover::Failover;
 use crate::replicated::control::cut;
@@ -297,7 +299,19 @@ impl Servers {
             what,
             evidence: cut(evidence).to_owned(),
         };
-        push(&mut self.events, MAX_EVENTS, event);
+        self.events.push_back(event);
+        let own = self.events.iter().filter(|event| event.server == server).count();
+        if own > MAX_EVENTS_OF_SERVER {
+            self.forget(Some(server));
+        }
+        while self.events.len() > MAX_EVENTS {
+            self.forget(None);
+        }
+    }
+
+    fn forget(&mut self, of: Option<&str>) {
+        let place = least_needed(&self.events, of).unwrap_or(0);
+        self.events.remove(place);
     }
 }
 

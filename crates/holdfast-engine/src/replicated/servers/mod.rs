@@ -18,11 +18,13 @@
 //! active instance changes once at most. So of two coordinators that both believe in themselves one
 //! goes on, and a step whose proposal was repeated is made once.
 //!
-//! Everything has a bound: [`MAX_SERVERS`] of [`MAX_INSTANCES`], [`MAX_EVENTS`] lines of history,
+//! Everything has a bound: [`MAX_SERVERS`] of [`MAX_INSTANCES`], [`MAX_EVENTS`] lines of history
+//! ([`MAX_EVENTS_OF_SERVER`] of one server; those of an outage that goes on stay),
 //! [`MAX_VERSIONS`] configurations; names at most [`MAX_TEXT`] bytes, and evidence is cut.
 
 mod apply;
 mod follows;
+mod record;
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -37,8 +39,10 @@ use crate::health::votes::{Cause, Opinion};
 pub const MAX_SERVERS: usize = 256;
 /// The most instances of a server.
 pub const MAX_INSTANCES: usize = 64;
-/// The most lines of the servers' history that are remembered.
-pub const MAX_EVENTS: usize = 256;
+/// The most lines of all servers' history that are remembered: four of each that is out, were it all.
+pub const MAX_EVENTS: usize = 1024;
+/// The most lines of one server's.
+pub const MAX_EVENTS_OF_SERVER: usize = 256;
 /// The most configuration versions that are remembered.
 pub const MAX_VERSIONS: usize = 8;
 
@@ -47,7 +51,7 @@ pub const MAX_VERSIONS: usize = 8;
 pub struct Servers {
     /// By configured name.
     pub by_name: BTreeMap<String, ServerState>,
-    /// The last [`MAX_EVENTS`], oldest first.
+    /// The last [`MAX_EVENTS`], oldest first, and those of outages that go on.
     pub events: VecDeque<ServerEvent>,
     /// The last [`MAX_VERSIONS`] configurations, oldest first; the last one holds.
     pub configurations: VecDeque<Configuration>,

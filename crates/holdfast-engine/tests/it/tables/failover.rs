@@ -26,6 +26,7 @@ enum Event {
     LimitOver,
     FromUnreachable,
     FromErrors,
+    FromOpen,
     ToUnhealthy,
     ToDegraded,
     BothUnhealthy,
@@ -42,12 +43,13 @@ enum Event {
     Cancel,
 }
 
-const EVENTS: [(Event, &str); 19] = [
+const EVENTS: [(Event, &str); 20] = [
     (Event::AllWell, "a moment passes, all are well"),
     (Event::AllWellForTheDelay, "the failback delay passes, all are well"),
     (Event::LimitOver, "the time of its stage is over"),
     (Event::FromUnreachable, "the old one is unreachable"),
     (Event::FromErrors, "the old one has too many errors"),
+    (Event::FromOpen, "the old one's breakers are open"),
     (Event::ToUnhealthy, "the new one is unhealthy"),
     (Event::ToDegraded, "the new one is degraded"),
     (Event::BothUnhealthy, "both are unreachable"),
@@ -158,6 +160,7 @@ fn happens(at: At, event: Event) -> String {
     let both = match event {
         Event::FromUnreachable => vec![down(from), well(to)],
         Event::FromErrors => vec![seen(from, Opinion::Degraded, Cause::Errors), well(to)],
+        Event::FromOpen => vec![seen(from, Opinion::Degraded, Cause::BreakerOpen), well(to)],
         Event::ToUnhealthy => vec![well(from), down(to)],
         Event::ToDegraded => vec![well(from), seen(to, Opinion::Degraded, Cause::Score)],
         Event::BothUnhealthy => vec![down(from), down(to)],
@@ -183,6 +186,7 @@ fn happens(at: At, event: Event) -> String {
         | Event::LimitOver
         | Event::FromUnreachable
         | Event::FromErrors
+        | Event::FromOpen
         | Event::ToUnhealthy
         | Event::ToDegraded
         | Event::BothUnhealthy
