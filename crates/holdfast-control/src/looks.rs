@@ -31,7 +31,7 @@ pub(crate) struct Look {
     pub(crate) at: Option<Instant>,
     /// When the present run of bad rounds began, in milliseconds since the Unix epoch; 0: all is well.
     pub(crate) bad_since: u64,
-    /// The last round that counted was worse than what is believed: the next one may decide.
+    /// The last round was worse than what is believed: the next one may decide.
     pub(crate) in_doubt: bool,
     /// What took the score down, the worst first.
     pub(crate) why: Vec<String>,

@@ -77,15 +77,15 @@ fn checks() {
     one("type: ping, name: \"a b\"", ".name", "not an id", "gateway-1");
     one("type: tool", "", "without tool", "tool: NAME");
     one("type: tool, tool: x, arguments: [1]", ".arguments", "not a mapping", "name: value");
-    one("type: http", "", "without url", "url:");
+    one("type: http", "", "without an address", "path:");
     one("type: http, url: \"ws://a/\"", ".url", "not an HTTP address", "http://");
     one("type: http, url: \"http://a/\", status: 99", ".status", "out of range", "write 100");
     one("type: latency, good: 5s, bad: 1s", "", "not above good, 5s", "500ms");
-    one("type: metric, good: 0, bad: 1", "", "from nowhere", "url:");
+    one("type: metric, good: 0, bad: 1", "", "from nowhere", "path:");
     one("type: metric, url: \"http://a/\", good: 0, bad: 1", "", "without metric", "metric: NAME");
     one("type: metric, tool: t, pointer: /a", "", "without good and bad", "good: 0");
     let both = "type: metric, url: \"http://a/\", metric: x, tool: t, pointer: /a, good: 0, bad: 1";
-    one(both, "", "url and tool together", "url:");
+    one(both, "", "an address and tool together", "path:");
     let pointer = "type: metric, tool: t, pointer: a.b, good: 0, bad: 1";
     one(pointer, ".pointer", "not a JSON pointer", "write /a/b");
     let series = "type: metric, url: \"http://a/\", metric: \"1 x\", good: 0, bad: 1";

@@ -112,6 +112,7 @@ impl Probe {
                 look.take(&made, self.patience, Instant::now(), now);
             } else {
                 look.suspect(now);
+                look.in_doubt = true;
             }
         });
         shared.plane.checked(self.at, round.iter().map(shown).collect());

@@ -36,6 +36,8 @@ const LEAST: Duration = Duration::from_millis(5);
 pub(crate) struct Reporter {
     shared: Arc<Shared>,
     last: Option<Instant>,
+    /// Since when a breaker has been open by the instance's fault, by place.
+    open: BTreeMap<At, Instant>,
     /// Whether calls wait in vain, by place.
     silences: BTreeMap<At, Silence>,
 }
@@ -44,7 +46,7 @@ pub(crate) struct Reporter {
 
 impl Reporter {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, last: None, silences: BTreeMap::new() }
+        Self { shared, last: None, open: BTreeMap::new(), silences: BTreeMap::new() }
     }
 
     fn report(&mut self, state: &ClusterState) -> Report {
@@ -69,6 +71,7 @@ impl Reporter {
         let sight = self.shared.plane.sight(at);
         let look = self.shared.looks.get(at);
         self.heed_silence(at, &sight, &look);
+        let speaks = self.breaker_speaks(at, &sight, &look);
         let calls = sight.indicators.judge(&self.shared.plan.thresholds).map(|it| it.score);
         let peers = self.shared.others(at);
         let evidence = votes::Evidence {
@@ -79,8 +82,8 @@ impl Reporter {
         };
         let planned = &self.shared.plan.servers[at.server];
         let error_rate = planned.failover.as_ref().map_or(1.0, |it| it.error_rate);
-        let is_open = sight.is_open
-            && (sight.breaker == Phase::Open || is_called(state, planned, at.instance));
+        let is_open =
+            speaks && (sight.breaker == Phase::Open || is_called(state, planned, at.instance));
         let (calls, exhausted) = (&sight.indicators, look.exhausted);
         let cause = cause(look.fatal, is_open, calls, error_rate, exhausted);
         // Without a check of its own a node has nothing to say: its peers have said theirs.
@@ -101,6 +104,18 @@ impl Reporter {
             running: sight.in_flight,
             answered_at: sight.answered_at,
         }
+    }
+
+    /// Whether an open breaker says something that the checks do not: a round after it opened has found
+    /// the instance as it was before. One that is gone fails its calls first, and then its checks, which
+    /// say more.
+    fn breaker_speaks(&mut self, at: At, sight: &Sight, look: &Look) -> bool {
+        if !sight.is_open {
+            self.open.remove(&at);
+            return false;
+        }
+        let since = *self.open.entry(at).or_insert_with(Instant::now);
+        !look.in_doubt && look.at.is_some_and(|at| at > since)
     }
 
     /// Calls that hang have no outcome to speak for them yet: they bring a check forward.
