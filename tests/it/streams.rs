@@ -4,6 +4,7 @@ mod broken;
 mod commit;
 mod drain;
 mod modern;
+mod raw;
 mod requests;
 mod resume;
 mod standing;

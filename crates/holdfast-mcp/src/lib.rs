@@ -61,6 +61,6 @@ pub mod tools;
 pub mod version;
 
 pub use batch::{is_batch, split_batch};
-pub use peek::{Kind, Params, Peek, PeekError, ResultPeek, peek, peek_by_serde};
+pub use peek::{Kind, Outline, Params, Peek, PeekError, ResultPeek, outline, peek, peek_by_serde};
 pub use raw::Raw;
 pub use splice::splice;

@@ -49,6 +49,18 @@ pub fn peek_by_serde(body: &[u8]) -> Result<Peek<'_>, PeekError> {
     by_serde(text(body)?)
 }
 
+/// What a message is, without its content: for the many that only pass on a stream. A member that only
+/// [`peek`] reads may be there twice.
+///
+/// # Errors
+/// As [`peek`].
+pub fn outline(body: &[u8]) -> Result<Outline<'_>, PeekError> {
+    match scan::outline(text(body)?) {
+        Some(outline) => Ok(outline),
+        None => peek(body).map(Outline::from),
+    }
+}
+
 /// The body as text that may be a message.
 fn text(body: &[u8]) -> Result<&str, PeekError> {
     // Strings that the pass steps over are not checked for UTF-8 one by one.
@@ -98,6 +110,28 @@ pub struct Peek<'a> {
     pub params: Params<'a>,
     /// Of a successful response.
     pub result: ResultPeek<'a>,
+}
+
+/// What a message is, as [`Peek`] says it.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Outline<'a> {
+    /// Request, notification or response.
+    pub kind: Kind,
+    /// As [`Peek::id`].
+    pub id: Option<Raw<'a>>,
+    /// Empty for a response.
+    pub method: Cow<'a, str>,
+    /// Whether this is an error response.
+    pub is_error: bool,
+    /// `params.progress` of `notifications/progress`, when finite.
+    pub progress: Option<f64>,
+}
+
+impl<'a> From<Peek<'a>> for Outline<'a> {
+    fn from(peek: Peek<'a>) -> Self {
+        let Peek { kind, id, method, is_error, params, .. } = peek;
+        Self { kind, id, method, is_error, progress: params.progress }
+    }
 }
 
 /// The members of `params` that the gateway acts on. A member of another type than the protocol's

@@ -17,6 +17,7 @@
 //! | [`own`] | the node itself, for the control plane |
 //! | `upstream` | server transports: HTTP pool, duplex connections, mux |
 
+mod asked;
 mod body;
 mod boxes;
 mod clock;

@@ -2,7 +2,10 @@
 
 #![no_main]
 
-use holdfast_mcp::{Kind, Peek, Raw, is_batch, peek, peek_by_serde, splice, split_batch, tools::tool_hints};
+use holdfast_mcp::{
+    Kind, Outline, Peek, PeekError, Raw, is_batch, outline, peek, peek_by_serde, splice, split_batch,
+    tools::tool_hints,
+};
 use libfuzzer_sys::fuzz_target;
 use serde::de::IgnoredAny;
 
@@ -13,6 +16,7 @@ fn is_json(bytes: &[u8]) -> bool {
 fuzz_target!(|body: &[u8]| {
     // Two ways to one verdict: the scan of ordinary messages, and serde for all.
     assert_eq!(format!("{:?}", peek(body)), format!("{:?}", peek_by_serde(body)));
+    check_outline(body);
     match peek(body) {
         Ok(peek) => {
             assert!(is_json(body) && !is_batch(body));
@@ -29,6 +33,17 @@ fuzz_target!(|body: &[u8]| {
         assert!(is_json(body), "{hint:?}");
     }
 });
+
+/// The outline says what the peek says, and takes what it would refuse only for a member that is there twice.
+fn check_outline(body: &[u8]) {
+    match (outline(body), peek(body)) {
+        (Ok(outline), Err(error)) => {
+            assert!(matches!(error, PeekError::DuplicateKey(_)), "{outline:?} {error}");
+            assert!(is_json(body));
+        }
+        (outline, peek) => assert_eq!(outline, peek.map(Outline::from)),
+    }
+}
 
 /// Every value stands where it says, and is JSON by itself.
 fn check_values(body: &[u8], peek: &Peek<'_>) {

@@ -1,6 +1,15 @@
-//! A body in chunks (RFC 9112, section 7.1), taken apart as it arrives.
+//! A body in chunks (RFC 9112, section 7.1): taken apart as it arrives, and put together as it leaves.
 
 use bytes::{Buf as _, Bytes, BytesMut};
+
+/// What stands behind the data of a chunk.
+pub const CHUNK_END: &[u8] = b"\r\n";
+
+/// What ends a chunked body.
+pub const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
+
+/// Room for the line of a chunk's size, which is known once its data is there.
+const SIZE_LINE: usize = 18;
 
 /// A size with its extensions, or all trailers together, are refused beyond so many bytes.
 const LONGEST_LINE: usize = 16 * 1024;
@@ -59,11 +68,12 @@ impl Chunks {
         loop {
             match self.state {
                 State::Size => {
-                    let Some(line) = line(buffer)? else { return Ok(Piece::Wanting) };
-                    self.state = match size(&line)? {
+                    let Some(end) = line(buffer)? else { return Ok(Piece::Wanting) };
+                    self.state = match size(&buffer[..end])? {
                         0 => State::Trailers,
                         size => State::Data(size),
                     };
+                    buffer.advance(end + 2);
                 }
                 State::Data(left) => {
                     if buffer.is_empty() {
@@ -85,13 +95,14 @@ impl Chunks {
                     _ => return Err(ChunkError::End),
                 },
                 State::Trailers => {
-                    let Some(line) = line(buffer)? else { return Ok(Piece::Wanting) };
-                    self.trailers += line.len();
-                    if line.is_empty() {
+                    let Some(end) = line(buffer)? else { return Ok(Piece::Wanting) };
+                    self.trailers += end;
+                    if end == 0 {
                         self.state = State::End;
                     } else if self.trailers > LONGEST_LINE {
                         return Err(ChunkError::TooLong);
                     }
+                    buffer.advance(end + 2);
                 }
                 State::End => return Ok(Piece::End),
             }
@@ -99,21 +110,53 @@ impl Chunks {
     }
 }
 
-/// Takes a line off the buffer, without its end.
-fn line(buffer: &mut BytesMut) -> Result<Option<BytesMut>, ChunkError> {
+/// Appends what begins a chunk of `length` bytes; [`CHUNK_END`] follows its data.
+///
+/// `length` is not 0: an empty chunk is the last one.
+pub fn begin_chunk(length: usize, out: &mut BytesMut) {
+    let mut line = [0; SIZE_LINE];
+    out.extend_from_slice(size_line(length, &mut line));
+}
+
+/// Appends what `data` appends as one chunk; nothing where that is nothing.
+pub fn chunk<T>(out: &mut BytesMut, data: impl FnOnce(&mut BytesMut) -> T) -> T {
+    let start = out.len();
+    out.extend_from_slice(&[0; SIZE_LINE]);
+    let given = data(out);
+    let length = out.len() - start - SIZE_LINE;
+    if length == 0 {
+        out.truncate(start);
+        return given;
+    }
+    let mut line = [0; SIZE_LINE];
+    let line = size_line(length, &mut line);
+    out[start..start + line.len()].copy_from_slice(line);
+    // The data moves up to its line, over the room that the line did not need.
+    out.copy_within(start + SIZE_LINE.., start + line.len());
+    out.truncate(start + line.len() + length);
+    out.extend_from_slice(CHUNK_END);
+    given
+}
+
+fn size_line(length: usize, line: &mut [u8; SIZE_LINE]) -> &[u8] {
+    let digits = (usize::BITS - length.leading_zeros()).div_ceil(4) as usize;
+    for (at, place) in line[..digits].iter_mut().enumerate() {
+        *place = b"0123456789abcdef"[(length >> (4 * (digits - 1 - at))) & 15];
+    }
+    line[digits..digits + 2].copy_from_slice(b"\r\n");
+    &line[..digits + 2]
+}
+
+/// How long the line at the front of the buffer is without its end, CR LF; `None` while it has none.
+fn line(buffer: &[u8]) -> Result<Option<usize>, ChunkError> {
     let Some(end) = memchr::memchr(b'\n', buffer) else {
         return if buffer.len() > LONGEST_LINE { Err(ChunkError::TooLong) } else { Ok(None) };
     };
     if end > LONGEST_LINE {
         return Err(ChunkError::TooLong);
     }
-    let mut line = buffer.split_to(end + 1);
-    line.truncate(end);
-    match line.split_last() {
-        Some((b'\r', rest)) if memchr::memchr(b'\r', rest).is_none() => {
-            line.truncate(end - 1);
-            Ok(Some(line))
-        }
+    match buffer[..end].split_last() {
+        Some((b'\r', line)) if memchr::memchr(b'\r', line).is_none() => Ok(Some(line.len())),
         _ => Err(ChunkError::End),
     }
 }

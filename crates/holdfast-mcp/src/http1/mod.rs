@@ -1,4 +1,5 @@
-//! HTTP/1.1 as calls need it: the answers of servers, and the plain requests of clients.
+//! HTTP/1.1 as calls need it: the answers of servers, the plain requests of clients, and the chunks of the
+//! bodies that they get.
 //!
 //! **Answers** are read whatever they are: the reader's half of RFC 9112 for one connection with one
 //! request on it at a time. It is given the bytes as they arrive and takes what is whole; reading and
@@ -30,7 +31,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
 use crate::headers::name;
 
-pub use chunks::{ChunkError, Chunks, Piece};
+pub use chunks::{CHUNK_END, ChunkError, Chunks, LAST_CHUNK, Piece, begin_chunk, chunk};
 pub use framings::Framings;
 pub use request::{Found, Limits, Plain, plain};
 

@@ -1,4 +1,5 @@
-//! The plain request: a POST with a body of declared length and nothing that asks for more.
+//! The plain request: a POST with a body of declared length, or a GET without one, and nothing that asks
+//! for more.
 //!
 //! Nearly every request to a gateway is one. What is not (another method or version, a transfer coding, an
 //! upgrade, an expectation, an odd `Connection`, several lengths) or is malformed in any way is
@@ -10,7 +11,7 @@ use std::ops::Range;
 
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, TRANSFER_ENCODING, UPGRADE};
-use http::{HeaderMap, HeaderName, HeaderValue, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 
 use super::{MOST_FIELDS, field_name, number};
 
@@ -30,6 +31,8 @@ pub enum Found {
 /// A plain request, by places in the bytes that it was found in.
 #[derive(Debug)]
 pub struct Plain {
+    /// POST or GET.
+    pub method: Method,
     /// Bytes of head and body together.
     pub length: usize,
     body: Range<usize>,
@@ -51,12 +54,15 @@ pub struct Limits {
 /// Looks for a plain request at the front of `bytes`.
 #[must_use]
 pub fn plain(bytes: &[u8], limits: &Limits) -> Found {
-    // Nothing but a POST may begin like one; others need not wait for their head's end.
-    const POST: &[u8] = b"POST /";
-    let begins = bytes.len().min(POST.len());
-    if bytes[..begins] != POST[..begins] {
+    // Others need not wait for their head's end.
+    let begins = |start: &[u8]| bytes.iter().zip(start).all(|(byte, of)| byte == of);
+    let method = if begins(b"POST /") {
+        Method::POST
+    } else if begins(b"GET /") {
+        Method::GET
+    } else {
         return Found::Other;
-    }
+    };
     let mut fields = [const { MaybeUninit::uninit() }; MOST_FIELDS];
     let mut request = httparse::Request::new(&mut []);
     let parsed = request.parse_with_uninit_headers(bytes, &mut fields);
@@ -65,10 +71,11 @@ pub fn plain(bytes: &[u8], limits: &Limits) -> Found {
         Ok(httparse::Status::Partial) if bytes.len() <= limits.head => return Found::Partial,
         Ok(_) | Err(_) => return Found::Other,
     };
-    found(&request, head, bytes, limits).unwrap_or(Found::Other)
+    found(method, &request, head, bytes, limits).unwrap_or(Found::Other)
 }
 
 fn found(
+    method: Method,
     request: &httparse::Request<'_, '_>,
     head: usize,
     bytes: &[u8],
@@ -94,13 +101,19 @@ fn found(
         }
         fields.push((name, place(field.value)));
     }
-    let body = usize::try_from(length?).ok().filter(|body| *body <= limits.body)?;
+    let length = match (&method, length) {
+        // A GET of today has no body, and says nothing of one.
+        (&Method::GET, None) => 0,
+        (&Method::GET, Some(_)) => return None,
+        (_, length) => length?,
+    };
+    let body = usize::try_from(length).ok().filter(|body| *body <= limits.body)?;
     let length = head + body;
     if bytes.len() < length {
         return Some(Found::Head(length));
     }
     let target = place(request.path?.as_bytes());
-    Some(Found::Whole(Plain { length, body: head..length, target, fields }))
+    Some(Found::Whole(Plain { method, length, body: head..length, target, fields }))
 }
 
 impl Plain {

@@ -174,6 +174,51 @@ fn what_is_no_chunk_is_refused() {
 
 const LIMITS: Limits = Limits { fields: 10, head: 300, body: 50 };
 
+#[test]
+fn a_get_is_plain_without_a_body() {
+    let text = "GET /mcp HTTP/1.1\r\nHost: x\r\n\r\nGET";
+    let Found::Whole(found) = plain(text.as_bytes(), &LIMITS) else { panic!("{text}") };
+    assert_eq!((&found.method, found.length), (&http::Method::GET, text.len() - 3));
+    let (target, headers, body) = found.parts(&Bytes::copy_from_slice(text.as_bytes())).unwrap();
+    assert_eq!((target.path(), headers.len(), body.len()), ("/mcp", 1, 0));
+    for end in 0..text.len() - 3 {
+        let found = plain(&text.as_bytes()[..end], &LIMITS);
+        assert!(matches!(found, Found::Partial), "{end}: {found:?}");
+    }
+    for (from, to) in [
+        ("Host: x", "Content-Length: 0"),
+        ("Host: x", "Content-Length: 3"),
+        ("Host: x", "Transfer-Encoding: chunked"),
+        ("Host: x", "Connection: Upgrade\r\nUpgrade: websocket"),
+        ("HTTP/1.1", "HTTP/1.0"),
+        ("GET /", "GET http://x/"),
+    ] {
+        let text = text.replacen(from, to, 1);
+        assert!(matches!(plain(text.as_bytes(), &LIMITS), Found::Other), "{text:?}");
+    }
+}
+
+#[test]
+fn chunks_are_written_as_bare_sizes_and_an_empty_one_never() {
+    for length in [1, 9, 10, 15, 16, 255, 256, 4095, 4096, 65_535, 65_536, 1 << 20] {
+        let data = vec![b'x'; length];
+        let mut out = BytesMut::from(&b"before"[..]);
+        chunk(&mut out, |out| out.extend_from_slice(&data));
+        let mut by_hand = BytesMut::from(&b"before"[..]);
+        begin_chunk(length, &mut by_hand);
+        by_hand.extend_from_slice(&data);
+        by_hand.extend_from_slice(CHUNK_END);
+        assert_eq!(out, by_hand, "{length}");
+        assert!(out.starts_with(format!("before{length:x}\r\nx").as_bytes()), "{length}");
+        out.extend_from_slice(LAST_CHUNK);
+        let (read, left) = unchunked(&out[6..], out.len()).unwrap();
+        assert_eq!((read, left), (data, Vec::new()));
+    }
+    let mut out = BytesMut::from(&b"before"[..]);
+    assert_eq!(chunk(&mut out, |_| 7), 7);
+    assert_eq!(&out[..], b"before");
+}
+
 /// The request as `METHOD-less` parts: target, fields, body, and how much it takes.
 fn request(text: &str) -> Option<(String, Vec<String>, Bytes, usize)> {
     let Found::Whole(found) = plain(text.as_bytes(), &LIMITS) else { return None };
@@ -226,6 +271,7 @@ fn whatever_is_not_plain_is_left_to_others() {
     assert!(request(plain_one).is_some());
     for (from, to) in [
         ("POST", "GET"),
+        ("POST", "HEAD"),
         ("POST", "PUT"),
         ("POST ", "post "),
         ("POST ", "\r\nPOST "),

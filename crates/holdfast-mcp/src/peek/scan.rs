@@ -5,7 +5,10 @@
 //! decide as if nobody had looked before. So a message is refused by one piece of code alone, and what is
 //! taken here has to be taken there with the same result: properties and a fuzz target compare the two.
 
-use super::shape::{Envelope, ErrorShape, MetaShape, ParamsShape, ResultShape};
+use std::borrow::Cow;
+
+use super::shape::{Envelope, ErrorShape, MetaShape, ParamsShape, ResultShape, number};
+use super::{Kind, Outline};
 use crate::{
     lenient::{Lenient, Text},
     raw::Raw,
@@ -38,6 +41,54 @@ pub(super) fn scan(text: &str) -> Option<Envelope<'_>> {
     })?;
     at.space();
     (at.at == at.bytes.len()).then_some(envelope)
+}
+
+/// The outline of an ordinary message; `None`: [`scan`] or serde is to look at it.
+pub(super) fn outline(text: &str) -> Option<Outline<'_>> {
+    let mut at = Cursor { text, bytes: text.as_bytes(), at: 0 };
+    let [mut version, mut id, mut method, mut progress] = [None; 4];
+    let [mut has_params, mut has_result] = [false; 2];
+    at.space();
+    at.members(|at, key| match key {
+        "jsonrpc" => at.present(&mut version),
+        "id" => at.present(&mut id),
+        "method" => at.present(&mut method),
+        "params" => {
+            once(&mut has_params)?;
+            at.members(|at, key| match key {
+                "progress" => at.filled(&mut progress),
+                _ => at.value().map(drop),
+            })
+        }
+        "result" => {
+            once(&mut has_result)?;
+            at.value()?.starts_with('{').then_some(())
+        }
+        "error" => None,
+        _ => at.value().map(drop),
+    })?;
+    at.space();
+    let Text(version) = version?;
+    if at.at != at.bytes.len() || version.as_str() != "\"2.0\"" {
+        return None;
+    }
+    let id = id.map(|Text(id)| id);
+    if id.is_some_and(|id| !id.is_id()) {
+        return None;
+    }
+    let kind = match (method, id, has_result) {
+        (Some(_), Some(_), false) => Kind::Request,
+        (Some(_), None, false) => Kind::Notification,
+        (None, Some(_), true) => Kind::Response,
+        _ => return None,
+    };
+    let method = match method {
+        Some(Text(method)) => method.as_text()?,
+        None => Cow::Borrowed(""),
+    };
+    // A response has no params, whatever it calls so.
+    let progress = progress.filter(|_| kind != Kind::Response).and_then(number);
+    Some(Outline { kind, id, method, is_error: false, progress })
 }
 
 /// Gives up the second time.

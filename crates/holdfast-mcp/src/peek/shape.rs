@@ -213,7 +213,7 @@ fn id(Text(raw): Text<'_>) -> Option<Raw<'_>> {
     raw.is_id().then_some(raw)
 }
 
-fn number(Text(raw): Text<'_>) -> Option<f64> {
+pub(super) fn number(Text(raw): Text<'_>) -> Option<f64> {
     // No other JSON value reads as a number, and Rust's `inf` and `nan` are no JSON.
     raw.as_str().parse().ok().filter(|value: &f64| value.is_finite())
 }

@@ -5,7 +5,8 @@ use std::borrow::Cow;
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
-use super::{Kind, Peek, PeekError, peek, peek_by_serde, scan::scan};
+use super::scan::{outline as scan_outline, scan};
+use super::{Kind, Outline, Peek, PeekError, outline, peek, peek_by_serde};
 use crate::raw::Raw;
 
 fn ok(body: &str) -> Peek<'_> {
@@ -416,6 +417,10 @@ fn assert_agree(body: &[u8]) {
     let (scanned, by_serde) = (peek(body), peek_by_serde(body));
     let text = String::from_utf8_lossy(body);
     assert_eq!(format!("{scanned:?}"), format!("{by_serde:?}"), "{text}");
+    match (outline(body), scanned) {
+        (Ok(_), Err(PeekError::DuplicateKey(_))) => {}
+        (outline, peek) => assert_eq!(outline, peek.map(Outline::from), "{text}"),
+    }
 }
 
 #[test]
@@ -429,6 +434,7 @@ fn ordinary_messages_need_no_serde() {
         r#"{"a":{},"jsonrpc":"2.0","id":1,"method":"x","params":{}}"#,
     ] {
         assert!(scan(body).is_some(), "{body}");
+        assert_eq!(scan_outline(body).is_some(), !body.contains("\"error\""), "{body}");
         assert_agree(body.as_bytes());
     }
 }

@@ -10,7 +10,10 @@
 //!
 //! After a repeat, progress up to the last value that was sent is suppressed: it must only rise.
 
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -19,15 +22,16 @@ use holdfast_engine::repeat::{Progress, Repeat, decide};
 use holdfast_mcp::batch::split_batch;
 use holdfast_mcp::headers::name;
 use holdfast_mcp::method::Method;
-use holdfast_mcp::peek::{Kind, peek};
+use holdfast_mcp::peek::{Kind, outline};
 use holdfast_mcp::sse::Event;
 use http::header::ACCEPT;
 use http::{HeaderValue, Method as HttpMethod};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 use super::attempt::{self, Route, finish_reading};
 use super::{Answer, Call, Events, Ids, Large, addressed, answer, headers, listen, observe};
+use crate::asked::Alarm;
 use crate::failure::Failure;
 use crate::fleet::{Attempt, Outcome};
 use crate::metrics::CallOutcome;
@@ -131,6 +135,7 @@ struct Relay<'a> {
 impl Relay<'_> {
     async fn run(&mut self, first: Answer, deadline: Instant) {
         let mut next = first;
+        let mut time = Alarm::at(deadline);
         loop {
             let events = match next {
                 Answer::Events(events) => events,
@@ -143,10 +148,18 @@ impl Relay<'_> {
                 }
                 continue;
             }
-            match timeout_at(deadline, self.stream(*events)).await {
-                Ok(None) => return,
-                Ok(Some(again)) => next = again,
-                Err(_) => {
+            let ended = {
+                let mut stream = pin!(self.stream(*events));
+                let either = poll_fn(|cx| match stream.as_mut().poll(cx) {
+                    Poll::Ready(ended) => Poll::Ready(Some(ended)),
+                    Poll::Pending => time.poll(cx).map(|()| None),
+                });
+                either.await
+            };
+            match ended {
+                Some(None) => return,
+                Some(Some(again)) => next = again,
+                None => {
                     let after = self.call.server.settings.max_duration;
                     return self.fail(Failure::timed_out(&self.call.server.name, after)).await;
                 }
@@ -316,10 +329,11 @@ impl Relay<'_> {
             return;
         };
         let generation = route.bound.as_ref().map_or(1, |bound| bound.generation);
-        let Ok(message) = peek(&data) else {
+        let Ok(message) = outline(&data) else {
             // A batch, or nothing that we know and not ours to judge.
             for element in split_batch(&data).unwrap_or_default() {
-                if let Some(answered) = peek(&data[element]).ok().and_then(|message| message.id) {
+                if let Some(answered) = outline(&data[element]).ok().and_then(|message| message.id)
+                {
                     self.answered(answered.as_str());
                 }
             }
@@ -357,7 +371,7 @@ impl Relay<'_> {
                 self.send(&spliced::for_client(data, generation), id).await;
             }
             Kind::Notification => match Method::parse(&message.method) {
-                Method::Progress if !self.rises(message.params.progress) => {}
+                Method::Progress if !self.rises(message.progress) => {}
                 _ if self.listens() && message.method == listen::ACKNOWLEDGED => {
                     if std::mem::replace(&mut self.acknowledged, true) {
                         // Made again behind the client's open stream: it is not told of that, but

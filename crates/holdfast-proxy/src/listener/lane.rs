@@ -1,10 +1,11 @@
-//! The short way for plain requests: a POST that is here as a whole, and an answer that is.
+//! The short way for plain requests: a POST that is here as a whole, or a GET, and whatever its answer is.
 //!
-//! Nearly every call is one, and of a general HTTP server it needs little; what the others need was a large
-//! part of a call's instructions (`docs/performance.md`). So a connection begins here. The first thing on it that is anything but
-//! plain (another method, a transfer coding, an upgrade, a body that takes its time, an answer that is a
-//! stream) goes to hyper with every byte that was read, and the connection stays there. What hyper would
-//! refuse is therefore refused by hyper alone (`docs/decisions/0016-a-short-way-for-plain-requests.md`).
+//! Nearly every request is one, and of a general HTTP server it needs little; what the others need was a large
+//! part of a call's instructions (`docs/performance.md`). So a connection begins here. The first request on it
+//! that is anything but plain (another method, a transfer coding, an upgrade, a body that takes its time) goes
+//! to hyper with every byte that was read, and the connection stays there. What hyper would refuse is
+//! therefore refused by hyper alone (`docs/decisions/0016-a-short-way-for-plain-requests.md`). How answers
+//! leave, streams among them, is [`Outgoing`]'s part.
 
 use std::cell::RefCell;
 use std::future::{Future as _, poll_fn};
@@ -14,16 +15,14 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::{Buf as _, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use holdfast_mcp::http1::{self, Found, Limits, Plain};
-use http::header::{CONNECTION, CONTENT_LENGTH, DATE};
 use http::request::Parts;
-use http::{HeaderMap, Method, Request, Response};
+use http::{Request, Response};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::Sleep;
 
-use super::date::with_date;
 use super::orders::{Order, Orders};
+use super::outgoing::Outgoing;
 use super::patience::{Impatient, Requests};
 use crate::body::Body;
 use crate::boxes::{Boxed, Boxes};
@@ -40,7 +39,6 @@ pub(super) struct Lane<S> {
     orders: Orders,
     /// What was read and not yet taken. Empty between two requests, and then without room.
     read: BytesMut,
-    out: Vec<u8>,
     drains: bool,
 }
 
@@ -56,8 +54,6 @@ pub(super) enum Exit<S> {
 pub(super) struct Other<S> {
     pub(super) stream: Prefixed<Impatient<S>>,
     pub(super) orders: Orders,
-    /// The response to the request that the bytes begin with, where it has been served already.
-    pub(super) served: Option<Response<Body>>,
     /// The node drains: no request after this one.
     pub(super) drains: bool,
 }
@@ -72,15 +68,12 @@ pub(super) struct Prefixed<S> {
 /// The longest body that is read here; hyper takes longer ones as they come.
 const LONGEST: usize = 64 * 1024;
 
-/// Bytes that may wait behind a request that is being served.
+/// Bytes that may wait behind a request that is being served or answered.
 const AHEAD: usize = 64 * 1024;
 
 /// How long the body of a plain request may take. After it, hyper takes over, and the time that the
 /// configuration gives to bodies begins.
 const SOON: Duration = Duration::from_millis(250);
-
-/// An answer of at most so many bytes is copied behind its head, to go out with one write.
-const SMALL: usize = 16 * 1024;
 
 /// How long the end of a connection may take to say.
 const GOODBYE: Duration = Duration::from_secs(1);
@@ -115,8 +108,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Lane<S> {
             head: settings.header_bytes.min(READ),
             body: settings.body.min(LONGEST),
         };
-        let (read, out) = (BytesMut::new(), Vec::new());
-        Self { current, connection, limits, stream, requests, orders, read, out, drains: false }
+        let read = BytesMut::new();
+        Self { current, connection, limits, stream, requests, orders, read, drains: false }
     }
 
     /// Serves plain requests until something else comes.
@@ -127,44 +120,36 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Lane<S> {
         loop {
             let found = match self.next().await {
                 Ok(Some(found)) => found,
-                Ok(None) => return self.other(Bytes::new(), None),
+                Ok(None) => return self.other(),
                 Err(ended) => return Exit::Ended(self.goodbye(ended).await),
             };
-            let Some((request, parts, body)) = self.take(found) else {
-                return self.other(Bytes::new(), None);
+            let Some((parts, body)) = self.take(found) else { return self.other() };
+            // Until its answer is out, neither a head nor idleness is watched for.
+            let in_service = self.requests.start();
+            let keeps = match self.serve(parts, body).await {
+                Ok(response) => self.send(response).await,
+                Err(ended) => Err(ended),
             };
-            let response = match self.serve(parts, body).await {
-                Ok(response) => response,
-                Err(ended) => return Exit::Ended(ended),
-            };
-            let (parts, body) = response.into_parts();
-            let Body::Full(body) = body else {
-                return self.other(request, Some(Response::from_parts(parts, body)));
-            };
-            drop(request);
-            match self.write(parts, body.unwrap_or_default()).await {
+            drop(in_service);
+            match keeps {
                 // What came meanwhile is the beginning of the next head.
                 Ok(true) if self.read.is_empty() => {}
                 Ok(true) => self.stream.has_begun(),
                 Ok(false) => return Exit::Ended(self.goodbye(Ok(())).await),
-                Err(error) => return Exit::Ended(Err(error)),
+                Err(ended) => return Exit::Ended(ended),
             }
         }
     }
 
-    fn other(self, request: Bytes, served: Option<Response<Body>>) -> Exit<S> {
-        let prefix = match request.is_empty() {
-            true => self.read.freeze(),
-            false if self.read.is_empty() => request,
-            false => [&request[..], &self.read[..]].concat().into(),
-        };
+    fn other(self) -> Exit<S> {
+        let prefix = self.read.freeze();
         let mut stream = self.stream;
-        if served.is_none() && !prefix.is_empty() {
+        if !prefix.is_empty() {
             stream.has_begun();
         }
         let stream = Prefixed { prefix, stream, requests: self.requests };
         let (orders, drains) = (self.orders, self.drains);
-        Exit::Other(Box::new(Other { stream, orders, served, drains }))
+        Exit::Other(Box::new(Other { stream, orders, drains }))
     }
 
     /// Waits until there is a whole plain request. `None`: there is something else.
@@ -217,12 +202,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Lane<S> {
     }
 
     /// Takes the plain request at the front. `None`: it is hyper's after all, and stays.
-    fn take(&mut self, found: Plain) -> Option<(Bytes, Box<Parts>, Bytes)> {
+    fn take(&mut self, found: Plain) -> Option<(Box<Parts>, Bytes)> {
         let request = match found.length == self.read.len() {
             // Idle connections have no buffer.
             true => std::mem::take(&mut self.read).freeze(),
             false => self.read.split_to(found.length).freeze(),
         };
+        let method = found.method.clone();
         let Some((target, headers, body)) = found.parts(&request) else {
             let behind = std::mem::take(&mut self.read);
             self.read = BytesMut::from(&request[..]);
@@ -230,8 +216,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Lane<S> {
             return None;
         };
         let mut parts = Box::new(Request::new(()).into_parts().0);
-        (parts.method, parts.uri, parts.headers) = (Method::POST, target, headers);
-        Some((request, parts, body))
+        (parts.method, parts.uri, parts.headers) = (method, target, headers);
+        Some((parts, body))
     }
 
     /// # Errors
@@ -241,7 +227,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Lane<S> {
         parts: Box<Parts>,
         body: Bytes,
     ) -> Result<Response<Body>, io::Result<()>> {
-        let in_service = self.requests.start();
         let (gateway, body) = (self.current.load_full(), RequestBody::Whole(body));
         let serving = ingress::serve(gateway, parts, body, self.connection.clone());
         let mut serving = Boxed::new(&SERVING, serving);
@@ -251,23 +236,61 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Lane<S> {
                     return Poll::Ready(Ok(served));
                 }
                 // A client that leaves is noticed, and what it says already is kept.
-                if self.read.len() >= AHEAD {
-                    return Poll::Pending;
-                }
-                match ready!(self.poll_hear(cx)) {
-                    Ok(Heard::Bytes(0) | Heard::Cut) => return Poll::Ready(Err(Ok(()))),
-                    Ok(Heard::Bytes(_)) => {}
-                    Ok(Heard::Drain) => self.drains = true,
-                    Err(error) => return Poll::Ready(Err(Err(error))),
-                }
+                ready!(self.poll_meanwhile(cx))?;
             }
         });
-        let served = served.await;
-        drop(in_service);
-        match served? {
+        match served.await? {
             Ok(response) => Ok(response),
             Err(HangUp) => Err(Err(io::Error::other(HangUp))),
         }
+    }
+
+    /// Writes a response; whether the connection may be used again.
+    ///
+    /// # Errors
+    /// The connection has ended.
+    async fn send(&mut self, response: Response<Body>) -> Result<bool, io::Result<()>> {
+        // The order may have come with the answer.
+        self.drains |= self.orders.drains();
+        let limit = self.stream.idle_limit();
+        let (mut outgoing, closes) = Outgoing::new(response, self.drains, limit);
+        let sent = poll_fn(|cx| {
+            loop {
+                if let Poll::Ready(sent) = outgoing.poll(cx, &mut self.stream) {
+                    return Poll::Ready(sent.map_err(Err));
+                }
+                if outgoing.is_quiet() {
+                    ready!(self.poll_meanwhile(cx))?;
+                    continue;
+                }
+                // A client that does not take what there is is not asked for more.
+                match ready!(self.orders.poll(cx)) {
+                    Order::Cut => {
+                        return Poll::Ready(Err(Err(io::ErrorKind::ConnectionAborted.into())));
+                    }
+                    Order::Drain => self.drains = true,
+                }
+            }
+        });
+        sent.await?;
+        Ok(!closes)
+    }
+
+    /// Hears what comes while a request is served or its answer is under way.
+    ///
+    /// # Errors
+    /// The connection has ended.
+    fn poll_meanwhile(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), io::Result<()>>> {
+        let heard = match self.read.len() < AHEAD {
+            true => ready!(self.poll_hear(cx)),
+            false => Ok(ready!(self.orders.poll(cx)).into()),
+        };
+        match heard.map_err(Err)? {
+            Heard::Bytes(0) | Heard::Cut => return Poll::Ready(Err(Ok(()))),
+            Heard::Bytes(_) => {}
+            Heard::Drain => self.drains = true,
+        }
+        Poll::Ready(Ok(()))
     }
 
     async fn hear(&mut self) -> io::Result<Heard> {
@@ -284,74 +307,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Lane<S> {
         if let Poll::Ready(read) = read {
             return Poll::Ready(read.map(Heard::Bytes));
         }
-        Poll::Ready(Ok(match ready!(self.orders.poll(cx)) {
-            Order::Cut => Heard::Cut,
-            Order::Drain => Heard::Drain,
-        }))
-    }
-
-    /// Writes a whole response; whether the connection may be used again.
-    async fn write(&mut self, parts: http::response::Parts, mut body: Bytes) -> io::Result<bool> {
-        // The order may have come with the answer.
-        self.drains |= self.orders.drains();
-        let closes =
-            write_head(&mut self.out, &parts.headers, parts.status, body.len(), self.drains);
-        if body.len() <= SMALL {
-            self.out.extend_from_slice(&body);
-            body = Bytes::new();
-        }
-        let mut head = &self.out[..];
-        let limit = self.stream.idle_limit();
-        let (stream, orders, drains) = (&mut self.stream, &mut self.orders, &mut self.drains);
-        // Set while the client takes nothing.
-        let mut alarm: Option<Pin<Box<Sleep>>> = None;
-        let written = poll_fn(|cx| {
-            loop {
-                let stream = Pin::new(&mut *stream);
-                let wrote = match (head.is_empty(), body.is_empty()) {
-                    (false, false) => {
-                        let both = [io::IoSlice::new(head), io::IoSlice::new(&body)];
-                        stream.poll_write_vectored(cx, &both)
-                    }
-                    (false, true) => stream.poll_write(cx, head),
-                    (true, false) => stream.poll_write(cx, &body),
-                    (true, true) => match stream.poll_flush(cx) {
-                        Poll::Ready(flushed) => return Poll::Ready(flushed),
-                        Poll::Pending => Poll::Pending,
-                    },
-                };
-                match wrote {
-                    Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                    Poll::Ready(Ok(many)) => {
-                        let of_head = many.min(head.len());
-                        head = &head[of_head..];
-                        body.advance(many - of_head);
-                        alarm = None;
-                        continue;
-                    }
-                    Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                    Poll::Pending => {}
-                }
-                match orders.poll(cx) {
-                    Poll::Ready(Order::Cut) => {
-                        return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
-                    }
-                    Poll::Ready(Order::Drain) => *drains = true,
-                    Poll::Pending => {
-                        let alarm =
-                            alarm.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
-                        ready!(alarm.as_mut().poll(cx));
-                        return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
-                    }
-                }
-            }
-        });
-        written.await?;
-        self.out.clear();
-        if self.out.capacity() > SMALL {
-            self.out = Vec::new();
-        }
-        Ok(!closes)
+        Poll::Ready(Ok(ready!(self.orders.poll(cx)).into()))
     }
 
     /// Says goodbye to a client whose connection ends in order, if it listens.
@@ -362,49 +318,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Lane<S> {
     }
 }
 
-/// Writes the head of a response; whether the connection closes after it.
-fn write_head(
-    out: &mut Vec<u8>,
-    headers: &HeaderMap,
-    status: http::StatusCode,
-    length: usize,
-    drains: bool,
-) -> bool {
-    out.extend_from_slice(b"HTTP/1.1 ");
-    out.extend_from_slice(status.as_str().as_bytes());
-    out.push(b' ');
-    out.extend_from_slice(status.canonical_reason().unwrap_or("-").as_bytes());
-    out.extend_from_slice(b"\r\n");
-    let (mut closes, mut dated) = (false, false);
-    for (name, value) in headers {
-        match *name {
-            CONTENT_LENGTH => continue,
-            CONNECTION => closes |= value.as_bytes().eq_ignore_ascii_case(b"close"),
-            DATE => dated = true,
-            _ => {}
+impl From<Order> for Heard {
+    fn from(order: Order) -> Self {
+        match order {
+            Order::Cut => Self::Cut,
+            Order::Drain => Self::Drain,
         }
-        field(out, name.as_str(), value.as_bytes());
     }
-    if drains && !closes {
-        field(out, "connection", b"close");
-    }
-    // Responses with these have no body, and no length (RFC 9110, section 8.6).
-    if !(status.is_informational() || status == 204 || status == 304) {
-        let mut digits = [0; 20];
-        field(out, "content-length", crate::decimal::decimal(length, &mut digits));
-    }
-    if !dated {
-        with_date(|date| field(out, "date", date));
-    }
-    out.extend_from_slice(b"\r\n");
-    closes || drains
-}
-
-fn field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
-    out.extend_from_slice(name.as_bytes());
-    out.extend_from_slice(b": ");
-    out.extend_from_slice(value);
-    out.extend_from_slice(b"\r\n");
 }
 
 /// Bytes that are read at a time.

@@ -8,18 +8,18 @@ mod date;
 mod idle;
 mod lane;
 mod orders;
+mod outgoing;
 mod patience;
 
 use std::future::{Future, poll_fn};
 use std::io;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
 use http::header::{EXPECT, TRANSFER_ENCODING};
 use http::{Request, StatusCode};
-use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
@@ -209,7 +209,7 @@ async fn by_hyper<S>(
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let Other { stream, mut orders, served, mut drains } = other;
+    let Other { stream, mut orders, mut drains } = other;
     let gateway = current.load_full();
     let limits = &gateway.config.limits;
     let mut builder = http1::Builder::new();
@@ -219,10 +219,7 @@ where
         .max_headers(limits.header_count)
         .max_buf_size(limits.header_bytes.max(MIN_BUFFER));
     drop(gateway);
-    let served = Mutex::new(served);
     let service = service_fn(move |request: Request<Incoming>| {
-        // What has been served already is only to be written.
-        let served = served.lock().unwrap_or_else(PoisonError::into_inner).take();
         let has_coding = request.headers().contains_key(TRANSFER_ENCODING);
         let ambiguous = requests.next_has_both() && has_coding;
         let in_service = requests.start();
@@ -231,11 +228,6 @@ where
         let connection = connection.clone();
         async move {
             let _in_service = in_service;
-            if let Some(served) = served {
-                // Its body is at hand, and is read so that the connection can go on.
-                let _ = request.into_body().collect().await;
-                return Ok(served.map(|body| Counted::new(body, requests.sends())));
-            }
             // Who waits to be asked for a body is not asked for one that nobody wants.
             let is_sent = !request.headers().contains_key(EXPECT);
             let (parts, body) = request.into_parts();

@@ -20,7 +20,7 @@ use holdfast_engine::class::CallClass;
 use holdfast_mcp::event_id::StreamKind;
 use holdfast_mcp::headers::name;
 use holdfast_mcp::method::Method;
-use holdfast_mcp::peek::{Kind, peek};
+use holdfast_mcp::peek::{Kind, outline};
 use holdfast_store::SessionKey;
 use http::header::ACCEPT;
 use http::{HeaderMap, HeaderValue, Method as HttpMethod, StatusCode};
@@ -352,7 +352,7 @@ fn tell_gap(session: &Session, log: &StreamLog) {
 
 /// A server's message on its way to the client: its ids belong to this generation.
 fn admit(session: &Session, data: Bytes, generation: u32) -> Bytes {
-    let Ok(message) = peek(&data) else { return data };
+    let Ok(message) = outline(&data) else { return data };
     if message.kind == Kind::Notification {
         exchange::forget(&session.server(), &message.method);
     }

@@ -216,12 +216,12 @@ impl StreamLog {
     /// room.
     pub(super) fn compact(&self) {
         let mut inner = self.inner();
-        let mut joined = BytesMut::new();
+        let length = inner.entries.iter().filter_map(Entry::copied).map(Bytes::len).sum();
+        let mut joined = Vec::with_capacity(length);
         for data in inner.entries.iter().filter_map(Entry::copied) {
             joined.extend_from_slice(data);
         }
-        // Copied once more: what has grown has room to spare.
-        let mut joined = Bytes::copy_from_slice(&joined);
+        let mut joined = Bytes::from(joined);
         for entry in &mut inner.entries {
             if let Some(length) = entry.copied().map(Bytes::len) {
                 entry.kept = Kept::Message(joined.split_to(length));
@@ -491,8 +491,14 @@ impl StreamLog {
         Some(out.freeze())
     }
 
-    /// What the reader of `epoch` gets next.
-    pub(super) fn read(&self, epoch: u64, next: &mut u64, waker: &Waker) -> Read {
+    /// Appends to `out` what the reader of `epoch` gets next.
+    pub(super) fn read(
+        &self,
+        epoch: u64,
+        next: &mut u64,
+        out: &mut BytesMut,
+        waker: &Waker,
+    ) -> Read {
         let mut inner = self.inner();
         if inner.epoch != epoch {
             return Read::End;
@@ -502,24 +508,23 @@ impl StreamLog {
         };
         let start = next.saturating_sub(front) as usize;
         let Inner { entries, ids, undelivered, undelivered_bytes, .. } = &mut *inner;
-        let mut frame = BytesMut::new();
-        let before = *undelivered;
+        let (before, empty) = (*undelivered, out.len());
         // Small events that wait together leave together: one write instead of many.
         for entry in entries.iter().skip(start) {
-            if !frame.is_empty() && frame.len() + entry.bytes() > JOIN {
+            if out.len() > empty && out.len() - empty + entry.bytes() > JOIN {
                 break;
             }
-            frame.reserve(entry.bytes());
+            out.reserve(entry.bytes());
             match (&self.sealer, &entry.kept) {
                 (Some(sealer), Kept::Message(data)) => {
                     let id = |out: &mut BytesMut| ids.seal(sealer, entry.told(), out);
-                    sse::encode_message_with(id, data, &mut frame);
+                    sse::encode_message_with(id, data, out);
                 }
                 (Some(sealer), Kept::Prime(retry)) => {
                     let id = |out: &mut BytesMut| ids.seal_anew(sealer, entry.told(), out);
-                    sse::encode_prime(id, *retry, &mut frame);
+                    sse::encode_prime(id, *retry, out);
                 }
-                (None, Kept::Message(data)) => sse::encode_message(None, data, &mut frame),
+                (None, Kept::Message(data)) => sse::encode_message(None, data, out),
                 // Nobody primes a client that cannot come back.
                 (None, Kept::Prime(_)) => {}
             }
@@ -529,14 +534,14 @@ impl StreamLog {
                 *undelivered_bytes -= entry.bytes();
             }
         }
-        if frame.is_empty() {
+        if out.len() == empty {
             return inner.wait(waker);
         }
         if inner.undelivered > before {
             self.trim(&mut inner);
             self.room.notify_waiters();
         }
-        Read::Frame(frame.freeze())
+        Read::Some
     }
 
     /// The reader of `epoch` is gone; whether it was the newest.
@@ -577,7 +582,8 @@ const OUTSIDE: usize = 512;
 const SHARED: usize = 64 * 1024;
 
 pub(super) enum Read {
-    Frame(Bytes),
+    /// Events, appended.
+    Some,
     Wait,
     End,
 }

@@ -13,7 +13,7 @@ mod log;
 mod reader;
 mod registry;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub(crate) use self::log::{LogState, NewLog, Origin, StreamLog};
 pub(crate) use self::reader::{Reader, ReaderOptions};

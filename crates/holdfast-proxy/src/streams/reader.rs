@@ -1,18 +1,18 @@
 //! The response body that follows a stream's log.
 
 use std::convert::Infallible;
-use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http_body::Frame;
-use tokio::time::{Instant, Sleep};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::log::{Read, StreamLog};
+use crate::asked::Alarm;
 use crate::metrics::GaugeGuard;
 use crate::session::InUse;
 use holdfast_mcp::sse;
@@ -43,7 +43,7 @@ pub(crate) struct Reader {
     prime: Option<Bytes>,
     keepalive: Duration,
     last_sent: Instant,
-    alarm: Pin<Box<Sleep>>,
+    alarm: Alarm,
     rotate_at: Option<Instant>,
     retry_ms: u64,
     ended: bool,
@@ -68,7 +68,7 @@ impl Reader {
             next,
             keepalive: options.keepalive,
             last_sent: now,
-            alarm: Box::pin(tokio::time::sleep_until(rotate_at.map_or(first, |at| at.min(first)))),
+            alarm: Alarm::at(rotate_at.map_or(first, |at| at.min(first))),
             rotate_at,
             retry_ms,
             ended: false,
@@ -76,6 +76,35 @@ impl Reader {
             _in_use: options.in_use,
             _gauge: options.gauge,
         }
+    }
+
+    /// Appends what there is for the client; `false` at the end.
+    pub(crate) fn poll_onto(&mut self, cx: &mut Context<'_>, out: &mut BytesMut) -> Poll<bool> {
+        if self.ended {
+            return Poll::Ready(false);
+        }
+        if let Some(prime) = self.prime.take() {
+            out.extend_from_slice(&prime);
+            return Poll::Ready(true);
+        }
+        match self.log.read(self.epoch, &mut self.next, out, cx.waker()) {
+            Read::Some => {
+                self.last_sent = Instant::now();
+                return Poll::Ready(true);
+            }
+            Read::End => {
+                self.ended = true;
+                return Poll::Ready(false);
+            }
+            Read::Wait => self.log.caught_up(),
+        }
+        while self.alarm.poll(cx).is_ready() {
+            if let Some(frame) = self.on_alarm(Instant::now()) {
+                out.extend_from_slice(&frame);
+                return Poll::Ready(true);
+            }
+        }
+        Poll::Pending
     }
 
     /// The timer went off: rotate, send a comment, or sleep on.
@@ -95,7 +124,7 @@ impl Reader {
             self.last_sent = now;
         }
         let next = self.last_sent + self.keepalive;
-        self.alarm.as_mut().reset(self.rotate_at.map_or(next, |at| at.min(next)));
+        self.alarm.reset(self.rotate_at.map_or(next, |at| at.min(next)));
         comment.then(|| Bytes::from_static(sse::COMMENT))
     }
 }
@@ -108,30 +137,9 @@ impl http_body::Body for Reader {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        let this = &mut *self;
-        if this.ended {
-            return Poll::Ready(None);
-        }
-        if let Some(prime) = this.prime.take() {
-            return Poll::Ready(Some(Ok(Frame::data(prime))));
-        }
-        match this.log.read(this.epoch, &mut this.next, cx.waker()) {
-            Read::Frame(frame) => {
-                this.last_sent = Instant::now();
-                return Poll::Ready(Some(Ok(Frame::data(frame))));
-            }
-            Read::End => {
-                this.ended = true;
-                return Poll::Ready(None);
-            }
-            Read::Wait => this.log.caught_up(),
-        }
-        while this.alarm.as_mut().poll(cx).is_ready() {
-            if let Some(frame) = this.on_alarm(Instant::now()) {
-                return Poll::Ready(Some(Ok(Frame::data(frame))));
-            }
-        }
-        Poll::Pending
+        let mut out = BytesMut::new();
+        let more = ready!(self.poll_onto(cx, &mut out));
+        Poll::Ready(more.then(|| Ok(Frame::data(out.freeze()))))
     }
 }
 

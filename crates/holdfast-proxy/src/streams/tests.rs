@@ -16,7 +16,7 @@ fn sealer() -> Arc<Sealer> {
     Arc::new(Sealer::new(1, [7; 32]))
 }
 
-fn log(queue: usize, retain: usize, prime: bool) -> Arc<StreamLog> {
+pub(crate) fn log(queue: usize, retain: usize, prime: bool) -> Arc<StreamLog> {
     StreamLog::new(new_log(queue, retain, prime))
 }
 
@@ -55,7 +55,7 @@ fn options(after: Option<u64>) -> ReaderOptions {
     }
 }
 
-fn reader(log: &Arc<StreamLog>, after: Option<u64>) -> Reader {
+pub(crate) fn reader(log: &Arc<StreamLog>, after: Option<u64>) -> Reader {
     Reader::new(Arc::clone(log), options(after))
 }
 

@@ -1,14 +1,17 @@
 //! The events of one answer, from whichever kind of server they come.
 
-use std::pin::Pin;
+use std::future::poll_fn;
+use std::pin::pin;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
 use holdfast_mcp::sse::{Decoder, Event};
-use tokio::time::{Instant, Sleep};
+use tokio::time::Instant;
 
 use super::http::ResponseBody;
 use super::mux;
+use crate::asked::Alarm;
 
 /// The largest event taken from a server. A larger one ends the stream with an error that says so.
 pub(crate) const MAX_EVENT: usize = 64 * 1024 * 1024;
@@ -32,7 +35,7 @@ pub(crate) struct HttpEvents {
 /// set anew with every event: a timer for each would cost as much as looking into it.
 pub(crate) struct Silence {
     limit: Duration,
-    alarm: Option<Pin<Box<Sleep>>>,
+    alarm: Option<Alarm>,
 }
 
 /// How a stream ended without more events.
@@ -81,11 +84,16 @@ impl EventSource {
         let asked = Instant::now();
         loop {
             let Silence { limit, alarm } = silence;
-            let alarm = alarm.get_or_insert_with(|| Box::pin(tokio::time::sleep(*limit)));
-            tokio::select! {
-                biased;
-                event = self.next() => return Some(event),
-                () = alarm.as_mut() => {}
+            let alarm = alarm.get_or_insert_with(|| Alarm::at(Instant::now() + *limit));
+            {
+                let mut next = pin!(self.next());
+                let event = poll_fn(|cx| match next.as_mut().poll(cx) {
+                    Poll::Ready(event) => Poll::Ready(Some(event)),
+                    Poll::Pending => alarm.poll(cx).map(|()| None),
+                });
+                if let Some(event) = event.await {
+                    return Some(event);
+                }
             }
             let heard = match self {
                 Self::Http(events) => events.heard.max(asked),
@@ -95,7 +103,7 @@ impl EventSource {
             if until <= Instant::now() {
                 return None;
             }
-            alarm.as_mut().reset(until);
+            alarm.reset(until);
         }
     }
 }

@@ -1,0 +1,303 @@
+//! A response on its way to a client: its head, and its body as it comes.
+//!
+//! What is ready together leaves together, and nothing is waited for: the body is asked until it has
+//! nothing more, or until enough waits to be written. While the client takes nothing, the body is not asked,
+//! so that what gathers behind it is bounded where it gathers. What leaves is put together in a buffer of
+//! the thread's; a stream that waits has none.
+
+use std::cell::Cell;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{Buf as _, Bytes, BytesMut};
+use holdfast_mcp::http1::{CHUNK_END, LAST_CHUNK, begin_chunk, chunk};
+use http::header::{CONNECTION, CONTENT_LENGTH, DATE, TRANSFER_ENCODING};
+use http::{HeaderMap, Response, StatusCode};
+use http_body::Body as _;
+use tokio::io::AsyncWrite;
+use tokio::time::Sleep;
+
+use super::date::with_date;
+use crate::body::Body;
+
+/// One response. Always polled by the same task.
+pub(super) struct Outgoing {
+    /// What is being written, and how much of it is out.
+    out: BytesMut,
+    at: usize,
+    /// A part of the body behind that, too large to be copied, and what follows it.
+    piece: Bytes,
+    tail: &'static [u8],
+    body: Body,
+    framing: Framing,
+    state: State,
+    flushed: bool,
+    /// How long the client may take nothing.
+    limit: Duration,
+    /// Set while it does.
+    alarm: Option<Pin<Box<Sleep>>>,
+}
+
+/// How the client knows the body's end (RFC 9112, section 6.3).
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Framing {
+    Length,
+    Chunks,
+}
+
+enum State {
+    /// The body has more.
+    Flowing,
+    /// All of it is here or out.
+    Whole,
+    /// It broke where it comes from: what is here is all.
+    Broken(io::Error),
+}
+
+/// What is longer is written from where it is and not copied.
+const SMALL: usize = 16 * 1024;
+
+/// The body is not asked for more while so many bytes wait to be written.
+const ENOUGH: usize = 16 * 1024;
+
+/// A buffer with more room is not kept.
+const KEPT: usize = 64 * 1024;
+
+thread_local! {
+    static SPARE: Cell<BytesMut> = Cell::default();
+}
+
+// === impl Outgoing ===
+
+impl Outgoing {
+    /// A response, and whether its head says that the connection ends with it. `drains`: the head is to
+    /// say so.
+    pub(super) fn new(response: Response<Body>, drains: bool, limit: Duration) -> (Self, bool) {
+        let (parts, body) = response.into_parts();
+        let mut this = Self {
+            out: SPARE.take(),
+            at: 0,
+            piece: Bytes::new(),
+            tail: b"",
+            body: Body::Full(None),
+            framing: Framing::Length,
+            state: State::Whole,
+            flushed: false,
+            limit,
+            alarm: None,
+        };
+        let length = body.size_hint().exact();
+        let closes = write_head(&mut this.out, &parts.headers, parts.status, length, drains);
+        if !has_body(parts.status) {
+            return (this, closes);
+        }
+        match body {
+            Body::Full(body) => this.append(body.unwrap_or_default()),
+            body => {
+                this.framing = if length.is_some() { Framing::Length } else { Framing::Chunks };
+                (this.body, this.state) = (body, State::Flowing);
+            }
+        }
+        (this, closes)
+    }
+
+    /// Whether the client has been given all that there is: what is waited for is the body.
+    pub(super) fn is_quiet(&self) -> bool {
+        !self.waits() && self.flushed
+    }
+
+    /// Sends on; ready once the response is out to its end.
+    ///
+    /// # Errors
+    /// If the client has taken nothing for too long, the connection is gone, or the body broke off.
+    pub(super) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        stream: &mut (impl AsyncWrite + Unpin),
+    ) -> Poll<io::Result<()>> {
+        loop {
+            let filled = self.fill(cx);
+            ready!(self.poll_write(cx, stream))?;
+            match &mut self.state {
+                State::Flowing if filled.is_pending() => return Poll::Pending,
+                State::Flowing => {}
+                State::Whole => return Poll::Ready(Ok(())),
+                State::Broken(error) => {
+                    let error = std::mem::replace(error, io::ErrorKind::BrokenPipe.into());
+                    return Poll::Ready(Err(error));
+                }
+            }
+        }
+    }
+
+    /// Takes what the body has ready; pending if it has nothing more now.
+    fn fill(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.out.capacity() == 0 && matches!(self.state, State::Flowing) {
+            self.out = SPARE.take();
+        }
+        while matches!(self.state, State::Flowing)
+            && self.piece.is_empty()
+            && self.out.len() - self.at < ENOUGH
+        {
+            if let Body::Stream(reader) = &mut self.body {
+                if !ready!(chunk(&mut self.out, |out| reader.poll_onto(cx, out))) {
+                    self.end();
+                }
+                continue;
+            }
+            match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
+                Some(Ok(frame)) => self.append(frame.into_data().unwrap_or_default()),
+                Some(Err(error)) => self.state = State::Broken(io::Error::other(error)),
+                None => self.end(),
+            }
+        }
+        Poll::Ready(())
+    }
+
+    fn append(&mut self, data: Bytes) {
+        if data.is_empty() {
+            return;
+        }
+        let chunks = self.framing == Framing::Chunks;
+        if chunks {
+            begin_chunk(data.len(), &mut self.out);
+        }
+        let end = if chunks { CHUNK_END } else { b"" };
+        if data.len() <= SMALL {
+            self.out.extend_from_slice(&data);
+            self.out.extend_from_slice(end);
+        } else {
+            (self.piece, self.tail) = (data, end);
+        }
+    }
+
+    fn end(&mut self) {
+        if self.framing == Framing::Chunks {
+            self.out.extend_from_slice(LAST_CHUNK);
+        }
+        // Whatever the body holds is let go before the last of it is out.
+        (self.body, self.state) = (Body::Full(None), State::Whole);
+    }
+
+    fn waits(&self) -> bool {
+        self.at < self.out.len() || !self.piece.is_empty() || !self.tail.is_empty()
+    }
+
+    /// Writes what is here.
+    fn poll_write(
+        &mut self,
+        cx: &mut Context<'_>,
+        stream: &mut (impl AsyncWrite + Unpin),
+    ) -> Poll<io::Result<()>> {
+        while self.waits() {
+            let out = &self.out[self.at..];
+            let stream = Pin::new(&mut *stream);
+            let wrote = match self.piece.is_empty() && self.tail.is_empty() {
+                true => stream.poll_write(cx, out),
+                false => {
+                    let parts = [out, &self.piece[..], self.tail].map(io::IoSlice::new);
+                    stream.poll_write_vectored(cx, &parts)
+                }
+            };
+            match wrote {
+                Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Poll::Ready(Ok(many)) => self.wrote(many),
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => return self.poll_stalled(cx),
+            }
+        }
+        if !self.flushed {
+            match Pin::new(stream).poll_flush(cx) {
+                Poll::Ready(flushed) => flushed?,
+                Poll::Pending => return self.poll_stalled(cx),
+            }
+            (self.flushed, self.alarm) = (true, None);
+        }
+        self.at = 0;
+        let mut out = std::mem::take(&mut self.out);
+        if out.capacity() <= KEPT {
+            out.clear();
+            SPARE.set(out);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn wrote(&mut self, many: usize) {
+        (self.flushed, self.alarm) = (false, None);
+        let of_out = many.min(self.out.len() - self.at);
+        self.at += of_out;
+        let of_piece = (many - of_out).min(self.piece.len());
+        self.piece.advance(of_piece);
+        self.tail = &self.tail[many - of_out - of_piece..];
+        if self.piece.is_empty() {
+            // What it is a part of need not stay while the client waits.
+            self.piece = Bytes::new();
+        }
+    }
+
+    /// The client takes nothing.
+    fn poll_stalled(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let limit = self.limit;
+        let alarm = self.alarm.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
+        ready!(alarm.as_mut().poll(cx));
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+}
+
+/// Whether a response has a body, and a length or coding (RFC 9110, section 8.6).
+fn has_body(status: StatusCode) -> bool {
+    !(status.is_informational() || status == 204 || status == 304)
+}
+
+/// Writes the head of a response; whether the connection closes after it.
+fn write_head(
+    out: &mut BytesMut,
+    headers: &HeaderMap,
+    status: StatusCode,
+    length: Option<u64>,
+    drains: bool,
+) -> bool {
+    out.extend_from_slice(b"HTTP/1.1 ");
+    out.extend_from_slice(status.as_str().as_bytes());
+    out.extend_from_slice(b" ");
+    out.extend_from_slice(status.canonical_reason().unwrap_or("-").as_bytes());
+    out.extend_from_slice(b"\r\n");
+    let (mut closes, mut dated) = (false, false);
+    for (name, value) in headers {
+        match *name {
+            CONTENT_LENGTH | TRANSFER_ENCODING => continue,
+            CONNECTION => closes |= value.as_bytes().eq_ignore_ascii_case(b"close"),
+            DATE => dated = true,
+            _ => {}
+        }
+        field(out, name.as_str(), value.as_bytes());
+    }
+    if drains && !closes {
+        field(out, "connection", b"close");
+    }
+    match length.map(usize::try_from) {
+        _ if !has_body(status) => {}
+        Some(Ok(length)) => {
+            let mut digits = [0; 20];
+            field(out, "content-length", crate::decimal::decimal(length, &mut digits));
+        }
+        _ => field(out, "transfer-encoding", b"chunked"),
+    }
+    if !dated {
+        with_date(|date| field(out, "date", date));
+    }
+    out.extend_from_slice(b"\r\n");
+    closes || drains
+}
+
+fn field(out: &mut BytesMut, name: &str, value: &[u8]) {
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,214 @@
+//! What is written of a response, in how many writes, and what is not asked for.
+
+use std::sync::Arc;
+
+use holdfast_mcp::http1::{self, Chunks, Framing as Read, Piece};
+use tokio::time::Instant;
+
+use super::*;
+use crate::streams::StreamLog;
+use crate::streams::tests::{log, reader};
+
+/// A client that takes so many bytes more, and remembers each write.
+#[derive(Default)]
+struct Client {
+    takes: usize,
+    writes: Vec<Vec<u8>>,
+}
+
+impl Client {
+    fn patient() -> Self {
+        Self { takes: usize::MAX, ..Self::default() }
+    }
+
+    fn all(&self) -> Vec<u8> {
+        self.writes.concat()
+    }
+}
+
+impl AsyncWrite for Client {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let many = bytes.len().min(self.takes);
+        if many == 0 {
+            return Poll::Pending;
+        }
+        self.takes -= many;
+        self.writes.push(bytes[..many].to_vec());
+        Poll::Ready(Ok(many))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        parts: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let joined: Vec<u8> = parts.iter().flat_map(|part| part.iter().copied()).collect();
+        self.poll_write(cx, &joined)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+const LIMIT: Duration = Duration::from_secs(75);
+
+fn outgoing(body: Body) -> Outgoing {
+    Outgoing::new(Response::new(body), false, LIMIT).0
+}
+
+fn following(log: &Arc<StreamLog>) -> Outgoing {
+    outgoing(Body::Stream(Box::new(reader(log, None))))
+}
+
+fn poll(outgoing: &mut Outgoing, client: &mut Client) -> Poll<io::Result<()>> {
+    outgoing.poll(&mut Context::from_waker(std::task::Waker::noop()), client)
+}
+
+/// Status line, framing and body of what was written.
+fn read(bytes: &[u8]) -> (Read, Vec<u8>, Vec<u8>) {
+    let mut buffer = BytesMut::from(bytes);
+    let head = http1::head(&mut buffer).unwrap().expect("a head");
+    let mut body = Vec::new();
+    if head.framing == Read::Chunked {
+        let mut chunks = Chunks::default();
+        while let Piece::Data(data) = chunks.next(&mut buffer).unwrap() {
+            body.extend_from_slice(&data);
+        }
+    } else {
+        body = buffer.split().to_vec();
+    }
+    (head.framing, body, buffer.to_vec())
+}
+
+/// The server's events of a stream as its client sees them.
+fn messages(body: &[u8]) -> usize {
+    body.windows(b"data: {".len()).filter(|window| *window == b"data: {").count()
+}
+
+#[tokio::test]
+async fn what_is_ready_together_leaves_in_one_write_and_then_there_is_no_buffer() {
+    let log = log(1 << 20, 1 << 20, true);
+    let (mut sent, mut client) = (following(&log), Client::patient());
+    for number in 0..3 {
+        log.append(&format!("{{\"n\":{number}}}").into(), None).await;
+    }
+    assert!(poll(&mut sent, &mut client).is_pending());
+    assert!(sent.is_quiet());
+    assert_eq!((client.writes.len(), sent.out.capacity()), (1, 0));
+    log.append(&"{}".into(), None).await;
+    log.finish();
+    assert!(matches!(poll(&mut sent, &mut client), Poll::Ready(Ok(()))));
+    assert_eq!(client.writes.len(), 2);
+    let (framing, body, left) = read(&client.all());
+    assert_eq!((framing, messages(&body), left.len()), (Read::Chunked, 4, 0));
+    assert!(client.all().ends_with(b"\n\r\n0\r\n\r\n"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_takes_nothing_is_not_read_for_and_is_given_up_after_the_limit() {
+    let log = log(1 << 20, 1 << 20, false);
+    let (mut sent, mut client) = (following(&log), Client::default());
+    let message = Bytes::from(format!("{{\"filler\":\"{}\"}}", "x".repeat(20_000)));
+    for _ in 0..10 {
+        log.append(&message, None).await;
+    }
+    client.takes = 30_000;
+    assert!(poll(&mut sent, &mut client).is_pending());
+    assert!(!sent.is_quiet());
+    let held = sent.out.len() - sent.at;
+    assert!(held <= message.len() + 1000, "{held} bytes wait");
+    tokio::time::sleep(LIMIT / 2).await;
+    // What it takes begins its time anew.
+    client.takes = 5_000;
+    assert!(poll(&mut sent, &mut client).is_pending());
+    let begun = Instant::now();
+    let given_up = std::future::poll_fn(|cx| sent.poll(cx, &mut client)).await;
+    assert_eq!(given_up.unwrap_err().kind(), io::ErrorKind::TimedOut);
+    assert_eq!(begun.elapsed(), LIMIT);
+    assert_eq!(client.all().len(), 35_000);
+}
+
+#[tokio::test]
+async fn a_client_may_take_it_byte_by_byte() {
+    let log = log(1 << 20, 1 << 20, false);
+    let (mut sent, mut client) = (following(&log), Client::default());
+    log.append(&"{}".into(), None).await;
+    log.finish();
+    for _ in 0..10_000 {
+        client.takes = 1;
+        if poll(&mut sent, &mut client).is_ready() {
+            break;
+        }
+    }
+    let (_, body, left) = read(&client.all());
+    assert_eq!((messages(&body), left.len()), (1, 0));
+}
+
+#[tokio::test]
+async fn a_large_part_is_not_copied_and_keeps_its_frame() {
+    let large = Bytes::from(vec![b'x'; SMALL + 1]);
+    let whole = large.clone();
+    let body = Body::later(LIMIT, async move { Body::full(whole) });
+    let (mut sent, mut client) = (outgoing(body), Client::default());
+    let mut was_where_it_was = false;
+    for _ in 0..100_000 {
+        client.takes = 100;
+        if poll(&mut sent, &mut client).is_ready() {
+            break;
+        }
+        was_where_it_was |= large.as_ptr_range().contains(&sent.piece.as_ptr());
+    }
+    assert!(was_where_it_was);
+    let (framing, body, left) = read(&client.all());
+    assert_eq!((framing, left.len()), (Read::Chunked, 0));
+    assert_eq!(body, [holdfast_mcp::sse::COMMENT, &large].concat());
+}
+
+#[tokio::test]
+async fn a_whole_body_has_a_length_and_some_responses_have_neither() {
+    for length in [0, 1, SMALL, SMALL + 1] {
+        let body = Bytes::from(vec![b'x'; length]);
+        let (mut sent, mut client) = (outgoing(Body::full(body.clone())), Client::patient());
+        assert!(matches!(poll(&mut sent, &mut client), Poll::Ready(Ok(()))));
+        assert_eq!(client.writes.len(), 1);
+        let (framing, read, _) = read(&client.all());
+        assert_eq!((framing, read), (Read::Length(length as u64), body.to_vec()));
+    }
+    for status in [204, 304] {
+        let response = Response::builder().status(status).body(Body::full("x".into())).unwrap();
+        let (mut sent, _) = Outgoing::new(response, false, LIMIT);
+        let mut client = Client::patient();
+        assert!(matches!(poll(&mut sent, &mut client), Poll::Ready(Ok(()))));
+        let text = String::from_utf8(client.all()).unwrap();
+        assert!(text.ends_with("\r\n\r\n") && !text.contains("content-length"), "{text}");
+        assert!(!text.contains("transfer-encoding"), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn the_head_says_so_when_the_connection_ends() {
+    let close = |response: Response<Body>, drains| Outgoing::new(response, drains, LIMIT).1;
+    let plain = || Response::new(Body::full("x".into()));
+    assert!(!close(plain(), false));
+    assert!(close(plain(), true));
+    let mut refusal = plain();
+    refusal.headers_mut().insert(CONNECTION, http::HeaderValue::from_static("close"));
+    assert!(close(refusal, false));
+    let (mut sent, _) = Outgoing::new(plain(), true, LIMIT);
+    let mut client = Client::patient();
+    assert!(poll(&mut sent, &mut client).is_ready());
+    assert!(String::from_utf8(client.all()).unwrap().contains("\r\nconnection: close\r\n"));
+}
