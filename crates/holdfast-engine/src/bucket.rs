@@ -111,7 +111,7 @@ mod tests {
         let now = Instant::now();
         let mut bucket = Bucket::new(60, 1);
         let turns: Vec<_> = (0..4).map(|_| bucket.take_ahead(SECOND * 2, now)).collect();
-        assert_eq!(turns, [Ok(SECOND * 0), Ok(SECOND), Ok(SECOND * 2), Err(SECOND * 3)]);
+        assert_eq!(turns, [Ok(Duration::ZERO), Ok(SECOND), Ok(SECOND * 2), Err(SECOND * 3)]);
         // Nobody passes those who wait.
         assert_eq!(bucket.take(now + SECOND), Err(SECOND * 2));
         assert_eq!(bucket.take(now + SECOND * 3), Ok(()));

@@ -220,6 +220,8 @@ async fn serve_http1(
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADERS_WITHIN)
+        // Who has asked for a change and goes has asked for it.
+        .half_close(true)
         .serve_connection(TokioIo::new(io), served.service());
     let mut connection = std::pin::pin!(connection);
     tokio::select! {

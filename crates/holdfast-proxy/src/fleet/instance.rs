@@ -46,6 +46,8 @@ pub(super) struct Life {
     /// Until when the breaker is open, in milliseconds; 0: it is not, the last number: until it is told.
     /// What is read without the lock.
     open_until: AtomicU64,
+    /// When it opened last, in milliseconds.
+    opened_at: AtomicU64,
     /// Whether the breaker is half-open, and calls only try it.
     tries: AtomicBool,
     /// Calls that try it now, and when the last one began.
@@ -127,6 +129,7 @@ impl Life {
             breaker: Mutex::new(Breaker::new(params, zero)),
             held: Mutex::default(),
             open_until: AtomicU64::new(NOT_OPEN),
+            opened_at: AtomicU64::new(0),
             tries: AtomicBool::new(false),
             trying: AtomicU32::new(0),
             tried_at: AtomicU64::new(0),
@@ -191,6 +194,13 @@ impl Life {
                 Some(Duration::from_millis(left.max(1)))
             }
         }
+    }
+
+    /// For how long its own failures have kept it open.
+    pub(super) fn open_for(&self, now: Instant) -> Option<Duration> {
+        let is_own = self.is_open() && self.open_until.load(Ordering::Relaxed) != UNTIL_TOLD;
+        let since = self.opened_at.load(Ordering::Relaxed);
+        is_own.then(|| Duration::from_millis(self.millis(now).saturating_sub(since)))
     }
 
     /// Whether enough calls try it as it is.
@@ -444,7 +454,9 @@ impl Life {
             Phase::Open => status.open_until.map_or(UNTIL_TOLD, |until| self.millis(until)),
             Phase::Closed | Phase::HalfOpen | Phase::Recovering | Phase::ForcedClosed => NOT_OPEN,
         };
-        self.open_until.store(until, Ordering::Relaxed);
+        if self.open_until.swap(until, Ordering::Relaxed) == NOT_OPEN {
+            self.opened_at.store(self.millis(transition.at), Ordering::Relaxed);
+        }
         self.tries.store(status.phase == Phase::HalfOpen, Ordering::Relaxed);
         if until != NOT_OPEN {
             self.gone.notify_waiters();

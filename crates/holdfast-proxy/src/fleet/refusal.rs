@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use holdfast_config::Role;
 use holdfast_engine::balance::{NoInstance, Why as Unfit};
 use holdfast_engine::breaker;
 
@@ -17,7 +18,8 @@ pub(crate) struct Refused {
     pub(crate) reason: String,
     /// The same, for metrics.
     pub(crate) why: Why,
-    /// Its instances have only just become unreachable: they may be restarting.
+    /// Its instances have only just become unreachable, and may be restarting; or one has just failed, and
+    /// another one is there to fail over to.
     pub(crate) may_be_restarting: bool,
     /// Of a server of several instances, why each does not take it: the first eight.
     pub(crate) reasons: Vec<Reason>,
@@ -93,10 +95,18 @@ impl ServerFleet {
             _ => what.to_owned(),
         };
         // While one of them may only be restarting, its clients see a pause.
-        let may_be_restarting = away.is_some_and(|away| away < RESTART);
+        let may_be_restarting = away.is_some_and(|away| away < RESTART) || self.may_move(now);
         let reasons = self.reasons(shut, none);
         let turn_at = turn.map(|(_, at)| at);
         Refused { retry_after, reason, why, may_be_restarting, reasons, turn_at }
+    }
+
+    /// Whether a failover may be about to be decided: the active instance has only just failed, and
+    /// another one could serve in its place.
+    fn may_move(&self, now: Instant) -> bool {
+        self.failover.load().is_some()
+            && self.instances.iter().any(|it| it.role != Role::Replica && !it.is_shut())
+            && self.instances.iter().any(|it| it.open_for(now).is_some_and(|since| since < RESTART))
     }
 
     #[cold]

@@ -208,6 +208,16 @@ fn one_instance_serves_where_a_server_fails_over() {
     assert!(!server.takes(0, 7) && server.takes(1, 7));
 }
 
+#[test]
+fn while_a_failover_may_be_decided_its_clients_see_a_pause() {
+    let fleet = fleet(FAILING_OVER);
+    let server = fleet.server("main").unwrap();
+    fail(server, 0, Outcome::Broken, 5);
+    let refused = server.choose(&ask(CallClass::Write)).unwrap_err();
+    assert_eq!(refused.why, Why::Breaker);
+    assert!(refused.may_be_restarting, "b is there");
+}
+
 /// The active instance was taken out of the configuration, and the group has not moved the server yet.
 #[test]
 fn the_primary_serves_while_the_active_instance_is_configured_no_more() {

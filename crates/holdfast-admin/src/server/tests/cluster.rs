@@ -188,7 +188,7 @@ async fn only_who_may_can_drain() {
     assert!(post("", body).await.starts_with("HTTP/1.1 415"));
     let foreign = post(&format!("{json}Origin: https://evil.example\r\n"), body).await;
     assert!(foreign.starts_with("HTTP/1.1 403"), "{foreign}");
-    for wrong in ["", "{}", "[]", r#"{"node":"gateway-2","force":true}"#] {
+    for wrong in ["", "{}", "[]", r#"{"node":"gateway-2","hurry":true}"#] {
         let answer = post(json, wrong).await;
         assert!(answer.starts_with("HTTP/1.1 4") && answer.contains("error"), "{wrong}: {answer}");
     }
