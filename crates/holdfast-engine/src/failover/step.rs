@@ -190,7 +190,7 @@ impl Sight<'_> {
 
     /// Where to go for this reason. From bad to no better is no way to go: where only a healthy instance
     /// will do, it is one that was not ill since the last switch, or has been well for the failback delay
-    /// since; and once rolled back it waits. So two instances whose calls fail in turn do not pass a
+    /// since; and once rolled back a move bit by bit waits. So two instances whose calls fail in turn do not pass a
     /// server to each other all the time.
     fn refuge(&self, state: &Failover, trigger: &Trigger) -> Option<&Seen<'_>> {
         if trigger.to != Opinion::Healthy {
@@ -202,7 +202,8 @@ impl Sight<'_> {
         };
         let unfit = self.seen.iter().filter(|it| !stays_well(it));
         let unfit: Vec<String> = unfit.map(|it| it.name.to_owned()).collect();
-        target(self.seen, &state.active, &unfit).filter(|_| self.now >= state.not_before)
+        target(self.seen, &state.active, &unfit)
+            .filter(|_| trigger.manner == Manner::Immediate || self.now >= state.not_before)
     }
 
     fn failed(&self, state: &Failover, failed: &Failed) -> Option<Failover> {

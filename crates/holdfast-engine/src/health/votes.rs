@@ -236,7 +236,7 @@ pub fn tally(votes: &[Vote], members: &[Origin], rules: &Rules, now: Instant) ->
     Tally {
         opinion,
         score,
-        cause: common_cause(fresh.values().copied(), opinion),
+        cause: common_cause(fresh.values().copied(), opinion, counted),
         counted,
         unhealthy,
         degraded,
@@ -358,12 +358,18 @@ fn middle(scores: &[f64]) -> Option<f64> {
     scores.iter().copied().find(|it| above(*it) < place && not_below(*it) >= place)
 }
 
-fn common_cause<'a>(votes: impl Iterator<Item = &'a Vote>, opinion: Option<Opinion>) -> Cause {
+fn common_cause<'a>(
+    votes: impl Iterator<Item = &'a Vote>,
+    opinion: Option<Opinion>,
+    counted: usize,
+) -> Cause {
     let mut named: BTreeMap<Cause, usize> = BTreeMap::new();
     let at_least = opinion.unwrap_or_default().max(Opinion::Degraded);
     for vote in votes.filter(|it| it.opinion >= at_least) {
         *named.entry(vote.cause).or_default() += 1;
     }
+    // An instance is left at once for it: what one node's breaker says is not enough.
+    named.retain(|cause, times| *cause != Cause::BreakerOpen || 2 * *times > counted);
     named.into_iter().max_by_key(|(cause, times)| (*times, *cause)).map_or(Cause::Score, |it| it.0)
 }
 

@@ -136,7 +136,12 @@ pub(crate) async fn answer(
         }
         ENDED => {
             let key: [u8; 16] = note.try_into().map_err(|_| "a key has 16 bytes".to_owned())?;
-            session::forget(gateway, SessionKey(u128::from_be_bytes(key))).await;
+            let key = SessionKey(u128::from_be_bytes(key));
+            // Its calls here end with it, and are no fault of the server's.
+            if let Some(session) = gateway.sessions.look(key) {
+                session.set_ending(true);
+            }
+            session::forget(gateway, key).await;
             Ok(Bytes::new())
         }
         BAR => {

@@ -330,7 +330,7 @@ impl Opening<'_> {
         let (mut sent, mut first_round) = (0, true);
         loop {
             let opening = Ask::opening(turn.or(self.prefer), both(refused, failed));
-            let ask = Ask { key: self.key, turn: turn.take(), ..opening };
+            let ask = Ask { key: self.key, turn, ..opening };
             let attempt = match fleet.choose(&ask) {
                 Ok(attempt) => attempt,
                 Err(mut none) => {
@@ -341,7 +341,7 @@ impl Opening<'_> {
                     if none.may_be_restarting && waited.wait().await {
                         continue;
                     }
-                    if let Some(at) = none.turn_at {
+                    if let Some(at) = none.turn_at.filter(|_| turn.is_none()) {
                         match fleet.turn(at, fleet.class_of(None)).await {
                             Ok(()) => {
                                 turn = Some(at);
@@ -353,6 +353,7 @@ impl Opening<'_> {
                     return Err(Failure::refused(&self.server.name, none));
                 }
             };
+            turn = None;
             let instance = attempt.instance();
             let error =
                 match send(self.gateway, self.server, instance, self.headers, self.body).await {

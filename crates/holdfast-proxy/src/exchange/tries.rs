@@ -46,7 +46,7 @@ impl Tries {
     pub(super) fn ask<'a>(&self, call: &'a Call, named: Option<usize>) -> Ask<'a> {
         Ask {
             class: call.class,
-            named: named.or(self.turn),
+            named: self.turn.or(named),
             key: call.steering_key(),
             avoid: both(self.refused, self.failed),
             body: &call.body,
@@ -106,7 +106,8 @@ impl Tries {
         if refused.may_be_restarting && self.pause(false).await {
             return NoRoute::Later;
         }
-        if let Some(at) = refused.turn_at {
+        // Once: a turn that was of no use is not waited for again.
+        if let Some(at) = refused.turn_at.filter(|_| self.turn.is_none()) {
             match Box::pin(call.server.fleet.turn(at, call.shelf.class)).await {
                 Ok(()) => {
                     self.turn = Some(at);

@@ -64,7 +64,9 @@ impl ServerFleet {
             Some(Route::To(active)) => Some(active),
             None => None,
         };
-        if let Some(named) = ask.named.filter(|named| !ask.avoid.contains(*named))
+        // Where its turn was waited for it goes, whatever it has met there before.
+        let is_open = |named: &usize| ask.turn == Some(*named) || !ask.avoid.contains(*named);
+        if let Some(named) = ask.named.filter(is_open)
             && self.takes(named, ask.key)
             && let Ok(attempt) = self.admit(named, ask, now)
         {
@@ -225,7 +227,8 @@ impl ServerFleet {
                 in_flight: it.in_flight(),
                 limit: self.limit,
                 latency: it.latency(now),
-                allowance: self.allowance(at, now),
+                // Its turn there is taken already.
+                allowance: if ask.turn == Some(at) { 1.0 } else { self.allowance(at, now) },
                 back_for: it.back_for(now),
                 admitted,
                 ..Candidate::new(u16::try_from(at).unwrap_or(u16::MAX), it.seed)

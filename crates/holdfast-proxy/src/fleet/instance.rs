@@ -46,7 +46,7 @@ pub(super) struct Life {
     /// Until when the breaker is open, in milliseconds; 0: it is not, the last number: until it is told.
     /// What is read without the lock.
     open_until: AtomicU64,
-    /// When it opened last, in milliseconds.
+    /// When it opened last, other than after being tried again; in milliseconds.
     opened_at: AtomicU64,
     /// Whether the breaker is half-open, and calls only try it.
     tries: AtomicBool,
@@ -454,7 +454,9 @@ impl Life {
             Phase::Open => status.open_until.map_or(UNTIL_TOLD, |until| self.millis(until)),
             Phase::Closed | Phase::HalfOpen | Phase::Recovering | Phase::ForcedClosed => NOT_OPEN,
         };
-        if self.open_until.swap(until, Ordering::Relaxed) == NOT_OPEN {
+        self.open_until.store(until, Ordering::Relaxed);
+        // One that fails when it is tried again has been down all the time.
+        if transition.to == Phase::Open && transition.from != Phase::HalfOpen {
             self.opened_at.store(self.millis(transition.at), Ordering::Relaxed);
         }
         self.tries.store(status.phase == Phase::HalfOpen, Ordering::Relaxed);

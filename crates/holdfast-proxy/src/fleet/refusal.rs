@@ -104,9 +104,13 @@ impl ServerFleet {
     /// Whether a failover may be about to be decided: the active instance has only just failed, and
     /// another one could serve in its place.
     fn may_move(&self, now: Instant) -> bool {
-        self.failover.load().is_some()
-            && self.instances.iter().any(|it| it.role != Role::Replica && !it.is_shut())
-            && self.instances.iter().any(|it| it.open_for(now).is_some_and(|since| since < RESTART))
+        let failover = self.failover.load();
+        let Some(failover) = &*failover else { return false };
+        let (serves, others): (Vec<&Instance>, Vec<&Instance>) =
+            self.instances.iter().partition(|it| *it.id == *failover.active);
+        let lately = |it: &&Instance| it.open_for(now).is_some_and(|since| since < RESTART);
+        let could = |it: &&Instance| it.role != Role::Replica && !it.is_shut() && !it.is_unwell();
+        serves.iter().any(lately) && others.iter().any(could)
     }
 
     #[cold]

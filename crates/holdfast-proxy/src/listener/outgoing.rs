@@ -139,8 +139,15 @@ impl Outgoing {
         }
         while matches!(self.state, State::Flowing)
             && self.piece.is_empty()
+            && self.tail.is_empty()
             && self.out.len() - self.at < ENOUGH
         {
+            if self.at > 0 {
+                // What is out makes room: a client that never has all of it would let it grow.
+                self.out.copy_within(self.at.., 0);
+                self.out.truncate(self.out.len() - self.at);
+                self.at = 0;
+            }
             if let Body::Stream(reader) = &mut self.body {
                 if !ready!(chunk(&mut self.out, |out| reader.poll_onto(cx, out))) {
                     self.end();

@@ -370,6 +370,17 @@ fn breakers_that_are_open_are_left_at_once_for_a_healthy_instance_and_for_no_oth
     assert!(bench.tick(300_000).changed, "and have been well for the delay");
 }
 
+/// Nothing is served there: what was rolled back before only makes a move bit by bit wait.
+#[test]
+fn open_breakers_are_left_whatever_was_rolled_back_before() {
+    for (cause, leaves) in [(Cause::BreakerOpen, true), (Cause::Errors, false)] {
+        let mut bench = Bench::new();
+        bench.state.not_before = bench.now + 600_000;
+        bench.set("a", Opinion::Degraded, cause);
+        assert_eq!(bench.tick(0).changed, leaves, "{cause:?}");
+    }
+}
+
 #[test]
 fn an_operator_stops_a_failback_and_it_does_not_begin_again() {
     let mut bench = Bench::new();

@@ -123,6 +123,22 @@ fn the_cause_is_the_one_most_name_and_the_gravest_of_equals() {
     assert_eq!(cause(&votes), Cause::Authentication, "a healthy vote names no cause");
 }
 
+/// An instance is left at once for it.
+#[test]
+fn open_breakers_are_the_cause_where_most_have_them() {
+    let now = Instant::now();
+    let mut votes: Vec<_> = [Degraded, Degraded, Healthy]
+        .into_iter()
+        .zip(1..)
+        .map(|(opinion, node)| vote(node, opinion, now))
+        .collect();
+    let cause = |votes: &[Vote]| tally(votes, &members(3), &Rules::default(), now).cause;
+    (votes[0].cause, votes[1].cause) = (Cause::BreakerOpen, Cause::Score);
+    assert_eq!(cause(&votes), Cause::Score, "one of three has one");
+    votes[1].cause = Cause::BreakerOpen;
+    assert_eq!(cause(&votes), Cause::BreakerOpen);
+}
+
 #[test]
 fn one_peer_with_a_broken_network_does_not_pull_a_ballot_down() {
     let weights = Weights::default();

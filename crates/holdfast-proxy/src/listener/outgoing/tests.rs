@@ -212,3 +212,42 @@ async fn the_head_says_so_when_the_connection_ends() {
     assert!(poll(&mut sent, &mut client).is_ready());
     assert!(String::from_utf8(client.all()).unwrap().contains("\r\nconnection: close\r\n"));
 }
+
+/// The client stops behind a large chunk's data, or in the middle of what ends the chunk.
+#[tokio::test]
+async fn a_chunk_ends_before_the_next_begins_wherever_the_client_stops() {
+    let large = Bytes::from(vec![b'x'; SMALL + 1]);
+    let chunked = || {
+        let mut sent = outgoing(Body::Full(None));
+        (sent.framing, sent.state) = (Framing::Chunks, State::Flowing);
+        sent.body = Body::Full(Some(large.clone()));
+        sent
+    };
+    let mut client = Client::patient();
+    assert!(poll(&mut chunked(), &mut client).is_ready());
+    let whole = client.all();
+    assert!(whole.ends_with(b"x\r\n0\r\n\r\n"));
+    for back in 5..=8 {
+        let (mut sent, mut client) = (chunked(), Client::default());
+        client.takes = whole.len() - back;
+        assert!(poll(&mut sent, &mut client).is_pending());
+        client.takes = usize::MAX;
+        assert!(poll(&mut sent, &mut client).is_ready());
+        assert!(client.all() == whole, "stopped {back} bytes before the end");
+    }
+}
+
+/// One that takes what comes, and never has all of it.
+#[tokio::test]
+async fn what_is_out_makes_room_though_the_client_is_always_behind() {
+    let log = log(1 << 20, 1 << 20, true);
+    let (mut sent, mut client) = (following(&log), Client::default());
+    let message: Bytes = format!("{{\"n\":\"{}\"}}", "x".repeat(500)).into();
+    for _ in 0..1_000 {
+        log.append(&message, None).await;
+        client.takes = 400;
+        assert!(poll(&mut sent, &mut client).is_pending());
+        assert!(sent.out.capacity() <= KEPT, "{}", sent.out.capacity());
+        client.writes.clear();
+    }
+}
