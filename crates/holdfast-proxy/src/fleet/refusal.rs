@@ -106,11 +106,15 @@ impl ServerFleet {
     fn may_move(&self, now: Instant) -> bool {
         let failover = self.failover.load();
         let Some(failover) = &*failover else { return false };
-        let (serves, others): (Vec<&Instance>, Vec<&Instance>) =
-            self.instances.iter().partition(|it| *it.id == *failover.active);
-        let lately = |it: &&Instance| it.open_for(now).is_some_and(|since| since < RESTART);
-        let could = |it: &&Instance| it.role != Role::Replica && !it.is_shut() && !it.is_unwell();
-        serves.iter().any(lately) && others.iter().any(could)
+        let serves = |at: &usize| *self.instances[*at].id == *failover.active;
+        let lately =
+            |at: usize| self.instances[at].open_for(now).is_some_and(|since| since < RESTART);
+        let could = |at: usize| {
+            let it = &self.instances[at];
+            it.role != Role::Replica && !it.is_shut() && !it.is_unwell()
+        };
+        let all = 0..self.instances.len();
+        all.clone().filter(serves).any(lately) && all.filter(|at| !serves(at)).any(could)
     }
 
     #[cold]
