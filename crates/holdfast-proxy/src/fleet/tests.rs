@@ -345,24 +345,6 @@ async fn a_call_is_refused_while_something_that_its_server_depends_on_is_open() 
     assert!(fleet.server("base").unwrap().admit_call(BulkheadClass::User).await.is_ok());
 }
 
-/// Else it would wait for one turn after the other, and take each from somebody.
-#[tokio::test]
-async fn a_turn_that_was_waited_for_is_used_whatever_the_call_has_met_there() {
-    let fleet = fleet(
-        r#"servers: { one: { url: "http://127.0.0.1:1/mcp",
-            balance: { strategy: rate_aware, rate: { per_minute: 600, burst: 1 } } } }"#,
-    );
-    let server = fleet.server("one").unwrap();
-    server.choose(&ask(CallClass::Read)).unwrap().settle(Outcome::Answered);
-    let mut avoid = Set::default();
-    avoid.insert(0);
-    let refused = server.choose(&Ask { avoid, ..ask(CallClass::Read) }).unwrap_err();
-    assert_eq!((refused.why, refused.turn_at), (Why::Rate, Some(0)));
-    server.turn(0, BulkheadClass::User).await.unwrap();
-    let its_own = Ask { avoid, named: Some(0), turn: Some(0), ..ask(CallClass::Read) };
-    assert!(server.choose(&its_own).is_ok());
-}
-
 #[tokio::test]
 async fn an_instance_that_refuses_is_left_alone_until_it_answers_a_knock() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
