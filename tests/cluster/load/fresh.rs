@@ -112,8 +112,12 @@ async fn open(bare: Client, ledger: &Ledger) -> Option<Client> {
     client
 }
 
-/// An error of the gateway under the request's id is an answer; anything else is none.
+/// An error of the gateway under the request's id is an answer; a session that was opened and is not known
+/// any more is lost; anything else is none.
 fn refusal(what: String) -> Outcome {
+    if ["initialized: 404", "tools/list: 404"].contains(&what.as_str()) {
+        return Outcome::SessionLost { status: 404 };
+    }
     let body = what.split_once('{').map(|(_, body)| format!("{{{body}"));
     let said = body.and_then(|body| serde_json::from_str::<serde_json::Value>(&body).ok());
     match said.filter(|said| said["id"] == "open").and_then(|said| said["error"]["code"].as_i64()) {
