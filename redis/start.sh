@@ -2,8 +2,9 @@
 # start.sh server|sentinel: starts Redis or a Sentinel with the file beside this one.
 #
 # Both write into their configuration: a server that the Sentinels have made a replica must be one
-# after its restart too. So each has a copy in its data folder, made anew at each start from the
-# shipped file, with this appended:
+# after its restart too, and a Sentinel remembers whom it knows. So each has a copy in its data folder.
+# At each start the shipped file's settings are put into it anew (a server keeps its role, a Sentinel
+# what it has learnt), and this is appended:
 #
 #   REDIS_ANNOUNCE           HOST:PORT under which the others reach this one, an IP address
 #   REDIS_PRIMARY            HOST:PORT of the server that is the primary when all of it starts first
@@ -63,9 +64,13 @@ sentinel)
             "$here/sentinel.conf" >"$own"
     fi
     # What it has learnt stays; what we say replaces what we said before.
-    sed -e '/^port /d' -e '/^dir /d' -e '/^sentinel announce-/d' -e '/^requirepass /d' -e '/^user /d' \
-        -e '/^sentinel auth-pass /d' -e '/^sentinel sentinel-pass /d' "$own" >"$own.new"
+    said=$(sed -n 's/^sentinel \([a-z-]*\) .*/\1/p' "$here/sentinel.conf" | grep -v '^monitor$' | tr '\n' '|')
+    quorum=$(sed -n 's/^sentinel monitor holdfast .* \([0-9]*\)$/\1/p' "$here/sentinel.conf")
+    sed -E -e '/^(port|dir|requirepass|user) /d' \
+        -e "/^sentinel (${said}announce-ip|announce-port|auth-pass|sentinel-pass) /d" \
+        -e "s/^(sentinel monitor holdfast .*) [0-9]+\$/\1 $quorum/" "$own" >"$own.new"
     {
+        grep '^sentinel ' "$here/sentinel.conf" | grep -v '^sentinel monitor '
         echo "dir $data"
         echo "port $port"
         echo "sentinel announce-ip $host"

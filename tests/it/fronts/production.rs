@@ -2,6 +2,7 @@
 //! `redis/start.sh` with passwords, the gateways' user with its few rights, three nodes, a balancer.
 
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -19,19 +20,25 @@ struct Redis {
     servers: Vec<(SocketAddr, Process)>,
     sentinels: Vec<(SocketAddr, Process)>,
     folder: TempDir,
+    /// The script that starts each of them.
+    start: PathBuf,
 }
 
 impl Redis {
     async fn start() -> Self {
+        Self::start_from(shipped("redis/start.sh")).await
+    }
+
+    async fn start_from(start: PathBuf) -> Self {
         let folder = TempDir::new();
         let addresses: Vec<SocketAddr> = (0..6).map(|_| free_address()).collect();
         let primary = addresses[0];
         let started = |kind: &str, own: &[SocketAddr]| -> Vec<(SocketAddr, Process)> {
-            own.iter().map(|at| (*at, run(&folder, kind, *at, primary))).collect()
+            own.iter().map(|at| (*at, run(&start, &folder, kind, *at, primary))).collect()
         };
         let servers = started("server", &addresses[..3]);
         let sentinels = started("sentinel", &addresses[3..]);
-        let redis = Self { servers, sentinels, folder };
+        let redis = Self { servers, sentinels, folder, start };
         for at in 0..3 {
             redis.sees_all(at).await;
         }
@@ -66,7 +73,7 @@ impl Redis {
     /// With its data, as after a crash.
     fn restart(&mut self, at: usize) {
         let own = self.servers[at].0;
-        self.servers[at].1 = run(&self.folder, "server", own, self.servers[0].0);
+        self.servers[at].1 = run(&self.start, &self.folder, "server", own, self.servers[0].0);
     }
 
     /// What the nodes are configured with.
@@ -81,8 +88,14 @@ impl Redis {
     }
 }
 
-fn run(folder: &TempDir, kind: &str, own: SocketAddr, primary: SocketAddr) -> Process {
-    let mut command = Command::new(shipped("redis/start.sh"));
+fn run(
+    start: &Path,
+    folder: &TempDir,
+    kind: &str,
+    own: SocketAddr,
+    primary: SocketAddr,
+) -> Process {
+    let mut command = Command::new(start);
     command.arg(kind);
     command.env("REDIS_DATA", folder.join(&own.port().to_string()));
     command.env("REDIS_ANNOUNCE", own.to_string()).env("REDIS_PRIMARY", primary.to_string());
@@ -145,6 +158,45 @@ async fn a_primary_and_a_node_die_behind_nginx() {
 #[tokio::test]
 async fn a_primary_and_a_node_die_behind_haproxy() {
     one_thing_dies_after_another(BOTH[1]).await;
+}
+
+/// A Sentinel writes what it learns into a file of its own, which outlives it.
+#[tokio::test]
+async fn a_sentinel_takes_over_what_its_file_says_at_its_next_start() {
+    let files = TempDir::new();
+    for name in ["start.sh", "redis.conf", "sentinel.conf"] {
+        std::fs::copy(shipped("redis").join(name), files.join(name)).expect("a copy");
+    }
+    let mut redis = Redis::start_from(files.join("start.sh")).await;
+    let text = std::fs::read_to_string(files.join("sentinel.conf")).expect("the file");
+    let mut changed = text.clone();
+    for (from, to) in [
+        ("down-after-milliseconds holdfast 2000", "down-after-milliseconds holdfast 2500"),
+        ("failover-timeout holdfast 10000", "failover-timeout holdfast 11000"),
+        ("parallel-syncs holdfast 1", "parallel-syncs holdfast 2"),
+        ("6379 2\n", "6379 3\n"),
+    ] {
+        assert!(changed.contains(from), "no {from} in\n{text}");
+        changed = changed.replace(from, to);
+    }
+    std::fs::write(files.join("sentinel.conf"), changed).expect("write the file");
+    let (own, process) = &mut redis.sentinels[0];
+    process.kill();
+    *process = run(&redis.start, &redis.folder, "sentinel", *own, redis.servers[0].0);
+    redis.sees_all(0).await;
+    let said = ask(redis.sentinels[0].0, &["sentinel", "master", "holdfast"]);
+    let said: Vec<&str> = said.lines().collect();
+    let value = |name: &str| said.iter().skip_while(|it| **it != name).nth(1).copied();
+    let port = redis.servers[0].0.port().to_string();
+    assert_eq!(value("port"), Some(port.as_str()), "it knows the primary: {said:?}");
+    for (name, expected) in [
+        ("down-after-milliseconds", "2500"),
+        ("failover-timeout", "11000"),
+        ("parallel-syncs", "2"),
+        ("quorum", "3"),
+    ] {
+        assert_eq!(value(name), Some(expected), "{name}: {said:?}");
+    }
 }
 
 /// What the gateways' passwords are good for, should they be seen.
