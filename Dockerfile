@@ -1,10 +1,6 @@
 # Images of docker-compose.ha.yml: `gateway` (the last one, and the default) and `keepalived`.
 
 FROM rust:1.92.0-bookworm AS build
-# What the TLS library is built with besides the compilers that are there.
-RUN apt-get update \
- && apt-get install --yes --no-install-recommends cmake \
- && rm -rf /var/lib/apt/lists/*
 WORKDIR /source
 COPY . .
 RUN --mount=type=cache,target=/usr/local/cargo/registry \

@@ -34,8 +34,12 @@ fn text(value: &Value) -> &str {
     value.as_str().unwrap_or_else(|| panic!("text and not {value}"))
 }
 
-fn address(service: &Value) -> &str {
-    text(&service["networks"]["cluster"]["ipv4_address"])
+/// Its own, or that of the service whose network it is in.
+fn address(service: &Value) -> String {
+    match service["network_mode"].as_str().and_then(|mode| mode.strip_prefix("service:")) {
+        Some(owner) => address(services().get(owner).unwrap_or_else(|| panic!("no {owner}"))),
+        None => text(&service["networks"]["cluster"]["ipv4_address"]).to_owned(),
+    }
 }
 
 fn texts(value: &Value) -> Vec<&str> {
@@ -108,7 +112,8 @@ fn what_is_mounted_and_copied_exists() {
                 used.insert(source.to_owned());
             }
         }
-        if let Some(start) = texts(&service["entrypoint"]).first() {
+        // Words without a path are the image's own programs.
+        if let Some(start) = texts(&service["entrypoint"]).first().filter(|it| it.contains('/')) {
             let path = start.replace("/etc/holdfast-redis/", "redis/");
             if !root().join(&path).is_file() {
                 findings.push(format!("{name} starts {start}, which is not there"));
@@ -205,11 +210,8 @@ fn environment_variables_are_known_and_secrets_have_no_default() {
 
 #[test]
 fn addresses_are_those_of_services() {
-    let own: BTreeSet<String> = services()
-        .values()
-        .filter(|it| it.get("network_mode").is_none())
-        .map(|it| address(it).to_owned())
-        .collect();
+    let own: BTreeSet<String> =
+        services().values().filter(|it| it.get("network_mode").is_none()).map(address).collect();
     let shared = "172.31.37.10";
     assert!(!own.contains(shared));
     let mut findings = Vec::new();
@@ -237,7 +239,8 @@ fn addresses_are_those_of_services() {
             assert_eq!(*given, format!("{}:37373", address(gateway)), "{name}");
         }
         let trusted = texts(&config["listen"]["trusted_proxies"]);
-        assert!(trusted.contains(&address(&balancer)), "{CONFIG} does not trust {name}");
+        let own = address(&balancer);
+        assert!(trusted.contains(&own.as_str()), "{CONFIG} does not trust {name}");
     }
     let url = text(&config["sessions"]["url"]);
     for sentinel in starting_with("sentinel-").values() {
@@ -245,19 +248,14 @@ fn addresses_are_those_of_services() {
     }
 }
 
+/// Where one container is waited for, a broken one keeps others from starting that could do without it.
 #[test]
-fn what_is_waited_for_has_a_check() {
-    let services = services();
+fn nothing_is_kept_from_starting_by_what_is_broken() {
     let mut findings = Vec::new();
-    for (name, service) in &services {
-        let waits = service["depends_on"].as_object().into_iter().flatten();
-        for (other, _) in waits {
-            // The gateway's image has its own.
-            let checked = services
-                .get(other)
-                .is_some_and(|it| it.get("healthcheck").is_some() || other.starts_with("gateway-"));
-            if !checked {
-                findings.push(format!("{name} waits for {other}, which has no check"));
+    for (name, service) in &services() {
+        for (other, it) in service["depends_on"].as_object().into_iter().flatten() {
+            if it["condition"] != "service_started" {
+                findings.push(format!("{name} does not start while {other} is not well"));
             }
         }
         if service.get("restart").is_none() {
@@ -265,10 +263,103 @@ fn what_is_waited_for_has_a_check() {
         }
     }
     none(&findings, "services of the deployment:");
-    let drain = text(&yaml(CONFIG)["listen"]["drain_deadline"]).to_owned();
-    for (name, gateway) in starting_with("gateway-") {
-        let grace = text(&gateway["stop_grace_period"]).to_owned();
-        let seconds = |it: &str| it.trim_end_matches('s').parse::<u32>().expect("seconds");
-        assert!(seconds(&grace) > seconds(&drain), "{name} is killed while it still drains");
+}
+
+/// The network of a container ends with it, and whatever else is in it stays in a dead one.
+#[test]
+fn who_owns_a_network_that_others_are_in_does_nothing_else() {
+    let services = services();
+    let mut owners = BTreeSet::new();
+    for (name, service) in &services {
+        let Some(mode) = service.get("network_mode").map(text) else { continue };
+        let owner = mode.strip_prefix("service:").unwrap_or_else(|| panic!("{name}: {mode}"));
+        assert_eq!(texts(&services[owner]["entrypoint"]), ["sleep", "infinity"], "{owner}");
+        assert_eq!(services[owner]["init"], true, "{owner}: `sleep` alone does not end on SIGTERM");
+        owners.insert(owner.to_owned());
     }
+    let balancers: Vec<String> = starting_with("balancer").into_keys().collect();
+    assert_eq!(owners.into_iter().collect::<Vec<_>>(), balancers);
+}
+
+fn milliseconds(text: &str) -> u64 {
+    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(end);
+    let number: u64 = number.parse().unwrap_or_else(|_| panic!("a duration and not {text}"));
+    number
+        * match unit {
+            "ms" | "" => 1,
+            "s" => 1_000,
+            "m" => 60_000,
+            other => panic!("{text}: {other:?} is no unit"),
+        }
+}
+
+#[test]
+fn gateways_have_the_time_that_their_end_may_take() {
+    // What docs/operations.md adds up: last answers, servers are told, the log is closed; and two
+    // times three `failover_timeout` to hand over and to leave.
+    let rest = 2_000 + 5_000 + 10_000;
+    let drain = milliseconds(text(&yaml(CONFIG)["listen"]["drain_deadline"]));
+    for (name, gateway) in starting_with("gateway-") {
+        let grace = milliseconds(text(&gateway["stop_grace_period"]));
+        let failover = milliseconds(text(&gateway["environment"]["HA_FAILOVER_TIMEOUT"]));
+        let needed = drain + rest + 6 * failover;
+        assert!(grace >= needed, "{name} has {grace} ms of the {needed} that its end may take");
+    }
+}
+
+/// Clients try the GET of a stream twice, `streams.retry` apart; the address is away for 2 to 3 s.
+#[test]
+fn streams_outlast_the_move_of_the_shared_address() {
+    assert!(!starting_with("keepalived").is_empty());
+    let retry = milliseconds(text(&yaml(CONFIG)["streams"]["retry"]));
+    assert!(retry >= 2_000, "{CONFIG}: streams.retry is {retry} ms");
+}
+
+/// The directives of a shipped file, each by the words that a row about it would name.
+fn directives(path: &str) -> BTreeSet<String> {
+    let file = read(Path::new(path));
+    let lines = file.lines().map(str::trim);
+    let code = lines.filter(|line| line.starts_with(|c: char| c.is_ascii_alphabetic()));
+    code.flat_map(|line| {
+        let mut words = line.split_whitespace().map(|word| word.trim_end_matches([';', '{']));
+        let first = words.next().unwrap_or_default();
+        match first {
+            "sentinel" | "option" => vec![words.next().unwrap_or_default()],
+            "timeout" if path.ends_with(".cfg") => vec![words.next().unwrap_or_default()],
+            _ => vec![first],
+        }
+    })
+    .map(str::to_owned)
+    .collect()
+}
+
+#[test]
+fn every_directive_of_a_shipped_file_is_explained() {
+    let operations = read(Path::new("docs/operations.md"));
+    let sections: Vec<&str> = operations.split("\n## ").collect();
+    let mut findings = Vec::new();
+    for path in [
+        "nginx/nginx.conf",
+        "nginx/keepalived.conf",
+        "haproxy/haproxy.cfg",
+        "redis/redis.conf",
+        "redis/sentinel.conf",
+    ] {
+        let own = sections.iter().find(|it| it.lines().next().is_some_and(|it| it.contains(path)));
+        let Some(own) = own else { panic!("docs/operations.md has no section {path}") };
+        let rows = own.lines().filter(|line| line.starts_with('|'));
+        let named: BTreeSet<&str> = rows
+            .filter_map(|row| row.split(" | ").next())
+            .flat_map(|cell| cell.split('`').skip(1).step_by(2))
+            .flat_map(|code| {
+                code.split(|c: char| !(c.is_ascii_alphanumeric() || "-_.".contains(c)))
+            })
+            .collect();
+        let all = directives(path);
+        assert!(all.len() > 4, "the form of {path} has changed: {all:?}");
+        let missing = all.iter().filter(|it| !named.contains(it.as_str()));
+        findings.extend(missing.map(|it| format!("{path}: {it}")));
+    }
+    none(&findings, "no row of docs/operations.md names these directives:");
 }

@@ -4,6 +4,7 @@
 //! that breaks it and says what to do instead.
 
 mod arrows;
+mod compose;
 mod deployment;
 mod documentation;
 mod files;
