@@ -3,7 +3,9 @@
 
 mod balancer;
 mod calls;
+mod compose;
 mod config;
+mod deployed;
 mod kills;
 mod production;
 mod reload;

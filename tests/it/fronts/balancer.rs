@@ -67,7 +67,12 @@ pub(super) fn filled_in(template: &str, environment: &[(&str, String)]) -> Strin
 
 /// nginx with the shipped configuration, all it writes in `folder`.
 pub(super) fn nginx(folder: &Path, listen: SocketAddr, nodes: &Nodes) -> Command {
-    let mut text = filled_in("nginx/nginx.conf", &environment(listen, nodes));
+    nginx_of(folder, &environment(listen, nodes))
+}
+
+/// The same with what the template takes out of the environment.
+pub(super) fn nginx_of(folder: &Path, environment: &[(&str, String)]) -> Command {
+    let mut text = filled_in("nginx/nginx.conf", environment);
     if fs::metadata("/proc/self").expect("/proc").uid() != 0 {
         // The folders that nginx was built with are root's.
         let own: Vec<String> = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
@@ -81,6 +86,17 @@ pub(super) fn nginx(folder: &Path, listen: SocketAddr, nodes: &Nodes) -> Command
     let mut command = Command::new("nginx");
     let own = format!("daemon off; pid {}/nginx.pid;", folder.display());
     command.arg("-p").arg(folder).arg("-c").arg(config).args(["-g", &own]);
+    command
+}
+
+/// keepalived with the shipped configuration, all it writes in `folder`.
+pub(super) fn keepalived(folder: &Path, environment: &[(&str, String)]) -> Command {
+    fs::create_dir_all(folder).expect("a folder for keepalived");
+    let config = folder.join("keepalived.conf");
+    fs::write(&config, filled_in("nginx/keepalived.conf", environment)).expect("write it");
+    let mut command = Command::new("keepalived");
+    command.args(["--dont-fork", "--log-console", "--vrrp"]).arg("--use-file").arg(config);
+    command.arg("--pid").arg(folder.join("pid")).arg("--vrrp_pid").arg(folder.join("vrrp"));
     command
 }
 
@@ -171,6 +187,15 @@ impl Drop for Balancer {
         end(&mut self.process);
         // Nothing of it is used after its processes are gone.
         drop(self.folder.join(""));
+    }
+}
+
+/// A process whose children end with it.
+pub(super) struct Master(pub(super) Process);
+
+impl Drop for Master {
+    fn drop(&mut self) {
+        end(&mut self.0);
     }
 }
 

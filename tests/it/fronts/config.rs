@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::process::{Command, Output};
 
 use super::balancer::{Nodes, environment, nginx, shipped};
+use super::compose::Compose;
 use crate::harness::TempDir;
 use crate::harness::process::{binary, free_address};
 
@@ -38,11 +39,16 @@ fn haproxy_accepts_its_file() {
 /// The gateway takes the deployment's configuration with the environment that the deployment sets.
 #[test]
 fn the_gateway_accepts_the_deployments_file() {
-    let mut command = Command::new(binary());
-    command.args(["check-config", "--config"]).arg(shipped("config/ha.yaml"));
-    command.env("HA_MODE", "cluster").env("HA_NODE_ID", "gateway-2");
-    command.env("HOLDFAST_DATA_DIR", "/var/lib/holdfast");
-    command.env("HOLDFAST_CLUSTER_SECRET", "0123456789abcdef0123456789abcdef");
-    let (fine, said) = run(command.env("HOLDFAST_REDIS_PASSWORD", "secret"));
-    assert!(fine && said.contains("no problems"), "{said}");
+    let folder = TempDir::new();
+    for name in ["gateway-1", "gateway-2", "gateway-3"] {
+        let gateway = &Compose::read(&folder.join("")).services[name];
+        let mut command = Command::new(binary());
+        command.arg("check-config").env_clear().envs(gateway.environment.iter().cloned());
+        let (fine, said) = run(&mut command);
+        assert!(fine && said.contains("config/ha.yaml: no problems"), "{said}");
+        assert!(
+            said.contains(&format!("node      {name}\n")) && !said.contains("notice"),
+            "{said}"
+        );
+    }
 }

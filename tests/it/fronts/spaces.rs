@@ -1,5 +1,6 @@
-//! Machines of their own for balancers: network namespaces on one bridge, in a namespace that is not
-//! the machine's, so that an address can move from one to the other as it does between machines.
+//! Machines of their own, for balancers or for everything: network namespaces on one bridge, in a
+//! namespace that is not the machine's, so that each has its addresses and ports to itself, and an
+//! address can move from one to the other as it does between machines.
 
 use std::ffi::OsStr;
 use std::net::Ipv4Addr;
@@ -11,12 +12,8 @@ use crate::harness::process::Process;
 
 /// Set in the process that runs inside.
 const INSIDE: &str = "HOLDFAST_IT_INSIDE";
-/// Where the nodes and the clients are.
-pub(super) const HERE: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
-/// The address that clients know.
-pub(super) const SHARED: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 10);
-/// The network card of every machine.
-pub(super) const CARD: &str = "card";
+/// The network card of every machine, as containers have it.
+pub(super) const CARD: &str = "eth0";
 
 /// One machine on the bridge. Everything in it ends with the value.
 pub(super) struct Machine {
@@ -27,12 +24,12 @@ pub(super) struct Machine {
 }
 
 /// Whether this is the inner process. Outside, runs this same test once more in a network namespace of
-/// its own, and fails if that fails.
-pub(super) fn inside(test: &str) -> bool {
+/// its own, and fails if that fails. To the machines this process is at the address `here`.
+pub(super) fn inside(test: &str, here: Ipv4Addr) -> bool {
     if std::env::var_os(INSIDE).is_some() {
         run("ip", ["link", "set", "lo", "up"]);
         run("ip", ["link", "add", "bridge", "type", "bridge"]);
-        run("ip", ["address", "add", &format!("{HERE}/24"), "dev", "bridge"]);
+        run("ip", ["address", "add", &format!("{here}/24"), "dev", "bridge"]);
         run("ip", ["link", "set", "bridge", "up"]);
         return true;
     }
@@ -55,7 +52,7 @@ fn run<'a>(program: &str, arguments: impl IntoIterator<Item = &'a str>) {
 // === impl Machine ===
 
 impl Machine {
-    pub(super) fn start(number: u8) -> Self {
+    pub(super) fn start(address: Ipv4Addr) -> Self {
         let mut sleeper = Command::new("unshare");
         sleeper.args(["--net", "--", "sleep", "infinity"]);
         let holder = Process::start(&mut sleeper);
@@ -65,11 +62,7 @@ impl Machine {
             assert!(Instant::now() < deadline, "unshare makes no namespace");
             std::thread::sleep(Duration::from_millis(5));
         }
-        let machine = Self {
-            address: Ipv4Addr::new(10, 77, 0, 10 + number),
-            cable: format!("cable{number}"),
-            holder,
-        };
+        let machine = Self { address, cable: format!("cable{}", address.octets()[3]), holder };
         let pid = machine.holder.pid().to_string();
         let cable = machine.cable.as_str();
         run("ip", ["link", "add", cable, "type", "veth", "peer", "name", CARD, "netns", &pid]);
@@ -107,10 +100,10 @@ impl Machine {
         run("ip", ["link", "set", &self.cable, "down"]);
     }
 
-    /// Whether the shared address is on this machine.
-    pub(super) fn has_shared(&self) -> bool {
+    /// Whether this address is on this machine.
+    pub(super) fn has(&self, address: Ipv4Addr) -> bool {
         let output = self.within("ip").args(["-4", "-o", "address", "show"]).output();
         let said = output.map(|it| String::from_utf8_lossy(&it.stdout).into_owned());
-        said.is_ok_and(|said| said.contains(&format!("{SHARED}/")))
+        said.is_ok_and(|said| said.contains(&format!("{address}/")))
     }
 }

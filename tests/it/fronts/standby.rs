@@ -1,15 +1,14 @@
 //! Two balancers with keepalived, each on a machine of its own: the address that clients know moves
 //! when one of them is gone.
 
-use std::net::SocketAddr;
-use std::process::Command;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use serde_json::Value;
 
-use super::balancer::{Nodes, end, filled_in, nginx};
+use super::balancer::{Master, Nodes, end, keepalived, nginx};
 use super::keyed;
-use super::spaces::{CARD, HERE, Machine, SHARED, inside};
+use super::spaces::{CARD, Machine, inside};
 use crate::harness::client::Client;
 use crate::harness::cluster::{Cluster, PATIENCE};
 use crate::harness::gateway::Setup;
@@ -19,6 +18,10 @@ use crate::harness::wire::Conn;
 use crate::harness::{TempDir, eventually, message};
 
 const PORT: u16 = 8080;
+/// Where the nodes and the clients are.
+const HERE: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
+/// The address that clients know.
+const SHARED: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 10);
 
 /// nginx and keepalived on one machine.
 struct Balancer {
@@ -28,18 +31,10 @@ struct Balancer {
     _folder: TempDir,
 }
 
-/// A process whose children end with it.
-struct Master(Process);
-
-impl Drop for Master {
-    fn drop(&mut self) {
-        end(&mut self.0);
-    }
-}
-
 impl Balancer {
     fn start(number: u8, peer: u8, cluster: &Cluster) -> Self {
-        let (machine, folder) = (Machine::start(number), TempDir::new());
+        let address = |number: u8| Ipv4Addr::new(10, 77, 0, 10 + number);
+        let (machine, folder) = (Machine::start(address(number)), TempDir::new());
         let listen = SocketAddr::from(([0, 0, 0, 0], PORT));
         let nodes = Nodes::of(cluster);
         let nginx = nginx(&folder.join("nginx"), listen, &nodes);
@@ -47,24 +42,19 @@ impl Balancer {
         let values = [
             ("HOLDFAST_BALANCER_INTERFACE", CARD.into()),
             ("HOLDFAST_BALANCER_OWN", machine.address.to_string()),
-            ("HOLDFAST_BALANCER_PEER", format!("10.77.0.{}", 10 + peer)),
+            ("HOLDFAST_BALANCER_PEER", address(peer).to_string()),
             ("HOLDFAST_BALANCER_SHARED", format!("{SHARED}/24")),
             ("HOLDFAST_BALANCER_PRIORITY", (102 - number).to_string()),
             ("HOLDFAST_BALANCER_CHECK", format!("http://127.0.0.1:{PORT}/balancer/health")),
         ];
-        let config = folder.join("keepalived.conf");
-        std::fs::write(&config, filled_in("nginx/keepalived.conf", &values)).expect("write");
-        let mut keepalived = Command::new("keepalived");
-        keepalived.args(["--dont-fork", "--log-console", "--vrrp"]);
-        keepalived.arg("--use-file").arg(&config);
-        keepalived.arg("--pid").arg(folder.join("pid")).arg("--vrrp_pid").arg(folder.join("vrrp"));
+        let keepalived = keepalived(&folder.join("keepalived"), &values);
         let keepalived = Master(Process::start(&mut machine.on(&keepalived)));
         Self { machine, nginx, keepalived, _folder: folder }
     }
 
     async fn gets_the_address(&self) {
         let deadline = tokio::time::Instant::now() + PATIENCE;
-        while !self.machine.has_shared() {
+        while !self.machine.has(SHARED) {
             let said = self.keepalived.0.output();
             let late = tokio::time::Instant::now() > deadline;
             assert!(!late, "{SHARED} is not on {}:\n{said}", self.machine.address);
@@ -102,7 +92,7 @@ async fn patient(client: &Client, body: &str) -> (Value, usize) {
 
 #[tokio::test]
 async fn the_standby_takes_the_address_over() {
-    if !inside("fronts::standby::the_standby_takes_the_address_over") {
+    if !inside("fronts::standby::the_standby_takes_the_address_over", HERE) {
         return;
     }
     let sample = Sample::start(&["--answers", "json"]).await;
@@ -121,7 +111,7 @@ async fn the_standby_takes_the_address_over() {
         second.keepalived.0.output().contains("BACKUP STATE").then_some(())
     })
     .await;
-    assert!(!second.machine.has_shared(), "the address is on both");
+    assert!(!second.machine.has(SHARED), "the address is on both");
     let client = Client::to(SocketAddr::from((SHARED, PORT))).initialized().await;
     assert!(client.ask(1, "tools/list", "{}").await["result"].is_object());
 
@@ -143,7 +133,7 @@ async fn the_standby_takes_the_address_over() {
     assert!(answer["result"].is_object(), "the session goes on: {answer}");
     assert!(broken > 0, "nothing was interrupted");
     second.gets_the_address().await;
-    assert!(!first.machine.has_shared(), "the address is on both");
+    assert!(!first.machine.has(SHARED), "the address is on both");
     for id in 10..30 {
         let answer = client.post(&keyed(id, "write", &id.to_string(), 0)).await.response().await;
         assert!(answer["result"].is_object(), "{answer}");
@@ -166,13 +156,13 @@ async fn the_standby_takes_the_address_over() {
             .then_some(())
     })
     .await;
-    assert!(second.machine.has_shared(), "the address moved back for nothing");
+    assert!(second.machine.has(SHARED), "the address moved back for nothing");
     second.machine.unplug();
     end(&mut second.keepalived.0);
     // A connection that is being opened meanwhile is merely late.
     let (answer, _) = patient(&client, &message::call(40, "whoami")).await;
     assert!(answer["result"].is_object(), "{answer}");
-    assert!(first.machine.has_shared());
+    assert!(first.machine.has(SHARED));
     let answer = client.post(&keyed(41, "write", "41", 0)).await.response().await;
     assert!(answer["result"].is_object(), "{answer}");
     for id in 10..30 {
