@@ -2,11 +2,12 @@
 //! when one of them is gone.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
 use std::time::Duration;
 
 use serde_json::Value;
 
-use super::balancer::{Master, Nodes, end, keepalived, nginx};
+use super::balancer::{Kind, Master, Nodes, end, haproxy, keepalived, nginx};
 use super::keyed;
 use super::spaces::{CARD, Machine, inside};
 use crate::harness::client::Client;
@@ -23,22 +24,19 @@ const HERE: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
 /// The address that clients know.
 const SHARED: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 10);
 
-/// nginx and keepalived on one machine.
+/// nginx or HAProxy, and keepalived, on one machine.
 struct Balancer {
     machine: Machine,
-    nginx: Master,
+    front: Master,
     keepalived: Master,
     _folder: TempDir,
 }
 
 impl Balancer {
-    fn start(number: u8, peer: u8, cluster: &Cluster) -> Self {
+    fn start(kind: Kind, number: u8, peer: u8, cluster: &Cluster) -> Self {
         let address = |number: u8| Ipv4Addr::new(10, 77, 0, 10 + number);
         let (machine, folder) = (Machine::start(address(number)), TempDir::new());
-        let listen = SocketAddr::from(([0, 0, 0, 0], PORT));
-        let nodes = Nodes::of(cluster);
-        let nginx = nginx(&folder.join("nginx"), listen, &nodes);
-        let nginx = Master(Process::start(&mut machine.on(&nginx)));
+        let front = front(kind, &machine, cluster, &folder.join("front"));
         let values = [
             ("HOLDFAST_BALANCER_INTERFACE", CARD.into()),
             ("HOLDFAST_BALANCER_OWN", machine.address.to_string()),
@@ -49,7 +47,7 @@ impl Balancer {
         ];
         let keepalived = keepalived(&folder.join("keepalived"), &values);
         let keepalived = Master(Process::start(&mut machine.on(&keepalived)));
-        Self { machine, nginx, keepalived, _folder: folder }
+        Self { machine, front, keepalived, _folder: folder }
     }
 
     async fn gets_the_address(&self) {
@@ -67,6 +65,17 @@ impl Balancer {
         });
         assert!(complaint.is_none(), "{said}");
     }
+}
+
+fn front(kind: Kind, machine: &Machine, cluster: &Cluster, folder: &Path) -> Master {
+    let listen = SocketAddr::from(([0, 0, 0, 0], PORT));
+    // The nodes' ports for the operator are on loopback, which no other machine reaches.
+    let nodes = Nodes::at([cluster[0].address, cluster[1].address, cluster[2].address]);
+    let command = match kind {
+        Kind::Nginx => nginx(folder, listen, &nodes),
+        Kind::HaProxy => haproxy(listen, &nodes),
+    };
+    Master(Process::start(&mut machine.on(&command)))
 }
 
 /// A call as a client makes it that comes back when its connection breaks: the answer, and how many
@@ -91,10 +100,20 @@ async fn patient(client: &Client, body: &str) -> (Value, usize) {
 }
 
 #[tokio::test]
-async fn the_standby_takes_the_address_over() {
-    if !inside("fronts::standby::the_standby_takes_the_address_over", HERE) {
-        return;
+async fn the_standby_takes_the_address_over_before_nginx() {
+    if inside("fronts::standby::the_standby_takes_the_address_over_before_nginx", HERE) {
+        the_standby_takes_the_address_over(Kind::Nginx).await;
     }
+}
+
+#[tokio::test]
+async fn the_standby_takes_the_address_over_before_haproxy() {
+    if inside("fronts::standby::the_standby_takes_the_address_over_before_haproxy", HERE) {
+        the_standby_takes_the_address_over(Kind::HaProxy).await;
+    }
+}
+
+async fn the_standby_takes_the_address_over(kind: Kind) {
     let sample = Sample::start(&["--answers", "json"]).await;
     let cluster = Setup::new()
         .server("main", &format!(r#"{{ url: "http://{}/mcp" }}"#, sample.address))
@@ -103,10 +122,10 @@ async fn the_standby_takes_the_address_over() {
         .on(HERE)
         .cluster()
         .await;
-    let mut first = Balancer::start(1, 2, &cluster);
+    let mut first = Balancer::start(kind, 1, 2, &cluster);
     // Only then the other: whoever has the address keeps it, and the first may be slow to start.
     first.gets_the_address().await;
-    let mut second = Balancer::start(2, 1, &cluster);
+    let mut second = Balancer::start(kind, 2, 1, &cluster);
     eventually("the standby is one", || {
         second.keepalived.0.output().contains("BACKUP STATE").then_some(())
     })
@@ -115,7 +134,7 @@ async fn the_standby_takes_the_address_over() {
     let client = Client::to(SocketAddr::from((SHARED, PORT))).initialized().await;
     assert!(client.ask(1, "tools/list", "{}").await["result"].is_object());
 
-    // nginx is killed with a Write in hand. Whoever made it lost the connection with nginx, and
+    // It is killed with a Write in hand. Whoever made that lost the connection with it, and
     // learns from the nodes, which had it under another name, only that it may have run: once.
     let lost = client.clone();
     let lost = tokio::spawn(async move {
@@ -127,8 +146,8 @@ async fn the_standby_takes_the_address_over() {
         (sample.executions("write", "lost") == 1).then_some(())
     })
     .await;
-    end(&mut first.nginx.0);
-    assert!(lost.await.expect("no panic"), "an answer out of a dead nginx");
+    end(&mut first.front.0);
+    assert!(lost.await.expect("no panic"), "an answer out of a dead balancer");
     let (answer, broken) = patient(&client, &message::call(3, "whoami")).await;
     assert!(answer["result"].is_object(), "the session goes on: {answer}");
     assert!(broken > 0, "nothing was interrupted");
@@ -141,10 +160,8 @@ async fn the_standby_takes_the_address_over() {
     assert_eq!(sample.executions("write", "lost"), 1);
 
     // It comes back and is the standby now; then the other machine is gone as a whole.
-    let listen = SocketAddr::from(([0, 0, 0, 0], PORT));
     let folder = TempDir::new();
-    let again = nginx(&folder.join("nginx"), listen, &Nodes::of(&cluster));
-    first.nginx = Master(Process::start(&mut first.machine.on(&again)));
+    first.front = front(kind, &first.machine, &cluster, &folder.join("front"));
     eventually("its check to pass", || {
         first
             .keepalived
