@@ -193,3 +193,73 @@ async fn several_servers_have_paths_of_their_own() {
     assert_eq!(unknown.answer().status, 404);
     assert_eq!(recorder.calls("t").len(), 0);
 }
+
+/// A tool that may change something did not, and may be called again.
+fn did_not_run(refused: &serde_json::Value) {
+    let data = &refused["error"]["data"];
+    assert_eq!(data["mayHaveRun"], false, "{refused}");
+    assert!(data["retryAfterMs"].as_u64() > Some(0), "{refused}");
+}
+
+#[tokio::test]
+async fn connections_to_a_server() {
+    let gate = Gate::new();
+    let held = gate.clone();
+    let recorder = Recorder::scripted(move |seen| {
+        let answer = message::result(seen.id(), r#"{"content":[],"resultType":"complete"}"#);
+        (seen.tool() == "slow").then(|| Reply::after(&held, Reply::json(answer)))
+    })
+    .await;
+    let pool = "pool: { max_connections: 2, queue: 3 }";
+    let server = format!("{{ url: \"{}\", {pool} }}", recorder.url());
+    let gateway = Setup::new().server("main", &server).start().await;
+    let client = Client::modern(&gateway);
+    let begin = |id: usize, tool: &'static str| {
+        let client = client.clone();
+        tokio::spawn(async move { client.call(id, tool).await })
+    };
+    let running = [begin(0, "slow"), begin(1, "slow")];
+    recorder.wait_for("two calls at the server", 2, |seen| seen.tool() == "slow").await;
+    let waiting = [begin(2, "tool"), begin(3, "tool"), begin(4, "tool")];
+    gateway.wait_metric("holdfast_pool_waiting", |now| now == 3.0).await;
+    // One more than may wait is told so at once, and when to come back.
+    let refused = client.call("\"sixth\"", "tool").await;
+    overloaded(&refused, "sixth");
+    did_not_run(&refused);
+    assert!(recorder.calls("tool").is_empty());
+    gate.open();
+    for call in running.into_iter().chain(waiting) {
+        let answer = call.await.unwrap();
+        assert!(answer.get("result").is_some(), "{answer}");
+    }
+    assert_eq!(recorder.calls("tool").len(), 3);
+    assert_eq!(gateway.metric("holdfast_pool_waiting").await, 0.0);
+    let refused = r#"holdfast_refused_total{server_id="main",reason="connections"}"#;
+    assert_eq!(gateway.metric(refused).await, 1.0);
+}
+
+#[tokio::test]
+async fn a_call_waits_for_a_connection_no_longer_than_it_may() {
+    let gate = Gate::new();
+    let held = gate.clone();
+    let recorder = Recorder::scripted(move |seen| {
+        let answer = message::result(seen.id(), r#"{"content":[],"resultType":"complete"}"#);
+        (seen.tool() == "slow").then(|| Reply::after(&held, Reply::json(answer)))
+    })
+    .await;
+    let pool = "pool: { max_connections: 1, queue_timeout: 100ms }";
+    let server = format!("{{ url: \"{}\", {pool} }}", recorder.url());
+    let gateway = Setup::new().server("main", &server).start().await;
+    let client = Client::modern(&gateway);
+    let first = client.clone();
+    let running = tokio::spawn(async move { first.call(1, "slow").await });
+    recorder.wait_for("a call at the server", 1, |seen| seen.tool() == "slow").await;
+    let refused = client.call("\"second\"", "tool").await;
+    overloaded(&refused, "second");
+    did_not_run(&refused);
+    let said = refused["error"]["message"].as_str().unwrap_or_default();
+    assert!(said.contains("none was free in time"), "{refused}");
+    gate.open();
+    assert!(running.await.unwrap().get("result").is_some());
+    assert!(client.call(3, "tool").await.get("result").is_some());
+}

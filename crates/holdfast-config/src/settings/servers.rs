@@ -283,8 +283,10 @@ impl Fallback {
 
 impl Pool {
     fn write(&self, lines: &mut Lines) {
-        let Self { max_connections, idle_timeout } = self;
+        let Self { max_connections, queue, queue_timeout, idle_timeout } = self;
         lines.put("max_connections", max_connections);
+        lines.put("queue", queue);
+        lines.time("queue_timeout", *queue_timeout);
         lines.time("idle_timeout", *idle_timeout);
     }
 }

@@ -331,7 +331,7 @@ impl Opening<'_> {
         loop {
             let opening = Ask::opening(turn.or(self.prefer), both(refused, failed));
             let ask = Ask { key: self.key, turn, ..opening };
-            let attempt = match fleet.choose(&ask) {
+            let attempt = match Box::pin(fleet.choose_in_line(&ask)).await {
                 Ok(attempt) => attempt,
                 Err(mut none) => {
                     if none.why == Why::Paused && fleet.pause_over().await.is_ok() {

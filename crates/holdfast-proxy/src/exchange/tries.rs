@@ -3,12 +3,13 @@
 use holdfast_engine::balance::Set;
 use holdfast_engine::class::CallClass;
 use holdfast_engine::retry_budget::NoRetry;
+use tokio::time::Instant;
 
 use super::Call;
 use super::answer::NoRoute;
 use super::attempt::{Patience, Route};
 use crate::failure::{Failure, FailureKind};
-use crate::fleet::{Ask, Refused, Why};
+use crate::fleet::{Ask, InLine, Refused, Why};
 
 /// What one call has been through.
 pub(super) struct Tries {
@@ -22,6 +23,8 @@ pub(super) struct Tries {
     failed: Set,
     /// The instance at which its turn has come.
     turn: Option<usize>,
+    /// Set once it has waited for a connection.
+    line: Option<InLine>,
     /// Set from the first refusal on.
     patience: Option<Patience>,
     rounds: u32,
@@ -37,6 +40,7 @@ impl Tries {
             refused: Set::default(),
             failed: Set::default(),
             turn: None,
+            line: None,
             patience: None,
             rounds: 0,
         }
@@ -52,13 +56,16 @@ impl Tries {
             body: &call.body,
             tool: call.shelf.tool,
             turn: self.turn,
+            opens: false,
+            kept: self.line.as_ref().is_some_and(InLine::is_next),
         }
     }
 
-    /// The call goes: its turn is taken.
+    /// The call goes: its turn is taken, and its place among those that wait is the next one's.
     pub(super) fn goes(&mut self) {
         self.sent += 1;
         self.turn = None;
+        self.line.iter_mut().for_each(InLine::goes);
     }
 
     /// Whether the instances' refusals are news: later rounds only ask again.
@@ -99,6 +106,14 @@ impl Tries {
 
     /// The fleet lets the call to no instance: what becomes of it.
     pub(super) async fn refused(&mut self, call: &Call, mut refused: Refused) -> NoRoute {
+        if refused.why == Why::Connections {
+            refused = match Box::pin(self.queue(call, refused)).await {
+                Ok(()) => return NoRoute::Later,
+                Err(refused) => refused,
+            };
+        }
+        // What is kept for it elsewhere is of no use now.
+        self.line.iter_mut().for_each(InLine::goes);
         if refused.why == Why::Paused && call.server.fleet.pause_over().await.is_ok() {
             return NoRoute::Later;
         }
@@ -118,6 +133,17 @@ impl Tries {
         }
         call.server.fleet.counts.refused(refused.why);
         NoRoute::Failed(Failure::refused(&call.server.name, refused))
+    }
+
+    /// Waits for a connection, in all of its waits not for longer than its client waits for the answer.
+    async fn queue(&mut self, call: &Call, busy: Refused) -> Result<(), Refused> {
+        let fleet = &call.server.fleet;
+        let line = self.line.get_or_insert_with(|| {
+            let left = call.server.settings.timeout.saturating_sub(call.started.elapsed());
+            // So that it is told why in time.
+            InLine::until(Instant::now() + fleet.patience().min(left - left / 10))
+        });
+        line.wait(fleet, false, busy).await
     }
 
     /// Whether a call that one instance has put off goes to another one instead.

@@ -59,6 +59,8 @@ impl Attempt {
     pub(crate) fn lasts(&mut self) {
         if !std::mem::replace(&mut self.lasts, true) {
             self.server.instances[self.instance].lasts();
+            // For a moment it was counted twice, and a call may have been turned away for that.
+            self.server.is_free(self.instance);
         }
     }
 
@@ -72,6 +74,7 @@ impl Attempt {
             return;
         }
         self.server.instances[self.instance].ends(self.tries, self.lasts);
+        self.server.is_free(self.instance);
         if !self.heard {
             self.tell(outcome, now);
         } else if outcome.is_failure() {

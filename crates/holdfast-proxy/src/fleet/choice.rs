@@ -225,7 +225,7 @@ impl ServerFleet {
                 weight: it.weight,
                 score: it.score(),
                 in_flight: it.in_flight(),
-                limit: self.limit,
+                limit: self.queue.places(),
                 latency: it.latency(now),
                 // Its turn there is taken already.
                 allowance: if ask.turn == Some(at) { 1.0 } else { self.allowance(at, now) },

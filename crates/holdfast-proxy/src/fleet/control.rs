@@ -242,6 +242,7 @@ impl Fleet {
             }
         }
         server.turned.notify_waiters();
+        server.queue.look_again();
     }
 
     /// Takes in what is found of an instance.

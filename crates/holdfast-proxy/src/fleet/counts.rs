@@ -23,6 +23,8 @@ pub(crate) enum Why {
     Full,
     /// It waited for its turn for too long.
     Waited,
+    /// All connections are busy, and too many calls wait for one, or it waited in vain.
+    Connections,
     /// Something that the server depends on is not there.
     Needs,
     /// A failover took too long.
@@ -83,9 +85,10 @@ impl Counts {
 
 impl Why {
     /// All of them, in the order of their discriminants.
-    pub(crate) const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 10] = [
         Self::Full,
         Self::Waited,
+        Self::Connections,
         Self::Needs,
         Self::Paused,
         Self::Breaker,
@@ -100,6 +103,7 @@ impl Why {
         match self {
             Self::Full => "full",
             Self::Waited => "waited",
+            Self::Connections => "connections",
             Self::Needs => "dependency",
             Self::Paused => "paused",
             Self::Breaker => "breaker",

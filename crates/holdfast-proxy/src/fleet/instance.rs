@@ -210,9 +210,29 @@ impl Life {
             && self.millis(now) < self.tried_at.load(Ordering::Relaxed) + AGAIN
     }
 
-    /// An attempt begins; whether it is a try.
+    /// Takes one of its places, if there is one; of 0 places there is always one.
+    pub(super) fn takes_place(&self, places: u32) -> bool {
+        // Whoever ends after this sees that it is taken, or this sees that it is free.
+        let taken = self.in_flight.fetch_add(1, Ordering::SeqCst);
+        let fits = places == 0 || taken + self.lasting.load(Ordering::SeqCst) < places;
+        if !fits {
+            self.gives_place();
+        }
+        fits
+    }
+
+    /// Gives it back: nothing was sent.
+    pub(super) fn gives_place(&self) {
+        self.in_flight.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    /// Whether one of so many places is free.
+    pub(super) fn has_room(&self, places: u32) -> bool {
+        places == 0 || self.taken() < places
+    }
+
+    /// An attempt begins, in the place that was taken for it; whether it is a try.
     pub(super) fn begins(&self, now: Instant) -> bool {
-        self.in_flight.fetch_add(1, Ordering::SeqCst);
         let tries = self.is_tried();
         if tries {
             self.trying.fetch_add(1, Ordering::Relaxed);
@@ -223,8 +243,14 @@ impl Life {
 
     /// One that runs goes on for as long as its client likes.
     pub(super) fn lasts(&self) {
-        self.lasting.fetch_add(1, Ordering::Relaxed);
-        self.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.lasting.fetch_add(1, Ordering::SeqCst);
+        self.in_flight.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    /// Places that are taken. Never too few, to whoever has seen one end.
+    pub(super) fn taken(&self) -> u32 {
+        // What goes on for long is added to the second before it is taken from the first.
+        self.in_flight.load(Ordering::SeqCst) + self.lasting.load(Ordering::SeqCst)
     }
 
     /// Calls that are at it.
@@ -241,7 +267,7 @@ impl Life {
     /// It has ended.
     pub(super) fn ends(&self, tries: bool, lasts: bool) {
         let under_way = if lasts { &self.lasting } else { &self.in_flight };
-        under_way.fetch_sub(1, Ordering::Relaxed);
+        under_way.fetch_sub(1, Ordering::SeqCst);
         if tries {
             self.trying.fetch_sub(1, Ordering::Relaxed);
         }

@@ -66,6 +66,7 @@ impl ServerFleet {
         // The instance outlives this configuration's server, should there be another configuration.
         let life = Arc::downgrade(&it.life);
         let (news, heard) = (self.news.clone(), Arc::clone(&self.heard));
+        let queue = Arc::clone(&self.queue);
         let at = At { server: self.index, instance };
         let (name, id) = (Arc::clone(&self.name), it.id.clone());
         runtime.spawn(async move {
@@ -82,6 +83,7 @@ impl ServerFleet {
                         heard.notify_waiters();
                     }
                     let _ = news.send(News { at, change: Change::Away(false) });
+                    queue.look_again();
                     tracing::info!(server = %name, instance = %id, "instance can be reached");
                     return;
                 }

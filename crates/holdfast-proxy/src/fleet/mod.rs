@@ -12,6 +12,7 @@
 //! | `instance` | one instance: breaker, what its calls say, what is under way, what the group finds |
 //! | `attempt` | one sending of a call, from its admission at an instance to its outcome |
 //! | `admission` | a call's place in its class, its turn while a failover pauses, what it depends on |
+//! | `queue` | calls that wait for a connection |
 //! | `outcome` | how an attempt ended |
 //! | `check` | checks of an instance that no breaker refuses and none counts |
 //! | `counts` | what is counted for metrics |
@@ -40,6 +41,7 @@ mod instance;
 mod knock;
 mod mark;
 mod outcome;
+mod queue;
 mod refusal;
 mod server;
 mod snapshot;
@@ -66,6 +68,7 @@ pub use self::control::{At, Change, CheckResult, News, Sight, Verdict, Word};
 pub(crate) use self::counts::{Counts, Served, Why};
 pub(crate) use self::knock::TICK;
 pub use self::outcome::Outcome;
+pub(crate) use self::queue::InLine;
 pub(crate) use self::refusal::{Reason, Refused};
 pub(crate) use self::server::Ask;
 pub use self::server::ServerFleet;

@@ -25,6 +25,8 @@ pub(crate) struct Refused {
     pub(crate) reasons: Vec<Reason>,
     /// Where it may wait for its turn, if an allowance is all that is missing there.
     pub(crate) turn_at: Option<usize>,
+    /// The marks of the instances that could take it if one of their connections were free.
+    pub(crate) busy_at: Vec<u32>,
 }
 
 /// An instance, and why it does not take a call.
@@ -37,6 +39,8 @@ pub(super) enum Shut {
     Breaker(breaker::Refused),
     /// It cannot be reached.
     Away,
+    /// All of its connections are busy, or kept for calls that have waited.
+    Busy,
     /// Its allowance is used up: in so long it has one more.
     Allowance(Duration),
 }
@@ -63,7 +67,12 @@ impl ServerFleet {
     ) -> Refused {
         let away = self.instances.iter().filter_map(|it| it.away_for(now)).min();
         let turn = self.next_turn(shut, none, now);
+        let busy_at = self.busy(shut, none);
         let (retry_after, why, what) = match (turn, shut.last().map(|(_, shut)| *shut)) {
+            _ if !busy_at.is_empty() => {
+                let what = "all connections that it may have are busy (pool.max_connections)";
+                (SOON, Why::Connections, what)
+            }
             (Some((wait, _)), _) | (None, Some(Shut::Allowance(wait))) => {
                 (wait, Why::Rate, "the calls that it takes a minute are used up (balance.rate)")
             }
@@ -81,7 +90,7 @@ impl ServerFleet {
                 };
                 (refused.retry_after, why, what)
             }
-            (None, Some(Shut::Away)) => (SOON, Why::Away, "it cannot be reached"),
+            (None, Some(Shut::Away | Shut::Busy)) => (SOON, Why::Away, "it cannot be reached"),
             (None, None) if self.instances.iter().any(|it| it.is_open()) => {
                 let soonest = self.opens_in().unwrap_or(SOON);
                 (soonest, Why::Breaker, "its circuit breaker is open after it failed")
@@ -98,7 +107,7 @@ impl ServerFleet {
         let may_be_restarting = away.is_some_and(|away| away < RESTART) || self.may_move(now);
         let reasons = self.reasons(shut, none);
         let turn_at = turn.map(|(_, at)| at);
-        Refused { retry_after, reason, why, may_be_restarting, reasons, turn_at }
+        Refused { retry_after, reason, why, may_be_restarting, reasons, turn_at, busy_at }
     }
 
     /// Whether a failover may be about to be decided: the active instance has only just failed, and
@@ -126,7 +135,22 @@ impl ServerFleet {
             may_be_restarting: true,
             reasons: Vec::new(),
             turn_at: None,
+            busy_at: Vec::new(),
         }
+    }
+
+    /// The marks of the instances where a connection is all that is missing.
+    fn busy(&self, shut: &[(usize, Shut)], none: Option<&NoInstance>) -> Vec<u32> {
+        let said = shut.iter().filter(|(_, shut)| matches!(shut, Shut::Busy)).map(|(at, _)| *at);
+        let full = none.into_iter().flat_map(NoInstance::reasons);
+        let full = full.filter(|(_, why)| *why == Unfit::Full).map(|(at, _)| usize::from(at));
+        // No reasons are given for those after the first eight.
+        let rest = REASONS..none.map_or(0, |_| self.instances.len());
+        let rest = rest.filter(|at| {
+            let it = &self.instances[*at];
+            !it.is_shut() && !it.has_room(self.queue.places())
+        });
+        said.chain(full).chain(rest).map(|at| self.mark(at)).collect()
     }
 
     /// Where an allowance is all that is missing, and after how long it is there: the soonest.
@@ -171,6 +195,7 @@ impl Shut {
     fn why(self) -> Unfit {
         match self {
             Self::Away => Unfit::Unreachable,
+            Self::Busy => Unfit::Full,
             Self::Allowance(_) => Unfit::RateLimited,
             Self::Breaker(refused) => match refused.why {
                 breaker::Why::Open => Unfit::BreakerOpen,

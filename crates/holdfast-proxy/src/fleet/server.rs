@@ -22,6 +22,7 @@ use super::instance::{Instance, Life};
 use super::knock::Door;
 use super::mark::mark_of;
 use super::outcome::Outcome;
+use super::queue::Queue;
 use super::refusal::Shut;
 
 /// One server of the configuration.
@@ -35,8 +36,12 @@ pub struct ServerFleet {
     pub(super) strategy: balance::Params,
     /// Where the key stands, for the strategy that hashes one.
     pub(super) hash_on: Vec<String>,
-    /// Connections at once to one instance.
+    /// Connections at once to one instance; 0: one carries all calls.
     pub(super) limit: u32,
+    /// Calls that wait for one, how many may, and for how long.
+    pub(super) queue: Arc<Queue>,
+    pub(super) queue_most: u32,
+    pub(super) queue_for: Duration,
     /// Which instance takes its calls, where only one of several does.
     pub(super) failover: Arc<ArcSwapOption<Failover>>,
     pub(super) turn: AtomicU64,
@@ -93,6 +98,10 @@ pub(crate) struct Ask<'a> {
     pub(crate) tool: Option<usize>,
     /// The instance at which it has waited for its turn: the allowance was taken then.
     pub(crate) turn: Option<usize>,
+    /// It opens a session, and goes before calls that wait for a connection.
+    pub(crate) opens: bool,
+    /// It has waited for a connection, and one is kept for it.
+    pub(crate) kept: bool,
 }
 
 // === impl Ask ===
@@ -108,6 +117,8 @@ impl<'a> Ask<'a> {
             body: &[],
             tool: None,
             turn: None,
+            opens: true,
+            kept: false,
         }
     }
 }
@@ -190,6 +201,10 @@ impl ServerFleet {
             .flat_map(|rate| instances.iter().map(|it| allowance(*rate, it.mark)))
             .collect();
         let gate = Gate::new(settings, config, before.map(|it| &it.gate), now);
+        let limit = match &settings.transport {
+            Transport::Http { .. } => settings.pool.max_connections,
+            Transport::Sse { .. } | Transport::WebSocket { .. } | Transport::Stdio(_) => 0,
+        };
         Self {
             index,
             name: Arc::from(name),
@@ -201,7 +216,10 @@ impl ServerFleet {
                 slow_start: u64::try_from(balance.slow_start.as_millis()).unwrap_or(u64::MAX),
             },
             hash_on: balance.hash_on.clone(),
-            limit: settings.pool.max_connections,
+            limit,
+            queue: before.map_or_else(|| Arc::new(Queue::new(limit)), |it| Arc::clone(&it.queue)),
+            queue_most: settings.pool.queue,
+            queue_for: settings.pool.queue_timeout,
             failover: failover.unwrap_or_else(|| Arc::new(ArcSwapOption::from(first))),
             turn: AtomicU64::new(before.map_or(0, |it| it.turn.load(Ordering::Relaxed))),
             tools: settings.breaker.per_tool.iter().map(breaker).collect(),
@@ -238,6 +256,7 @@ impl ServerFleet {
             before.failover.store(self.failover.load_full());
         }
         self.turned.notify_waiters();
+        self.change_places();
     }
 
     /// The number of the instance with this mark.
@@ -303,6 +322,30 @@ impl ServerFleet {
         if at.is_away() {
             return Err(Shut::Away);
         }
+        if !ask.kept && self.queue.is_waited_for(at.mark, ask.opens) {
+            return Err(Shut::Busy);
+        }
+        if !at.takes_place(self.queue.places()) {
+            // Somebody may have ended while the place was looked at, and found it taken.
+            self.is_free(instance);
+            return Err(Shut::Busy);
+        }
+        let admitted = self.pass(instance, ask, now);
+        if admitted.is_err() {
+            at.gives_place();
+            self.is_free(instance);
+        }
+        admitted
+    }
+
+    /// Past its breakers and its allowance, with a place taken.
+    fn pass(
+        self: &Arc<Self>,
+        instance: usize,
+        ask: &Ask<'_>,
+        now: Instant,
+    ) -> Result<Attempt, Shut> {
+        let at = &self.instances[instance];
         if !self.breaks {
             self.take_allowance(instance, ask, now)?;
             return Ok(Attempt::new(Arc::clone(self), instance, None, None, now));
@@ -403,6 +446,7 @@ impl ServerFleet {
 
     pub(super) fn say(&self, instance: usize, change: Change) {
         self.look(instance);
+        self.queue.look_again();
         let at = super::At { server: self.index, instance };
         // Nobody listens on a node without a control plane.
         let _ = self.news.send(News { at, change });

@@ -28,6 +28,8 @@ pub struct ServerSnapshot {
     pub instances: Vec<InstanceSnapshot>,
     /// Its classes.
     pub classes: Vec<(BulkheadClass, ClassStatus)>,
+    /// Calls that wait for a connection.
+    pub waiting: u32,
     /// Repeats that are under way or were begun lately, and how many there may be.
     pub repeats: (u32, u32),
 }
@@ -89,6 +91,7 @@ impl ServerFleet {
                 .into_iter()
                 .filter_map(|class| Some((class, self.gate.status(class)?)))
                 .collect(),
+            waiting: self.waiting(),
             repeats: self.gate.repeats(),
         }
     }

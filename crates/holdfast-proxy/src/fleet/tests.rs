@@ -429,3 +429,151 @@ fn a_stream_that_lasts_is_a_success_from_its_beginning_and_a_break_is_told_then(
     assert_eq!(phase(server, 0), Phase::Open);
     assert_eq!(server.snapshot().instances[0].in_flight, 0);
 }
+
+// --- connections ---
+
+const TWO_EACH: &str = r#"servers: { pair: { balance: { strategy: round_robin },
+    pool: { max_connections: 2, queue: 2 }, instances: [
+    { id: a, url: "http://127.0.0.1:1/mcp" }, { id: b, url: "http://127.0.0.1:2/mcp" } ] } }"#;
+
+fn read() -> Ask<'static> {
+    Ask { opens: false, ..ask(CallClass::Read) }
+}
+
+/// A call with its place in the queue, and the reason why it is told no more.
+type Waits = tokio::task::JoinHandle<(InLine, Result<(), String>)>;
+
+/// Waits, in a task, for a connection to this instance, or to any.
+async fn waits(server: &Arc<ServerFleet>, only: Option<usize>, mut line: InLine) -> Waits {
+    let server = Arc::clone(server);
+    let waiting = tokio::spawn(async move {
+        let busy = match only {
+            Some(only) => server.enter(only, &read()),
+            None => server.choose(&read()),
+        };
+        let waited = line.wait(&server, false, busy.unwrap_err()).await;
+        (line, waited.map_err(|refused| refused.reason))
+    });
+    tokio::task::yield_now().await;
+    waiting
+}
+
+fn line() -> InLine {
+    InLine::until(tokio::time::Instant::now() + Duration::from_secs(5))
+}
+
+fn fill(server: &Arc<ServerFleet>) -> Vec<Attempt> {
+    let all: Vec<Attempt> = (0..4).map(|_| server.choose(&read()).unwrap()).collect();
+    assert_eq!(server.choose(&read()).unwrap_err().why, Why::Connections);
+    all
+}
+
+fn leaves(all: &mut Vec<Attempt>, instance: usize) {
+    let at = all.iter().position(|it| it.instance() == instance).unwrap();
+    drop(all.swap_remove(at));
+}
+
+#[tokio::test(start_paused = true)]
+async fn calls_over_the_connections_wait_in_order_and_each_where_it_belongs() {
+    let fleet = fleet(TWO_EACH);
+    let server = fleet.server("pair").unwrap();
+    let mut all = fill(server);
+    let bound = waits(server, Some(0), line()).await;
+    let any = waits(server, None, line()).await;
+    let (_, full) = waits(server, None, line()).await.await.unwrap();
+    assert!(full.unwrap_err().ends_with("as many calls as may wait for one"));
+    // There is room at the second: that is for the one that can go there.
+    leaves(&mut all, 1);
+    assert_eq!(server.choose(&read()).unwrap_err().why, Why::Connections);
+    let (mut next, waited) = any.await.unwrap();
+    assert!(waited.is_ok() && next.is_next() && !bound.is_finished());
+    all.push(server.choose(&Ask { kept: true, ..read() }).unwrap());
+    next.goes();
+    // At the first nobody overtakes the one that waits for it.
+    leaves(&mut all, 0);
+    assert_eq!(server.enter(0, &read()).unwrap_err().why, Why::Connections);
+    let (mut next, _) = bound.await.unwrap();
+    all.push(server.enter(0, &Ask { kept: true, ..read() }).unwrap());
+    next.goes();
+    drop(all);
+    let idle = server.snapshot().instances.iter().all(|it| it.in_flight == 0);
+    assert!(idle && server.waiting() == 0);
+    // No failure was counted anywhere.
+    assert_eq!([phase(server, 0), phase(server, 1)], [Phase::Closed, Phase::Closed]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_is_not_used_is_the_next_ones_and_a_wait_ends() {
+    let fleet = fleet(TWO_EACH);
+    let server = fleet.server("pair").unwrap();
+    let mut all = fill(server);
+    let (first, second) =
+        (waits(server, Some(0), line()).await, waits(server, Some(0), line()).await);
+    leaves(&mut all, 0);
+    // Its client leaves with the connection in its hand.
+    drop(first.await.unwrap());
+    let (mut next, _) = second.await.unwrap();
+    all.push(server.enter(0, &Ask { kept: true, ..read() }).unwrap());
+    next.goes();
+    // In vain.
+    let (_, waited) = waits(server, Some(0), line()).await.await.unwrap();
+    assert!(waited.unwrap_err().ends_with("none was free in time"));
+    assert_eq!(server.waiting(), 0);
+    // Its client leaves while it waits.
+    let gone = waits(server, Some(0), line()).await;
+    assert_eq!(server.waiting(), 1);
+    gone.abort();
+    let _ = gone.await;
+    assert_eq!(server.waiting(), 0);
+    drop(all);
+    assert!(server.enter(0, &read()).is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_is_opened_before_calls_go_that_may_be_waiting_for_it() {
+    let fleet = fleet(TWO_EACH);
+    let server = fleet.server("pair").unwrap();
+    let mut all = fill(server);
+    let first = waits(server, Some(0), line()).await;
+    let opening = {
+        let server = Arc::clone(server);
+        let ask = Ask::opening(Some(0), Set::default());
+        tokio::spawn(async move { server.choose_in_line(&ask).await.unwrap().instance() })
+    };
+    tokio::task::yield_now().await;
+    assert_eq!(server.waiting(), 2);
+    leaves(&mut all, 0);
+    assert_eq!(opening.await.unwrap(), 0);
+    // It is over, and the call is next; what it opens for itself it does not wait for.
+    let (mut next, _) = first.await.unwrap();
+    assert!(next.is_next());
+    assert_eq!(server.enter(0, &read()).unwrap_err().why, Why::Connections);
+    drop(server.choose_in_line(&Ask::opening(Some(0), Set::default())).await.unwrap());
+    all.push(server.enter(0, &Ask { kept: true, ..read() }).unwrap());
+    next.goes();
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_waits_looks_again_when_it_could_go_elsewhere_and_keeps_its_place() {
+    let fleet = fleet(TWO_EACH);
+    let server = fleet.server("pair").unwrap();
+    // The second stands by: what is free there is of no use.
+    fleet.route(0, Arc::new(Failover::new("a")));
+    let mut all: Vec<Attempt> = (0..2).map(|_| server.choose(&read()).unwrap()).collect();
+    let (first, second) = (waits(server, None, line()).await, waits(server, None, line()).await);
+    assert!(!first.is_finished() && !second.is_finished());
+    // Nothing ends at the first, and all go over.
+    fleet.route(0, Arc::new(Failover::new("b")));
+    let (mut first, waited) = first.await.unwrap();
+    assert!(waited.is_ok() && !first.is_next());
+    all.push(server.choose(&read()).unwrap());
+    all.push(server.choose(&read()).unwrap());
+    assert_eq!([2, 3].map(|at: usize| all[at].instance()), [1, 1]);
+    // Both wait again, the second sooner: it was behind the first, and is.
+    let (second, _) = second.await.unwrap();
+    let second = waits(server, None, second).await;
+    let again = waits(server, None, std::mem::replace(&mut first, line())).await;
+    leaves(&mut all, 1);
+    tokio::task::yield_now().await;
+    assert!(again.is_finished() && !second.is_finished());
+}

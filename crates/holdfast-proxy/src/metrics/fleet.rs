@@ -48,6 +48,12 @@ pub(super) fn render(fleet: &Fleet, out: &mut String) -> fmt::Result {
             writeln!(out, "{name}{{{labels},state=\"{}\"}} {is}", phase.label())?;
         }
     }
+    let name = "holdfast_pool_waiting";
+    header(out, name, GAUGE, "Calls of a server that wait for a connection.")?;
+    for server in &servers {
+        let (id, waiting) = (Escaped(&server.name), server.waiting);
+        writeln!(out, "{name}{{server_id=\"{id}\"}} {waiting}")?;
+    }
     classes(&servers, out)
 }
 
