@@ -160,7 +160,7 @@ impl Sight<'_> {
         if let Some(trigger) = trigger(active, self.params) {
             let Trigger { manner, cause, to } = trigger;
             let text = self.leaves(state, cause);
-            return match self.refuge(state, &trigger) {
+            return match self.refuge(state, &trigger, &[]) {
                 Some(to) => Some(self.begin(state, to.name, manner, &text)),
                 None if to == Opinion::Healthy => None,
                 // Its calls go to the primary as it is, of which nobody can say more yet.
@@ -191,17 +191,17 @@ impl Sight<'_> {
     /// Where to go for this reason. From bad to no better is no way to go: where only a healthy instance
     /// will do, it is one that was not ill since the last switch, or has been well for the failback delay
     /// since; and once rolled back a move bit by bit waits. So two instances whose calls fail in turn do not pass a
-    /// server to each other all the time.
-    fn refuge(&self, state: &Failover, trigger: &Trigger) -> Option<&Seen<'_>> {
+    /// server to each other all the time. Never to one that is barred.
+    fn refuge(&self, state: &Failover, trigger: &Trigger, barred: &[String]) -> Option<&Seen<'_>> {
         if trigger.to != Opinion::Healthy {
-            return self.target(state, &[]);
+            return self.target(state, barred);
         }
         let stays_well = |it: &Seen<'_>| {
             let waited = self.now.saturating_sub(it.since) >= self.params.failback_delay;
             it.is_well() && (state.switched_at == 0 || it.since <= state.switched_at || waited)
         };
-        let unfit = self.seen.iter().filter(|it| !stays_well(it));
-        let unfit: Vec<String> = unfit.map(|it| it.name.to_owned()).collect();
+        let unfit = self.seen.iter().filter(|it| !stays_well(it)).map(|it| it.name.to_owned());
+        let unfit: Vec<String> = unfit.chain(barred.iter().cloned()).collect();
         target(self.seen, &state.active, &unfit)
             .filter(|_| trigger.manner == Manner::Immediate || self.now >= state.not_before)
     }
@@ -209,18 +209,24 @@ impl Sight<'_> {
     fn failed(&self, state: &Failover, failed: &Failed) -> Option<Failover> {
         let active = self.find(&state.active);
         let trigger = trigger(active, self.params);
-        if trigger.is_none() && active.is_some_and(Seen::is_usable) {
-            return Some(Failover { attempts: 0, tried: Vec::new(), ..self.settle(state) });
+        let is_usable = active.is_some_and(Seen::is_usable);
+        let recovered = || Failover { attempts: 0, tried: Vec::new(), ..self.settle(state) };
+        if trigger.is_none() && is_usable {
+            return Some(recovered());
         }
-        if let Some(Trigger { cause, .. }) = trigger {
+        if let Some(trigger) = trigger {
             let rested = self.now >= state.not_before && state.attempts < self.params.max_attempts;
             // What became well after it had failed is worth another try in any case.
             let is_new = |name: &str| self.find(name).is_some_and(|it| it.since > state.since);
             let barred = state.tried.iter().filter(|it| !rested && !is_new(it)).cloned();
             let barred: Vec<String> = barred.collect();
-            if let Some(to) = self.target(state, &barred) {
-                let text = self.leaves(state, cause);
+            if let Some(to) = self.refuge(state, &trigger, &barred) {
+                let text = self.leaves(state, trigger.cause);
                 return Some(self.begin(state, to.name, Manner::Immediate, &text));
+            }
+            // It is of some use again, and there is nothing better.
+            if is_usable {
+                return Some(recovered());
             }
         }
         let gives_up = !failed.told && self.waited(state) >= self.params.notify_within;
@@ -530,21 +536,26 @@ impl Sight<'_> {
         }
     }
 
-    /// A move that comes to nothing.
+    /// A move that comes to nothing. In a hurry there is another one, to where the reason to leave allows it.
     fn abort(&self, state: &Failover, it: &Move, why: &str) -> Failover {
         if it.manner != Manner::Immediate {
             return self.roll_back(state, it, why);
         }
+        let from = self.find(&it.from);
         let mut next = state.clone();
         next.attempts = next.attempts.saturating_add(1);
         if !next.tried.contains(&it.to) {
             next.tried.push(it.to.clone());
         }
+        let to = trigger(from, self.params).and_then(|it| self.refuge(state, &it, &next.tried));
         if next.attempts < self.params.max_attempts
-            && let Some(to) = target(self.seen, &it.from, &next.tried)
+            && let Some(to) = to
         {
             let cause = format!("{}; {why}", it.cause);
             return self.begin(&next, to.name, Manner::Immediate, &cause);
+        }
+        if from.is_some_and(Seen::is_usable) {
+            return self.roll_back(state, it, why);
         }
         let wait = doubled(self.params.retry_after, next.attempts.saturating_sub(1));
         next.not_before = self.now.saturating_add(wait);

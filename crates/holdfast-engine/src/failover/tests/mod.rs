@@ -406,3 +406,40 @@ fn an_operator_stops_a_failback_and_it_does_not_begin_again() {
     bench.finish();
     assert_eq!((bench.state.phase.clone(), bench.state.by_hand), (Phase::PrimaryActive, false));
 }
+
+/// From one that is of some use nobody goes to one that is no better, also when the first target fails.
+#[test]
+fn who_left_for_a_healthy_one_goes_on_to_a_healthy_one_only() {
+    let after = |cause, opinion| {
+        let mut bench = Bench::new();
+        bench.set("a", opinion, cause);
+        bench.set("c", Opinion::Degraded, Cause::Score);
+        bench.tick(0);
+        let to = |bench: &Bench| bench.state.moving().map(|it| it.to.clone());
+        assert_eq!(to(&bench).as_deref(), Some("b"));
+        bench.down("b");
+        bench.tick(0);
+        (to(&bench), bench.stage())
+    };
+    let (to, stage) = after(Cause::Unreachable, Opinion::Unhealthy);
+    assert_eq!((to.as_deref(), stage), (Some("c"), Stage::Pause));
+    let (_, stage) = after(Cause::BreakerOpen, Opinion::Degraded);
+    assert_eq!(stage, Stage::Notify { end: End::RolledBack });
+}
+
+#[test]
+fn where_nothing_works_one_that_is_of_some_use_again_serves_and_nobody_goes_to_its_like() {
+    let mut bench = Bench::new();
+    for name in ["a", "b", "c"] {
+        bench.down(name);
+    }
+    bench.tick(0);
+    assert!(matches!(bench.state.phase, Phase::Failed(_)), "{:?}", bench.state);
+    bench.now += 1;
+    for name in ["a", "b", "c"] {
+        bench.set(name, Opinion::Degraded, Cause::BreakerOpen);
+    }
+    assert!(bench.tick(0).changed);
+    assert_eq!((&bench.state.phase, bench.state.attempts), (&Phase::PrimaryActive, 0));
+    assert!(!bench.tick(0).changed, "{:?}", bench.state);
+}
