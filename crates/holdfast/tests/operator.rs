@@ -489,6 +489,28 @@ fn a_failback_says_which_share_has_gone_over() {
 }
 
 #[test]
+fn an_order_that_takes_the_opposite_move_back_has_done_what_it_was_to_do() {
+    let taken_back = |phase: &str, active: &str, target: &str| ControlDto {
+        phase: Some(phase.into()),
+        active: Some(active.into()),
+        target: Some(target.into()),
+        reason: "taken back by an operator at gateway-1".into(),
+        ..moving("notify")
+    };
+    for (order, back, rests) in [
+        ("failover", taken_back("failing_back", "b", "a"), at_rest("b", "secondary_active")),
+        ("failback", taken_back("failing_over", "a", "b"), at_rest("a", "primary_active")),
+    ] {
+        let script = Script {
+            servers: vec![one(back.clone()), one(rests)],
+            ordered: accepted(back),
+            ..Script::default()
+        };
+        golden(&format!("{order}-undone"), script, &[order, "docs", "--yes"]);
+    }
+}
+
+#[test]
 fn orders_that_cannot_be_carried_out_say_why() {
     let unasked = |fake: Fake| assert!(fake.changes.try_recv().is_err(), "it was asked to change");
     unasked(golden("failover-no-terminal", Script::default(), &["failover", "docs", "--to", "b"]));

@@ -64,7 +64,9 @@ impl Failover {
             )?;
             let ordered = client.failover(server, self.to.as_deref()).await;
             let ordered = ordered.map_err(|error| explain(&self.admin, error))?;
-            Following { server, output: self.output.output }.follow(&client, ordered.control).await
+            let following =
+                Following { server, output: self.output.output, undoes: "failing_back" };
+            following.follow(&client, ordered.control).await
         })
     }
 }
@@ -80,7 +82,9 @@ impl Failback {
             )?;
             let ordered = client.failback(server).await;
             let ordered = ordered.map_err(|error| explain(&self.admin, error))?;
-            Following { server, output: self.output.output }.follow(&client, ordered.control).await
+            let following =
+                Following { server, output: self.output.output, undoes: "failing_over" };
+            following.follow(&client, ordered.control).await
         })
     }
 }
@@ -88,6 +92,8 @@ impl Failback {
 struct Following<'a> {
     server: &'a str,
     output: Format,
+    /// The phase that such an order never begins: a server that is in it was stopped on that way.
+    undoes: &'static str,
 }
 
 impl Following<'_> {
@@ -95,7 +101,8 @@ impl Following<'_> {
     async fn follow(&self, client: &Client, begun: ControlDto) -> Outcome {
         let since = Instant::now();
         let (mut last, mut shown) = (begun, None);
-        let target = last.target.clone();
+        let is_undone = last.phase.as_deref() == Some(self.undoes);
+        let target = if is_undone { last.active.clone() } else { last.target.clone() };
         loop {
             let moves = matches!(last.phase.as_deref(), Some("failing_over" | "failing_back"));
             let text = progress(&last);
