@@ -95,6 +95,7 @@ fn behind_nginx_nothing_is_lost_when_nodes_die_freeze_and_are_cut_off() {
         faults(What::Freeze, 1, 0),
         faults(What::Cut, 1, 1),
         faults(What::Slow, 1, 1),
+        faults(What::ConfigReload, 1, 0),
         faults(What::Rolling, 1, 0),
     ]
     .concat();

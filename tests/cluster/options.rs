@@ -24,6 +24,7 @@ Usage: cargo xtask drill [OPTIONS]
   --isolations N       a node cut off from everybody, balancer and servers too; with --namespaces
   --slow N             150 ms more for every piece between a node and the others, for 5 s
   --rolling N          rolling restarts of all nodes
+  --config-reloads N   a file that is no good, then another configuration for all nodes
   --redis-kills N      kill -9 of the primary; it comes back with its data
   --redis-restarts N   the same, back at once, before anybody has taken its place
   --replica-kills N    kill -9 of a replica
@@ -129,6 +130,7 @@ impl Options {
                 "--namespaces" => plan.namespaces = true,
                 "--slow" => wanted.push((What::Slow, number(value()?)?)),
                 "--rolling" => wanted.push((What::Rolling, number(value()?)?)),
+                "--config-reloads" => wanted.push((What::ConfigReload, number(value()?)?)),
                 "--redis-kills" => wanted.push((What::RedisKill, number(value()?)?)),
                 "--redis-restarts" => wanted.push((What::RedisRestart, number(value()?)?)),
                 "--replica-kills" => wanted.push((What::ReplicaKill, number(value()?)?)),

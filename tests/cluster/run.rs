@@ -139,6 +139,9 @@ async fn all(
 fn tell(incident: &Incident, at: usize, of: usize, calls: usize) {
     let Incident { what, victim, from, healed, settled, .. } = incident;
     let seen = match what.scope() {
+        Scope::Node if *what == What::ConfigReload => {
+            format!("all run it after {}", millis(incident.replaced))
+        }
         Scope::Node => format!(
             "noticed {}, new leader {}",
             millis(incident.noticed),

@@ -1,6 +1,7 @@
 //! What goes wrong in a run, one fault at a time, each with the proof that it really happened.
 
 mod front;
+mod reload;
 mod store;
 
 use std::time::Duration;
@@ -42,6 +43,8 @@ pub(crate) enum What {
     Slow,
     /// SIGTERM and a new process, one node after the other.
     Rolling,
+    /// A file that is no good, and then another configuration for all nodes.
+    ConfigReload,
     /// `kill -9` of the Redis primary, and a new process with its data.
     RedisKill,
     /// The same, and it is back before anybody has taken its place.
@@ -91,7 +94,8 @@ impl What {
             | Self::CutIn
             | Self::Isolate
             | Self::Slow
-            | Self::Rolling => Scope::Node,
+            | Self::Rolling
+            | Self::ConfigReload => Scope::Node,
             Self::RedisKill
             | Self::RedisRestart
             | Self::ReplicaKill
@@ -130,7 +134,8 @@ pub(crate) struct Incident {
     pub(crate) noticed: Option<u64>,
     /// How long until the others had another leader, where the victim was theirs.
     pub(crate) new_leader: Option<u64>,
-    /// How long until another server was primary, or a standby balancer took over.
+    /// How long until another server was primary, a standby balancer took over, or all nodes ran another
+    /// configuration.
     pub(crate) replaced: Option<u64>,
     /// How long until a node's readiness said that its store was away.
     pub(crate) said: Option<u64>,
@@ -197,6 +202,9 @@ pub(crate) async fn strike(
         Together::Cluster if fault.leader => leader.ok_or("nobody is the leader")?,
         Together::Cluster => any,
     };
+    if fault.what == What::ConfigReload {
+        return reload::strike(victim, stack, ledger).await;
+    }
     // A node that is back before anybody has looked is back in another generation.
     let before = stack.nodes[victim].view().await;
     let generation = before.as_ref().and_then(|view| view.member(&stack.nodes[victim].name));
