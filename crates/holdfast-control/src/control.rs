@@ -19,7 +19,7 @@ use crate::machine::{Machine, Senses};
 use crate::operate::{EventView, Force, IncidentView, Operated, Order, OrderError, ServerView};
 use crate::plan::{Plan, Planned};
 use crate::plane::Plane;
-use crate::report::{NodePart, Report, decode, encode};
+use crate::report::{NodePart, Report, decode, decode_long, encode, encode_long};
 use crate::shared::{Shared, lock};
 use crate::tasks::breaker_sync::BreakerSync;
 use crate::tasks::failover::{Mover, wish};
@@ -139,9 +139,9 @@ impl Control {
     }
 
     fn hear(&self, from: NodeId, body: &[u8]) -> Result<Bytes, String> {
-        let (shared, report): (_, Report) = (self.shared(), decode(body)?);
+        let (shared, report): (_, Report) = (self.shared(), decode_long(body)?);
         shared.take(from, report);
-        encode(&shared.desk.others(from)).map(Bytes::from)
+        encode_long(shared.desk.others(from)).map(Bytes::from)
     }
 
     fn hear_of_node(&self, from: NodeId, body: &[u8]) -> Result<Bytes, String> {

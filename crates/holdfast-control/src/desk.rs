@@ -107,13 +107,15 @@ impl Desk {
         desk.values().filter_map(at).filter(|at| *at > since).min()
     }
 
-    /// What the others' own checks say of every instance, for one node.
+    /// What the others' own checks and calls say of every instance, for one node.
     pub(crate) fn others(&self, of: NodeId) -> Others {
         let desk = self.open();
         let mut scores: BTreeMap<(&str, &str), Vec<f64>> = BTreeMap::new();
         let fresh = |heard: &&Heard| heard.at.elapsed() <= FRESH;
+        let mut calls = Vec::new();
         let others = desk.iter().filter(|(node, _)| **node != of).map(|(_, heard)| heard);
         for heard in others.filter(fresh) {
+            calls.extend(heard.report.calls.iter().cloned());
             for server in &heard.report.servers {
                 for instance in &server.instances {
                     if let Some(own) = instance.vote.as_ref().and_then(|vote| vote.own) {
@@ -125,7 +127,7 @@ impl Desk {
         let owned = |((server, instance), scores): ((&str, &str), Vec<f64>)| {
             (server.to_owned(), instance.to_owned(), scores)
         };
-        Others(scores.into_iter().map(owned).collect())
+        Others { scores: scores.into_iter().map(owned).collect(), calls }
     }
 
     /// Forgets whoever is no member any more.

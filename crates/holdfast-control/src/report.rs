@@ -2,8 +2,12 @@
 //! and nothing else.
 //!
 //! Servers and instances go by their names, since nodes may run different configurations for a while.
+//!
+//! What was added since the first version comes after the rest of a message: nodes of that version do not
+//! look there, and from them there is nothing.
 
-use holdfast_engine::health::votes::{Cause, Opinion};
+use holdfast_engine::health::votes::{Calls, Cause, Opinion};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 /// Everything that one node has to say.
@@ -12,6 +16,9 @@ pub(crate) struct Report {
     /// Its generation in the group.
     pub(crate) generation: u64,
     pub(crate) servers: Vec<ServerPart>,
+    /// What its calls say of servers' instances that its checks find healthy. Comes after the rest.
+    #[serde(skip)]
+    pub(crate) calls: Vec<(String, String, Calls)>,
 }
 
 /// What it says of a server.
@@ -72,9 +79,29 @@ pub(crate) struct NodePart {
     pub(crate) measure: u8,
 }
 
-/// What the coordinator answers: the others' own scores of each instance.
+/// What the coordinator answers: what the others say of each instance.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
-pub(crate) struct Others(pub(crate) Vec<(String, String, Vec<f64>)>);
+pub(crate) struct Others {
+    /// By their own checks.
+    pub(crate) scores: Vec<(String, String, Vec<f64>)>,
+    /// By their calls. Comes after the rest.
+    #[serde(skip)]
+    pub(crate) calls: Vec<(String, String, Calls)>,
+}
+
+/// What the others say of one instance.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub(crate) struct Heard {
+    pub(crate) scores: Vec<f64>,
+    pub(crate) calls: Vec<Calls>,
+}
+
+/// A message with something after it.
+pub(crate) trait Longer: Serialize + DeserializeOwned {
+    type More: Serialize + DeserializeOwned;
+
+    fn more(&mut self) -> &mut Self::More;
+}
 
 // === impl Report ===
 
@@ -88,6 +115,38 @@ impl ServerPart {
     pub(crate) fn instance(&self, id: &str) -> Option<&InstancePart> {
         self.instances.iter().find(|it| it.id == id)
     }
+}
+
+impl Longer for Report {
+    type More = Vec<(String, String, Calls)>;
+
+    fn more(&mut self) -> &mut Self::More {
+        &mut self.calls
+    }
+}
+
+impl Longer for Others {
+    type More = Vec<(String, String, Calls)>;
+
+    fn more(&mut self) -> &mut Self::More {
+        &mut self.calls
+    }
+}
+
+/// [`encode`], with what comes after it.
+pub(crate) fn encode_long<T: Longer>(mut value: T) -> Result<Vec<u8>, String> {
+    let first = encode(&value)?;
+    postcard::to_extend(value.more(), first).map_err(|error| error.to_string())
+}
+
+/// Reads what [`encode_long`] wrote, or [`encode`] did.
+pub(crate) fn decode_long<T: Longer>(bytes: &[u8]) -> Result<T, String> {
+    let read = postcard::take_from_bytes::<T>(bytes).map_err(|error| error.to_string());
+    let (mut value, more) = read?;
+    if !more.is_empty() {
+        *value.more() = decode(more)?;
+    }
+    Ok(value)
 }
 
 /// As one node tells another.
@@ -115,11 +174,17 @@ mod tests {
             instances: vec![instance],
             ..Default::default()
         };
-        let report = Report { generation: 4, servers: vec![server] };
-        let bytes = encode(&report).unwrap();
-        assert_eq!(decode::<Report>(&bytes), Ok(report));
-        for end in 0..bytes.len() {
-            assert!(decode::<Report>(&bytes[..end]).is_err(), "cut at {end}");
+        let calls = vec![("docs".into(), "a".into(), Calls::Fail(Cause::BreakerOpen))];
+        let report = Report { generation: 4, servers: vec![server], calls };
+        let bytes = encode_long(report.clone()).unwrap();
+        assert_eq!(decode_long(&bytes), Ok(report.clone()));
+        // An earlier version does not see the end, and says none.
+        let earlier = Report { calls: Vec::new(), ..report };
+        assert_eq!(decode::<Report>(&bytes), Ok(earlier.clone()));
+        let first = encode(&earlier).unwrap();
+        assert_eq!(decode_long(&first), Ok(earlier));
+        for end in (0..bytes.len()).filter(|end| *end != first.len()) {
+            assert!(decode_long::<Report>(&bytes[..end]).is_err(), "cut at {end}");
         }
     }
 }

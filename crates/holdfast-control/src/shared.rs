@@ -20,7 +20,7 @@ use crate::looks::Looks;
 use crate::metrics::Metrics;
 use crate::plan::{Plan, Planned};
 use crate::plane::{At, Plane};
-use crate::report::{NodePart, Others, Report};
+use crate::report::{Heard, NodePart, Others, Report};
 
 /// What a node says of itself counts for so long.
 const HEARD_OF: Duration = Duration::from_secs(10);
@@ -37,8 +37,8 @@ pub(crate) struct Shared {
     pub(crate) desk: Arc<Desk>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) nudges: Nudges,
-    /// The other nodes' own scores, as the coordinator last told.
-    others: Mutex<BTreeMap<At, Vec<f64>>>,
+    /// What the other nodes say, as the coordinator last told.
+    others: Mutex<BTreeMap<At, Heard>>,
     /// Generation and step of the failover that the data plane goes by, by server.
     follows: Mutex<Vec<(u64, u32)>>,
     /// When each breaker last opened; the last place of each server is for its own.
@@ -289,14 +289,21 @@ impl Shared {
         self.nudges.decide();
     }
 
-    /// Takes what the coordinator tells of the others' checks.
+    /// Takes what the coordinator tells of the others' checks and calls.
     pub(crate) fn heed(&self, others: Others) {
-        let mut known = BTreeMap::new();
-        for (server, instance, scores) in others.0 {
-            let place = self.plan.find(&server);
-            let place = place.and_then(|(at, it)| Some((at, it.place(&instance)?)));
-            if let Some((server, instance)) = place {
-                known.insert(At { server, instance }, scores);
+        let mut known: BTreeMap<At, Heard> = BTreeMap::new();
+        let place = |server: &str, instance: &str| {
+            let (server, planned) = self.plan.find(server)?;
+            Some(At { server, instance: planned.place(instance)? })
+        };
+        for (server, instance, scores) in others.scores {
+            if let Some(at) = place(&server, &instance) {
+                known.entry(at).or_default().scores = scores;
+            }
+        }
+        for (server, instance, calls) in others.calls {
+            if let Some(at) = place(&server, &instance) {
+                known.entry(at).or_default().calls.push(calls);
             }
         }
         // This node's vote is another one then, and may be what the others wait for.
@@ -305,7 +312,7 @@ impl Shared {
         }
     }
 
-    pub(crate) fn others(&self, at: At) -> Vec<f64> {
+    pub(crate) fn others(&self, at: At) -> Heard {
         lock(&self.others).get(&at).cloned().unwrap_or_default()
     }
 

@@ -130,7 +130,7 @@ pub(crate) fn event(event: &ServerEvent) -> EventView {
 /// What happened, in one word.
 pub(crate) fn kind(what: ServerHappened) -> &'static str {
     match what {
-        ServerHappened::Verdict { .. } => "verdict",
+        ServerHappened::Verdict { .. } | ServerHappened::CallsFail { .. } => "verdict",
         ServerHappened::FailoverBegan => "failover_began",
         ServerHappened::FailbackBegan => "failback_began",
         ServerHappened::Progressed => "progressed",
@@ -156,6 +156,10 @@ pub(crate) fn text(event: &ServerEvent) -> String {
         ServerHappened::Verdict { from, to, .. } => {
             let from = from.map_or("unknown", Opinion::label);
             format!("{} is {}, was {from}", event.instance, to.label())
+        }
+        ServerHappened::CallsFail { from, .. } => {
+            let from = from.map_or("unknown", Opinion::label);
+            format!("{} is degraded by its calls, was {from}", event.instance)
         }
         ServerHappened::FailoverBegan => format!("failover to {} begins", event.instance),
         ServerHappened::FailbackBegan => format!("failback to {} begins", event.instance),

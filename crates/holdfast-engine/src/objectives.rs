@@ -9,17 +9,20 @@
 //!        └──────────────────── compared with the RTO ───────┘
 //! ```
 //!
-//! An outage begins when the *active* instance is found unhealthy, and reaches back to the first
-//! evidence for that. It ends with the first good answer that a node reports; without one (nobody
-//! called), when the active instance is found usable again, or when a failover is over. A failover by
-//! hand, or one that shifts traffic from a merely degraded instance, is none.
+//! An outage begins when the *active* instance is found unhealthy, or its breakers open on most nodes
+//! whatever its checks say, and reaches back to the first evidence for that. Where too many of its calls
+//! fail, but most do not, it is one if the server leaves the instance for that: detected when they were too
+//! many. It ends with the first good answer that a node reports; without one (nobody called), when the
+//! active instance is found usable again, or when a failover is over. A failover by hand, or one for a
+//! fallen score, is none.
 //!
-//! The RPO is compared with what a node says was lost of what had been acknowledged. The gateway knows
-//! that only where something compares the two sides; otherwise nothing is claimed.
+//! The RPO is compared with what a node says was lost of what had been acknowledged. Of a server's own data
+//! the gateway cannot know that, so nothing is claimed of it; what the gateway itself has acknowledged is its
+//! store's, and does not depend on a server (`docs/decisions/0020-what-an-outage-may-have-lost.md`).
 
 use std::collections::BTreeMap;
 
-use crate::health::votes::Opinion;
+use crate::health::votes::{Cause, Opinion};
 use crate::replicated::{ServerEvent, ServerHappened};
 
 /// What is allowed, in milliseconds.
@@ -56,6 +59,8 @@ pub struct Outage {
     pub lost: Option<u64>,
     /// The failover came to nothing at least once.
     pub has_failed: bool,
+    /// It served on, with too many errors: it is left bit by bit, and not in a hurry.
+    pub has_served: bool,
 }
 
 /// How an outage ended.
@@ -122,9 +127,13 @@ pub struct Totals {
 
 impl Outage {
     /// A failover against how long one may take, in milliseconds: from the verdict, when the evidence
-    /// sufficed, to the first good answer of another instance. None of an outage that none ended.
+    /// sufficed, to the first good answer of another instance. None of an outage that none ended, and of one
+    /// in which the sessions went over bit by bit.
     #[must_use]
     pub fn failover(&self, target: u64, now: u64) -> Option<(u64, Compliance)> {
+        if self.has_served {
+            return None;
+        }
         let took = match (self.ending, self.ended) {
             (Ending::FailedOver, Some(ended)) => ended.saturating_sub(self.detected),
             (Ending::Open, _) if self.decided.is_some() => now.saturating_sub(self.detected),
@@ -147,14 +156,41 @@ impl Outage {
 pub fn outages<'a>(events: impl IntoIterator<Item = &'a ServerEvent>) -> Vec<Outage> {
     let mut ended = Vec::new();
     let mut open: BTreeMap<&str, Outage> = BTreeMap::new();
+    // What is none yet: too many errors.
+    let mut bad: BTreeMap<&str, Outage> = BTreeMap::new();
     for event in events {
         let server = event.server.as_str();
-        if let ServerHappened::Verdict { to, active: true, evidence_since, .. } = event.what
-            && to == Opinion::Unhealthy
-        {
-            // Another instance that fails after a switch nobody saw a good answer of: one outage.
-            open.entry(server).or_insert_with(|| begun(event, evidence_since));
-            continue;
+        match event.what {
+            ServerHappened::Verdict {
+                to: Opinion::Unhealthy,
+                active: true,
+                evidence_since,
+                ..
+            }
+            | ServerHappened::CallsFail { cause: Cause::BreakerOpen, evidence_since, .. } => {
+                bad.remove(server);
+                // Another instance that fails after a switch nobody saw a good answer of: one outage.
+                open.entry(server).or_insert_with(|| begun(event, evidence_since));
+                continue;
+            }
+            ServerHappened::CallsFail { from, evidence_since, .. }
+                if from == Some(Opinion::Unhealthy) || !open.contains_key(server) =>
+            {
+                let has_served = true;
+                bad.insert(server, Outage { has_served, ..begun(event, evidence_since) });
+            }
+            ServerHappened::FailoverBegan => {
+                if let Some(outage) = bad.remove(server) {
+                    open.entry(server).or_insert(outage);
+                }
+            }
+            // It serves as it should again, or is another one.
+            ServerHappened::Verdict { active: true, .. }
+            | ServerHappened::Switched
+            | ServerHappened::Retired => {
+                bad.remove(server);
+            }
+            _ => {}
         }
         let Some(outage) = open.get_mut(server) else { continue };
         if outage.hear(event) {
@@ -269,10 +305,15 @@ impl Outage {
                 self.lost = lost;
                 return self.end(event.at, ending);
             }
-            // The active instance is usable: unless it is the first news of the new one.
+            // The active instance is usable, if with errors: unless it is the first news of the new one.
             ServerHappened::Verdict {
                 active: true,
                 to: Opinion::Healthy | Opinion::Degraded,
+                ..
+            }
+            | ServerHappened::CallsFail {
+                cause: Cause::Errors,
+                from: Some(Opinion::Unhealthy),
                 ..
             } if self.switched.is_none() || event.instance != self.instance => {
                 return self.end(event.at, ending);
@@ -282,6 +323,7 @@ impl Outage {
             }
             ServerHappened::Retired => return self.end(event.at, Ending::Retired),
             ServerHappened::Verdict { .. }
+            | ServerHappened::CallsFail { .. }
             | ServerHappened::FailbackBegan
             | ServerHappened::Progressed
             | ServerHappened::RolledBack
@@ -318,6 +360,7 @@ fn begun(event: &ServerEvent, evidence_since: u64) -> Outage {
         ending: Ending::Open,
         lost: None,
         has_failed: false,
+        has_served: false,
     }
 }
 
@@ -403,6 +446,72 @@ mod tests {
             event(4, "b", Answered { lost: None }),
         ];
         assert_eq!(outages(&events), []);
+    }
+
+    fn fail(cause: Cause, from: Opinion, evidence_since: u64) -> ServerHappened {
+        CallsFail { from: Some(from), cause, evidence_since }
+    }
+
+    #[test]
+    fn one_whose_breakers_are_open_is_out_whatever_its_checks_say() {
+        let open = fail(Cause::BreakerOpen, WELL, 700);
+        let first = [event(1_000, "a", open)];
+        assert_eq!((outages(&first)[0].began, outages(&first)[0].ending), (700, Ending::Open));
+        let moved = [
+            event(1_000, "a", open),
+            event(1_010, "b", FailoverBegan),
+            event(1_300, "b", Switched),
+            event(1_400, "b", Answered { lost: None }),
+        ];
+        let it = &outages(&moved)[0];
+        assert_eq!((it.detection(), it.decision(), it.switch()), (300, Some(10), Some(290)));
+        assert_eq!((it.answer(), it.ending), (Some(100), Ending::FailedOver));
+        assert_eq!(it.failover(1_000, 9_999), Some((400, Compliance::Met)));
+        // It falls further and gets better by degrees: one outage, until its calls succeed.
+        let degrees = [
+            event(1_000, "a", open),
+            event(2_000, "a", verdict(DOWN, 0)),
+            event(3_000, "a", fail(Cause::BreakerOpen, DOWN, 0)),
+            event(3_500, "a", fail(Cause::Errors, Opinion::Degraded, 0)),
+            event(4_000, "a", verdict(Opinion::Degraded, 0)),
+        ];
+        let all = outages(&degrees);
+        assert_eq!(all.len(), 1, "{all:?}");
+        assert_eq!((all[0].began, all[0].ended), (700, Some(4_000)));
+        assert_eq!(all[0].ending, Ending::Recovered);
+    }
+
+    #[test]
+    fn too_many_errors_are_an_outage_if_the_server_leaves_for_them() {
+        let bad = event(1_000, "a", fail(Cause::Errors, WELL, 900));
+        assert_eq!(outages([&bad]), []);
+        let better = [
+            bad.clone(),
+            event(2_000, "a", verdict(Opinion::Degraded, 0)),
+            event(3_000, "b", FailoverBegan),
+        ];
+        assert_eq!(outages(&better), [], "by then there was another reason");
+        let left = [
+            bad,
+            event(1_100, "b", FailoverBegan),
+            event(61_000, "b", Switched),
+            event(61_500, "b", Answered { lost: None }),
+        ];
+        let it = &outages(&left)[0];
+        assert_eq!((it.began, it.detected, it.decided), (900, 1_000, Some(1_100)));
+        assert_eq!(it.judge(Objective::of_tier(1), 99_999).rto, Compliance::Breached);
+        assert_eq!(it.failover(1_000, 99_999), None, "it was in no hurry");
+        // One that was down, and is of some use again.
+        let after = [
+            event(500, "a", verdict(DOWN, 0)),
+            event(1_000, "a", fail(Cause::Errors, DOWN, 0)),
+            event(1_100, "b", FailoverBegan),
+        ];
+        let all = outages(&after);
+        assert_eq!(
+            all.iter().map(|it| it.ending).collect::<Vec<_>>(),
+            [Ending::Recovered, Ending::Open]
+        );
     }
 
     #[test]

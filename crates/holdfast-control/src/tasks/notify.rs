@@ -188,7 +188,7 @@ impl Reconciler for Notify {
 /// What an event is to the configuration.
 fn about(event: &ServerEvent) -> NotifyEvent {
     match event.what {
-        ServerHappened::Verdict { .. } => NotifyEvent::Health,
+        ServerHappened::Verdict { .. } | ServerHappened::CallsFail { .. } => NotifyEvent::Health,
         ServerHappened::FailbackBegan => NotifyEvent::Failback,
         ServerHappened::FailoverBegan
         | ServerHappened::Progressed

@@ -10,7 +10,7 @@ use holdfast_config::Role;
 use holdfast_engine::breaker::{Evidence, Phase};
 use holdfast_engine::failover::trigger::cause;
 use holdfast_engine::health::schedule::Silence;
-use holdfast_engine::health::votes::{self, Opinion, ballot};
+use holdfast_engine::health::votes::{self, Calls, Cause, Opinion, ballot, heard};
 use holdfast_engine::replicated::{ClusterState, Verdict};
 use tokio::time::Instant;
 
@@ -20,7 +20,7 @@ use crate::looks::Look;
 use crate::plan::{Planned, millis};
 use crate::plane::{At, Sight};
 use crate::report::{
-    BreakerPart, InstancePart, Others, Report, ServerPart, VotePart, decode, encode,
+    BreakerPart, InstancePart, Others, Report, ServerPart, VotePart, decode_long, encode_long,
 };
 use crate::shared::{RETRY, Shared, lock};
 
@@ -38,6 +38,9 @@ pub(crate) struct Reporter {
     last: Option<Instant>,
     /// Since when a breaker has been open by the instance's fault, by place.
     open: BTreeMap<At, Instant>,
+    /// Since when its calls have failed so that this node says so, in milliseconds since the Unix epoch, by
+    /// place.
+    failing: BTreeMap<At, u64>,
     /// Whether calls wait in vain, by place.
     silences: BTreeMap<At, Silence>,
 }
@@ -46,13 +49,20 @@ pub(crate) struct Reporter {
 
 impl Reporter {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, last: None, open: BTreeMap::new(), silences: BTreeMap::new() }
+        Self {
+            shared,
+            last: None,
+            open: BTreeMap::new(),
+            failing: BTreeMap::new(),
+            silences: BTreeMap::new(),
+        }
     }
 
     fn report(&mut self, state: &ClusterState) -> Report {
         let me = self.shared.group.me();
         let generation = state.members.get(&me).map_or(0, |member| member.generation);
         let shared = Arc::clone(&self.shared);
+        let mut calls = Vec::new();
         let servers = shared.plan.servers.iter().enumerate().map(|(server, planned)| {
             let own = planned.instances.len();
             ServerPart {
@@ -60,32 +70,50 @@ impl Reporter {
                 follows: shared.follows(server),
                 breaker: self.breaker(server, own, shared.plane.server_evidence(server)),
                 instances: (0..own)
-                    .map(|instance| self.instance(state, At { server, instance }))
+                    .map(|instance| {
+                        let (part, said) = self.instance(state, At { server, instance });
+                        let said = said.map(|said| (planned.name.clone(), part.id.clone(), said));
+                        calls.extend(said);
+                        part
+                    })
                     .collect(),
             }
         });
-        Report { generation, servers: servers.collect() }
+        let servers = servers.collect();
+        Report { generation, servers, calls }
     }
 
-    fn instance(&mut self, state: &ClusterState, at: At) -> InstancePart {
+    /// What this node says of an instance, and what its calls say of one that its checks find healthy.
+    fn instance(&mut self, state: &ClusterState, at: At) -> (InstancePart, Option<Calls>) {
         let sight = self.shared.plane.sight(at);
         let look = self.shared.looks.get(at);
         self.heed_silence(at, &sight, &look);
         let speaks = self.breaker_speaks(at, &sight, &look);
         let calls = sight.indicators.judge(&self.shared.plan.thresholds).map(|it| it.score);
-        let peers = self.shared.others(at);
+        let others = self.shared.others(at);
         let evidence = votes::Evidence {
             local: look.own,
-            peers: &peers,
+            peers: &others.scores,
             external: look.external,
             users: calls,
         };
-        let planned = &self.shared.plan.servers[at.server];
+        let shared = Arc::clone(&self.shared);
+        let planned = &shared.plan.servers[at.server];
         let error_rate = planned.failover.as_ref().map_or(1.0, |it| it.error_rate);
-        let is_open =
-            speaks && (sight.breaker == Phase::Open || is_called(state, planned, at.instance));
+        let is_called = is_called(state, planned, at.instance);
+        let is_open = speaks && (sight.breaker == Phase::Open || is_called);
         let (calls, exhausted) = (&sight.indicators, look.exhausted);
-        let cause = cause(look.fatal, is_open, calls, error_rate, exhausted);
+        let seen = cause(look.fatal, is_open, calls, error_rate, exhausted);
+        let said = match seen {
+            Cause::BreakerOpen | Cause::Errors => Some(Calls::Fail(seen)),
+            _ if is_called && calls.are_enough() => Some(Calls::Succeed),
+            _ => None,
+        };
+        let cause = match heard(said, look.own, &others.calls).filter(|_| is_called) {
+            Some(heard) if seen == Cause::Score => heard,
+            Some(_) | None => seen,
+        };
+        let began = self.trouble_began(at, &sight, &look, cause);
         // Without a check of its own a node has nothing to say: its peers have said theirs.
         let score = look.own.and_then(|_| ballot(&evidence, &self.shared.plan.weights));
         let vote = score.map(|score| VotePart {
@@ -95,14 +123,34 @@ impl Reporter {
             own: look.own,
             age: look.at.map_or(0, |at| millis(at.elapsed())),
             good: look.good,
-            bad_since: look.bad_since,
+            bad_since: began,
         });
-        InstancePart {
+        let reaches = look.own.map(Opinion::of) == Some(Opinion::Healthy) && !look.in_doubt;
+        let said = said.filter(|_| reaches);
+        let part = InstancePart {
             id: planned.instances[at.instance].id.clone(),
             vote,
             breaker: self.breaker(at.server, at.instance, sight.evidence),
             running: sight.in_flight,
             answered_at: sight.answered_at,
+        };
+        (part, said)
+    }
+
+    /// When the first sign of trouble was seen, in milliseconds since the Unix epoch; 0: there is none.
+    fn trouble_began(&mut self, at: At, sight: &Sight, look: &Look, cause: Cause) -> u64 {
+        let by_calls = matches!(cause, Cause::BreakerOpen | Cause::Errors);
+        if !by_calls && !sight.is_open {
+            self.failing.remove(&at);
+            return look.bad_since;
+        }
+        // It is open before it may say so.
+        let now = self.shared.group.time();
+        let failing = *self.failing.entry(at).or_insert(now);
+        match look.bad_since {
+            0 if by_calls => failing,
+            since if by_calls => since.min(failing),
+            since => since,
         }
     }
 
@@ -180,11 +228,11 @@ impl Reconciler for Reporter {
         let Some(coordinator) = leadership.leader else {
             return failed("no coordinator is known".to_owned());
         };
-        let told = match encode(&report) {
+        let told = match encode_long(report) {
             Ok(bytes) => self.shared.group.call(coordinator, REPORT, bytes.into()).await,
             Err(error) => Err(error),
         };
-        match told.and_then(|answer: Bytes| decode::<Others>(&answer)) {
+        match told.and_then(|answer: Bytes| decode_long::<Others>(&answer)) {
             Ok(others) => {
                 self.shared.heed(others);
                 Status::Settled(pause)

@@ -81,3 +81,73 @@ async fn a_server_without_a_secondary_is_shown_degraded_until_its_calls_succeed(
     world.set_failing("1", &ALL, false);
     world.until("healthy again", 120 * SECONDS, |world| is(world, "healthy")).await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn where_all_clients_come_through_one_node_its_failing_calls_move_the_server() {
+    let world = World::start(PAIR, 3);
+    world.idle(&[1, 2]);
+    well(&world).await;
+    world.set_failing("a", &[0], true);
+    world.until("moved", 60 * SECONDS, |world| world.all_go_to(0, "b")).await;
+    let history = world.history("docs");
+    assert!(history.iter().any(|it| it.contains("a is degraded by its calls")), "{history:#?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn calls_of_the_only_node_with_clients_move_nothing_when_it_is_its_network_that_is_broken() {
+    let world = World::start(PAIR, 3);
+    world.idle(&[1, 2]);
+    well(&world).await;
+    world.set_failing("a", &[0], true);
+    world.blind(0);
+    tokio::time::sleep(120 * SECONDS).await;
+    assert!(rests_on(&world, "a"), "{:#?}", world.history("docs"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_primary_that_is_left_because_its_calls_fail_is_an_incident() {
+    let world = World::start(PAIR, 3);
+    well(&world).await;
+    world.set_failing("a", &ALL, true);
+    world
+        .until("over", 20 * SECONDS, |world| {
+            world.control(0).incidents().first().is_some_and(|it| it.recovered_ms.is_some())
+        })
+        .await;
+    let incidents = world.control(1).incidents();
+    let [it] = &incidents[..] else { panic!("{incidents:?}") };
+    assert_eq!((it.server.as_str(), it.instance.as_str()), ("docs", "a"));
+    // The breaker opened a round of checks before the group knew.
+    assert!(it.detected_ms > 0 && it.decided_ms >= Some(it.detected_ms), "{it:?}");
+    assert!(it.switched_ms >= it.decided_ms && it.recovered_ms >= it.switched_ms, "{it:?}");
+    assert_eq!((it.objective, it.tier), ("kept", "kept"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_whose_calls_fail_for_too_long_misses_its_objective_and_that_is_announced_once() {
+    let yaml = "servers: { docs: { url: \"http://127.0.0.1:1/mcp\", health: { interval: 1s }, objectives: { rto: 10s } } }";
+    let world = World::start(yaml, 3);
+    let incident = |world: &World| world.control(0).incidents().into_iter().next();
+    let is_well = |world: &World| {
+        let servers = world.control(0).servers();
+        servers.first().is_some_and(|it| it.instances[0].verdict == "healthy")
+    };
+    world.until("well", 10 * SECONDS, is_well).await;
+    world.set_failing("1", &ALL, true);
+    world
+        .until("missed", 30 * SECONDS, |world| {
+            incident(world).is_some_and(|it| it.objective == "missed")
+        })
+        .await;
+    tokio::time::sleep(20 * SECONDS).await;
+    let said = world.history("docs");
+    let said = said.iter().filter(|it| it.contains("recovery time objective missed"));
+    assert_eq!(said.count(), 1);
+    world.set_failing("1", &ALL, false);
+    world
+        .until("over", 120 * SECONDS, |world| {
+            incident(world).is_some_and(|it| it.recovered_ms.is_some())
+        })
+        .await;
+    assert_eq!(world.control(0).incidents().len(), 1);
+}

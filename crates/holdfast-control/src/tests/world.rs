@@ -59,6 +59,8 @@ pub(crate) struct World {
     blind: Mutex<BTreeSet<usize>>,
     /// A node's calls at an instance fail, though its checks pass.
     fails: Mutex<BTreeSet<(usize, String)>>,
+    /// No client calls a node.
+    idle: Mutex<BTreeSet<usize>>,
     /// What an instance answers to a call.
     answers: Mutex<BTreeMap<String, String>>,
 }
@@ -141,6 +143,7 @@ impl World {
             hung: Mutex::default(),
             blind: Mutex::default(),
             fails: Mutex::default(),
+            idle: Mutex::default(),
             answers: Mutex::default(),
         });
         for node in 0..nodes {
@@ -170,16 +173,17 @@ impl World {
         world
     }
 
-    /// Has a node go by another configuration from here on.
-    pub(crate) fn reload(self: &Arc<Self>, node: usize, yaml: &str) {
+    /// Has a node go by another configuration from here on; its new data plane.
+    pub(crate) fn reload(self: &Arc<Self>, node: usize, yaml: &str) -> Arc<FakePlane> {
         let config = configuration(yaml);
         let plan = Plan::of(&config);
         let ids = plan.servers.iter().map(|server| server.ids()).collect();
         let plane = Arc::new(FakePlane { node, ids, ..FakePlane::default() });
         let _ = plane.world.set(Arc::downgrade(self));
         let control = self.control(node);
-        let prepared = control.prepare(plan, plane, config.notify);
+        let prepared = control.prepare(plan, Arc::clone(&plane) as Arc<dyn Plane>, config.notify);
         control.commit(prepared);
+        plane
     }
 
     pub(crate) fn time(&self) -> u64 {
@@ -268,6 +272,11 @@ impl World {
                 all.remove(&it)
             };
         }
+    }
+
+    /// No client calls these nodes.
+    pub(crate) fn idle(&self, nodes: &[usize]) {
+        lock(&self.idle).extend(nodes);
     }
 
     pub(crate) fn blind(&self, node: usize) {
@@ -528,7 +537,9 @@ impl Plane for FakePlane {
             .is_some_and(|it| it.route(7) == Route::To(name.as_str()));
         let answers = goes_there && self.reaches(at) && !self.is_frozen(at);
         let now = Instant::now().into_std();
-        if self.reaches(at) && !self.is_frozen(at) {
+        let is_called = !lock(&self.world().idle).contains(&self.node);
+        let fails = lock(&self.world().fails).contains(&(self.node, name.clone()));
+        if is_called && (self.reaches(at) || fails) && !self.is_frozen(at) {
             self.call(at, now);
         }
         let (breaker, evidence, is_open) = self.with_breaker(at, |breaker| {
@@ -537,11 +548,14 @@ impl Plane for FakePlane {
         });
         Sight {
             in_flight: lock(&self.running).get(&at).copied().unwrap_or(0),
-            indicators: Indicators::default(),
+            indicators: Indicators {
+                calls: if is_called && goes_there { 1_000 } else { 0 },
+                ..Indicators::default()
+            },
             breaker,
             evidence,
             is_open,
-            answered_at: if answers { self.world().time() } else { 0 },
+            answered_at: if is_called && answers { self.world().time() } else { 0 },
         }
     }
 

@@ -248,8 +248,13 @@ impl Indicators {
     #[must_use]
     pub fn fail_above(&self, share: f64) -> bool {
         let failed = self.error_rate.map(|it| (it * f64::from(self.calls)).round() as u32);
+        self.are_enough() && failed.is_some_and(|failed| clearly_above(failed, self.calls, share))
+    }
+
+    /// Whether there were so many calls in the last minute that it says something if few of them fail.
+    #[must_use]
+    pub fn are_enough(&self) -> bool {
         self.calls >= LEAST_TO_FAIL
-            && failed.is_some_and(|failed| clearly_above(failed, self.calls, share))
     }
 
     /// What the indicators come to; none if none is known.

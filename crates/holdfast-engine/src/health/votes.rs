@@ -8,6 +8,11 @@
 //! in between ([`ballot`]). Whatever the score, a node that sees calls fail (too many of them, or so that
 //! its breaker is open) does not vote healthy ([`Opinion::by`]).
 //!
+//! Where all clients come through one node, that node alone sees calls fail. A node that has too few calls of
+//! its own to say anything takes over what most of its peers' calls say ([`heard`]), of those peers whose own
+//! checks find the instance healthy: what they reach is the instance. A node whose network is broken fails
+//! its checks with its calls, and nobody takes over from it.
+//!
 //! # A conclusion
 //! The coordinator keeps each node's last vote and concludes anew whenever one comes, so the decision
 //! is made when the vote arrives that suffices. A vote counts for [`Rules::timeout`] after it was
@@ -100,6 +105,15 @@ pub enum Cause {
     Unreachable,
     /// Its calls fail, so that its breakers let none through.
     BreakerOpen,
+}
+
+/// What one node's calls say of an instance that its own checks find healthy.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+pub enum Calls {
+    /// There are enough of them, and not too many fail.
+    Succeed,
+    /// They fail: too many, or so that its breaker is open.
+    Fail(Cause),
 }
 
 /// One node's vote about one instance.
@@ -201,6 +215,22 @@ pub fn ballot(evidence: &Evidence<'_>, weights: &Weights) -> Option<f64> {
     let total: f64 = known().map(|(_, weight)| weight).sum();
     let score = known().map(|(score, weight)| score * weight).sum::<f64>() / total;
     (total > 0.0).then(|| score.clamp(0.0, 1.0))
+}
+
+/// What a node names as the cause that has seen no trouble itself: what its peers' calls meet, if more of
+/// them fail than succeed. None if its own calls say something, or its own checks do not find the
+/// instance healthy. `local`: by its own checks, 0 to 1.
+#[must_use]
+pub fn heard(own: Option<Calls>, local: Option<f64>, peers: &[Calls]) -> Option<Cause> {
+    if own.is_some() || local.map(Opinion::of) != Some(Opinion::Healthy) {
+        return None;
+    }
+    let failing = peers.iter().filter_map(|it| match it {
+        Calls::Fail(cause) => Some(*cause),
+        Calls::Succeed => None,
+    });
+    let failing: Vec<Cause> = failing.collect();
+    if 2 * failing.len() > peers.len() { failing.into_iter().max() } else { None }
 }
 
 /// Counts the votes about one instance. `members` are those that may act, in their present lives; of

@@ -234,3 +234,27 @@ fn calls_that_fail_degrade_what_answers_every_check() {
         assert_eq!(Opinion::by(0.3, cause), Unhealthy);
     }
 }
+
+#[test]
+fn who_has_no_calls_takes_over_what_most_peers_calls_say_that_reach_the_instance() {
+    use Calls::Succeed;
+    const OPEN: Calls = Calls::Fail(Cause::BreakerOpen);
+    const ERRORS: Calls = Calls::Fail(Cause::Errors);
+    type Row = (Option<Calls>, Option<f64>, &'static [Calls], Option<Cause>);
+    let table: [Row; 9] = [
+        (None, Some(1.0), &[OPEN], Some(Cause::BreakerOpen)),
+        (None, Some(1.0), &[ERRORS], Some(Cause::Errors)),
+        (None, Some(1.0), &[OPEN, ERRORS], Some(Cause::BreakerOpen)),
+        (None, Some(1.0), &[], None),
+        // Its own calls say it otherwise, or it does not reach the instance, or does not know.
+        (Some(Succeed), Some(1.0), &[OPEN], None),
+        (None, Some(0.8), &[OPEN], None),
+        (None, None, &[OPEN], None),
+        // The peers are of two minds.
+        (None, Some(1.0), &[OPEN, Succeed], None),
+        (None, Some(1.0), &[OPEN, OPEN, Succeed], Some(Cause::BreakerOpen)),
+    ];
+    for (own, local, peers, expected) in table {
+        assert_eq!(heard(own, local, peers), expected, "{own:?} {local:?} {peers:?}");
+    }
+}

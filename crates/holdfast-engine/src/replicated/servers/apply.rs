@@ -132,10 +132,15 @@ impl Servers {
             return Ok(false);
         }
         let why = next.why.clone();
+        let fail = |it: &Verdict| active.then(|| it.calls_fail()).flatten();
+        let (failed, fails) = (fail(verdict), fail(&next));
         *verdict = next;
-        if changes {
+        if changes || failed != fails {
             let (to, evidence_since) = (*opinion, *evidence_since);
-            let what = ServerHappened::Verdict { from, to, active, evidence_since };
+            let what = match fails {
+                Some(cause) => ServerHappened::CallsFail { from, cause, evidence_since },
+                None => ServerHappened::Verdict { from, to, active, evidence_since },
+            };
             self.note(at, server, instance, what, &why);
         }
         Ok(true)

@@ -200,6 +200,16 @@ pub enum ServerHappened {
     Configured,
     /// What a node has to say, such as that it could not apply a configuration.
     Noted,
+    /// The group found that calls of the active instance fail, whatever its checks say: in place of a
+    /// `Verdict` that it is degraded, or when that became so while it was.
+    CallsFail {
+        /// What it was before; none: not known.
+        from: Option<Opinion>,
+        /// What its calls meet: errors, or breakers that are open.
+        cause: Cause,
+        /// When the first evidence for it was seen; 0: not said.
+        evidence_since: u64,
+    },
 }
 
 /// A change to what the group knows of servers.
@@ -341,6 +351,17 @@ impl Servers {
     #[must_use]
     pub fn configuration(&self) -> Option<&Configuration> {
         self.configurations.back()
+    }
+}
+
+// === impl Verdict ===
+
+impl Verdict {
+    /// What calls of an instance meet that is usable by its checks, if it is degraded for that.
+    #[must_use]
+    pub fn calls_fail(&self) -> Option<Cause> {
+        let is_by_calls = matches!(self.cause, Cause::BreakerOpen | Cause::Errors);
+        (self.opinion == Some(Opinion::Degraded) && is_by_calls).then_some(self.cause)
     }
 }
 

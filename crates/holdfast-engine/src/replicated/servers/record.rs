@@ -40,6 +40,7 @@ fn kept(events: &VecDeque<ServerEvent>) -> Vec<bool> {
             ServerHappened::Verdict { to, active, .. } => {
                 event.index == outage.index && active && to == Opinion::Unhealthy
             }
+            ServerHappened::CallsFail { .. } => event.index == outage.index,
             ServerHappened::FailoverBegan => outage.decided == Some(event.at),
             ServerHappened::Switched => outage.switched == Some(event.at),
             ServerHappened::Failed => !std::mem::replace(failed, true),

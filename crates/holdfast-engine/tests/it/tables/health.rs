@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use holdfast_engine::health::Status;
 use holdfast_engine::health::hysteresis::{Patience, Steady};
-use holdfast_engine::health::votes::{Cause, Opinion, Rules, Vote, tally};
+use holdfast_engine::health::votes::{Calls, Cause, Opinion, Rules, Vote, heard, tally};
 use holdfast_engine::replicated::Origin;
 
 use super::table;
@@ -97,6 +97,44 @@ fn concluded(nodes: u64, (unhealthy, degraded, silent): (u64, u64, u64)) -> Stri
 #[test]
 fn what_the_nodes_conclude() {
     table("Conclusion of the nodes", 0).check(&CLUSTERS, &VOTES, concluded);
+}
+
+/// What a node's own calls say of an instance, and its own checks.
+type Own = (Option<Calls>, Option<f64>);
+
+const NODES: [(Own, &str); 5] = [
+    ((None, Some(1.0)), "no calls, healthy"),
+    ((None, Some(0.8)), "no calls, not healthy"),
+    ((None, None), "no calls, not checked"),
+    ((Some(Calls::Succeed), Some(1.0)), "calls succeed"),
+    ((Some(Calls::Fail(Cause::Errors)), Some(1.0)), "calls fail"),
+];
+
+const OPEN: Calls = Calls::Fail(Cause::BreakerOpen);
+const ERRORS: Calls = Calls::Fail(Cause::Errors);
+
+/// What its peers' calls say.
+const PEERS: [(&[Calls], &str); 7] = [
+    (&[], "no peer has calls"),
+    (&[Calls::Succeed], "a peer's calls succeed"),
+    (&[ERRORS], "a peer's calls fail"),
+    (&[OPEN], "a peer's breaker is open"),
+    (&[ERRORS, Calls::Succeed], "one peer's calls fail, another's succeed"),
+    (&[OPEN, ERRORS], "one peer's breaker is open, another's calls fail"),
+    (&[OPEN, OPEN, Calls::Succeed], "two peers' breakers are open, a third's calls succeed"),
+];
+
+fn named((own, local): Own, peers: &[Calls]) -> String {
+    let seen = match own {
+        Some(Calls::Fail(cause)) => cause,
+        Some(Calls::Succeed) | None => Cause::Score,
+    };
+    heard(own, local, peers).unwrap_or(seen).label().into()
+}
+
+#[test]
+fn what_others_calls_say() {
+    table("What others' calls say", 0).check(&NODES, &PEERS, named);
 }
 
 #[test]
