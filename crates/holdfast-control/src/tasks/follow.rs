@@ -1,8 +1,9 @@
 //! Tells the data plane what the group has agreed on: where calls go, how well every instance is, and
 //! which breakers are kept open or closed.
 //!
-//! What it was told is remembered, so that it is told changes only; a data plane that is new is told
-//! everything. It never waits for anything.
+//! What it was told is remembered, so that it is told changes only. With another configuration it is told
+//! everything, also what holds no more: who told it before may have ended before it could say so. It never
+//! waits for anything.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,8 +31,8 @@ pub(crate) struct Follow {
 struct Told {
     step: Option<(u64, u32)>,
     verdicts: Vec<Option<Verdict>>,
-    /// By instance; the last is the server's own.
-    breakers: Vec<Option<(OverrideKind, u64)>>,
+    /// By instance; the last is the server's own. None before the first word.
+    breakers: Vec<Option<Option<(OverrideKind, u64)>>>,
 }
 
 // === impl Follow ===
@@ -80,8 +81,9 @@ impl Follow {
             let instance = (place < planned.instances.len()).then_some(place);
             let wanted = state.breakers.get(name);
             let was = told.breakers[place];
-            told.breakers[place] = wanted.map(|it| (it.kind, it.generation));
-            for word in words(was, wanted, now) {
+            told.breakers[place] = Some(wanted.map(|it| (it.kind, it.generation)));
+            let first = was.is_none().then(|| anew(wanted, state.override_generation));
+            for word in first.into_iter().flatten().chain(words(was.flatten(), wanted, now)) {
                 shared.plane.say(server, instance, word);
             }
         }
@@ -113,6 +115,22 @@ impl Reconciler for Follow {
             self.shared.nudges.report.nudge();
         }
         Status::Settled(EVERY)
+    }
+}
+
+/// What a breaker has to be told of which nobody knows what it was told: that what holds no more was let
+/// go. `last`: the last generation that an override of the server had.
+fn anew(wanted: Option<&Override>, last: u64) -> Vec<Word> {
+    // Above whatever came before, and below what holds now.
+    let above = last.saturating_mul(2).saturating_add(1);
+    let generation = wanted.map_or(above, |it| it.generation.saturating_mul(2).saturating_sub(1));
+    let automatic = Word::Forced { what: Held::Automatic, generation };
+    let released = Word::Released { generation };
+    match wanted.map(|it| it.kind) {
+        _ if last == 0 => Vec::new(),
+        None => vec![automatic, released],
+        Some(OverrideKind::Opened) => vec![automatic],
+        Some(OverrideKind::ForcedOpen | OverrideKind::ForcedClosed) => vec![released],
     }
 }
 
@@ -156,6 +174,22 @@ mod tests {
     fn made(kind: OverrideKind, generation: u64) -> Override {
         let (by, why) = ("ops".to_owned(), String::new());
         Override { kind, generation, until: Some(9_000), since: 0, by, why }
+    }
+
+    #[test]
+    fn a_breaker_of_which_nothing_is_known_is_told_what_holds_no_more() {
+        use OverrideKind::{ForcedOpen, Opened};
+        let automatic = |generation| Word::Forced { what: Held::Automatic, generation };
+        let released = |generation| Word::Released { generation };
+        let table = [
+            (None, 0, vec![]),
+            (None, 3, vec![automatic(7), released(7)]),
+            (Some(made(Opened, 3)), 3, vec![automatic(5)]),
+            (Some(made(ForcedOpen, 2)), 3, vec![released(3)]),
+        ];
+        for (wanted, last, expected) in table {
+            assert_eq!(anew(wanted.as_ref(), last), expected, "{wanted:?} {last}");
+        }
     }
 
     #[test]

@@ -66,3 +66,23 @@ async fn an_operators_word_reaches_every_node_and_is_taken_back() {
     world.until("told", SECONDS, |world| (0..3).all(|node| words(world, node).len() == 2)).await;
     assert!(matches!(words(&world, 1)[1], Word::Forced { what: Override::Automatic, .. }));
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_an_operator_lets_go_while_a_node_changes_its_configuration_is_let_go_there() {
+    let world = World::start(PAIR, 3);
+    well(&world).await;
+    let order = |force| Order::Breaker { server: "docs".into(), instance: None, force };
+    world.control(2).order(order(Force::Open)).await.unwrap();
+    let is_held = |world: &World| !words(world, 0).is_empty();
+    world.until("held", SECONDS, is_held).await;
+    world.control(2).order(order(Force::Clear)).await.unwrap();
+    // Whoever told the old plane may have ended before it could say this.
+    let plane = world.reload(0, PAIR);
+    let is_told = |_: &World| {
+        let automatic =
+            |word: &Word| matches!(word, Word::Forced { what: Override::Automatic, .. });
+        let words = lock(&plane.words);
+        words.iter().any(|(_, instance, word)| instance.is_none() && automatic(word))
+    };
+    world.until("let go", SECONDS, is_told).await;
+}

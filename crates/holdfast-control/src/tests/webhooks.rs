@@ -128,3 +128,27 @@ async fn what_a_receiver_did_not_take_in_time_is_told_by_the_next_coordinator() 
     let last = |world: &World| world.state().servers.events.back().map_or(0, |it| it.index);
     world.until("marked", 30 * SECONDS, |world| marked(world) == last(world)).await;
 }
+
+#[tokio::test]
+async fn a_receiver_that_does_not_answer_holds_up_no_other_and_each_hears_in_order() {
+    let (dead, heard_there) = receiver_that(|_| None).await;
+    let (url, got) = receiver_that(|_| Some("200 OK")).await;
+    let notify = format!(
+        "notify: [ {{ url: \"{dead}\", retries: 20, timeout: 1m }}, {{ url: \"{url}\", timeout: 1m }} ]\n"
+    );
+    let fast = PAIR.replace("interval: 1s, timeout: 500ms", "interval: 500ms, timeout: 500ms");
+    let world = World::start(&format!("{notify}{fast}"), 3);
+    well(&world).await;
+    world.set_down("a", true);
+    let heard = |kind: &str| lock(&got).iter().any(|it| it["kind"] == kind);
+    // Less than the first receiver's first attempt may take.
+    world.until("told", 30 * SECONDS, |_| heard("switched")).await;
+    assert!(lock(&heard_there).is_empty());
+    let number = |message: &serde_json::Value| {
+        let id = message["id"].as_str().unwrap();
+        let (index, place) = id.split_once('.').unwrap();
+        (index.parse::<u64>().unwrap(), place.parse::<u64>().unwrap())
+    };
+    let told: Vec<_> = lock(&got).iter().map(number).collect();
+    assert!(told.is_sorted_by(|one, next| one < next), "{told:?}");
+}
