@@ -166,7 +166,7 @@ async fn an_expired_session_has_no_process() {
 
 #[tokio::test]
 async fn a_command_that_does_not_exist_is_unavailable() {
-    let gateway = Setup::new().server("main", "{ command: /nonexistent/mcp-server }").start().await;
+    let gateway = Setup::new().server("main", "{ command: holdfast-no-such-server }").start().await;
     let answer = Client::legacy(&gateway).initialize().await;
     assert_eq!(answer.status, 200, "{}", answer.text());
     assert_eq!(answer.json()["error"]["code"], -31001, "{}", answer.text());

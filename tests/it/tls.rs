@@ -15,6 +15,7 @@ use tokio_rustls::client::TlsStream;
 use crate::harness::client::Client;
 use crate::harness::gateway::{Gateway, Setup};
 use crate::harness::message;
+use crate::harness::process::binary;
 use crate::harness::recorder::Recorder;
 use crate::harness::wire::Conn;
 use crate::harness::{TempDir, within};
@@ -168,4 +169,33 @@ async fn a_new_certificate_is_taken_without_a_restart() {
     assert_eq!(Conn::over(after).exchange(&request).await.status, 200);
     assert!(connect(gateway.address, &old, &[]).await.is_err(), "the old one is still shown");
     assert_eq!(before.exchange(&request).await.status, 200, "an old connection goes on");
+}
+
+/// Before any port opens, by the command that looks only and by the one that would start.
+#[tokio::test]
+async fn a_key_of_another_certificate_is_named() {
+    let (folder, other) = (TempDir::new(), TempDir::new());
+    certificate(&folder);
+    certificate(&other);
+    let (cert, key) = (folder.join("cert.pem"), other.join("key.pem"));
+    for section in ["listen", "admin"] {
+        let tls = format!("tls: {{ certificate: {}, key: {} }}", cert.display(), key.display());
+        let file = folder.join("holdfast.yaml");
+        let text = format!(
+            "{section}: {{ address: \"127.0.0.1:0\", {tls} }}\n\
+             servers: {{ docs: {{ url: \"http://127.0.0.1:9/mcp\" }} }}\n"
+        );
+        std::fs::write(&file, text).expect("write a configuration");
+        for command in ["check-config", "serve"] {
+            let mut asked = tokio::process::Command::new(binary());
+            let asked = asked.arg(command).arg("--config").arg(&file).kill_on_drop(true).output();
+            let output = within("its end", asked).await.expect("the binary runs");
+            let said = [output.stdout, output.stderr].concat();
+            let said = String::from_utf8_lossy(&said);
+            assert_eq!(output.status.code(), Some(2), "{command}: {said}");
+            let names = [&format!("{section}.tls: the TLS key {}", key.display())[..]];
+            let names = names.into_iter().chain(["cert.pem", "cure:    name the two", "1 problem"]);
+            names.for_each(|name| assert!(said.contains(name), "no {name} in {said}"));
+        }
+    }
 }

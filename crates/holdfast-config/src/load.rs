@@ -8,7 +8,7 @@ use crate::context::{Context, Readings};
 use crate::document::File;
 use crate::problem::{Place, Problem, Problems};
 use crate::section::Section;
-use crate::server::{Defaults, read_mcp_servers, read_servers};
+use crate::server::{Defaults, name_for_urls, read_mcp_servers, read_servers};
 use crate::tree::{self, Node, Value};
 use crate::{
     Admin, Auth, Bulkheads, Config, Env, Health, Limits, Listen, Log, Reload, RetryBudget,
@@ -90,7 +90,10 @@ pub fn parse(text: &str, origin: &str, env: Env<'_>) -> Result<Config, Problems>
 pub(crate) fn grow(text: &str, origin: &str) -> Result<(Option<Node>, Vec<Problem>), Problems> {
     let mut problems = Vec::new();
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let tree = tree::parse(text, &mut problems);
+    let mut tree = tree::parse(text, &mut problems);
+    if let Some(tree) = &mut tree {
+        name_for_urls(tree, &mut problems);
+    }
     if tree.is_none() && !problems.is_empty() {
         return Err(Problems::new(origin, problems));
     }

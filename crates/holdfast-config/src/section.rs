@@ -165,6 +165,12 @@ impl<'a> Section<'a> {
         keys.iter().copied().filter(has).collect()
     }
 
+    /// Whether the file gives `key` a value: nothing after the colon is none.
+    pub(crate) fn has(&self, key: &str) -> bool {
+        let entry = self.entries.iter().find(|entry| entry.key == key);
+        entry.is_some_and(|entry| !matches!(entry.node.value, Value::Null))
+    }
+
     /// Entries that nobody has asked for.
     pub(crate) fn unknown(&self) -> impl Iterator<Item = &'a Entry> {
         let asked = self.asked.clone();

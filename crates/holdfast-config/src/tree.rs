@@ -37,6 +37,8 @@ pub(crate) enum Value {
 #[derive(Clone, Debug)]
 pub(crate) struct Entry {
     pub(crate) key: String,
+    /// What the file has in place of the key, where that is another name.
+    pub(crate) written: Option<String>,
     pub(crate) key_place: Place,
     pub(crate) node: Node,
 }
@@ -203,7 +205,7 @@ impl<'t> Builder<'t, '_> {
                     cure: "keep one of the two".into(),
                 });
             } else {
-                entries.push(Entry { key: text, key_place: key.place, node });
+                entries.push(Entry { key: text, written: None, key_place: key.place, node });
             }
         }
         for entry in merged {

@@ -60,7 +60,18 @@ pub enum TlsError {
         /// What the parser found.
         source: pem::Error,
     },
-    /// Certificate and key do not belong together, or are of a kind that is not supported.
+    /// The key is another certificate's.
+    #[error(
+        "the TLS key {} is not that of the certificate {}: name the two that belong together",
+        key.display(), certificate.display()
+    )]
+    Mismatch {
+        /// The certificate file.
+        certificate: PathBuf,
+        /// The key file.
+        key: PathBuf,
+    },
+    /// Certificate or key is of a kind that is not supported.
     #[error("the TLS certificate {} and key {} cannot be used together", certificate.display(), key.display())]
     Pair {
         /// The certificate file.
@@ -116,6 +127,14 @@ pub fn client_config(expiries: &Expiries) -> Arc<ClientConfig> {
     };
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Arc::new(config)
+}
+
+/// Whether a certificate and a key can be used, and together.
+///
+/// # Errors
+/// See [`TlsError`].
+pub fn check_pair(certificate: &Path, key: &Path) -> Result<(), TlsError> {
+    server_config(certificate, key).map(drop)
 }
 
 // === impl CertReloader ===
@@ -203,10 +222,12 @@ fn server_config(certificate: &Path, key: &Path) -> Result<ServerConfig, TlsErro
     let mut config = ServerConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, key_der))
-        .map_err(|source| TlsError::Pair {
-            certificate: certificate.to_owned(),
-            key: key.to_owned(),
-            source,
+        .map_err(|source| {
+            let (certificate, key) = (certificate.to_owned(), key.to_owned());
+            match source {
+                rustls::Error::InconsistentKeys(_) => TlsError::Mismatch { certificate, key },
+                source => TlsError::Pair { certificate, key, source },
+            }
         })?;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(config)

@@ -2,16 +2,22 @@
 //!
 //! Their files carry keys of their own (`disabled`, `autoApprove`, a `timeout` in a unit that
 //! differs by client). These change nothing here and are named in a notice. A key that looks like
-//! a mistyped one of ours is still a problem.
+//! a mistyped one of ours is still a problem. Names are for people there, and part of a URL here: one
+//! that cannot be is made into one that can.
 
 use std::collections::BTreeMap;
 
-use super::read::{check_name, notice_sse, read_http_url, read_websocket_url};
+use super::program;
+use super::read::{
+    LONGEST_NAME, check_name, is_name, notice_sse, read_http_url, read_websocket_url,
+};
 use super::values::{read_args, read_command, read_dir, read_env, read_headers};
 use super::{Defaults, Instance, Server, Stdio, Transport};
 use crate::context::Guard;
-use crate::field::Field;
+use crate::field::{Field, join, quoted};
+use crate::problem::Problem;
 use crate::section::Section;
+use crate::tree::{Entry, Node, Value};
 
 /// What known clients keep beside a server; without effect here.
 const CLIENT_KEYS: [&str; 38] = [
@@ -75,6 +81,63 @@ const KINDS: [(&str, Kind); 9] = [
     ("local", Kind::Stdio),
 ];
 
+/// Gives the servers of a desktop client's file names that can stand in a URL, where theirs cannot:
+/// `My Server` becomes `my-server`. Of two that become the same the second is reported and left out.
+pub(crate) fn name_for_urls(tree: &mut Node, problems: &mut Vec<Problem>) {
+    let Value::Map(sections) = &mut tree.value else { return };
+    let servers = sections.iter_mut().find(|section| section.key == SECTION);
+    let Some(Value::Map(entries)) = servers.map(|section| &mut section.node.value) else { return };
+    for entry in entries.iter_mut() {
+        let slug = slug(&entry.key);
+        if !is_name(&entry.key) && is_name(&slug) {
+            entry.written = Some(std::mem::replace(&mut entry.key, slug));
+        }
+    }
+    let mut named: BTreeMap<String, String> = BTreeMap::new();
+    entries.retain(|entry| {
+        let Some(other) = named.insert(entry.key.clone(), written(entry).to_owned()) else {
+            return true;
+        };
+        problems.push(Problem {
+            place: entry.key_place.clone(),
+            key: join(SECTION, &entry.key),
+            found: format!(
+                "{} and {} would both be served as {}",
+                quoted(&other),
+                quoted(written(entry)),
+                entry.key
+            ),
+            allowed: "names that differ in letters, digits or underscores".into(),
+            cure: "rename one of the two".into(),
+        });
+        false
+    });
+}
+
+const SECTION: &str = "mcpServers";
+
+/// What can stand in a URL of a name: its letters and digits, small, with one dash for whatever else
+/// there is between them.
+fn slug(name: &str) -> String {
+    let mut slug = String::with_capacity(name.len());
+    for c in name.chars() {
+        match c {
+            'a'..='z' | '0'..='9' | '_' => slug.push(c),
+            'A'..='Z' => slug.push(c.to_ascii_lowercase()),
+            _ if slug.is_empty() || slug.ends_with('-') => {}
+            _ => slug.push('-'),
+        }
+    }
+    slug.truncate(LONGEST_NAME);
+    slug.truncate(slug.trim_end_matches('-').len());
+    slug
+}
+
+/// The name as the file has it.
+fn written(entry: &Entry) -> &str {
+    entry.written.as_deref().unwrap_or(&entry.key)
+}
+
 /// Reads the section whose keys are the servers' names.
 pub(crate) fn read_mcp_servers(
     field: &Field<'_>,
@@ -82,29 +145,34 @@ pub(crate) fn read_mcp_servers(
     into: &mut BTreeMap<String, Server>,
 ) {
     for (entry, field) in field.entries().unwrap_or_default() {
+        let Some((server, is_off)) = read_server(&field) else { continue };
+        if is_off {
+            let notice = format!("{}: left out, because it is switched off there", field.path);
+            field.context.notice(notice);
+            continue;
+        }
         check_name(entry, &field);
+        if let Some(name) = &entry.written {
+            let (path, key) = (&field.path, &entry.key);
+            field.context.notice(format!("{path}: {} is served at /mcp/{key}", quoted(name)));
+        }
         if into.contains_key(&entry.key) {
             let found = "a server of this name stands under servers too".into();
             field.problem(found, "each name once", "rename or remove one of the two");
-        } else if let Some(mut server) = read_server(&field) {
+        } else if let Some(mut server) = server {
             defaults.put(&mut server);
             into.insert(entry.key.clone(), server);
         }
     }
 }
 
-/// `None` also for a server that is switched off.
-fn read_server(field: &Field<'_>) -> Option<Server> {
+/// The server, and whether it is switched off.
+fn read_server(field: &Field<'_>) -> Option<(Option<Server>, bool)> {
     let mut section = field.section()?;
     let off = is_off(&mut section);
-    let server = read_transport(&mut section, field);
+    let server = read_transport(&mut section, field, off);
     tolerate(section);
-    if off {
-        let notice = format!("{}: left out, because it is switched off there", field.path);
-        field.context.notice(notice);
-        return None;
-    }
-    server
+    Some((server, off))
 }
 
 fn is_off(section: &mut Section<'_>) -> bool {
@@ -115,7 +183,7 @@ fn is_off(section: &mut Section<'_>) -> bool {
     disabled || !enabled || !active
 }
 
-fn read_transport(section: &mut Section<'_>, field: &Field<'_>) -> Option<Server> {
+fn read_transport(section: &mut Section<'_>, field: &Field<'_>, off: bool) -> Option<Server> {
     let kinds = [section.field("type"), section.field("transport"), section.field("transportType")];
     let kind = match kinds.into_iter().flatten().next() {
         Some(kind) => Some(kind.choice(&KINDS)?),
@@ -138,6 +206,9 @@ fn read_transport(section: &mut Section<'_>, field: &Field<'_>) -> Option<Server
             stdio.args = args.map(|field| read_args(&field)).unwrap_or_default();
             stdio.env = env.map(|field| read_env(&field)).unwrap_or_default();
             stdio.cwd = cwd.and_then(|field| read_dir(&field));
+            if !off {
+                program::check(&command, &stdio);
+            }
             unused(url.into_iter().chain(headers));
             Some(Server::new(Transport::Stdio(stdio)))
         }

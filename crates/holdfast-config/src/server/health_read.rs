@@ -298,8 +298,7 @@ pub(super) fn read_call(section: &mut Section<'_>) -> Option<(String, String)> {
 
 /// Reports keys that must be there and are not.
 fn lacks(item: &Field<'_>, section: &Section<'_>, keys: &[&'static str], cure: &str) -> Option<()> {
-    let given = section.given(keys);
-    let lacking: Vec<_> = keys.iter().filter(|key| !given.contains(key)).copied().collect();
+    let lacking: Vec<_> = keys.iter().filter(|key| !section.has(key)).copied().collect();
     if lacking.is_empty() {
         return Some(());
     }

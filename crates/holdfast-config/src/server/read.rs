@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::instances::read_instances;
+use super::program;
 use super::values::{read_args, read_command, read_dir, read_env, read_headers, read_tools};
 use super::{
     Balance, Breaker, Defaults, Failover, Fallback, HttpUrl, Instance, Objectives, Pool, Role,
@@ -41,11 +42,14 @@ pub(crate) fn read_servers(
 /// server read all the same, so that its own problems show too.
 pub(crate) fn check_name(entry: &Entry, field: &Field<'_>) {
     let name = entry.key.as_str();
-    let known = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
-    if (1..=64).contains(&name.len()) && name.chars().all(known) {
+    if is_name(name) {
         return;
     }
-    let better: String = name.chars().map(|c| if known(c) { c } else { '-' }).take(64).collect();
+    let better: String = name
+        .chars()
+        .map(|c| if may_stand_in_name(c) { c } else { '-' })
+        .take(LONGEST_NAME)
+        .collect();
     let cure = match better.trim_matches('-') {
         "" => "write something like files".to_owned(),
         better => format!("write {better}"),
@@ -57,6 +61,18 @@ pub(crate) fn check_name(entry: &Entry, field: &Field<'_>) {
         allowed: "1 to 64 letters, digits, dashes and underscores".into(),
         cure,
     });
+}
+
+/// Whether a server may be called so.
+pub(crate) fn is_name(name: &str) -> bool {
+    (1..=LONGEST_NAME).contains(&name.len()) && name.chars().all(may_stand_in_name)
+}
+
+/// The longest name of a server, in characters.
+pub(crate) const LONGEST_NAME: usize = 64;
+
+fn may_stand_in_name(c: char) -> bool {
+    c.is_ascii_alphanumeric() || matches!(c, '_' | '-')
 }
 
 fn read_server(field: &Field<'_>, defaults: &Defaults) -> Option<Server> {
@@ -304,19 +320,20 @@ fn read_stdio(section: &mut Section<'_>, command: Option<&Field<'_>>) -> Option<
     let env = section.field("env");
     let cwd = section.field("cwd");
     let grace = section.field("stop_grace");
-    if command.is_none() {
+    let Some(command) = command else {
         for field in [args, env, cwd, grace].into_iter().flatten() {
             let cure = "remove it, or add command";
             field.problem("a process's key without a command".into(), "it beside command", cure);
         }
         return None;
-    }
+    };
     stdio.args = args.map(|field| read_args(&field)).unwrap_or_default();
     stdio.env = env.map(|field| read_env(&field)).unwrap_or_default();
     stdio.cwd = cwd.and_then(|field| read_dir(&field));
     if let Some(grace) = grace.and_then(|field| field.duration(&(Duration::ZERO..=SECOND * 60))) {
         stdio.stop_grace = grace;
     }
-    stdio.command = command.and_then(|field| read_command(field))?;
+    stdio.command = read_command(command)?;
+    program::check(command, &stdio);
     Some(stdio)
 }

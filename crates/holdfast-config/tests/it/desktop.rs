@@ -1,6 +1,6 @@
 //! `mcpServers` files as desktop clients keep them.
 
-use holdfast_config::{ExposeSecret as _, Transport};
+use holdfast_config::{ExposeSecret as _, File, Transport};
 
 use crate::{good, problem};
 
@@ -63,7 +63,8 @@ fn mistakes_are_still_found() {
         (near.key.as_str(), near.cure.as_str()),
         ("mcpServers.a.argz", "did you mean args?")
     );
-    assert_eq!(problem(r#"{"mcpServers": {"a b": {"command": "c"}}}"#).cure, "write a-b");
+    let nothing = problem(r#"{"mcpServers": {"日本": {"command": "c"}}}"#);
+    assert!(nothing.found.contains("is not a server's name"), "{nothing:?}");
     assert!(problem(r#"{"mcpServers": {"a": {}}}"#).found.contains("without url"));
     assert!(problem(r#"{"mcpServers": {"a": {"type": "stdio"}}}"#).found.contains("command"));
     assert!(
@@ -86,4 +87,52 @@ fn both_forms_stand_in_one_file() {
     // With a section of our own it is our file, and an unknown key is a mistake.
     let ours = "log: {}\nglobalShortcut: x\nmcpServers: { c: { command: d } }\n";
     assert_eq!(problem(ours).key, "globalShortcut");
+}
+
+#[test]
+fn names_for_people_become_names_for_a_url() {
+    let config = good(
+        r#"{"mcpServers": {
+            "My Server": {"command": "a"},
+            "@scope/tools (beta)": {"command": "b"},
+            "plain_Name-1": {"command": "c"},
+            "日本": {"command": "d", "disabled": true}
+        }}"#,
+    );
+    let names: Vec<&str> = config.servers.keys().map(String::as_str).collect();
+    assert_eq!(names, ["my-server", "plain_Name-1", "scope-tools-beta"]);
+    let said = r#"mcpServers.my-server: "My Server" is served at /mcp/my-server"#;
+    assert!(config.notices.iter().any(|notice| notice == said), "{:?}", config.notices);
+    let plain = config.notices.iter().any(|notice| notice.contains("plain_Name-1"));
+    assert!(!plain, "what was kept is no news: {:?}", config.notices);
+}
+
+#[test]
+fn names_that_become_the_same_are_both_named() {
+    let twice = problem(
+        r#"{"mcpServers": {"My Server": {"command": "a"}, "my server!": {"command": "b"}}}"#,
+    );
+    assert_eq!(twice.key, "mcpServers.my-server");
+    assert_eq!(twice.found, r#""My Server" and "my server!" would both be served as my-server"#);
+    let plain = r#"{"mcpServers": {"my-server": {"command": "a"}, "My Server": {"command": "b"}}}"#;
+    assert!(problem(plain).found.contains(r#""my-server" and "My Server""#));
+    let ours =
+        "servers: { my-server: { command: a } }\nmcpServers: { My Server: { command: b } }\n";
+    assert!(problem(ours).found.contains("under servers too"));
+}
+
+/// Secrets are found again by the path of their key, on every node.
+#[test]
+fn a_secret_of_a_renamed_server_stays_with_its_node() {
+    let text = |token: &str| {
+        format!(r#"{{"mcpServers": {{"My v1.5": {{"command": "a", "env": {{"T": "{token}"}}}}}}}}"#)
+    };
+    let none = |_: &str| None;
+    let file = |token: &str| File::parse(&text(token), "test.json", &none).expect("no problem");
+    let (one, other) = (file("one"), file("other"));
+    assert_eq!(one.document.id(), other.document.id());
+    assert!(!one.document.text().contains("one"), "{}", one.document.text());
+    let config = other.with(&one.document, "version", [], &none).expect("no problem");
+    let Transport::Stdio(server) = &config.servers["my-v1-5"].transport else { panic!() };
+    assert_eq!(server.env["T"].expose_secret(), "other");
 }

@@ -8,6 +8,7 @@ mod documented;
 mod environment;
 mod example;
 mod mistakes;
+mod programs;
 mod properties;
 mod redis;
 mod reload;

@@ -76,6 +76,8 @@ fn checks() {
     one("type: ping, tool: x", ".tool", "no such key", "remove it");
     one("type: ping, name: \"a b\"", ".name", "not an id", "gateway-1");
     one("type: tool", "", "without tool", "tool: NAME");
+    // Nothing after the colon: the check would be left out without a word.
+    one("type: tool, tool: ", "", "without tool", "tool: NAME");
     one("type: tool, tool: x, arguments: [1]", ".arguments", "not a mapping", "name: value");
     one("type: http", "", "without an address", "path:");
     one("type: http, url: \"ws://a/\"", ".url", "not an HTTP address", "http://");

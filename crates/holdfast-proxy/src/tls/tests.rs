@@ -136,7 +136,7 @@ fn a_certificate_with_another_key_is_refused() {
     files.write_pair();
     write_new(&files.certificate(), &certificate);
     let error = files.load().expect_err("the key belongs to another certificate");
-    assert!(matches!(error, TlsError::Pair { .. }), "{error:?}");
+    assert!(matches!(error, TlsError::Mismatch { .. }), "{error:?}");
 }
 
 #[test]

@@ -21,7 +21,7 @@ pub(crate) struct CheckConfig {
 impl CheckConfig {
     pub(crate) fn run(&self) -> Outcome {
         let path = config_file::find(&self.config)?;
-        let loaded = holdfast_config::load(Some(&path), &config_file::env);
+        let loaded = config_file::checked(&path).map(|file| file.config);
         match (self.output.output, &loaded) {
             (Format::Table, Ok(config)) => say(&summary(&path, config))?,
             (Format::Table, Err(problems)) => say(&problems.to_string())?,

@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use holdfast_config::{Config, File};
+use holdfast_config::{Config, File, Place, Problem, Problems};
+use holdfast_proxy::tls;
 
 use super::{ConfigArgs, Failure};
 use crate::configuration::Origin;
@@ -38,10 +39,47 @@ pub(crate) fn is_there(args: &ConfigArgs) -> bool {
 /// The file that is meant and what it says, with the environment on top.
 pub(crate) fn read(args: &ConfigArgs) -> Result<Origin, Failure> {
     let path = find(args)?;
-    match File::read(Some(&path), &env) {
+    match checked(&path) {
         Ok(file) => Ok(Origin { path, file }),
         Err(problems) => Err(Failure::Usage(problems.to_string())),
     }
+}
+
+/// What a file says, with the environment on top, and whether the files that it names are of use.
+///
+/// # Errors
+/// All problems of the file at once, or of those that it names.
+pub(crate) fn checked(path: &Path) -> Result<File, Problems> {
+    let file = File::read(Some(path), &env)?;
+    let list = unfit_pairs(&file.config);
+    match list.is_empty() {
+        true => Ok(file),
+        false => Err(Problems { origin: path.display().to_string(), list }),
+    }
+}
+
+/// The certificates that cannot be used with their keys.
+fn unfit_pairs(config: &Config) -> Vec<Problem> {
+    let listeners = [("listen.tls", &config.listen.tls), ("admin.tls", &config.admin.tls)];
+    let of_listeners = listeners.into_iter().filter_map(|(key, tls)| {
+        let tls = tls.as_ref()?;
+        Some((key, &tls.certificate, &tls.key))
+    });
+    let to_redis = config.sessions.redis.as_ref().and_then(|redis| {
+        let tls = redis.tls.as_ref()?;
+        Some(("sessions.redis.tls", tls.client_cert.as_ref()?, tls.client_key.as_ref()?))
+    });
+    let unfit = |(key, certificate, secret): (&str, &PathBuf, &PathBuf)| {
+        let error = tls::check_pair(certificate, secret).err()?;
+        Some(Problem {
+            place: Place::File,
+            key: key.to_owned(),
+            found: format!("{:#}", anyhow::Error::from(error)),
+            allowed: "a certificate, and the private key that it was made for".into(),
+            cure: "name the two that belong together, or have a new certificate made".into(),
+        })
+    };
+    of_listeners.chain(to_redis).filter_map(unfit).collect()
 }
 
 /// The configuration that is meant, checked, with the environment on top.
