@@ -123,7 +123,7 @@ pub enum StartError {
         why: &'static str,
     },
     /// The client port cannot be bound.
-    #[error("cannot listen on {address}: {source}")]
+    #[error("cannot listen on {address}")]
     Bind {
         /// The address asked for.
         address: SocketAddr,

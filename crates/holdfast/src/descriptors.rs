@@ -2,22 +2,24 @@
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-/// Besides clients: connections to servers, pipes of processes, listeners, runtimes.
+/// Besides connections: pipes of processes, listeners, runtimes, files of the node itself.
 const OTHERS: u64 = 256;
 
-/// Raises the soft limit to the hard one and says so where that is too little for `connections`.
-pub(crate) fn raise(connections: usize) {
+/// Raises the soft limit to the hard one and says so where that is too little for as many connections as
+/// `settings` let in. Calls go out on connections of their own, so each may need two.
+pub(crate) fn raise(connections: usize, settings: &str) {
     let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return };
     let allowed = match setrlimit(Resource::RLIMIT_NOFILE, hard, hard) {
         Ok(()) => hard,
         Err(_) => soft,
     };
-    let wanted = (connections as u64).saturating_add(OTHERS);
-    if allowed < wanted {
+    let needed = (connections as u64).saturating_mul(2).saturating_add(OTHERS);
+    if allowed < needed {
         tracing::warn!(
             allowed,
-            wanted,
-            "limits.connections needs more open files than the system allows (ulimit -n)"
+            needed,
+            "too few open files for {settings}: raise the hard limit (LimitNOFILE= of a systemd unit, \
+             --ulimit nofile= of a container, ulimit -Hn of a shell) to {needed}, or lower {settings}"
         );
     }
 }

@@ -82,7 +82,7 @@ impl Reload {
         let logs = Logs::prepare(&new.log)?;
 
         // === commit: nothing that can ===
-        descriptors::raise(new.limits.connections);
+        descriptors::raise(new.limits.connections, "limits.connections");
         self.logs.commit(logs);
         self.proxy.commit(proxy);
         self.control.commit(control);

@@ -54,7 +54,7 @@ async fn start(
 ) -> anyhow::Result<()> {
     // === process: TLS provider, file descriptors ===
     crate::install_crypto()?;
-    descriptors::raise(config.limits.connections);
+    descriptors::raise(config.limits.connections, "limits.connections");
 
     // === signals: caught before anything is open ===
     let signals = Signals::catch().context("signals cannot be caught")?;

@@ -22,13 +22,19 @@ struct Node {
 
 impl Node {
     fn start(name: &str, arguments: &[&str], config: &str) -> Self {
+        Self::start_with(name, &[], arguments, config)
+    }
+
+    /// By way of another program, which gets the binary and its arguments behind its own.
+    fn start_with(name: &str, by: &[&str], arguments: &[&str], config: &str) -> Self {
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("node-{name}"));
         let _ = std::fs::remove_dir_all(&folder);
         std::fs::create_dir_all(&folder).expect("a folder");
         std::fs::write(folder.join("holdfast.yaml"), config).expect("a file");
         let errors = std::fs::File::create(folder.join("stderr")).expect("a file");
-        let child = Command::new(env!("CARGO_BIN_EXE_holdfast"))
-            .args(arguments)
+        let mut words = by.iter().chain(&[env!("CARGO_BIN_EXE_holdfast")]).chain(arguments);
+        let child = Command::new(words.next().expect("a program"))
+            .args(words)
             .current_dir(&folder)
             .env_clear()
             .stdin(Stdio::null())
@@ -266,6 +272,43 @@ fn a_port_in_use_is_named_and_nothing_starts() {
     }
 }
 
+/// What the limits of this many connections need in open files.
+const NEEDED_FOR_100: &str = "456";
+
+#[test]
+fn the_soft_limit_of_open_files_is_raised_and_one_that_is_too_low_is_said() {
+    let text = config("limits: { connections: 100 }");
+    for (name, limits, allowed) in
+        [("raised", "-Sn 64", None), ("low", "-n 300", Some("300")), ("enough", "-n 456", None)]
+    {
+        let script = format!("ulimit {limits}; exec \"$0\" \"$@\"");
+        let by = ["/bin/sh", "-c", &script];
+        let mut node = Node::start_with(&format!("files-{name}"), &by, &["serve"], &text);
+        node.wait_for_log("msg=started");
+        let log = node.log();
+        let said: Vec<&str> = log.lines().filter(|line| line.contains("open files")).collect();
+        match (&said[..], allowed) {
+            ([], None) => {}
+            ([line], Some(allowed)) => {
+                for part in [
+                    &format!("allowed={allowed}"),
+                    NEEDED_FOR_100,
+                    "LimitNOFILE",
+                    "limits.connections",
+                ] {
+                    assert!(line.contains(part), "no {part} in {line}");
+                }
+            }
+            _ => panic!("{name}: {said:?}"),
+        }
+        let limits = std::fs::read_to_string(format!("/proc/{}/limits", node.child.id()));
+        let limits = limits.expect("the limits");
+        let line = limits.lines().find(|line| line.starts_with("Max open files")).expect("a line");
+        let words: Vec<&str> = line.split_whitespace().collect();
+        assert_eq!(words[3], words[4], "the soft limit is not the hard one: {line}");
+    }
+}
+
 #[test]
 fn a_wrong_configuration_opens_no_port() {
     let mut node = Node::start("wrong", &["serve"], "servers: { a: { comand: b } }\n");
@@ -346,6 +389,44 @@ fn the_demo_is_a_cluster_that_goes_on_when_a_node_is_killed() {
     node.signal(Signal::SIGINT);
     assert!(node.wait().success(), "{}", node.log());
     wait_until_gone(&all);
+}
+
+/// Neither takes a port that the other has chosen, whichever is faster.
+#[test]
+fn demos_run_side_by_side_on_ports_of_their_own() {
+    let mut both = ["demo-left", "demo-right"].map(|name| Node::start(name, &["demo"], "not read"));
+    let welcomes = both.each_mut().map(|node| {
+        let mut out = BufReader::new(node.child.stdout.take().expect("standard output"));
+        lines_until(node, &mut out, "Ctrl-C")
+    });
+    for (node, welcome) in both.iter().zip(&welcomes) {
+        list_at(node, welcome, "sample-http");
+    }
+    let ports = |welcome: &str| -> Vec<String> {
+        let words = welcome.split_whitespace().filter_map(|word| word.strip_prefix("http://"));
+        words.filter_map(|word| Some(word.split_once('/')?.0.to_owned())).collect()
+    };
+    let (left, right) = (ports(&welcomes[0]), ports(&welcomes[1]));
+    assert!(left.len() >= 5 && left.iter().all(|port| !right.contains(port)), "{left:?} {right:?}");
+    let moved = welcomes.iter().filter(|it| it.contains("Port 37373 is taken")).count();
+    assert!(moved >= 1, "one of them is not where it usually is, and says so: {welcomes:?}");
+}
+
+#[test]
+fn a_port_that_the_demo_is_told_and_that_is_taken_is_named() {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = taken.local_addr().expect("an address").port().to_string();
+    for nodes in ["1", "3"] {
+        for (option, other) in [("--port", "--admin-port"), ("--admin-port", "--port")] {
+            let arguments = ["demo", "--nodes", nodes, option, &port, other, "0"];
+            let mut node =
+                Node::start(&format!("demo-taken{option}{nodes}"), &arguments, "not read");
+            assert_eq!(node.wait().code(), Some(1), "{}", node.log());
+            let log = node.log();
+            assert!(log.contains(&format!(":{port} ({option}) cannot be listened on")), "{log}");
+            assert!(log.contains("choose another port"), "{log}");
+        }
+    }
 }
 
 #[test]

@@ -21,8 +21,12 @@ use holdfast_config::{Listen, Log};
 
 use super::{Outcome, config_file};
 
-/// How many ports after the usual one are tried.
+/// How many ports are tried one after another.
 const PORTS: u16 = 100;
+
+/// From one demo's port for clients to the next one's: those for operators are in between, and no demo takes
+/// one that another has chosen and not opened yet.
+const APART: u16 = 10;
 
 /// Names of the two servers.
 const HTTP: &str = "sample-http";
@@ -76,8 +80,8 @@ impl Ports {
     fn client(&self) -> anyhow::Result<(SocketAddr, bool)> {
         let usual = Listen::default().address;
         match self.client {
-            Some(port) => Ok((SocketAddr::new(usual.ip(), port), false)),
-            None => free_after(usual).map(|address| (address, address != usual)),
+            Some(port) => asked(SocketAddr::new(usual.ip(), port), "--port").map(|it| (it, false)),
+            None => free_after(usual, APART).map(|address| (address, address != usual)),
         }
     }
 
@@ -88,10 +92,10 @@ impl Ports {
         for at in 0..many {
             let address = match self.admin {
                 Some(0) => free(client)?,
-                Some(port) if at == 0 => SocketAddr::new(client.ip(), port),
+                Some(port) if at == 0 => asked(SocketAddr::new(client.ip(), port), "--admin-port")?,
                 _ => {
                     from.set_port(from.port().saturating_add(1));
-                    free_after(from)?
+                    free_after(from, 1)?
                 }
             };
             from = address;
@@ -101,13 +105,25 @@ impl Ports {
     }
 }
 
-/// The address itself, or the next one whose port nobody has.
-fn free_after(address: SocketAddr) -> anyhow::Result<SocketAddr> {
+/// The address that an option asks for.
+fn asked(address: SocketAddr, option: &str) -> anyhow::Result<SocketAddr> {
+    TcpListener::bind(address).map(|_| address).with_context(|| {
+        format!(
+            "{address} ({option}) cannot be listened on: choose another port, or leave {option} out \
+             and the next free one is taken"
+        )
+    })
+}
+
+/// The address itself, or the next one, in steps, whose port nobody has.
+fn free_after(address: SocketAddr, step: u16) -> anyhow::Result<SocketAddr> {
     (0..PORTS)
-        .filter_map(|step| address.port().checked_add(step))
+        .filter_map(|n| address.port().checked_add(n.checked_mul(step)?))
         .map(|port| SocketAddr::new(address.ip(), port))
         .find(|address| TcpListener::bind(address).is_ok())
-        .with_context(|| format!("{address} and the {PORTS} ports after it are all taken"))
+        .with_context(|| {
+            format!("{address} is taken, and so are {PORTS} ports after it: name one with --port and --admin-port")
+        })
 }
 
 /// Any free port of the same address.

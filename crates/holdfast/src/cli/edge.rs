@@ -59,8 +59,7 @@ impl Edge {
         let log = Log::default();
         let level = env("HOLDFAST_LOG").filter(|level| !level.is_empty());
         telemetry::start(&Log { level: level.unwrap_or_else(|| log.level.clone()), ..log })?;
-        // A client's connection and the one to its node.
-        descriptors::raise(options.connections.saturating_mul(2));
+        descriptors::raise(options.connections, "--connections");
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(serve(options))
     }

@@ -36,7 +36,7 @@ pub(super) struct Cluster {
 pub(super) fn run(ports: &Ports, many: usize, kill: bool) -> Outcome {
     telemetry::start(&log("error"))?;
     crate::install_crypto()?;
-    descriptors::raise(CONNECTIONS * 2);
+    descriptors::raise(CONNECTIONS, "the demo's connections");
     // Clients of `--kill` run beside what looks after the processes.
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
