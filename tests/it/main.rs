@@ -8,6 +8,7 @@ mod connections;
 mod edge;
 mod framed;
 mod fronts;
+mod half_close;
 mod harness;
 mod health;
 mod host_origin;

@@ -76,6 +76,13 @@ impl Conn {
         .await
     }
 
+    /// Says that nothing follows, and goes on reading.
+    pub(crate) async fn close_half(&mut self) {
+        within("the end of what is sent", self.io.shutdown())
+            .await
+            .expect("the connection is open");
+    }
+
     /// The next answer's head, or `None` when the connection ends instead. Informational answers
     /// (1xx) are passed over.
     pub(crate) async fn head(&mut self) -> Option<Head> {

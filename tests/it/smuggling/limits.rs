@@ -125,6 +125,23 @@ async fn who_asks_whether_to_send_a_large_body_is_told_not_to() {
     assert_eq!(refused(&gateway, head).await.status, 413);
 }
 
+/// Of chunks nobody knows how many come: such a body is asked for, and then it is on its way.
+#[tokio::test]
+async fn who_asks_and_sends_chunks_reads_why_they_were_refused() {
+    let (recorder, gateway) = start(&[], "body: 16KiB").await;
+    let client = Client::modern(&gateway);
+    let fields = [("Expect", "100-continue"), ("Transfer-Encoding", "chunked")];
+    let mut conn = Conn::open(gateway.address).await;
+    conn.send(client.request("POST", &fields, None)).await;
+    let large = "x".repeat(8 << 20);
+    conn.send(format!("{:x}\r\n{large}\r\n0\r\n\r\n", large.len())).await;
+    let answer = conn.answer().await.expect("an answer");
+    assert_eq!(answer.status, 413, "{}", answer.text());
+    assert!(recorder.seen().is_empty());
+    let fits = client.request("POST", &[], Some(&message::modern_call(1, "tool")));
+    assert_eq!(conn.exchange(&fits).await.status, 200, "the connection is as good as before");
+}
+
 #[tokio::test]
 async fn a_body_of_just_the_limit_is_carried() {
     let (recorder, gateway) = start(&[], "body: 16KiB").await;

@@ -83,6 +83,12 @@ impl Framings {
         self.heads.pop_front().unwrap_or(true)
     }
 
+    /// Whether the last request is here as a whole, and nothing of another one.
+    #[must_use]
+    pub fn is_between(&self) -> bool {
+        matches!(self.at, At::Start) && self.line.is_empty()
+    }
+
     /// What follows on the connection are no requests.
     pub fn stop(&mut self) {
         *self = Self { at: At::Lost, ..Self::default() };

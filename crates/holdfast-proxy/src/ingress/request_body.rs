@@ -24,6 +24,8 @@ pub(crate) enum RequestBody {
 pub(crate) struct Lent {
     body: Option<Incoming>,
     back: Option<Arc<Place>>,
+    /// The client waits to be asked for it, which reading it does (RFC 9110, section 10.1.1).
+    waits: bool,
 }
 
 /// Where a body comes back to.
@@ -50,11 +52,12 @@ const SILENT: Duration = Duration::from_secs(1);
 // === impl RequestBody ===
 
 impl RequestBody {
-    /// A body of a connection that ends where it is not read, and what comes back of it.
-    pub(crate) fn lent(body: Incoming) -> (Self, Unread) {
+    /// A body of a connection that ends where it is not read, and what comes back of it: nothing of one
+    /// that its client waits to be asked for and was not.
+    pub(crate) fn lent(body: Incoming, waits: bool) -> (Self, Unread) {
         let place = Arc::<Place>::default();
         let back = Some(Arc::clone(&place));
-        (Self::Incoming(Lent { body: Some(body), back }), Unread(place))
+        (Self::Incoming(Lent { body: Some(body), back, waits }), Unread(place))
     }
 
     /// Reads it: a single frame is not copied, and a timer is set only if the body is not here yet.
@@ -76,7 +79,7 @@ impl RequestBody {
 impl From<Incoming> for RequestBody {
     /// One of a connection that goes on whether it is read or not.
     fn from(body: Incoming) -> Self {
-        Self::Incoming(Lent { body: Some(body), back: None })
+        Self::Incoming(Lent { body: Some(body), back: None, waits: false })
     }
 }
 
@@ -88,6 +91,7 @@ impl Lent {
         if body.size_hint().lower() > limit as u64 {
             return Err(BodyError::TooLarge);
         }
+        self.waits = false;
         let mut read = std::pin::pin!(collect(body, limit));
         match futures_util::poll!(read.as_mut()) {
             std::task::Poll::Ready(done) => done,
@@ -100,7 +104,7 @@ impl Lent {
 
 impl Drop for Lent {
     fn drop(&mut self) {
-        if let Some(back) = &self.back {
+        if let (Some(back), false) = (&self.back, self.waits) {
             *back.lock().unwrap_or_else(PoisonError::into_inner) = self.body.take();
         }
     }

@@ -21,6 +21,7 @@ use http::request::Parts;
 use http::{Request, Response};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::half_close::HalfClose;
 use super::orders::{Order, Orders};
 use super::outgoing::Outgoing;
 use super::patience::{Impatient, Requests};
@@ -126,10 +127,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Lane<S> {
             let Some((parts, body)) = self.take(found) else { return self.other() };
             // Until its answer is out, neither a head nor idleness is watched for.
             let in_service = self.requests.start();
+            let half = HalfClose::of(&parts.method, &parts.headers);
+            self.requests.may_half_close(half.is_answered());
             let keeps = match self.serve(parts, body).await {
-                Ok(response) => self.send(response).await,
+                Ok(response) => {
+                    self.requests.may_half_close(half.is_sent(response.body()));
+                    self.send(response).await
+                }
                 Err(ended) => Err(ended),
             };
+            self.requests.may_half_close(false);
             drop(in_service);
             match keeps {
                 // What came meanwhile is the beginning of the next head.

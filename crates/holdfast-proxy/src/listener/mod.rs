@@ -5,6 +5,7 @@
 //! (`docs/performance.md`). `axum::serve` would neither time out slow headers nor cap connections.
 
 mod date;
+mod half_close;
 mod idle;
 mod lane;
 mod orders;
@@ -29,6 +30,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
+use self::half_close::HalfClose;
 use self::idle::{Activity, Counted};
 use self::lane::{Exit, Lane, Other};
 use self::orders::{Order, Orders};
@@ -223,24 +225,24 @@ where
         let has_coding = request.headers().contains_key(TRANSFER_ENCODING);
         let ambiguous = requests.next_has_both() && has_coding;
         let in_service = requests.start();
+        let half = HalfClose::of(request.method(), request.headers());
+        requests.may_half_close(half.is_answered());
         let requests = requests.clone();
         let gateway = current.load_full();
         let connection = connection.clone();
         async move {
             let _in_service = in_service;
-            // Who waits to be asked for a body is not asked for one that nobody wants.
-            let is_sent = !request.headers().contains_key(EXPECT);
+            let waits = request.headers().contains_key(EXPECT);
             let (parts, body) = request.into_parts();
-            let (body, unread) = RequestBody::lent(body);
+            let (body, unread) = RequestBody::lent(body, waits);
             let response = if ambiguous {
                 ingress::refuse_ambiguous(&gateway)
             } else {
                 let response = ingress::serve(gateway, Box::new(parts), body, connection).await?;
-                if is_sent {
-                    unread.discard().await;
-                }
+                unread.discard().await;
                 response
             };
+            requests.may_half_close(half.is_sent(response.body()));
             if response.status() == StatusCode::SWITCHING_PROTOCOLS {
                 requests.upgraded();
             }

@@ -30,6 +30,8 @@ struct Counts {
     sending: AtomicU32,
     /// The connection has become something else (WebSocket): no heads follow.
     upgraded: AtomicBool,
+    /// The client of the present request gets its answer although it has said that nothing follows.
+    half_closes: AtomicBool,
     /// Of the requests that hyper reads.
     framings: Mutex<Framings>,
 }
@@ -72,9 +74,22 @@ impl Requests {
         self.0.sending.load(Ordering::Relaxed) > 0
     }
 
+    /// Whether the client of the present request may close its half of the connection behind it (RFC 9112,
+    /// section 9.6). The request must be here as a whole.
+    pub(super) fn may_half_close(&self, may: bool) {
+        self.0.half_closes.store(may, Ordering::Relaxed);
+    }
+
+    /// Whether somebody waits for an answer who has said that nothing follows, if the client has.
+    fn is_half_closed(&self) -> bool {
+        let answers = self.idle_after().is_none() || self.is_sending();
+        answers && self.0.half_closes.load(Ordering::Relaxed) && self.framings().is_between()
+    }
+
     /// The connection speaks another protocol from here on.
     pub(super) fn upgraded(&self) {
         self.0.upgraded.store(true, Ordering::Relaxed);
+        self.may_half_close(false);
         self.framings().stop();
     }
 
@@ -109,8 +124,12 @@ pub(super) struct Patience {
     pub(super) idle: Duration,
 }
 
+/// How long a client is answered that has closed its half of the connection. Whether it waits for an answer
+/// or is gone, its end looks the same; who is gone is noticed by what is written to it, or after this time.
+const HALF_CLOSED: Duration = Duration::from_secs(10);
+
 /// A socket whose reads fail once a head has taken too long, and that ends once none has begun for too
-/// long. Always read by the same task.
+/// long. The end of a client that waits for an answer comes later. Always read by the same task.
 pub(super) struct Impatient<S> {
     inner: S,
     requests: Requests,
@@ -124,11 +143,14 @@ pub(super) struct Impatient<S> {
     /// Goes off when the connection has been idle for too long since some request; whether it has been
     /// since the last one is seen then. Most requests leave it alone.
     watch: Option<Pin<Box<Sleep>>>,
+    /// When the end of a client is told that waits for an answer.
+    end: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S> Impatient<S> {
     pub(super) fn new(inner: S, requests: Requests, patience: Patience) -> Self {
-        Self { inner, requests, patience, head: None, alarm: None, idle: None, watch: None }
+        let (head, alarm, idle, watch, end) = (None, None, None, None, None);
+        Self { inner, requests, patience, head, alarm, idle, watch, end }
     }
 
     /// How long nothing may happen on the connection.
@@ -153,6 +175,15 @@ impl<S> Impatient<S> {
             Some((of, since)) if of == number => Some(since + self.patience.head),
             _ => None,
         }
+    }
+
+    /// The client has said that nothing follows: ready once that is the end of the connection.
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if !self.requests.is_half_closed() {
+            return Poll::Ready(());
+        }
+        let end = self.end.get_or_insert_with(|| Box::pin(tokio::time::sleep(HALF_CLOSED)));
+        end.as_mut().poll(cx)
     }
 
     /// Ready once no request has begun for too long.
@@ -192,8 +223,11 @@ impl<S: AsyncRead + Unpin> AsyncRead for Impatient<S> {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        let before = buf.filled().len();
+        let (before, room) = (buf.filled().len(), buf.remaining());
         let read = Pin::new(&mut this.inner).poll_read(cx, buf);
+        if room > 0 && buf.filled().len() == before && matches!(read, Poll::Ready(Ok(()))) {
+            ready!(this.poll_end(cx));
+        }
         let deadline = this.deadline();
         if read.is_ready() {
             let Some(number) = this.requests.idle_after() else {
@@ -363,6 +397,54 @@ mod tests {
         };
         let read = tokio::time::timeout(PATIENCE.idle * 2, read).await.expect("an end");
         assert_eq!((read.unwrap(), begun.elapsed()), (0, PATIENCE.idle));
+    }
+
+    /// The end of a client's half, as it is told while a request is served: how long it takes.
+    async fn told_after(prepare: impl FnOnce(&Requests)) -> Duration {
+        let (client, server) = tokio::io::duplex(64);
+        let requests = Requests::default();
+        let mut server = Impatient::new(server, requests.clone(), PATIENCE);
+        prepare(&requests);
+        let in_service = requests.start();
+        drop(client);
+        let begun = Instant::now();
+        assert_eq!(server.read(&mut [0; 8]).await.unwrap(), 0);
+        drop(in_service);
+        begun.elapsed()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_closes_its_half_is_answered_for_a_while() {
+        assert_eq!(told_after(|requests| requests.may_half_close(true)).await, HALF_CLOSED);
+        assert_eq!(told_after(|_| {}).await, Duration::ZERO);
+        // Of the body, or of another request, more was to come.
+        let cut = |requests: &Requests| {
+            requests.may_half_close(true);
+            requests.arrived(b"POST / HTTP/1.1\r\nContent-Length: 2\r\n\r\n1");
+        };
+        assert_eq!(told_after(cut).await, Duration::ZERO);
+        let upgraded = |requests: &Requests| {
+            requests.may_half_close(true);
+            requests.upgraded();
+        };
+        assert_eq!(told_after(upgraded).await, Duration::ZERO);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_half_that_is_closed_is_told_at_once_when_the_answer_is_out() {
+        let (client, server) = tokio::io::duplex(64);
+        let requests = Requests::default();
+        let mut server = Impatient::new(server, requests.clone(), PATIENCE);
+        requests.may_half_close(true);
+        let in_service = requests.start();
+        drop(client);
+        let begun = Instant::now();
+        let mut buf = [0; 8];
+        let early = tokio::time::timeout(HALF_CLOSED / 2, server.read(&mut buf)).await;
+        assert!(early.is_err());
+        drop(in_service);
+        assert_eq!(server.read(&mut buf).await.unwrap(), 0);
+        assert_eq!(begun.elapsed(), HALF_CLOSED / 2);
     }
 
     #[tokio::test(start_paused = true)]
