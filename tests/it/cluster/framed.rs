@@ -85,6 +85,29 @@ async fn a_cancellation_may_go_to_any_node() {
     gate.open();
 }
 
+/// A server SHOULD NOT answer what was cancelled: its place is the next call's at once, at the node that
+/// serves it.
+#[tokio::test]
+async fn a_call_that_is_cancelled_at_another_node_holds_nobody_up() {
+    let gate = Gate::new();
+    let held = gate.clone();
+    let sections =
+        ["streams: { commit_after: 10ms }", "bulkheads: { user: { concurrency: 1, queue: 8 } }"];
+    let (recorder, cluster) = start(&sections, move |seen| {
+        (seen.tool() == "slow").then(|| Reply::after(&held, Reply::Cut))
+    })
+    .await;
+    let client = cluster.client(0).initialized().await;
+    let stream = client.post(&message::call(77, "slow")).await.stream();
+    recorder.wait_for("the call", 1, |seen| seen.tool() == "slow").await;
+    let cancel = message::notification("notifications/cancelled", r#"{"requestId":77}"#);
+    let accepted = client.on(cluster[1].address).post(&cancel).await.answer();
+    assert_eq!(accepted.status, 202, "{}", accepted.text());
+    assert_eq!(client.call(78, "tool").await["id"], 78);
+    drop(stream);
+    gate.open();
+}
+
 /// The connection to such a server is one node's, until that is killed.
 #[tokio::test]
 async fn sessions_over_a_connection_are_reached_from_any_node() {

@@ -44,7 +44,7 @@ pub const MOST_FIELDS: usize = 100;
 /// The head of an answer.
 #[derive(Debug)]
 pub struct Head {
-    /// 100 to 999. Interim answers (100 to 199, but for 101) are stepped over and never returned.
+    /// 200 to 999: interim answers are stepped over and never returned.
     pub status: StatusCode,
     /// All fields as they came, those about the connection among them.
     pub headers: HeaderMap,
@@ -77,6 +77,9 @@ pub enum HeadError {
     /// A `Content-Length` that is no number, or several that differ.
     #[error("the answer's Content-Length is not one number")]
     Length,
+    /// 101, which nobody has asked for: what follows are no answers.
+    #[error("the server switches to another protocol, which it was not asked to")]
+    Switched,
     /// HTTP/1.0 has no transfer codings.
     #[error("an HTTP/1.0 answer has a Transfer-Encoding")]
     Coding,
@@ -92,8 +95,9 @@ pub fn head(buffer: &mut BytesMut) -> Result<Option<Head>, HeadError> {
             return Ok(None);
         }
         match one(buffer)? {
-            // An interim answer; 101 is none, although nobody has asked for it.
-            Some(head) if head.status.is_informational() && head.status != 101 => {}
+            Some(head) if head.status == 101 => return Err(HeadError::Switched),
+            // An interim answer.
+            Some(head) if head.status.is_informational() => {}
             other => return Ok(other),
         }
     }
@@ -190,8 +194,7 @@ impl Seen {
             (Some(false), _) | (None, None) => Framing::Close,
             (None, Some(length)) => Framing::Length(length),
         };
-        let ends = framing != Framing::Close && status != 101;
-        Ok((framing, ends && !self.closes && !doubtful))
+        Ok((framing, framing != Framing::Close && !self.closes && !doubtful))
     }
 }
 

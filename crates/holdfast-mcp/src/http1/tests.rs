@@ -41,12 +41,12 @@ fn a_head_that_is_not_whole_waits() {
 }
 
 #[test]
-fn interim_answers_are_stepped_over_but_a_switch_of_protocols_is_told() {
+fn interim_answers_are_stepped_over_and_a_switch_of_protocols_is_none() {
     let text = "HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n";
     let head = whole(text).unwrap().unwrap();
     assert_eq!((head.status.as_u16(), head.headers.len()), (202, 1));
-    let head = whole("HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n").unwrap().unwrap();
-    assert_eq!((head.status.as_u16(), head.framing, head.keeps), (101, Framing::Length(0), false));
+    let switched = whole("HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n");
+    assert!(matches!(switched, Err(HeadError::Switched)), "{switched:?}");
 }
 
 #[test]

@@ -5,6 +5,7 @@
 //! |---|---|
 //! | `release` | give up your standing stream of this session: its client is here now |
 //! | `ended` | this session has ended: forget it |
+//! | `cancelled` | the client has no use any more for the answer to this request of this session |
 //! | `store` | does the store answer you? |
 //! | `bar` | have you had this Write? If not, do not begin with it |
 
@@ -24,6 +25,7 @@ use crate::session;
 
 const RELEASE: &str = "proxy/release";
 const ENDED: &str = "proxy/ended";
+const CANCELLED: &str = "proxy/cancelled";
 const STORE: &str = "proxy/store";
 const BAR: &str = "proxy/bar";
 
@@ -89,6 +91,19 @@ pub(crate) async fn tell_ended(gateway: &Gateway, session: SessionKey) -> Vec<Or
     join_all(told).await.into_iter().flatten().collect()
 }
 
+/// Tells the other nodes that the client has cancelled its request of this id (JSON text). Whichever
+/// serves it lets it go; one that does not hear of it within 750 ms serves it to its end.
+pub(crate) async fn tell_cancelled(gateway: &Gateway, session: SessionKey, id: &str) {
+    let Some(cluster) = gateway.cluster.as_ref() else { return };
+    let Ok(note) = postcard::to_allocvec(&(session.0, id)) else { return };
+    let note = Bytes::from(note);
+    let told = cluster
+        .others()
+        .into_iter()
+        .map(|origin| cluster.peers.call(origin.node, Lane::Data, CANCELLED, note.clone(), WITHIN));
+    join_all(told).await;
+}
+
 /// Asks the other nodes whether the store answers them; the name of one for which it does.
 pub(crate) async fn ask_for_store(gateway: &Gateway) -> Option<String> {
     let cluster = gateway.cluster.as_ref()?;
@@ -142,6 +157,14 @@ pub(crate) async fn answer(
                 session.set_ending(true);
             }
             session::forget(gateway, key).await;
+            Ok(Bytes::new())
+        }
+        CANCELLED => {
+            let (key, id): (u128, &str) =
+                postcard::from_bytes(note).map_err(|error| error.to_string())?;
+            if let Some(session) = gateway.sessions.look(SessionKey(key)) {
+                session.cancelled(id);
+            }
             Ok(Bytes::new())
         }
         BAR => {

@@ -12,6 +12,7 @@ use http::{HeaderMap, Method as HttpMethod, StatusCode};
 
 use super::attempt::{self, Route};
 use super::{Answer, Call, Whole, answer, headers};
+use crate::cluster;
 use crate::session::{self, Session, Whereto};
 use crate::spliced;
 use crate::upstream::Endpoint;
@@ -56,7 +57,10 @@ async fn tell_unbounded(call: &Call, kind: Kind) -> Answer {
         && let Ok(message) = peek(&call.body)
         && let Some(id) = &message.params.request_id
     {
-        session.cancelled(id.as_str());
+        // Any node may serve the call, and the notification goes to any other.
+        if !session.cancelled(id.as_str()) {
+            cluster::tell_cancelled(&call.gateway, session.key, id.as_str()).await;
+        }
     }
     let route = match answer::find(call, call.session.as_ref()).await {
         Ok(route) => route,

@@ -415,9 +415,11 @@ impl Session {
 
     /// The client has no use any more for the answer to its request of this id (JSON text). The server
     /// may still give one, or none for as long as it is waited for: nobody else has to wait meanwhile.
-    pub(crate) fn cancelled(&self, id: &str) {
+    /// Whether this node serves such a request.
+    pub(crate) fn cancelled(&self, id: &str) -> bool {
         let calls: Vec<_> = self.streaming().iter().filter_map(Weak::upgrade).collect();
-        calls.iter().filter(|call| call.ids.is(id)).for_each(|call| call.leave());
+        let calls = calls.iter().filter(|call| call.ids.is(id));
+        calls.map(|call| call.leave()).count() > 0
     }
 
     fn outstanding(&self) -> MutexGuard<'_, HashSet<Box<str>>> {

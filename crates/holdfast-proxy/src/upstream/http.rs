@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST};
@@ -209,7 +209,8 @@ impl ResponseBody {
 
 /// Sends one request and waits for the head of its response.
 ///
-/// A request that a pooled connection gave back unwritten goes out once more on a fresh one.
+/// A request that a pooled connection gave back unwritten goes out once more on a fresh one. So does one
+/// that met the end of its connection, where that was not looked for ([`Look::Runtime`]).
 ///
 /// # Errors
 /// [`HttpError`] says whether anything was sent.
@@ -224,7 +225,9 @@ pub(crate) async fn send(
     tls: &Arc<rustls::ClientConfig>,
     gate: Option<Gate<'_>>,
 ) -> Result<Response, HttpError> {
-    let mut taken = pool::take(target.key, gate.map_or(Look::Kernel, |gate| gate.look));
+    let look = gate.map_or(Look::Kernel, |gate| gate.look);
+    let mut taken = pool::take(target.key, look);
+    let begun = taken.as_ref().filter(|_| look == Look::Runtime).map(|_| Instant::now());
     loop {
         let pooled = taken.is_some();
         let mut connection = match taken.take() {
@@ -243,10 +246,16 @@ pub(crate) async fn send(
             // Closed by the server while it lay in the pool.
             Err(WireError::Unwritten(_)) if pooled => {}
             Err(WireError::Unwritten(_)) => return Err(HttpError::Unsent),
+            Err(error)
+                if pooled && error.is_end() && begun.is_some_and(|at| at.elapsed() < UNHEARD) => {}
             Err(error) => return Err(HttpError::Broken(error)),
         }
     }
 }
+
+/// How far the runtime may be behind about a connection that has ended, on a machine that has much to do. An
+/// end that comes later is the fate of the request, and counts.
+const UNHEARD: Duration = Duration::from_millis(100);
 
 // === impl Response ===
 
@@ -299,3 +308,6 @@ pub(crate) fn has_media_type(headers: &HeaderMap, media: &[u8]) -> bool {
         value[..end].trim_ascii().eq_ignore_ascii_case(media)
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -89,6 +89,20 @@ const SMALL: usize = 16 * 1024;
 /// More room than this is not kept for the next request.
 const KEPT: usize = 16 * 1024;
 
+// === impl WireError ===
+
+impl WireError {
+    /// Whether the connection ended before there was the head of an answer.
+    pub(crate) fn is_end(&self) -> bool {
+        use io::ErrorKind::{BrokenPipe, ConnectionReset};
+        match self {
+            Self::Ended => true,
+            Self::Io(error) => matches!(error.kind(), BrokenPipe | ConnectionReset),
+            Self::Unwritten(_) | Self::Head(_) | Self::Chunk(_) => false,
+        }
+    }
+}
+
 // === impl Connection ===
 
 impl Connection {
