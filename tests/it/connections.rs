@@ -52,18 +52,9 @@ async fn requests_that_come_at_once_are_answered_in_their_order() {
 
 #[tokio::test]
 async fn a_connection_goes_on_after_whatever_was_on_it() {
-    let recorder = Recorder::scripted(|seen| {
-        let answer = message::result(seen.id(), r#"{"content":[],"resultType":"complete"}"#);
-        (seen.tool() == "stream").then(|| {
-            let progress =
-                message::notification("notifications/message", r#"{"level":"info","data":1}"#);
-            Reply::Stream(vec![
-                Step::Send(message::event(&progress)),
-                Step::Send(message::event(&answer)),
-            ])
-        })
-    })
-    .await;
+    let recorder =
+        Recorder::scripted(|seen| (seen.tool() == "stream").then(|| Reply::streamed(seen, [])))
+            .await;
     let gateway = Setup::http(&recorder.url()).start().await;
     let mut conn = Conn::open(gateway.address).await;
     conn.send(call(&gateway, 1, "tool")).await;
@@ -191,16 +182,7 @@ async fn a_stream_lasts_longer_than_a_connection_may_be_idle() {
     let gate = Gate::new();
     let held = gate.clone();
     let recorder = Recorder::scripted(move |seen| {
-        let answer = message::result(seen.id(), r#"{"content":[],"resultType":"complete"}"#);
-        let progress =
-            message::notification("notifications/message", r#"{"level":"info","data":1}"#);
-        (seen.tool() == "stream").then(|| {
-            Reply::Stream(vec![
-                Step::Send(message::event(&progress)),
-                Step::Wait(held.clone()),
-                Step::Send(message::event(&answer)),
-            ])
-        })
+        (seen.tool() == "stream").then(|| Reply::streamed(seen, [Step::Wait(held.clone())]))
     })
     .await;
     let setup = Setup::http(&recorder.url()).listen("header_timeout: 1s");

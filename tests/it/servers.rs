@@ -79,6 +79,14 @@ async fn reads(client: &Client, count: usize) -> (usize, Option<Value>) {
     (good, bad)
 }
 
+/// A call was refused under this code: it did not run, and is told when to come back.
+fn refused(answer: &Value, code: i64) {
+    assert_eq!(answer["error"]["code"], code, "{answer}");
+    assert_eq!(answer["error"]["data"]["mayHaveRun"], false, "{answer}");
+    let wait = answer["error"]["data"]["retryAfterMs"].as_u64();
+    assert!(wait.is_some_and(|wait| wait > 0), "{answer}");
+}
+
 /// The JSON-RPC message of a response, whether it is JSON or a stream of one event.
 fn message_of(text: &str) -> Value {
     let data = text.lines().find_map(|line| line.strip_prefix("data: ")).unwrap_or(text);

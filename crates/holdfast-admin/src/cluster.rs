@@ -128,7 +128,7 @@ pub enum DrainError {
     /// Without it there would be no majority.
     #[error(
         "without {node} {ready} of {all} nodes are ready, and a majority is {}: nothing could be \
-         decided until another one comes back. Start that one first, or force it", .all / 2 + 1
+         decided until another one comes back. Start that one first; --force drains all the same", .all / 2 + 1
     )]
     Majority {
         /// The node.

@@ -8,6 +8,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, channel};
 
+use holdfast_admin::DrainError;
 use holdfast_admin::api::{
     ConfigNodeDto, ControlDto, EventDto, EventsDto, IncidentDto, IncidentsDto, InstanceControlDto,
     NodeEntryDto, NodesDto, ServerDto, ServersDto, SessionDto, SessionsDto,
@@ -334,10 +335,14 @@ fn drain_leaves_the_last_majority_unless_it_is_forced() {
     weak.nodes[0].state = "dead".into();
     let mut left = weak.clone();
     left.nodes[2].state = "left".into();
-    let script = || Script { drain: agreed(), ..views([weak.clone(), left.clone()]) };
-    let fake = golden("drain-weak", script(), &["drain", "gateway-3", "--yes"]);
-    assert!(fake.changes.try_recv().is_err(), "it was asked to change");
-    let fake = golden("drain-forced", script(), &["drain", "gateway-3", "--yes", "--force"]);
+    let error = DrainError::Majority { node: "gateway-3".into(), ready: 1, all: 3 }.to_string();
+    let refused = Some((409, json!({ "error": error })));
+    let script = |drain| Script { drain, ..views([weak.clone(), left.clone()]) };
+    let fake = golden("drain-weak", script(refused), &["drain", "gateway-3", "--yes"]);
+    let change = fake.changes.try_recv().expect("the node decides");
+    assert_eq!(change, r#"POST /api/drain {"node":"gateway-3"}"#);
+    let forced = &["drain", "gateway-3", "--yes", "--force"];
+    let fake = golden("drain-forced", script(agreed()), forced);
     let change = fake.changes.try_recv().expect("it was asked");
     assert_eq!(change, r#"POST /api/drain {"node":"gateway-3","force":true}"#);
 }

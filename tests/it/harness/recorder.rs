@@ -164,6 +164,16 @@ impl Reply {
         Self::Json(status, Vec::new(), body)
     }
 
+    /// A stream: a log message, these steps, and the answer to a call of a tool.
+    pub(crate) fn streamed(seen: &Seen, between: impl IntoIterator<Item = Step>) -> Self {
+        let log = message::notification("notifications/message", r#"{"level":"info","data":1}"#);
+        let answer = message::result(seen.id(), r#"{"content":[],"resultType":"complete"}"#);
+        let mut steps = vec![Step::Send(message::event(&log))];
+        steps.extend(between);
+        steps.push(Step::Send(message::event(&answer)));
+        Self::Stream(steps)
+    }
+
     pub(crate) fn after(gate: &Gate, reply: Self) -> Self {
         Self::After(gate.clone(), Box::new(reply))
     }

@@ -1,12 +1,10 @@
 //! A server that fails and has nobody beside it.
 
-use serde_json::Value;
-
 use crate::harness::client::Client;
 use crate::harness::gateway::{Gateway, Setup};
 use crate::harness::recorder::{Recorder, Reply, Seen};
 
-use super::{faulty, url};
+use super::{faulty, refused, url};
 
 /// A server that answers every call of a tool like this.
 async fn start(
@@ -18,13 +16,6 @@ async fn start(
     let settings = format!(r#"{{ url: "{}"{settings} }}"#, recorder.url());
     let gateway = Setup::new().server("main", &settings).start().await;
     (recorder, gateway)
-}
-
-fn refused(answer: &Value, code: i64) {
-    assert_eq!(answer["error"]["code"], code, "{answer}");
-    assert_eq!(answer["error"]["data"]["mayHaveRun"], false, "{answer}");
-    let wait = answer["error"]["data"]["retryAfterMs"].as_u64();
-    assert!(wait.is_some_and(|wait| wait > 0), "{answer}");
 }
 
 /// After five failures in a row nothing reaches it, and clients are told at once when to come back.

@@ -4,6 +4,8 @@ use crate::harness::client::Client;
 use crate::harness::gateway::{Gateway, Setup};
 use crate::harness::recorder::Recorder;
 
+use super::refused;
+
 async fn start(rate: &str) -> (Recorder, Gateway) {
     let recorder = Recorder::start().await;
     let settings = format!(
@@ -25,15 +27,11 @@ async fn that_is_used_up_is_said_to_a_session() {
         assert!(answer.get("result").is_some(), "{answer}");
     }
     for id in 4..=8 {
-        let refused = client.call(id, "tool").await;
-        assert_eq!(refused["error"]["code"], -31003, "{refused}");
-        let data = &refused["error"]["data"];
-        assert_eq!(data["mayHaveRun"], false, "{refused}");
-        assert!(data["retryAfterMs"].as_u64().is_some_and(|wait| wait > 0), "{refused}");
+        refused(&client.call(id, "tool").await, -31003);
     }
     assert_eq!(recorder.calls("tool").len(), 3);
-    let refused = r#"holdfast_refused_total{server_id="main",reason="rate"}"#;
-    assert_eq!(gateway.metric(refused).await, 5.0);
+    let rates = r#"holdfast_refused_total{server_id="main",reason="rate"}"#;
+    assert_eq!(gateway.metric(rates).await, 5.0);
     let closed = r#"holdfast_breaker_state{server_id="main",instance="1",state="closed"}"#;
     assert_eq!(gateway.metric(closed).await, 1.0);
 }

@@ -6,7 +6,7 @@ use super::Expect::{Carry, Close, Either, Once};
 use super::{Parts, Vector, check, vector};
 use crate::harness::gateway::{Gateway, Setup};
 use crate::harness::message;
-use crate::harness::recorder::{Recorder, Reply, Step};
+use crate::harness::recorder::{Recorder, Reply};
 use crate::harness::wire::Conn;
 
 /// Chunked, with a request hidden behind the end of chunks.
@@ -215,18 +215,9 @@ impl Before {
 /// Wherever the head comes, and whatever it comes cut into.
 #[tokio::test]
 async fn a_length_beside_the_coding_behind_other_requests() {
-    let recorder = Recorder::scripted(|seen| {
-        let answer = message::result(seen.id(), r#"{"content":[],"resultType":"complete"}"#);
-        let progress =
-            message::notification("notifications/message", r#"{"level":"info","data":1}"#);
-        (seen.tool() == "stream").then(|| {
-            Reply::Stream(vec![
-                Step::Send(message::event(&progress)),
-                Step::Send(message::event(&answer)),
-            ])
-        })
-    })
-    .await;
+    let recorder =
+        Recorder::scripted(|seen| (seen.tool() == "stream").then(|| Reply::streamed(seen, [])))
+            .await;
     let gateway = Setup::http(&recorder.url()).start().await;
     let parts = Parts::new(gateway.address, "both");
     let both = format!("Transfer-Encoding: chunked\r\n{}", parts.length());

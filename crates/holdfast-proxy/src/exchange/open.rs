@@ -338,7 +338,7 @@ impl Opening<'_> {
                         continue;
                     }
                     let waited = patience.get_or_insert_with(|| Patience::new(false));
-                    if none.may_be_restarting && waited.wait().await {
+                    if none.may_be_over_soon && waited.wait().await {
                         continue;
                     }
                     if let Some(at) = none.turn_at.filter(|_| turn.is_none()) {

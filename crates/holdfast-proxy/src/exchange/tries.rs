@@ -118,7 +118,7 @@ impl Tries {
             return NoRoute::Later;
         }
         // What could not be reached may only be restarting: its clients see a pause.
-        if refused.may_be_restarting && self.pause(false).await {
+        if refused.may_be_over_soon && self.pause(false).await {
             return NoRoute::Later;
         }
         // Once: a turn that was of no use is not waited for again.

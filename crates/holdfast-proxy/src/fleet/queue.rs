@@ -301,6 +301,6 @@ impl Refused {
     /// It waits for nothing any more.
     fn for_good(self, why: &str) -> Self {
         let reason = format!("{}, and {why}", self.reason);
-        Self { reason, may_be_restarting: false, turn_at: None, ..self }
+        Self { reason, may_be_over_soon: false, turn_at: None, ..self }
     }
 }

@@ -20,7 +20,7 @@ pub(crate) struct Refused {
     pub(crate) why: Why,
     /// Its instances have only just become unreachable, and may be restarting; or one has just failed, and
     /// another one is there to fail over to.
-    pub(crate) may_be_restarting: bool,
+    pub(crate) may_be_over_soon: bool,
     /// Of a server of several instances, why each does not take it: the first eight.
     pub(crate) reasons: Vec<Reason>,
     /// Where it may wait for its turn, if an allowance is all that is missing there.
@@ -104,10 +104,10 @@ impl ServerFleet {
             _ => what.to_owned(),
         };
         // While one of them may only be restarting, its clients see a pause.
-        let may_be_restarting = away.is_some_and(|away| away < RESTART) || self.may_move(now);
+        let may_be_over_soon = away.is_some_and(|away| away < RESTART) || self.may_move(now);
         let reasons = self.reasons(shut, none);
         let turn_at = turn.map(|(_, at)| at);
-        Refused { retry_after, reason, why, may_be_restarting, reasons, turn_at, busy_at }
+        Refused { retry_after, reason, why, may_be_over_soon, reasons, turn_at, busy_at }
     }
 
     /// Whether a failover may be about to be decided: the active instance has only just failed, and
@@ -132,7 +132,7 @@ impl ServerFleet {
             retry_after: SOON,
             reason: "it fails over to another instance".to_owned(),
             why: Why::Paused,
-            may_be_restarting: true,
+            may_be_over_soon: true,
             reasons: Vec::new(),
             turn_at: None,
             busy_at: Vec::new(),

@@ -53,7 +53,7 @@ fn failures_in_a_row_open_an_instance_and_the_refusal_says_for_how_long() {
     let refused = server.choose(&ask(CallClass::Write)).unwrap_err();
     assert_eq!(refused.why, Why::Breaker);
     assert!(refused.retry_after > Duration::from_secs(20), "{:?}", refused.retry_after);
-    assert!(!refused.may_be_restarting);
+    assert!(!refused.may_be_over_soon);
     assert!(server.is_shut());
 }
 
@@ -215,7 +215,7 @@ fn while_a_failover_may_be_decided_its_clients_see_a_pause() {
     fail(server, 0, Outcome::Broken, 5);
     let refused = server.choose(&ask(CallClass::Write)).unwrap_err();
     assert_eq!(refused.why, Why::Breaker);
-    assert!(refused.may_be_restarting, "b is there");
+    assert!(refused.may_be_over_soon, "b is there");
 }
 
 /// The active instance was taken out of the configuration, and the group has not moved the server yet.
@@ -355,7 +355,7 @@ async fn an_instance_that_refuses_is_left_alone_until_it_answers_a_knock() {
     fail(server, 0, Outcome::Unreachable, 1);
     let refused = server.choose(&ask(CallClass::Write)).unwrap_err();
     assert_eq!(refused.why, Why::Away);
-    assert!(refused.may_be_restarting, "its clients see a pause");
+    assert!(refused.may_be_over_soon, "its clients see a pause");
     let _back = tokio::net::TcpListener::bind(("127.0.0.1", port)).await.unwrap();
     let back = async {
         while server.choose(&ask(CallClass::Write)).is_err() {

@@ -60,7 +60,7 @@ impl Breaker {
             }
         };
         self.admin.run(async |client| {
-            self.confirm.confirm(&does, &format!("From now on {does}. Go on?"), None)?;
+            self.confirm.confirm(&does, &format!("From now on {does}. Go on?"))?;
             let ordered = client.breaker(&self.server, self.instance.as_deref(), action).await;
             let ordered = ordered.map_err(|error| explain(&self.admin, error))?;
             match self.output.output {

@@ -80,7 +80,6 @@ impl Rollback {
             self.confirm.confirm(
                 &format!("config rollback takes version {version} up again on all nodes"),
                 &format!("Take version {version} up again on all nodes?"),
-                None,
             )?;
             let done = client.roll_back(version).await;
             let done = done.map_err(|error| goes_on(&self.admin, error))?;

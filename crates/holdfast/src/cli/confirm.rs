@@ -6,7 +6,6 @@ use anyhow::{Context as _, anyhow};
 use clap::Args;
 
 use super::Failure;
-use super::output::complain;
 
 #[derive(Args)]
 pub(crate) struct ConfirmArgs {
@@ -21,14 +20,8 @@ impl ConfirmArgs {
     ///
     /// # Errors
     /// Nobody can be asked, or whoever was asked said no.
-    pub(crate) fn confirm(
-        &self,
-        does: &str,
-        question: &str,
-        warning: Option<&str>,
-    ) -> Result<(), Failure> {
+    pub(crate) fn confirm(&self, does: &str, question: &str) -> Result<(), Failure> {
         if self.yes {
-            warning.iter().for_each(|text| complain(&format!("holdfast: {text}")));
             return Ok(());
         }
         if !(io::stdin().is_terminal() && io::stderr().is_terminal()) {
@@ -37,9 +30,6 @@ impl ConfirmArgs {
             )));
         }
         let mut out = io::stderr().lock();
-        if let Some(text) = warning {
-            writeln!(out, "{text}")?;
-        }
         write!(out, "{question} [y/N] ")?;
         out.flush()?;
         let mut answer = String::new();

@@ -50,8 +50,8 @@ impl Drain {
     pub(crate) fn run(&self) -> Outcome {
         self.admin.run(async |client| {
             let nodes = client.nodes().await.map_err(|error| explain(&self.admin, error))?;
-            let node = find(&nodes, &self.node)?;
-            self.confirm(&nodes, node)?;
+            find(&nodes, &self.node)?;
+            self.confirm()?;
             let draining = client.drain(&self.node, self.force).await.map_err(|error| explain(&self.admin, error))?;
             let took = span(draining.deadline_ms.div_ceil(1000));
             self.tell(
@@ -63,11 +63,7 @@ impl Drain {
         })
     }
 
-    fn confirm(&self, nodes: &NodesDto, node: &NodeEntryDto) -> Result<(), Failure> {
-        let warning = warning(nodes, node);
-        if let (Some(text), false) = (&warning, self.force) {
-            return Err(anyhow!("{text}. Start that one first; --force drains all the same").into());
-        }
+    fn confirm(&self) -> Result<(), Failure> {
         self.confirm.confirm(
             &format!("drain takes {} out of the cluster", self.node),
             &format!(
@@ -75,7 +71,6 @@ impl Drain {
                  elsewhere.",
                 self.node
             ),
-            warning.as_deref(),
         )
     }
 
@@ -151,37 +146,20 @@ impl Drain {
     }
 }
 
-fn find<'n>(nodes: &'n NodesDto, name: &str) -> anyhow::Result<&'n NodeEntryDto> {
+/// # Errors
+/// There is no such node that could be drained.
+fn find(nodes: &NodesDto, name: &str) -> anyhow::Result<()> {
     if !nodes.clustered {
         return Err(anyhow!(
             "{} runs alone: there is no other node to take its place. SIGTERM drains and ends it",
             nodes.me
         ));
     }
-    nodes.nodes.iter().find(|node| node.name == name).ok_or_else(|| {
-        let known: Vec<&str> = nodes.nodes.iter().map(|node| node.name.as_str()).collect();
-        anyhow!("no node is called {name:?}; there are {}", known.join(", "))
-    })
-}
-
-/// What the operator should know before: whether the others can go on without it.
-fn warning(nodes: &NodesDto, node: &NodeEntryDto) -> Option<String> {
-    let others = || nodes.nodes.iter().filter(|other| other.name != node.name);
-    let ready = others().filter(|other| other.state == "ready").count();
-    let needed = nodes.nodes.len() / 2 + 1;
-    (ready < needed).then(|| {
-        format!(
-            "without {} {}, and a majority of {} is {needed}: nothing can be decided until another \
-             node comes back",
-            node.name,
-            match ready {
-                0 => "no node is ready".to_owned(),
-                1 => "one node is ready".to_owned(),
-                n => format!("{n} nodes are ready"),
-            },
-            nodes.nodes.len()
-        )
-    })
+    if nodes.nodes.iter().any(|node| node.name == name) {
+        return Ok(());
+    }
+    let known: Vec<&str> = nodes.nodes.iter().map(|node| node.name.as_str()).collect();
+    Err(anyhow!("no node is called {name:?}; there are {}", known.join(", ")))
 }
 
 fn progress(node: &NodeEntryDto) -> String {

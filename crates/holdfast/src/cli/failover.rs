@@ -60,7 +60,6 @@ impl Failover {
                 &format!(
                     "Move {server}{to}? Its calls wait for a moment, its sessions go on there."
                 ),
-                None,
             )?;
             let ordered = client.failover(server, self.to.as_deref()).await;
             let ordered = ordered.map_err(|error| explain(&self.admin, error))?;
@@ -78,7 +77,6 @@ impl Failback {
             self.confirm.confirm(
                 &format!("failback moves {server} to its primary"),
                 &format!("Move {server} back to its primary? Its sessions go over bit by bit."),
-                None,
             )?;
             let ordered = client.failback(server).await;
             let ordered = ordered.map_err(|error| explain(&self.admin, error))?;
