@@ -119,6 +119,18 @@ async fn without_any_node_a_call_gets_an_error_under_its_own_id() {
         // Only an id within the parameters: there is no telling whose it is.
         let answer = client.post(r#"{"method":"x","params":{"id":3},"jsonrpc":"2.0"}"#).await;
         assert!(answer.answer().status >= 502, "{kind:?}");
+        // The id of an answer is the server's, and may be that of a call of the client's own.
+        for answer in [
+            r#"{"jsonrpc":"2.0","id":7,"result":{"id":1}}"#,
+            r#"{"result":{"action":"accept"},"jsonrpc":"2.0","id":7}"#,
+            r#"{"id":"a","jsonrpc":"2.0","error":{"code":-1,"message":"no"}}"#,
+        ] {
+            let answer = client.post(answer).await.answer();
+            assert!(
+                answer.status >= 502 && !answer.text().contains("\"id\":7"),
+                "{kind:?}: {answer:?}"
+            );
+        }
         // To the first question of a modern client an error would be an answer.
         let discover = message::request(1, "server/discover", "{}");
         let mut conn = Conn::open(balancer.address).await;

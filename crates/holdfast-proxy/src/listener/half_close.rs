@@ -2,7 +2,7 @@
 //!
 //! A client may close its half of the connection behind its last request and read the answer (RFC 9112,
 //! section 9.6). One that is gone looks the same, until something is written to it. So the protocol decides
-//! (`docs/decisions/0020-a-client-that-closes-its-half.md`): to a modern client a disconnect is a
+//! (`docs/decisions/0021-a-client-that-closes-its-half.md`): to a modern client a disconnect is a
 //! cancellation, and to a stream that nobody asked anything on it is the end.
 
 use holdfast_mcp::headers::name;
