@@ -10,15 +10,20 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use holdfast_drill::bench::{self, Dialect, LoadPlan};
+use serde_json::json;
 
 use crate::callgrind::{self, Profile, Share};
 use crate::targets::{self, Process};
 use crate::{Error, Options};
 
-/// Calls of the shorter run: caches, pools and timers are warm by then.
-const FEW: usize = 500;
-/// Calls of the longer one.
-const MANY: usize = 1500;
+/// Calls of the shorter run, after which caches, pools and timers are warm, and of the longer one.
+const CALLS: [usize; 2] = [500, 1500];
+
+/// The same of streams, whose events take their time.
+const STREAMS: [usize; 2] = [40, 120];
+
+/// Time between two events, in milliseconds: under callgrind the gateway needs a tenth of it.
+const PAUSE: u64 = 4;
 
 /// Callgrind is some fifty times as slow as the processor.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -28,12 +33,20 @@ struct Form {
     name: &'static str,
     dialect: Dialect,
     instances: usize,
+    /// Whether the answer is a stream of 20 events, each with a read, a wake and a write of its own.
+    streams: bool,
 }
 
-const FORMS: [Form; 3] = [
-    Form { name: "one instance", dialect: Dialect::Modern, instances: 1 },
-    Form { name: "two instances", dialect: Dialect::Modern, instances: 2 },
-    Form { name: "one instance, with a session", dialect: Dialect::Legacy, instances: 1 },
+const FORMS: [Form; 4] = [
+    Form { name: "one instance", dialect: Dialect::Modern, instances: 1, streams: false },
+    Form { name: "two instances", dialect: Dialect::Modern, instances: 2, streams: false },
+    Form {
+        name: "one instance, with a session",
+        dialect: Dialect::Legacy,
+        instances: 1,
+        streams: false,
+    },
+    Form { name: "20 events, one by one", dialect: Dialect::Legacy, instances: 1, streams: true },
 ];
 
 /// Measures every form and says what it found.
@@ -48,14 +61,18 @@ pub(crate) fn run(options: &Options) -> Result<String, Error> {
     let addresses = servers.each_ref().map(bench::Serving::address);
     let mut text = String::new();
     let mut over = Vec::new();
-    for form in &FORMS {
-        let few = measure(form, &addresses, FEW)?;
-        let many = measure(form, &addresses, MANY)?;
-        let shares = many.beyond(&few, MANY - FEW);
-        let each = (many.total as f64 - few.total as f64) / (MANY - FEW) as f64;
+    let wanted = |form: &&Form| {
+        options.cases.is_empty() || options.cases.iter().any(|part| form.name.contains(part))
+    };
+    for form in FORMS.iter().filter(wanted) {
+        let calls = if form.streams { STREAMS } else { CALLS };
+        let [few, many] = calls.map(|calls| measure(form, &addresses, calls));
+        let (few, many, calls) = (few?, many?, calls[1] - calls[0]);
+        let shares = many.beyond(&few, calls);
+        let each = (many.total as f64 - few.total as f64) / calls as f64;
         writeln!(text, "{:<30} {each:>8.0} instructions per call", form.name)?;
         write_functions(&mut text, shares, options.functions)?;
-        if options.at_most.is_some_and(|most| each > most as f64) {
+        if !form.streams && options.at_most.is_some_and(|most| each > most as f64) {
             over.push(format!("{}: {each:.0}", form.name));
         }
     }
@@ -100,6 +117,10 @@ fn measure(form: &Form, servers: &[SocketAddr], calls: usize) -> Result<Profile,
     let mut plan = LoadPlan::new(address);
     plan.dialect = form.dialect;
     plan.grace = PATIENCE;
+    if form.streams {
+        plan.tool = "events".to_owned();
+        plan.arguments = json!({ "pause_ms": PAUSE });
+    }
     bench::call_in_turn(&plan, calls)?;
     gateway.ended(PATIENCE, || Profile::read(&out))
 }
@@ -122,7 +143,7 @@ admin: {{ address: \"{admin}\" }}
 servers:
   bench:
     {place}
-    tools: {{ echo: read }}
+    tools: {{ echo: read, events: read }}
 "
     )
 }

@@ -11,6 +11,7 @@ use crate::{shell, tools};
 const USAGE: &str = "\
 Usage: cargo xtask instructions [OPTIONS]
 
+  --case TEXT       only the forms whose name has this (several by commas)
   --functions N     also list the N dearest functions, by themselves and with what they call
   --at-most N       fail if a call costs more instructions in any form (CI: 55000)
 ";

@@ -42,12 +42,19 @@ pub(super) struct Params<'a> {
 pub(super) struct Arguments {
     #[serde(default)]
     bytes: Option<usize>,
+    #[serde(default)]
+    pause_ms: Option<u64>,
 }
 
 impl Params<'_> {
     pub(super) fn bytes(&self) -> usize {
         let asked = self.arguments.as_ref().and_then(|arguments| arguments.bytes);
         asked.unwrap_or(DEFAULT_BYTES).min(MAX_BYTES)
+    }
+
+    /// How long each event of a stream is after the one before.
+    pub(super) fn pause(&self) -> Option<Duration> {
+        self.arguments.as_ref()?.pause_ms.map(Duration::from_millis)
     }
 }
 
@@ -91,6 +98,8 @@ pub(super) enum AnswerBody {
     Full(Option<Bytes>),
     /// Events that are written one by one.
     Events { id: Box<str>, sent: usize, yielded: bool },
+    /// The same with a pause before each, so that whoever reads has it before the next one comes.
+    Paced { id: Box<str>, sent: usize, every: Duration, pause: Pin<Box<Sleep>> },
     /// A stream that stays open until the client goes, and says what is announced.
     Held(mpsc::UnboundedReceiver<Bytes>),
     /// Half of so many bytes, then the end of the connection.
@@ -146,6 +155,13 @@ impl Body for AnswerBody {
                 *sent += 1;
                 Poll::Ready(Some(Ok(Frame::data(event(id, *sent)))))
             }
+            Self::Paced { sent: EVENTS_PER_STREAM, .. } => Poll::Ready(None),
+            Self::Paced { id, sent, every, pause } => {
+                std::task::ready!(pause.as_mut().poll(cx));
+                pause.as_mut().reset(tokio::time::Instant::now() + *every);
+                *sent += 1;
+                Poll::Ready(Some(Ok(Frame::data(event(id, *sent)))))
+            }
         }
     }
 
@@ -160,7 +176,7 @@ impl Body for AnswerBody {
             }
             Self::Half { whole, .. } => SizeHint::with_exact(*whole),
             Self::Drip { left, .. } => SizeHint::with_exact(left.len() as u64),
-            Self::Events { .. } | Self::Held(_) => SizeHint::default(),
+            Self::Events { .. } | Self::Paced { .. } | Self::Held(_) => SizeHint::default(),
         }
     }
 }

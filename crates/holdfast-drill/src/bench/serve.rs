@@ -40,7 +40,8 @@ pub struct Serving {
 
 /// Serves MCP at any path of `listener` on `threads` threads (at least one), in both eras and
 /// without any check: `initialize` mints a session id, `tools/call` is answered with a text of
-/// `arguments.bytes` bytes (default 64) or, for the tool `events`, with twenty events on a stream;
+/// `arguments.bytes` bytes (default 64) or, for the tool `events`, with twenty events on a stream
+/// (`arguments.pause_ms` milliseconds before each, if it says so);
 /// a GET is held open, and the tool `announce` sends one event to every GET. Returns at once.
 ///
 /// # Errors
@@ -256,7 +257,7 @@ fn dripping(whole: Bytes, every: Duration) -> Response<AnswerBody> {
 fn answer(id: &str, method: &str, params: Option<Params<'_>>, held: &Held) -> Response<AnswerBody> {
     match method {
         "tools/call" => match params {
-            Some(params) if params.name == Some("events") => events(id),
+            Some(params) if params.name == Some("events") => events(id, params.pause()),
             Some(params) => {
                 if params.name == Some("announce") {
                     held.announce(&announcement(params.bytes()));
@@ -284,8 +285,15 @@ fn json(body: Bytes) -> Response<AnswerBody> {
     response
 }
 
-fn events(id: &str) -> Response<AnswerBody> {
-    let mut response = Response::new(AnswerBody::Events { id: id.into(), sent: 0, yielded: false });
+fn events(id: &str, pause: Option<Duration>) -> Response<AnswerBody> {
+    let id = id.into();
+    let mut response = Response::new(match pause {
+        None => AnswerBody::Events { id, sent: 0, yielded: false },
+        Some(every) => {
+            let pause = Box::pin(tokio::time::sleep(every));
+            AnswerBody::Paced { id, sent: 0, every, pause }
+        }
+    });
     response.headers_mut().insert(CONTENT_TYPE, EVENT_STREAM);
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     response
