@@ -89,15 +89,16 @@ impl Decoder {
     /// When an event is longer than the limit; the stream is of no use from then on.
     #[expect(clippy::should_implement_trait, reason = "more may follow after None")]
     pub fn next(&mut self) -> Result<Option<Event>, SseError> {
-        while let Some(line) = self.line()? {
-            if line.is_empty() {
-                self.held = 0;
-                if let Some(event) = self.take_event() {
-                    return Ok(Some(event));
-                }
-            } else if line[0] != b':' {
-                self.held += line.len() + 1;
-                self.field(line);
+        if self.failed {
+            return Err(self.fail());
+        }
+        while let Some(mut chunk) = self.chunks.pop_front() {
+            let event = self.read(&mut chunk)?;
+            if !chunk.is_empty() {
+                self.chunks.push_front(chunk);
+            }
+            if event.is_some() {
+                return Ok(event);
             }
         }
         Ok(None)
@@ -109,71 +110,83 @@ impl Decoder {
         self.held == 0 && self.carry.is_empty() && self.chunks.is_empty()
     }
 
-    /// The next whole line without its end.
-    fn line(&mut self) -> Result<Option<Bytes>, SseError> {
-        if self.failed {
-            return self.fail();
-        }
+    /// Reads lines off the front of a chunk until they make an event, or none is left.
+    fn read(&mut self, chunk: &mut Bytes) -> Result<Option<Event>, SseError> {
         loop {
-            let Some(chunk) = self.chunks.front_mut() else { return Ok(None) };
-            if std::mem::take(&mut self.after_cr) && chunk[0] == b'\n' {
+            if !chunk.is_empty() && std::mem::take(&mut self.after_cr) && chunk[0] == b'\n' {
                 chunk.advance(1);
             }
             let Some(end) = memchr2(b'\n', b'\r', chunk) else {
                 self.carry.extend_from_slice(chunk);
-                self.chunks.pop_front();
-                if self.held + self.carry.len() > self.limit {
-                    return self.fail();
-                }
-                continue;
+                chunk.clear();
+                return match self.held + self.carry.len() > self.limit {
+                    true => Err(self.fail()),
+                    false => Ok(None),
+                };
             };
             self.after_cr = chunk[end] == b'\r';
-            let mut line = chunk.split_to(end);
-            chunk.advance(1);
-            if chunk.is_empty() {
-                self.chunks.pop_front();
+            let event = match self.carry.is_empty() {
+                true => self.line(chunk, end)?,
+                false => {
+                    self.carry.extend_from_slice(&chunk[..end]);
+                    let line = self.carry.split().freeze();
+                    self.line(&line, line.len())?
+                }
+            };
+            chunk.advance(end + 1);
+            if event.is_some() {
+                return Ok(event);
             }
-            if !self.carry.is_empty() {
-                self.carry.extend_from_slice(&line);
-                line = self.carry.split().freeze();
-            }
-            if self.held + line.len() > self.limit {
-                return self.fail();
-            }
-            if std::mem::take(&mut self.at_start) && line.starts_with(BOM) {
-                line.advance(BOM.len());
-            }
-            return Ok(Some(line));
         }
     }
 
-    fn fail(&mut self) -> Result<Option<Bytes>, SseError> {
+    /// Takes the line that `bytes` begins with, `length` bytes without its end.
+    fn line(&mut self, bytes: &Bytes, length: usize) -> Result<Option<Event>, SseError> {
+        if self.held + length > self.limit {
+            return Err(self.fail());
+        }
+        let mut line = &bytes[..length];
+        if std::mem::take(&mut self.at_start) {
+            line = line.strip_prefix(BOM).unwrap_or(line);
+        }
+        match line.first() {
+            None => {
+                self.held = 0;
+                return Ok(self.take_event());
+            }
+            Some(b':') => {}
+            Some(_) => {
+                self.held += line.len() + 1;
+                self.field(bytes, line);
+            }
+        }
+        Ok(None)
+    }
+
+    fn fail(&mut self) -> SseError {
         self.failed = true;
         self.chunks.clear();
         self.carry = BytesMut::new();
         self.event = Event::default();
         self.data = Data::None;
-        Err(SseError::TooLong { limit: self.limit })
+        SseError::TooLong { limit: self.limit }
     }
 
-    fn field(&mut self, mut line: Bytes) {
-        let (name, value) = match memchr(b':', &line) {
-            None => (line, Bytes::new()),
+    /// Takes a field, a line of `bytes`.
+    fn field(&mut self, bytes: &Bytes, line: &[u8]) {
+        let (name, value) = match memchr(b':', line) {
+            None => (line, &line[line.len()..]),
             Some(colon) => {
-                let name = line.split_to(colon);
-                line.advance(1);
-                if line.first() == Some(&b' ') {
-                    line.advance(1);
-                }
-                (name, line)
+                let value = &line[colon + 1..];
+                (&line[..colon], value.strip_prefix(b" ").unwrap_or(value))
             }
         };
-        match &name[..] {
-            b"data" => self.data.add(value),
-            b"event" => self.event.event = Some(value),
-            b"id" if memchr(0, &value).is_none() => self.event.id = Some(value),
+        match name {
+            b"data" => self.data.add(bytes.slice_ref(value)),
+            b"event" => self.event.event = Some(bytes.slice_ref(value)),
+            b"id" if memchr(0, value).is_none() => self.event.id = Some(bytes.slice_ref(value)),
             b"retry" => {
-                if let Some(retry) = digits(&value) {
+                if let Some(retry) = digits(value) {
                     self.event.retry = Some(retry);
                 }
             }
