@@ -40,6 +40,7 @@ mod random;
 mod reload;
 pub mod report;
 mod resume;
+mod scratch;
 mod server;
 mod session;
 mod spliced;

@@ -63,7 +63,7 @@ pub(crate) use self::close::close_at_server;
 pub(crate) use self::fallback::{Answers, forget};
 pub(crate) use self::journal::{Fate, Open as OpenEntries, Ticket, inherit};
 pub(crate) use self::open::replay;
-pub(crate) use self::relay::{Sink, relay, resume_at_server};
+pub(crate) use self::relay::{First, Sink, relay, resume_at_server};
 pub(crate) use self::tell::tell;
 use crate::failure::Failure;
 use crate::fleet::{Admitted, Attempt, NotAdmitted, Outcome};

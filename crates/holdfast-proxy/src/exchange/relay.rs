@@ -11,7 +11,7 @@
 //! After a repeat, progress up to the last value that was sent is suppressed: it must only rise.
 
 use std::future::poll_fn;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
@@ -31,7 +31,7 @@ use tokio::time::Instant;
 
 use super::attempt::{self, Route, finish_reading};
 use super::{Answer, Call, Events, Ids, Large, addressed, answer, headers, listen, observe};
-use crate::asked::Alarm;
+use crate::asked::{Alarm, Seldom};
 use crate::failure::Failure;
 use crate::fleet::{Attempt, Outcome};
 use crate::metrics::CallOutcome;
@@ -52,13 +52,19 @@ pub(crate) enum Sink {
     Nobody,
 }
 
+/// What a relay begins with.
+pub(crate) enum First {
+    Here(Answer),
+    /// It is waited for: the client has the beginning of its response already.
+    Coming(Pin<Box<dyn Future<Output = Answer> + Send>>),
+}
+
 /// Delivers an answer, and for a stream everything up to its end. Every id of the call gets exactly
 /// one answer or error.
 ///
 /// # Cancel safety
 /// Not cancel safe: owned by a task, cancelled through the log's token only.
-pub(crate) async fn relay(call: Arc<Call>, first: Answer, sink: Sink) {
-    let deadline = Instant::now() + call.server.settings.max_duration;
+pub(crate) async fn relay(call: Arc<Call>, first: First, sink: Sink) {
     let mut relay = Relay {
         call: &call,
         sink: &sink,
@@ -70,14 +76,24 @@ pub(crate) async fn relay(call: Arc<Call>, first: Answer, sink: Sink) {
         asked: Vec::new(),
         backoff: Backoff::new(Duration::from_millis(100), Duration::from_secs(15)),
     };
-    let giving_up = call.server.giving_up();
     let _streaming = Session::streams(&call);
-    let end = tokio::select! {
-        biased;
-        () = relay.run(first, deadline) => Ended::Answered,
-        () = hung_up(&call, &sink) => Ended::HungUp,
-        () = drained(&call) => Ended::Drained,
-        () = giving_up.cancelled() => Ended::GivenUp,
+    let mut left = Seldom::new(Box::pin(left(&call, &sink)));
+    let first = match first {
+        First::Here(first) => Ok(first),
+        First::Coming(first) => tokio::select! {
+            biased;
+            first = first => Ok(first),
+            end = &mut left => Err(end),
+        },
+    };
+    let end = match first {
+        Ok(first) => tokio::select! {
+            biased;
+            () = relay.run(first) => Ended::Answered,
+            end = &mut left => end,
+            () = drained(&call) => Ended::Drained,
+        },
+        Err(end) => end,
     };
     match end {
         Ended::Answered => {}
@@ -101,6 +117,16 @@ enum Ended {
     HungUp,
     Drained,
     GivenUp,
+}
+
+/// Resolves when nobody waits for the answer any more, or the node does not.
+async fn left(call: &Arc<Call>, sink: &Sink) -> Ended {
+    let giving_up = call.server.giving_up();
+    tokio::select! {
+        biased;
+        () = hung_up(call, sink) => Ended::HungUp,
+        () = giving_up.cancelled() => Ended::GivenUp,
+    }
 }
 
 /// Resolves when the client's disconnect has cancelled the call, or the end of its session.
@@ -133,9 +159,9 @@ struct Relay<'a> {
 }
 
 impl Relay<'_> {
-    async fn run(&mut self, first: Answer, deadline: Instant) {
+    async fn run(&mut self, first: Answer) {
         let mut next = first;
-        let mut time = Alarm::at(deadline);
+        let mut time = Alarm::at(Instant::now() + self.call.server.settings.max_duration);
         loop {
             let events = match next {
                 Answer::Events(events) => events,

@@ -27,7 +27,7 @@ use tokio_util::task::TaskTracker;
 
 use super::receive::{Inbound, Received, receive};
 use super::{listed, respond};
-use crate::exchange::{self, Answer, Call, Ids, Sink, headers};
+use crate::exchange::{self, Answer, Call, First, Ids, Sink, headers};
 use crate::failure::{self, Failure};
 use crate::gateway::Gateway;
 use crate::metrics::{CallOutcome, Rejection};
@@ -442,7 +442,8 @@ impl Shared {
             }
             // An HTTP status means nothing here; what is no JSON-RPC becomes an error that is.
             other => {
-                exchange::relay(call, other, Sink::Frames(self.frames.clone())).await;
+                let (first, sink) = (First::Here(other), Sink::Frames(self.frames.clone()));
+                exchange::relay(call, first, sink).await;
                 return;
             }
         };

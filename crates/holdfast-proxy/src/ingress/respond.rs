@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{HangUp, Recorded};
 use crate::body::Body;
-use crate::exchange::{Answer, Call, Sink, headers, relay};
+use crate::exchange::{Answer, Call, First, Sink, headers, relay};
 use crate::random;
 use crate::session::Session;
 use crate::streams::{NewLog, Origin, Reader, ReaderOptions, StreamLog};
@@ -49,9 +49,10 @@ pub(crate) async fn answer(
             let mut kept = events.headers.clone();
             headers::as_stream(&mut kept);
             let log = Box::pin(new_log(call)).await;
-            let stream = follow(call, &log, None, connection);
-            tokio::spawn(relay(Arc::clone(call), Answer::Events(events), Sink::Log(log)));
-            build(StatusCode::OK, kept, stream)
+            let reader = reader(call, &log, None, connection);
+            let first = First::Here(Answer::Events(events));
+            let reader = reader.driving(relay(Arc::clone(call), first, Sink::Log(log)));
+            build(StatusCode::OK, kept, Body::Stream(Box::new(reader)))
         }
     })
 }
@@ -82,43 +83,23 @@ pub(crate) async fn commit(
     let log = Box::pin(new_log(call)).await;
     let stream = follow(call, &log, None, connection);
     let owned = Arc::clone(call);
-    let deadline = call.server.settings.timeout;
-    let giving_up = call.server.giving_up();
     tokio::spawn(async move {
-        let _streaming = Session::streams(&owned);
-        // The log's token is what a modern client's disconnect cancels.
-        let cancelled = log.cancel.clone();
         if begins == Begins::First && tokio::time::timeout(BEGUN, log.begun()).await.is_err() {
             // Its client is gone before it began: it is not sent, and did not run.
             let reason = "the response could not be begun".to_owned();
             let failure = crate::failure::Failure::unavailable(&owned.server.name, reason);
             owned.fail(&failure);
-            return relay(owned, Answer::Failed(failure), Sink::Log(log)).await;
+            return relay(owned, First::Here(Answer::Failed(failure)), Sink::Log(log)).await;
         }
-        let is_over = async {
-            tokio::select! {
-                () = cancelled.cancelled() => {}
-                () = owned.session_is_over() => {}
-            }
-        };
-        let first = tokio::select! {
-            first = tokio::time::timeout(patience, work) => first.unwrap_or_else(|_| {
-                let failure = crate::failure::Failure::timed_out(&owned.server.name, deadline);
-                owned.fail(&failure);
+        let waiting = Arc::clone(&owned);
+        let first = First::Coming(Box::pin(async move {
+            tokio::time::timeout(patience, work).await.unwrap_or_else(|_| {
+                let limit = waiting.server.settings.timeout;
+                let failure = crate::failure::Failure::timed_out(&waiting.server.name, limit);
+                waiting.fail(&failure);
                 Answer::Failed(failure)
-            }),
-            () = is_over => {
-                owned.settle(crate::metrics::CallOutcome::Cancelled);
-                log.finish();
-                owned.gateway.streams.remove(log.id());
-                return;
-            }
-            () = giving_up.cancelled() => {
-                let failure = owned.server.given_up();
-                owned.fail(&failure);
-                Answer::Failed(failure)
-            }
-        };
+            })
+        }));
         relay(owned, first, Sink::Log(log)).await;
     });
     self::stream(stream)
@@ -200,8 +181,17 @@ pub(crate) fn follow(
     after: Option<u64>,
     connection: &CancellationToken,
 ) -> Body {
+    Body::Stream(Box::new(reader(call, log, after, connection)))
+}
+
+fn reader(
+    call: &Call,
+    log: &Arc<StreamLog>,
+    after: Option<u64>,
+    connection: &CancellationToken,
+) -> Reader {
     let streams = &call.gateway.config.streams;
-    Body::Stream(Box::new(Reader::new(
+    Reader::new(
         Arc::clone(log),
         ReaderOptions {
             after,
@@ -212,7 +202,7 @@ pub(crate) fn follow(
             gauge: call.gateway.metrics.streams.enter(),
             connection: Some(connection.clone()),
         },
-    )))
+    )
 }
 
 /// A response body that follows a session's standing stream.
@@ -273,7 +263,7 @@ pub(crate) fn finish_for_nobody(
     let open = call.gateway.open.clone();
     open.spawn(async move {
         if let Ok(first) = tokio::time::timeout(deadline, work).await {
-            relay(call, first, Sink::Nobody).await;
+            relay(call, First::Here(first), Sink::Nobody).await;
         }
     });
 }

@@ -29,6 +29,7 @@ use crate::body::Body;
 use crate::boxes::{Boxed, Boxes};
 use crate::gateway::Current;
 use crate::ingress::{self, Connection, HangUp, RequestBody};
+use crate::scratch;
 
 /// A client connection that has seen nothing but plain requests.
 pub(super) struct Lane<S> {
@@ -106,7 +107,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Lane<S> {
         let limits = Limits {
             fields: settings.header_count.min(http1::MOST_FIELDS),
             // What is longer has to be refused, or needs a larger buffer: both are hyper's.
-            head: settings.header_bytes.min(READ),
+            head: settings.header_bytes.min(scratch::ROOM),
             body: settings.body.min(LONGEST),
         };
         let read = BytesMut::new();
@@ -305,7 +306,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Lane<S> {
     }
 
     fn poll_hear(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Heard>> {
-        let read = with_scratch(|scratch| {
+        let read = scratch::with(|scratch| {
             let mut scratch = ReadBuf::new(scratch);
             ready!(Pin::new(&mut self.stream).poll_read(cx, &mut scratch))?;
             self.read.extend_from_slice(scratch.filled());
@@ -332,19 +333,6 @@ impl From<Order> for Heard {
             Order::Drain => Self::Drain,
         }
     }
-}
-
-/// Bytes that are read at a time.
-const READ: usize = 16 * 1024;
-
-/// Room for one read, the thread's own: what is read is copied into a buffer of just its size, and a
-/// connection that waits has none.
-fn with_scratch<T>(read: impl FnOnce(&mut [u8]) -> T) -> T {
-    thread_local! {
-        static SCRATCH: RefCell<Box<[u8]>> =
-            RefCell::new(vec![0; READ].into_boxed_slice());
-    }
-    SCRATCH.with_borrow_mut(|scratch| read(scratch))
 }
 
 // === impl Prefixed ===

@@ -21,6 +21,7 @@ use tokio::time::Sleep;
 
 use super::date::with_date;
 use crate::body::Body;
+use crate::streams::Given;
 
 /// One response. Always polled by the same task.
 pub(super) struct Outgoing {
@@ -134,14 +135,16 @@ impl Outgoing {
 
     /// Takes what the body has ready; pending if it has nothing more now.
     fn fill(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if !self.has_room()
+            && let Body::Stream(reader) = &mut self.body
+        {
+            // What gathers behind a client that takes nothing is bounded by the stream's log.
+            reader.drive(cx);
+        }
         if self.out.capacity() == 0 && matches!(self.state, State::Flowing) {
             self.out = SPARE.take();
         }
-        while matches!(self.state, State::Flowing)
-            && self.piece.is_empty()
-            && self.tail.is_empty()
-            && self.out.len() - self.at < ENOUGH
-        {
+        while matches!(self.state, State::Flowing) && self.has_room() {
             if self.at > 0 {
                 // What is out makes room: a client that never has all of it would let it grow.
                 self.out.copy_within(self.at.., 0);
@@ -149,8 +152,10 @@ impl Outgoing {
                 self.at = 0;
             }
             if let Body::Stream(reader) = &mut self.body {
-                if !ready!(chunk(&mut self.out, |out| reader.poll_onto(cx, out))) {
-                    self.end();
+                match ready!(chunk(&mut self.out, |out| reader.poll_onto(cx, out))) {
+                    Given::Some => {}
+                    Given::All => return Poll::Pending,
+                    Given::End => self.end(),
                 }
                 continue;
             }
@@ -161,6 +166,10 @@ impl Outgoing {
             }
         }
         Poll::Ready(())
+    }
+
+    fn has_room(&self) -> bool {
+        self.piece.is_empty() && self.tail.is_empty() && self.out.len() - self.at < ENOUGH
     }
 
     fn append(&mut self, data: Bytes) {

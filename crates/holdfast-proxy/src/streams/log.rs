@@ -1,6 +1,7 @@
 //! One stream's events, from the first that a client may ask for again to the newest.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 use std::time::{Duration, Instant};
@@ -103,6 +104,8 @@ struct Inner {
     last_seen: Instant,
     /// What is done once when it has been stuck for a while.
     when_stuck: Option<WhenStuck>,
+    /// Whether a client has been primed.
+    primed: bool,
 }
 
 /// Done once.
@@ -125,6 +128,9 @@ pub(crate) struct StreamLog {
     pub(super) cancel_after: Option<Duration>,
     metrics: Arc<Metrics>,
     inner: Mutex<Inner>,
+    /// The reader, by its epoch, whose task is at its writer's right now and reads afterwards, so that it
+    /// need not be woken; else 0.
+    driven: AtomicU64,
     room: Notify,
     arrived: Notify,
     /// Cancelled once a response that follows the log has been begun.
@@ -176,7 +182,9 @@ impl StreamLog {
                 connection: None,
                 last_seen: Instant::now(),
                 when_stuck: None,
+                primed: false,
             }),
+            driven: AtomicU64::new(0),
             room: Notify::new(),
             arrived: Notify::new(),
             begun: CancellationToken::new(),
@@ -355,9 +363,22 @@ impl StreamLog {
         inner.undelivered_bytes += entry.bytes();
         inner.entries.push_back(entry);
         self.trim(inner);
-        if let Some(waker) = inner.waker.take() {
+        self.wake(inner);
+    }
+
+    fn wake(&self, inner: &mut Inner) {
+        // Asked under the lock under which the reader reads afterwards.
+        if self.driven.load(Ordering::Relaxed) != inner.epoch
+            && let Some(waker) = inner.waker.take()
+        {
             waker.wake();
         }
+    }
+
+    /// Until what is returned is dropped, the task of the reader of `epoch` is at the writer's.
+    pub(super) fn driven(&self, epoch: u64) -> Driven<'_> {
+        self.driven.store(epoch, Ordering::Relaxed);
+        Driven(self)
     }
 
     /// The messages after the event `seq`, or those that nobody has been given; and whether none of
@@ -417,9 +438,7 @@ impl StreamLog {
             return;
         }
         inner.state = state;
-        if let Some(waker) = inner.waker.take() {
-            waker.wake();
-        }
+        self.wake(&mut inner);
     }
 
     /// Forgets what is not worth keeping. Where a client can come back, the newest event stays,
@@ -483,10 +502,15 @@ impl StreamLog {
         let inner = &mut *self.inner();
         let seen = next.saturating_sub(1);
         let server_event: Option<Box<str>> = inner.server_event_at(seen).map(Into::into);
+        // The number before the first is no event's, so the first such id is one of the series too.
+        let is_first = !std::mem::replace(&mut inner.primed, true) && seen == 0;
         let (ids, progress) = (&mut inner.ids, inner.progress);
         let mut out = BytesMut::with_capacity(FRAMING);
         let told = Told { seq: seen, server_event: server_event.as_deref(), progress };
-        let id = |out: &mut BytesMut| ids.seal_anew(sealer, told, out);
+        let id = |out: &mut BytesMut| match is_first {
+            true => ids.seal(sealer, told, out),
+            false => ids.seal_anew(sealer, told, out),
+        };
         sse::encode_prime(id, retry_ms, &mut out);
         Some(out.freeze())
     }
@@ -503,15 +527,15 @@ impl StreamLog {
         if inner.epoch != epoch {
             return Read::End;
         }
-        let Some(front) = inner.entries.front().map(|entry| entry.seq) else {
-            return inner.wait(waker);
-        };
-        let start = next.saturating_sub(front) as usize;
         let Inner { entries, ids, undelivered, undelivered_bytes, .. } = &mut *inner;
-        let (before, empty) = (*undelivered, out.len());
+        let front = entries.front().map_or(*next, |entry| entry.seq);
+        let start = next.saturating_sub(front) as usize;
+        let (before, was_full) = (*undelivered, *undelivered_bytes >= self.queue);
+        let (empty, mut rest) = (out.len(), false);
         // Small events that wait together leave together: one write instead of many.
-        for entry in entries.iter().skip(start) {
+        for entry in entries.range(start.min(entries.len())..) {
             if out.len() > empty && out.len() - empty + entry.bytes() > JOIN {
+                rest = true;
                 break;
             }
             out.reserve(entry.bytes());
@@ -534,14 +558,17 @@ impl StreamLog {
                 *undelivered_bytes -= entry.bytes();
             }
         }
-        if out.len() == empty {
-            return inner.wait(waker);
-        }
         if inner.undelivered > before {
             self.trim(&mut inner);
-            self.room.notify_waiters();
+            if was_full {
+                self.room.notify_waiters();
+            }
         }
-        Read::Some
+        match rest {
+            true => Read::Some,
+            false if inner.state == LogState::Open => inner.wait(waker),
+            false => Read::End,
+        }
     }
 
     /// The reader of `epoch` is gone; whether it was the newest.
@@ -581,11 +608,23 @@ const OUTSIDE: usize = 512;
 /// chunk that it came in.
 const SHARED: usize = 64 * 1024;
 
+/// What a reader finds behind what was appended, if anything was.
 pub(super) enum Read {
-    /// Events, appended.
+    /// More that is here.
     Some,
-    Wait,
+    /// Nothing for now.
+    All,
+    /// The end.
     End,
+}
+
+/// A log whose writer is being driven by its reader.
+pub(super) struct Driven<'a>(&'a StreamLog);
+
+impl Drop for Driven<'_> {
+    fn drop(&mut self) {
+        self.0.driven.store(0, Ordering::Relaxed);
+    }
 }
 
 // === impl Entry ===
@@ -618,11 +657,10 @@ impl Entry {
 
 impl Inner {
     fn wait(&mut self, waker: &Waker) -> Read {
-        if self.state != LogState::Open {
-            return Read::End;
+        if !self.waker.as_ref().is_some_and(|own| own.will_wake(waker)) {
+            self.waker = Some(waker.clone());
         }
-        self.waker = Some(waker.clone());
-        Read::Wait
+        Read::All
     }
 
     /// Forgets delivered events beyond `bytes`, oldest first, down to the newest `events`. An

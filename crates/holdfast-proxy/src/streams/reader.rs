@@ -35,9 +35,25 @@ pub(crate) struct ReaderOptions {
     pub(crate) connection: Option<CancellationToken>,
 }
 
+/// Writes to the log that a response follows.
+pub(crate) type Writer = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// What a reader has given.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Given {
+    /// Something; there may be more.
+    Some,
+    /// Something, and that is all for now: its task is woken when there is more.
+    All,
+    /// Nothing: it has ended.
+    End,
+}
+
 /// Follows a log as an HTTP body. Dropping it is the client's disconnect.
 pub(crate) struct Reader {
     log: Arc<StreamLog>,
+    /// Polled by whoever reads, so that an event costs one wake-up and not two.
+    writer: Option<Writer>,
     epoch: u64,
     next: u64,
     prime: Option<Bytes>,
@@ -64,6 +80,7 @@ impl Reader {
         Self {
             prime: log.prime(next, retry_ms),
             log,
+            writer: None,
             epoch,
             next,
             keepalive: options.keepalive,
@@ -78,33 +95,88 @@ impl Reader {
         }
     }
 
-    /// Appends what there is for the client; `false` at the end.
-    pub(crate) fn poll_onto(&mut self, cx: &mut Context<'_>, out: &mut BytesMut) -> Poll<bool> {
-        if self.ended {
-            return Poll::Ready(false);
+    /// The same with the log's writer, which it drives. Left alone, the writer goes on as a task of its
+    /// own.
+    pub(crate) fn driving(mut self, writer: impl Future<Output = ()> + Send + 'static) -> Self {
+        self.writer = Some(Box::pin(writer));
+        self
+    }
+
+    /// Lets the log's writer go on, if that is the reader's part: [`Self::poll_onto`] does, and who cannot
+    /// take anything now does it with this.
+    pub(crate) fn drive(&mut self, cx: &mut Context<'_>) {
+        let Some(writer) = &mut self.writer else { return };
+        let _driven = self.log.driven(self.epoch);
+        if writer.as_mut().poll(cx).is_ready() {
+            self.writer = None;
         }
+    }
+
+    fn leave_writer(&mut self) {
+        let Some(writer) = self.writer.take() else { return };
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(writer);
+        }
+    }
+
+    /// Appends what there is for the client.
+    pub(crate) fn poll_onto(&mut self, cx: &mut Context<'_>, out: &mut BytesMut) -> Poll<Given> {
+        if self.ended {
+            return Poll::Ready(Given::End);
+        }
+        self.drive(cx);
+        let empty = out.len();
         if let Some(prime) = self.prime.take() {
             out.extend_from_slice(&prime);
-            return Poll::Ready(true);
         }
-        match self.log.read(self.epoch, &mut self.next, out, cx.waker()) {
-            Read::Some => {
-                self.last_sent = Instant::now();
-                return Poll::Ready(true);
-            }
+        let read = self.log.read(self.epoch, &mut self.next, out, cx.waker());
+        let given = match read {
+            Read::Some => Given::Some,
+            Read::All => Given::All,
             Read::End => {
                 self.ended = true;
-                return Poll::Ready(false);
+                Given::End
             }
-            Read::Wait => self.log.caught_up(),
+        };
+        if out.len() > empty {
+            self.last_sent = Instant::now();
         }
-        while self.alarm.poll(cx).is_ready() {
-            if let Some(frame) = self.on_alarm(Instant::now()) {
-                out.extend_from_slice(&frame);
-                return Poll::Ready(true);
+        if given == Given::All {
+            self.log.caught_up();
+            while self.alarm.poll(cx).is_ready() {
+                if let Some(frame) = self.on_alarm(Instant::now()) {
+                    out.extend_from_slice(&frame);
+                    return Poll::Ready(Given::Some);
+                }
             }
         }
-        Poll::Pending
+        match (given, out.len() > empty) {
+            (Given::All, false) => Poll::Pending,
+            (Given::End, true) => Poll::Ready(Given::Some),
+            (given, _) => Poll::Ready(given),
+        }
+    }
+
+    /// The client is not there any more.
+    fn hang_up(&self) {
+        let newest = self.log.detach(self.epoch);
+        // A stream that the gateway ended is not a disconnect.
+        let (true, false, Some(after)) = (newest, self.ended, self.log.cancel_after) else {
+            return;
+        };
+        if after.is_zero() {
+            self.log.cancel.cancel();
+            return;
+        }
+        let log = Arc::clone(&self.log);
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move {
+                tokio::time::sleep(after).await;
+                if log.usage().1.is_some() {
+                    log.cancel.cancel();
+                }
+            });
+        }
     }
 
     /// The timer went off: rotate, send a comment, or sleep on.
@@ -137,31 +209,17 @@ impl http_body::Body for Reader {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        // Whoever writes this out asks when it likes, and the writer does not wait for that.
+        self.leave_writer();
         let mut out = BytesMut::new();
-        let more = ready!(self.poll_onto(cx, &mut out));
-        Poll::Ready(more.then(|| Ok(Frame::data(out.freeze()))))
+        let given = ready!(self.poll_onto(cx, &mut out));
+        Poll::Ready((given != Given::End).then(|| Ok(Frame::data(out.freeze()))))
     }
 }
 
 impl Drop for Reader {
     fn drop(&mut self) {
-        let newest = self.log.detach(self.epoch);
-        // A stream that the gateway ended is not a disconnect.
-        let (true, false, Some(after)) = (newest, self.ended, self.log.cancel_after) else {
-            return;
-        };
-        if after.is_zero() {
-            self.log.cancel.cancel();
-            return;
-        }
-        let log = Arc::clone(&self.log);
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(async move {
-                tokio::time::sleep(after).await;
-                if log.usage().1.is_some() {
-                    log.cancel.cancel();
-                }
-            });
-        }
+        self.hang_up();
+        self.leave_writer();
     }
 }

@@ -1,15 +1,19 @@
 //! Stories about a log and its readers, on a paused clock.
 
+use std::future::Future as _;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use holdfast_mcp::event_id::{Sealer, StreamKind};
 use holdfast_mcp::sse::{Decoder, Event};
 use http_body_util::BodyExt as _;
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::{LogState, NewLog, Origin, Reader, ReaderOptions, StreamLog, Streams};
+use super::{Given, LogState, NewLog, Origin, Reader, ReaderOptions, StreamLog, Streams};
 use crate::metrics::Metrics;
 
 fn sealer() -> Arc<Sealer> {
@@ -308,4 +312,118 @@ async fn the_priming_id_says_how_far_the_server_was_for_what_the_client_has_seen
     assert_eq!(primed(&read_all(reader(&log, Some(0))).await), None);
     assert_eq!(primed(&read_all(reader(&log, Some(1))).await).as_deref(), Some("s-1"));
     assert_eq!(primed(&read_all(reader(&log, Some(3))).await).as_deref(), Some("s-3"));
+}
+
+/// Counts how often a task would have been woken.
+#[derive(Default)]
+struct Woken(AtomicUsize);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// A reader as a task polls it.
+struct Task {
+    reader: Reader,
+    woken: Arc<Woken>,
+}
+
+impl Task {
+    fn new(reader: Reader) -> Self {
+        Self { reader, woken: Arc::default() }
+    }
+
+    /// What it gives, and in how many messages.
+    fn poll(&mut self) -> (Poll<Given>, usize) {
+        let mut out = BytesMut::new();
+        let waker = Waker::from(Arc::clone(&self.woken));
+        let given = self.reader.poll_onto(&mut Context::from_waker(&waker), &mut out);
+        (given, out.windows(7).filter(|window| *window == b"data: {").count())
+    }
+
+    fn woken(&self) -> usize {
+        self.woken.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Appends what it is sent.
+fn writer(
+    log: &Arc<StreamLog>,
+) -> (mpsc::UnboundedSender<Bytes>, impl Future<Output = ()> + use<>) {
+    let (send, mut sent) = mpsc::unbounded_channel::<Bytes>();
+    let log = Arc::clone(log);
+    let writer = async move {
+        while let Some(data) = sent.recv().await {
+            log.append(&data, None).await;
+        }
+        log.finish();
+    };
+    (send, writer)
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_of_the_writer_that_a_reader_drives_wakes_its_task_once() {
+    let log = log(1 << 20, 1 << 20, true);
+    let (send, writer) = writer(&log);
+    send.send("{}".into()).unwrap();
+    let mut task = Task::new(reader(&log, None).driving(writer));
+    assert_eq!(task.poll(), (Poll::Ready(Given::All), 1));
+    assert_eq!((task.poll(), task.woken()), ((Poll::Pending, 0), 0));
+    for number in 1..=3 {
+        send.send("{}".into()).unwrap();
+        assert_eq!(task.woken(), number);
+        assert_eq!(task.poll(), (Poll::Ready(Given::All), 1));
+    }
+    drop(send);
+    assert_eq!((task.poll(), task.woken()), ((Poll::Ready(Given::End), 0), 4));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_writer_goes_on_by_itself_once_its_reader_is_gone() {
+    let log = log(1 << 20, 1 << 20, true);
+    let (send, writer) = writer(&log);
+    let mut task = Task::new(reader(&log, None).driving(writer));
+    assert_eq!(task.poll(), (Poll::Ready(Given::All), 0));
+    drop(task);
+    send.send("{}".into()).unwrap();
+    drop(send);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!((log.messages_after(None).0.len(), log.state()), (1, LogState::Complete));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reader_whose_place_is_taken_wakes_the_one_that_has_it() {
+    let log = log(1 << 20, 1 << 20, true);
+    let (send, writer) = writer(&log);
+    let mut older = Task::new(reader(&log, None).driving(writer));
+    assert_eq!(older.poll(), (Poll::Ready(Given::All), 0));
+    let mut newer = Task::new(reader(&log, None));
+    assert_eq!((newer.poll(), newer.woken()), ((Poll::Ready(Given::All), 0), 0));
+    send.send("{}".into()).unwrap();
+    assert_eq!(older.poll(), (Poll::Ready(Given::End), 0));
+    assert_eq!((newer.woken(), newer.poll()), (1, (Poll::Ready(Given::All), 1)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_primes_a_client_first_is_a_number_of_the_series_and_no_event_has_it() {
+    let log = log(1 << 20, 1 << 20, true);
+    log.append(&"{}".into(), None).await;
+    let mut ids = std::collections::HashSet::new();
+    for _ in 0..2 {
+        let mut decoder = Decoder::new(1 << 20);
+        let (mut out, mut reader) = (BytesMut::new(), reader(&log, Some(0)));
+        let _ = reader.poll_onto(&mut Context::from_waker(Waker::noop()), &mut out);
+        decoder.push(out.freeze());
+        while let Ok(Some(event)) = decoder.next() {
+            let id = event.id.expect("an id");
+            let opened = sealer().open(&id).expect("a genuine id");
+            let is_prime = event.data.is_none_or(|data| data.is_empty());
+            assert_eq!(opened.seq, if is_prime { 0 } else { 1 });
+            ids.insert(id);
+        }
+    }
+    // Two that prime, and one event twice.
+    assert_eq!(ids.len(), 3);
 }

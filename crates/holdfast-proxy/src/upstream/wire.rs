@@ -15,9 +15,11 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
 use holdfast_mcp::http1::{self, ChunkError, Chunks, Framing, Head, HeadError, Piece};
-use tokio::io::{AsyncWrite, Interest};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
+
+use crate::scratch;
 
 /// A connection that no request is on.
 pub(crate) struct Connection {
@@ -229,13 +231,21 @@ impl Connection {
 
     /// Reads what there is, up to about `room` bytes more; 0: the end.
     fn poll_fill(&mut self, cx: &mut Context<'_>, room: usize) -> Poll<io::Result<usize>> {
-        if self.read.is_empty() {
+        if self.read.is_empty() && room <= READ {
+            // What comes now may be an event of a hundred bytes, and the next one may take long.
+            return scratch::with(|scratch| {
+                let mut scratch = ReadBuf::new(&mut scratch[..READ]);
+                ready!(self.io.poll_read(cx, &mut scratch))?;
+                self.read = BytesMut::from(scratch.filled());
+                Poll::Ready(Ok(scratch.filled().len()))
+            });
+        }
+        if self.read.is_empty()
+            && let Io::Plain(stream) = &self.io
+            && stream.poll_read_ready(cx)?.is_pending()
+        {
             // A connection that waits for long does so without a buffer.
-            if let Io::Plain(stream) = &self.io
-                && stream.poll_read_ready(cx)?.is_pending()
-            {
-                return Poll::Pending;
-            }
+            return Poll::Pending;
         }
         if self.read.capacity() - self.read.len() < room.min(READ / 2) {
             self.read.reserve(room);
@@ -265,6 +275,13 @@ fn nothing_has_come(stream: &TcpStream, look: Look) -> bool {
 // === impl Io ===
 
 impl Io {
+    fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Tls(stream) => Pin::new(&mut **stream).poll_read(cx, buf),
+        }
+    }
+
     fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match self {
             Self::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),

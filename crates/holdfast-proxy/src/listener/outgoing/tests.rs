@@ -1,6 +1,7 @@
 //! What is written of a response, in how many writes, and what is not asked for.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use holdfast_mcp::http1::{self, Chunks, Framing as Read, Piece};
 use tokio::time::Instant;
@@ -250,4 +251,27 @@ async fn what_is_out_makes_room_though_the_client_is_always_behind() {
         assert!(sent.out.capacity() <= KEPT, "{}", sent.out.capacity());
         client.writes.clear();
     }
+}
+
+#[tokio::test]
+async fn behind_a_client_that_takes_nothing_the_writer_goes_on_until_the_log_is_full() {
+    let log = log(64 * 1024, 1 << 20, true);
+    let appended = Arc::new(AtomicUsize::new(0));
+    let (count, own) = (Arc::clone(&appended), Arc::clone(&log));
+    let writer = async move {
+        loop {
+            own.append(&vec![b'x'; 1024].into(), None).await;
+            count.fetch_add(1, Ordering::Relaxed);
+            tokio::task::yield_now().await;
+        }
+    };
+    let mut sent = outgoing(Body::Stream(Box::new(reader(&log, None).driving(writer))));
+    let mut client = Client::default();
+    for _ in 0..1000 {
+        assert!(poll(&mut sent, &mut client).is_pending());
+    }
+    // 16 KiB wait to be written, and 64 KiB, of which each event's place is a part, in the log.
+    let appended = appended.load(Ordering::Relaxed);
+    assert!((50..80).contains(&appended), "{appended}");
+    assert!(sent.out.capacity() <= KEPT);
 }
