@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::{HangUp, Recorded};
 use crate::body::Body;
 use crate::exchange::{Answer, Call, First, Sink, headers, relay};
+use crate::failure::Failure;
 use crate::random;
 use crate::session::Session;
 use crate::streams::{NewLog, Origin, Reader, ReaderOptions, StreamLog};
@@ -40,7 +41,7 @@ pub(crate) async fn answer(
         Answer::Failed(failure) => super::json(StatusCode::OK, failure.render(&call.ids)),
         Answer::Moved => {
             let reason = "its session went to another node".to_owned();
-            let failure = crate::failure::Failure::unavailable(&call.server.name, reason);
+            let failure = Failure::unavailable(&call.server.name, reason);
             call.fail(&failure);
             super::json(StatusCode::OK, failure.render(&call.ids))
         }
@@ -82,26 +83,23 @@ pub(crate) async fn commit(
 ) -> Response<Body> {
     let log = Box::pin(new_log(call)).await;
     let stream = follow(call, &log, None, connection);
-    let owned = Arc::clone(call);
-    tokio::spawn(async move {
-        if begins == Begins::First && tokio::time::timeout(BEGUN, log.begun()).await.is_err() {
+    let (own, begun) = (Arc::clone(call), Arc::clone(&log));
+    let first = First::Coming(Box::pin(async move {
+        let failure = if begins == Begins::First
+            && tokio::time::timeout(BEGUN, begun.begun()).await.is_err()
+        {
             // Its client is gone before it began: it is not sent, and did not run.
             let reason = "the response could not be begun".to_owned();
-            let failure = crate::failure::Failure::unavailable(&owned.server.name, reason);
-            owned.fail(&failure);
-            return relay(owned, First::Here(Answer::Failed(failure)), Sink::Log(log)).await;
-        }
-        let waiting = Arc::clone(&owned);
-        let first = First::Coming(Box::pin(async move {
-            tokio::time::timeout(patience, work).await.unwrap_or_else(|_| {
-                let limit = waiting.server.settings.timeout;
-                let failure = crate::failure::Failure::timed_out(&waiting.server.name, limit);
-                waiting.fail(&failure);
-                Answer::Failed(failure)
-            })
-        }));
-        relay(owned, first, Sink::Log(log)).await;
-    });
+            Failure::unavailable(&own.server.name, reason)
+        } else if let Ok(first) = tokio::time::timeout(patience, work).await {
+            return first;
+        } else {
+            Failure::timed_out(&own.server.name, own.server.settings.timeout)
+        };
+        own.fail(&failure);
+        Answer::Failed(failure)
+    }));
+    tokio::spawn(relay(Arc::clone(call), first, Sink::Log(log)));
     self::stream(stream)
 }
 
