@@ -12,14 +12,12 @@ use crate::targets::Target;
 /// Memory is read when it has not grown for this long.
 const CALM: Duration = Duration::from_secs(2);
 
-/// Sessions that fill caches and pools, which are not what a session costs. Without a stream it takes as many
-/// as are measured: the room of the connections that were open at once while they were opened stays behind,
-/// and the next ones use it.
+/// Sessions that fill caches and pools, which are not what a session costs.
 const WARM: usize = 64;
 
-/// Limits that leave room for so many sessions, twice.
+/// Limits that leave room for so many sessions.
 pub(crate) fn limits(many: usize) -> String {
-    let room = 2 * many + 1000;
+    let room = many + 1000;
     format!(
         "limits: {{ sessions: {room}, sessions_per_principal: {room}, streams: {room}, connections: {room} }}"
     )
@@ -36,13 +34,13 @@ pub(crate) fn run(server: SocketAddr, many: usize) -> Result<String, Error> {
         format!("Memory of {many} sessions (`cargo xtask bench --sessions {many}`):\n\n");
     text.push_str("| session | RSS before, MiB | with them, MiB | bytes each | opened in, s |\n");
     text.push_str("|---|---|---|---|---|\n");
-    for (what, holding, before) in [
-        ("without a stream, its connection closed", Holding::Session, many),
-        ("with a GET stream on both sides (two connections)", Holding::Stream, WARM),
+    for (what, holding) in [
+        ("without a stream, its connection closed", Holding::Session),
+        ("with a GET stream on both sides (two connections)", Holding::Stream),
     ] {
         let gateway = Target::gateway(server, &limits(many))?;
         let pids = gateway.pids();
-        let warm = hold(gateway.address, before, holding)?;
+        let warm = hold(gateway.address, WARM, holding)?;
         let before = settled(&pids);
         let started = Instant::now();
         let held = hold(gateway.address, many, holding)?;
