@@ -127,7 +127,8 @@ async fn a_cancelled_call_holds_nobody_up() {
     recorder.wait_for("the call", 1, |seen| seen.tool() == "slow").await;
     let cancel = message::notification("notifications/cancelled", r#"{"requestId":77}"#);
     assert_eq!(client.post(&cancel).await.answer().status, 202);
-    assert_eq!(client.call(78, "tool").await["id"], 78);
+    let answer = client.call(78, "tool").await;
+    assert!(answer.get("result").is_some(), "{answer}");
     drop(stream);
     gate.open();
 }
