@@ -510,9 +510,12 @@ async fn a_connection_that_is_not_used_is_the_next_ones_and_a_wait_ends() {
     let (first, second) =
         (waits(server, Some(0), line()).await, waits(server, Some(0), line()).await);
     leaves(&mut all, 0);
+    let (first, waited) = first.await.unwrap();
+    assert!(waited.is_ok() && first.is_next());
     // Its client leaves with the connection in its hand.
-    drop(first.await.unwrap());
-    let (mut next, _) = second.await.unwrap();
+    drop(first);
+    let (mut next, waited) = second.await.unwrap();
+    assert!(waited.is_ok() && next.is_next());
     all.push(server.enter(0, &Ask { kept: true, ..read() }).unwrap());
     next.goes();
     // In vain.
