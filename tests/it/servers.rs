@@ -3,6 +3,7 @@
 
 mod alone;
 mod kinds;
+mod measures;
 mod moves;
 mod rates;
 mod replicas;

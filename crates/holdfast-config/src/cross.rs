@@ -4,9 +4,9 @@ mod dependencies;
 
 use std::net::SocketAddr;
 
-use crate::Config;
 use crate::context::Context;
 use crate::units::show_duration;
+use crate::{Config, Server};
 
 /// Reports what does not fit together.
 pub(crate) fn check(config: &Config, context: &Context<'_>) {
@@ -126,5 +126,25 @@ fn servers(config: &Config, context: &Context<'_>) {
                 &format!("write max_duration: {}", show_duration(server.timeout)),
             );
         }
+        one_voice(name, server, config, context);
+    }
+}
+
+/// The voice from outside of the cluster alone must not begin a failover.
+fn one_voice(name: &str, server: &Server, config: &Config, context: &Context<'_>) {
+    let Some(failover) = &server.failover else { return };
+    let share = config.health.votes.weights().external_share();
+    // Sums of tenths are not exact.
+    if share > failover.degradation + 1e-6 && server.health.checks.iter().any(|it| it.external) {
+        context.report(
+            &format!("servers.{name}.failover.degradation"),
+            format!(
+                "{} is less than the {share:.2} that health.votes.external has of a vote: the \
+                 monitor alone would move the server",
+                failover.degradation
+            ),
+            "a degradation above the monitor's share of a vote",
+            "raise degradation, or lower health.votes.external",
+        );
     }
 }

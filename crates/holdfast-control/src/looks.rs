@@ -19,7 +19,7 @@ pub(crate) struct Looks(Vec<Vec<Mutex<Look>>>);
 pub(crate) struct Look {
     /// By checks of the node's own, once it is believed; 0 where the instance cannot be used at all.
     pub(crate) own: Option<f64>,
-    /// By checks from outside.
+    /// By monitors outside of the cluster, once it is believed; none where none says anything.
     pub(crate) external: Option<f64>,
     /// Why it cannot be used at all, as of the last round that counted.
     pub(crate) fatal: Option<Failure>,
@@ -36,13 +36,15 @@ pub(crate) struct Look {
     /// What took the score down, the worst first.
     pub(crate) why: Vec<String>,
     steady: Steady,
+    /// What the monitors say.
+    outside: Steady,
 }
 
 /// One check of a round, as it is taken down.
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) struct Made<'a> {
     pub(crate) check: Checked<'a>,
-    /// Made from outside the node's own path to the instance.
+    /// What a monitor outside of the cluster finds.
     pub(crate) external: bool,
     /// What was wrong.
     pub(crate) text: String,
@@ -92,13 +94,9 @@ impl Look {
         let of = |external: bool| -> Vec<Checked<'_>> {
             round.iter().filter(|it| it.external == external).map(|it| it.check).collect()
         };
-        let all: Vec<Checked<'_>> = round.iter().map(|it| it.check).collect();
-        let Some(whole) = report(&all) else { return };
-        let score = if whole.fatal.is_some() {
-            0.0
-        } else {
-            report(&of(false)).map_or(whole.score, |own| own.score)
-        };
+        self.hear(report(&of(true)).map(|it| it.score), patience);
+        let Some(whole) = report(&of(false)) else { return };
+        let score = if whole.fatal.is_some() { 0.0 } else { whole.score };
         let status = if whole.fatal.is_some() { Status::Critical } else { Status::of(score) };
         let changed = self.steady.look(status, patience).is_some();
         // Until a change is believed, what was believed before stands.
@@ -110,7 +108,6 @@ impl Look {
         }
         let is_worse = |believed| status > believed;
         self.in_doubt = status != Status::Healthy && self.steady.status().is_none_or(is_worse);
-        self.external = report(&of(true)).map(|it| it.score);
         self.good = self.steady.good();
         self.at = Some(at);
         if status == Status::Healthy {
@@ -119,6 +116,19 @@ impl Look {
             self.suspect(now);
         }
         self.why = reasons(round);
+    }
+
+    /// Takes what the monitors say, 0 to 1. One that cannot be asked says nothing: it is its own trouble.
+    fn hear(&mut self, said: Option<f64>, patience: Patience) {
+        let Some(said) = said else {
+            (self.external, self.outside) = (None, Steady::new());
+            return;
+        };
+        let status = Status::of(said);
+        let changed = self.outside.look(status, patience).is_some();
+        if self.outside.status().is_some() && (changed || self.outside.status() == Some(status)) {
+            self.external = Some(said);
+        }
     }
 }
 
@@ -186,13 +196,21 @@ mod tests {
     }
 
     #[test]
-    fn checks_from_outside_are_kept_apart() {
-        let mut outside = made("metrics", 1.0, Outcome::Partly(0.5));
-        outside.external = true;
+    fn what_monitors_say_is_kept_apart_and_believed_like_the_rest() {
         let mut look = Look::default();
-        take(&mut look, &[made("ping", 1.0, Outcome::Passed), outside], 1_000);
-        assert_eq!((look.own, look.external), (Some(1.0), Some(0.5)));
-        assert_eq!(look.why, ["metrics: 50 of 100"]);
+        let mut hears = |says| {
+            let monitor = Made { external: true, ..made("monitor", 1.0, says) };
+            take(&mut look, &[made("ping", 1.0, Outcome::Passed), monitor], 1_000);
+            assert_eq!((look.own, look.good > 0, look.bad_since), (Some(1.0), true, 0));
+            (look.external, look.why.len())
+        };
+        let down = Outcome::Failed(Failure::Wrong);
+        assert_eq!(hears(Outcome::Passed), (Some(1.0), 0));
+        assert_eq!(hears(down), (Some(1.0), 1), "one word");
+        assert_eq!(hears(down), (Some(0.0), 1));
+        assert_eq!(hears(Outcome::Passed), (Some(0.0), 0));
+        assert_eq!(hears(Outcome::Skipped), (None, 0), "it cannot be asked");
+        assert_eq!(hears(Outcome::Passed), (Some(1.0), 0), "and begins anew");
     }
 
     #[test]

@@ -7,13 +7,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use holdfast_config::{
-    Check, CheckKind, Config, Levels, Objectives, Passive, Role, Server, ServerHealth, Transport,
-    Votes,
+    Check, CheckKind, Config, Levels, Objectives, Role, Server, ServerHealth, Transport,
 };
 use holdfast_engine::breaker;
 use holdfast_engine::failover::{self, Params};
+use holdfast_engine::health::Bars;
 use holdfast_engine::health::node::{Limits, Reading};
-use holdfast_engine::health::passive::{Threshold, Thresholds};
+use holdfast_engine::health::passive::Thresholds;
 use holdfast_engine::health::schedule::Rhythm;
 use holdfast_engine::health::votes::{Rules, Weights};
 
@@ -50,6 +50,7 @@ pub struct Planned {
     /// In the order of the configuration.
     pub instances: Vec<PlannedInstance>,
     pub(crate) health: ServerHealth,
+    pub(crate) bars: Bars,
     pub(crate) objectives: Objectives,
     pub(crate) breaker: Option<BreakerRules>,
     pub(crate) failover: Option<Moves>,
@@ -98,9 +99,11 @@ impl Plan {
         let votes = &config.health.votes;
         let servers = config.servers.iter();
         Self {
-            servers: servers.map(|(name, server)| Planned::of(name, server, lease)).collect(),
-            weights: weights(votes),
-            thresholds: thresholds(&config.health.passive),
+            servers: servers
+                .map(|(name, server)| Planned::of(name, server, config.health.measures, lease))
+                .collect(),
+            weights: votes.weights(),
+            thresholds: config.health.passive.thresholds(),
             node: PlannedNode::of(config),
             gap: lease,
             rules: Rules {
@@ -176,27 +179,10 @@ fn limits<T: Copy>(levels: &Levels<T>, value: impl Fn(T) -> f64) -> Limits {
     }
 }
 
-fn weights(votes: &Votes) -> Weights {
-    Weights { local: votes.local, peers: votes.peers, external: votes.external, users: votes.users }
-}
-
-fn thresholds(passive: &Passive) -> Thresholds {
-    let ms = |duration: Duration| duration.as_secs_f64() * 1e3;
-    let of = |weight, fine, hopeless| Threshold { weight, fine, hopeless };
-    let (time, errors) = (passive.response_time, passive.error_rate);
-    let connected = passive.connect_success;
-    Thresholds {
-        response_ms: of(time.weight, ms(time.good), ms(time.bad)),
-        error_rate: of(errors.weight, errors.good, errors.bad),
-        connected: of(connected.weight, connected.good, connected.bad),
-        ..Thresholds::default()
-    }
-}
-
 // === impl Planned ===
 
 impl Planned {
-    fn of(name: &str, server: &Server, lease: Duration) -> Self {
+    fn of(name: &str, server: &Server, bars: Bars, lease: Duration) -> Self {
         let instances = match &server.transport {
             Transport::Http { instances } => instances
                 .iter()
@@ -216,12 +202,13 @@ impl Planned {
             name: name.to_owned(),
             instances,
             health: health(server),
+            bars,
             objectives: server.objectives,
             breaker: breaker(&server.breaker),
             failover: None,
         };
         let moves = server.failover.as_ref();
-        planned.failover = moves.map(|it| moves_of(it, planned.primary(), &planned.health, lease));
+        planned.failover = moves.map(|it| moves_of(it, &planned, lease));
         planned
     }
 
@@ -233,7 +220,8 @@ impl Planned {
 
     /// How often it is checked.
     pub(crate) fn rhythm(&self) -> Rhythm {
-        Rhythm { interval: self.health.interval, retries: self.health.retries }
+        let ServerHealth { interval, retries, .. } = self.health;
+        Rhythm { interval, retries, bars: self.bars }
     }
 
     pub(crate) fn place(&self, id: &str) -> Option<usize> {
@@ -274,18 +262,14 @@ fn breaker(it: &holdfast_config::Breaker) -> Option<BreakerRules> {
     it.enabled.then_some(BreakerRules { params, open_for: it.open_for })
 }
 
-fn moves_of(
-    it: &holdfast_config::Failover,
-    primary: &str,
-    health: &ServerHealth,
-    lease: Duration,
-) -> Moves {
-    let held = it.held(lease, health.timeout);
+fn moves_of(it: &holdfast_config::Failover, planned: &Planned, lease: Duration) -> Moves {
+    let held = it.held(lease, planned.health.timeout);
     let params = Params {
         automatic_failback: it.automatic_failback,
         failback_delay: millis(it.failback_delay),
         good_checks: it.good_checks,
         degradation: it.degradation,
+        fail_over: planned.bars.fail_over,
         pause_within: millis(held.pause),
         pause_within_immediate: millis(held.pause_immediate),
         drain: millis(held.drain),
@@ -295,7 +279,7 @@ fn moves_of(
         ramp_over: millis(it.ramp_over),
         shift_over: millis(it.shift_over),
         switch_within: millis(held.switch),
-        ..Params::new(primary)
+        ..Params::new(planned.primary())
     };
     Moves {
         params,

@@ -54,6 +54,10 @@ fn instance(
     });
     let verdict_of = known.and_then(|known| known.verdicts.get(&it.id));
     let mut why = look.why;
+    let judged = sight.indicators.judge(&shared.plan.thresholds);
+    if let Some(judged) = judged.filter(|it| it.poor) {
+        why.push(format!("calls: {judged}"));
+    }
     if why.is_empty()
         && let Some(found) = verdict_of.filter(|it| it.opinion > Some(Opinion::Healthy))
     {

@@ -4,10 +4,13 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use holdfast_config::{HttpUrl, Transport};
+use holdfast_engine::health::votes::Opinion;
+use holdfast_engine::health::{Grade, Measure};
 use holdfast_store::SessionKey;
 
 use crate::Proxy;
 use crate::cluster;
+use crate::fleet::InstanceSnapshot;
 use crate::gateway::Gateway;
 use crate::health::{Check, HealthFuture, Trouble};
 use crate::metrics::Metrics;
@@ -87,23 +90,56 @@ impl Observed for Gateway {
     }
 }
 
+/// What the group has found of an instance, and what this node's calls and its readings say.
+fn found(
+    it: &InstanceSnapshot,
+    measure: Measure,
+    name: &impl Fn(&str) -> String,
+) -> impl Iterator<Item = Check> {
+    let check = |name: String, ok, detail: String| Check {
+        name,
+        ok,
+        critical: false,
+        elapsed: Duration::ZERO,
+        age: Duration::ZERO,
+        detail: Some(detail),
+    };
+    let score = it.verdict.score;
+    let verdict = it.verdict.opinion.map(|opinion| {
+        let grade = Grade::of(score).label();
+        let so = match measure {
+            Measure::Nothing => String::new(),
+            measure => format!("; {}: {measure}", measure.label()),
+        };
+        let detail = format!("{}, {score} of 100 ({grade}){so}", opinion.label());
+        check(name("verdict"), opinion != Opinion::Unhealthy, detail)
+    });
+    let calls = it.judged.map(|it| check(name("calls"), !it.poor, it.to_string()));
+    verdict.into_iter().chain(calls)
+}
+
 impl Gateway {
     /// The checks of a server that the control plane made last, instance by instance.
     fn server_checks(&self, server: &str) -> Vec<Check> {
         let Some(fleet) = self.fleet.server(server) else { return Vec::new() };
-        let instances = fleet.snapshot().instances;
+        let snapshot = fleet.snapshot();
+        let (measure, instances) = (snapshot.measure, snapshot.instances);
         let several = instances.len() > 1;
         let mut checks = Vec::new();
         for it in instances {
+            let instance = if several { format!("/{}", it.id) } else { String::new() };
+            let name = |check: &str| format!("server:{server}{instance}/{check}");
+            if !it.checks.is_empty() {
+                checks.extend(found(&it, measure, &name));
+            }
             for made in it.checks.iter() {
-                let instance = if several { format!("/{}", it.id) } else { String::new() };
                 checks.push(Check {
-                    name: format!("server:{server}{instance}/{}", made.name),
+                    name: name(&made.name),
                     ok: made.error.is_none(),
                     critical: false,
                     elapsed: made.elapsed,
                     age: made.at.elapsed(),
-                    detail: made.error.as_deref().map(str::to_owned),
+                    detail: made.error.as_deref().or(made.detail.as_deref()).map(str::to_owned),
                 });
             }
         }

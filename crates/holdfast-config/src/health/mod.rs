@@ -5,6 +5,10 @@ mod read;
 
 use std::time::Duration;
 
+use holdfast_engine::health::Bars;
+use holdfast_engine::health::passive::{Threshold, Thresholds};
+use holdfast_engine::health::votes::Weights;
+
 pub use self::node::{Levels, NodeHealth};
 pub(crate) use self::read::{LEAST_INTERVAL, MOST_INTERVAL, check_timeout};
 
@@ -21,8 +25,10 @@ pub struct Health {
     pub retries: u32,
     /// How the nodes agree on a server's health.
     pub votes: Votes,
-    /// What is read off the calls themselves.
+    /// What is read off the calls themselves, and what instances say of their own resources.
     pub passive: Passive,
+    /// Below which score of 0 to 100 what is done. Each 0 to 100, `fail_over` up to 50; falling.
+    pub measures: Bars,
 }
 
 /// What makes a node's vote on an instance, and how many votes make a verdict. More than half say
@@ -49,8 +55,9 @@ pub struct Votes {
     pub timeout: Duration,
 }
 
-/// What is read off the calls themselves, over windows of 30, 60 and 120 s. Each scores 1 up to
-/// `good`, 0 from `bad` on, and in proportion between them.
+/// What is read off the calls themselves, over windows of 30, 60 and 120 s, and beside that of the
+/// instance's own resources, over 300 s. Each scores 1 up to `good`, 0 from `bad` on, and in proportion
+/// between them.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Passive {
     /// Mean time to an answer.
@@ -59,6 +66,12 @@ pub struct Passive {
     pub error_rate: Indicator<f64>,
     /// Share of connections that came about; the only one that is good above.
     pub connect_success: Indicator<f64>,
+    /// Share of the instance's CPU in use, over 300 s, where a check of type `cpu` reads it.
+    pub cpu: Indicator<f64>,
+    /// The same of its memory.
+    pub memory: Indicator<f64>,
+    /// The same of its waiting for I/O.
+    pub io_wait: Indicator<f64>,
 }
 
 /// One thing that is read off.
@@ -81,6 +94,7 @@ impl Default for Health {
             retries: 2,
             votes: Votes::default(),
             passive: Passive::default(),
+            measures: Bars::default(),
         }
     }
 }
@@ -107,6 +121,45 @@ impl Default for Passive {
             response_time: Indicator { good, bad, weight: 0.3 },
             error_rate: Indicator { good: 0.05, bad: 0.5, weight: 0.4 },
             connect_success: Indicator { good: 0.95, bad: 0.5, weight: 0.3 },
+            cpu: Indicator { good: 0.9, bad: 1.0, weight: 0.2 },
+            memory: Indicator { good: 0.85, bad: 1.0, weight: 0.15 },
+            io_wait: Indicator { good: 0.5, bad: 1.0, weight: 0.1 },
+        }
+    }
+}
+
+// === impl Votes ===
+
+impl Votes {
+    /// The weights, for the engine.
+    #[must_use]
+    pub fn weights(&self) -> Weights {
+        let Self { local, peers, external, users, .. } = *self;
+        Weights { local, peers, external, users }
+    }
+}
+
+// === impl Passive ===
+
+impl Passive {
+    /// The same in the engine's units.
+    #[must_use]
+    pub fn thresholds(&self) -> Thresholds {
+        let ms = |duration: Duration| duration.as_secs_f64() * 1e3;
+        let share =
+            |it: Indicator<f64>| Threshold { weight: it.weight, fine: it.good, hopeless: it.bad };
+        let time = self.response_time;
+        Thresholds {
+            response_ms: Threshold {
+                weight: time.weight,
+                fine: ms(time.good),
+                hopeless: ms(time.bad),
+            },
+            error_rate: share(self.error_rate),
+            connected: share(self.connect_success),
+            cpu: share(self.cpu),
+            memory: share(self.memory),
+            io_wait: share(self.io_wait),
         }
     }
 }

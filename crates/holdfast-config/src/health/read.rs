@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
+use holdfast_engine::health::Bars;
+
 use super::{Health, Indicator, Passive, Votes};
+use crate::field::Field;
 use crate::section::Section;
 use crate::units::show_duration;
 
@@ -32,6 +35,7 @@ impl Health {
         section.number("retries", 0..=10, &mut health.retries);
         health.votes = Votes::read(section.section("votes"));
         health.passive = Passive::read(section.section("passive"));
+        health.measures = read_measures(section.section("measures"));
         check_timeout(&section, health.timeout, health.interval);
         section.finish();
         health
@@ -108,9 +112,40 @@ impl Passive {
 
         read_share(section.section("error_rate"), &mut passive.error_rate, true);
         read_share(section.section("connect_success"), &mut passive.connect_success, false);
+        read_share(section.section("cpu"), &mut passive.cpu, true);
+        read_share(section.section("memory"), &mut passive.memory, true);
+        read_share(section.section("io_wait"), &mut passive.io_wait, true);
         section.finish();
         passive
     }
+}
+
+/// Below which score what is done.
+fn read_measures(mut section: Section<'_>) -> Bars {
+    let mut bars = Bars::default();
+    let mut read = |key, most, into: &mut u8| {
+        let given = section.field(key).and_then(|field: Field<'_>| field.count(&(0..=most)));
+        *into = given.and_then(|it| u8::try_from(it).ok()).unwrap_or(*into);
+    };
+    read("watch", 100, &mut bars.watch);
+    read("degrade", 100, &mut bars.degrade);
+    // From 50 on nobody finds it unhealthy, so no instance is left for its score.
+    read("fail_over", 50, &mut bars.fail_over);
+    read("emergency", 100, &mut bars.emergency);
+    let Bars { watch, degrade, fail_over, emergency } = bars;
+    if watch < degrade || degrade < fail_over || fail_over < emergency {
+        section.report(
+            "watch",
+            format!(
+                "watch {watch}, degrade {degrade}, fail_over {fail_over} and emergency {emergency} \
+                 do not fall"
+            ),
+            "watch, degrade, fail_over and emergency, none above the one before it",
+            "write watch: 75, degrade: 60, fail_over: 40, emergency: 20",
+        );
+    }
+    section.finish();
+    bars
 }
 
 /// An indicator that is a share; `rising` where more is worse.

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use holdfast_engine::health::resources::Resource;
+
 use super::HttpUrl;
 
 /// Active checks of one server. Each instance is checked.
@@ -35,6 +37,9 @@ pub struct Check {
     pub weight: f64,
     /// Whether its failure alone makes the instance unhealthy, whatever the others say.
     pub critical: bool,
+    /// Whether it asks a monitor outside of the cluster what that finds, and not the instance: a voice
+    /// of its own in the node's vote. Of `http` and `metric` with an address.
+    pub external: bool,
 }
 
 /// What a check asks.
@@ -85,6 +90,17 @@ pub enum CheckKind {
         /// The value that scores 0; may lie above or below `good`.
         bad: f64,
     },
+    /// A share of the instance's own resources, for [`crate::Passive`].
+    Resource {
+        /// Of which.
+        resource: Resource,
+        /// Where the number stands.
+        source: MetricSource,
+        /// What stands for all of it: 100 where it is told in percent. Above 0.
+        full: f64,
+        /// The number is a sum that only rises, and what counts is what it rises by in a second.
+        counter: bool,
+    },
 }
 
 /// Where a check's number stands.
@@ -112,7 +128,8 @@ pub enum MetricSource {
 /// Where a check asks over HTTP.
 #[derive(Clone, Debug, PartialEq)]
 pub enum CheckTarget {
-    /// At this address, whichever instance is checked: what it says, it says of all of them.
+    /// At this address, whichever instance is checked: what it says, it says of all of them, unless
+    /// `{instance}` or `{server}` stands in it, for their names.
     Url(HttpUrl),
     /// At the instance's own scheme, host and port, with this path and query; starts with `/`.
     Path(String),
@@ -136,7 +153,12 @@ impl Default for ServerHealth {
 impl Check {
     /// A check with its kind's own name, weight 1, not critical.
     pub fn new(kind: CheckKind) -> Self {
-        Self { name: kind.label().to_owned(), kind, weight: 1.0, critical: false }
+        Self { name: kind.label().to_owned(), kind, weight: 1.0, critical: false, external: false }
+    }
+
+    /// Whether it counts in the score of a round: what says how well the instance answers.
+    pub fn scores(&self) -> bool {
+        !self.external && !matches!(self.kind, CheckKind::Resource { .. })
     }
 
     /// What is asked of every server unless its configuration says otherwise: a connection (0.3)
@@ -168,14 +190,16 @@ impl CheckKind {
     pub fn target(&self) -> Option<&CheckTarget> {
         match self {
             Self::Http { target, .. }
-            | Self::Metric { source: MetricSource::Http { target, .. }, .. } => Some(target),
+            | Self::Metric { source: MetricSource::Http { target, .. }, .. }
+            | Self::Resource { source: MetricSource::Http { target, .. }, .. } => Some(target),
             Self::Connect
             | Self::Ping
             | Self::Initialize
             | Self::Tools { .. }
             | Self::Tool { .. }
             | Self::Latency { .. }
-            | Self::Metric { source: MetricSource::Tool { .. }, .. } => None,
+            | Self::Metric { source: MetricSource::Tool { .. }, .. }
+            | Self::Resource { source: MetricSource::Tool { .. }, .. } => None,
         }
     }
 
@@ -190,6 +214,7 @@ impl CheckKind {
             Self::Http { .. } => "http",
             Self::Latency { .. } => "latency",
             Self::Metric { .. } => "metric",
+            Self::Resource { resource, .. } => resource.label(),
         }
     }
 }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use holdfast_engine::health::resources::Resource;
+
 use super::read::read_http_url;
 use super::{Check, CheckKind, CheckTarget, MetricSource, ServerHealth, Transport};
 use crate::field::Field;
@@ -99,9 +101,10 @@ enum Word {
     Http,
     Latency,
     Metric,
+    Resource(Resource),
 }
 
-const WORDS: [(&str, Word); 9] = [
+const WORDS: [(&str, Word); 12] = [
     ("connect", Word::Connect),
     ("ping", Word::Ping),
     ("discover", Word::Ping),
@@ -111,6 +114,9 @@ const WORDS: [(&str, Word); 9] = [
     ("http", Word::Http),
     ("latency", Word::Latency),
     ("metric", Word::Metric),
+    ("cpu", Word::Resource(Resource::Cpu)),
+    ("memory", Word::Resource(Resource::Memory)),
+    ("io_wait", Word::Resource(Resource::IoWait)),
 ];
 
 /// A check, and whether it has a name of its own.
@@ -126,17 +132,42 @@ fn read_check(item: &Field<'_>) -> Option<(Check, bool)> {
     let name = section.field("name");
     let named = name.is_some();
     let name = name.map(|field| read_id(&field));
-    let (mut weight, mut critical) = (1.0, false);
-    if let Some(given) = section.field("weight").and_then(|field| field.decimal(&(0.01..=100.0))) {
-        weight = given;
+    let (mut weight, mut critical, mut external) = (1.0, false, false);
+    // What a resource counts stands below health.passive.
+    if !matches!(word, Word::Resource(_)) {
+        let given = section.field("weight").and_then(|field| field.decimal(&(0.01..=100.0)));
+        weight = given.unwrap_or(weight);
+        section.flag("critical", &mut critical);
     }
-    section.flag("critical", &mut critical);
+    if matches!(word, Word::Http | Word::Metric) {
+        section.flag("external", &mut external);
+    }
     section.finish();
-    let mut check = Check { weight, critical, ..Check::new(kind?) };
+    let mut check = Check { weight, critical, external, ..Check::new(kind?) };
+    if external && !is_from_outside(&check, item) {
+        return None;
+    }
     if let Some(name) = name {
         check.name = name?;
     }
     Some((check, named))
+}
+
+/// Whether what calls itself external is.
+fn is_from_outside(check: &Check, item: &Field<'_>) -> bool {
+    let (found, cure) = match check.kind.target() {
+        Some(CheckTarget::Url(_)) if !check.critical => return true,
+        Some(CheckTarget::Url(_)) => (
+            "an external check that is critical: one voice alone would fail the server over",
+            "remove critical",
+        ),
+        Some(CheckTarget::Path(_)) | None => (
+            "an external check that asks the instance itself",
+            "write the monitor's address as url: http://monitor:9115/probe?target={instance}",
+        ),
+    };
+    item.problem(found.into(), "a monitor's url, not critical", cure);
+    false
 }
 
 fn words() -> String {
@@ -184,6 +215,7 @@ fn read_kind(word: Word, section: &mut Section<'_>, item: &Field<'_>) -> Option<
             CheckKind::Latency { good, bad }
         }
         Word::Metric => return read_metric(section, item),
+        Word::Resource(resource) => return read_resource(resource, section, item),
     })
 }
 
@@ -225,6 +257,11 @@ fn fit(checks: &[Check], transport: &Transport, field: &Field<'_>) {
         Transport::Sse { .. } | Transport::WebSocket { .. } => 1,
         Transport::Stdio(_) => 0,
     };
+    if !checks.is_empty() && !checks.iter().any(Check::scores) {
+        let found = "no check that asks an instance whether it answers".to_owned();
+        let allowed = "one more than external ones and those of cpu, memory and io_wait";
+        field.problem(found, allowed, "add { type: ping }");
+    }
     for check in checks {
         match check.kind.target() {
             Some(CheckTarget::Path(path)) if instances == 0 => {
@@ -249,6 +286,42 @@ fn fit(checks: &[Check], transport: &Transport, field: &Field<'_>) {
 fn read_metric(section: &mut Section<'_>, item: &Field<'_>) -> Option<CheckKind> {
     const CURE: &str = "write { type: metric, path: /metrics, metric: NAME, good: 0, bad: 100 } or \
                         { type: metric, tool: NAME, pointer: /a/b, … }";
+    let number = -1e15..=1e15;
+    let good = section.field("good").and_then(|field| field.decimal(&number));
+    let bad = section.field("bad").and_then(|field| field.decimal(&number));
+    let source = read_source(section, item, &["good", "bad"], CURE)?;
+    let (good, bad) = (good?, bad?);
+    if good.total_cmp(&bad).is_eq() {
+        let cure = "write the value that is fine as good, and the one that is hopeless as bad";
+        item.problem(format!("good and bad are both {good}"), "two different numbers", cure);
+        return None;
+    }
+    Some(CheckKind::Metric { source, good, bad })
+}
+
+fn read_resource(
+    resource: Resource,
+    section: &mut Section<'_>,
+    item: &Field<'_>,
+) -> Option<CheckKind> {
+    const CURE: &str = "write { type: cpu, path: /metrics, metric: NAME, full: 100 } or \
+                        { type: cpu, tool: NAME, pointer: /a/b, full: 1 }";
+    let (mut full, mut counter) = (1.0, false);
+    if let Some(given) = section.field("full").and_then(|field| field.decimal(&(1e-6..=1e15))) {
+        full = given;
+    }
+    section.flag("counter", &mut counter);
+    let source = read_source(section, item, &[], CURE)?;
+    Some(CheckKind::Resource { resource, source, full, counter })
+}
+
+/// Where a number stands. `more`: the other keys that must be there.
+fn read_source(
+    section: &mut Section<'_>,
+    item: &Field<'_>,
+    more: &[&'static str],
+    cure: &str,
+) -> Option<MetricSource> {
     let target = match read_target(section) {
         [None, None] => None,
         given => Some(one_target(given, item)?),
@@ -257,32 +330,22 @@ fn read_metric(section: &mut Section<'_>, item: &Field<'_>) -> Option<CheckKind>
     let tool = section.field("tool").is_some();
     let call = if tool { read_call(section) } else { section.field("arguments").and(None) };
     let pointer = section.field("pointer").and_then(|field| read_pointer(&field));
-    let number = -1e15..=1e15;
-    let good = section.field("good").and_then(|field| field.decimal(&number));
-    let bad = section.field("bad").and_then(|field| field.decimal(&number));
-    let source = match (target, tool) {
+    match (target, tool) {
         (Some(target), false) => {
-            lacks(item, section, &["metric", "good", "bad"], CURE)?;
-            MetricSource::Http { target: target?, name: name? }
+            lacks(item, section, &[&["metric"], more].concat(), cure)?;
+            Some(MetricSource::Http { target: target?, name: name? })
         }
         (None, true) => {
-            lacks(item, section, &["pointer", "good", "bad"], CURE)?;
+            lacks(item, section, &[&["pointer"], more].concat(), cure)?;
             let (tool, arguments) = call?;
-            MetricSource::Tool { tool, arguments, pointer: pointer? }
+            Some(MetricSource::Tool { tool, arguments, pointer: pointer? })
         }
         (Some(_), true) | (None, false) => {
             let found = if tool { "an address and tool together" } else { "a metric from nowhere" };
-            item.problem(found.into(), "one of path, url and tool", CURE);
-            return None;
+            item.problem(found.into(), "one of path, url and tool", cure);
+            None
         }
-    };
-    let (good, bad) = (good?, bad?);
-    if good.total_cmp(&bad).is_eq() {
-        let cure = "write the value that is fine as good, and the one that is hopeless as bad";
-        item.problem(format!("good and bad are both {good}"), "two different numbers", cure);
-        return None;
     }
-    Some(CheckKind::Metric { source, good, bad })
 }
 
 /// `tool` and `arguments`.

@@ -4,6 +4,8 @@
 use std::fmt::Display;
 use std::time::Duration;
 
+use holdfast_engine::health::Bars;
+
 use super::lines::Lines;
 use crate::health::{Health, Indicator, Levels, NodeHealth, Passive, Votes};
 use crate::redis::{Redis, RedisTls, Topology};
@@ -118,13 +120,20 @@ impl RetryBudget {
 
 impl Health {
     pub(super) fn write(&self, lines: &mut Lines) {
-        let Self { interval, critical_interval, timeout, retries, votes, passive } = self;
+        let Self { interval, critical_interval, timeout, retries, votes, passive, measures } = self;
         lines.time("interval", *interval);
         lines.time("critical_interval", *critical_interval);
         lines.time("timeout", *timeout);
         lines.put("retries", retries);
         lines.below("votes", |lines| votes.write(lines));
         lines.below("passive", |lines| passive.write(lines));
+        lines.below("measures", |lines| {
+            let Bars { watch, degrade, fail_over, emergency } = measures;
+            lines.put("watch", watch);
+            lines.put("degrade", degrade);
+            lines.put("fail_over", fail_over);
+            lines.put("emergency", emergency);
+        });
     }
 }
 
@@ -144,14 +153,21 @@ impl Votes {
 
 impl Passive {
     pub(super) fn write(&self, lines: &mut Lines) {
-        let Self { response_time, error_rate, connect_success } = self;
+        let Self { response_time, error_rate, connect_success, cpu, memory, io_wait } = self;
         lines.below("response_time", |lines| {
             let Indicator { good, bad, weight } = response_time;
             lines.time("good", *good);
             lines.time("bad", *bad);
             lines.put("weight", weight);
         });
-        for (key, value) in [("error_rate", error_rate), ("connect_success", connect_success)] {
+        let shares = [
+            ("error_rate", error_rate),
+            ("connect_success", connect_success),
+            ("cpu", cpu),
+            ("memory", memory),
+            ("io_wait", io_wait),
+        ];
+        for (key, value) in shares {
             let Indicator { good, bad, weight } = value;
             lines.below(key, |lines| {
                 lines.put("good", good);

@@ -164,11 +164,12 @@ impl ServerHealth {
 
 impl Check {
     fn write(&self, lines: &mut Lines) {
-        let Self { name, kind, weight, critical } = self;
+        let Self { name, kind, weight, critical, external } = self;
         lines.put("name", name);
         lines.put("type", kind.label());
         lines.put("weight", weight);
         lines.put("critical", critical);
+        lines.put("external", external);
         match kind {
             CheckKind::Connect | CheckKind::Ping | CheckKind::Initialize => {}
             CheckKind::Tools { expected } => lines.list("expected", expected),
@@ -190,6 +191,11 @@ impl Check {
                 source.write(lines);
                 lines.put("good", good);
                 lines.put("bad", bad);
+            }
+            CheckKind::Resource { resource: _, source, full, counter } => {
+                source.write(lines);
+                lines.put("full", full);
+                lines.put("counter", counter);
             }
         }
     }

@@ -13,7 +13,7 @@ fn keys(section: &str, text: &str) -> Vec<String> {
 }
 
 /// Sections at the top, and those below them that have a table of their own.
-const SECTIONS: [&str; 20] = [
+const SECTIONS: [&str; 21] = [
     "node",
     "node.health",
     "cluster",
@@ -27,6 +27,7 @@ const SECTIONS: [&str; 20] = [
     "health",
     "health.votes",
     "health.passive",
+    "health.measures",
     "sessions",
     "sessions.redis",
     "streams",
@@ -88,8 +89,10 @@ fn the_documentation_names_every_key_and_no_other() {
 fn every_type_of_check_is_there_with_its_keys() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/configuration.md");
     let text = std::fs::read_to_string(path).unwrap();
-    let common = ["type", "name", "weight", "critical"];
-    for kind in ["connect", "ping", "initialize", "tools", "tool", "http", "latency", "metric"] {
+    let common = ["type", "name", "weight", "critical", "external"];
+    let kinds =
+        ["connect", "ping", "initialize", "tools", "tool", "http", "latency", "metric", "cpu"];
+    for kind in kinds {
         let row = text.lines().find(|line| line.starts_with(&format!("| `{kind}`")));
         let row = row.unwrap_or_else(|| panic!("no row for {kind}"));
         let file = format!(

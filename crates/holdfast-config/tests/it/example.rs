@@ -99,6 +99,7 @@ fn the_example_names_every_key() {
         "health.",
         "health.votes.",
         "health.passive.",
+        "health.measures.",
         "node.health.",
         "sessions.",
         "sessions.redis.",

@@ -81,7 +81,9 @@ fn every_kind_of_check() {
          { type: http, url: \"http://a/health\", status: 204 }, \
          { type: latency, good: 100ms, bad: 2s }, \
          { type: metric, url: \"http://a/metrics\", metric: \"queue{pool=\\\"a\\\"}\", good: 0, bad: 100 }, \
-         { type: metric, tool: stats, pointer: /quota/left, good: 1000, bad: 0.5 }] }",
+         { type: metric, tool: stats, pointer: /quota/left, good: 1000, bad: 0.5 }, \
+         { type: cpu, path: /metrics, metric: process_cpu_seconds_total, counter: true, full: 4 }, \
+         { type: http, url: \"http://m/{server}/{instance}\", external: true }] }",
     )
     .health;
     assert!(health.critical && health.enabled);
@@ -99,7 +101,9 @@ fn every_kind_of_check() {
             "http",
             "latency",
             "metric",
-            "metric-2"
+            "metric-2",
+            "cpu",
+            "http-2"
         ]
     );
     assert_eq!((health.checks[0].weight, health.checks[1].weight), (0.5, 1.0));
@@ -120,6 +124,12 @@ fn every_kind_of_check() {
         (tool.as_str(), pointer.as_str(), *good, *bad),
         ("stats", "/quota/left", 1000.0, 0.5)
     );
+    let CheckKind::Resource { resource, full, counter, .. } = &health.checks[10].kind else {
+        panic!()
+    };
+    assert_eq!((resource.label(), *full, *counter), ("cpu", 4.0, true));
+    let scoring = health.checks.iter().filter(|check| check.scores()).count();
+    assert_eq!((scoring, health.checks[11].external), (10, true));
 }
 
 #[test]
@@ -289,7 +299,9 @@ fn every_key_of_the_sections() {
          fail: 0.6, round: 20s, timeout: 5s }}, passive: {{ \
          response_time: {{ good: 1s, bad: 2s, weight: 0 }}, \
          error_rate: {{ good: 1%, bad: 2%, weight: 0.5 }}, \
-         connect_success: {{ good: 90%, bad: 80%, weight: 0.6 }} }} }}\n\
+         connect_success: {{ good: 90%, bad: 80%, weight: 0.6 }}, cpu: {{ good: 70% }}, \
+         memory: {{ bad: 90% }}, io_wait: {{ weight: 0 }} }}, measures: {{ watch: 90, degrade: 80, \
+         fail_over: 50, emergency: 10 }} }}\n\
          notify: [{{ url: \"https://hooks.example/x\", secret: sixteen-or-more-characters, \
          events: [failback, failover, failover], retries: 5, timeout: 1s }}, \
          {{ url: \"http://b/\" }}]\n{SERVERS}"
@@ -312,6 +324,12 @@ fn every_key_of_the_sections() {
     assert_eq!((votes.fail, votes.round, votes.timeout), (0.6, S * 20, S * 5));
     assert_eq!((passive.response_time.good, passive.response_time.weight), (S, 0.0));
     assert_eq!((passive.error_rate.bad, passive.connect_success.bad), (0.02, 0.8));
+    let thresholds = passive.thresholds();
+    assert_eq!((thresholds.response_ms.fine, thresholds.connected.hopeless), (1_000.0, 0.8));
+    assert_eq!((thresholds.cpu.fine, thresholds.cpu.hopeless), (0.7, 1.0));
+    assert_eq!((thresholds.memory.hopeless, thresholds.io_wait.weight), (0.9, 0.0));
+    let bars = config.health.measures;
+    assert_eq!((bars.watch, bars.degrade, bars.fail_over, bars.emergency), (90, 80, 50, 10));
     let server = &config.servers["docs"].health;
     assert_eq!((server.interval, server.timeout, server.retries), (S * 10, S, 0));
     let [one, two] = config.notify.as_slice() else { panic!("{:?}", config.notify) };
@@ -321,6 +339,28 @@ fn every_key_of_the_sections() {
     assert!(one.wants(NotifyEvent::Failback) && !one.wants(NotifyEvent::Node));
     assert!(two.wants(NotifyEvent::Node));
     assert_eq!((two.retries, two.timeout), (3, S * 5));
+}
+
+#[test]
+fn a_monitor_alone_may_not_move_a_server() {
+    let with = |votes: &str, degradation: &str, check: &str| {
+        holdfast_config::parse(
+            &format!(
+                "health: {{ votes: {{ {votes} }} }}\nservers: {{ a: {{ {PAIR}, \
+                 failover: {{ degradation: {degradation} }}, \
+                 health: {{ checks: [ {{ type: ping }}, {{ {check} }} ] }} }} }}"
+            ),
+            "test",
+            &|_| None,
+        )
+    };
+    let monitor = "type: http, url: \"http://m/\", external: true";
+    assert!(with("", "0.2", monitor).is_ok());
+    let problems = with("", "0.19", monitor).unwrap_err().to_string();
+    assert!(problems.contains("servers.a.failover.degradation"), "{problems}");
+    assert!(problems.contains("0.20 that health.votes.external"), "{problems}");
+    assert!(with("external: 1, local: 0.1", "0.5", monitor).is_ok(), "no more than half");
+    assert!(with("", "0.1", "type: connect").is_ok(), "nobody speaks from outside");
 }
 
 #[test]

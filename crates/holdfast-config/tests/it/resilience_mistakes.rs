@@ -94,6 +94,25 @@ fn checks() {
     one(series, ".metric", "not a series", "queue_depth");
     let alike = "type: metric, tool: t, pointer: /a, good: 1, bad: 1.0";
     one(alike, "", "both 1", "hopeless");
+    one("type: cpu", "", "from nowhere", "full: 100");
+    one("type: memory, path: /metrics", "", "without metric", "full: 100");
+    let beside = |check: &str, key: &str, says, cure| {
+        let checks = format!("checks: [{{ type: ping }}, {{ {check} }}]");
+        health(&checks, &format!("checks[1]{key}"), says, cure);
+    };
+    beside("type: io_wait, path: /m, metric: x, full: 0", ".full", "out of range", "0.000001");
+    beside("type: cpu, path: /m, metric: x, weight: 1", ".weight", "no such key", "remove it");
+    one("type: http, path: /, external: true", "", "asks the instance itself", "monitor");
+    let loud = "type: http, url: \"http://m/\", external: true, critical: true";
+    one(loud, "", "one voice alone", "remove critical");
+    one("type: ping, external: true", ".external", "no such key", "remove it");
+    let outside = "type: http, url: \"http://m/\", external: true";
+    health(&format!("checks: [{{ {outside} }}]"), "checks", "whether it answers", "type: ping");
+    let measures = "health: { measures: { watch: 50 } }";
+    section(measures, "health.measures.watch", "do not fall", "watch: 75");
+    let measures = "health: { measures: { fail_over: 51 } }";
+    section(measures, "health.measures.fail_over", "out of range", "write 50");
+    section("health: { passive: { cpu: { good: 1 } } }", "health.passive.cpu.good", "bad is 1", "");
     section("health: { interval: 1s, timeout: 2s }", "health.timeout", "longer than", "write 1s");
     server("checks: []", "checks", "no such key", "below health");
 }

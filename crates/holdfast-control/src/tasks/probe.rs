@@ -11,7 +11,7 @@ use futures_util::future::join_all;
 use holdfast_config::{Check, CheckKind};
 use holdfast_engine::health::hysteresis::Patience;
 use holdfast_engine::health::schedule::{LEAST, Rhythm, Round, Schedule, soon};
-use holdfast_engine::health::score::{self, Outcome, between};
+use holdfast_engine::health::score::{self, Failure, Outcome, between};
 use tokio::time::Instant;
 
 use crate::driver::{Reconciler, Status};
@@ -66,19 +66,21 @@ impl Probe {
                     let asked = plane.check(self.at, kind, within);
                     // The data plane keeps to the time as well; this is for one that does not.
                     let asked = tokio::time::timeout(within.saturating_mul(2), asked).await;
-                    asked.unwrap_or_else(|_| Checked {
-                        outcome: Outcome::Failed(score::Failure::TimedOut),
+                    let answer = asked.unwrap_or_else(|_| Checked {
+                        outcome: Outcome::Failed(Failure::TimedOut),
                         took: within,
                         text: "no answer in time".to_owned(),
-                    })
+                    });
+                    if check.external { heard(kind, answer) } else { answer }
                 }
             };
             (check.clone(), checked)
         });
         let mut round: Vec<(Check, Checked)> = join_all(made).await;
-        let slowest = round.iter().map(|(_, it)| it.took).max().unwrap_or_default();
+        let scoring = || round.iter().filter(|(check, _)| check.scores());
+        let slowest = scoring().map(|(_, it)| it.took).max().unwrap_or_default();
         let all_failed =
-            round.iter().all(|(_, it)| matches!(it.outcome, Outcome::Failed(_) | Outcome::Skipped));
+            scoring().all(|(_, it)| matches!(it.outcome, Outcome::Failed(_) | Outcome::Skipped));
         for (check, checked) in &mut round {
             if let CheckKind::Latency { good, bad } = check.kind
                 && !all_failed
@@ -96,13 +98,17 @@ impl Probe {
 
     /// Takes a round down; when the next one is due.
     fn conclude(&mut self, round: &[(Check, Checked)]) -> Duration {
-        let made: Vec<Made<'_>> = round.iter().map(|(check, it)| taken(check, it)).collect();
-        let checks: Vec<score::Checked<'_>> = made.iter().map(|it| it.check).collect();
+        // What an instance reads of its resources is the data plane's, which has kept it.
+        let counted = || round.iter().filter(|(check, _)| check.scores() || check.external);
+        let made: Vec<Made<'_>> = counted().map(|(check, it)| taken(check, it)).collect();
+        let own = made.iter().filter(|it| !it.external);
+        let checks: Vec<score::Checked<'_>> = own.map(|it| it.check).collect();
         let Some(report) = score::report(&checks) else { return self.rhythm().interval };
         let shared = &self.shared;
         let passed = report.status == holdfast_engine::health::Status::Healthy;
         let percent = shared.looks.with(self.at, |look| look.percent());
-        let took = round.iter().map(|(_, it)| it.took).max().unwrap_or_default();
+        let scoring = round.iter().filter(|(check, _)| check.scores());
+        let took = scoring.map(|(_, it)| it.took).max().unwrap_or_default();
         let (ended, rhythm) = (Round { passed, took }, self.rhythm());
         let next = self.schedule.ended(ended, percent, rhythm, random());
         let now = shared.group.time();
@@ -161,6 +167,20 @@ impl Reconciler for Probe {
     }
 }
 
+/// What a monitor outside of the cluster says. One that gives no answer says nothing of the instance: no
+/// answer at all, or none with the number that was to be read there.
+fn heard(kind: &CheckKind, answer: Checked) -> Checked {
+    match answer.outcome {
+        Outcome::Failed(failure)
+            if failure != Failure::Wrong || !matches!(kind, CheckKind::Http { .. }) =>
+        {
+            let text = format!("it says nothing: {}: {}", failure.label(), answer.text);
+            Checked { outcome: Outcome::Skipped, text, ..answer }
+        }
+        Outcome::Failed(_) | Outcome::Passed | Outcome::Partly(_) | Outcome::Skipped => answer,
+    }
+}
+
 fn skipped() -> Checked {
     Checked { outcome: Outcome::Skipped, took: Duration::ZERO, text: String::new() }
 }
@@ -175,7 +195,7 @@ fn taken<'a>(check: &'a Check, it: &Checked) -> Made<'a> {
             slight: matches!(check.kind, CheckKind::Connect | CheckKind::Latency { .. }),
             outcome: it.outcome,
         },
-        external: matches!(check.kind, CheckKind::Http { .. } | CheckKind::Metric { .. }),
+        external: check.external,
         text: if is_ill { it.text.clone() } else { String::new() },
     }
 }
@@ -188,13 +208,16 @@ fn shown((check, it): &(Check, Checked)) -> CheckResult {
         Outcome::Failed(failure) => Some(format!("{}: {}", failure.label(), it.text).into()),
         Outcome::Passed | Outcome::Partly(_) | Outcome::Skipped => None,
     };
-    CheckResult { name: check.name.as_str().into(), error, elapsed: it.took, at }
+    let says = check.external || matches!(check.kind, CheckKind::Resource { .. });
+    let detail = (says && !it.text.is_empty()).then(|| it.text.as_str().into());
+    CheckResult { name: check.name.as_str().into(), error, detail, elapsed: it.took, at }
 }
 
 /// Whether a number that the instance tells of itself has reached its worst.
 fn is_exhausted(round: &[(Check, Checked)]) -> bool {
     round.iter().any(|(check, it)| {
         matches!(check.kind, CheckKind::Metric { .. })
+            && !check.external
             && matches!(it.outcome, Outcome::Partly(value) if value <= 0.0)
     })
 }

@@ -89,13 +89,13 @@ impl Reporter {
         let look = self.shared.looks.get(at);
         self.heed_silence(at, &sight, &look);
         let speaks = self.breaker_speaks(at, &sight, &look);
-        let calls = sight.indicators.judge(&self.shared.plan.thresholds).map(|it| it.score);
+        let judged = sight.indicators.judge(&self.shared.plan.thresholds);
         let others = self.shared.others(at);
         let evidence = votes::Evidence {
             local: look.own,
             peers: &others.scores,
             external: look.external,
-            users: calls,
+            users: judged.map(|it| it.score),
         };
         let shared = Arc::clone(&self.shared);
         let planned = &shared.plan.servers[at.server];
@@ -117,7 +117,7 @@ impl Reporter {
         // Without a check of its own a node has nothing to say: its peers have said theirs.
         let score = look.own.and_then(|_| ballot(&evidence, &self.shared.plan.weights));
         let vote = score.map(|score| VotePart {
-            opinion: Opinion::by(score, cause),
+            opinion: Opinion::by(score, cause, judged.as_ref()),
             score,
             cause,
             own: look.own,

@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use futures_util::future::try_join_all;
 use holdfast_cluster::ProposeError;
-use holdfast_engine::health::percent;
 use holdfast_engine::health::votes::{Opinion, Rules, Vote, tally};
-use holdfast_engine::replicated::{ClusterState, Origin, ServerCommand};
+use holdfast_engine::health::{Grade, Measure, percent};
+use holdfast_engine::replicated::{ClusterState, Origin, ServerCommand, ServerHappened};
 use tokio::time::Instant;
 
 use crate::desk::members;
@@ -64,7 +64,11 @@ impl Verdicts {
         }
         for instance in planned.ids() {
             if let Some(command) = self.conclude(state, planned, &instance, members, term) {
+                let alarm = alarm(state, planned, &command);
                 self.shared.propose(command).await?;
+                if let Some(alarm) = alarm {
+                    self.shared.propose(alarm).await?;
+                }
             }
         }
         Ok(())
@@ -129,6 +133,36 @@ impl Reconciler for Verdicts {
         let Some(term) = self.shared.coordinates() else { return Status::Settled(EVERY) };
         concluded(self.decide(term).await, EVERY)
     }
+}
+
+/// How an alarm in the record begins.
+const ALARM: &str = "emergency: ";
+
+/// Whether a line of the record is an alarm.
+pub(crate) fn is_alarm(evidence: &str) -> bool {
+    evidence.starts_with(ALARM)
+}
+
+/// The alarm that a verdict gives, if its score calls for one and the one before did not.
+fn alarm(
+    state: &ClusterState,
+    planned: &Planned,
+    verdict: &ServerCommand,
+) -> Option<ServerCommand> {
+    let ServerCommand::Verdict { server, instance, score, why, .. } = verdict else { return None };
+    let emergency = |score| planned.bars.measure(score) == Measure::Emergency;
+    let known = state.servers.by_name.get(server).and_then(|it| it.verdicts.get(instance));
+    let before = known.filter(|it| it.opinion.is_some()).is_some_and(|it| emergency(it.score));
+    if before || !emergency(*score) {
+        return None;
+    }
+    tracing::error!(server, instance, score, why, "emergency: an instance is of no use");
+    Some(ServerCommand::Note {
+        server: server.clone(),
+        instance: instance.clone(),
+        what: ServerHappened::Noted,
+        evidence: format!("{ALARM}{instance} has {score} of 100, {}", Grade::of(*score).label()),
+    })
 }
 
 fn is_defined(state: &ClusterState, planned: &Planned) -> bool {

@@ -253,6 +253,8 @@ pub struct Params {
     pub good_checks: u32,
     /// A score below 100 times (1 - this) makes a degraded instance be left bit by bit. 0 to 1.
     pub degradation: f64,
+    /// A score below this makes an unhealthy instance be left at once, whatever makes it so. 0 to 100.
+    pub fail_over: u8,
     /// How long the nodes have to confirm a pause, in milliseconds. Longer than a lease.
     pub pause_within: u64,
     /// The same in an immediate failover. It ends as soon as all have confirmed, so this is what a
@@ -291,6 +293,7 @@ impl Params {
             failback_delay: 300_000,
             good_checks: 3,
             degradation: 0.5,
+            fail_over: 40,
             pause_within: 2_000,
             pause_within_immediate: 1_200,
             drain: 30_000,

@@ -3,7 +3,7 @@
 //! | the active instance is | because of | then |
 //! |---|---|---|
 //! | unhealthy | no connection, no credential, a critical check, open breakers | immediate |
-//! | unhealthy, score below 40 | anything | immediate |
+//! | unhealthy, score below `fail_over` (40) | anything | immediate |
 //! | unhealthy | errors, exhaustion, the score | gradual |
 //! | degraded | open breakers | immediate, to a healthy one |
 //! | degraded | errors over the limit, exhaustion | gradual |
@@ -74,7 +74,9 @@ pub fn trigger(seen: Option<&Seen<'_>>, params: &Params) -> Option<Trigger> {
         (Opinion::Degraded, Cause::BreakerOpen) => {
             return Some(Trigger { manner: Manner::Immediate, cause, to: Opinion::Healthy });
         }
-        (Opinion::Unhealthy, it) if it.is_immediate() || seen.score < 40 => Manner::Immediate,
+        (Opinion::Unhealthy, it) if it.is_immediate() || seen.score < params.fail_over => {
+            Manner::Immediate
+        }
         (Opinion::Unhealthy, _) | (Opinion::Degraded, Cause::Errors | Cause::Exhausted) => {
             Manner::Gradual
         }

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`score`] | what a round of checks comes to, and why |
 //! | [`passive`] | what the calls themselves say, at the cost of a few additions per attempt |
+//! | [`resources`] | how an instance's own readings of its processor and memory come to a mean |
 //! | [`hysteresis`] | when a change of that is believed |
 //! | [`schedule`] | when the next check is due |
 //! | [`votes`] | what the nodes conclude together |
@@ -20,6 +21,7 @@ pub mod aside;
 pub mod hysteresis;
 pub mod node;
 pub mod passive;
+pub mod resources;
 pub mod schedule;
 pub mod score;
 pub mod votes;
@@ -60,18 +62,34 @@ pub enum Grade {
 }
 
 /// What a score of 0 to 100 calls for. The order is from little to much; each includes those before.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub enum Measure {
-    /// 75 and above: nothing.
+    /// Nothing.
+    #[default]
     Nothing,
-    /// Below 75: it is checked more often.
+    /// It is checked twice as often.
     Watch,
-    /// Below 60: what can be left out is left out.
+    /// What can be left out is left out: background calls have a quarter of their room, and Reads whose
+    /// answer is kept are answered from there.
     Degrade,
-    /// Below 40: fail over.
+    /// Its server leaves it at once, where the group finds it unhealthy; it is checked four times as
+    /// often.
     FailOver,
-    /// Below 20: fail over, and an alarm.
+    /// The same, and people are alarmed.
     Emergency,
+}
+
+/// Below which score of 0 to 100 each measure is taken. They fall, or are alike.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Bars {
+    /// For [`Measure::Watch`].
+    pub watch: u8,
+    /// For [`Measure::Degrade`].
+    pub degrade: u8,
+    /// For [`Measure::FailOver`].
+    pub fail_over: u8,
+    /// For [`Measure::Emergency`].
+    pub emergency: u8,
 }
 
 // === impl Status ===
@@ -137,15 +155,56 @@ impl Grade {
 // === impl Measure ===
 
 impl Measure {
+    /// All of them, from little to much.
+    pub const ALL: [Self; 5] =
+        [Self::Nothing, Self::Watch, Self::Degrade, Self::FailOver, Self::Emergency];
+
+    /// The word for it, in `/health` and metrics.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Nothing => "nothing",
+            Self::Watch => "watch",
+            Self::Degrade => "degrade",
+            Self::FailOver => "fail_over",
+            Self::Emergency => "emergency",
+        }
+    }
+}
+
+impl fmt::Display for Measure {
+    /// What is done, for people.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Nothing => "nothing is done",
+            Self::Watch => "it is checked more often",
+            Self::Degrade => {
+                "background calls have a quarter of their room, and Reads are answered from what is kept"
+            }
+            Self::FailOver => "its server leaves it where it can",
+            Self::Emergency => "people are alarmed",
+        })
+    }
+}
+
+// === impl Bars ===
+
+impl Default for Bars {
+    fn default() -> Self {
+        Self { watch: 75, degrade: 60, fail_over: 40, emergency: 20 }
+    }
+}
+
+impl Bars {
     /// What a score of 0 to 100 calls for.
     #[must_use]
-    pub fn of(percent: u8) -> Self {
+    pub fn measure(&self, percent: u8) -> Measure {
         match percent {
-            75.. => Self::Nothing,
-            60.. => Self::Watch,
-            40.. => Self::Degrade,
-            20.. => Self::FailOver,
-            _ => Self::Emergency,
+            it if it < self.emergency => Measure::Emergency,
+            it if it < self.fail_over => Measure::FailOver,
+            it if it < self.degrade => Measure::Degrade,
+            it if it < self.watch => Measure::Watch,
+            _ => Measure::Nothing,
         }
     }
 }
@@ -187,7 +246,8 @@ mod tests {
                 "excellent"
             ]
         );
-        let measures = [0, 19, 20, 39, 40, 59, 60, 74, 75, 100].map(Measure::of);
+        let measures =
+            [0, 19, 20, 39, 40, 59, 60, 74, 75, 100].map(|it| Bars::default().measure(it));
         use Measure::*;
         assert_eq!(
             measures,

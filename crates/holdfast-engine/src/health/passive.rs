@@ -2,10 +2,15 @@
 //!
 //! Three indicators: the mean response time of the last 30 s (weight 0.3; 500 ms is fine), the share
 //! of errors in the last 60 s (0.4; 5 % is fine), the share of connections that came about in the last
-//! 120 s (0.3; 95 % is fine). Beside them three that a check reads from the instance, over 300 s: CPU
-//! (0.2; 90 %), memory (0.15; 85 %), waiting for I/O (0.1; 50 %). Each is worth 1 up to its threshold
-//! and falls to 0 where it is hopeless ([`Thresholds`]); the score is the mean by weight of what is
-//! known.
+//! 120 s (0.3; 95 % is fine). Beside them three that a check reads from the instance, over 300 s
+//! ([`super::resources`]): CPU (0.2; 90 %), memory (0.15; 85 %), waiting for I/O (0.1; 50 %). Each is
+//! worth 1 up to its threshold and falls to 0 where it is hopeless ([`Thresholds`]); the score is the mean
+//! by weight of what is known. Of the calls what is not known counts as well where a resource is known:
+//! it is secondary, and a busy processor alone does not make an instance that nobody calls a bad one.
+//!
+//! # What comes of it
+//! It is what a node's calls say in its vote ([`super::votes`]); a judgement below [`POOR`] keeps the node
+//! from voting "healthy"; and the balancer of this node gives the instance a smaller share ([`share`]).
 //!
 //! # Cost
 //! [`Passive`] is 25 slots of five seconds in a ring, each four words. An attempt adds to two words of
@@ -14,8 +19,10 @@
 //! A slot is as wide as one sixth of the shortest window, and a window is its full slots and the
 //! running one: 30 s are 30 to 35.
 
+use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use super::percent;
 use super::score::between;
 use crate::breaker::clearly_above;
 
@@ -25,6 +32,9 @@ const SLOT: u64 = 5_000;
 const SLOTS: usize = 25;
 /// Fewer calls than this in a window say nothing.
 pub const LEAST_CALLS: u32 = 5;
+/// A node whose judgement of an instance is below this, 0 to 1, does not find it healthy: errors count
+/// for that from 20 calls in a minute on.
+pub const POOR: f64 = 0.7;
 /// Fewer calls than this in a minute do not show that too many of them fail.
 const LEAST_TO_FAIL: u32 = 20;
 
@@ -137,14 +147,8 @@ pub struct Judgement {
     pub score: f64,
     /// What takes most off, and its value; none if nothing does.
     pub mostly: Option<(Indicator, f64)>,
-}
-
-/// The mean of a reading over a window, such as the CPU over 300 s: older readings fade away.
-#[derive(Clone, Copy, PartialEq, Debug, Default)]
-pub struct Fading {
-    mean: f64,
-    /// When it was last fed, in milliseconds; none: never.
-    at: Option<u64>,
+    /// It is below [`POOR`], and not for a few calls that may have failed by chance.
+    pub poor: bool,
 }
 
 impl Default for Thresholds {
@@ -260,31 +264,74 @@ impl Indicators {
     /// What the indicators come to; none if none is known.
     #[must_use]
     pub fn judge(&self, thresholds: &Thresholds) -> Option<Judgement> {
+        let is_read = self.cpu.or(self.memory).or(self.io_wait).is_some();
+        let called =
+            |value: Option<f64>, it: Threshold| value.or_else(|| is_read.then_some(it.fine));
+        let Thresholds { response_ms, error_rate, connected, .. } = *thresholds;
         let parts = [
-            (Indicator::ResponseTime, self.response_ms, thresholds.response_ms),
-            (Indicator::ErrorRate, self.error_rate, thresholds.error_rate),
-            (Indicator::Connections, self.connected, thresholds.connected),
+            (Indicator::ResponseTime, called(self.response_ms, response_ms), response_ms),
+            (Indicator::ErrorRate, called(self.error_rate, error_rate), error_rate),
+            (Indicator::Connections, called(self.connected, connected), connected),
             (Indicator::Cpu, self.cpu, thresholds.cpu),
             (Indicator::Memory, self.memory, thresholds.memory),
             (Indicator::IoWait, self.io_wait, thresholds.io_wait),
         ];
-        let (mut total, mut lost, mut most) = (0.0, 0.0, (0.0, None));
+        let (mut total, mut lost, mut by_chance, mut most) = (0.0, 0.0, 0.0, (0.0, None));
         for (indicator, value, it) in parts {
             let Some(value) = value else { continue };
             let loses = it.weight * (1.0 - between(it.fine, it.hopeless, value));
             total += it.weight;
             lost += loses;
+            if indicator == Indicator::ErrorRate && self.calls < LEAST_TO_FAIL {
+                by_chance = loses;
+            }
             if loses > most.0 {
                 most = (loses, Some((indicator, value)));
             }
         }
-        (total > 0.0).then(|| Judgement { score: 1.0 - lost / total, mostly: most.1 })
+        (total > 0.0).then(|| Judgement {
+            score: 1.0 - lost / total,
+            mostly: most.1,
+            poor: percent(1.0 - (lost - by_chance) / total) < percent(POOR),
+        })
     }
+}
+
+// === impl Judgement ===
+
+impl fmt::Display for Judgement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} of 100", percent(self.score))?;
+        match self.mostly {
+            Some((indicator, value)) => write!(f, ", by its {}", indicator.show(value)),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The score by which a balancer shares calls out: what the group finds, less what this node's calls and
+/// readings take off it. What is well by the group is not left out for that: no less than `floor`. All
+/// from 0 to 1.
+#[must_use]
+pub fn share(found: f64, judged: Option<f64>, floor: f64) -> f64 {
+    let less = found * judged.unwrap_or(1.0);
+    less.max(floor.min(found))
 }
 
 // === impl Indicator ===
 
 impl Indicator {
+    /// A value of it with its name and unit, for people.
+    #[must_use]
+    pub fn show(self, value: f64) -> String {
+        match self {
+            Self::ResponseTime => format!("{} of {value:.0} ms", self.label()),
+            Self::ErrorRate | Self::Connections | Self::Cpu | Self::Memory | Self::IoWait => {
+                format!("{} of {:.0} %", self.label(), value * 100.0)
+            }
+        }
+    }
+
     /// The words for it.
     #[must_use]
     pub fn label(self) -> &'static str {
@@ -296,29 +343,6 @@ impl Indicator {
             Self::Memory => "memory",
             Self::IoWait => "i/o wait",
         }
-    }
-}
-
-// === impl Fading ===
-
-impl Fading {
-    /// A reading at `now` (milliseconds), to be seen over `window` milliseconds.
-    pub fn feed(&mut self, value: f64, now: u64, window: u64) {
-        if !value.is_finite() {
-            return;
-        }
-        let share = match self.at {
-            None => 1.0,
-            Some(at) => 1.0 - (-(now.saturating_sub(at) as f64) / window.max(1) as f64).exp(),
-        };
-        self.mean += (value - self.mean) * share;
-        self.at = Some(now);
-    }
-
-    /// The mean at `now`; none before the first reading, or if the last is older than the window.
-    #[must_use]
-    pub fn read(&self, now: u64, window: u64) -> Option<f64> {
-        self.at.filter(|at| now.saturating_sub(*at) <= window).map(|_| self.mean)
     }
 }
 
@@ -415,26 +439,98 @@ mod tests {
             io_wait: Some(0.5),
             calls: 100,
         };
-        assert_eq!(fine.judge(&thresholds), Some(Judgement { score: 1.0, mostly: None }));
+        assert_eq!(
+            fine.judge(&thresholds),
+            Some(Judgement { score: 1.0, mostly: None, poor: false })
+        );
         let failing =
             Indicators { error_rate: Some(0.6), cpu: None, memory: None, io_wait: None, ..fine };
         let judged = failing.judge(&thresholds).unwrap();
         assert!((judged.score - 0.6).abs() < 1e-9, "{judged:?}");
         assert_eq!(judged.mostly, Some((Indicator::ErrorRate, 0.6)));
+        assert_eq!(judged.to_string(), "60 of 100, by its error rate of 60 %");
+    }
+
+    /// Each of them at its threshold, in the middle, and where it is hopeless, while the others are fine
+    /// or not known: what the row's weight takes off.
+    #[test]
+    fn every_indicator_takes_off_what_its_weight_says() {
+        type Put = fn(&mut Indicators, f64);
+        let table: [(Put, [f64; 3], f64, bool); 6] = [
+            (|it, value| it.response_ms = Some(value), [500.0, 2_750.0, 5_000.0], 0.3, true),
+            (|it, value| it.error_rate = Some(value), [0.05, 0.275, 0.5], 0.4, true),
+            (|it, value| it.connected = Some(value), [0.95, 0.725, 0.5], 0.3, true),
+            (|it, value| it.cpu = Some(value), [0.9, 0.95, 1.0], 0.2, false),
+            (|it, value| it.memory = Some(value), [0.85, 0.925, 1.0], 0.15, false),
+            (|it, value| it.io_wait = Some(value), [0.5, 0.75, 1.0], 0.1, false),
+        ];
+        for (put, values, weight, is_primary) in table {
+            let total = if is_primary { 1.0 } else { 1.0 + weight };
+            for (value, lost) in values.into_iter().zip([0.0, 0.5, 1.0]) {
+                let mut seen = Indicators {
+                    response_ms: Some(1.0),
+                    error_rate: Some(0.0),
+                    connected: Some(1.0),
+                    ..Indicators::default()
+                };
+                put(&mut seen, value);
+                let judged = seen.judge(&Thresholds::default()).unwrap();
+                let expected = 1.0 - lost * weight / total;
+                assert!((judged.score - expected).abs() < 1e-9, "{value}: {judged:?}");
+                // Nobody calls it: a resource weighs no more for that.
+                let mut idle = Indicators::default();
+                put(&mut idle, value);
+                let idle = idle.judge(&Thresholds::default()).unwrap().score;
+                let expected = if is_primary { 1.0 - lost } else { expected };
+                assert!((idle - expected).abs() < 1e-9, "{value}: {idle}");
+            }
+        }
     }
 
     #[test]
-    fn readings_fade() {
-        let mut cpu = Fading::default();
-        assert_eq!(cpu.read(0, 300_000), None);
-        cpu.feed(1.0, 0, 300_000);
-        assert_eq!(cpu.read(300_000, 300_000), Some(1.0));
-        assert_eq!(cpu.read(300_001, 300_000), None);
-        cpu.feed(0.0, 300_000, 300_000);
-        let left = cpu.read(300_000, 300_000).unwrap();
-        assert!((left - (-1.0f64).exp()).abs() < 1e-9, "{left}");
-        cpu.feed(f64::NAN, 300_000, 300_000);
-        assert_eq!(cpu.read(300_000, 300_000), Some(left));
+    fn what_is_poor_begins_below_seventy_and_takes_more_than_chance() {
+        let of = |response_ms, error_rate, cpu, calls| {
+            let seen = Indicators {
+                response_ms: Some(response_ms),
+                error_rate: Some(error_rate),
+                connected: Some(1.0),
+                cpu,
+                calls,
+                ..Indicators::default()
+            };
+            seen.judge(&Thresholds::default()).unwrap().poor
+        };
+        assert!(!of(1.0, 0.0, None, 100));
+        assert!(!of(60_000.0, 0.0, None, 100), "slow by nature: 70");
+        assert!(of(60_000.0, 0.0, Some(0.99), 100), "slow, and no processor left: 60");
+        assert!(of(1.0, 0.5, None, 20), "half of the calls fail: 60");
+        assert!(!of(1.0, 1.0, None, 19), "too few of them");
+        assert!(of(60_000.0, 0.0, Some(1.0), 5));
+        let all = Indicators {
+            cpu: Some(1.0),
+            memory: Some(1.0),
+            io_wait: Some(1.0),
+            ..Indicators::default()
+        };
+        let judged = all.judge(&Thresholds::default()).unwrap();
+        assert!(judged.poor && percent(judged.score) == 68, "{judged:?}");
+    }
+
+    #[test]
+    fn the_calls_make_a_share_smaller_and_leave_nobody_out() {
+        let cases = [
+            (1.0, None, 1.0),
+            (1.0, Some(0.8), 0.8),
+            (1.0, Some(0.0), 0.51),
+            (0.9, Some(0.9), 0.81),
+            // What the group finds unwell is left out by the group's word.
+            (0.4, Some(1.0), 0.4),
+            (0.4, Some(0.1), 0.4),
+        ];
+        for (found, judged, expected) in cases {
+            let share = share(found, judged, 0.51);
+            assert!((share - expected).abs() < 1e-9, "{found} {judged:?}: {share}");
+        }
     }
 
     /// What an attempt costs: `cargo test --release -p holdfast-engine --lib cost -- --ignored --nocapture`.

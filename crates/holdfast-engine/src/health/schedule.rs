@@ -2,8 +2,8 @@
 //!
 //! A failed check is tried again soon, `retries` times, before it counts: one lost packet is no news.
 //! Once a round has counted as failed, the next one comes as soon and counts at once: it is what decides.
-//! Below a score of 75 checks run twice as often, below 40 four times, so that both the end and the
-//! recovery are noticed early; never more often than once in [`LEAST`]. Every wait is up to a tenth
+//! Where a score calls for it ([`Bars`]: below 75) checks run twice as often, where it calls for a failover
+//! (below 40) four times, so that both the end and the recovery are noticed early; never more often than once in [`LEAST`]. Every wait is up to a tenth
 //! shorter or longer, so that a hundred servers that were configured alike are not all checked at once.
 //!
 //! | after | next |
@@ -23,6 +23,8 @@
 
 use std::time::{Duration, Instant};
 
+use super::{Bars, Measure};
+
 /// No two checks of one instance are nearer to each other than this.
 pub const LEAST: Duration = Duration::from_millis(200);
 
@@ -33,6 +35,8 @@ pub struct Rhythm {
     pub interval: Duration,
     /// How often a failed round is tried again before it counts.
     pub retries: u32,
+    /// At which scores it is checked more often.
+    pub bars: Bars,
 }
 
 /// What the planner remembers of an instance: how often its present round has failed.
@@ -95,7 +99,10 @@ impl Schedule {
             return Next { wait: soon(round, rhythm, random), counts: false };
         }
         (self.failed, self.bad) = (0, !round.passed);
-        Next { wait: jittered(interval(rhythm.interval, score), random), counts: true }
+        Next {
+            wait: jittered(interval(rhythm.interval, score, &rhythm.bars), random),
+            counts: true,
+        }
     }
 }
 
@@ -144,11 +151,11 @@ pub fn soon(round: Round, rhythm: Rhythm, random: u64) -> Duration {
 
 /// From one round to the next at this score of 0 to 100.
 #[must_use]
-pub fn interval(interval: Duration, score: u8) -> Duration {
-    let faster = match score {
-        75.. => 1,
-        40.. => 2,
-        _ => 4,
+pub fn interval(interval: Duration, score: u8, bars: &Bars) -> Duration {
+    let faster = match bars.measure(score) {
+        Measure::Nothing => 1,
+        Measure::Watch | Measure::Degrade => 2,
+        Measure::FailOver | Measure::Emergency => 4,
     };
     // Whoever configures a shorter interval than the least gets it while all is well.
     (interval / faster).max(LEAST.min(interval))
@@ -172,7 +179,8 @@ mod tests {
 
     use super::*;
 
-    const RHYTHM: Rhythm = Rhythm { interval: Duration::from_secs(10), retries: 2 };
+    const BARS: Bars = Bars { watch: 75, degrade: 60, fail_over: 40, emergency: 20 };
+    const RHYTHM: Rhythm = Rhythm { interval: Duration::from_secs(10), retries: 2, bars: BARS };
     const HALF: u64 = u64::MAX / 2;
 
     const GOOD: Round = Round { passed: true, took: Duration::ZERO };
@@ -237,18 +245,20 @@ mod tests {
     #[test]
     fn what_is_ill_is_checked_more_often() {
         let ten = Duration::from_secs(10);
-        let seconds = [100, 75, 74, 40, 39, 0].map(|it| interval(ten, it).as_secs_f64());
+        let seconds = [100, 75, 74, 40, 39, 0].map(|it| interval(ten, it, &BARS).as_secs_f64());
         assert_eq!(seconds, [10.0, 10.0, 5.0, 5.0, 2.5, 2.5]);
-        assert_eq!(interval(Duration::from_millis(500), 0), LEAST);
-        assert_eq!(interval(Duration::from_millis(100), 0), Duration::from_millis(100));
+        let other = Bars { watch: 100, fail_over: 100, ..BARS };
+        assert_eq!(interval(ten, 99, &other).as_secs_f64(), 2.5, "as configured");
+        assert_eq!(interval(Duration::from_millis(500), 0, &BARS), LEAST);
+        assert_eq!(interval(Duration::from_millis(100), 0, &BARS), Duration::from_millis(100));
     }
 
     proptest! {
         #[test]
         fn waits_stay_within_a_tenth(random: u64, score in 0u8..=100, millis in 200u64..3_600_000) {
-            let rhythm = Rhythm { interval: Duration::from_millis(millis), retries: 0 };
+            let rhythm = Rhythm { interval: Duration::from_millis(millis), retries: 0, bars: BARS };
             let next = Schedule::new().ended(GOOD, score, rhythm, random);
-            let plain = interval(rhythm.interval, score);
+            let plain = interval(rhythm.interval, score, &BARS);
             prop_assert!(next.wait >= plain - plain / 10 - Duration::from_nanos(10));
             prop_assert!(next.wait <= plain + plain / 10 + Duration::from_nanos(10));
             prop_assert!(Schedule::first(rhythm, random) <= rhythm.interval);

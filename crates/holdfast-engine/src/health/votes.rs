@@ -4,9 +4,12 @@
 //! Each node has four kinds of evidence, and weighs what it has of them: its own checks (0.4), its
 //! peers' checks (0.3), those from outside the cluster (0.2), and what its calls say (0.1). Of the
 //! peers it takes the *middle* one, the better of two: a mean would let one peer with a broken network
-//! pull everybody down. The score makes the vote: 0.9 and above healthy, below 0.5 unhealthy, degraded
-//! in between ([`ballot`]). Whatever the score, a node that sees calls fail (too many of them, or so that
-//! its breaker is open) does not vote healthy ([`Opinion::by`]).
+//! pull everybody down. What is not known leaves its weight to the others, except that the voice from
+//! outside never gets more than its own share, nor more than half ([`ballot`]): it is one voice, and all
+//! nodes hear the same one. The score makes the vote: 0.9 and above healthy, below 0.5 unhealthy, degraded
+//! in between. Whatever the score, a node that sees calls fail (too many of them, or so that its breaker is
+//! open), or that judges its calls and the instance's readings as poor, does not vote healthy
+//! ([`Opinion::by`]).
 //!
 //! Where all clients come through one node, that node alone sees calls fail. A node that has too few calls of
 //! its own to say anything takes over what most of its peers' calls say ([`heard`]), of those peers whose own
@@ -42,6 +45,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
+use super::passive::Judgement;
 use super::score::Failure;
 use crate::replicated::{NodeId, Origin};
 
@@ -65,9 +69,9 @@ pub struct Evidence<'a> {
     pub local: Option<f64>,
     /// By each peer's own checks.
     pub peers: &'a [f64],
-    /// By checks from outside the cluster.
+    /// By a monitor outside of the cluster.
     pub external: Option<f64>,
-    /// By its calls.
+    /// By its calls, and the instance's own readings ([`super::passive`]).
     pub users: Option<f64>,
 }
 
@@ -202,18 +206,19 @@ impl Default for Rules {
 }
 
 /// One node's score of an instance by all its evidence: the mean by weight of what there is; none if
-/// there is nothing.
+/// the cluster itself knows nothing.
 #[must_use]
 pub fn ballot(evidence: &Evidence<'_>, weights: &Weights) -> Option<f64> {
     let parts = [
         (evidence.local, weights.local),
         (middle(evidence.peers), weights.peers),
-        (evidence.external, weights.external),
         (evidence.users, weights.users),
     ];
     let known = || parts.iter().filter_map(|(score, weight)| Some(((*score)?, *weight)));
     let total: f64 = known().map(|(_, weight)| weight).sum();
-    let score = known().map(|(score, weight)| score * weight).sum::<f64>() / total;
+    let inside = known().map(|(score, weight)| score * weight).sum::<f64>() / total;
+    let share = weights.external_share();
+    let score = evidence.external.map_or(inside, |it| inside * (1.0 - share) + it * share);
     (total > 0.0).then(|| score.clamp(0.0, 1.0))
 }
 
@@ -276,6 +281,17 @@ pub fn tally(votes: &[Vote], members: &[Origin], rules: &Rules, now: Instant) ->
     }
 }
 
+// === impl Weights ===
+
+impl Weights {
+    /// What the voice from outside counts of the whole, 0 to 0.5, whatever else is known.
+    #[must_use]
+    pub fn external_share(&self) -> f64 {
+        let total = self.local + self.peers + self.external + self.users;
+        if total > 0.0 { (self.external / total).min(0.5) } else { 0.0 }
+    }
+}
+
 // === impl Opinion ===
 
 impl Opinion {
@@ -289,12 +305,13 @@ impl Opinion {
         }
     }
 
-    /// A node's opinion by its score and by what it names as the cause. An instance may answer every
-    /// check and fail every call, which weighs a tenth of the score: so what the calls say makes it
-    /// degraded by itself.
+    /// A node's opinion by its score, by what it names as the cause, and by its judgement of the calls.
+    /// An instance may answer every check and fail every call, which weighs a tenth of the score: so
+    /// what the calls say makes it degraded by itself.
     #[must_use]
-    pub fn by(score: f64, cause: Cause) -> Self {
+    pub fn by(score: f64, cause: Cause, calls: Option<&Judgement>) -> Self {
         let least = match cause {
+            _ if calls.is_some_and(|it| it.poor) => Self::Degraded,
             Cause::Errors | Cause::Exhausted | Cause::BreakerOpen => Self::Degraded,
             Cause::Score | Cause::Critical | Cause::Authentication | Cause::Unreachable => {
                 Self::Healthy

@@ -93,6 +93,8 @@ pub struct Granted {
 /// A class as it is shown.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ClassStatus {
+    /// Calls that may run at once.
+    pub concurrency: u32,
     /// Calls that run, those beyond a quarantine's limit included.
     pub running: u32,
     /// Calls that take room in it.
@@ -282,6 +284,7 @@ impl Bulkheads {
         let class = self.classes.get(usize::from(class.0))?;
         let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
         Some(ClassStatus {
+            concurrency: class.params.concurrency,
             running: class.servers.values().map(|held| held.calls).sum(),
             counted: class.counted,
             waiting: count(class.queue.len()),

@@ -36,6 +36,11 @@ pub(crate) async fn first_answer(call: Arc<Call>) -> Answer {
     if call.method == Method::Initialize && !call.modern() {
         return Box::pin(open::initialize(&call)).await;
     }
+    if call.server.fleet.is_degraded()
+        && let Some(answer) = fallback::spares(&call)
+    {
+        return answer;
+    }
     let failure = match tried(&call).await {
         Ok(answer) => return answer,
         Err(failure) => failure,

@@ -59,6 +59,15 @@ pub(super) fn at_once(call: &Call, failure: &Failure) -> Option<Answer> {
     kept(call, failure).or_else(|| configured(call, failure))
 }
 
+/// An earlier answer for a Read of a server that is poorly: it is not asked.
+#[cold]
+pub(super) fn spares(call: &Call) -> Option<Answer> {
+    let reason = "the server is poorly and is spared (health.measures.degrade)".to_owned();
+    may_stand_in(call)
+        .then(|| Failure::unavailable(&call.server.name, reason))
+        .and_then(|failure| kept(call, &failure))
+}
+
 // --- earlier answers ---
 
 /// Whether answers to this call are kept.

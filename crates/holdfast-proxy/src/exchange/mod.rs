@@ -42,7 +42,7 @@ mod tell;
 mod tries;
 
 use std::sync::{Arc, OnceLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use holdfast_config::BulkheadClass;
@@ -75,6 +75,9 @@ use crate::server::Server;
 use crate::session::{InUse, Session};
 use crate::upstream::events::EventSource;
 use crate::upstream::http::ResponseBody;
+
+/// When a call that could be left out is worth another try: about a round of checks.
+const DEGRADED_FOR: Duration = Duration::from_secs(5);
 
 /// One request (or batch) of a client, with everything that was decided at its receipt.
 pub(crate) struct Call {
@@ -321,6 +324,14 @@ impl Call {
             NotAdmitted::Needs { server, retry_after } => {
                 let reason = format!("it depends on {server}, which does not take calls now");
                 Failure { retry_after: Some(retry_after), ..Failure::needs(name, reason) }
+            }
+            NotAdmitted::Degraded { class } => {
+                let class = class.label();
+                let reason = format!(
+                    "the server is poorly, and class {class} has a quarter of its room until it is \
+                     better (health.measures.degrade)"
+                );
+                Failure::overloaded(name, reason, DEGRADED_FOR)
             }
             NotAdmitted::Paused => {
                 Failure::unavailable(name, "its failover has not ended in time".to_owned())

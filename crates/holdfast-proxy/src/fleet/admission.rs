@@ -60,6 +60,8 @@ pub(crate) enum NotAdmitted {
     Full { class: BulkheadClass, retry_after: Duration, waited: bool },
     /// A server that this one depends on does not take calls.
     Needs { server: Arc<str>, retry_after: Duration },
+    /// Its server is poorly, and its class can be left out.
+    Degraded { class: BulkheadClass },
     /// A failover took too long.
     Paused,
 }
@@ -141,6 +143,12 @@ impl Gate {
 }
 
 impl State {
+    /// Whether background calls hold all that they may while the server is poorly.
+    fn has_its_quarter(&self) -> bool {
+        let class = id(BulkheadClass::Background);
+        self.bulkheads.status(class).is_some_and(|it| it.running >= (it.concurrency / 4).max(1))
+    }
+
     /// A place of the class is free.
     fn leave(&mut self, class: ClassId) {
         self.bulkheads.leave(class, ALONE);
@@ -205,6 +213,9 @@ impl ServerFleet {
         let now = Instant::now();
         let (ticket, granted) = {
             let mut state = self.gate.lock();
+            if class == BulkheadClass::Background && self.is_degraded() && state.has_its_quarter() {
+                return Err(NotAdmitted::Degraded { class });
+            }
             match state.bulkheads.enter(id(class), ALONE, now) {
                 Entry::Entered => {
                     state.budget.began(now);
@@ -313,6 +324,7 @@ impl NotAdmitted {
             Self::Full { waited: true, .. } => Why::Waited,
             Self::Full { waited: false, .. } => Why::Full,
             Self::Needs { .. } => Why::Needs,
+            Self::Degraded { .. } => Why::Degraded,
             Self::Paused => Why::Paused,
         }
     }

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use holdfast_config::{CheckKind, CheckTarget, HttpUrl, MetricSource, Transport};
+use holdfast_engine::health::resources::Scale;
 use holdfast_engine::health::score::{Failure, Outcome, between};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
@@ -135,6 +136,12 @@ async fn one(
             let score = between(*good, *bad, value);
             Ok((Outcome::Partly(score), format!("{value}")))
         }
+        CheckKind::Resource { resource, source, full, counter } => {
+            let number = metric(gateway, server, instance, source).await?;
+            let scale = Scale { full: *full, counter: *counter };
+            let share = server.fleet.reads(instance, *resource, number, scale);
+            well(share.map_or_else(String::new, |share| format!("{:.0} % used", share * 100.0)))
+        }
         // Said by the times of the others.
         CheckKind::Latency { .. } => Ok((Outcome::Skipped, String::new())),
     }
@@ -243,7 +250,13 @@ fn address(server: &Server, instance: usize, target: &CheckTarget) -> Result<Htt
         Transport::Stdio(_) => None,
     };
     match (target, own) {
-        (CheckTarget::Url(url), _) => Ok(url.clone()),
+        (CheckTarget::Url(url), _) => {
+            let names =
+                [("{server}", server.name.as_ref()), ("{instance}", server.fleet.id(instance))];
+            let named = |path: String, (word, name): (&str, &str)| path.replace(word, name);
+            let path = names.into_iter().fold(url.path.clone(), named);
+            Ok(HttpUrl { path, ..url.clone() })
+        }
         (target, Some(own)) => Ok(target.of(own)),
         (CheckTarget::Path(_), None) => Err(wrong("it has no address of its own")),
     }

@@ -42,6 +42,8 @@ pub struct CheckResult {
     pub name: Arc<str>,
     /// What is wrong; no addresses.
     pub error: Option<Arc<str>>,
+    /// What it has read, of one that reads something.
+    pub detail: Option<Arc<str>>,
     /// How long it took.
     pub elapsed: Duration,
     /// When it was made.
@@ -182,9 +184,11 @@ impl Fleet {
                 |change| server.tell(at.instance, change),
             );
             fence(Ordering::SeqCst);
+            let indicators = it.indicators(it.millis(now));
+            it.weigh(&indicators, &server.thresholds);
             Sight {
                 in_flight: u64::from(it.running()),
-                indicators: it.passive.read(it.millis(now)),
+                indicators,
                 breaker,
                 evidence,
                 is_open,
@@ -241,6 +245,7 @@ impl Fleet {
                 it.steer(|breaker| breaker.start_over(now, chance()), tell);
             }
         }
+        server.take_measure();
         server.turned.notify_waiters();
         server.queue.look_again();
     }
@@ -252,6 +257,7 @@ impl Fleet {
             if let Some((from, to)) = server.instances[at.instance].find(verdict, now) {
                 server.say(at.instance, Change::Opinion(from, to));
             }
+            server.take_measure();
         });
     }
 

@@ -37,6 +37,8 @@ pub(crate) enum Why {
     BackPressure,
     /// What its instances take a minute is used up.
     Rate,
+    /// Its class has less room while the server is poorly.
+    Degraded,
     /// No instance takes it for another reason.
     NoInstance,
 }
@@ -85,7 +87,7 @@ impl Counts {
 
 impl Why {
     /// All of them, in the order of their discriminants.
-    pub(crate) const ALL: [Self; 10] = [
+    pub(crate) const ALL: [Self; 11] = [
         Self::Full,
         Self::Waited,
         Self::Connections,
@@ -95,6 +97,7 @@ impl Why {
         Self::Away,
         Self::BackPressure,
         Self::Rate,
+        Self::Degraded,
         Self::NoInstance,
     ];
 
@@ -110,6 +113,7 @@ impl Why {
             Self::Away => "unreachable",
             Self::BackPressure => "back_pressure",
             Self::Rate => "rate",
+            Self::Degraded => "degraded",
             Self::NoInstance => "no_instance",
         }
     }

@@ -7,10 +7,12 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use holdfast_config::Role;
+use holdfast_engine::balance::UNWELL;
 use holdfast_engine::balance::Why as Unfit;
 use holdfast_engine::balance::latency::Latency;
 use holdfast_engine::breaker::{self, Breaker, Override, Params, Permit, Phase};
-use holdfast_engine::health::passive::{Ended, Passive, Thresholds};
+use holdfast_engine::health::passive::{Ended, Indicators, Passive, Thresholds, share};
+use holdfast_engine::health::resources::{Resource, Resources, Scale};
 use holdfast_engine::health::votes::Opinion;
 use tokio::sync::Notify;
 
@@ -55,7 +57,9 @@ pub(super) struct Life {
     tried_at: AtomicU64,
     /// Since when it cannot be reached; 0: it can.
     away_since: AtomicU64,
-    pub(super) passive: Passive,
+    passive: Passive,
+    /// What it says of its own resources.
+    resources: Mutex<Resources>,
     /// Calls that run at it, and those of them that go on for as long as their clients like: they are not
     /// among the first.
     in_flight: AtomicU32,
@@ -66,9 +70,11 @@ pub(super) struct Life {
     pub(super) checks: ArcSwap<Vec<CheckResult>>,
     /// Whether the group finds it unhealthy; read without the verdict.
     unwell: AtomicBool,
-    /// Its health in thousandths: what the group finds, else what its calls say.
+    /// What the group finds of it, in thousandths; all of them until it has found something.
+    found: AtomicU32,
+    /// Its health in thousandths, as calls are shared out: that, less what its calls and readings say.
     score: AtomicU32,
-    /// When the calls were last asked for that, in milliseconds.
+    /// When those were last asked, in milliseconds.
     scored_at: AtomicU64,
     /// When it last answered a call, in milliseconds; 0: never.
     answered_at: AtomicU64,
@@ -135,12 +141,14 @@ impl Life {
             tried_at: AtomicU64::new(0),
             away_since: AtomicU64::new(0),
             passive: Passive::new(),
+            resources: Mutex::default(),
             in_flight: AtomicU32::new(0),
             lasting: AtomicU32::new(0),
             latency: Latency::new(),
             verdict: ArcSwap::from_pointee(Verdict::unknown()),
             checks: ArcSwap::from_pointee(Vec::new()),
             unwell: AtomicBool::new(false),
+            found: AtomicU32::new(1000),
             score: AtomicU32::new(1000),
             scored_at: AtomicU64::new(0),
             answered_at: AtomicU64::new(0),
@@ -311,7 +319,7 @@ impl Life {
         self.unwell.load(Ordering::Relaxed)
     }
 
-    /// Its health, 0 to 1.
+    /// Its health as calls are shared out, 0 to 1.
     pub(super) fn score(&self) -> f32 {
         self.score.load(Ordering::Relaxed) as f32 / 1000.0
     }
@@ -340,7 +348,10 @@ impl Life {
             let score = u32::from(score.min(100)) * 10;
             // One that may not be used is not well, whatever its parts come to.
             let score = if new == Opinion::Unhealthy { score.min(UNHEALTHY) } else { score };
+            self.found.store(score, Ordering::Relaxed);
+            // Its calls take off what they do when they are asked the next time.
             self.score.store(score, Ordering::Relaxed);
+            self.scored_at.store(0, Ordering::Relaxed);
         }
         let old = known(&self.verdict.swap(Arc::new(verdict)));
         self.unwell.store(new == Opinion::Unhealthy, Ordering::Relaxed);
@@ -353,21 +364,39 @@ impl Life {
         (old != new).then_some((old, new))
     }
 
-    /// Now and then, where nobody else says how well it is, its calls do.
-    fn score_calls(&self, millis: u64) {
+    /// What its calls say, and it of itself, at this time.
+    pub(super) fn indicators(&self, millis: u64) -> Indicators {
+        let mut indicators = self.passive.read(millis);
+        let resources = self.resources.lock().unwrap_or_else(PoisonError::into_inner);
+        resources.put(&mut indicators, millis);
+        indicators
+    }
+
+    /// A check has read one of its resources; the share that the number stands for, if it does.
+    pub(super) fn reads(&self, what: Resource, number: f64, scale: Scale) -> Option<f64> {
+        let millis = self.millis(Instant::now());
+        let mut resources = self.resources.lock().unwrap_or_else(PoisonError::into_inner);
+        resources.feed(what, number, scale, millis)
+    }
+
+    /// Now and then its calls and readings are asked how well it is.
+    fn score_calls(&self, millis: u64, thresholds: &Thresholds) {
         let last = self.scored_at.load(Ordering::Relaxed);
-        if millis < last + SCORED_EVERY
-            || self
+        if millis >= last + SCORED_EVERY
+            && self
                 .scored_at
                 .compare_exchange(last, millis, Ordering::Relaxed, Ordering::Relaxed)
-                .is_err()
-            || self.verdict.load().opinion.is_some()
+                .is_ok()
         {
-            return;
+            self.weigh(&self.indicators(millis), thresholds);
         }
-        if let Some(judged) = self.passive.read(millis).judge(&Thresholds::default()) {
-            self.score.store((judged.score * 1000.0) as u32, Ordering::Relaxed);
-        }
+    }
+
+    /// Takes in what its calls and readings say.
+    pub(super) fn weigh(&self, indicators: &Indicators, thresholds: &Thresholds) {
+        let found = f64::from(self.found.load(Ordering::Relaxed)) / 1000.0;
+        let score = shared(found, indicators, thresholds);
+        self.score.store((score * 1000.0) as u32, Ordering::Relaxed);
     }
 
     /// Whether a call may start.
@@ -389,9 +418,10 @@ impl Life {
         outcome: Outcome,
         elapsed: Duration,
         now: Instant,
+        thresholds: &Thresholds,
         tell: impl FnMut(breaker::Transition),
     ) {
-        self.note(outcome, elapsed.as_micros(), self.millis(now));
+        self.note(outcome, elapsed.as_micros(), self.millis(now), thresholds);
         let Some(permit) = permit else { return };
         let mut breaker = self.lock();
         match outcome.of_breaker() {
@@ -413,7 +443,7 @@ impl Life {
         self.steer(|breaker| breaker.observe(outcome, now, chance()), tell);
     }
 
-    fn note(&self, outcome: Outcome, elapsed: u128, millis: u64) {
+    fn note(&self, outcome: Outcome, elapsed: u128, millis: u64, thresholds: &Thresholds) {
         let micros = u64::try_from(elapsed).unwrap_or(u64::MAX);
         let ended = match outcome {
             Outcome::Answered => Ended::Answered { micros },
@@ -433,7 +463,7 @@ impl Life {
             Ended::Failed { micros } => self.latency.failed(micros, millis),
             Ended::NotConnected | Ended::PushedBack => self.latency.failed(0, millis),
         }
-        self.score_calls(millis);
+        self.score_calls(millis, thresholds);
     }
 
     /// Changes the breaker from outside of a call.
@@ -494,6 +524,11 @@ impl Life {
             self.since.store(self.millis(transition.at), Ordering::Relaxed);
         }
     }
+}
+
+/// How well an instance is for whoever shares calls out, 0 to 1.
+pub(super) fn shared(found: f64, indicators: &Indicators, thresholds: &Thresholds) -> f64 {
+    share(found, indicators.judge(thresholds).map(|it| it.score), f64::from(UNWELL) + 0.01)
 }
 
 // === impl Held ===

@@ -1,6 +1,6 @@
 //! One server: its instances, and who is admitted there.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -11,6 +11,9 @@ use holdfast_engine::balance::{self, Set};
 use holdfast_engine::breaker::{self, Breaker, Params, Permit};
 use holdfast_engine::class::CallClass;
 use holdfast_engine::failover::Failover;
+use holdfast_engine::health::passive::Thresholds;
+use holdfast_engine::health::resources::{Resource, Scale};
+use holdfast_engine::health::{Bars, Grade, Measure};
 use tokio::sync::{Notify, broadcast};
 
 use super::admission::Gate;
@@ -62,6 +65,12 @@ pub struct ServerFleet {
     timeout: Duration,
     /// The settings of its breakers.
     params: Params,
+    /// What its calls and readings are judged by.
+    pub(super) thresholds: Thresholds,
+    /// Below which scores what is done.
+    bars: Bars,
+    /// What is done now: a place in [`Measure::ALL`].
+    measure: AtomicU8,
 }
 
 /// A tool with a breaker of its own.
@@ -233,6 +242,9 @@ impl ServerFleet {
             heard,
             timeout: settings.timeout,
             params,
+            thresholds: config.health.passive.thresholds(),
+            bars: config.health.measures,
+            measure: AtomicU8::new(0),
             instances: instances.into(),
         }
     }
@@ -251,6 +263,7 @@ impl ServerFleet {
             breaker.reconfigure(self.params, now);
         }
         self.gate.begin(now);
+        self.take_measure();
         if !Arc::ptr_eq(&self.failover, &before.failover) {
             // Calls that wait for a move to end that nobody makes any more.
             before.failover.store(self.failover.load_full());
@@ -410,9 +423,14 @@ impl ServerFleet {
             }
         }
         let elapsed = now.saturating_duration_since(begun);
-        self.instances[instance].settle(permit, outcome, elapsed, now, |change| {
-            self.tell(instance, change);
-        });
+        self.instances[instance].settle(
+            permit,
+            outcome,
+            elapsed,
+            now,
+            &self.thresholds,
+            |change| self.tell(instance, change),
+        );
     }
 
     /// A stream that had begun well broke.
@@ -450,6 +468,54 @@ impl ServerFleet {
         let at = super::At { server: self.index, instance };
         // Nobody listens on a node without a control plane.
         let _ = self.news.send(News { at, change });
+    }
+
+    /// The id of an instance in the configuration.
+    pub(super) fn id(&self, instance: usize) -> &str {
+        self.instances.get(instance).map_or("", |it| &it.id)
+    }
+
+    /// A check has read one of an instance's resources; the share that the number stands for.
+    pub(super) fn reads(
+        &self,
+        instance: usize,
+        what: Resource,
+        number: f64,
+        scale: Scale,
+    ) -> Option<f64> {
+        self.instances.get(instance)?.reads(what, number, scale)
+    }
+
+    /// What its health calls for now.
+    pub(crate) fn measure(&self) -> Measure {
+        let place = usize::from(self.measure.load(Ordering::Relaxed));
+        Measure::ALL.get(place).copied().unwrap_or_default()
+    }
+
+    /// Whether what can be left out is left out.
+    pub(crate) fn is_degraded(&self) -> bool {
+        self.measure.load(Ordering::Relaxed) >= Measure::Degrade as u8
+    }
+
+    /// Looks what its health calls for: that of its best instance that serves, by the group's word.
+    pub(super) fn take_measure(&self) {
+        let failover = self.failover.load();
+        let serves =
+            |it: &&Instance| failover.as_deref().is_none_or(|failover| failover.serves(&it.id));
+        let found = self.instances.iter().filter(serves).map(|it| it.verdict());
+        let best = found.filter(|it| it.opinion.is_some()).map(|it| it.score).max();
+        let measure = best.map_or(Measure::Nothing, |score| self.bars.measure(score));
+        let before = self.measure.swap(measure as u8, Ordering::Relaxed);
+        if before != measure as u8 {
+            let score = best.unwrap_or(100);
+            tracing::warn!(
+                server = %self.name,
+                score,
+                grade = Grade::of(score).label(),
+                measure = measure.label(),
+                "what the server's health calls for"
+            );
+        }
     }
 
     /// Whether no instance can be called.

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use holdfast_config::{BulkheadClass, Role};
 use holdfast_engine::breaker;
 use holdfast_engine::failover::Failover;
-use holdfast_engine::health::passive::{Indicators, Thresholds};
+use holdfast_engine::health::Measure;
+use holdfast_engine::health::passive::{Indicators, Judgement};
 use holdfast_engine::limits::bulkhead::ClassStatus;
 
 use super::control::{CheckResult, Verdict};
@@ -20,6 +21,8 @@ pub struct ServerSnapshot {
     pub name: Arc<str>,
     /// Which instance takes its calls, and what move is under way, where only one does.
     pub failover: Option<Arc<Failover>>,
+    /// What its health calls for.
+    pub measure: Measure,
     /// New calls wait for a failover.
     pub paused: bool,
     /// No instance can be called.
@@ -53,8 +56,10 @@ pub struct InstanceSnapshot {
     pub latency: Duration,
     /// What its calls say.
     pub indicators: Indicators,
-    /// What they come to, 0 to 1; `None`: too few of them.
-    pub calls_score: Option<f64>,
+    /// What they come to; `None`: too few of them.
+    pub judged: Option<Judgement>,
+    /// How well it is for whoever shares calls out, 0 to 1.
+    pub share: f64,
     /// What is found of it.
     pub verdict: Arc<Verdict>,
     /// This node's last checks of it.
@@ -84,6 +89,7 @@ impl ServerFleet {
         ServerSnapshot {
             name: Arc::clone(&self.name),
             failover: self.failover.load_full(),
+            measure: self.measure(),
             paused: self.is_paused(),
             shut: self.is_shut(),
             instances: self.instances.iter().map(|it| self.one(it, now)).collect(),
@@ -104,7 +110,8 @@ impl ServerFleet {
             },
             |_| {},
         );
-        let indicators = it.passive.read(it.millis(now));
+        let indicators = it.indicators(it.millis(now));
+        it.weigh(&indicators, &self.thresholds);
         InstanceSnapshot {
             id: it.id.clone(),
             role: it.role,
@@ -114,7 +121,8 @@ impl ServerFleet {
             in_flight: it.in_flight(),
             latency: Duration::from_micros(it.latency(now) as u64),
             indicators,
-            calls_score: indicators.judge(&Thresholds::default()).map(|it| it.score),
+            judged: indicators.judge(&self.thresholds),
+            share: f64::from(it.score()),
             verdict: it.verdict(),
             checks: it.checks.load_full(),
             answered_ago: it.answered_ago(now),
@@ -125,14 +133,13 @@ impl ServerFleet {
 // === impl InstanceSnapshot ===
 
 impl InstanceSnapshot {
-    /// How well it is, 0 to 1: what is found of it, else what its calls say, else well. Nothing where
-    /// its breaker is open or it cannot be reached.
+    /// How well it is, 0 to 1: what is found of it, less what its calls and readings take off. Nothing
+    /// where its breaker is open or it cannot be reached.
     #[must_use]
     pub fn score(&self) -> f64 {
         if self.opens_in.is_some() || self.away_for.is_some() {
             return 0.0;
         }
-        let found = self.verdict.opinion.map(|_| f64::from(self.verdict.score) / 100.0);
-        found.or(self.calls_score).unwrap_or(1.0)
+        self.share
     }
 }

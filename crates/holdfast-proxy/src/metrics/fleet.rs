@@ -54,6 +54,13 @@ pub(super) fn render(fleet: &Fleet, out: &mut String) -> fmt::Result {
         let (id, waiting) = (Escaped(&server.name), server.waiting);
         writeln!(out, "{name}{{server_id=\"{id}\"}} {waiting}")?;
     }
+    let name = "holdfast_server_measure";
+    let help = "What a server's health calls for: 0 nothing, 1 watch, 2 degrade, 3 fail over, 4 emergency.";
+    header(out, name, GAUGE, help)?;
+    for server in &servers {
+        let (id, value) = (Escaped(&server.name), server.measure as u8);
+        writeln!(out, "{name}{{server_id=\"{id}\"}} {value}")?;
+    }
     classes(&servers, out)
 }
 

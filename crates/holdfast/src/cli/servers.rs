@@ -3,6 +3,7 @@
 use clap::Args;
 use holdfast_admin::Client;
 use holdfast_admin::api::{ControlDto, InstanceControlDto, ServerDto, ServersDto};
+use holdfast_engine::health::{Grade, percent};
 
 use super::admin_port::AdminArgs;
 use super::output::{many, table};
@@ -60,7 +61,7 @@ fn rows(server: &ServerDto) -> Vec<Vec<String>> {
             it.role.clone().unwrap_or_else(|| NONE.into()),
             it.region.clone().unwrap_or_else(|| NONE.into()),
             it.verdict.clone(),
-            it.score.map_or_else(|| NONE.into(), |score| format!("{:.0}", score * 100.0)),
+            it.score.map_or_else(|| NONE.into(), graded),
             it.breaker.clone(),
             it.in_flight.to_string(),
             active(control, it),
@@ -68,6 +69,12 @@ fn rows(server: &ServerDto) -> Vec<Vec<String>> {
         ]
     };
     control.instances.iter().map(row).collect()
+}
+
+/// A score of 0 to 1 as of 100, and the word for it.
+fn graded(score: f64) -> String {
+    let percent = percent(score);
+    format!("{percent} {}", Grade::of(percent).label())
 }
 
 /// An instance of which nothing is known yet.

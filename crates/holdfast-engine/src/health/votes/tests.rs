@@ -161,6 +161,30 @@ fn a_ballot_weighs_what_there_is() {
     assert_eq!(only(Evidence { users: Some(0.5), ..Evidence::default() }), Some(0.5));
     let all = Evidence { local: Some(1.0), peers: &[0.5], external: Some(0.0), users: Some(1.0) };
     assert!((only(all).unwrap() - 0.65).abs() < 1e-9);
+    let of = |local, peers, external, users| {
+        let score = only(Evidence { local, peers, external, users });
+        score.map(|it| (it * 1e3).round() / 1e3)
+    };
+    let (well, ill) = (Some(1.0), Some(0.0));
+    // Each of the four alone against the others: its weight is what is lost.
+    assert_eq!(of(ill, &[1.0], well, well), Some(0.6));
+    assert_eq!(of(well, &[0.0], well, well), Some(0.7));
+    assert_eq!(of(well, &[1.0], ill, well), Some(0.8));
+    assert_eq!(of(well, &[1.0], well, ill), Some(0.9));
+    // What is not known leaves its weight to the others; the voice from outside keeps its own.
+    assert_eq!(of(ill, &[1.0], None, well), Some(0.5));
+    assert_eq!(of(well, &[], ill, None), Some(0.8));
+    assert_eq!(of(None, &[], ill, None), None, "it does not speak for the cluster");
+}
+
+#[test]
+fn calls_that_are_judged_poor_make_no_healthy_vote() {
+    let judged = |poor| Judgement { score: 0.69, mostly: None, poor };
+    let by = |score, judged: Option<Judgement>| Opinion::by(score, Cause::Score, judged.as_ref());
+    assert_eq!(by(1.0, None), Healthy);
+    assert_eq!(by(0.97, Some(judged(false))), Healthy);
+    assert_eq!(by(0.96, Some(judged(true))), Degraded);
+    assert_eq!(by(0.4, Some(judged(true))), Unhealthy);
 }
 
 #[test]
@@ -171,6 +195,29 @@ fn the_middle_of_scores() {
 }
 
 proptest! {
+    /// Whatever the weights: the voice from outside alone makes nobody vote unhealthy, and takes no more
+    /// off the score than its share.
+    #[test]
+    fn the_voice_from_outside_alone_fails_no_server_over(
+        weights in (0.01f64..1.0, 0.0f64..1.0, 0.0f64..1.0, 0.0f64..1.0),
+        peers in 0usize..5,
+        users: bool,
+        voice in 0.0f64..=1.0,
+    ) {
+        let (local, peers_weigh, external, users_weigh) = weights;
+        let weights = Weights { local, peers: peers_weigh, external, users: users_weigh };
+        let peers = vec![1.0; peers];
+        let evidence = Evidence {
+            local: Some(1.0),
+            peers: &peers,
+            external: Some(voice),
+            users: users.then_some(1.0),
+        };
+        let score = ballot(&evidence, &weights).unwrap();
+        prop_assert_ne!(Opinion::of(score), Unhealthy);
+        prop_assert!(score >= 1.0 - weights.external_share() - 1e-9);
+    }
+
     /// Whatever one node says, as often as it likes, it declares nothing unhealthy in a cluster of
     /// three or more whose other nodes find the instance well.
     #[test]
@@ -227,11 +274,11 @@ proptest! {
 
 #[test]
 fn calls_that_fail_degrade_what_answers_every_check() {
-    let perfect = |cause| Opinion::by(0.95, cause);
+    let perfect = |cause| Opinion::by(0.95, cause, None);
     assert_eq!(perfect(Cause::Score), Healthy);
     for cause in [Cause::Errors, Cause::Exhausted, Cause::BreakerOpen] {
         assert_eq!(perfect(cause), Degraded);
-        assert_eq!(Opinion::by(0.3, cause), Unhealthy);
+        assert_eq!(Opinion::by(0.3, cause, None), Unhealthy);
     }
 }
 

@@ -2,9 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use holdfast_engine::health::Status;
+use holdfast_engine::failover::trigger::trigger;
+use holdfast_engine::failover::{Manner, Params, Role, Seen};
 use holdfast_engine::health::hysteresis::{Patience, Steady};
+use holdfast_engine::health::schedule::interval;
 use holdfast_engine::health::votes::{Calls, Cause, Opinion, Rules, Vote, heard, tally};
+use holdfast_engine::health::{Bars, Grade, Status};
 use holdfast_engine::replicated::Origin;
 
 use super::table;
@@ -135,6 +138,57 @@ fn named((own, local): Own, peers: &[Calls]) -> String {
 #[test]
 fn what_others_calls_say() {
     table("What others' calls say", 0).check(&NODES, &PEERS, named);
+}
+
+const SCORES: [(u8, &str); 10] = [
+    (100, "100"),
+    (75, "75"),
+    (74, "74"),
+    (60, "60"),
+    (59, "59"),
+    (40, "40"),
+    (39, "39"),
+    (20, "20"),
+    (19, "19"),
+    (0, "0"),
+];
+
+type Measured = fn(u8) -> String;
+
+const MEASURED: [(Measured, &str); 4] = [
+    (|score| Grade::of(score).label().into(), "the grade"),
+    (|score| Bars::default().measure(score).label().into(), "the measure"),
+    (|score| times_as_often(score), "checks, times as often"),
+    (|score| how_it_is_left(score).into(), "how an unhealthy instance is left, for its score"),
+];
+
+fn times_as_often(score: u8) -> String {
+    let minute = Duration::from_secs(60);
+    let each = interval(minute, score, &Bars::default());
+    (minute.as_secs() / each.as_secs()).to_string()
+}
+
+fn how_it_is_left(score: u8) -> &'static str {
+    let seen = Seen {
+        name: "a",
+        role: Role::Primary,
+        opinion: Some(Opinion::Unhealthy),
+        cause: Cause::Score,
+        score,
+        since: 0,
+        good_checks: 0,
+    };
+    let trigger = trigger(Some(&seen), &Params::new("a")).expect("it is left");
+    match trigger.manner {
+        Manner::Immediate => "immediate",
+        Manner::Gradual => "gradual",
+        Manner::Manual | Manner::Forced => "by hand",
+    }
+}
+
+#[test]
+fn what_a_score_calls_for() {
+    table("Measures", 0).check(&SCORES, &MEASURED, |score, measured| measured(score));
 }
 
 #[test]
