@@ -1,14 +1,18 @@
 //! What a node believes after looks at an instance, and what the nodes conclude.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use holdfast_engine::failover::trigger::trigger;
 use holdfast_engine::failover::{Manner, Params, Role, Seen};
+use holdfast_engine::health::aside::{Aside, COUNTS};
 use holdfast_engine::health::hysteresis::{Patience, Steady};
-use holdfast_engine::health::schedule::interval;
+use holdfast_engine::health::node::{Condition, Level, Limits, Reading};
+use holdfast_engine::health::schedule::{Rhythm, Round, Schedule, interval};
 use holdfast_engine::health::votes::{Calls, Cause, Opinion, Rules, Vote, heard, tally};
 use holdfast_engine::health::{Bars, Grade, Status};
 use holdfast_engine::replicated::Origin;
+use proptest::prelude::*;
 
 use super::table;
 
@@ -138,6 +142,163 @@ fn named((own, local): Own, peers: &[Calls]) -> String {
 #[test]
 fn what_others_calls_say() {
     table("What others' calls say", 0).check(&NODES, &PEERS, named);
+}
+
+const TRIES: [(u32, &str); 4] = [(0, "well"), (1, "failed once"), (2, "failed twice"), (3, "down")];
+const ROUNDS: [(bool, &str); 2] = [(true, "the round passes"), (false, "the round fails")];
+
+/// What a round makes of an instance whose last ones failed so often, and whether it counts.
+fn next_check(failed: u32, passed: bool) -> String {
+    let rhythm = Rhythm { interval: Duration::from_secs(10), retries: 2, bars: Bars::default() };
+    let mut schedule = Schedule::new();
+    let mut ends = |passed| {
+        let round = Round { passed, took: Duration::ZERO };
+        schedule.ended(round, 100, rhythm, 0).counts
+    };
+    for _ in 0..failed {
+        ends(false);
+    }
+    let counts = ends(passed);
+    // Where it is now is told by how often it may fail before that counts.
+    let mut left = 0;
+    while !ends(false) {
+        left += 1;
+    }
+    let name = if left == 0 && counts { "down" } else { TRIES[2 - left].1 };
+    assert_eq!(counts, passed || failed >= 2, "{name}");
+    name.into()
+}
+
+#[test]
+fn when_a_failed_check_counts() {
+    table("When the next check comes", 0).check(&TRIES, &ROUNDS, next_check);
+}
+
+const LEVELS: [(Level, &str); 4] = [
+    (Level::Normal, "normal"),
+    (Level::Warning, "warning"),
+    (Level::Critical, "critical"),
+    (Level::Emergency, "emergency"),
+];
+
+use Level::{Critical as C, Emergency as E, Normal as N, Warning as W};
+
+const SAMPLES: [(&[Option<Level>], &str); 7] = [
+    (&[Some(E), Some(E)], "emergency, emergency"),
+    (&[Some(E), Some(E), Some(E)], "emergency, emergency, emergency"),
+    (&[Some(W), Some(E), Some(C)], "warning, emergency, critical"),
+    (&[Some(N); 4], "normal four times"),
+    (&[Some(N); 5], "normal five times"),
+    (&[Some(N), Some(W), Some(N), Some(N), Some(W)], "normal, warning, normal, normal, warning"),
+    (&[None; 5], "five times nothing that can be read"),
+];
+
+fn read(before: Level, samples: &[Option<Level>]) -> String {
+    let limits = Limits { warning: 1.0, critical: 2.0, emergency: 3.0 };
+    let mut condition = Condition::new(|_| limits);
+    let mut believed = Level::Normal;
+    let mut take = |level: Option<Level>| {
+        let sample = level.map(|it| (Reading::Disk, f64::from(it as u8)));
+        for change in condition.take(sample.as_slice()) {
+            believed = change.now.level;
+        }
+    };
+    (0..5).for_each(|_| take(Some(before)));
+    samples.iter().for_each(|it| take(*it));
+    believed.label().into()
+}
+
+#[test]
+fn what_is_believed_of_a_nodes_reading() {
+    table("A node's readings", 0).check(&LEVELS, &SAMPLES, read);
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Book {
+    Fresh,
+    Empty,
+    Another,
+    Itself,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Asks {
+    AllReady,
+    TwoReady,
+    Later,
+    OtherBack,
+}
+
+const BOOKS: [(Book, &str); 4] = [
+    (Book::Fresh, "a new coordinator"),
+    (Book::Empty, "nobody is aside"),
+    (Book::Another, "another is aside"),
+    (Book::Itself, "it is aside"),
+];
+
+const ASKED: [(Asks, &str); 4] = [
+    (Asks::AllReady, "it asks, all three are ready"),
+    (Asks::TwoReady, "it asks, the third is not ready"),
+    (Asks::Later, "it asks ten seconds later"),
+    (Asks::OtherBack, "the other is back, and it asks"),
+];
+
+fn may_step_aside(book: Book, asks: Asks) -> String {
+    let (me, other) = (1, 2);
+    let all: BTreeSet<u64> = (1..=3).collect();
+    let begun = Instant::now();
+    let mut aside = Aside::new(begun);
+    let mut now = begun + COUNTS;
+    match book {
+        Book::Fresh => now = begun,
+        Book::Empty => {}
+        Book::Another => assert!(aside.ask(other, &all, 3, now)),
+        Book::Itself => assert!(aside.ask(me, &all, 3, now)),
+    }
+    let ready = match asks {
+        Asks::TwoReady => (1..=2).collect(),
+        Asks::AllReady | Asks::Later | Asks::OtherBack => all,
+    };
+    match asks {
+        Asks::Later => now += COUNTS,
+        Asks::OtherBack => aside.back(other),
+        Asks::AllReady | Asks::TwoReady => {}
+    }
+    if aside.ask(me, &ready, 3, now) { "may".into() } else { "may not".into() }
+}
+
+#[test]
+fn who_may_step_aside() {
+    table("A node that steps aside", 0).check(&BOOKS, &ASKED, may_step_aside);
+}
+
+proptest! {
+    /// Whatever is read: a level is believed that was read, never worse than the last three samples that
+    /// made it worse, and what is read ten times is believed in the end.
+    #[test]
+    fn a_level_is_believed_that_was_read(
+        samples in proptest::collection::vec(0usize..4, 1..80),
+        last in 0usize..4,
+    ) {
+        let limits = Limits { warning: 1.0, critical: 2.0, emergency: 3.0 };
+        let mut condition = Condition::new(|_| limits);
+        let mut believed = Level::Normal;
+        let mut read = vec![Level::Normal];
+        for sample in samples.iter().chain(&[last; 10]) {
+            let level = LEVELS[*sample].0;
+            read.push(level);
+            for change in condition.take(&[(Reading::Cpu, f64::from(level as u8))]) {
+                prop_assert_eq!(change.from, believed);
+                believed = change.now.level;
+                let row = if believed > change.from { 3 } else { 5 };
+                let row = &read[read.len().saturating_sub(row)..];
+                prop_assert!(row.contains(&believed));
+                let beyond = row.iter().all(|it| (*it > change.from) == (believed > change.from));
+                prop_assert!(beyond, "{row:?}: {:?} to {believed:?}", change.from);
+            }
+        }
+        prop_assert_eq!(believed, LEVELS[last].0);
+    }
 }
 
 const SCORES: [(u8, &str); 10] = [
