@@ -11,13 +11,14 @@ use crate::workspace::{manifests, none};
 /// so that they are born with the right arrows.
 const ARROWS: &[(&str, &[&str])] = &[
     ("mcp", &[]),
+    ("net", &["mcp"]),
     ("engine", &[]),
     ("config", &["engine"]),
     ("peer", &["config"]),
     ("store", &["mcp", "engine", "config"]),
     ("cluster", &["engine", "config", "peer"]),
-    ("edge", &["mcp", "engine", "config"]),
-    ("proxy", &["mcp", "engine", "config", "store", "peer"]),
+    ("edge", &["mcp", "net", "engine", "config"]),
+    ("proxy", &["mcp", "net", "engine", "config", "store", "peer"]),
     ("control", &["mcp", "engine", "config", "store", "peer", "cluster", "proxy"]),
     ("admin", &["engine", "config", "cluster", "proxy", "control"]),
     ("drill", &["mcp", "admin"]),

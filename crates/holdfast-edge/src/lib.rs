@@ -17,13 +17,12 @@
 //! | `nodes`, `probe` | how each node stands, and how that is found out |
 //! | `forward`, `attempt`, `pool` | a request's way to a node |
 //! | `relay`, `tunnel` | the response's way back |
-//! | `listener`, `head`, `receive`, `headers` | the client port and what is checked of every request |
+//! | `listener`, `receive`, `headers` | the client port and what is checked of every request |
 
 mod answer;
 mod attempt;
 mod decide;
 mod forward;
-mod head;
 mod headers;
 mod listener;
 mod nodes;
@@ -150,7 +149,7 @@ impl Edge {
         };
         let address = options.listen;
         let bind = |source| StartError::Bind { address, source };
-        let listeners = listener::bind(address, workers).map_err(bind)?;
+        let listeners = holdfast_net::bind(address, workers).map_err(bind)?;
         let address = listeners[0].local_addr().map_err(bind)?;
         Ok(Self { shared: Arc::new(Shared::new(options, nodes)), listeners, address })
     }

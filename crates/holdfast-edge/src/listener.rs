@@ -1,36 +1,36 @@
 //! The client port: one accept loop per worker thread, what each connection is allowed, and the
 //! drain.
 
-use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
+use holdfast_net::{Counted, Impatient, Patience, Prefixed, Requests, refuse_full, watch_over};
 use http::header::TRANSFER_ENCODING;
-use http::{Request, Response, StatusCode};
+use http::{Request, StatusCode};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use socket2::{Domain, Protocol, Socket, Type};
-use tokio::io::AsyncWriteExt as _;
+use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::head::{Heads, Watched};
 use crate::nodes::Nodes;
 use crate::receive::Room;
-use crate::relay::Body;
 use crate::{Options, forward, headers, pool};
 
-/// Connections that wait to be accepted, per worker.
-const BACKLOG: i32 = 1024;
-/// How long the head of a request may take.
-const HEAD: Duration = Duration::from_secs(10);
-/// How long a connection may wait for a next request; longer than balancers and clients keep theirs.
-const IDLE: Duration = Duration::from_secs(75);
+/// What a client is told beyond the limit.
+const FULL: &str = "this edge is at its limit of client connections";
+/// What a client may take its time over. It may idle for longer than balancers and clients keep their
+/// connections.
+const PATIENCE: Patience = Patience {
+    head: Duration::from_secs(10),
+    idle: Duration::from_secs(75),
+    stalled: Duration::from_secs(60),
+};
 /// How long a client's machine may leave data and probes unacknowledged.
 const DEAF: Duration = Duration::from_secs(60);
 const HEADERS: usize = 100;
@@ -56,7 +56,7 @@ pub(crate) struct Edge {
 }
 
 /// One client connection in the count.
-struct Counted(Arc<Edge>);
+struct Place(Arc<Edge>);
 
 // === impl Edge ===
 
@@ -78,46 +78,18 @@ impl Edge {
     }
 }
 
-impl Counted {
+impl Place {
     fn enter(edge: &Arc<Edge>) -> Option<Self> {
         let before = edge.connections.fetch_add(1, Ordering::Relaxed);
-        let counted = Self(Arc::clone(edge));
-        (before < edge.options.connections).then_some(counted)
+        let place = Self(Arc::clone(edge));
+        (before < edge.options.connections).then_some(place)
     }
 }
 
-impl Drop for Counted {
+impl Drop for Place {
     fn drop(&mut self) {
         self.0.connections.fetch_sub(1, Ordering::Relaxed);
     }
-}
-
-/// Binds one listening socket per worker to the same address.
-///
-/// # Errors
-/// What the operating system says; a port in use by another program among it.
-pub(crate) fn bind(address: SocketAddr, workers: usize) -> io::Result<Vec<std::net::TcpListener>> {
-    if address.port() != 0 {
-        // Without SO_REUSEPORT: another program on the port is an error, and not half the clients.
-        drop(std::net::TcpListener::bind(address)?);
-    }
-    let first = listen(address)?;
-    let address = first.local_addr()?;
-    let mut listeners = vec![first];
-    while listeners.len() < workers {
-        listeners.push(listen(address)?);
-    }
-    Ok(listeners)
-}
-
-fn listen(address: SocketAddr) -> io::Result<std::net::TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    socket.set_reuse_address(true)?;
-    socket.set_reuse_port(true)?;
-    socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    Ok(socket.into())
 }
 
 /// A worker's life: accept and serve until the drain, then finish what is open.
@@ -167,52 +139,45 @@ async fn accept(edge: &Arc<Edge>, listener: TcpListener) {
                 continue;
             }
         };
-        let Some(counted) = Counted::enter(edge) else {
-            edge.open.spawn(refuse(stream));
+        let Some(place) = Place::enter(edge) else {
+            edge.open.spawn(refuse_full(stream, FULL));
             continue;
         };
         let edge = Arc::clone(edge);
         edge.open.clone().spawn(async move {
-            let _counted = counted;
-            let _ = stream.set_nodelay(true);
-            pool::watch_over(&stream, DEAF);
+            let _place = place;
+            watch_over(&stream, DEAF);
             serve(edge, stream, peer).await;
         });
     }
 }
 
-/// Says why the connection is closed: the limit is reached.
-async fn refuse(mut stream: TcpStream) {
-    const ANSWER: &str = "HTTP/1.1 503 Service Unavailable\r\ncontent-type: text/plain\r\n\
-        content-length: 48\r\nretry-after: 1\r\nconnection: close\r\n\r\n\
-        this edge is at its limit of client connections\n";
-    let _ = tokio::time::timeout(Duration::from_secs(1), stream.write_all(ANSWER.as_bytes())).await;
-    let _ = stream.shutdown().await;
-}
-
 async fn serve(edge: Arc<Edge>, stream: TcpStream, peer: SocketAddr) {
-    let heads = Heads::default();
-    let stream = Watched::new(stream, heads.clone(), HEAD);
+    let requests = Requests::default();
+    let stream = Impatient::new(stream, requests.clone(), PATIENCE);
+    let stream = Prefixed::new(Bytes::new(), stream, requests.clone());
     let held = Arc::clone(&edge);
     let service = service_fn(move |request: Request<Incoming>| {
         let coded = request.headers().contains_key(TRANSFER_ENCODING);
-        let ambiguous = heads.next_has_both() && coded;
-        let serving = heads.serve();
+        let ambiguous = requests.next_has_both() && coded;
+        let in_service = requests.start();
+        let requests = requests.clone();
         let edge = Arc::clone(&held);
         async move {
+            let _in_service = in_service;
             if ambiguous {
-                return Ok(forward::refuse(StatusCode::BAD_REQUEST, headers::AMBIGUOUS));
+                let refusal = forward::refuse(StatusCode::BAD_REQUEST, headers::AMBIGUOUS);
+                return Ok(refusal.map(|body| Counted::new(body, requests.sends())));
             }
-            let response: Result<Response<Body>, _> = forward::serve(&edge, request, peer).await;
-            if response.as_ref().is_ok_and(|it| it.status() == StatusCode::SWITCHING_PROTOCOLS) {
-                serving.for_good();
+            let response = forward::serve(&edge, request, peer).await?;
+            if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+                requests.upgraded();
             }
-            response
+            Ok::<_, HangUp>(response.map(|body| Counted::new(body, requests.sends())))
         }
     });
     let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(IDLE)
+        .header_read_timeout(None)
         .max_headers(HEADERS)
         .max_buf_size(BUFFER)
         .serve_connection(TokioIo::new(stream), service)

@@ -6,6 +6,7 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use holdfast_net::watch_over;
 use http_body_util::Full;
 use hyper::client::conn::http1::{Builder, SendRequest};
 use hyper_util::rt::TokioIo;
@@ -100,17 +101,6 @@ pub(crate) async fn dial(node: &Node) -> io::Result<TcpStream> {
         Some(address) => TcpStream::connect(address).await?,
         None => TcpStream::connect(node.address.as_str()).await?,
     };
-    // Small writes of one request must not wait for the other side's acknowledgement.
-    let _ = stream.set_nodelay(true);
     watch_over(&stream, DEAF);
     Ok(stream)
-}
-
-/// Notices a machine that vanished without a word within about `deaf`.
-pub(crate) fn watch_over(stream: &TcpStream, deaf: Duration) {
-    let socket = socket2::SockRef::from(stream);
-    let probes =
-        socket2::TcpKeepalive::new().with_time(deaf / 2).with_interval(deaf / 4).with_retries(2);
-    let _ = socket.set_tcp_keepalive(&probes);
-    let _ = socket.set_tcp_user_timeout(Some(deaf));
 }

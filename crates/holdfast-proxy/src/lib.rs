@@ -134,7 +134,7 @@ impl Proxy {
         let address = config.listen.address;
         let workers = workers(&config);
         let bind = |source| BuildError::Bind { address, source };
-        let listeners = listener::bind(address, workers).map_err(bind)?;
+        let listeners = holdfast_net::bind(address, workers).map_err(bind)?;
         let address = listeners[0].local_addr().map_err(bind)?;
         let _ = gateway.ports.client.set(address);
         if gateway.auth.is_open() {

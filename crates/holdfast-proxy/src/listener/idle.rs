@@ -4,12 +4,9 @@
 //! nothing, or answers pings and nothing else, would hold its place for ever. So requests are
 //! counted from their head to the end of their response.
 
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http_body::{Body, Frame, SizeHint};
 use tokio::sync::watch;
 
 /// Counts the requests of one connection.
@@ -25,12 +22,6 @@ struct Counts {
 /// One request, until its response is written or given up.
 #[derive(Debug)]
 pub(super) struct Busy(Activity);
-
-/// A response's body that keeps its request in a count.
-pub(super) struct Counted<B, G = Busy> {
-    body: B,
-    _counted: G,
-}
 
 // === impl Activity ===
 
@@ -68,34 +59,6 @@ impl Activity {
 impl Drop for Busy {
     fn drop(&mut self) {
         self.0.0.send_modify(|counts| counts.running -= 1);
-    }
-}
-
-// === impl Counted ===
-
-impl<B, G> Counted<B, G> {
-    pub(super) fn new(body: B, counted: G) -> Self {
-        Self { body, _counted: counted }
-    }
-}
-
-impl<B: Body + Unpin, G: Unpin> Body for Counted<B, G> {
-    type Data = B::Data;
-    type Error = B::Error;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
-        Pin::new(&mut self.get_mut().body).poll_frame(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
     }
 }
 

@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use holdfast_mcp::http1::{self, Found, Limits, Plain};
+use holdfast_net::{Impatient, Prefixed, Requests};
 use http::request::Parts;
 use http::{Request, Response};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -24,7 +25,6 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::half_close::HalfClose;
 use super::orders::{Order, Orders};
 use super::outgoing::Outgoing;
-use super::patience::{Impatient, Requests};
 use crate::body::Body;
 use crate::boxes::{Boxed, Boxes};
 use crate::gateway::Current;
@@ -58,13 +58,6 @@ pub(super) struct Other<S> {
     pub(super) orders: Orders,
     /// The node drains: no request after this one.
     pub(super) drains: bool,
-}
-
-/// A stream that begins with bytes which were read from it before, and tells what hyper has read.
-pub(super) struct Prefixed<S> {
-    prefix: Bytes,
-    stream: S,
-    requests: Requests,
 }
 
 /// The longest body that is read here; hyper takes longer ones as they come.
@@ -155,7 +148,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Lane<S> {
         if !prefix.is_empty() {
             stream.has_begun();
         }
-        let stream = Prefixed { prefix, stream, requests: self.requests };
+        let stream = Prefixed::new(prefix, stream, self.requests);
         let (orders, drains) = (self.orders, self.drains);
         Exit::Other(Box::new(Other { stream, orders, drains }))
     }
@@ -332,56 +325,5 @@ impl From<Order> for Heard {
             Order::Cut => Self::Cut,
             Order::Drain => Self::Drain,
         }
-    }
-}
-
-// === impl Prefixed ===
-
-impl<S: AsyncRead + Unpin> AsyncRead for Prefixed<S> {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        let before = buf.filled().len();
-        if this.prefix.is_empty() {
-            ready!(Pin::new(&mut this.stream).poll_read(cx, buf))?;
-        } else {
-            let many = this.prefix.len().min(buf.remaining());
-            buf.put_slice(&this.prefix.split_to(many));
-        }
-        this.requests.arrived(&buf.filled()[before..]);
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for Prefixed<S> {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write(cx, buf)
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write_vectored(cx, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
     }
 }

@@ -10,70 +10,38 @@ mod idle;
 mod lane;
 mod orders;
 mod outgoing;
-mod patience;
 
 use std::future::{Future, poll_fn};
-use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
+use holdfast_net::{Counted, Impatient, Patience, Requests, refuse_full};
 use http::header::{EXPECT, TRANSFER_ENCODING};
 use http::{Request, StatusCode};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use socket2::{Domain, Protocol, Socket, Type};
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
 use self::half_close::HalfClose;
-use self::idle::{Activity, Counted};
+use self::idle::Activity;
 use self::lane::{Exit, Lane, Other};
 use self::orders::{Order, Orders};
-use self::patience::{Impatient, Patience, Requests};
 use crate::gateway::{Current, Gateway};
 use crate::ingress::{self, Connection, RequestBody};
 use crate::tls::CertReloader;
 use crate::worker;
 
-/// Connections that wait to be accepted, per worker.
-const BACKLOG: i32 = 1024;
+/// What a client is told beyond the limit.
+const FULL: &str = "this node holds its limit of connections (limits.connections)";
 
 /// How long a TLS handshake may take.
 const HANDSHAKE: Duration = Duration::from_secs(10);
-
-/// Binds one listening socket per worker to the same address.
-///
-/// # Errors
-/// What the operating system says; a port in use by another program among it.
-pub(crate) fn bind(address: SocketAddr, workers: usize) -> io::Result<Vec<std::net::TcpListener>> {
-    if address.port() != 0 {
-        // Bound once without SO_REUSEPORT: another program on the port is an error, and not half of
-        // the clients.
-        drop(std::net::TcpListener::bind(address)?);
-    }
-    let first = reuse(address)?;
-    let address = first.local_addr()?;
-    let mut listeners = vec![first];
-    for _ in 1..workers {
-        listeners.push(reuse(address)?);
-    }
-    Ok(listeners)
-}
-
-fn reuse(address: SocketAddr) -> io::Result<std::net::TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    socket.set_reuse_address(true)?;
-    socket.set_reuse_port(true)?;
-    socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    Ok(socket.into())
-}
 
 /// Accepts and serves until the node drains.
 pub(crate) async fn serve(
@@ -100,7 +68,7 @@ pub(crate) async fn serve(
         gateway.metrics.connections_accepted.inc();
         if gateway.metrics.connections.get() >= gateway.config.limits.connections {
             gateway.metrics.connections_refused.inc();
-            gateway.open.spawn(refuse(stream));
+            gateway.open.spawn(refuse_full(stream, FULL));
             continue;
         }
         let open = gateway.metrics.connections.enter();
@@ -132,18 +100,6 @@ pub(crate) async fn drained(gateway: &Gateway) {
 
 /// How long answers may take to be written after the drain deadline.
 const LAST_WORDS: Duration = Duration::from_secs(2);
-
-/// Says why the connection is closed: the cap is reached.
-async fn refuse(mut stream: TcpStream) {
-    const BODY: &str = "this node holds its limit of connections (limits.connections)\n";
-    let response = format!(
-        "HTTP/1.1 503 Service Unavailable\r\ncontent-type: text/plain\r\ncontent-length: {}\r\nretry-after: 1\r\nconnection: close\r\n\r\n{BODY}",
-        BODY.len()
-    );
-    let written = stream.write_all(response.as_bytes());
-    let _ = tokio::time::timeout(Duration::from_secs(1), written).await;
-    let _ = stream.shutdown().await;
-}
 
 async fn tls_connection(
     current: Arc<Current>,
@@ -183,7 +139,8 @@ where
     let orders = Orders::new(cut.clone(), worker::draining(&gateway));
     let connection = Connection { cut, trusted: gateway.trusts(peer) };
     let listen = &gateway.config.listen;
-    let patience = Patience { head: listen.header_timeout, idle: listen.idle_timeout };
+    let (head, idle) = (listen.header_timeout, listen.idle_timeout);
+    let patience = Patience { head, idle, stalled: idle };
     let stream = Impatient::new(stream, requests.clone(), patience);
     drop(gateway);
     let lane =

@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use holdfast_net::watch_over;
 use tokio::net::TcpStream;
 
 use super::http::HttpTarget;
@@ -119,7 +120,7 @@ async fn connect_unbounded(
     for address in addresses {
         match TcpStream::connect(address).await {
             Ok(stream) => {
-                prepare(&stream);
+                watch_over(&stream, DEAF);
                 return match target.url.tls {
                     true => start_tls(target, stream, tls).await.map(Connection::tls),
                     false => Ok(Connection::plain(stream)),
@@ -134,18 +135,6 @@ async fn connect_unbounded(
 /// How long a server may leave probes and data unacknowledged before its connection is given up: a
 /// machine that vanished without a word is noticed in seconds and not in a quarter of an hour.
 const DEAF: Duration = Duration::from_secs(20);
-
-fn prepare(stream: &TcpStream) {
-    // Small writes of one call must not wait for the other side's acknowledgement.
-    let _ = stream.set_nodelay(true);
-    let socket = socket2::SockRef::from(stream);
-    let probes = socket2::TcpKeepalive::new()
-        .with_time(Duration::from_secs(15))
-        .with_interval(Duration::from_secs(5))
-        .with_retries(3);
-    let _ = socket.set_tcp_keepalive(&probes);
-    let _ = socket.set_tcp_user_timeout(Some(DEAF));
-}
 
 async fn start_tls(
     target: &HttpTarget,

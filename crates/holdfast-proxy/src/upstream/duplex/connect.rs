@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use holdfast_config::HttpUrl;
+use holdfast_net::watch_over;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
-use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -21,9 +21,9 @@ pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
-/// These connections live long and may be silent, so the kernel asks whether the other machine is
-/// still there: after this long, then every third of it, three times.
-const KEEPALIVE: Duration = Duration::from_secs(30);
+/// How long the server's machine may leave data and probes unacknowledged. These connections live long and
+/// may be silent, so the kernel asks whether it is still there.
+const DEAF: Duration = Duration::from_secs(60);
 
 /// Connects. Has no deadline of its own: the caller's covers more than this.
 ///
@@ -35,13 +35,7 @@ pub(super) async fn connect(
 ) -> Result<Io, OpenError> {
     let failed = |source| OpenError::Connect { address: url.to_string(), source };
     let tcp = TcpStream::connect((url.host.as_str(), url.port)).await.map_err(failed)?;
-    tcp.set_nodelay(true).map_err(failed)?;
-    let keepalive =
-        TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE / 3).with_retries(3);
-    let socket = SockRef::from(&tcp);
-    socket.set_tcp_keepalive(&keepalive).map_err(failed)?;
-    // What was sent and is not acknowledged ends the connection as well.
-    socket.set_tcp_user_timeout(Some(KEEPALIVE * 2)).map_err(failed)?;
+    watch_over(&tcp, DEAF);
     if !url.tls {
         return Ok(Box::new(tcp));
     }

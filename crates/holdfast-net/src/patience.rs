@@ -1,10 +1,11 @@
-//! How long a client may take over the head of a request.
+//! How long a client may take over the head of a request, over beginning one, and over reading.
 //!
 //! hyper has one timeout for both waiting for a next request and reading its head. They want
 //! different limits: a kept-alive connection may idle for longer than a balancer keeps it (75 s), a
 //! head that has begun may not (10 s, against slow-header attacks). And it sets its timer anew for every
 //! request, which is 1,300 instructions each time. So hyper is given no limit, and this wrapper of the
 //! socket watches the head, from its first byte until the service is called, and how long none begins.
+//! Nor does hyper ever give up a client that does not read; the same wrapper does.
 
 use std::io;
 use std::pin::Pin;
@@ -20,7 +21,7 @@ use tokio::time::{Instant, Sleep};
 
 /// Counts the requests of one connection whose head is complete and whose response is not begun.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Requests(Arc<Counts>);
+pub struct Requests(Arc<Counts>);
 
 #[derive(Debug, Default)]
 struct Counts {
@@ -32,25 +33,28 @@ struct Counts {
     upgraded: AtomicBool,
     /// The client of the present request gets its answer although it has said that nothing follows.
     half_closes: AtomicBool,
-    /// Of the requests that hyper reads.
+    /// Of the requests that hyper reads: it drops a length beside a coding before anybody can see that
+    /// there were both, which is the classic of request smuggling (RFC 9112, section 6.3).
     framings: Mutex<Framings>,
 }
 
-/// One request in service.
-pub(super) struct InService(Requests);
+/// One request in service, until it is dropped.
+#[derive(Debug)]
+pub struct InService(Requests);
 
 /// One response that is being written: a connection that streams is not idle, however long its client
 /// says nothing.
-pub(super) struct Sending(Requests);
+#[derive(Debug)]
+pub struct Sending(Requests);
 
 impl Requests {
     /// The next bytes that hyper reads have arrived.
-    pub(super) fn arrived(&self, bytes: &[u8]) {
+    pub(crate) fn arrived(&self, bytes: &[u8]) {
         self.framings().push(bytes);
     }
 
     /// Whether the next request has both a length and a coding: asked once for each that hyper reads.
-    pub(super) fn next_has_both(&self) -> bool {
+    pub fn next_has_both(&self) -> bool {
         self.framings().next_has_both()
     }
 
@@ -59,13 +63,14 @@ impl Requests {
         self.0.framings.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn start(&self) -> InService {
+    /// The head of a request is complete, and it is being served.
+    pub fn start(&self) -> InService {
         self.0.started.fetch_add(1, Ordering::Relaxed);
         InService(self.clone())
     }
 
     /// A response begins to be written.
-    pub(super) fn sends(&self) -> Sending {
+    pub fn sends(&self) -> Sending {
         self.0.sending.fetch_add(1, Ordering::Relaxed);
         Sending(self.clone())
     }
@@ -76,7 +81,7 @@ impl Requests {
 
     /// Whether the client of the present request may close its half of the connection behind it (RFC 9112,
     /// section 9.6). The request must be here as a whole.
-    pub(super) fn may_half_close(&self, may: bool) {
+    pub fn may_half_close(&self, may: bool) {
         self.0.half_closes.store(may, Ordering::Relaxed);
     }
 
@@ -87,7 +92,7 @@ impl Requests {
     }
 
     /// The connection speaks another protocol from here on.
-    pub(super) fn upgraded(&self) {
+    pub fn upgraded(&self) {
         self.0.upgraded.store(true, Ordering::Relaxed);
         self.may_half_close(false);
         self.framings().stop();
@@ -117,20 +122,24 @@ impl Drop for Sending {
 
 /// How long a client may take.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Patience {
+pub struct Patience {
     /// From the first byte of a head to its last.
-    pub(super) head: Duration,
+    pub head: Duration,
     /// From the end of one response to the first byte of the next request.
-    pub(super) idle: Duration,
+    pub idle: Duration,
+    /// Without taking a byte of what is written to it.
+    pub stalled: Duration,
 }
 
 /// How long a client is answered that has closed its half of the connection. Whether it waits for an answer
 /// or is gone, its end looks the same; who is gone is noticed by what is written to it, or after this time.
 const HALF_CLOSED: Duration = Duration::from_secs(10);
 
-/// A socket whose reads fail once a head has taken too long, and that ends once none has begun for too
-/// long. The end of a client that waits for an answer comes later. Always read by the same task.
-pub(super) struct Impatient<S> {
+/// A socket whose reads fail once a head has taken too long, that ends once none has begun for too long, and
+/// whose writes fail once the client has taken nothing for too long. The end of a client that waits for an
+/// answer comes later. Always used by the same task.
+#[derive(Debug)]
+pub struct Impatient<S> {
     inner: S,
     requests: Requests,
     patience: Patience,
@@ -145,21 +154,33 @@ pub(super) struct Impatient<S> {
     watch: Option<Pin<Box<Sleep>>>,
     /// When the end of a client is told that waits for an answer.
     end: Option<Pin<Box<Sleep>>>,
+    /// Set while the client takes nothing.
+    stalled: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S> Impatient<S> {
-    pub(super) fn new(inner: S, requests: Requests, patience: Patience) -> Self {
-        let (head, alarm, idle, watch, end) = (None, None, None, None, None);
-        Self { inner, requests, patience, head, alarm, idle, watch, end }
+    /// `requests` are those of the connection.
+    pub fn new(inner: S, requests: Requests, patience: Patience) -> Self {
+        Self {
+            inner,
+            requests,
+            patience,
+            head: None,
+            alarm: None,
+            idle: None,
+            watch: None,
+            end: None,
+            stalled: None,
+        }
     }
 
     /// How long nothing may happen on the connection.
-    pub(super) fn idle_limit(&self) -> Duration {
+    pub fn idle_limit(&self) -> Duration {
         self.patience.idle
     }
 
     /// The head that is arriving has begun with bytes that were read before.
-    pub(super) fn has_begun(&mut self) {
+    pub fn has_begun(&mut self) {
         let Some(number) = self.requests.idle_after() else { return };
         let since = match self.head {
             Some((of, since)) if of == number => since,
@@ -216,6 +237,24 @@ impl<S> Impatient<S> {
     }
 }
 
+impl<S> Impatient<S> {
+    /// Fails a write that has waited for too long.
+    fn written<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        written: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        if written.is_ready() {
+            self.stalled = None;
+            return written;
+        }
+        let limit = self.patience.stalled;
+        let stalled = self.stalled.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
+        ready!(stalled.as_mut().poll(cx));
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client reads nothing")))
+    }
+}
+
 impl<S: AsyncRead + Unpin> AsyncRead for Impatient<S> {
     fn poll_read(
         self: Pin<&mut Self>,
@@ -264,7 +303,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Impatient<S> {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().inner).poll_write(cx, buf)
+        let this = self.get_mut();
+        let written = Pin::new(&mut this.inner).poll_write(cx, buf);
+        this.written(cx, written)
     }
 
     fn poll_write_vectored(
@@ -272,7 +313,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Impatient<S> {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().inner).poll_write_vectored(cx, bufs)
+        let this = self.get_mut();
+        let written = Pin::new(&mut this.inner).poll_write_vectored(cx, bufs);
+        this.written(cx, written)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -280,7 +323,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Impatient<S> {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().inner).poll_flush(cx)
+        let this = self.get_mut();
+        let flushed = Pin::new(&mut this.inner).poll_flush(cx);
+        this.written(cx, flushed)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -295,7 +340,9 @@ mod tests {
     use tokio::task::consume_budget;
 
     const LIMIT: Duration = Duration::from_secs(10);
-    const PATIENCE: Patience = Patience { head: LIMIT, idle: Duration::from_secs(75) };
+    const STALLED: Duration = Duration::from_secs(60);
+    const PATIENCE: Patience =
+        Patience { head: LIMIT, idle: Duration::from_secs(75), stalled: STALLED };
 
     #[tokio::test(start_paused = true)]
     async fn a_head_that_trickles_is_cut_at_the_limit() {
@@ -479,5 +526,21 @@ mod tests {
         let begun = Instant::now();
         assert_eq!(server.read(&mut buf).await.unwrap(), 0);
         assert_eq!(begun.elapsed(), PATIENCE.idle);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_reads_nothing_is_given_up() {
+        let (mut client, server) = tokio::io::duplex(4);
+        let mut server = Impatient::new(server, Requests::default(), PATIENCE);
+        let begun = Instant::now();
+        let mut buf = [0; 2];
+        let (error, read) = tokio::join!(server.write_all(b"eight by"), async {
+            tokio::time::sleep(STALLED / 2).await;
+            client.read_exact(&mut buf).await
+        });
+        assert!(read.is_ok());
+        assert_eq!(error.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        // Its time begins anew with every byte that it takes.
+        assert_eq!(begun.elapsed(), STALLED / 2 + STALLED);
     }
 }
