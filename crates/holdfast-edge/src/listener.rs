@@ -173,7 +173,7 @@ async fn serve(edge: Arc<Edge>, stream: TcpStream, peer: SocketAddr) {
             if response.status() == StatusCode::SWITCHING_PROTOCOLS {
                 requests.upgraded();
             }
-            Ok::<_, HangUp>(response.map(|body| Counted::new(body, requests.sends())))
+            Ok::<_, forward::HangUp>(response.map(|body| Counted::new(body, requests.sends())))
         }
     });
     let connection = http1::Builder::new()

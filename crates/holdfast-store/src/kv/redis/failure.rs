@@ -66,7 +66,7 @@ pub(super) fn setup(address: &str, server: Server, error: &RedisError) -> Unusab
         ));
     }
     if error.kind() == ErrorKind::RESP3NotSupported {
-        return Unusable::Wrong(format!("{address} is too old: Redis 6.2 or later is needed"));
+        return Unusable::Wrong(format!("{address} is too old: Redis 7.0 or later is needed"));
     }
     Unusable::Away(format!("{address}: {text}"))
 }

@@ -26,8 +26,8 @@ pub(super) struct Succession {
     master: String,
     primary: HostPort,
     within: Duration,
-    /// Replicas that were connected when that was last in order.
-    replicas: usize,
+    /// Replicas that were connected when that was last in order; `None` until it has been seen once.
+    replicas: Option<usize>,
 }
 
 /// What a Sentinel says of a primary.
@@ -50,26 +50,27 @@ impl Succession {
             master: master.clone(),
             primary: primary.clone(),
             within: shared.settings.connect_timeout,
-            replicas: 0,
+            replicas: None,
         })
     }
 
     /// How many replicas `WAIT` is to wait for, where `least` have to acknowledge.
     pub(super) fn wanted(&self, least: u8) -> u8 {
-        least.max(u8::try_from(self.replicas).unwrap_or(u8::MAX))
+        least.max(u8::try_from(self.replicas.unwrap_or(0)).unwrap_or(u8::MAX))
     }
 
     /// Whether what `acknowledged` replicas have lasts, where `role` is what the primary says of itself
     /// afterwards.
     pub(super) async fn lasts(&mut self, acknowledged: i64, role: Option<&Value>) -> bool {
         let connected = connected(role);
-        if usize::try_from(acknowledged).unwrap_or(0) >= self.replicas {
-            self.replicas = self.replicas.max(connected);
+        if let Some(known) = self.replicas.filter(|known| has_all(acknowledged, *known)) {
+            self.replicas = Some(known.max(connected));
             return true;
         }
+        // On a new connection too: the one that is to be the primary may have gone before it was counted.
         let stays = self.stays().await;
         if stays {
-            self.replicas = connected;
+            self.replicas = Some(connected);
         } else {
             tracing::warn!(address = %self.primary, "redis is about to have another primary");
         }
@@ -108,6 +109,11 @@ impl Succession {
             Err(_) => Says::Nothing,
         }
     }
+}
+
+/// Whether every replica that was known has acknowledged.
+fn has_all(acknowledged: i64, known: usize) -> bool {
+    usize::try_from(acknowledged).unwrap_or(0) >= known
 }
 
 fn is_most(says: &[Says]) -> bool {

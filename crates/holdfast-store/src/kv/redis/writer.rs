@@ -11,8 +11,11 @@
 //! | nothing in time, or the connection is lost | as lost, and the link is made anew |
 //!
 //! After a `WAIT` that was short, and on a new connection, there is one of its own before anything is
-//! written: as long as the replicas are away, writes are refused and do not become unknown. (`WAIT`
-//! counts by the last command of its own connection, so the question covers all that was written.)
+//! written: as long as the replicas are away, writes are refused and do not become unknown.
+//!
+//! Since Redis 7.2 `WAIT` counts from the last command of its connection *that wrote something*, before from
+//! the last command. A script that is sent again after its connection was lost finds its own value and
+//! writes nothing, so every `WAIT` comes behind a write of its own, to a key that nobody reads.
 //!
 //! Enough replicas may still be the wrong ones: `succession`.
 
@@ -57,7 +60,7 @@ struct Task {
     short_since: Option<Instant>,
     /// What the server says of writes, while it takes none.
     refusing: Arc<Mutex<Option<String>>>,
-    /// A key that is the server's own, for seeing whether it takes writes again.
+    /// A key that is the server's own: the write before each `WAIT`.
     probe_key: String,
     /// Where Sentinels name the primary.
     succession: Option<Succession>,
@@ -127,8 +130,7 @@ impl Task {
                 () = self.connection.lost() => break,
                 first = waiting.recv() => first,
                 () = sleep(PROBE), if short || refusing => {
-                    let written = if refusing { self.try_write().await } else { Ok(()) };
-                    if written.is_err() || self.probe().await.is_err() {
+                    if self.probe().await.is_err() {
                         break;
                     }
                     continue;
@@ -173,7 +175,7 @@ impl Task {
         }
         shared.operations.groups.inc();
         shared.operations.scripts.add(u64::try_from(group.len()).unwrap_or(u64::MAX));
-        let mut commands = Pipeline::with_capacity(group.len() + 2);
+        let mut commands = Pipeline::with_capacity(group.len() + AFTER);
         for write in &group {
             commands.add_command(write.call.by_digest());
         }
@@ -192,10 +194,18 @@ impl Task {
     /// Who has it, and, where that matters, who of the replicas is there afterwards.
     fn add_wait(&self, commands: &mut Pipeline, wait: Option<&Cmd>) {
         let Some(wait) = wait else { return };
+        commands.add_command(self.mark());
         commands.add_command(wait.clone());
         if self.succession.is_some() {
             commands.add_command(redis::cmd("ROLE"));
         }
+    }
+
+    /// Writes something that nobody reads.
+    fn mark(&self) -> Cmd {
+        let mut mark = redis::cmd("SET");
+        mark.arg(&self.probe_key).arg("").arg("PX").arg(1_000);
+        mark
     }
 
     fn set_short(&mut self, short: bool) {
@@ -203,25 +213,42 @@ impl Task {
         self.short_since = short.then(|| self.short_since.unwrap_or_else(Instant::now));
     }
 
-    /// Asks whether the replicas have what was written so far.
+    /// Asks whether the server takes writes, and whether the replicas have what was written so far.
     ///
     /// # Errors
     /// The connection is of no use any more.
     async fn probe(&mut self) -> Result<(), ()> {
         let Some(shared) = self.shared.upgrade() else { return Err(()) };
         let settings = &shared.settings;
-        if settings.replicas_to_acknowledge == 0 {
-            return Ok(());
-        }
-        let wait = wait(settings.replicas_to_acknowledge, settings.acknowledge_within);
+        let replicas = settings.replicas_to_acknowledge;
         let within = settings.command_timeout + settings.acknowledge_within;
-        match self.connection.ask(&wait, within).await {
-            Ok(Value::Int(count)) => {
-                let short = count < i64::from(settings.replicas_to_acknowledge);
-                self.set_short(short);
+        let mut commands = Pipeline::with_capacity(AFTER);
+        commands.add_command(self.mark());
+        if replicas > 0 {
+            commands.add_command(wait(replicas, settings.acknowledge_within));
+        }
+        let replies = self.connection.ask_all(&commands, within).await.map_err(|_| ())?;
+        match replies.first() {
+            Some(Value::ServerError(error)) if failure::takes_no_writes(error) => {
+                self.set_refusing(Some(error));
+            }
+            Some(Value::ServerError(error))
+                if matches!(failure::refusal(error), Refusal::Elsewhere) =>
+            {
+                return Err(());
+            }
+            // Its own rule about replicas (`min-replicas-to-write`): each write is told so.
+            Some(Value::ServerError(_)) => {}
+            None => return Err(()),
+            Some(_) => self.set_refusing(None),
+        }
+        match replies.get(1) {
+            None => Ok(()),
+            Some(Value::Int(count)) => {
+                self.set_short(*count < i64::from(replicas));
                 Ok(())
             }
-            Ok(_) | Err(_) => Err(()),
+            Some(_) => Err(()),
         }
     }
 
@@ -246,22 +273,6 @@ impl Task {
         }
     }
 
-    /// Writes something that nobody reads, to see whether it can be done again.
-    ///
-    /// # Errors
-    /// The connection is of no use any more.
-    async fn try_write(&self) -> Result<(), ()> {
-        let Some(shared) = self.shared.upgrade() else { return Err(()) };
-        let mut write = redis::cmd("SET");
-        write.arg(&self.probe_key).arg("").arg("PX").arg(1_000);
-        match self.connection.ask(&write, shared.settings.command_timeout).await {
-            Ok(Value::ServerError(error)) if failure::takes_no_writes(&error) => {}
-            Ok(_) => self.set_refusing(None),
-            Err(_) => return Err(()),
-        }
-        Ok(())
-    }
-
     async fn settle(
         &mut self,
         group: Vec<Write>,
@@ -272,10 +283,12 @@ impl Task {
     ) -> Result<(), ()> {
         let role = wait.and(self.succession.as_ref()).and_then(|_| replies.pop());
         let count = wait.and_then(|_| replies.pop());
-        let enough = match &count {
-            None => true,
-            Some(Value::Int(count)) => *count >= i64::from(replicas),
-            Some(_) => false,
+        let marked = wait.and_then(|_| replies.pop());
+        let enough = match (&count, &marked) {
+            (None, _) => true,
+            (_, Some(Value::ServerError(_))) => false,
+            (Some(Value::Int(count)), _) => *count >= i64::from(replicas),
+            (Some(_), _) => false,
         };
         self.set_short(!enough);
         let enough = match (&mut self.succession, &count) {
@@ -328,7 +341,7 @@ impl Task {
         let Some(shared) = self.shared.upgrade() else { return Err(()) };
         shared.operations.groups.inc();
         shared.operations.scripts.add(u64::try_from(group.len()).unwrap_or(u64::MAX));
-        let mut commands = Pipeline::with_capacity(group.len() + 2);
+        let mut commands = Pipeline::with_capacity(group.len() + AFTER);
         for write in &group {
             commands.add_command(write.call.by_text());
         }
@@ -371,6 +384,9 @@ fn few(replicas: u8) -> String {
 
 /// How often replicas that were missing are asked for while nothing is written.
 const PROBE: Duration = Duration::from_millis(500);
+
+/// Commands behind the scripts of a group: a write, `WAIT`, and `ROLE`.
+const AFTER: usize = 3;
 
 /// Writes in one group.
 const GROUP: usize = 64;
