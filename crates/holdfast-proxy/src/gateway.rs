@@ -447,6 +447,11 @@ impl Gateway {
             // Tombstones: sessions have no deadline here.
             self.store.due(DUE).await;
         }
+        for ended in self.servers.iter().flat_map(|server| server.take_ended_implicit()) {
+            if let Some(mux) = &ended.bound().mux {
+                session::close_when_idle(self, Arc::clone(mux));
+            }
+        }
         let now = Instant::now();
         self.streams.sweep(now, self.config.streams.retain);
         self.close_unread(now);

@@ -32,7 +32,7 @@ use crate::failure::Failure;
 use crate::fleet::chance;
 use crate::gateway::Gateway;
 use crate::ingress::respond::Begins;
-use crate::ingress::{self, Recorded, placement, respond, streamable};
+use crate::ingress::{self, Before, Recorded, placement, respond, streamable};
 use crate::principal::Principal;
 use crate::server::Server;
 use crate::session::{Found, Session, find_patiently};
@@ -294,8 +294,9 @@ impl Orphaned {
         };
         let headers = recorded.headers(headers::for_repeat(self.parts.headers.clone()));
         let (gateway, server, session) = (&self.gateway, &self.server, self.session.as_ref());
-        let (body, told) = (recorded.body, self.id.progress);
-        ingress::received_before(gateway, server, &self.principal, headers, body, session, told)
+        let body = recorded.body;
+        let before = Before { balancer_id: None, again: true, told: self.id.progress };
+        ingress::received_before(gateway, server, &self.principal, headers, body, session, before)
             .unwrap_or_else(|| Arc::clone(&self.call))
     }
 }

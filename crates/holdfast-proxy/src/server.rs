@@ -412,6 +412,17 @@ impl Life {
         session
     }
 
+    /// Takes out the sessions that have ended while nobody had them.
+    pub(crate) fn take_ended_implicit(&self) -> Vec<Arc<Session>> {
+        let mut implicit = self.implicit.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut ended = Vec::new();
+        for sessions in implicit.values_mut() {
+            ended.extend(sessions.extract_if(.., |session| session.is_stopped()));
+        }
+        implicit.retain(|_, sessions| !sessions.is_empty());
+        ended
+    }
+
     /// Gives a session back after its call.
     pub(crate) fn keep_implicit(&self, session: Arc<Session>) {
         let mut implicit = self.implicit.lock().unwrap_or_else(PoisonError::into_inner);

@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use crate::harness::client::Client;
 use crate::harness::gateway::Setup;
+use crate::harness::recorder::Recorder;
 use crate::harness::sample::Sample;
 
 use super::url;
@@ -61,4 +62,28 @@ async fn another_server_or_an_answer_of_the_configuration() {
     let answer = Client::modern(&gateway).at("/mcp/fixed").call(2, "echo").await;
     assert_eq!(mark(&answer)["kind"], "static", "{answer}");
     assert_eq!(answer["result"]["content"][0]["text"], "later", "{answer}");
+}
+
+/// What the configuration sends to one server is that server's secret.
+#[tokio::test]
+async fn the_server_that_stands_in_gets_none_of_the_others_headers() {
+    let other = Recorder::start().await;
+    let mut gone = Sample::start(&[]).await;
+    gone.kill();
+    let main = format!(
+        r#"{{ url: "{}", tools: {{ look: read }}, fallback: {{ server: other }},
+             headers: {{ X-Vault: mains-secret, Authorization: mains-bearer }} }}"#,
+        url(&gone)
+    );
+    let stands_in = format!(
+        r#"{{ url: "{}", tools: {{ look: read }}, forward_authorization: true, headers: {{ X-Own: others }} }}"#,
+        other.url()
+    );
+    let gateway = Setup::new().server("main", &main).server("other", &stands_in).start().await;
+    let answer = Client::modern(&gateway).at("/mcp/main").call(1, "look").await;
+    assert_eq!(mark(&answer)["server"], "other", "{answer}");
+    let calls = other.calls("look");
+    assert_eq!(calls.len(), 1);
+    assert_eq!(calls[0].header("x-own"), Some("others"));
+    assert_eq!((calls[0].header("x-vault"), calls[0].header("authorization")), (None, None));
 }

@@ -300,6 +300,7 @@ async fn what_is_no_answer_becomes_one() {
         let response = answer.json();
         assert_eq!(response["id"], "w", "{number}: {response}");
         assert!(response["error"]["code"].as_i64().unwrap() <= -31001, "{number}: {response}");
+        assert_eq!(response["error"]["data"]["mayHaveRun"], true, "{number}: {response}");
         assert_eq!(recorder.calls("write").len(), 1, "{number}");
     }
 }

@@ -100,13 +100,14 @@ impl Guard {
             return Ok(());
         }
         if path != "/metrics" {
-            self.check_host(uri, headers)?;
-            self.check_origin(headers)?;
+            let host = self.check_host(uri, headers)?;
+            self.check_origin(headers, host)?;
         }
         if super::routes::is_page(path) { Ok(()) } else { self.check_token(headers) }
     }
 
-    fn check_host(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), Refusal> {
+    /// Where the request went.
+    fn check_host<'a>(&self, uri: &'a Uri, headers: &'a HeaderMap) -> Result<&'a str, Refusal> {
         let mut values = headers.get_all(HOST).iter();
         let host = match (values.next(), values.next(), uri.authority()) {
             (Some(host), None, _) => host.to_str().map_err(|_| Refusal::NoHost)?,
@@ -114,14 +115,20 @@ impl Guard {
             (None, None, Some(authority)) => authority.as_str(),
             _ => return Err(Refusal::NoHost),
         };
-        if self.is_ours(host) { Ok(()) } else { Err(Refusal::Host(host.to_owned())) }
+        if self.is_ours(host) { Ok(host) } else { Err(Refusal::Host(host.to_owned())) }
     }
 
-    fn check_origin(&self, headers: &HeaderMap) -> Result<(), Refusal> {
+    fn check_origin(&self, headers: &HeaderMap, host: &str) -> Result<(), Refusal> {
+        let asked = without_port(host).map(str::to_ascii_lowercase);
         for origin in headers.get_all(ORIGIN) {
             let text = String::from_utf8_lossy(origin.as_bytes());
-            let host = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://"));
-            if !host.is_some_and(|host| self.is_ours(host)) {
+            let page = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://"));
+            // Any page can be at an address: only the one that the request went to is known to be ours.
+            let is_known = page.is_some_and(|page| {
+                let name = without_port(page).map(str::to_ascii_lowercase);
+                self.is_named(page) || (name.is_some() && name == asked)
+            });
+            if !is_known {
                 return Err(Refusal::Origin(text.into_owned()));
             }
         }
@@ -141,24 +148,33 @@ impl Guard {
         }
     }
 
-    /// Whether `host`, with or without a port, is a name of this port.
+    /// Whether a request to `host`, with or without a port, is meant for this port. Any address of the
+    /// machine may be the one where it is bound to all; a page cannot rebind an IP address.
     fn is_ours(&self, host: &str) -> bool {
+        let any =
+            || self.address.is_unspecified() && without_port(host).and_then(address).is_some();
+        self.is_named(host) || any()
+    }
+
+    /// Whether `host`, with or without a port, is known to be this port.
+    fn is_named(&self, host: &str) -> bool {
         let host = host.to_ascii_lowercase();
         let Some(name) = without_port(&host) else { return false };
         if self.public_hosts.iter().any(|ours| *ours == host || ours == name) {
             return true;
         }
-        let ip = name.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>().ok();
-        let loopback = name == "localhost" || ip.is_some_and(|ip| ip.is_loopback());
-        if self.address.is_loopback() {
-            loopback
-        } else if self.address.is_unspecified() {
-            // Any address of the machine may be the one; a page cannot rebind an IP address.
-            loopback || ip.is_some()
+        let ip = address(name);
+        if self.address.is_loopback() || self.address.is_unspecified() {
+            name == "localhost" || ip.is_some_and(|ip| ip.is_loopback())
         } else {
             ip == Some(self.address)
         }
     }
+}
+
+/// The address that a name is, if it is one.
+fn address(name: &str) -> Option<IpAddr> {
+    name.trim_start_matches('[').trim_end_matches(']').parse().ok()
 }
 
 /// The name of `name[:port]` or `[v6][:port]`; `None` when it is neither.
@@ -260,11 +276,20 @@ mod tests {
     #[test]
     fn pages_of_other_sites_are_refused() {
         let guard = guard("127.0.0.1", &[], None);
-        let admit = |origin| guard.check_origin(&headers(&[(ORIGIN, origin)]));
+        let admit = |origin| guard.check_origin(&headers(&[(ORIGIN, origin)]), "localhost:37374");
         assert_eq!(admit("http://localhost:37374"), Ok(()));
         for origin in ["https://evil.example", "null", "file://localhost", ""] {
             assert_eq!(admit(origin), Err(Refusal::Origin(origin.to_owned())));
         }
+    }
+
+    #[test]
+    fn a_page_at_an_address_is_ours_only_if_the_request_went_there() {
+        let guard = guard("0.0.0.0", &[], Some("0123456789abcdef"));
+        let admit = |origin| guard.check_origin(&headers(&[(ORIGIN, origin)]), "10.1.2.3:37374");
+        assert_eq!(admit("http://10.1.2.3:8080"), Ok(()));
+        let other = "http://203.0.113.9";
+        assert_eq!(admit(other), Err(Refusal::Origin(other.to_owned())));
     }
 
     #[test]

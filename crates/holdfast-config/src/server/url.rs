@@ -53,6 +53,12 @@ impl HttpUrl {
         if self.port == default { host } else { format!("{host}:{}", self.port) }
     }
 
+    /// Scheme, host and port: what everybody may see. Path and query may hold a credential.
+    pub fn origin(&self) -> String {
+        let scheme = if self.tls { "https" } else { "http" };
+        format!("{scheme}://{}", self.authority())
+    }
+
     /// The same address with `ws` or `wss` in front.
     pub fn websocket(&self) -> String {
         let scheme = if self.tls { "wss" } else { "ws" };

@@ -9,6 +9,7 @@ use holdfast_store::{SessionKey, StoreError};
 use tokio::task::JoinHandle;
 
 use super::{Changed, Feeds};
+use crate::clock::unix_millis;
 use crate::exchange;
 use crate::gateway::{Gateway, TOMBSTONE};
 use crate::server::Server;
@@ -127,10 +128,10 @@ pub(crate) async fn keep(mut gateway: Arc<Gateway>) {
 
 /// A session that was used since it was last renewed is good for another whole time to live.
 async fn renew(gateway: &Gateway, ttl: Duration, renewed: &mut HashMap<SessionKey, Duration>) {
-    let now = gateway.clock.now();
+    let (now, unix) = (gateway.clock.now(), unix_millis());
     let mut used = Vec::new();
     gateway.sessions.each(|session| {
-        if session.used_after(renewed.get(&session.key).copied(), now, ttl) {
+        if session.used_after(renewed.get(&session.key).copied(), now, unix, ttl) {
             used.push(session.key);
         }
     });

@@ -170,8 +170,7 @@ pub(crate) fn forget(server: &crate::server::Server, method: &str) {
 async fn elsewhere(call: &Arc<Call>, failure: &Failure) -> Option<Answer> {
     let name = call.server.settings.fallback.server.as_deref()?;
     let server = call.gateway.server(name)?;
-    // The headers that its own configuration adds, and no credential that was meant for the first.
-    let headers = super::headers::for_server(call.headers.clone(), server);
+    let headers = super::headers::for_other_server(call.headers.clone(), &call.server, server);
     let gateway = &call.gateway;
     let other = Arc::new(Call {
         gateway: Arc::clone(gateway),

@@ -36,6 +36,20 @@ pub(crate) fn for_server(mut headers: HeaderMap, server: &Server) -> HeaderMap {
     headers
 }
 
+/// Makes the headers that were meant for `first` fit for another server: with what its own configuration adds,
+/// and without what that of the first did. Whose a credential was cannot be told any more, so none goes along.
+pub(super) fn for_other_server(
+    mut headers: HeaderMap,
+    first: &Server,
+    other: &Server,
+) -> HeaderMap {
+    for (name, _) in &first.headers {
+        headers.remove(name);
+    }
+    headers.remove(AUTHORIZATION);
+    for_server(headers, other)
+}
+
 /// The subset of a live request's headers with which the gateway itself may speak for its session:
 /// the credential and whatever else the client sends with everything, but nothing of that message.
 pub(crate) fn for_own_message(live: &HeaderMap) -> HeaderMap {

@@ -114,7 +114,13 @@ pub(super) fn judge_whole(
         let reason = format!(
             "it answered with HTTP status {status}; redirects are not followed, configure the final URL"
         );
-        return Err(Failure::unavailable(server, reason));
+        // Only these say that the request is still to be made (RFC 9110, sections 15.4.8 and 15.4.9).
+        let did_not_run =
+            matches!(status, StatusCode::TEMPORARY_REDIRECT | StatusCode::PERMANENT_REDIRECT);
+        return Err(match did_not_run {
+            true => Failure::unavailable(server, reason),
+            false => Failure::unknown(server, reason),
+        });
     }
     Ok(whole)
 }

@@ -112,13 +112,14 @@ impl Edge {
             Some(host) => host.to_str().ok(),
             None => request.uri.authority().map(Authority::as_str),
         };
-        if !host.is_some_and(|host| self.is_ours(host)) {
+        let Some(host) = host.filter(|host| self.is_ours(host)) else {
             return Err(EdgeError::Host);
-        }
-        self.check_origin(&request.headers)
+        };
+        self.check_origin(&request.headers, host)
     }
 
-    fn check_origin(&self, headers: &HeaderMap) -> Result<(), EdgeError> {
+    /// `host` is where the request went.
+    fn check_origin(&self, headers: &HeaderMap, host: &str) -> Result<(), EdgeError> {
         let mut origins = headers.get_all(ORIGIN).iter();
         let Some(origin) = origins.next() else { return Ok(()) };
         if origins.next().is_some() {
@@ -129,12 +130,21 @@ impl Edge {
             return Ok(());
         }
         let (scheme, authority) = origin.split_once("://").ok_or(EdgeError::Origin)?;
-        let known = matches!(scheme, "http" | "https") && self.is_ours(authority);
+        // Any page can be at an address: only the one that the request went to is known to be ours.
+        let known = matches!(scheme, "http" | "https")
+            && (self.is_named(authority) || split_port(authority).0 == split_port(host).0);
         known.then_some(()).ok_or(EdgeError::Origin)
     }
 
-    /// Whether `host[:port]` is a name of this gateway.
+    /// Whether a request to `host[:port]` is meant for this gateway. A page cannot make a name resolve into
+    /// an address literal, so literals are safe where any address may be the machine's.
     fn is_ours(&self, authority: &str) -> bool {
+        self.is_named(authority)
+            || (self.bound.is_unspecified() && address(&split_port(authority).0).is_some())
+    }
+
+    /// Whether `host[:port]` is known to be this gateway.
+    fn is_named(&self, authority: &str) -> bool {
         if let Some(port) = authority.strip_prefix(&*self.literal)
             && (port.is_empty()
                 || port.strip_prefix(':').is_some_and(|it| it.parse::<u16>().is_ok()))
@@ -147,16 +157,16 @@ impl Edge {
         }) {
             return true;
         }
-        let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>().ok();
-        if self.bound.is_loopback() {
-            return host == "localhost" || address.is_some_and(|ip| ip.is_loopback());
+        if self.bound.is_loopback() || self.bound.is_unspecified() {
+            return host == "localhost" || address(&host).is_some_and(|ip| ip.is_loopback());
         }
-        match address {
-            // A page cannot make a name resolve into an address literal, so literals are safe.
-            Some(ip) => self.bound.is_unspecified() || ip == self.bound,
-            None => host == "localhost" && self.bound.is_unspecified(),
-        }
+        address(&host) == Some(self.bound)
     }
+}
+
+/// The address that a host is, if it is one.
+fn address(host: &str) -> Option<IpAddr> {
+    host.trim_start_matches('[').trim_end_matches(']').parse().ok()
 }
 
 impl EdgeError {
@@ -246,6 +256,19 @@ mod tests {
         }
         for origin in ["null", "https://evil.com", "file://localhost", "http://localhost.evil.com"]
         {
+            assert_eq!(check(origin), Err(EdgeError::Origin), "{origin}");
+        }
+    }
+
+    #[test]
+    fn a_page_at_an_address_is_ours_only_if_the_request_went_there() {
+        let edge = edge("0.0.0.0:1", &[]);
+        let check =
+            |origin| edge.check_names(&parts(&[("host", "10.1.2.3:37373"), ("origin", origin)]));
+        for origin in ["http://10.1.2.3:8080", "http://127.0.0.1:3000", "https://app.example.com"] {
+            assert_eq!(check(origin), Ok(()), "{origin}");
+        }
+        for origin in ["http://203.0.113.9", "http://[2001:db8::1]", "http://10.1.2.30"] {
             assert_eq!(check(origin), Err(EdgeError::Origin), "{origin}");
         }
     }

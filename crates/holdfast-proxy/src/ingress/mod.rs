@@ -194,7 +194,18 @@ pub(crate) async fn serve_forwarded(
     }
 }
 
-/// A call as another node once received it, from its body; `None` if that cannot be read any more.
+/// What is known of a call from when it was received before.
+#[derive(Default)]
+pub(crate) struct Before {
+    pub(crate) balancer_id: Option<Box<str>>,
+    /// It may have run.
+    pub(crate) again: bool,
+    /// The progress that its client has been told of.
+    pub(crate) told: Option<f64>,
+}
+
+/// A call as it was once received, here or at another node, from its body; `None` if that cannot be read
+/// any more.
 pub(crate) fn received_before(
     gateway: &Arc<Gateway>,
     server: &Arc<Server>,
@@ -202,7 +213,7 @@ pub(crate) fn received_before(
     headers: HeaderMap,
     body: Bytes,
     session: Option<&Arc<Session>>,
-    told: Option<f64>,
+    before: Before,
 ) -> Option<Arc<Call>> {
     let received = receive::receive(receive::Inbound {
         gateway,
@@ -216,9 +227,9 @@ pub(crate) fn received_before(
         check_headers: false,
         takes_stream: true,
         has_event_ids: true,
-        balancer_id: None,
-        again: true,
-        told,
+        balancer_id: before.balancer_id,
+        again: before.again,
+        told: before.told,
     });
     match received {
         Ok(receive::Received::Call(call)) => Some(call),

@@ -20,7 +20,8 @@ use holdfast_mcp::version::{Era, Version};
 use holdfast_store::SessionKey;
 use http::{HeaderMap, Response, StatusCode};
 
-use super::{Entered, HangUp, json, respond};
+use super::streamable::Follows;
+use super::{Before, Entered, HangUp, json, respond, streamable};
 use crate::body::Body;
 use crate::cluster::{self, Forwarding, Lost};
 use crate::exchange::{self, Answer, Call, Ids};
@@ -204,15 +205,17 @@ pub(super) async fn follow(
     let (gateway, server, session) = (&call.gateway, &call.server, placed.session.as_ref());
     let (headers, body) = (entered.parts.headers, call.body.clone());
     let principal = &call.principal;
-    let anew = super::received_before(gateway, server, principal, headers, body, session, None);
-    match anew {
-        // It came back: another try, and no more than that.
-        Some(anew) => {
-            let answer = Box::pin(exchange::first_answer(Arc::clone(&anew))).await;
-            respond::answer(&anew, answer, connection).await
-        }
-        None => respond::answer(call, Answer::Moved, connection).await,
-    }
+    // Under the balancer's id as before: the journal is to know it again, wherever it was meanwhile.
+    let (balancer_id, again) = (entered.balancer_id, placed.may_have_run);
+    let before = Before { balancer_id, again, told: None };
+    let anew = super::received_before(gateway, server, principal, headers, body, session, before);
+    let Some(anew) = anew else {
+        return respond::answer(call, Answer::Moved, connection).await;
+    };
+    // It came back: another try, and no more than that. Its place is the new call's to ask for.
+    call.leave();
+    let follows = Follows::No;
+    Box::pin(streamable::serve_placed(anew, again, connection.clone(), follows)).await
 }
 
 /// The session that the request names, if this node has it in hand.

@@ -84,14 +84,9 @@ async fn post(entered: Entered, body: RequestBody) -> Result<Response<Body>, Han
         told: None,
     });
     match received {
-        // It was at a node that is gone, and only the journal could know whether it ran.
-        Ok(Received::Call(call)) if placed.may_have_run && !call.may_run_again() => {
-            let reason = "the node that ran it was lost".to_owned();
-            let failure = Failure::unknown(&call.server.name, reason);
-            let answer = exchange::gave_up(&call, failure);
-            respond::answer(&call, answer, &entered.connection).await
+        Ok(Received::Call(call)) => {
+            serve_placed(call, placed.may_have_run, entered.connection, Follows::Yes).await
         }
-        Ok(Received::Call(call)) => run(call, entered.connection).await,
         Ok(Received::Message(call, kind)) => {
             let told =
                 Survivor::new(Arc::clone(&call), async move { exchange::tell(&call, kind).await });
@@ -107,8 +102,39 @@ async fn post(entered: Entered, body: RequestBody) -> Result<Response<Body>, Han
     }
 }
 
+/// Whether a call is taken after its session if that moves before the call is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Follows {
+    Yes,
+    No,
+}
+
+/// Serves a call whose session is here. `may_have_run`: at a node that is gone.
+///
+/// # Errors
+/// [`HangUp`] where nothing may be said.
+pub(super) async fn serve_placed(
+    call: Arc<Call>,
+    may_have_run: bool,
+    connection: CancellationToken,
+    follows: Follows,
+) -> Result<Response<Body>, HangUp> {
+    // Only the journal could know whether it ran.
+    if may_have_run && !call.may_run_again() {
+        let reason = "the node that ran it was lost".to_owned();
+        let failure = Failure::unknown(&call.server.name, reason);
+        let answer = exchange::gave_up(&call, failure);
+        return respond::answer(&call, answer, &connection).await;
+    }
+    run(call, connection, follows).await
+}
+
 /// Runs a call: its answer as it is if it comes soon, as a stream otherwise.
-async fn run(call: Arc<Call>, connection: CancellationToken) -> Result<Response<Body>, HangUp> {
+async fn run(
+    call: Arc<Call>,
+    connection: CancellationToken,
+    follows: Follows,
+) -> Result<Response<Body>, HangUp> {
     let streams = &call.gateway.config.streams;
     let hold = if call.resumable { streams.commit_after } else { streams.headers_by };
     // What decides a client's era or session is not begun before it is known.
@@ -137,7 +163,9 @@ async fn run(call: Arc<Call>, connection: CancellationToken) -> Result<Response<
         either.await
     };
     let failure = match over {
-        Ok(Answer::Moved) => return Box::pin(placement::follow(&call, &connection)).await,
+        Ok(Answer::Moved) if follows == Follows::Yes => {
+            return Box::pin(placement::follow(&call, &connection)).await;
+        }
         Ok(first) => return respond::answer(&call, first, &connection).await,
         Err(Over::Time) if can_wait_as_stream => {
             let Some(work) = work.take() else { return Err(HangUp) };

@@ -201,7 +201,7 @@ pub(crate) async fn forget(gateway: &Arc<Gateway>, key: SessionKey) {
 
 /// Closes a connection that nobody uses any more, once what runs over it has its answer. Whoever says so
 /// does not wait: a server's process may take its time to end.
-pub(super) fn close_when_idle(gateway: &Gateway, mux: Arc<Mux>) {
+pub(crate) fn close_when_idle(gateway: &Gateway, mux: Arc<Mux>) {
     let patience = gateway.config.listen.drain_deadline;
     tokio::spawn(async move {
         let _ = tokio::time::timeout(patience, idle(&mux)).await;

@@ -22,7 +22,9 @@ use http::HeaderValue;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use self::find::{Found, changed, find_patiently, forget, idle, reclaim};
+pub(crate) use self::find::{
+    Found, changed, close_when_idle, find_patiently, forget, idle, reclaim,
+};
 pub(crate) use self::restore::{Whereto, reestablish};
 pub(crate) use self::standing::{
     FOLLOWS_WITHIN, Opened, Standing, feed_duplex, open as open_standing, release,
@@ -252,6 +254,10 @@ impl Session {
         self.ended.cancel();
     }
 
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.ended.is_cancelled()
+    }
+
     /// Resolves when its client, or its server, has ended it: not when this node only forgets it, or it
     /// lives on at another one.
     pub(crate) async fn is_over(&self) {
@@ -292,18 +298,21 @@ impl Session {
         }
     }
 
-    /// Whether its record is due to be renewed: it is in use, or was used since it was last renewed,
-    /// and that is a tenth of its time to live ago.
+    /// Whether its record is due to be renewed: it is in use, or was used since this node last renewed it,
+    /// and a tenth of its time is over. `unix`: milliseconds since the Unix epoch.
     pub(crate) fn used_after(
         &self,
         renewed: Option<Duration>,
         now: Duration,
+        unix: u64,
         ttl: Duration,
     ) -> bool {
-        // A session that came here was used here, and that one use counts too.
-        let used = self.in_use.load(Ordering::Relaxed) > 0
-            || renewed.is_none_or(|renewed| self.idle_since() > renewed);
-        let renewed = renewed.unwrap_or(self.created);
+        // A session that came here was used here, and that one use counts too. How much of its time is
+        // left its record says: it may have been used elsewhere, long ago.
+        let Some(renewed) = renewed else {
+            return self.record().deadline.is_some_and(|at| has_run_down(at, unix, ttl));
+        };
+        let used = self.in_use.load(Ordering::Relaxed) > 0 || self.idle_since() > renewed;
         used && now.saturating_sub(renewed) >= ttl / 10
     }
 
@@ -464,6 +473,12 @@ impl Drop for Streaming {
     }
 }
 
+/// Whether more than a tenth of the time to live is over that a record with this deadline was given; both in
+/// milliseconds since the Unix epoch. A record that was renewed just now has eleven tenths of it left.
+fn has_run_down(deadline: u64, now: u64, ttl: Duration) -> bool {
+    deadline <= now.saturating_add(u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX))
+}
+
 /// The life of no server.
 const NOT_OPEN: u64 = u64::MAX;
 
@@ -474,5 +489,22 @@ impl Drop for InUse {
     fn drop(&mut self) {
         self.session.touch(self.clock.now());
         self.session.in_use.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_that_is_taken_up_again_late_is_renewed_at_once() {
+        let ttl = Duration::from_secs(3600);
+        let now = 1_700_000_000_000;
+        let minutes = |minutes: u64| now + minutes * 60_000;
+        assert!(!has_run_down(minutes(66), now, ttl), "used just now");
+        assert!(!has_run_down(minutes(61), now, ttl));
+        assert!(has_run_down(minutes(60), now, ttl));
+        assert!(has_run_down(minutes(4), now, ttl), "idle for over an hour");
+        assert!(has_run_down(now - 1, now, ttl));
     }
 }

@@ -317,11 +317,22 @@ impl StreamLog {
     }
 
     /// A reader that has taken nothing for [`STALL`] while its queue is full is cut off: it costs
-    /// what its queue holds and a connection, and may come back for what it missed.
+    /// what its queue holds and a connection, and may come back for what it missed. One whose connection
+    /// does not end with that (it is HTTP/2's, and carries other calls) loses the stream alone.
     fn cut_slow_reader(&self) {
-        if let Some(connection) = self.inner().connection.take() {
+        let mut inner = self.inner();
+        if let Some(connection) = inner.connection.take() {
             self.metrics.slow_readers.inc();
             connection.cancel();
+        } else if inner.attached {
+            let waker = inner.waker.take();
+            self.leave(&mut inner);
+            inner.epoch += 1;
+            drop(inner);
+            waker.inspect(Waker::wake_by_ref);
+            if self.cancel_after.is_some() {
+                self.cancel.cancel();
+            }
         }
     }
 
@@ -577,18 +588,22 @@ impl StreamLog {
         if inner.epoch != epoch {
             return false;
         }
+        self.leave(&mut inner);
+        true
+    }
+
+    fn leave(&self, inner: &mut Inner) {
         inner.attached = false;
         inner.connection = None;
         inner.waker = None;
         inner.last_seen = Instant::now();
-        if self.deserted(&inner) {
+        if self.deserted(inner) {
             inner.entries.clear();
             inner.bytes = 0;
             inner.undelivered_bytes = 0;
             inner.undelivered = inner.next_seq;
             self.room.notify_waiters();
         }
-        true
     }
 }
 

@@ -298,6 +298,31 @@ async fn a_full_stream_that_nobody_reads_is_cancelled_after_its_time() {
     reading.frame().await.unwrap().unwrap();
 }
 
+/// As of an HTTP/2 connection, which carries other calls and is not cut for one of them.
+#[tokio::test(start_paused = true)]
+async fn a_reader_that_takes_nothing_loses_its_stream_even_if_its_connection_stays() {
+    let log = log(1, 1 << 20, false);
+    let heeded_by_nobody = CancellationToken::new();
+    let mut reading = Reader::new(
+        Arc::clone(&log),
+        ReaderOptions { connection: Some(heeded_by_nobody), ..options(None) },
+    );
+    log.append(&Bytes::from_static(b"fills the queue"), None).await;
+    let writer = tokio::spawn({
+        let log = Arc::clone(&log);
+        async move { log.append(&Bytes::from_static(b"waits"), None).await }
+    });
+    tokio::time::sleep(super::log::STALL + Duration::from_secs(1)).await;
+    assert_eq!(log.stuck_since(), None, "its connection has been told to end");
+    tokio::time::sleep(super::log::STALL).await;
+    assert!(log.stuck_since().is_some(), "whoever waits for room can be given up");
+    assert!(reading.frame().await.is_none(), "nothing more for who lost it");
+    // Who comes back gets all of it.
+    let mut again = reader(&log, None);
+    again.frame().await.unwrap().unwrap();
+    writer.await.unwrap();
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_priming_id_says_how_far_the_server_was_for_what_the_client_has_seen() {
     let server_event = |event: &Event| {

@@ -33,14 +33,14 @@ pub(super) async fn connect(
     url: &HttpUrl,
     tls: Option<&Arc<ClientConfig>>,
 ) -> Result<Io, OpenError> {
-    let failed = |source| OpenError::Connect { address: url.to_string(), source };
+    let failed = |source| OpenError::Connect { address: url.origin(), source };
     let tcp = TcpStream::connect((url.host.as_str(), url.port)).await.map_err(failed)?;
     watch_over(&tcp, DEAF);
     if !url.tls {
         return Ok(Box::new(tcp));
     }
 
-    let failed = |source| OpenError::Tls { address: url.to_string(), source };
+    let failed = |source| OpenError::Tls { address: url.origin(), source };
     let config = tls.ok_or_else(|| failed(io::Error::other("no TLS configuration")))?;
     let mut config = ClientConfig::clone(config);
     // Both protocols spoken here are HTTP/1.1 at first.

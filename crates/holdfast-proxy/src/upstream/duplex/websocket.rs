@@ -44,7 +44,7 @@ pub(super) async fn open(
 ) -> Result<Duplex, OpenError> {
     let socket = timeout(limits.open, handshake(url, tls, headers, limits))
         .await
-        .map_err(|_| OpenError::TimedOut { subject: url.websocket(), after: limits.open })??;
+        .map_err(|_| OpenError::TimedOut { subject: url.origin(), after: limits.open })??;
 
     let (tell, closed) = watch::channel(None);
     let (sender, outbox) = outbox(limits.send, closed.clone());
@@ -91,12 +91,12 @@ async fn handshake(
             }
             Err(Error::Http(response)) => {
                 return Err(OpenError::Refused {
-                    address: url.websocket(),
+                    address: url.origin(),
                     status: response.status().as_u16(),
                 });
             }
             Err(Error::Io(source)) => {
-                return Err(OpenError::Connect { address: url.websocket(), source });
+                return Err(OpenError::Connect { address: url.origin(), source });
             }
             Err(error) => return Err(not_websocket(url, &error)),
         }
@@ -123,7 +123,7 @@ fn request(
 }
 
 fn not_websocket(url: &HttpUrl, error: &Error) -> OpenError {
-    OpenError::Protocol { address: url.websocket(), reason: error.to_string() }
+    OpenError::Protocol { address: url.origin(), reason: error.to_string() }
 }
 
 /// What the writer knows of the reader: whether anything came in since it last looked.

@@ -44,7 +44,7 @@ pub(super) async fn open(
     };
     let (events, path) = timeout(limits.open, opening)
         .await
-        .map_err(|_| OpenError::TimedOut { subject: url.to_string(), after: limits.open })??;
+        .map_err(|_| OpenError::TimedOut { subject: url.origin(), after: limits.open })??;
     debug!(server = %server, endpoint = %path, "event stream is open");
 
     let (tell, closed) = watch::channel(None);
@@ -76,7 +76,7 @@ impl Origin {
         }
         let host =
             HeaderValue::from_str(&url.authority()).map_err(|error| OpenError::Protocol {
-                address: url.to_string(),
+                address: url.origin(),
                 reason: format!("its host cannot be written into a header: {error}"),
             })?;
         map.insert(HOST, host);
@@ -116,7 +116,7 @@ impl Origin {
             sender.send_request(request).await.map_err(|error| self.protocol_error(&error))?;
         if response.status() != StatusCode::OK {
             return Err(OpenError::Refused {
-                address: self.url.to_string(),
+                address: self.url.origin(),
                 status: response.status().as_u16(),
             });
         }
@@ -127,7 +127,7 @@ impl Origin {
     }
 
     fn protocol_error(&self, reason: &impl ToString) -> OpenError {
-        OpenError::Protocol { address: self.url.to_string(), reason: reason.to_string() }
+        OpenError::Protocol { address: self.url.origin(), reason: reason.to_string() }
     }
 }
 
@@ -172,7 +172,7 @@ impl Events {
 
     /// Waits for the event that says where messages are POSTed.
     async fn endpoint(&mut self, url: &HttpUrl) -> Result<String, OpenError> {
-        let protocol = |reason| OpenError::Protocol { address: url.to_string(), reason };
+        let protocol = |reason| OpenError::Protocol { address: url.origin(), reason };
         loop {
             let event = self.next().await.map_err(protocol)?;
             if event.event.as_deref() != Some(b"endpoint") {
@@ -181,8 +181,9 @@ impl Events {
             let data = event.data.unwrap_or_default();
             let text = String::from_utf8_lossy(&data);
             return endpoint::resolve(url, &text).map_err(|_| OpenError::ForeignEndpoint {
-                address: url.to_string(),
-                endpoint: text.chars().take(200).collect(),
+                address: url.origin(),
+                // What follows a question mark may be a credential.
+                endpoint: text.chars().take_while(|c| *c != '?').take(200).collect(),
             });
         }
     }

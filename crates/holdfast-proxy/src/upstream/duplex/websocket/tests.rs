@@ -145,9 +145,10 @@ async fn a_port_without_a_listener_is_a_failed_connection() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let port = listener.local_addr().expect("an address").port();
     drop(listener);
-    let url = format!("ws://127.0.0.1:{port}/").parse().expect("an address");
+    let url = format!("ws://127.0.0.1:{port}/ws?key=s3cret").parse().expect("an address");
     let error = connected(&url, Limits::default()).await.expect_err("refused");
     assert!(matches!(error, OpenError::Connect { .. }), "{error}");
+    assert!(!format!("{error} {error:?}").contains("s3cret"), "{error:?}");
 }
 
 #[tokio::test]
