@@ -4,6 +4,7 @@
 //! one. The gateway is built once, with the tests and in their profile, and every stage that drives
 //! a real process is told where it lies (`HOLDFAST_BIN`).
 
+use std::fs;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -100,11 +101,23 @@ fn build(plan: &Plan) -> Result<()> {
 }
 
 fn nextest(plan: &Plan) -> Result<()> {
+    // Where the drills keep promises that were broken (`tests/cluster/main.rs`).
+    let broken = shell::target_dir()?.join("tmp/broken");
+    if broken.exists() {
+        fs::remove_dir_all(&broken).with_context(|| format!("empty {}", broken.display()))?;
+    }
     shell::run(
         shell::cargo()
             .args(["nextest", "run", "--workspace", "--no-fail-fast"])
             .env("HOLDFAST_BIN", &plan.gateway),
-    )
+    )?;
+    if broken.exists() {
+        bail!(
+            "a drill broke a promise, and passed only when it was run again: see {}",
+            broken.display()
+        );
+    }
+    Ok(())
 }
 
 /// Official SDK clients, published servers and the conformance suite, each against the real binary.

@@ -173,6 +173,18 @@ impl Incident {
         node || redis
     }
 
+    /// Whether no node can use its store for a while, long enough to be told.
+    pub(crate) fn takes_store_away(&self) -> bool {
+        matches!(
+            self.what,
+            What::RedisKill
+                | What::RedisCut
+                | What::RedisCutNodes
+                | What::RedisFreeze
+                | What::RedisAway
+        )
+    }
+
     /// Whether clients lost their connections with it, and calls that nobody can answer any more.
     pub(crate) fn cuts_clients(&self) -> bool {
         self.what == What::FrontKill

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::{Anomalies, Facts, Lost, Report, Spread};
 use crate::load::ledger::{Call, Kind, Outcome};
-use crate::nemesis::{Incident, What};
+use crate::nemesis::{Incident, Scope, What};
 
 const OUTCOME_UNKNOWN: i64 = -31_002;
 const STORE_AWAY: i64 = -31_004;
@@ -50,7 +50,11 @@ impl Report {
             // An SDK client has one at each server.
             let own = || format!("{} at {}", call.client, call.server);
             let session = call.session.clone().unwrap_or_else(own);
-            let flushed = |it: &Incident| it.what == What::RedisFlush && call.ended >= it.from;
+            // Who asked for a session before Redis was emptied may have lost it with the others.
+            let opened = lost.opened.get(&session).copied().unwrap_or_default();
+            let flushed = |it: &Incident| {
+                it.what == What::RedisFlush && call.ended >= it.from && opened <= it.healed
+            };
             let cut = |it: &Incident| it.cuts_clients() && call.overlaps(it.from, it.settled);
             if incidents.iter().any(flushed) {
                 lost.flushed.insert(session);
@@ -117,6 +121,15 @@ impl Report {
         anomalies: &mut Anomalies,
     ) {
         self.writes += 1;
+        let failover = |it: &Incident| {
+            let store = it.what.scope() == Scope::Redis && it.replaced.is_some();
+            store && !it.store_away && call.overlaps(it.from, it.settled)
+        };
+        if incidents.iter().any(failover) {
+            self.writes_in_failover += 1;
+            let refused = matches!(call.outcome, Outcome::Error { code: STORE_AWAY, .. });
+            self.writes_refused_in_failover += usize::from(refused);
+        }
         if ran > 1 {
             anomalies.note("ran twice", call, Some(ran));
         }

@@ -13,7 +13,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::Error;
-use crate::load::ledger::Call;
+use crate::load::ledger::{Call, Kind};
 use crate::load::standing::Heard;
 use crate::nemesis::Incident;
 use crate::run::Plan;
@@ -66,6 +66,9 @@ pub(crate) struct Report {
     pub(crate) writes_unknown: usize,
     pub(crate) writes_unknown_in_calm: usize,
     pub(crate) writes_refused_isolated: usize,
+    /// Writes under way while another Redis took over, and how many of them were refused.
+    pub(crate) writes_in_failover: usize,
+    pub(crate) writes_refused_in_failover: usize,
     pub(crate) writes_failed: usize,
     pub(crate) unanswered: usize,
     /// Of those: nothing until the deadline.
@@ -90,6 +93,8 @@ pub(crate) struct Report {
     /// Until a node's readiness said that its store was away.
     pub(crate) said_ms: Spread,
     pub(crate) longest_ms: u64,
+    /// What the call was that took so long.
+    pub(crate) longest: Option<Call>,
     /// Per client, over the faults: the longest that a quick call took.
     pub(crate) pauses_ms: BTreeMap<String, Spread>,
     /// Per client, over all its quick calls.
@@ -133,9 +138,16 @@ impl fmt::Display for Spread {
 /// Sessions that were not known any more.
 #[derive(Default)]
 struct Lost {
+    /// When clients asked for the sessions that were opened in the run.
+    opened: BTreeMap<String, u64>,
     sessions: BTreeSet<String>,
     /// Since all that Redis held was thrown away.
     flushed: BTreeSet<String>,
+}
+
+fn opened(calls: &[Call]) -> BTreeMap<String, u64> {
+    let opens = calls.iter().filter(|call| call.kind == Kind::Open);
+    opens.filter_map(|call| Some((call.session.clone()?, call.started))).collect()
 }
 
 /// Puts anomalies aside while they are counted.
@@ -157,7 +169,7 @@ impl Report {
     pub(crate) fn new(plan: &Plan, facts: Facts, folder: &Path) -> Result<Self, Error> {
         let mut report = Self::empty(plan, &facts, folder);
         let mut anomalies = Anomalies(Vec::new());
-        let mut lost = Lost::default();
+        let mut lost = Lost { opened: opened(&facts.calls), ..Lost::default() };
         for call in &facts.calls {
             let ran = call.key.as_ref().map(|key| facts.executions.get(key).copied().unwrap_or(0));
             report.count(call, ran, &facts.incidents, &mut lost, &mut anomalies);
@@ -214,6 +226,8 @@ impl Report {
             writes_unknown: 0,
             writes_unknown_in_calm: 0,
             writes_refused_isolated: 0,
+            writes_in_failover: 0,
+            writes_refused_in_failover: 0,
             writes_failed: 0,
             unanswered: 0,
             late: 0,
@@ -233,6 +247,7 @@ impl Report {
             replaced_ms: seen(|incident| incident.replaced),
             said_ms: seen(|incident| incident.said),
             longest_ms: facts.calls.iter().map(Call::took).max().unwrap_or_default(),
+            longest: facts.calls.iter().max_by_key(|call| call.took()).cloned(),
             pauses_ms: BTreeMap::new(),
             latency_ms: BTreeMap::new(),
             incidents: facts.incidents.clone(),

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
 
 use super::{Facts, Report};
+use crate::load::ledger::Call;
 use crate::nemesis::{Incident, What};
 
 // === impl Report ===
@@ -36,6 +37,14 @@ impl Report {
             .chain(facts.several_leaders.iter().map(|it| format!("two leaders in one {it}")))
             .chain(facts.aborted.iter().map(|why| format!("the run ended early: {why}")))
             .collect();
+        // In a failover of Redis a Write waits, and is refused only if that takes longer than it can.
+        if self.writes_refused_in_failover * 2 > self.writes_in_failover {
+            self.broken.push("most writes were refused while another Redis took over".into());
+        }
+        let unsaid = |it: &&Incident| it.takes_store_away() && it.said.is_none();
+        if let Some(unsaid) = facts.incidents.iter().find(unsaid) {
+            self.broken.push(format!("no node's readiness told of {:?}", unsaid.what));
+        }
         if self.calls == 0 || self.writes == 0 {
             self.broken.push("nothing was called".into());
         }
@@ -72,6 +81,8 @@ impl Report {
         row("writes with an unknown outcome", &self.writes_unknown);
         row("  of these without a reason", &self.writes_unknown_in_calm);
         row("writes refused without a quorum or store", &self.writes_refused_isolated);
+        let (refused, all) = (self.writes_refused_in_failover, self.writes_in_failover);
+        row("  while another Redis took over", &format!("{refused} of {all}"));
         row("writes failed otherwise", &self.writes_failed);
         row("writes with a result that never ran", &self.writes_phantom);
         row("writes said not to have run that did", &self.writes_denied_but_ran);
@@ -98,6 +109,13 @@ impl Report {
         row("another primary or balancer, ms", &self.replaced_ms);
         row("said not to have its store, ms", &self.said_ms);
         row("longest call, ms", &self.longest_ms);
+        if let Some(longest) = &self.longest {
+            let Call { client, kind, server, resumed, .. } = longest;
+            row(
+                "  which was",
+                &format!("{kind:?} of {client} at {server}, resumed {resumed} times"),
+            );
+        }
         for (client, pauses) in &self.pauses_ms {
             row(&format!("pause of {client}, ms"), pauses);
         }

@@ -1,12 +1,12 @@
 //! Every key in Redis.
 //!
-//! | key | holds |
-//! |---|---|
-//! | `{prefix:BB}` and a key of the store | an entry |
-//! | `{prefix:BB}due` | the sessions of the bucket that have a deadline, by it |
-//! | `{prefix:BB}mark` | a random number that was there when the store was found; gone with it |
-//! | `{prefix:BB}probe` | nothing: it is written, for a second, to see whether that can be done |
-//! | `prefix:changes` | (a channel) which entries were written |
+//! | key | holds | gone |
+//! |---|---|---|
+//! | `{prefix:BB}` and a key of the store | an entry | with its deadline; a session's when the coordinator has ended it, a hint's never |
+//! | `{prefix:BB}due` | the sessions of the bucket that have a deadline, by it | with the last of them |
+//! | `{prefix:BB}mark` | a random number that was there when the store was found | with the store |
+//! | `{prefix:BB}probe` | nothing: it is written before each `WAIT` | after a second |
+//! | `prefix:changes` | (a channel) which entries were written | – |
 //!
 //! `BB` is the bucket, two hexadecimal digits. The braces make it a hash tag: whatever a script
 //! touches is in one slot of Redis Cluster. 64 buckets spread well over any number of masters that
