@@ -6,15 +6,16 @@
 //! primary's place. (When a primary is gone the Sentinels take the replica that is furthest, and one
 //! acknowledgement is enough.)
 //!
-//! A Sentinel says `failover_in_progress` before it tells the replica, and until it names it.
+//! A Sentinel says `failover_in_progress` before it tells the replica, and until it names it. Then it tells the
+//! other Sentinels, which name the old primary for up to two seconds more: under a lower configuration epoch.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
 use futures_util::future::join_all;
 use holdfast_config::{HostPort, Topology};
-use redis::{Value, cmd, from_redis_value};
-use tokio::time::sleep;
+use redis::{Pipeline, Value, from_redis_value};
+use tokio::time::{Instant, sleep};
 
 use super::Shared;
 use super::dial::{Dialler, Server};
@@ -28,13 +29,28 @@ pub(super) struct Succession {
     within: Duration,
     /// Replicas that were connected when that was last in order; `None` until it has been seen once.
     replicas: Option<usize>,
+    /// Since when some Sentinel has said nothing.
+    silent_since: Option<Instant>,
 }
 
-/// What a Sentinel says of a primary.
+/// What a Sentinel says of the primary.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Said {
+    /// It names the one that is written to as the primary.
+    ours: bool,
+    /// And is about to replace it.
+    failing_over: bool,
+    /// Of the failover that made the one that it names the primary: later ones have higher numbers.
+    epoch: u64,
+}
+
+/// What that comes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Says {
     Stays,
     Goes,
+    /// It names one that ours has replaced: it has not been told yet.
+    Behind,
     Nothing,
 }
 
@@ -51,6 +67,7 @@ impl Succession {
             primary: primary.clone(),
             within: shared.settings.connect_timeout,
             replicas: None,
+            silent_since: None,
         })
     }
 
@@ -78,36 +95,42 @@ impl Succession {
     }
 
     /// Whether no Sentinel is about to name another primary.
-    async fn stays(&self) -> bool {
+    async fn stays(&mut self) -> bool {
         let says = self.ask().await;
-        if says.contains(&Says::Goes) || !is_most(&says) {
+        let could = |says: &&Says| matches!(says, Says::Stays | Says::Behind);
+        if says.contains(&Says::Goes) || !is_most(&says, could) {
             return false;
         }
-        if !says.contains(&Says::Nothing) {
+        let stays = |says: &&Says| **says == Says::Stays;
+        if says.iter().all(|says| stays(&says)) {
             return true;
         }
-        // One that cannot be asked may know better. If it does, the others hear of it meanwhile.
+        // What one that cannot be asked could know better, the others have been told by now.
+        let told = self.silent_since.is_some_and(|since| since.elapsed() > TOLD_WITHIN);
+        if told && !says.contains(&Says::Behind) {
+            return is_most(&says, stays);
+        }
         sleep(TOLD_WITHIN).await;
         let says = self.ask().await;
-        !says.contains(&Says::Goes) && is_most(&says)
+        !says.contains(&Says::Goes) && is_most(&says, stays)
     }
 
-    async fn ask(&self) -> Vec<Says> {
-        join_all(self.sentinels.iter().map(|sentinel| self.ask_one(sentinel))).await
+    async fn ask(&mut self) -> Vec<Says> {
+        let said = join_all(self.sentinels.iter().map(|sentinel| self.ask_one(sentinel))).await;
+        let silent = said.iter().any(Option::is_none);
+        self.silent_since = silent.then(|| self.silent_since.unwrap_or_else(Instant::now));
+        understand(&said)
     }
 
-    async fn ask_one(&self, sentinel: &HostPort) -> Says {
-        let Ok(connection) = self.dialler.dial(sentinel, Server::Sentinel, None).await else {
-            return Says::Nothing;
-        };
-        let mut command = cmd("SENTINEL");
-        command.arg("MASTER").arg(&self.master);
-        let reply = connection.ask(&command, self.within).await;
+    async fn ask_one(&self, sentinel: &HostPort) -> Option<Said> {
+        let connection = self.dialler.dial(sentinel, Server::Sentinel, None).await.ok()?;
+        let mut commands = Pipeline::with_capacity(2);
+        commands.cmd("SENTINEL").arg("MASTER").arg(&self.master);
+        commands.cmd("SENTINEL").arg("GET-MASTER-ADDR-BY-NAME").arg(&self.master);
+        let replies = connection.ask_all(&commands, self.within).await;
         connection.close();
-        match reply {
-            Ok(reply) => understand(reply, &self.primary),
-            Err(_) => Says::Nothing,
-        }
+        let [master, named]: [Value; 2] = replies.ok()?.try_into().ok()?;
+        read(master, named, &self.primary)
     }
 }
 
@@ -116,19 +139,36 @@ fn has_all(acknowledged: i64, known: usize) -> bool {
     usize::try_from(acknowledged).unwrap_or(0) >= known
 }
 
-fn is_most(says: &[Says]) -> bool {
-    says.iter().filter(|says| **says == Says::Stays).count() * 2 > says.len()
+fn is_most(says: &[Says], which: impl Fn(&&Says) -> bool) -> bool {
+    says.iter().filter(which).count() * 2 > says.len()
 }
 
-/// Reads the answer to `SENTINEL MASTER`: names and values.
-fn understand(reply: Value, primary: &HostPort) -> Says {
-    let Ok(fields) = from_redis_value::<HashMap<String, String>>(reply) else {
-        return Says::Nothing;
-    };
+/// Reads the answers to `SENTINEL MASTER`, names and values, and to who is the primary. In the middle of a
+/// failover they differ: the second names the one that has been promoted, the first the one before.
+fn read(master: Value, named: Value, primary: &HostPort) -> Option<Said> {
+    let fields = from_redis_value::<HashMap<String, String>>(master).ok()?;
+    let (host, port) = from_redis_value::<(String, String)>(named).ok()?;
     let field = |name: &str| fields.get(name).map_or("", String::as_str);
-    let same = field("ip") == primary.host && field("port") == primary.port.to_string();
-    let flags = field("flags");
-    if same && !flags.contains("failover_in_progress") { Says::Stays } else { Says::Goes }
+    let is_ours = |host: &str, port: &str| host == primary.host && port == primary.port.to_string();
+    Some(Said {
+        ours: is_ours(&host, &port),
+        failing_over: is_ours(field("ip"), field("port"))
+            && field("flags").contains("failover_in_progress"),
+        epoch: field("config-epoch").parse().ok()?,
+    })
+}
+
+fn understand(said: &[Option<Said>]) -> Vec<Says> {
+    let ours = said.iter().flatten().filter(|said| said.ours && !said.failing_over);
+    let epoch = ours.map(|said| said.epoch).max();
+    let one = |said: &Option<Said>| match said {
+        None => Says::Nothing,
+        Some(said) if said.failing_over => Says::Goes,
+        Some(said) if said.ours => Says::Stays,
+        Some(said) if epoch.is_some_and(|epoch| said.epoch < epoch) => Says::Behind,
+        Some(_) => Says::Goes,
+    };
+    said.iter().map(one).collect()
 }
 
 /// Replicas in the answer to `ROLE` of a primary: `["master", offset, [replica, …]]`.
@@ -153,31 +193,45 @@ mod tests {
         Value::BulkString(text.as_bytes().to_vec())
     }
 
-    fn master(ip: &str, port: &str, flags: &str) -> Value {
-        let fields = ["name", "m", "ip", ip, "port", port, "flags", flags];
-        Value::Array(fields.map(text).to_vec())
+    /// The answers of a Sentinel with this primary, and what it names as the primary.
+    fn replies(port: &str, flags: &str, epoch: &str, named: &str) -> (Value, Value) {
+        let host = "10.0.0.1";
+        let fields = ["name", "m", "ip", host, "port", port, "flags", flags, "config-epoch", epoch];
+        let list = |texts: &[&str]| Value::Array(texts.iter().copied().map(text).collect());
+        (list(&fields), list(&[host, named]))
     }
 
     #[test]
-    fn a_primary_stays_unless_a_failover_is_under_way_or_another_one_is_named() {
+    fn a_primary_stays_unless_a_failover_is_under_way_or_a_later_one_is_named() {
+        const FAILING: &str = "master,failover_in_progress";
         let primary = HostPort { host: "10.0.0.1".into(), port: 6379 };
+        let ours = || replies("6379", "master", "4", "6379");
         let cases = [
-            (master("10.0.0.1", "6379", "master"), Says::Stays),
-            (master("10.0.0.1", "6379", "master,failover_in_progress"), Says::Goes),
-            (master("10.0.0.2", "6379", "master"), Says::Goes),
-            (master("10.0.0.1", "6380", "master"), Says::Goes),
-            (Value::Int(1), Says::Nothing),
+            (ours(), Says::Stays),
+            (replies("6379", FAILING, "4", "6379"), Says::Goes),
+            // The replica has been promoted, and the others are yet to be told.
+            (replies("6379", FAILING, "5", "6380"), Says::Goes),
+            (replies("6380", "master", "5", "6380"), Says::Goes),
+            // It is ours that was promoted.
+            (replies("6380", FAILING, "4", "6379"), Says::Stays),
+            // The one before ours, as is told within two seconds.
+            (replies("6380", "master", "3", "6380"), Says::Behind),
+            ((Value::Int(1), Value::Nil), Says::Nothing),
         ];
-        for (reply, expected) in cases {
-            assert_eq!(understand(reply.clone(), &primary), expected, "{reply:?}");
+        for ((master, named), expected) in cases {
+            let said = read(master.clone(), named, &primary);
+            let (master_of_ours, named_of_ours) = ours();
+            let says = understand(&[read(master_of_ours, named_of_ours, &primary), said]);
+            assert_eq!(says, [Says::Stays, expected], "{master:?}");
         }
     }
 
     #[test]
     fn most_have_to_say_so_and_replicas_are_counted() {
         use Says::{Nothing, Stays};
-        assert!(is_most(&[Stays, Stays, Nothing]));
-        assert!(!is_most(&[Stays, Nothing, Nothing]));
+        let stays = |says: &&Says| **says == Stays;
+        assert!(is_most(&[Stays, Stays, Nothing], stays));
+        assert!(!is_most(&[Stays, Nothing, Nothing], stays));
         let role = Value::Array(vec![
             text("master"),
             Value::Int(7),
