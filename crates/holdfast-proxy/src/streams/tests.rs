@@ -1,6 +1,5 @@
 //! Stories about a log and its readers, on a paused clock.
 
-use std::future::Future as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
