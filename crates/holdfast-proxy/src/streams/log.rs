@@ -1,5 +1,7 @@
 //! One stream's events, from the first that a client may ask for again to the newest.
 
+mod stuck;
+
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,6 +14,7 @@ use holdfast_mcp::sse;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use self::stuck::WhenStuck;
 use super::ids::{Ids, Told};
 use crate::metrics::Metrics;
 
@@ -106,15 +109,6 @@ struct Inner {
     when_stuck: Option<WhenStuck>,
     /// Whether a client has been primed.
     primed: bool,
-}
-
-/// Done once.
-struct WhenStuck(Box<dyn FnOnce() + Send>);
-
-impl std::fmt::Debug for WhenStuck {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("WhenStuck")
-    }
 }
 
 /// A stream's events and the place where its writer and its reader meet.
@@ -254,28 +248,6 @@ impl StreamLog {
         inner.entries.front().map_or(inner.next_seq, |entry| entry.seq) <= seq.saturating_add(1)
     }
 
-    /// Since when nobody has read a stream that gets no further without a reader.
-    pub(super) fn stuck_since(&self) -> Option<Instant> {
-        let inner = self.inner();
-        let full = inner.state == LogState::Open
-            && inner.ids.origin.kind == StreamKind::Call
-            && inner.undelivered_bytes >= self.queue;
-        (!inner.attached && (full || inner.state == LogState::Paused)).then_some(inner.last_seen)
-    }
-
-    /// What to do when the stream has got no further for want of a reader for some seconds.
-    pub(crate) fn when_stuck(&self, act: impl FnOnce() + Send + 'static) {
-        self.inner().when_stuck = Some(WhenStuck(Box::new(act)));
-    }
-
-    /// It has been stuck for a while.
-    pub(super) fn is_stuck(&self) {
-        let act = self.inner().when_stuck.take();
-        if let Some(WhenStuck(act)) = act {
-            act();
-        }
-    }
-
     /// The session behind the stream was bound anew.
     pub(crate) fn rebind(&self, instance: u16, generation: u32, server_session: Option<Box<str>>) {
         let mut inner = self.inner();
@@ -314,26 +286,6 @@ impl StreamLog {
     /// its relay.
     pub(crate) fn append_last(&self, data: &Bytes, server_event: Option<&str>) {
         self.push(&mut self.inner(), data, server_event);
-    }
-
-    /// A reader that has taken nothing for [`STALL`] while its queue is full is cut off: it costs
-    /// what its queue holds and a connection, and may come back for what it missed. One whose connection
-    /// does not end with that (it is HTTP/2's, and carries other calls) loses the stream alone.
-    fn cut_slow_reader(&self) {
-        let mut inner = self.inner();
-        if let Some(connection) = inner.connection.take() {
-            self.metrics.slow_readers.inc();
-            connection.cancel();
-        } else if inner.attached {
-            let waker = inner.waker.take();
-            self.leave(&mut inner);
-            inner.epoch += 1;
-            drop(inner);
-            waker.inspect(Waker::wake_by_ref);
-            if self.cancel_after.is_some() {
-                self.cancel.cancel();
-            }
-        }
     }
 
     pub(super) fn count_rotation(&self) {
