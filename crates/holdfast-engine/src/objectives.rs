@@ -18,7 +18,7 @@
 //!
 //! The RPO is compared with what a node says was lost of what had been acknowledged. Of a server's own data
 //! the gateway cannot know that, so nothing is claimed of it; what the gateway itself has acknowledged is its
-//! store's, and does not depend on a server (`docs/decisions/0020-what-an-outage-may-have-lost.md`).
+//! store's, and does not depend on a server (`docs/decisions/0023-what-an-outage-may-have-lost.md`).
 
 use std::collections::BTreeMap;
 
