@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::nemesis::What;
+use crate::nemesis::{Scope, What};
 use crate::redis;
 use crate::run::{Plan, faults};
 use crate::stack::Together;
@@ -162,6 +162,27 @@ impl Options {
             let of_leader = leader.unwrap_or_else(|| many.div_ceil(3)).min(many);
             options.plan.faults.extend(faults(what, many, of_leader));
         }
+        check_store(&options.plan)?;
         Ok(options)
     }
+}
+
+/// Whether the store is one that these faults can befall.
+fn check_store(plan: &Plan) -> Result<(), String> {
+    let any = |befalls: fn(What) -> bool| plan.faults.iter().any(|fault| befalls(fault.what));
+    let store = plan.store.name();
+    if plan.store == redis::Kind::Replicated && any(|what| what.scope() == Scope::Redis) {
+        return Err(format!(
+            "faults of Redis need --store redis, sentinel or redis-cluster, not {store}"
+        ));
+    }
+    let needs_replicas =
+        |what| matches!(what, What::RedisSplit | What::RedisFailover | What::ReplicaKill);
+    if !plan.store.fails_over() && any(needs_replicas) {
+        return Err(format!(
+            "--redis-splits, --failovers and --replica-kills need replicas: --store sentinel or \
+             redis-cluster, not {store}"
+        ));
+    }
+    Ok(())
 }
