@@ -106,7 +106,7 @@ impl Reporter {
         let seen = cause(look.fatal, is_open, calls, error_rate, exhausted);
         let said = match seen {
             Cause::BreakerOpen | Cause::Errors => Some(Calls::Fail(seen)),
-            _ if is_called && calls.are_enough() => Some(Calls::Succeed),
+            _ if is_called && calls.succeed(error_rate) => Some(Calls::Succeed),
             _ => None,
         };
         let cause = match heard(said, look.own, &others.calls).filter(|_| is_called) {

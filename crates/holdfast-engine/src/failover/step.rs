@@ -161,7 +161,13 @@ impl Sight<'_> {
             let Trigger { manner, cause, to } = trigger;
             let text = self.leaves(state, cause);
             return match self.refuge(state, &trigger, &[]) {
-                Some(to) => Some(self.begin(state, to.name, manner, &text)),
+                Some(to) => {
+                    // What was tried once, long ago, is no worse than the others.
+                    let rested = self.now >= state.not_before;
+                    let tried = if rested { Vec::new() } else { state.tried.clone() };
+                    let state = Failover { tried, ..state.clone() };
+                    Some(self.begin(&state, to.name, manner, &text))
+                }
                 None if to == Opinion::Healthy => None,
                 // Its calls go to the primary as it is, of which nobody can say more yet.
                 None if active.is_none() && self.primary_is_new() => None,
@@ -201,7 +207,10 @@ impl Sight<'_> {
             it.is_well() && (state.switched_at == 0 || it.since <= state.switched_at || waited)
         };
         let unfit = self.seen.iter().filter(|it| !stays_well(it)).map(|it| it.name.to_owned());
-        let unfit: Vec<String> = unfit.chain(barred.iter().cloned()).collect();
+        // What was just tried in vain rests: the active instance is of some use.
+        let rests = |_: &&String| self.now < state.not_before;
+        let tried = state.tried.iter().filter(rests).chain(barred);
+        let unfit: Vec<String> = unfit.chain(tried.cloned()).collect();
         target(self.seen, &state.active, &unfit)
             .filter(|_| trigger.manner == Manner::Immediate || self.now >= state.not_before)
     }
@@ -555,7 +564,7 @@ impl Sight<'_> {
             return self.begin(&next, to.name, Manner::Immediate, &cause);
         }
         if from.is_some_and(Seen::is_usable) {
-            return self.roll_back(state, it, why);
+            return self.roll_back(&Failover { tried: next.tried, ..state.clone() }, it, why);
         }
         let wait = doubled(self.params.retry_after, next.attempts.saturating_sub(1));
         next.not_before = self.now.saturating_add(wait);

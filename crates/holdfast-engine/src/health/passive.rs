@@ -261,6 +261,13 @@ impl Indicators {
         self.calls >= LEAST_TO_FAIL
     }
 
+    /// Whether what calls there were in the last minute speak for the instance, be they few: there was an
+    /// answer to most of them, and a share of at most `share` failed.
+    #[must_use]
+    pub fn succeed(&self, share: f64) -> bool {
+        self.are_enough() || self.error_rate.is_some_and(|rate| rate <= share)
+    }
+
     /// What the indicators come to; none if none is known.
     #[must_use]
     pub fn judge(&self, thresholds: &Thresholds) -> Option<Judgement> {
@@ -282,7 +289,7 @@ impl Indicators {
             let loses = it.weight * (1.0 - between(it.fine, it.hopeless, value));
             total += it.weight;
             lost += loses;
-            if indicator == Indicator::ErrorRate && self.calls < LEAST_TO_FAIL {
+            if indicator == Indicator::ErrorRate && !self.fail_above(it.fine) {
                 by_chance = loses;
             }
             if loses > most.0 {

@@ -218,7 +218,9 @@ pub fn ballot(evidence: &Evidence<'_>, weights: &Weights) -> Option<f64> {
     let total: f64 = known().map(|(_, weight)| weight).sum();
     let inside = known().map(|(score, weight)| score * weight).sum::<f64>() / total;
     let share = weights.external_share();
-    let score = evidence.external.map_or(inside, |it| inside * (1.0 - share) + it * share);
+    // The voice from outside makes nobody unhealthy that is not.
+    let with = |it: f64| (inside * (1.0 - share) + it * share).max(inside.min(0.5));
+    let score = evidence.external.map_or(inside, with);
     (total > 0.0).then(|| score.clamp(0.0, 1.0))
 }
 

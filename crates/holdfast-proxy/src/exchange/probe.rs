@@ -296,7 +296,10 @@ pub(crate) async fn get(gateway: &Gateway, url: &HttpUrl) -> Result<(u16, Bytes)
         Err(upstream::HttpError::NotSent(_)) => {
             return Err(Trouble::new(Failure::Unreachable, "no connection"));
         }
-        Err(_) => return Err(Trouble::wrong("the connection broke before the answer")),
+        Err(_) => {
+            let broke = "the connection broke before the answer";
+            return Err(Trouble::new(Failure::TimedOut, broke));
+        }
     };
     let status = response.status;
     if credential(status) {
@@ -306,7 +309,7 @@ pub(crate) async fn get(gateway: &Gateway, url: &HttpUrl) -> Result<(u16, Bytes)
     match response.collect(LARGEST).await {
         Ok(Collected::Whole { body, .. }) => Ok((status.as_u16(), body)),
         Ok(Collected::Large { .. }) => Err(Trouble::wrong("the body is over 4 MiB")),
-        Err(_) => Err(Trouble::wrong("the body was cut half way")),
+        Err(_) => Err(Trouble::new(Failure::TimedOut, "the body was cut half way")),
     }
 }
 

@@ -15,7 +15,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use holdfast_config::{HostPort, Topology};
 use redis::{Pipeline, Value, from_redis_value};
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 
 use super::Shared;
 use super::dial::{Dialler, Server};
@@ -29,8 +29,6 @@ pub(super) struct Succession {
     within: Duration,
     /// Replicas that were connected when that was last in order; `None` until it has been seen once.
     replicas: Option<usize>,
-    /// Since when some Sentinel has said nothing.
-    silent_since: Option<Instant>,
 }
 
 /// What a Sentinel says of the primary.
@@ -67,7 +65,6 @@ impl Succession {
             primary: primary.clone(),
             within: shared.settings.connect_timeout,
             replicas: None,
-            silent_since: None,
         })
     }
 
@@ -95,7 +92,7 @@ impl Succession {
     }
 
     /// Whether no Sentinel is about to name another primary.
-    async fn stays(&mut self) -> bool {
+    async fn stays(&self) -> bool {
         let says = self.ask().await;
         let could = |says: &&Says| matches!(says, Says::Stays | Says::Behind);
         if says.contains(&Says::Goes) || !is_most(&says, could) {
@@ -105,21 +102,14 @@ impl Succession {
         if says.iter().all(|says| stays(&says)) {
             return true;
         }
-        // What one that cannot be asked could know better, the others have been told by now.
-        let told = self.silent_since.is_some_and(|since| since.elapsed() > TOLD_WITHIN);
-        if told && !says.contains(&Says::Behind) {
-            return is_most(&says, stays);
-        }
+        // One that cannot be asked may know better. If it does, the others hear of it meanwhile.
         sleep(TOLD_WITHIN).await;
         let says = self.ask().await;
         !says.contains(&Says::Goes) && is_most(&says, stays)
     }
 
-    async fn ask(&mut self) -> Vec<Says> {
-        let said = join_all(self.sentinels.iter().map(|sentinel| self.ask_one(sentinel))).await;
-        let silent = said.iter().any(Option::is_none);
-        self.silent_since = silent.then(|| self.silent_since.unwrap_or_else(Instant::now));
-        understand(&said)
+    async fn ask(&self) -> Vec<Says> {
+        understand(&join_all(self.sentinels.iter().map(|sentinel| self.ask_one(sentinel))).await)
     }
 
     async fn ask_one(&self, sentinel: &HostPort) -> Option<Said> {

@@ -1,6 +1,7 @@
 //! The demo of a cluster: nodes as processes, the balancer in this one.
 
 use std::fmt::Write as _;
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -8,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use holdfast_admin::Client as Operator;
-use holdfast_edge::{Edge, Options};
+use holdfast_config::Listen;
+use holdfast_edge::{Edge, Options, StartError};
 use tokio_util::sync::CancellationToken;
 
 use super::node::{AWAY, News, Node, describe};
@@ -74,6 +76,29 @@ async fn go(ports: &Ports, many: usize, kill: bool, stop: &CancellationToken) ->
     Ok(code)
 }
 
+/// The edge, and whether it listens on another port than usual although nobody asked.
+fn edge(ports: &Ports, nodes: &[SocketAddr]) -> anyhow::Result<(Edge, bool)> {
+    let mut looked = 0;
+    loop {
+        let (client, moved) = ports.client()?;
+        let mut options = Options::new(client, nodes.iter().map(SocketAddr::to_string).collect());
+        options.connections = CONNECTIONS;
+        options.drain_deadline = Duration::from_secs(1);
+        looked += 1;
+        match Edge::bind(options) {
+            // Another demo that starts has looked at the same moment.
+            Err(StartError::Bind { source, .. })
+                if source.kind() == ErrorKind::AddrInUse
+                    && ports.client.is_none()
+                    && looked < LOOKS => {}
+            bound => return Ok((bound?, moved)),
+        }
+    }
+}
+
+/// How often a port is looked for that nobody else takes in the same moment.
+const LOOKS: u32 = 10;
+
 impl Cluster {
     fn new(ports: &Ports, many: usize) -> anyhow::Result<(Self, Edge)> {
         let folder = Folder::new()?;
@@ -81,14 +106,11 @@ impl Cluster {
         let config = folder.path.join("holdfast.yaml");
         std::fs::write(&config, configuration(sample.address)?)?;
 
-        let (client, moved) = ports.client()?;
         let names: Vec<String> = (1..=many).map(|number| format!("node-{number}")).collect();
-        let addresses = || names.iter().map(|_| free(client)).collect::<Result<Vec<_>, _>>();
+        let like = Listen::default().address;
+        let addresses = || names.iter().map(|_| free(like)).collect::<Result<Vec<_>, _>>();
         let (clients, peers) = (addresses()?, addresses()?);
-        let mut options = Options::new(client, clients.iter().map(SocketAddr::to_string).collect());
-        options.connections = CONNECTIONS;
-        options.drain_deadline = Duration::from_secs(1);
-        let edge = Edge::bind(options)?;
+        let (edge, moved) = edge(ports, &clients)?;
         let client = edge.local_addr();
 
         let admins = ports.admins(client, many)?;
