@@ -5,6 +5,7 @@ mod alone;
 mod kinds;
 mod measures;
 mod moves;
+mod quarantine;
 mod rates;
 mod replicas;
 mod stand_ins;

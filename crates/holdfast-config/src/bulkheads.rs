@@ -33,6 +33,10 @@ pub struct Bulkheads {
     /// Calls at once of all classes together; where they compete, the higher priority goes first. 1
     /// to 1,000,000. `None`: each class has its own limit alone.
     pub total: Option<u32>,
+    /// For how long a tool that answers nothing and fills a class that others wait for is limited to a
+    /// quarter of it; what it holds beyond that takes no room, so the server may get more calls than
+    /// `concurrency`. 0s (not at all) to 1h.
+    pub quarantine: Duration,
 }
 
 /// What one class may use of one server on one node.
@@ -62,6 +66,7 @@ impl Default for Bulkheads {
             background: of(20, 200, 30, 50),
             emergency: of(10, 100, 5, 255),
             total: None,
+            quarantine: Duration::from_secs(30),
         }
     }
 }
@@ -95,6 +100,8 @@ impl Bulkheads {
         let mut total = 0;
         section.number("total", 1..=1_000_000, &mut total);
         bulkheads.total = (total > 0).then_some(total);
+        let most = Duration::from_secs(3600);
+        section.duration("quarantine", Duration::ZERO..=most, &mut bulkheads.quarantine);
         section.finish();
         bulkheads
     }

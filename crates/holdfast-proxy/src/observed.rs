@@ -3,9 +3,10 @@
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use holdfast_config::{HttpUrl, Transport};
+use holdfast_config::{BulkheadClass, HttpUrl, Transport};
 use holdfast_engine::health::votes::Opinion;
 use holdfast_engine::health::{Grade, Measure};
+use holdfast_engine::limits::bulkhead::ClassStatus;
 use holdfast_store::SessionKey;
 
 use crate::Proxy;
@@ -90,6 +91,19 @@ impl Observed for Gateway {
     }
 }
 
+/// That tools of a class are in quarantine, if some are.
+fn set_aside(server: &str, (class, status): &(BulkheadClass, ClassStatus)) -> Option<Check> {
+    let tools = status.quarantined;
+    (tools > 0).then(|| Check {
+        name: format!("server:{server}/bulkhead/{}", class.label()),
+        ok: false,
+        critical: false,
+        elapsed: Duration::ZERO,
+        age: Duration::ZERO,
+        detail: Some(format!("tools that hang and are limited to a quarter of the class: {tools}")),
+    })
+}
+
 /// What the group has found of an instance, and what this node's calls and its readings say.
 fn found(
     it: &InstanceSnapshot,
@@ -142,6 +156,9 @@ impl Gateway {
                     detail: made.error.as_deref().or(made.detail.as_deref()).map(str::to_owned),
                 });
             }
+        }
+        if !checks.is_empty() {
+            checks.extend(snapshot.classes.iter().filter_map(|it| set_aside(server, it)));
         }
         checks
     }

@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 use crate::body::Body;
 use crate::cluster::{Forwarding, forward};
 use crate::exchange::{
-    self, Answer, Call, Events, Fate, Guards, Ids, Route, Shelf, headers, inherit, resume_at_server,
+    self, Answer, Call, Events, Fate, Guards, Ids, Route, headers, inherit, resume_at_server,
 };
 use crate::failure::Failure;
 use crate::fleet::chance;
@@ -380,7 +380,7 @@ fn call_of(
         told: id.progress,
         key: std::sync::OnceLock::new(),
         ticket: std::sync::OnceLock::new(),
-        shelf: Shelf { class: server.fleet.class_of(None), tool: None },
+        shelf: server.fleet.shelf_of(None),
         admitted: std::sync::OnceLock::new(),
         stands_in: false,
         _guards: Guards {

@@ -95,7 +95,7 @@ impl Redis {
 
 impl Bulkheads {
     pub(super) fn write(&self, lines: &mut Lines) {
-        let Self { critical: _, user: _, background: _, emergency: _, total } = self;
+        let Self { critical: _, user: _, background: _, emergency: _, total, quarantine } = self;
         for class in BulkheadClass::ALL {
             let Bulkhead { concurrency, queue, queue_timeout, priority } = self.of(class);
             lines.below(class.label(), |lines| {
@@ -106,6 +106,7 @@ impl Bulkheads {
             });
         }
         lines.maybe("total", *total);
+        lines.time("quarantine", *quarantine);
     }
 }
 

@@ -292,7 +292,7 @@ fn every_key_of_the_sections() {
          disk: [0.1, 0.2, 0.3], success: [99%, 98%, 97%], p95: [1s, 2s, 3s], \
          connections: [10, 20, 30], certificate_expiry: [10d, 5d, 0] }} }}\n\
          bulkheads: {{ user: {{ concurrency: 500, queue: 5, queue_timeout: 1s, priority: 9 }}, \
-         critical: {{ queue: 0 }}, background: {{}}, emergency: {{}}, total: 600 }}\n\
+         critical: {{ queue: 0 }}, background: {{}}, emergency: {{}}, total: 600, quarantine: 20s }}\n\
          retry_budget: {{ share: 10%, at_least: 1, attempts: 2 }}\n\
          health: {{ interval: 10s, critical_interval: 2s, timeout: 1s, retries: 0, \
          votes: {{ local: 1, peers: 0, external: 0, users: 0, least_nodes: 2, \
@@ -316,7 +316,7 @@ fn every_key_of_the_sections() {
     let user = config.bulkheads.user;
     assert_eq!((user.concurrency, user.queue, user.queue_timeout, user.priority), (500, 5, S, 9));
     assert_eq!((config.bulkheads.critical.concurrency, config.bulkheads.critical.queue), (50, 0));
-    assert_eq!(config.bulkheads.total, Some(600));
+    assert_eq!((config.bulkheads.total, config.bulkheads.quarantine), (Some(600), S * 20));
     assert_eq!(config.retry_budget.share, 0.1);
     assert_eq!((config.retry_budget.at_least, config.retry_budget.attempts), (1, 2));
     let (votes, passive) = (&config.health.votes, &config.health.passive);

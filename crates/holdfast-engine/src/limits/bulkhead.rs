@@ -1,17 +1,18 @@
-//! Bulkheads: classes of calls that cannot take one another's room, and servers that cannot take
-//! their class's.
+//! Bulkheads: classes of calls that cannot take one another's room, and tools that cannot take their
+//! class's.
 //!
-//! Every server belongs to a class. A class runs so many calls at once and lets some more wait for a
+//! Every call of a server belongs to a class. A class runs so many calls at once and lets some more wait for a
 //! time. Beside that there may be a limit for all classes together; then a class of higher priority
 //! goes first, and every fourth call that is let in is the one that waits longest of all, so that
 //! nobody starves.
 //!
-//! *Quarantine*: a server that hangs fills its class with calls that do not end. When a call for
-//! another server has waited 100 ms in a full class, or cannot even wait, and one server holds more
-//! than half of the class, that one is limited to a quarter, and what it holds beyond that no longer
-//! takes room: the others go on at once. Calls for it wait until it holds less than that, and no more
-//! than a quarter of the queue is theirs. It is set free when its time is over and it keeps to its
-//! limit.
+//! *Quarantine*: a tool that hangs fills its class with calls that do not end. When a call of
+//! another tool has waited 100 ms in a full class, or cannot even wait, and one tool holds more
+//! than half of the class and has answered none of its calls for [`HANGS`], that one is limited to a
+//! quarter, and what it holds beyond that no longer takes room: the others go on at once. Its calls wait
+//! until it holds less than that, and no more than a quarter of the queue is theirs. Those that run are
+//! its probes: it is set free when its time is over, it keeps to its limit, and one of them was answered,
+//! or none is left; else its time begins anew.
 //!
 //! ```text
 //!            enter                 next                    leave
@@ -41,9 +42,10 @@ pub struct ClassParams {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct ClassId(pub u16);
 
-/// A server, by a number that the caller gives it.
+/// A tool, by a number that the caller gives it. There are as many of them as are ever kept in mind, so
+/// what a client makes up is no number of its own.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct ServerKey(pub u32);
+pub struct ToolKey(pub u32);
 
 /// A place in a queue. Tickets are never used twice.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -72,7 +74,7 @@ pub enum Entry {
 pub enum Full {
     /// The class and its queue are full.
     Class,
-    /// The server is in quarantine and holds all that it may.
+    /// The tool is in quarantine and holds all that it may.
     Quarantined,
 }
 
@@ -84,8 +86,8 @@ pub struct Granted {
     pub ticket: Ticket,
     /// Its class.
     pub class: ClassId,
-    /// Its server.
-    pub server: ServerKey,
+    /// Its tool.
+    pub tool: ToolKey,
     /// How long it waited.
     pub waited: Duration,
 }
@@ -101,11 +103,11 @@ pub struct ClassStatus {
     pub counted: u32,
     /// Calls that wait.
     pub waiting: u32,
-    /// Servers in quarantine.
+    /// Tools in quarantine.
     pub quarantined: u32,
 }
 
-/// All classes of a node.
+/// All classes of a server on a node.
 #[derive(Clone, Debug)]
 pub struct Bulkheads {
     classes: Vec<Class>,
@@ -121,31 +123,42 @@ struct Class {
     params: ClassParams,
     /// Calls that take room.
     counted: u32,
-    /// Those that ever held something: as many as there are servers.
-    servers: BTreeMap<ServerKey, Held>,
+    /// Those that ever held something: as many as there are tools.
+    tools: BTreeMap<ToolKey, Held>,
     /// How many of them are in quarantine.
     quarantined: u32,
     /// In the order of their arrival.
     queue: VecDeque<Waiting>,
 }
 
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 struct Held {
     calls: u32,
-    quarantined_until: Option<Instant>,
+    /// When one of them was last answered; or when the first began of those that run.
+    answered: Instant,
+    quarantined: Option<Quarantine>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Quarantine {
+    until: Instant,
+    /// One of its calls was answered since it began.
+    answered: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Waiting {
     ticket: Ticket,
-    server: ServerKey,
+    tool: ToolKey,
     since: Instant,
 }
 
 /// One in so many grants goes to who waits longest of all.
 const FAIR: u64 = 4;
-/// After waiting so long, a call for another server has whoever fills the class limited.
+/// After waiting so long, a call of another tool has whoever fills the class limited.
 const PATIENCE: Duration = Duration::from_millis(100);
+/// A tool that has answered nothing for so long hangs. One that is merely busy answers all the time.
+pub const HANGS: Duration = Duration::from_secs(5);
 
 // === impl Bulkheads ===
 
@@ -169,51 +182,54 @@ impl Bulkheads {
         &mut self,
         classes: impl IntoIterator<Item = ClassParams>,
         total: Option<u32>,
+        quarantine_for: Duration,
     ) {
+        self.quarantine_for = quarantine_for;
         self.total = total.unwrap_or(u32::MAX).max(1);
         for (class, params) in self.classes.iter_mut().zip(classes) {
             class.reconfigure(params);
         }
     }
 
-    /// A call for `server` wants in. If it is queued, that may have made room for others: ask
+    /// A call for `tool` wants in. If it is queued, that may have made room for others: ask
     /// [`next`](Self::next). A class that is not known has no limits.
-    pub fn enter(&mut self, class: ClassId, server: ServerKey, now: Instant) -> Entry {
-        let until = now + self.quarantine_for;
+    pub fn enter(&mut self, class: ClassId, tool: ToolKey, now: Instant) -> Entry {
+        let until = self.until(now);
         let at = usize::from(class.0);
         let Some(class) = self.classes.get_mut(at) else {
             return Entry::Entered;
         };
-        class.set_free(now);
+        class.set_free(now, until);
         class.relieve(now, until);
         if class.queue.is_empty() && class.params.queue == 0 {
             // It cannot wait, so it does not.
-            class.limit_who_fills_it(server, until);
+            class.limit_who_fills_it(tool, now, until);
         }
-        let may_hold_more = class.may_hold_more(server);
+        let may_hold_more = class.may_hold_more(tool);
         let overtakes = self.someone_could_go(at);
         let room = self.room();
         let Some(class) = self.classes.get_mut(at) else {
             return Entry::Entered;
         };
         if may_hold_more && room && !class.is_full() && !overtakes {
-            class.take(server);
+            class.take(tool, now);
             return Entry::Entered;
         }
-        if !class.may_wait(server) {
+        if !class.may_wait(tool) {
             let why = if may_hold_more { Full::Class } else { Full::Quarantined };
             return Entry::Refused { retry_after: class.retry_after(now), why };
         }
         self.tickets += 1;
         let ticket = Ticket(self.tickets);
-        class.queue.push_back(Waiting { ticket, server, since: now });
+        class.queue.push_back(Waiting { ticket, tool, since: now });
         Entry::Queued(ticket)
     }
 
-    /// A call that had entered is over. Ask [`next`](Self::next) afterwards, until it has none.
-    pub fn leave(&mut self, class: ClassId, server: ServerKey) {
+    /// A call that had entered is over. `answered`: its server answered it, now. Ask
+    /// [`next`](Self::next) afterwards, until it has none.
+    pub fn leave(&mut self, class: ClassId, tool: ToolKey, answered: Option<Instant>) {
         if let Some(class) = self.classes.get_mut(usize::from(class.0)) {
-            class.give_back(server);
+            class.give_back(tool, answered);
         }
     }
 
@@ -228,9 +244,9 @@ impl Bulkheads {
     /// others wait: ask [`next`](Self::next) afterwards.
     pub fn expire(&mut self, now: Instant) -> Vec<Ticket> {
         let mut expired = Vec::new();
-        let until = now + self.quarantine_for;
+        let until = self.until(now);
         for class in &mut self.classes {
-            class.set_free(now);
+            class.set_free(now, until);
             class.relieve(now, until);
             let timeout = class.params.queue_timeout;
             while let Some(first) = class.queue.front()
@@ -268,12 +284,12 @@ impl Bulkheads {
             })?;
         let class = self.classes.get_mut(at)?;
         let waiting = class.queue.remove(place)?;
-        class.take(waiting.server);
+        class.take(waiting.tool, now);
         self.grants += 1;
         Some(Granted {
             ticket: waiting.ticket,
             class: ClassId(u16::try_from(at).unwrap_or(u16::MAX)),
-            server: waiting.server,
+            tool: waiting.tool,
             waited: now.saturating_duration_since(waiting.since),
         })
     }
@@ -285,20 +301,31 @@ impl Bulkheads {
         let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
         Some(ClassStatus {
             concurrency: class.params.concurrency,
-            running: class.servers.values().map(|held| held.calls).sum(),
+            running: class.tools.values().map(|held| held.calls).sum(),
             counted: class.counted,
             waiting: count(class.queue.len()),
             quarantined: class.quarantined,
         })
     }
 
-    /// Whether a server is in quarantine.
+    /// How many tools of a class are in quarantine.
     #[must_use]
-    pub fn is_quarantined(&self, class: ClassId, server: ServerKey) -> bool {
+    pub fn quarantined(&self, class: ClassId) -> u32 {
+        self.classes.get(usize::from(class.0)).map_or(0, |class| class.quarantined)
+    }
+
+    /// Whether a tool is in quarantine.
+    #[must_use]
+    pub fn is_quarantined(&self, class: ClassId, tool: ToolKey) -> bool {
         self.classes
             .get(usize::from(class.0))
-            .and_then(|class| class.servers.get(&server))
-            .is_some_and(|held| held.quarantined_until.is_some())
+            .and_then(|class| class.tools.get(&tool))
+            .is_some_and(|held| held.quarantined.is_some())
+    }
+
+    /// Until when a quarantine lasts that begins now; none where there is none.
+    fn until(&self, now: Instant) -> Option<Instant> {
+        (!self.quarantine_for.is_zero()).then(|| now + self.quarantine_for)
     }
 
     fn room(&self) -> bool {
@@ -322,103 +349,113 @@ impl Bulkheads {
 impl Class {
     fn new(params: ClassParams) -> Self {
         let params = ClassParams { concurrency: params.concurrency.max(1), ..params };
-        Self {
-            params,
-            counted: 0,
-            servers: BTreeMap::new(),
-            quarantined: 0,
-            queue: VecDeque::new(),
-        }
+        Self { params, counted: 0, tools: BTreeMap::new(), quarantined: 0, queue: VecDeque::new() }
     }
 
     fn reconfigure(&mut self, params: ClassParams) {
         self.params = ClassParams { concurrency: params.concurrency.max(1), ..params };
         let limit = self.limit();
         // What takes room is told by the limit, which is another one now.
-        let counts = |held: &Held| match held.quarantined_until {
+        let counts = |held: &Held| match held.quarantined {
             Some(_) => held.calls.min(limit),
             None => held.calls,
         };
-        self.counted = self.servers.values().map(counts).sum();
+        self.counted = self.tools.values().map(counts).sum();
     }
 
     fn is_full(&self) -> bool {
         self.counted >= self.params.concurrency
     }
 
-    /// What a server in quarantine may hold.
+    /// What a tool in quarantine may hold.
     fn limit(&self) -> u32 {
         (self.params.concurrency / 4).max(1)
     }
 
-    fn may_hold_more(&self, server: ServerKey) -> bool {
-        self.servers
-            .get(&server)
-            .is_none_or(|held| held.quarantined_until.is_none() || held.calls < self.limit())
+    fn may_hold_more(&self, tool: ToolKey) -> bool {
+        self.tools
+            .get(&tool)
+            .is_none_or(|held| held.quarantined.is_none() || held.calls < self.limit())
     }
 
-    fn take(&mut self, server: ServerKey) {
-        // A server in quarantine gets here only below its limit, so every call that enters counts.
-        self.servers.entry(server).or_default().calls += 1;
+    fn take(&mut self, tool: ToolKey, now: Instant) {
+        // A tool in quarantine gets here only below its limit, so every call that enters counts.
+        let fresh = Held { calls: 0, answered: now, quarantined: None };
+        let held = self.tools.entry(tool).or_insert(fresh);
+        if held.calls == 0 {
+            held.answered = now;
+        }
+        held.calls += 1;
         self.counted += 1;
     }
 
-    fn give_back(&mut self, server: ServerKey) {
+    fn give_back(&mut self, tool: ToolKey, answered: Option<Instant>) {
         let limit = self.limit();
-        let Some(held) = self.servers.get_mut(&server) else { return };
+        let Some(held) = self.tools.get_mut(&tool) else { return };
         if held.calls == 0 {
             return;
         }
+        if let Some(now) = answered {
+            held.answered = held.answered.max(now);
+            if let Some(quarantine) = &mut held.quarantined {
+                quarantine.answered = true;
+            }
+        }
         // Those beyond the limit leave first: they had given their room back already.
-        if held.quarantined_until.is_none() || held.calls <= limit {
+        if held.quarantined.is_none() || held.calls <= limit {
             self.counted -= 1;
         }
         held.calls -= 1;
     }
 
-    /// Whether a call for this server may wait: there is a place, and if the server is in quarantine
+    /// Whether a call for this tool may wait: there is a place, and if the tool is in quarantine
     /// it has not its quarter of them yet.
-    fn may_wait(&self, server: ServerKey) -> bool {
+    fn may_wait(&self, tool: ToolKey) -> bool {
         let (places, waiting) = (self.params.queue as usize, self.queue.len());
-        let of_it = || self.queue.iter().filter(|waiting| waiting.server == server).count();
-        waiting < places && (self.may_hold_more(server) || of_it() < places.div_ceil(4))
+        let of_it = || self.queue.iter().filter(|waiting| waiting.tool == tool).count();
+        waiting < places && (self.may_hold_more(tool) || of_it() < places.div_ceil(4))
     }
 
-    /// Who holds more than half of the full class, and more than it would be limited to.
-    fn who_fills_it(&self) -> Option<ServerKey> {
+    /// Who holds more than half of the full class, and more than it would be limited to; and since when
+    /// it has answered nothing.
+    fn who_fills_it(&self) -> Option<(ToolKey, Instant)> {
         if !self.is_full() {
             return None;
         }
         let most = self.limit().max(self.params.concurrency / 2);
-        let fills = |held: &Held| held.quarantined_until.is_none() && held.calls > most;
-        self.servers.iter().find(|(_, held)| fills(held)).map(|(server, _)| *server)
+        let fills = |held: &Held| held.quarantined.is_none() && held.calls > most;
+        self.tools.iter().find(|(_, held)| fills(held)).map(|(tool, held)| (*tool, held.answered))
     }
 
     /// A call for `other` cannot wait for whoever fills the class: that one is limited.
-    fn limit_who_fills_it(&mut self, other: ServerKey, until: Instant) {
+    fn limit_who_fills_it(&mut self, other: ToolKey, now: Instant, until: Option<Instant>) {
         let limit = self.limit();
-        if let Some(server) = self.who_fills_it().filter(|server| *server != other)
-            && let Some(held) = self.servers.get_mut(&server)
+        if let Some(until) = until
+            && let Some((tool, silent)) = self.who_fills_it().filter(|(tool, _)| *tool != other)
+            && now.saturating_duration_since(silent) >= HANGS
+            && let Some(held) = self.tools.get_mut(&tool)
         {
-            held.quarantined_until = Some(until);
+            held.quarantined = Some(Quarantine { until, answered: false });
             self.quarantined += 1;
             self.counted -= held.calls.saturating_sub(limit);
         }
     }
 
-    /// The first who waits only because another server than its own fills the class.
-    fn first_kept_out(&self) -> Option<Waiting> {
-        let fills_it = self.who_fills_it()?;
-        let kept_out = |it: &&Waiting| it.server != fills_it && self.may_hold_more(it.server);
-        self.queue.iter().find(kept_out).copied()
+    /// The first who waits only because another tool than its own fills the class, and from when on that
+    /// one is limited for it.
+    fn first_kept_out(&self) -> Option<(Waiting, Instant)> {
+        let (fills_it, silent) = self.who_fills_it()?;
+        let kept_out = |it: &&Waiting| it.tool != fills_it && self.may_hold_more(it.tool);
+        let first = self.queue.iter().find(kept_out).copied()?;
+        Some((first, (first.since + PATIENCE).max(silent + HANGS)))
     }
 
-    /// Limits whoever fills the class if another server's call has waited for long enough.
-    fn relieve(&mut self, now: Instant, until: Instant) {
-        if let Some(waiting) = self.first_kept_out()
-            && now.saturating_duration_since(waiting.since) >= PATIENCE
+    /// Limits whoever fills the class if another tool's call has waited for long enough.
+    fn relieve(&mut self, now: Instant, until: Option<Instant>) {
+        if let Some((waiting, from)) = self.first_kept_out()
+            && now >= from
         {
-            self.limit_who_fills_it(waiting.server, until);
+            self.limit_who_fills_it(waiting.tool, now, until);
         }
     }
 
@@ -433,20 +470,31 @@ impl Class {
 
     fn next_expiry(&self) -> Option<Instant> {
         let too_long = self.queue.front().map(|first| first.since + self.params.queue_timeout)?;
-        let kept_out = self.first_kept_out().map(|waiting| waiting.since + PATIENCE);
+        let kept_out = self.first_kept_out().map(|(_, from)| from);
         Some(kept_out.map_or(too_long, |kept_out| kept_out.min(too_long)))
     }
 
-    /// Ends the quarantine of those whose time is over and who keep to their limit.
-    fn set_free(&mut self, now: Instant) {
+    /// Ends the quarantine of those whose time is over, who keep to their limit, and of whose calls one was
+    /// answered meanwhile or none is left. `until`: when one ends that begins now; none where there is none
+    /// any more.
+    fn set_free(&mut self, now: Instant, until: Option<Instant>) {
         if self.quarantined == 0 {
             return;
         }
         let limit = self.limit();
-        for held in self.servers.values_mut() {
-            if held.quarantined_until.is_some_and(|until| until <= now) && held.calls <= limit {
-                held.quarantined_until = None;
-                self.quarantined -= 1;
+        for held in self.tools.values_mut() {
+            let Some(quarantine) = &mut held.quarantined else { continue };
+            let over = quarantine.until <= now || until.is_none();
+            if !over || held.calls > limit {
+                continue;
+            }
+            match until.filter(|_| held.calls > 0 && !quarantine.answered) {
+                // Its probes say nothing.
+                Some(until) => quarantine.until = until,
+                None => {
+                    held.quarantined = None;
+                    self.quarantined -= 1;
+                }
             }
         }
     }
@@ -456,6 +504,6 @@ impl Class {
         if self.is_full() {
             return None;
         }
-        self.queue.iter().position(|waiting| self.may_hold_more(waiting.server))
+        self.queue.iter().position(|waiting| self.may_hold_more(waiting.tool))
     }
 }

@@ -194,7 +194,7 @@ async fn elsewhere(call: &Arc<Call>, failure: &Failure) -> Option<Answer> {
         told: None,
         key: OnceLock::new(),
         ticket: OnceLock::new(),
-        shelf: super::Shelf { class: server.fleet.class_of(None), tool: None },
+        shelf: server.fleet.shelf_of(None),
         admitted: OnceLock::new(),
         stands_in: true,
         _guards: Guards {
@@ -232,6 +232,10 @@ fn served(call: &Call, what: Served, body: Bytes, note: &Value) -> Answer {
     call.server.fleet.counts.served(what);
     let body = mark::mark(&body, mark::FALLBACK, &note.to_string());
     call.settle_with(&body);
+    if let Some(admitted) = call.admitted.get() {
+        // Not by its server.
+        admitted.answered(false);
+    }
     Answer::Whole(Whole { status: StatusCode::OK, headers: json_headers(), body })
 }
 

@@ -48,6 +48,7 @@ use bytes::Bytes;
 use holdfast_config::BulkheadClass;
 use holdfast_engine::class::CallClass;
 use holdfast_engine::journal::{CallKey, Phase};
+use holdfast_engine::limits::bulkhead::ToolKey;
 use holdfast_engine::repeat::is_lost_session;
 use holdfast_engine::retry_budget::NoRetry;
 use holdfast_mcp::batch::{is_batch, split_batch};
@@ -128,6 +129,8 @@ pub(crate) struct Shelf {
     pub(crate) class: BulkheadClass,
     /// Its tool's own breaker, by number.
     pub(crate) tool: Option<usize>,
+    /// What its tool is known by in its class.
+    pub(crate) key: ToolKey,
 }
 
 /// What is held while a call runs.
@@ -298,10 +301,12 @@ impl Call {
         let counts =
             self.class != CallClass::Lifecycle && self.method != Method::SubscriptionsListen;
         let admitted = match counts {
-            true => match fleet.admit_call(self.shelf.class).await {
-                Ok(admitted) => admitted,
-                Err(refused) => return Err(self.not_admitted(refused)),
-            },
+            true => {
+                match fleet.admit_calls(self.ids.count(), self.shelf.class, self.shelf.key).await {
+                    Ok(admitted) => admitted,
+                    Err(refused) => return Err(self.not_admitted(refused)),
+                }
+            }
             false => fleet.let_in(),
         };
         let _ = self.admitted.set(admitted);
@@ -319,6 +324,21 @@ impl Call {
                     true => format!("its turn in class {class} did not come in time (bulkheads)"),
                     false => format!("class {class} is full and so is its queue (bulkheads)"),
                 };
+                Failure::overloaded(name, reason, retry_after)
+            }
+            NotAdmitted::TooMany { calls, class, concurrency } => {
+                let class = class.label();
+                let reason = format!(
+                    "a batch of {calls} calls, and class {class} has room for {concurrency} at once \
+                     (bulkheads.{class}.concurrency): send fewer in one batch"
+                );
+                Failure::overloaded(name, reason, DEGRADED_FOR)
+            }
+            NotAdmitted::Limited { class, retry_after } => {
+                let class = class.label();
+                let reason = format!(
+                    "its tool hangs, fills class {class} and is limited (bulkheads.quarantine)"
+                );
                 Failure::overloaded(name, reason, retry_after)
             }
             NotAdmitted::Needs { server, retry_after } => {
@@ -382,6 +402,11 @@ impl Call {
         if let Some(ticket) = self.ticket.get() {
             // What is known better was written down before this.
             ticket.settle(Phase::Unknown);
+        }
+        if let (Some(admitted), CallOutcome::Ok | CallOutcome::RpcError) =
+            (self.admitted.get(), outcome)
+        {
+            admitted.answered(true);
         }
         let elapsed = self.started.elapsed();
         self.server.metrics.call(self.method, outcome, elapsed);

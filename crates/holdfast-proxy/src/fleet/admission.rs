@@ -1,4 +1,4 @@
-//! A call's place in its class, its turn while a failover pauses, and what it depends on.
+//! A call's place in its class and its tool's part of that, its turn while a failover pauses, and what it depends on.
 //!
 //! Each server has classes of its own, so that no server takes another one's room. A call that is
 //! admitted holds its place until it is answered; one that waits does so for a bounded time in a bounded
@@ -10,15 +10,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use holdfast_config::{BulkheadClass, Config};
+use holdfast_engine::balance;
 use holdfast_engine::failover::Route;
 use holdfast_engine::limits::bulkhead::{
-    Bulkheads, ClassId, ClassParams, ClassStatus, Entry, Full, ServerKey, Ticket,
+    Bulkheads, ClassId, ClassParams, ClassStatus, Entry, Full, Ticket, ToolKey,
 };
 use holdfast_engine::retry_budget::{self, NoRetry, RetryBudget};
 use tokio::sync::oneshot;
 
 use super::counts::Why;
 use super::server::ServerFleet;
+use crate::exchange::Shelf;
 
 /// The way into one server.
 #[derive(Debug)]
@@ -27,6 +29,8 @@ pub(super) struct Gate {
     state: Arc<Mutex<State>>,
     classes: [ClassParams; BulkheadClass::ALL.len()],
     total: Option<u32>,
+    /// For how long a tool that hangs and fills its class is limited; zero: not at all.
+    quarantine: Duration,
     budget: retry_budget::Params,
     class: BulkheadClass,
     /// Tools with a class of their own.
@@ -41,6 +45,8 @@ struct State {
     bulkheads: Bulkheads,
     budget: RetryBudget,
     waiting: HashMap<Ticket, oneshot::Sender<()>>,
+    /// How many tools of each class were in quarantine when that was last logged.
+    quarantined: [u32; BulkheadClass::ALL.len()],
 }
 
 /// A call's place among those of its server. It is given back when this is dropped, if not before.
@@ -48,6 +54,11 @@ struct State {
 pub(crate) struct Admitted {
     server: Arc<ServerFleet>,
     class: Option<ClassId>,
+    tool: ToolKey,
+    /// Its server has answered it.
+    answered: AtomicBool,
+    /// How many places it has: a batch one for each of its calls.
+    places: u32,
     repeating: AtomicBool,
     /// Its place in the class was given back.
     left: AtomicBool,
@@ -58,6 +69,10 @@ pub(crate) struct Admitted {
 pub(crate) enum NotAdmitted {
     /// Its class is full.
     Full { class: BulkheadClass, retry_after: Duration, waited: bool },
+    /// It is a batch of more calls than its class ever has room for.
+    TooMany { calls: usize, class: BulkheadClass, concurrency: u32 },
+    /// Its tool hangs and fills its class, and has its quarter of that.
+    Limited { class: BulkheadClass, retry_after: Duration },
     /// A server that this one depends on does not take calls.
     Needs { server: Arc<str>, retry_after: Duration },
     /// Its server is poorly, and its class can be left out.
@@ -69,8 +84,14 @@ pub(crate) enum NotAdmitted {
 /// How much longer than a move's stages a call waits: a coordinator may die in it, and be followed.
 const FOLLOWED: Duration = Duration::from_secs(10);
 
-/// The one server of its bulkheads.
-const ALONE: ServerKey = ServerKey(0);
+/// Tools are told apart by a hash, in so many parts: what clients make up costs no memory.
+const TOOLS: u64 = 1024;
+
+/// When a batch for which there are too few places is worth another try.
+const SHORTLY: Duration = Duration::from_secs(1);
+
+/// How often a call that waits looks whether a tool that hangs keeps it out.
+const RELIEF: Duration = Duration::from_millis(250);
 
 // === impl Gate ===
 
@@ -96,14 +117,16 @@ impl Gate {
         let tools = settings.tools.iter();
         let (classes, total) = (BulkheadClass::ALL.map(class), bulkheads.total);
         let state = || State {
-            bulkheads: Bulkheads::new(classes, total, Duration::ZERO),
+            bulkheads: Bulkheads::new(classes, total, bulkheads.quarantine),
             budget: RetryBudget::new(budget, now),
             waiting: HashMap::new(),
+            quarantined: [0; BulkheadClass::ALL.len()],
         };
         Self {
             state: before.map_or_else(|| Arc::new(Mutex::new(state())), |it| Arc::clone(&it.state)),
             classes,
             total,
+            quarantine: bulkheads.quarantine,
             budget,
             class: settings.class,
             tools: tools.filter_map(|(tool, rule)| Some((tool.clone(), rule.class?))).collect(),
@@ -117,7 +140,7 @@ impl Gate {
     /// From here on its settings hold, for whoever waits as well.
     pub(super) fn begin(&self, now: Instant) {
         let mut state = self.lock();
-        state.bulkheads.reconfigure(self.classes, self.total);
+        state.bulkheads.reconfigure(self.classes, self.total, self.quarantine);
         state.budget.reconfigure(self.budget);
         state.let_in(now);
     }
@@ -143,17 +166,72 @@ impl Gate {
 }
 
 impl State {
+    /// Takes so many places, or none and says after how long it is worth another try: what holds some of
+    /// its places and waits for the others would keep everybody from theirs.
+    fn enter_at_once(
+        &mut self,
+        class: ClassId,
+        tool: ToolKey,
+        places: u32,
+        now: Instant,
+    ) -> Result<(), Duration> {
+        for taken in 0..places {
+            let retry_after = match self.bulkheads.enter(class, tool, now) {
+                Entry::Entered => continue,
+                Entry::Queued(ticket) => {
+                    self.bulkheads.cancel(class, ticket);
+                    SHORTLY
+                }
+                Entry::Refused { retry_after, .. } => retry_after,
+            };
+            self.leave(class, tool, taken, false);
+            return Err(retry_after);
+        }
+        Ok(())
+    }
+
     /// Whether background calls hold all that they may while the server is poorly.
     fn has_its_quarter(&self) -> bool {
         let class = id(BulkheadClass::Background);
         self.bulkheads.status(class).is_some_and(|it| it.running >= (it.concurrency / 4).max(1))
     }
 
-    /// A place of the class is free.
-    fn leave(&mut self, class: ClassId) {
-        self.bulkheads.leave(class, ALONE);
+    /// So many places of the class are free.
+    fn leave(&mut self, class: ClassId, tool: ToolKey, places: u32, answered: bool) {
+        let answered = answered.then(Instant::now);
+        for _ in 0..places {
+            self.bulkheads.leave(class, tool, answered);
+        }
         if !self.waiting.is_empty() {
             self.let_in(Instant::now());
+        }
+    }
+
+    /// Limits a tool that hangs and keeps others out, and lets them in.
+    fn relieve(&mut self, now: Instant) {
+        // Those whose time is over see to themselves.
+        let _ = self.bulkheads.expire(now);
+        self.let_in(now);
+    }
+
+    /// Logs that a tool was limited or let back.
+    fn tell(&mut self, server: &str, class: BulkheadClass) {
+        let (now, before) = (
+            self.bulkheads.quarantined(id(class)),
+            &mut self.quarantined[usize::from(id(class).0)],
+        );
+        if now != *before {
+            let class = class.label();
+            match now > *before {
+                true => tracing::warn!(
+                    server,
+                    class,
+                    tools = now,
+                    "a tool hangs and fills its class: it is limited"
+                ),
+                false => tracing::info!(server, class, tools = now, "a tool that hung is let back"),
+            }
+            *before = now;
         }
     }
 
@@ -166,7 +244,7 @@ impl State {
             let told = self.waiting.remove(&granted.ticket).map(|waiting| waiting.send(()));
             if told != Some(Ok(())) {
                 // It has given up at this very moment.
-                self.bulkheads.leave(granted.class, granted.server);
+                self.bulkheads.leave(granted.class, granted.tool, None);
             }
         }
     }
@@ -188,11 +266,27 @@ impl ServerFleet {
         tool.and_then(|tool| self.gate.tools.get(tool)).copied().unwrap_or(self.gate.class)
     }
 
+    /// What limits and breakers know a call of this tool by.
+    pub(crate) fn shelf_of(&self, tool: Option<&str>) -> Shelf {
+        let own = tool.filter(|_| self.has_tools()).and_then(|tool| self.tool(tool));
+        Shelf { class: self.class_of(tool), tool: own, key: self.tool_key(tool) }
+    }
+
+    /// What a tool is known by in its class. Where none is limited, all are one.
+    fn tool_key(&self, tool: Option<&str>) -> ToolKey {
+        match tool {
+            Some(tool) if !self.gate.quarantine.is_zero() => {
+                ToolKey(u32::try_from(balance::seed(tool) % TOOLS).unwrap_or(0) + 1)
+            }
+            Some(_) | None => ToolKey(0),
+        }
+    }
+
     /// Lets a call in that counts against no class: it opens or keeps a conversation, or lasts for as
     /// long as its client likes.
     pub(crate) fn let_in(self: &Arc<Self>) -> Admitted {
         self.gate.lock().budget.began(Instant::now());
-        Admitted::new(self, None)
+        Admitted::new(self, None, ToolKey(0))
     }
 
     /// Lets a call in, after a wait if it has to be.
@@ -205,6 +299,7 @@ impl ServerFleet {
     pub(crate) async fn admit_call(
         self: &Arc<Self>,
         class: BulkheadClass,
+        tool: ToolKey,
     ) -> Result<Admitted, NotAdmitted> {
         if self.is_paused() {
             Box::pin(self.pause_over()).await?;
@@ -216,14 +311,21 @@ impl ServerFleet {
             if class == BulkheadClass::Background && self.is_degraded() && state.has_its_quarter() {
                 return Err(NotAdmitted::Degraded { class });
             }
-            match state.bulkheads.enter(id(class), ALONE, now) {
+            let entry = state.bulkheads.enter(id(class), tool, now);
+            state.tell(&self.name, class);
+            match entry {
                 Entry::Entered => {
                     state.budget.began(now);
                     drop(state);
-                    return Ok(self.admitted(class));
+                    return Ok(self.admitted(class, tool));
                 }
-                Entry::Refused { retry_after, why: Full::Class | Full::Quarantined } => {
-                    return Err(NotAdmitted::Full { class, retry_after, waited: false });
+                Entry::Refused { retry_after, why } => {
+                    // Whoever could not wait may have had the one limited that fills the class.
+                    state.let_in(now);
+                    return Err(match why {
+                        Full::Class => NotAdmitted::Full { class, retry_after, waited: false },
+                        Full::Quarantined => NotAdmitted::Limited { class, retry_after },
+                    });
                 }
                 Entry::Queued(ticket) => {
                     let (sender, granted) = oneshot::channel();
@@ -232,12 +334,56 @@ impl ServerFleet {
                 }
             }
         };
-        let waiting = Waiting { server: self, class, ticket: Some(ticket) };
+        let waiting = Waiting { server: self, class, tool, ticket: Some(ticket) };
         Box::pin(waiting.granted(granted)).await
     }
 
-    fn admitted(self: &Arc<Self>, class: BulkheadClass) -> Admitted {
-        Admitted::new(self, Some(id(class)))
+    /// Lets in what holds so many calls, a batch, with a place for each of them. The first place is waited
+    /// for; then the others are there, or it is refused.
+    ///
+    /// # Errors
+    /// [`NotAdmitted`]; it was not sent.
+    ///
+    /// # Cancel safety
+    /// Its places are given to the next.
+    pub(crate) async fn admit_calls(
+        self: &Arc<Self>,
+        calls: usize,
+        class: BulkheadClass,
+        tool: ToolKey,
+    ) -> Result<Admitted, NotAdmitted> {
+        if calls > 1 {
+            return Box::pin(self.admit_batch(calls, class, tool)).await;
+        }
+        self.admit_call(class, tool).await
+    }
+
+    async fn admit_batch(
+        self: &Arc<Self>,
+        calls: usize,
+        class: BulkheadClass,
+        tool: ToolKey,
+    ) -> Result<Admitted, NotAdmitted> {
+        let concurrency = self.gate.classes[usize::from(id(class).0)].concurrency;
+        let concurrency = concurrency.min(self.gate.total.unwrap_or(u32::MAX));
+        let places = u32::try_from(calls).unwrap_or(u32::MAX);
+        if places > concurrency {
+            return Err(NotAdmitted::TooMany { calls, class, concurrency });
+        }
+        let mut admitted = self.admit_call(class, tool).await?;
+        let now = Instant::now();
+        let more = self.gate.lock().enter_at_once(id(class), tool, places - 1, now);
+        match more {
+            Ok(()) => {
+                admitted.places = places;
+                Ok(admitted)
+            }
+            Err(retry_after) => Err(NotAdmitted::Full { class, retry_after, waited: false }),
+        }
+    }
+
+    fn admitted(self: &Arc<Self>, class: BulkheadClass, tool: ToolKey) -> Admitted {
+        Admitted::new(self, Some(id(class)), tool)
     }
 
     /// Whether new calls wait because the server fails over.
@@ -284,16 +430,34 @@ impl ServerFleet {
 struct Waiting<'a> {
     server: &'a Arc<ServerFleet>,
     class: BulkheadClass,
+    tool: ToolKey,
     ticket: Option<Ticket>,
 }
 
 impl Waiting<'_> {
-    async fn granted(mut self, granted: oneshot::Receiver<()>) -> Result<Admitted, NotAdmitted> {
-        let patience = self.server.gate.patience_of(self.class);
-        if let Ok(Ok(())) = tokio::time::timeout(patience, granted).await {
+    async fn granted(
+        mut self,
+        mut granted: oneshot::Receiver<()>,
+    ) -> Result<Admitted, NotAdmitted> {
+        let gate = &self.server.gate;
+        let patience = gate.patience_of(self.class);
+        let waited = async {
+            while !gate.quarantine.is_zero() {
+                match tokio::time::timeout(RELIEF, &mut granted).await {
+                    Ok(granted) => return granted,
+                    Err(_) => {
+                        let mut state = gate.lock();
+                        state.relieve(Instant::now());
+                        state.tell(&self.server.name, self.class);
+                    }
+                }
+            }
+            granted.await
+        };
+        if let Ok(Ok(())) = tokio::time::timeout(patience, waited).await {
             self.ticket = None;
             self.server.gate.lock().budget.began(Instant::now());
-            return Ok(self.server.admitted(self.class));
+            return Ok(self.server.admitted(self.class, self.tool));
         }
         let retry_after = patience.max(Duration::from_millis(100));
         Err(NotAdmitted::Full { class: self.class, retry_after, waited: true })
@@ -309,7 +473,7 @@ impl Drop for Waiting<'_> {
             state.bulkheads.cancel(place, ticket);
         } else {
             // It was let in at this very moment.
-            state.bulkheads.leave(place, ALONE);
+            state.bulkheads.leave(place, self.tool, None);
             state.let_in(Instant::now());
         }
     }
@@ -322,7 +486,8 @@ impl NotAdmitted {
     pub(crate) fn why(&self) -> Why {
         match self {
             Self::Full { waited: true, .. } => Why::Waited,
-            Self::Full { waited: false, .. } => Why::Full,
+            Self::Full { waited: false, .. } | Self::TooMany { .. } => Why::Full,
+            Self::Limited { .. } => Why::Quarantined,
             Self::Needs { .. } => Why::Needs,
             Self::Degraded { .. } => Why::Degraded,
             Self::Paused => Why::Paused,
@@ -333,9 +498,15 @@ impl NotAdmitted {
 // === impl Admitted ===
 
 impl Admitted {
-    fn new(server: &Arc<ServerFleet>, class: Option<ClassId>) -> Self {
+    fn new(server: &Arc<ServerFleet>, class: Option<ClassId>, tool: ToolKey) -> Self {
         let server = Arc::clone(server);
-        Self { server, class, repeating: AtomicBool::new(false), left: AtomicBool::new(false) }
+        let [answered, repeating, left] = [false; 3].map(AtomicBool::new);
+        Self { server, class, tool, answered, places: 1, repeating, left }
+    }
+
+    /// Its server has answered it: its tool does not hang.
+    pub(crate) fn answered(&self, is: bool) {
+        self.answered.store(is, Ordering::Relaxed);
     }
 
     /// Gives its place in the class to the next: nobody works for the call any more.
@@ -343,7 +514,8 @@ impl Admitted {
         let Some(class) = self.class else { return };
         let mut state = self.server.gate.lock();
         if !self.left.swap(true, Ordering::Relaxed) {
-            state.leave(class);
+            let answered = self.answered.load(Ordering::Relaxed);
+            state.leave(class, self.tool, self.places, answered);
         }
     }
 
@@ -372,7 +544,7 @@ impl Drop for Admitted {
         if let Some(class) = self.class
             && !*self.left.get_mut()
         {
-            state.leave(class);
+            state.leave(class, self.tool, self.places, *self.answered.get_mut());
         }
     }
 }

@@ -21,6 +21,8 @@ pub(crate) struct Counts {
 pub(crate) enum Why {
     /// Its class is full.
     Full,
+    /// Its tool hangs and fills its class, and is limited.
+    Quarantined,
     /// It waited for its turn for too long.
     Waited,
     /// All connections are busy, and too many calls wait for one, or it waited in vain.
@@ -87,8 +89,9 @@ impl Counts {
 
 impl Why {
     /// All of them, in the order of their discriminants.
-    pub(crate) const ALL: [Self; 11] = [
+    pub(crate) const ALL: [Self; 12] = [
         Self::Full,
+        Self::Quarantined,
         Self::Waited,
         Self::Connections,
         Self::Needs,
@@ -105,6 +108,7 @@ impl Why {
     pub(crate) fn label(self) -> &'static str {
         match self {
             Self::Full => "full",
+            Self::Quarantined => "quarantined",
             Self::Waited => "waited",
             Self::Connections => "connections",
             Self::Needs => "dependency",

@@ -9,6 +9,7 @@ use holdfast_engine::breaker::{Override, Phase};
 use holdfast_engine::class::CallClass;
 use holdfast_engine::failover::{Failover, Phase as Stage};
 use holdfast_engine::health::votes::Opinion;
+use holdfast_engine::limits::bulkhead::ToolKey;
 
 use super::testing::fleet;
 use super::*;
@@ -238,7 +239,7 @@ async fn calls_wait_while_a_failover_holds_them_and_then_go_to_the_other_one() {
     assert_eq!(server.choose(&ask(CallClass::Read)).unwrap_err().why, Why::Paused);
     let waiting = tokio::spawn({
         let server = Arc::clone(&server);
-        async move { server.admit_call(BulkheadClass::User).await.is_ok() }
+        async move { server.admit_call(BulkheadClass::User, ToolKey(0)).await.is_ok() }
     });
     tokio::task::yield_now().await;
     assert!(!waiting.is_finished());
@@ -268,19 +269,19 @@ async fn a_full_class_queues_so_many_and_refuses_the_rest_at_once() {
         format!("{ONE}\nbulkheads: {{ user: {{ concurrency: 2, queue: 1, queue_timeout: 10s }} }}");
     let fleet = fleet(&yaml);
     let server = Arc::clone(fleet.server("one").unwrap());
-    let first = server.admit_call(BulkheadClass::User).await.unwrap();
-    let _second = server.admit_call(BulkheadClass::User).await.unwrap();
+    let first = server.admit_call(BulkheadClass::User, ToolKey(0)).await.unwrap();
+    let _second = server.admit_call(BulkheadClass::User, ToolKey(0)).await.unwrap();
     let third = tokio::spawn({
         let server = Arc::clone(&server);
-        async move { server.admit_call(BulkheadClass::User).await }
+        async move { server.admit_call(BulkheadClass::User, ToolKey(0)).await }
     });
     while server.snapshot().classes.iter().all(|(_, status)| status.waiting == 0) {
         tokio::task::yield_now().await;
     }
-    let refused = server.admit_call(BulkheadClass::User).await.unwrap_err();
+    let refused = server.admit_call(BulkheadClass::User, ToolKey(0)).await.unwrap_err();
     assert!(matches!(refused, NotAdmitted::Full { waited: false, .. }), "{refused:?}");
     // Another class has room of its own.
-    assert!(server.admit_call(BulkheadClass::Critical).await.is_ok());
+    assert!(server.admit_call(BulkheadClass::Critical, ToolKey(0)).await.is_ok());
     drop(first);
     let third = third.await.unwrap().unwrap();
     drop(third);
@@ -292,10 +293,10 @@ async fn a_call_that_gives_its_place_away_gives_it_once() {
     let yaml = format!("{ONE}\nbulkheads: {{ user: {{ concurrency: 1, queue: 5 }} }}");
     let fleet = fleet(&yaml);
     let server = Arc::clone(fleet.server("one").unwrap());
-    let first = server.admit_call(BulkheadClass::User).await.unwrap();
+    let first = server.admit_call(BulkheadClass::User, ToolKey(0)).await.unwrap();
     first.leave();
     first.leave();
-    let second = server.admit_call(BulkheadClass::User).await.unwrap();
+    let second = server.admit_call(BulkheadClass::User, ToolKey(0)).await.unwrap();
     drop(first);
     let running = |server: &ServerFleet| -> u32 {
         server.snapshot().classes.iter().map(|(_, status)| status.running).sum()
@@ -310,9 +311,9 @@ async fn a_call_that_leaves_the_queue_leaves_no_trace() {
     let yaml = format!("{ONE}\nbulkheads: {{ user: {{ concurrency: 1, queue: 5 }} }}");
     let fleet = fleet(&yaml);
     let server = Arc::clone(fleet.server("one").unwrap());
-    let held = server.admit_call(BulkheadClass::User).await.unwrap();
+    let held = server.admit_call(BulkheadClass::User, ToolKey(0)).await.unwrap();
     {
-        let waiting = server.admit_call(BulkheadClass::User);
+        let waiting = server.admit_call(BulkheadClass::User, ToolKey(0));
         let mut waiting = std::pin::pin!(waiting);
         assert!(futures_util::poll!(waiting.as_mut()).is_pending());
     }
@@ -322,7 +323,7 @@ async fn a_call_that_leaves_the_queue_leaves_no_trace() {
         classes.into_iter().find(|(class, _)| *class == BulkheadClass::User).unwrap().1
     };
     assert_eq!((user(&server).running, user(&server).waiting), (0, 0));
-    assert!(server.admit_call(BulkheadClass::User).await.is_ok());
+    assert!(server.admit_call(BulkheadClass::User, ToolKey(0)).await.is_ok());
 }
 
 #[tokio::test]
@@ -334,15 +335,17 @@ async fn a_call_is_refused_while_something_that_its_server_depends_on_is_open() 
   top: { url: "http://127.0.0.1:3/mcp", depends_on: [middle] }"#,
     );
     let top = fleet.server("top").unwrap();
-    assert!(top.admit_call(BulkheadClass::User).await.is_ok());
+    assert!(top.admit_call(BulkheadClass::User, ToolKey(0)).await.is_ok());
     fail(fleet.server("base").unwrap(), 0, Outcome::Status, 5);
-    let refused = top.admit_call(BulkheadClass::User).await.unwrap_err();
+    let refused = top.admit_call(BulkheadClass::User, ToolKey(0)).await.unwrap_err();
     assert!(
         matches!(&refused, NotAdmitted::Needs { server, .. } if &**server == "base"),
         "{refused:?}"
     );
     // What nothing depends on goes on.
-    assert!(fleet.server("base").unwrap().admit_call(BulkheadClass::User).await.is_ok());
+    assert!(
+        fleet.server("base").unwrap().admit_call(BulkheadClass::User, ToolKey(0)).await.is_ok()
+    );
 }
 
 #[tokio::test]
@@ -579,4 +582,29 @@ async fn whoever_waits_looks_again_when_it_could_go_elsewhere_and_keeps_its_plac
     leaves(&mut all, 1);
     tokio::task::yield_now().await;
     assert!(again.is_finished() && !second.is_finished());
+}
+
+/// Each of its calls has a place, or none has one.
+#[tokio::test]
+async fn a_batch_takes_a_place_for_each_of_its_calls() {
+    let yaml = format!("{ONE}\nbulkheads: {{ user: {{ concurrency: 4, queue: 4 }} }}");
+    let fleet = fleet(&yaml);
+    let server = fleet.server("one").unwrap();
+    let running = || server.gate.status(BulkheadClass::User).map_or(0, |it| it.running);
+    let batch = |calls| server.admit_calls(calls, BulkheadClass::User, ToolKey(0));
+    let three = batch(3).await.unwrap();
+    assert_eq!(running(), 3);
+    let refused = batch(2).await.unwrap_err();
+    assert!(matches!(refused, NotAdmitted::Full { waited: false, .. }), "{refused:?}");
+    assert_eq!(running(), 3, "it has kept none");
+    let one = batch(1).await.unwrap();
+    three.leave();
+    drop(three);
+    assert_eq!(running(), 1);
+    drop(one);
+    let refused = batch(5).await.unwrap_err();
+    let NotAdmitted::TooMany { calls, concurrency, .. } = refused else { panic!("{refused:?}") };
+    assert_eq!((calls, concurrency, running()), (5, 4, 0));
+    assert_eq!(batch(4).await.map(|_| running()).unwrap(), 4);
+    assert_eq!(running(), 0);
 }

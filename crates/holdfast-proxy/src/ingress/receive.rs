@@ -107,10 +107,7 @@ pub(super) fn receive(inbound: Inbound<'_>) -> Result<Received, Refused> {
     }
     let kind = message.kind;
     let fleet = &inbound.server.fleet;
-    let shelf = Shelf {
-        class: fleet.class_of(tool),
-        tool: tool.filter(|_| fleet.has_tools()).and_then(|tool| fleet.tool(tool)),
-    };
+    let shelf = fleet.shelf_of(tool);
     let call = Arc::new(build(inbound, era, version, method, class, shelf, ids));
     Ok(if kind == Kind::Request { Received::Call(call) } else { Received::Message(call, kind) })
 }
@@ -218,7 +215,7 @@ fn receive_batch(inbound: Inbound<'_>) -> Result<Received, Refused> {
         }
     }
     let version = version_header(&inbound.headers).and_then(Version::parse);
-    let shelf = Shelf { class: inbound.server.fleet.class_of(None), tool: None };
+    let shelf = inbound.server.fleet.shelf_of(None);
     if ids.is_empty() {
         let call = build(inbound, Era::Legacy, version, Method::Other, class, shelf, Ids::None);
         return Ok(Received::Message(Arc::new(call), kind));

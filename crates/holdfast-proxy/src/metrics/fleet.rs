@@ -69,11 +69,19 @@ fn each(servers: &[ServerSnapshot]) -> impl Iterator<Item = (&ServerSnapshot, &I
 }
 
 fn classes(servers: &[ServerSnapshot], out: &mut String) -> fmt::Result {
-    let families: [ClassFamily; 2] = [
+    let families: [ClassFamily; 3] = [
         ("holdfast_bulkhead_running", "Calls of a class that run.", |server, class| {
             let status = server.classes.iter().find(|(it, _)| *it == class);
             status.map_or(0, |(_, status)| status.running)
         }),
+        (
+            "holdfast_bulkhead_quarantined",
+            "Tools that fill a class and are limited.",
+            |server, class| {
+                let status = server.classes.iter().find(|(it, _)| *it == class);
+                status.map_or(0, |(_, status)| status.quarantined)
+            },
+        ),
         ("holdfast_bulkhead_waiting", "Calls of a class that wait.", |server, class| {
             let status = server.classes.iter().find(|(it, _)| *it == class);
             status.map_or(0, |(_, status)| status.waiting)

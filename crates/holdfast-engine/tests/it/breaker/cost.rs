@@ -9,7 +9,7 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use holdfast_engine::breaker::{Breaker, Outcome, Params};
-use holdfast_engine::limits::bulkhead::{Bulkheads, ClassId, ClassParams, Entry, ServerKey};
+use holdfast_engine::limits::bulkhead::{Bulkheads, ClassId, ClassParams, Entry, ToolKey};
 use holdfast_engine::retry_budget::{self, RetryBudget};
 
 const CALLS: u32 = 5_000_000;
@@ -60,9 +60,9 @@ fn of_a_call_through_a_closed_breaker() {
     };
     let mut all = Bulkheads::new([class; 4], None, Duration::from_secs(30));
     measure("enter and leave a bulkhead, fifty servers", |n| {
-        let server = ServerKey(u32::try_from(n % 50).expect("small"));
+        let server = ToolKey(u32::try_from(n % 50).expect("small"));
         assert_eq!(all.enter(ClassId(1), server, black_box(now)), Entry::Entered);
-        all.leave(ClassId(1), server);
+        all.leave(ClassId(1), server, None);
     });
     println!("a breaker: {} bytes", size_of::<Breaker>());
 }

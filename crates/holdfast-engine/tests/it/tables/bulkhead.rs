@@ -1,34 +1,34 @@
-//! The bulkhead's two tables: a call, and a server.
+//! The bulkhead's two tables: a call, and a tool.
 
 use std::time::{Duration, Instant};
 
 use holdfast_engine::limits::bulkhead::{
-    Bulkheads, ClassId, ClassParams, Entry, ServerKey, Ticket,
+    Bulkheads, ClassId, ClassParams, Entry, HANGS, Ticket, ToolKey,
 };
 
 use super::table;
 
 const SECOND: Duration = Duration::from_secs(1);
 const CLASS: ClassId = ClassId(0);
-const OURS: ServerKey = ServerKey(1);
-const OTHER: ServerKey = ServerKey(2);
-const THIRD: ServerKey = ServerKey(3);
+const OURS: ToolKey = ToolKey(1);
+const OTHER: ToolKey = ToolKey(2);
+const THIRD: ToolKey = ToolKey(3);
 
 fn bulkheads(concurrency: u32, queue: u32) -> Bulkheads {
     let class = ClassParams { concurrency, queue, queue_timeout: 5 * SECOND, priority: 1 };
     Bulkheads::new([class], None, 30 * SECOND)
 }
 
-/// A class in which our server is in quarantine and holds eight calls, and another one holds one.
+/// A class in which our tool is in quarantine and holds eight calls, and another one holds one.
 fn quarantined(queue: u32) -> Bulkheads {
     let now = Instant::now() - SECOND;
     let mut all = bulkheads(8, queue);
     for _ in 0..8 {
-        assert_eq!(all.enter(CLASS, OURS, now), Entry::Entered);
+        assert_eq!(all.enter(CLASS, OURS, now - HANGS), Entry::Entered);
     }
     assert!(matches!(all.enter(CLASS, OTHER, now), Entry::Queued(_)));
     assert!(all.expire(now + SECOND / 10).is_empty());
-    assert_eq!(all.next(now + SECOND / 10).map(|it| it.server), Some(OTHER));
+    assert_eq!(all.next(now + SECOND / 10).map(|it| it.tool), Some(OTHER));
     assert!(all.is_quarantined(CLASS, OURS));
     all
 }
@@ -65,18 +65,15 @@ const CALL_EVENTS: [(CallEvent, &str); 9] = [
     (CallEvent::EntersRoom, "enters, there is room"),
     (CallEvent::EntersFull, "enters, the class is full"),
     (CallEvent::EntersAllFull, "enters, the queue is full too"),
-    (CallEvent::EntersQuarantined, "enters, its server is in quarantine at its limit"),
-    (
-        CallEvent::EntersQuarantinedQueueTaken,
-        "the same, and its server has its quarter of the queue",
-    ),
+    (CallEvent::EntersQuarantined, "enters, its tool is in quarantine at its limit"),
+    (CallEvent::EntersQuarantinedQueueTaken, "the same, and its tool has its quarter of the queue"),
     (CallEvent::Room, "there is room for the next"),
     (CallEvent::TimeOver, "its time in the queue is over"),
     (CallEvent::Cancelled, "it is cancelled"),
     (CallEvent::Leaves, "it leaves"),
 ];
 
-/// One call of our server beside one of another, in a class for two with a queue for one.
+/// One call of our tool beside one of another, in a class for two with a queue for one.
 struct One {
     bulkheads: Bulkheads,
     ticket: Option<Ticket>,
@@ -103,8 +100,8 @@ impl One {
         one
     }
 
-    fn enter(&mut self, server: ServerKey, now: Instant) {
-        self.state = match self.bulkheads.enter(CLASS, server, now) {
+    fn enter(&mut self, tool: ToolKey, now: Instant) {
+        self.state = match self.bulkheads.enter(CLASS, tool, now) {
             Entry::Entered => Call::Entered,
             Entry::Queued(ticket) => {
                 self.ticket = Some(ticket);
@@ -120,7 +117,7 @@ impl One {
     /// Leaves where there is something to leave: a call that has not entered has no place to give back.
     fn leave(&mut self) {
         if self.state == Call::Entered {
-            self.bulkheads.leave(CLASS, OURS);
+            self.bulkheads.leave(CLASS, OURS, None);
             self.state = Call::Gone;
         }
     }
@@ -158,11 +155,11 @@ fn call_happens(state: Call, event: CallEvent) -> String {
             one.enter(OURS, now);
         }
         CallEvent::Room => {
-            one.bulkheads.leave(CLASS, OTHER);
+            one.bulkheads.leave(CLASS, OTHER, None);
             let granted = one.bulkheads.next(now + SECOND);
             assert_eq!(granted.map(|it| it.ticket), one.ticket);
             if let Some(granted) = granted {
-                assert_eq!((granted.server, granted.waited), (OURS, SECOND));
+                assert_eq!((granted.tool, granted.waited), (OURS, SECOND));
                 one.state = Call::Entered;
             }
             assert_eq!(one.bulkheads.next(now + SECOND), None);
@@ -199,94 +196,126 @@ fn every_cell_of_the_table_of_a_call_is_as_it_says() {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Server {
+enum Tool {
     Free,
     Quarantined,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum ServerEvent {
+enum ToolEvent {
     FillsOther,
     FillsOtherNoQueue,
     FillsOwn,
     Half,
-    TimeOverKeeps,
+    Answers,
+    TimeOverAnswered,
+    TimeOverSilent,
+    TimeOverGone,
     TimeOverHolds,
     LastLeaves,
 }
 
-const SERVERS: [(Server, &str); 2] = [(Server::Free, "Free"), (Server::Quarantined, "Quarantined")];
+const TOOLS: [(Tool, &str); 2] = [(Tool::Free, "Free"), (Tool::Quarantined, "Quarantined")];
 
-const SERVER_EVENTS: [(ServerEvent, &str); 7] = [
+const TOOL_EVENTS: [(ToolEvent, &str); 10] = [
+    (ToolEvent::FillsOther, "it holds more than half of a full class, another's call waits 100 ms"),
     (
-        ServerEvent::FillsOther,
-        "it holds more than half of a full class, another's call waits 100 ms",
-    ),
-    (
-        ServerEvent::FillsOtherNoQueue,
+        ToolEvent::FillsOtherNoQueue,
         "it holds more than half of a full class, another's call cannot wait",
     ),
-    (ServerEvent::FillsOwn, "it holds more than half of a full class, its own call waits 100 ms"),
-    (ServerEvent::Half, "it holds half of a full class, another's call waits 100 ms"),
-    (ServerEvent::TimeOverKeeps, "the quarantine's time is over, it keeps to its limit"),
-    (ServerEvent::TimeOverHolds, "the quarantine's time is over, it holds more"),
-    (ServerEvent::LastLeaves, "its last call leaves before the time is over"),
+    (ToolEvent::FillsOwn, "it holds more than half of a full class, its own call waits 100 ms"),
+    (ToolEvent::Half, "it holds half of a full class, another's call waits 100 ms"),
+    (ToolEvent::Answers, "the same as the first, and it has answered a call within five seconds"),
+    (
+        ToolEvent::TimeOverAnswered,
+        "the quarantine's time is over, it keeps to its limit and has answered a call",
+    ),
+    (
+        ToolEvent::TimeOverSilent,
+        "the quarantine's time is over, it keeps to its limit and has answered none",
+    ),
+    (ToolEvent::TimeOverGone, "the quarantine's time is over, none of its calls is left"),
+    (ToolEvent::TimeOverHolds, "the quarantine's time is over, it holds more"),
+    (ToolEvent::LastLeaves, "its last call leaves before the time is over"),
 ];
 
-fn server_happens(state: Server, event: ServerEvent) -> String {
+fn tool_happens(state: Tool, event: ToolEvent) -> String {
     let mut now = Instant::now();
-    let queue = if event == ServerEvent::FillsOtherNoQueue { 0 } else { 4 };
-    let enter = |all: &mut Bulkheads, server, calls: u32, now| {
-        (0..calls).filter(|_| all.enter(CLASS, server, now) == Entry::Entered).count()
+    let queue = if event == ToolEvent::FillsOtherNoQueue { 0 } else { 4 };
+    let enter = |all: &mut Bulkheads, tool, calls: u32, now| {
+        (0..calls).filter(|_| all.enter(CLASS, tool, now) == Entry::Entered).count()
     };
-    let leave = |all: &mut Bulkheads, server, calls: u32| {
-        (0..calls).for_each(|_| all.leave(CLASS, server));
+    let leave = |all: &mut Bulkheads, tool, calls: u32| {
+        (0..calls).for_each(|_| all.leave(CLASS, tool, None));
     };
+    let silent = now - HANGS;
     let (mut all, held) = match state {
-        Server::Free => (bulkheads(8, queue), 0),
-        Server::Quarantined => (quarantined(4), 8),
+        Tool::Free => (bulkheads(8, queue), 0),
+        Tool::Quarantined => (quarantined(4), 8),
     };
     match event {
-        ServerEvent::FillsOther | ServerEvent::FillsOtherNoQueue | ServerEvent::FillsOwn => {
-            if state == Server::Free {
-                assert_eq!(enter(&mut all, OURS, 5, now), 5);
+        ToolEvent::FillsOther | ToolEvent::FillsOtherNoQueue | ToolEvent::FillsOwn => {
+            if state == Tool::Free {
+                assert_eq!(enter(&mut all, OURS, 5, silent), 5);
                 assert_eq!(enter(&mut all, OTHER, 3, now), 3);
             } else {
                 assert_eq!(enter(&mut all, OTHER, 8, now), 5, "two of its eight count, and one");
             }
-            let newcomer = if event == ServerEvent::FillsOwn { OURS } else { THIRD };
+            let newcomer = if event == ToolEvent::FillsOwn { OURS } else { THIRD };
             enter(&mut all, newcomer, 1, now);
             if queue > 0 {
-                let free = all.is_quarantined(CLASS, OURS) != (state == Server::Free);
+                let free = all.is_quarantined(CLASS, OURS) != (state == Tool::Free);
                 assert!(free, "not at once");
                 all.expire(now + SECOND / 10);
             }
         }
-        ServerEvent::Half => {
-            leave(&mut all, OURS, held / 2);
-            enter(&mut all, OURS, 4 - held / 2, now);
-            enter(&mut all, OTHER, 2, now);
-            enter(&mut all, ServerKey(4), 2, now);
+        ToolEvent::Answers => {
+            if state == Tool::Free {
+                enter(&mut all, OURS, 6, silent);
+                all.leave(CLASS, OURS, Some(now));
+                enter(&mut all, OTHER, 3, now);
+            } else {
+                all.leave(CLASS, OURS, Some(now));
+                enter(&mut all, OTHER, 8, now);
+            }
             enter(&mut all, THIRD, 1, now);
             all.expire(now + SECOND / 10);
         }
-        ServerEvent::TimeOverKeeps | ServerEvent::TimeOverHolds => {
-            let keeps = if event == ServerEvent::TimeOverKeeps { 2 } else { 3 };
-            leave(&mut all, OURS, held.saturating_sub(keeps));
+        ToolEvent::Half => {
+            leave(&mut all, OURS, held / 2);
+            enter(&mut all, OURS, 4 - held / 2, silent);
+            enter(&mut all, OTHER, 2, now);
+            enter(&mut all, ToolKey(4), 2, now);
+            enter(&mut all, THIRD, 1, now);
+            all.expire(now + SECOND / 10);
+        }
+        ToolEvent::TimeOverAnswered
+        | ToolEvent::TimeOverSilent
+        | ToolEvent::TimeOverGone
+        | ToolEvent::TimeOverHolds => {
+            let keeps = match event {
+                ToolEvent::TimeOverHolds => 3,
+                ToolEvent::TimeOverGone => 0,
+                _ => 2,
+            };
+            let says = matches!(event, ToolEvent::TimeOverAnswered | ToolEvent::TimeOverHolds);
+            for _ in keeps..held {
+                all.leave(CLASS, OURS, says.then_some(now));
+            }
             now += 30 * SECOND;
             enter(&mut all, THIRD, 1, now);
         }
-        ServerEvent::LastLeaves => {
+        ToolEvent::LastLeaves => {
             leave(&mut all, OURS, held);
             now += 28 * SECOND;
             enter(&mut all, THIRD, 1, now);
         }
     }
     let quarantined = all.is_quarantined(CLASS, OURS);
-    format!("{:?}", if quarantined { Server::Quarantined } else { Server::Free })
+    format!("{:?}", if quarantined { Tool::Quarantined } else { Tool::Free })
 }
 
 #[test]
-fn every_cell_of_the_table_of_a_server_is_as_it_says() {
-    table("Bulkhead", 1).check(&SERVERS, &SERVER_EVENTS, server_happens);
+fn every_cell_of_the_table_of_a_tool_is_as_it_says() {
+    table("Bulkhead", 1).check(&TOOLS, &TOOL_EVENTS, tool_happens);
 }
