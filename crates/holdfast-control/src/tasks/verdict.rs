@@ -104,8 +104,10 @@ impl Verdicts {
         let known = state.servers.by_name.get(&planned.name);
         let known = known.and_then(|it| it.verdicts.get(instance));
         let score = percent(counted.score);
+        let is_emergency = |score| planned.bars.measure(score) == Measure::Emergency;
         let is_news = known.is_none_or(|known| {
             known.opinion != Some(opinion)
+                || (is_emergency(score) && !is_emergency(known.score))
                 || known.score.abs_diff(score) >= SAME
                 || (opinion != Opinion::Healthy && known.cause != counted.cause)
         });
