@@ -86,8 +86,9 @@ impl Requests {
     }
 
     /// Whether somebody waits for an answer who has said that nothing follows, if the client has.
-    fn is_half_closed(&self) -> bool {
-        let answers = self.idle_after().is_none() || self.is_sending();
+    /// `writes`: something of an answer has not been taken yet.
+    fn is_half_closed(&self, writes: bool) -> bool {
+        let answers = writes || self.idle_after().is_none() || self.is_sending();
         answers && self.0.half_closes.load(Ordering::Relaxed) && self.framings().is_between()
     }
 
@@ -200,7 +201,8 @@ impl<S> Impatient<S> {
 
     /// The client has said that nothing follows: ready once that is the end of the connection.
     fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if !self.requests.is_half_closed() {
+        // hyper gives a body back before the last of it is out.
+        if !self.requests.is_half_closed(self.stalled.is_some()) {
             return Poll::Ready(());
         }
         let end = self.end.get_or_insert_with(|| Box::pin(tokio::time::sleep(HALF_CLOSED)));
@@ -211,7 +213,7 @@ impl<S> Impatient<S> {
     fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Some(number) = self.requests.idle_after() else { return Poll::Pending };
         // Its reader is polled again when the response is written.
-        if self.requests.is_sending() {
+        if self.requests.is_sending() || self.stalled.is_some() {
             self.idle = None;
             return Poll::Pending;
         }

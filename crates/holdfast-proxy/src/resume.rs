@@ -295,7 +295,7 @@ impl Orphaned {
         let headers = recorded.headers(headers::for_repeat(self.parts.headers.clone()));
         let (gateway, server, session) = (&self.gateway, &self.server, self.session.as_ref());
         let body = recorded.body;
-        let before = Before { balancer_id: None, again: true, told: self.id.progress };
+        let before = Before { again: true, told: self.id.progress, ..Before::default() };
         ingress::received_before(gateway, server, &self.principal, headers, body, session, before)
             .unwrap_or_else(|| Arc::clone(&self.call))
     }
@@ -330,7 +330,7 @@ async fn resumed_at_server(call: &Arc<Call>, id: &EventId, event: &str) -> Optio
     let source = source.await.ok().flatten()?;
     let route = Route {
         session: Some(Arc::clone(session)),
-        _borrowed: None,
+        lent: None,
         instance: call.server.fleet.place(bound.mark)?,
         mux: None,
         bound: Some(bound),

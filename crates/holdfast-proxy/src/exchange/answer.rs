@@ -260,10 +260,15 @@ async fn route(
         };
         return Ok((Route::plain(attempt.instance()), attempt));
     }
-    let mut route = match find(call, session).await {
+    let lent = tries.lent.take();
+    let used = session.or_else(|| lent.as_ref().map(|lent| lent.session()));
+    let mut route = match find(call, used).await {
         Ok(route) => route,
         Err(failure) => return Err(NoRoute::Failed(failure)),
     };
+    if lent.is_some() {
+        route.lent = lent;
+    }
     if let (Some(session), Some(bound)) = (&route.session, &route.bound)
         // A session that is lent goes by its own key, whoever's call it serves.
         && !fleet.takes(route.instance, session.steering_key())
@@ -278,7 +283,10 @@ async fn route(
     }
     match fleet.enter(route.instance, &tries.ask(call, Some(route.instance))) {
         Ok(attempt) => Ok((route, attempt)),
-        Err(refused) => Err(tries.refused(call, refused).await),
+        Err(refused) => {
+            tries.lent = route.lent.take();
+            Err(tries.refused(call, refused).await)
+        }
     }
 }
 
@@ -299,7 +307,7 @@ pub(super) async fn find(call: &Call, session: Option<&Arc<Session>>) -> Result<
         }
         let (mux, instance) = (bound.mux.clone(), place(call, &bound)?);
         let session = Some(Arc::clone(session));
-        return Ok(Route { session, _borrowed: borrowed, instance, mux, bound: Some(bound) });
+        return Ok(Route { session, lent: borrowed, instance, mux, bound: Some(bound) });
     }
     let (mux, instance) = match &call.server.endpoint {
         Endpoint::Http(_) => {

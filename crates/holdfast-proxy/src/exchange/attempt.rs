@@ -33,7 +33,7 @@ pub(crate) struct Route {
     /// The session whose binding it uses; none for modern and stateless calls.
     pub(crate) session: Option<Arc<Session>>,
     /// Set where that session is lent to a client without one, for as long as its call lasts.
-    pub(crate) _borrowed: Option<Arc<Borrowed>>,
+    pub(crate) lent: Option<Arc<Borrowed>>,
     pub(crate) bound: Option<Arc<Bound>>,
     pub(crate) instance: usize,
     pub(crate) mux: Option<Arc<Mux>>,
@@ -42,7 +42,7 @@ pub(crate) struct Route {
 impl Route {
     /// To an instance, without a session.
     pub(crate) fn plain(instance: usize) -> Self {
-        Self { session: None, _borrowed: None, bound: None, instance, mux: None }
+        Self { session: None, lent: None, bound: None, instance, mux: None }
     }
 
     pub(crate) fn has_server_session(&self) -> bool {

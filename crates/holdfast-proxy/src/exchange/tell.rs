@@ -104,7 +104,7 @@ async fn answer_server(call: &Call, session: &Arc<Session>) -> Answer {
     let Some(instance) = call.server.fleet.place(bound.mark) else { return accepted() };
     let route = Route {
         session: Some(Arc::clone(session)),
-        _borrowed: None,
+        lent: None,
         instance,
         mux: bound.mux.clone(),
         bound: Some(Arc::clone(&bound)),

@@ -1,5 +1,7 @@
 //! How often a call was tried, where, and how long it may wait for an instance that is away.
 
+use std::sync::Arc;
+
 use holdfast_engine::balance::Set;
 use holdfast_engine::class::CallClass;
 use holdfast_engine::retry_budget::NoRetry;
@@ -8,6 +10,7 @@ use tokio::time::Instant;
 use super::Call;
 use super::answer::NoRoute;
 use super::attempt::{Patience, Route};
+use super::open::Borrowed;
 use crate::failure::{Failure, FailureKind};
 use crate::fleet::{Ask, InLine, Refused, Why};
 
@@ -25,6 +28,10 @@ pub(super) struct Tries {
     turn: Option<usize>,
     /// Set once it has waited for a connection.
     line: Option<InLine>,
+    /// The session that it was lent, while it waits: who is next for a connection does not stand behind
+    /// those that wait to be lent one.
+    pub(super) lent: Option<Arc<Borrowed>>,
+    began: Instant,
     /// Set from the first refusal on.
     patience: Option<Patience>,
     rounds: u32,
@@ -41,6 +48,8 @@ impl Tries {
             failed: Set::default(),
             turn: None,
             line: None,
+            lent: None,
+            began: Instant::now(),
             patience: None,
             rounds: 0,
         }
@@ -139,7 +148,12 @@ impl Tries {
     async fn queue(&mut self, call: &Call, busy: Refused) -> Result<(), Refused> {
         let fleet = &call.server.fleet;
         let line = self.line.get_or_insert_with(|| {
-            let left = call.server.settings.timeout.saturating_sub(call.started.elapsed());
+            let (timeout, spent) = (call.server.settings.timeout, call.started.elapsed());
+            // A call that is sent again behind an open stream has the whole time again.
+            let left = match timeout.checked_sub(spent) {
+                Some(left) => left,
+                None => timeout.saturating_sub(self.began.elapsed()),
+            };
             // So that it is told why in time.
             InLine::until(Instant::now() + fleet.patience().min(left - left / 10))
         });

@@ -16,7 +16,7 @@ use tokio::sync::futures::Notified;
 use super::attempt::Attempt;
 use super::chance;
 use super::instance::Instance;
-use super::refusal::Refused;
+use super::refusal::{Refused, Shut};
 use super::server::{Ask, ServerFleet};
 
 // === impl ServerFleet ===
@@ -68,9 +68,16 @@ impl ServerFleet {
         let is_open = |named: &usize| ask.turn == Some(*named) || !ask.avoid.contains(*named);
         if let Some(named) = ask.named.filter(is_open)
             && self.takes(named, ask.key)
-            && let Ok(attempt) = self.admit(named, ask, now)
         {
-            return Ok(attempt);
+            match self.admit(named, ask, now) {
+                Ok(attempt) => return Ok(attempt),
+                // What it has begun is known nowhere else. A session is only rather opened there than
+                // elsewhere, and who has a turn there may go where a connection is free.
+                Err(Shut::Busy) if !ask.opens && ask.turn.is_none() => {
+                    return Err(self.nobody(&[(named, Shut::Busy)], None, now));
+                }
+                Err(_) => {}
+            }
         }
         let mut tried = ask.avoid;
         let mut shut = Vec::new();

@@ -202,6 +202,8 @@ pub(crate) struct Before {
     pub(crate) again: bool,
     /// The progress that its client has been told of.
     pub(crate) told: Option<f64>,
+    /// Its client takes no event stream.
+    pub(crate) json_only: bool,
 }
 
 /// A call as it was once received, here or at another node, from its body; `None` if that cannot be read
@@ -225,7 +227,7 @@ pub(crate) fn received_before(
         session: session.cloned(),
         // They agreed when they were received, and what comes now are the headers of a GET.
         check_headers: false,
-        takes_stream: true,
+        takes_stream: !before.json_only,
         has_event_ids: true,
         balancer_id: before.balancer_id,
         again: before.again,

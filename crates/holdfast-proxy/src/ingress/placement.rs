@@ -207,7 +207,7 @@ pub(super) async fn follow(
     let principal = &call.principal;
     // Under the balancer's id as before: the journal is to know it again, wherever it was meanwhile.
     let (balancer_id, again) = (entered.balancer_id, placed.may_have_run);
-    let before = Before { balancer_id, again, told: None };
+    let before = Before { balancer_id, again, told: None, json_only: !call.takes_stream };
     let anew = super::received_before(gateway, server, principal, headers, body, session, before);
     let Some(anew) = anew else {
         return respond::answer(call, Answer::Moved, connection).await;
