@@ -371,6 +371,17 @@ mod tests {
     }
 
     #[test]
+    fn a_few_good_calls_speak_for_the_instance_and_a_few_bad_ones_do_not() {
+        let of = |good: usize, bad: usize| {
+            let calls = [vec![(FAST, 1_000); good], vec![(FAULT, 1_000); bad]].concat();
+            fed(&calls).read(1_000).succeed(0.1)
+        };
+        assert!(of(5, 0) && of(19, 1) && of(0, 20), "twenty say what they say by `fail_above`");
+        assert!(!of(4, 0), "too few to know");
+        assert!(!of(3, 2));
+    }
+
+    #[test]
     fn each_indicator_looks_back_on_its_own_window() {
         let passive = Passive::new();
         for _ in 0..10 {

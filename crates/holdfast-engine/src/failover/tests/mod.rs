@@ -427,6 +427,29 @@ fn who_left_for_a_healthy_one_goes_on_to_a_healthy_one_only() {
     assert_eq!(stage, Stage::Notify { end: End::RolledBack });
 }
 
+/// As a check that fails at the target for the reason that the active instance fails for.
+#[test]
+fn who_is_left_in_vain_although_it_is_of_some_use_is_not_left_again_at_once() {
+    let mut bench = Bench::new();
+    bench.set("a", Opinion::Degraded, Cause::BreakerOpen);
+    bench.tick(0);
+    for to in ["b", "c"] {
+        assert_eq!(bench.state.moving().map(|it| it.to.as_str()), Some(to));
+        bench.report(Report::Paused);
+        bench.report(Report::Checked(Err("no".into())));
+    }
+    assert_eq!(bench.stage(), Stage::Notify { end: End::RolledBack });
+    let moves = bench.state.generation;
+    for _ in 0..5 {
+        bench.tick(20);
+        assert_eq!(bench.state.generation, moves, "its calls are not held again");
+    }
+    bench.report(Report::Notified);
+    assert!(bench.state.moving().is_none() && !bench.tick(20).changed);
+    bench.tick(bench.state.not_before - bench.now);
+    assert_eq!(bench.state.moving().map(|it| it.to.as_str()), Some("b"), "another try later");
+}
+
 #[test]
 fn where_nothing_works_one_that_is_of_some_use_again_serves_and_nobody_goes_to_its_like() {
     let mut bench = Bench::new();
