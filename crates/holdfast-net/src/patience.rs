@@ -175,11 +175,6 @@ impl<S> Impatient<S> {
         }
     }
 
-    /// How long nothing may happen on the connection.
-    pub fn idle_limit(&self) -> Duration {
-        self.patience.idle
-    }
-
     /// The head that is arriving has begun with bytes that were read before.
     pub fn has_begun(&mut self) {
         let Some(number) = self.requests.idle_after() else { return };

@@ -253,8 +253,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Lane<S> {
     async fn send(&mut self, response: Response<Body>) -> Result<bool, io::Result<()>> {
         // The order may have come with the answer.
         self.drains |= self.orders.drains();
-        let limit = self.stream.idle_limit();
-        let (mut outgoing, closes) = Outgoing::new(response, self.drains, limit);
+        let (mut outgoing, closes) = Outgoing::new(response, self.drains);
         let sent = poll_fn(|cx| {
             loop {
                 if let Poll::Ready(sent) = outgoing.poll(cx, &mut self.stream) {

@@ -9,7 +9,6 @@ use std::cell::Cell;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use holdfast_mcp::http1::{CHUNK_END, LAST_CHUNK, begin_chunk, chunk};
@@ -17,7 +16,6 @@ use http::header::{CONNECTION, CONTENT_LENGTH, DATE, TRANSFER_ENCODING};
 use http::{HeaderMap, Response, StatusCode};
 use http_body::Body as _;
 use tokio::io::AsyncWrite;
-use tokio::time::Sleep;
 
 use super::date::with_date;
 use crate::body::Body;
@@ -35,10 +33,6 @@ pub(super) struct Outgoing {
     framing: Framing,
     state: State,
     flushed: bool,
-    /// How long the client may take nothing.
-    limit: Duration,
-    /// Set while it does.
-    alarm: Option<Pin<Box<Sleep>>>,
 }
 
 /// How the client knows the body's end (RFC 9112, section 6.3).
@@ -75,7 +69,7 @@ thread_local! {
 impl Outgoing {
     /// A response, and whether its head says that the connection ends with it. `drains`: the head is to
     /// say so.
-    pub(super) fn new(response: Response<Body>, drains: bool, limit: Duration) -> (Self, bool) {
+    pub(super) fn new(response: Response<Body>, drains: bool) -> (Self, bool) {
         let (parts, body) = response.into_parts();
         let mut this = Self {
             out: SPARE.take(),
@@ -86,8 +80,6 @@ impl Outgoing {
             framing: Framing::Length,
             state: State::Whole,
             flushed: false,
-            limit,
-            alarm: None,
         };
         let length = body.size_hint().exact();
         let closes = write_head(&mut this.out, &parts.headers, parts.status, length, drains);
@@ -112,7 +104,7 @@ impl Outgoing {
     /// Sends on; ready once the response is out to its end.
     ///
     /// # Errors
-    /// If the client has taken nothing for too long, the connection is gone, or the body broke off.
+    /// If the connection is gone (its socket gives up a client that takes nothing), or the body broke off.
     pub(super) fn poll(
         &mut self,
         cx: &mut Context<'_>,
@@ -221,15 +213,12 @@ impl Outgoing {
                 Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 Poll::Ready(Ok(many)) => self.wrote(many),
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                Poll::Pending => return self.poll_stalled(cx),
+                Poll::Pending => return Poll::Pending,
             }
         }
         if !self.flushed {
-            match Pin::new(stream).poll_flush(cx) {
-                Poll::Ready(flushed) => flushed?,
-                Poll::Pending => return self.poll_stalled(cx),
-            }
-            (self.flushed, self.alarm) = (true, None);
+            ready!(Pin::new(stream).poll_flush(cx))?;
+            self.flushed = true;
         }
         self.at = 0;
         let mut out = std::mem::take(&mut self.out);
@@ -241,7 +230,7 @@ impl Outgoing {
     }
 
     fn wrote(&mut self, many: usize) {
-        (self.flushed, self.alarm) = (false, None);
+        self.flushed = false;
         let of_out = many.min(self.out.len() - self.at);
         self.at += of_out;
         let of_piece = (many - of_out).min(self.piece.len());
@@ -251,14 +240,6 @@ impl Outgoing {
             // What it is a part of need not stay while the client waits.
             self.piece = Bytes::new();
         }
-    }
-
-    /// The client takes nothing.
-    fn poll_stalled(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let limit = self.limit;
-        let alarm = self.alarm.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
-        ready!(alarm.as_mut().poll(cx));
-        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 }
 
