@@ -146,14 +146,27 @@ fn every_option_that_is_named_is_understood() {
             Some(first) => first.to_owned(),
             None => String::new(),
         });
-        let args = [Some(name.clone()), value].into_iter().flatten();
+        // A store that any fault can befall, unless the option names one.
+        let store = ["--store", "sentinel"].map(|word| Some(word.to_owned()));
+        let args = store.into_iter().chain([Some(name.clone()), value]).flatten();
         let read = Options::from_args(args, "holdfast".into(), 1);
         assert!(read.is_ok(), "{name}: {:?}", read.err());
         options += 1;
     }
     assert!(options > 25, "only {options} options are explained");
-    let args = ["--redis-splits", "2", "--front-kills", "1", "--kills", "3"].map(str::to_owned);
-    let plan = Options::from_args(args.into_iter(), "holdfast".into(), 1).expect("options").plan;
+    let read = |args: &str| {
+        let args = args.split(' ').map(str::to_owned);
+        Options::from_args(args, "holdfast".into(), 1).map(|options| options.plan)
+    };
+    for (without, needs) in [
+        ("--redis-kills 1", "--store redis, sentinel or redis-cluster, not replicated"),
+        ("--store redis --failovers 1", "--store sentinel or redis-cluster, not redis"),
+    ] {
+        let refusal = read(without).err().unwrap_or_default();
+        assert!(refusal.contains(needs), "{without}: {refusal}");
+    }
+    let plan =
+        read("--store sentinel --redis-splits 2 --front-kills 1 --kills 3").expect("options");
     let scopes: Vec<Scope> = plan.faults.iter().map(|fault| fault.what.scope()).collect();
     assert_eq!(scopes.iter().filter(|scope| **scope == Scope::Redis).count(), 2);
     assert_eq!(scopes.iter().filter(|scope| **scope == Scope::Node).count(), 3);
