@@ -1,6 +1,6 @@
 //! What Redis refuses, sorted by what it means for whoever asked.
 
-use redis::{ErrorKind, RedisError, ServerError};
+use redis::{ErrorKind, RedisError, ServerError, Value};
 
 use super::dial::Server;
 
@@ -86,6 +86,11 @@ pub(super) fn refusal(error: &ServerError) -> Refusal {
         "NOPERM" | "NOAUTH" | "OOM" | "MISCONF" | "CROSSSLOT" | "WRONGPASS" => Refusal::Never,
         _ => Refusal::Other,
     }
+}
+
+/// Whether a reply says that the key's slot is, or is about to be, another master's.
+pub(super) fn is_moved(reply: &Value) -> bool {
+    matches!(reply, Value::ServerError(error) if matches!(error.code(), "ASK" | "MOVED"))
 }
 
 /// Whether it means that nothing at all can be written there: memory, or the disk, is full.

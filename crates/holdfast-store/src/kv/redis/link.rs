@@ -60,11 +60,11 @@ impl Link {
         let lost = CancellationToken::new();
         let run_id = Arc::clone(&about.run_id);
         let succession = Succession::of(shared, address);
-        let own = Bucket::all().find(|bucket| target.has(shared.names.slot(*bucket)));
-        let probe_key = own.map(|bucket| shared.names.probe(bucket)).unwrap_or_default();
+        let own = Bucket::all().filter(|bucket| target.has(shared.names.slot(*bucket)));
+        let probe_keys = own.map(|bucket| shared.names.probe(bucket)).collect();
         let shared_weakly = Arc::downgrade(shared);
         let writer =
-            writer::start(shared_weakly, writing, run_id, lost.clone(), succession, probe_key);
+            writer::start(shared_weakly, writing, run_id, lost.clone(), succession, probe_keys);
         let link = Arc::new(Self {
             target,
             about,
@@ -144,9 +144,18 @@ impl Link {
 
     /// Asks for the time and the mark. What they say is told to `shared`.
     async fn beat(&self, shared: &Shared) -> Result<(), NoReply> {
-        // The mark is in the first bucket that this primary has.
-        let bucket = Bucket::all().find(|bucket| self.has(shared.names.slot(*bucket)));
-        let Some(bucket) = bucket else { return Ok(()) };
+        // The mark is in the first bucket that this primary has, and whose slot is not on its way elsewhere.
+        let own = Bucket::all().filter(|bucket| self.has(shared.names.slot(*bucket)));
+        for bucket in own {
+            if self.beat_in(shared, bucket).await? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Says no where the bucket's slot is on its way to another master.
+    async fn beat_in(&self, shared: &Shared, bucket: Bucket) -> Result<bool, NoReply> {
         // Where the cluster has not adopted the primary, nothing is written.
         let mark = if shared.is_adopted() { shared.new_mark() } else { String::new() };
         let asked = Instant::now();
@@ -158,8 +167,9 @@ impl Link {
                     heard.map_err(|error| NoReply::Lost(error.to_string()))?;
                 shared.clock.heard(asked, seconds * 1000 + micros / 1000);
                 shared.marked(bucket, &self.target.address, found.as_deref(), &mark);
-                Ok(())
+                Ok(true)
             }
+            Sent::NotDone(reason) if reason.starts_with("ASK ") => Ok(false),
             Sent::NotDone(reason) | Sent::Refused(reason) | Sent::Lost(reason) => {
                 Err(NoReply::Lost(reason))
             }

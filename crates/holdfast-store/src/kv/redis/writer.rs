@@ -15,7 +15,8 @@
 //!
 //! Since Redis 7.2 `WAIT` counts from the last command of its connection *that wrote something*, before from
 //! the last command. A script that is sent again after its connection was lost finds its own value and
-//! writes nothing, so every `WAIT` comes behind a write of its own, to a key that nobody reads.
+//! writes nothing, so every `WAIT` comes behind a write of its own, to a key that nobody reads. In Redis Cluster
+//! that key's slot may be on its way to another master: then there is one in another slot.
 //!
 //! Enough replicas may still be the wrong ones: `succession`.
 
@@ -60,10 +61,17 @@ struct Task {
     short_since: Option<Instant>,
     /// What the server says of writes, while it takes none.
     refusing: Arc<Mutex<Option<String>>>,
-    /// A key that is the server's own: the write before each `WAIT`.
-    probe_key: String,
+    /// Keys that are the server's own, in its slots: to the first goes the write before each `WAIT`.
+    probe_keys: Vec<String>,
     /// Where Sentinels name the primary.
     succession: Option<Succession>,
+}
+
+/// What the commands behind a group's scripts said, as far as there are any.
+struct Said {
+    marked: Option<Value>,
+    count: Option<Value>,
+    role: Option<Value>,
 }
 
 /// Starts the writer over a connection. It ends with the connection, or with `lost`.
@@ -73,7 +81,7 @@ pub(super) fn start(
     run_id: Arc<str>,
     lost: CancellationToken,
     succession: Option<Succession>,
-    probe_key: String,
+    probe_keys: Vec<String>,
 ) -> Writer {
     let (sender, waiting) = mpsc::channel(WAITING);
     let short = Arc::<AtomicBool>::default();
@@ -86,7 +94,7 @@ pub(super) fn start(
         short: Arc::clone(&short),
         short_since: None,
         refusing: Arc::clone(&refusing),
-        probe_key,
+        probe_keys,
         succession,
     };
     tokio::spawn(task.run(waiting));
@@ -201,11 +209,29 @@ impl Task {
         }
     }
 
+    /// Takes the replies to those from the end.
+    fn take_said(&self, replies: &mut Vec<Value>, wait: Option<&Cmd>) -> Said {
+        let role = wait.and(self.succession.as_ref()).and_then(|_| replies.pop());
+        let count = wait.and_then(|_| replies.pop());
+        let marked = wait.and_then(|_| replies.pop());
+        Said { marked, count, role }
+    }
+
     /// Writes something that nobody reads.
     fn mark(&self) -> Cmd {
         let mut mark = redis::cmd("SET");
-        mark.arg(&self.probe_key).arg("").arg("PX").arg(1_000);
+        mark.arg(self.probe_keys.first().map_or("", String::as_str)).arg("").arg("PX").arg(1_000);
         mark
+    }
+
+    /// Has the next mark go to another slot. Says no where each of them has been tried.
+    fn mark_elsewhere(&mut self, tried: &mut usize) -> bool {
+        *tried += 1;
+        let more = *tried < self.probe_keys.len();
+        if more {
+            self.probe_keys.rotate_left(1);
+        }
+        more
     }
 
     fn set_short(&mut self, short: bool) {
@@ -222,12 +248,19 @@ impl Task {
         let settings = &shared.settings;
         let replicas = settings.replicas_to_acknowledge;
         let within = settings.command_timeout + settings.acknowledge_within;
-        let mut commands = Pipeline::with_capacity(AFTER);
-        commands.add_command(self.mark());
-        if replicas > 0 {
-            commands.add_command(wait(replicas, settings.acknowledge_within));
-        }
-        let replies = self.connection.ask_all(&commands, within).await.map_err(|_| ())?;
+        let mut tried = 0;
+        let replies = loop {
+            let mut commands = Pipeline::with_capacity(AFTER);
+            commands.add_command(self.mark());
+            if replicas > 0 {
+                commands.add_command(wait(replicas, settings.acknowledge_within));
+            }
+            let replies = self.connection.ask_all(&commands, within).await.map_err(|_| ())?;
+            let moves = replies.first().is_some_and(failure::is_moved);
+            if !(moves && self.mark_elsewhere(&mut tried)) {
+                break replies;
+            }
+        };
         match replies.first() {
             Some(Value::ServerError(error)) if failure::takes_no_writes(error) => {
                 self.set_refusing(Some(error));
@@ -281,9 +314,23 @@ impl Task {
         within: Duration,
         replicas: u8,
     ) -> Result<(), ()> {
-        let role = wait.and(self.succession.as_ref()).and_then(|_| replies.pop());
-        let count = wait.and_then(|_| replies.pop());
-        let marked = wait.and_then(|_| replies.pop());
+        let mut said = self.take_said(&mut replies, wait);
+        let mut tried = 0;
+        while said.marked.as_ref().is_some_and(failure::is_moved) && self.mark_elsewhere(&mut tried)
+        {
+            // The scripts have been carried out: what is asked again is who has them.
+            let mut commands = Pipeline::with_capacity(AFTER);
+            self.add_wait(&mut commands, wait);
+            match self.connection.ask_all(&commands, within).await {
+                Ok(mut replies) => said = self.take_said(&mut replies, wait),
+                Err(error) => {
+                    let reason = error.reason();
+                    answer(group, |_| Sent::Lost(reason.clone()));
+                    return Err(());
+                }
+            }
+        }
+        let Said { marked, count, role } = said;
         let enough = match (&count, &marked) {
             (None, _) => true,
             (_, Some(Value::ServerError(_))) => false,

@@ -44,7 +44,7 @@ fn a_primary_with_replicas_and_sentinels_keeps_the_rules() {
 
 #[test]
 fn a_cluster_keeps_the_rules_and_every_master_has_its_share() {
-    let nodes = cluster();
+    let nodes = cluster(&[]);
     let topology = Topology::Cluster { nodes: vec![nodes[0].address()] };
     let settings = Redis { replicas_to_acknowledge: 0, allow_unsafe: true, ..Redis::new(topology) };
     run_over("cluster", fresh(settings));

@@ -11,8 +11,8 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::watch;
 
 use super::super::keys::{Bucket, Names};
-use super::servers::{Server, Watched, cluster};
-use super::{any, one, open, open_adopted, reached, standalone};
+use super::servers::{Server, Watched, cluster, replica_of};
+use super::{any, one, open, open_adopted, reached, sentinel, standalone};
 use crate::contract::{entry, record};
 use crate::{RedisStore, SessionKey, SessionRecord, Store, StoreChange, StoreError};
 
@@ -108,10 +108,6 @@ pub(super) async fn within(seconds: u64, mut so: impl FnMut() -> bool) {
 async fn next(changes: &mut UnboundedReceiver<StoreChange>) -> StoreChange {
     let change = tokio::time::timeout(Duration::from_secs(30), changes.recv()).await;
     change.expect("it is told").unwrap()
-}
-
-fn sentinel(watched: &Watched) -> Redis {
-    Redis::new(Topology::Sentinel { sentinels: watched.addresses(), master: "mymaster".into() })
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -311,7 +307,7 @@ async fn other_nodes_are_told_of_sessions_and_hints_and_not_of_their_own() {
 
 #[tokio::test]
 async fn a_master_of_a_cluster_that_comes_back_is_used_again() {
-    let mut nodes = tokio::task::spawn_blocking(cluster).await.unwrap();
+    let mut nodes = tokio::task::spawn_blocking(|| cluster(&[])).await.unwrap();
     let topology = Topology::Cluster { nodes: nodes.iter().map(Server::address).collect() };
     let settings = Redis { replicas_to_acknowledge: 0, allow_unsafe: true, ..Redis::new(topology) };
     let RedisStore { store, mut primary, .. } = open(settings).await;
@@ -383,7 +379,7 @@ async fn a_node_that_starts_again_finds_what_it_had() {
 
 #[tokio::test]
 async fn a_slot_that_moves_to_another_master_is_followed() {
-    let nodes = tokio::task::spawn_blocking(cluster).await.unwrap();
+    let nodes = tokio::task::spawn_blocking(|| cluster(&[])).await.unwrap();
     let topology = Topology::Cluster { nodes: vec![nodes[0].address()] };
     let settings = Redis { replicas_to_acknowledge: 0, allow_unsafe: true, ..Redis::new(topology) };
     let RedisStore { store, .. } = open(settings).await;
@@ -407,6 +403,42 @@ async fn a_slot_that_moves_to_another_master_is_followed() {
     let live = store.create(record(1)).await.unwrap();
     assert!(holds(&nodes[to]));
     assert_eq!(patiently(&store, 1).await.unwrap(), live);
+}
+
+#[tokio::test]
+async fn a_slot_on_its_way_holds_up_nothing_of_the_others() {
+    let (nodes, replica) = tokio::task::spawn_blocking(|| {
+        let nodes = cluster(&[]);
+        let replica = replica_of(&nodes[0]);
+        (nodes, replica)
+    })
+    .await
+    .unwrap();
+    let topology = Topology::Cluster { nodes: vec![nodes[0].address()] };
+    // The other two masters have no replicas; nothing of theirs is written here.
+    let RedisStore { store, mut primary, .. } =
+        open(Redis { allow_unsafe: true, ..Redis::new(topology) }).await;
+    primary.mark_unchanged();
+    let names = Names::new("holdfast");
+    let first = Bucket::all().find(|bucket| names.slot(*bucket) <= 5460).unwrap();
+    let slot = names.slot(first).to_string();
+    let id = |node: &Server| -> String {
+        redis::from_redis_value(node.ask(&["CLUSTER", "MYID"]).unwrap()).unwrap()
+    };
+    nodes[1].ask(&["CLUSTER", "SETSLOT", &slot, "IMPORTING", &id(&nodes[0])]).unwrap();
+    nodes[0].ask(&["CLUSTER", "SETSLOT", &slot, "MIGRATING", &id(&nodes[1])]).unwrap();
+    // Its keys are there already.
+    nodes[0].ask(&["DEL", &names.mark(first), &names.probe(first)]).unwrap();
+    let bucket = |key: u128| Bucket::of(&crate::keys::session(SessionKey(key)));
+    let near = |key: &u128| bucket(*key) != first && names.slot(bucket(*key)) <= 5460;
+    let keys: Vec<u128> = (0..).filter(near).take(30).collect();
+    for key in keys {
+        store.create(record(key)).await.unwrap();
+        // Over several of the heart's beats.
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert!(!primary.has_changed().unwrap(), "the master was given up");
+    drop(replica);
 }
 
 #[tokio::test]

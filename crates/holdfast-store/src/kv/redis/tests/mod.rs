@@ -15,7 +15,7 @@ use holdfast_engine::replicated::Expect;
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
 
-use self::servers::Server;
+use self::servers::{Server, Watched};
 use super::clock::Clock;
 use super::{Connected, Primary, RedisKv};
 use crate::kv::Kv;
@@ -28,6 +28,10 @@ static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
 
 fn standalone(address: HostPort) -> Redis {
     Redis::new(Topology::Standalone(address))
+}
+
+fn sentinel(watched: &Watched) -> Redis {
+    Redis::new(Topology::Sentinel { sentinels: watched.addresses(), master: "mymaster".into() })
 }
 
 fn any() -> watch::Receiver<Option<Arc<str>>> {

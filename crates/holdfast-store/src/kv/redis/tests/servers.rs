@@ -76,6 +76,13 @@ impl Server {
         HostPort { host: "127.0.0.1".into(), port: self.port }
     }
 
+    /// Where others come to it: over TLS, if it has a port for that.
+    pub(crate) fn met_at(&self) -> HostPort {
+        let tls = self.arguments.iter().position(|it| it == "--tls-port");
+        let port = tls.map_or(self.port, |at| self.arguments[at + 1].parse().unwrap());
+        HostPort { port, ..self.address() }
+    }
+
     /// Ends at once, as by a crash.
     pub(crate) fn kill(&mut self) {
         self.child.kill().unwrap();
@@ -162,15 +169,21 @@ impl Drop for Server {
 impl Watched {
     /// Two replicas and three Sentinels, who take a second to miss the primary.
     pub(crate) fn start(more: &[&str]) -> Self {
+        Self::start_with(more, &[])
+    }
+
+    /// The same, and the Sentinels have settings of their own as well.
+    pub(crate) fn start_with(more: &[&str], sentinels: &[&str]) -> Self {
         let primary = Server::start(more);
-        let of = ["--replicaof", &format!("127.0.0.1 {}", primary.port)];
+        let of = ["--replicaof", &format!("127.0.0.1 {}", primary.met_at().port)];
         let replicas = (0..2).map(|_| Server::start(&[&of, more].concat()));
         let data: Vec<_> = std::iter::once(primary).chain(replicas.collect::<Vec<_>>()).collect();
         until("two replicas are in step", || {
             data[0].info("connected_slaves").as_deref() == Some("2")
                 && data[1..].iter().all(|it| it.info("master_link_status").as_deref() == Some("up"))
         });
-        let sentinels: Vec<_> = (0..3).map(|_| sentinel(data[0].port)).collect();
+        let sentinels: Vec<_> =
+            (0..3).map(|_| sentinel(data[0].met_at().port, sentinels)).collect();
         until("the Sentinels know each other and the replicas", || {
             sentinels.iter().all(|it| {
                 it.info("master0").is_some_and(|it| {
@@ -182,11 +195,11 @@ impl Watched {
     }
 
     pub(crate) fn addresses(&self) -> Vec<HostPort> {
-        self.sentinels.iter().map(Server::address).collect()
+        self.sentinels.iter().map(Server::met_at).collect()
     }
 }
 
-fn sentinel(primary: u16) -> Server {
+fn sentinel(primary: u16, more: &[&str]) -> Server {
     // A Sentinel writes what it learns into its file.
     let directory = std::env::temp_dir().join(format!(
         "holdfast-sentinel-{}-{}",
@@ -202,17 +215,12 @@ fn sentinel(primary: u16) -> Server {
          sentinel parallel-syncs mymaster 2\n"
     );
     fs::write(&file, text).unwrap();
-    Server::spawn(&[file.to_str().unwrap(), "--sentinel"])
+    Server::spawn(&[&[file.to_str().unwrap(), "--sentinel"], more].concat())
 }
 
 /// Three masters that share the slots, without replicas.
-pub(crate) fn cluster() -> Vec<Server> {
-    let nodes: Vec<_> = (0..3)
-        .map(|_| {
-            let timeout = ["--cluster-node-timeout", "2000", "--cluster-port", FREE_PORT];
-            Server::start(&[&["--cluster-enabled", "yes"][..], &timeout].concat())
-        })
-        .collect();
+pub(crate) fn cluster(more: &[&str]) -> Vec<Server> {
+    let nodes: Vec<_> = (0..3).map(|_| member(more)).collect();
     let slots = [(0, 5460), (5461, 10922), (10923, 16383)];
     for (number, (node, (first, last))) in nodes.iter().zip(slots).enumerate() {
         let epoch = (number + 1).to_string();
@@ -220,9 +228,7 @@ pub(crate) fn cluster() -> Vec<Server> {
         node.ask(&["CLUSTER", "ADDSLOTSRANGE", &first.to_string(), &last.to_string()]).unwrap();
     }
     for other in &nodes[1..] {
-        let bus = other.option("--cluster-port");
-        let port = other.port.to_string();
-        nodes[0].ask(&["CLUSTER", "MEET", "127.0.0.1", &port, bus]).unwrap();
+        meet(&nodes[0], other);
     }
     until("the cluster covers its slots", || {
         nodes.iter().all(|node| {
@@ -232,6 +238,31 @@ pub(crate) fn cluster() -> Vec<Server> {
         })
     });
     nodes
+}
+
+/// A replica of a master, and in step with it.
+pub(crate) fn replica_of(master: &Server) -> Server {
+    let replica = member(&[]);
+    meet(master, &replica);
+    let id: String = redis::from_redis_value(master.ask(&["CLUSTER", "MYID"]).unwrap()).unwrap();
+    until("the replica knows its master", || replica.ask(&["CLUSTER", "REPLICATE", &id]).is_ok());
+    until("the replica is in step", || {
+        replica.info("master_link_status").as_deref() == Some("up")
+            && master.info("connected_slaves").as_deref() == Some("1")
+    });
+    replica
+}
+
+/// One that may become a node of a cluster.
+fn member(more: &[&str]) -> Server {
+    let timeout = ["--cluster-node-timeout", "2000", "--cluster-port", FREE_PORT];
+    Server::start(&[&["--cluster-enabled", "yes"][..], &timeout, more].concat())
+}
+
+fn meet(one: &Server, other: &Server) {
+    let bus = other.option("--cluster-port");
+    let port = other.met_at().port.to_string();
+    one.ask(&["CLUSTER", "MEET", "127.0.0.1", &port, bus]).unwrap();
 }
 
 /// Waits until something is so.

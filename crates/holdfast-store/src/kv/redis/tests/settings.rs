@@ -1,11 +1,12 @@
 //! What is not used, and how that is said.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 
 use holdfast_config::{HostPort, Redis, RedisTls, Topology};
 
 use super::servers::{FREE_PORT, Server, Watched, cluster};
-use super::{any, open, standalone};
+use super::{any, open, sentinel, standalone};
 use crate::contract::record;
 use crate::{Store, StoreError};
 
@@ -102,7 +103,7 @@ async fn a_user_with_few_rights_suffices_and_what_could_not_be_checked_is_no_rea
 #[tokio::test]
 async fn what_is_another_kind_of_server_is_named() {
     let (watched, nodes) =
-        tokio::task::spawn_blocking(|| (Watched::start(&[]), cluster())).await.unwrap();
+        tokio::task::spawn_blocking(|| (Watched::start(&[]), cluster(&[]))).await.unwrap();
     let (replica, sentinel) = (watched.data[1].address(), watched.sentinels[0].address());
     let reason = refused(standalone(replica)).await;
     assert!(reason.contains("is a replica of 127.0.0.1:"), "{reason}");
@@ -131,48 +132,122 @@ async fn what_is_another_kind_of_server_is_named() {
 
 #[tokio::test]
 async fn tls_checks_the_server_and_shows_the_nodes_own_certificate() {
-    let directory = std::env::temp_dir().join(format!("holdfast-store-tls-{}", std::process::id()));
-    std::fs::create_dir_all(&directory).unwrap();
-    let path = |name: &str| directory.join(name);
-    let (ca, ca_key) = authority();
-    let issuer = rcgen::Issuer::from_params(&ca.1, &ca_key);
-    std::fs::write(path("ca.pem"), ca.0.pem()).unwrap();
-    for (name, host) in [("server", "127.0.0.1"), ("client", "gateway")] {
-        let key = rcgen::KeyPair::generate().unwrap();
-        let params = rcgen::CertificateParams::new(vec![host.to_owned()]).unwrap();
-        let certificate = params.signed_by(&key, &issuer).unwrap();
-        std::fs::write(path(&format!("{name}.pem")), certificate.pem()).unwrap();
-        std::fs::write(path(&format!("{name}.key")), key.serialize_pem()).unwrap();
-    }
-    std::fs::write(path("other.pem"), authority().0.0.pem()).unwrap();
-    let shown = |name: &str| path(name).to_str().unwrap().to_owned();
-    let server = Server::start(&[
-        "--tls-port",
-        FREE_PORT,
-        "--tls-cert-file",
-        &shown("server.pem"),
-        "--tls-key-file",
-        &shown("server.key"),
-        "--tls-ca-cert-file",
-        &shown("ca.pem"),
-    ]);
-    let port = server.option("--tls-port").parse().unwrap();
-    let mut settings = standalone(HostPort { host: "127.0.0.1".into(), port });
-    let tls = RedisTls {
-        ca: Some(path("ca.pem")),
-        client_cert: Some(path("client.pem")),
-        client_key: Some(path("client.key")),
-    };
-    settings.tls = Some(tls.clone());
+    let certificates = Certificates::make("one");
+    let server = Server::start(&certificates.options());
+    let mut settings = standalone(server.met_at());
+    settings.tls = Some(certificates.tls("ca.pem"));
     open(settings.clone()).await.store.create(record(1)).await.unwrap();
-    settings.tls = Some(RedisTls { ca: Some(path("other.pem")), ..tls.clone() });
+    settings.tls = Some(certificates.tls("other.pem"));
     let reason = refused(settings.clone()).await;
     assert!(reason.contains("TLS") && reason.contains("sessions.redis.tls"), "{reason}");
-    settings.tls = Some(RedisTls { ca: Some(path("none.pem")), ..tls });
+    settings.tls = Some(certificates.tls("none.pem"));
     let reason = refused(settings).await;
     assert!(reason.contains("none.pem"), "{reason}");
-    drop(server);
-    std::fs::remove_dir_all(&directory).unwrap();
+}
+
+#[tokio::test]
+async fn sentinels_and_the_primaries_that_they_name_are_reached_over_tls() {
+    let certificates = Certificates::make("sentinel");
+    let watched = {
+        let options = certificates.options().map(str::to_owned);
+        let start = move || {
+            let options = [&options.each_ref().map(String::as_str)[..], &TLS_AMONG_THEM].concat();
+            Watched::start_with(&options, &options)
+        };
+        tokio::task::spawn_blocking(start).await.unwrap()
+    };
+    let settings = Redis { tls: Some(certificates.tls("ca.pem")), ..sentinel(&watched) };
+    let opened = open(settings.clone()).await;
+    opened.store.create(record(1)).await.unwrap();
+    let stranger = Redis { tls: Some(certificates.tls("other.pem")), ..settings };
+    let reason = refused(stranger).await;
+    assert!(reason.contains("TLS") && reason.contains("sessions.redis.tls"), "{reason}");
+}
+
+#[tokio::test]
+async fn the_nodes_of_a_cluster_are_reached_over_tls() {
+    let certificates = Certificates::make("cluster");
+    let nodes = {
+        let options = certificates.options().map(str::to_owned);
+        let start = move || {
+            let options = options.each_ref().map(String::as_str);
+            cluster(&[&options[..], &["--tls-cluster", "yes"]].concat())
+        };
+        tokio::task::spawn_blocking(start).await.unwrap()
+    };
+    let topology = Topology::Cluster { nodes: vec![nodes[0].met_at()] };
+    let settings = Redis {
+        replicas_to_acknowledge: 0,
+        allow_unsafe: true,
+        tls: Some(certificates.tls("ca.pem")),
+        ..Redis::new(topology)
+    };
+    let store = open(settings).await.store;
+    // Over all three: those that the first one names are met over TLS as well.
+    for key in 0..30_u128 {
+        store.create(record(key)).await.unwrap();
+    }
+}
+
+/// Primary, replicas and Sentinels talk to one another over TLS as well.
+const TLS_AMONG_THEM: [&str; 2] = ["--tls-replication", "yes"];
+
+/// Certificates in a directory that ends with the value: an authority's, a server's and a client's of it, and
+/// one of an authority that nobody knows.
+struct Certificates {
+    directory: PathBuf,
+    /// `server.pem`, `server.key`, `ca.pem`.
+    shown: [String; 3],
+}
+
+impl Certificates {
+    fn make(name: &str) -> Self {
+        let name = format!("holdfast-store-tls-{name}-{}", std::process::id());
+        let directory = std::env::temp_dir().join(name);
+        std::fs::create_dir_all(&directory).unwrap();
+        let path = |name: &str| directory.join(name);
+        let (ca, ca_key) = authority();
+        let issuer = rcgen::Issuer::from_params(&ca.1, &ca_key);
+        std::fs::write(path("ca.pem"), ca.0.pem()).unwrap();
+        for (name, host) in [("server", "127.0.0.1"), ("client", "gateway")] {
+            let key = rcgen::KeyPair::generate().unwrap();
+            let params = rcgen::CertificateParams::new(vec![host.to_owned()]).unwrap();
+            let certificate = params.signed_by(&key, &issuer).unwrap();
+            std::fs::write(path(&format!("{name}.pem")), certificate.pem()).unwrap();
+            std::fs::write(path(&format!("{name}.key")), key.serialize_pem()).unwrap();
+        }
+        std::fs::write(path("other.pem"), authority().0.0.pem()).unwrap();
+        let shown = ["server.pem", "server.key", "ca.pem"]
+            .map(|name| path(name).to_str().unwrap().to_owned());
+        Self { directory, shown }
+    }
+
+    /// A server's.
+    fn options(&self) -> [&str; 8] {
+        let [certificate, key, ca] = self.shown.each_ref().map(String::as_str);
+        [
+            "--tls-port",
+            FREE_PORT,
+            "--tls-cert-file",
+            certificate,
+            "--tls-key-file",
+            key,
+            "--tls-ca-cert-file",
+            ca,
+        ]
+    }
+
+    /// A node's, which trusts this authority.
+    fn tls(&self, ca: &str) -> RedisTls {
+        let path = |name: &str| Some(self.directory.join(name));
+        RedisTls { ca: path(ca), client_cert: path("client.pem"), client_key: path("client.key") }
+    }
+}
+
+impl Drop for Certificates {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.directory);
+    }
 }
 
 type Authority = ((rcgen::Certificate, rcgen::CertificateParams), rcgen::KeyPair);
