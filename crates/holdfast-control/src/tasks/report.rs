@@ -38,8 +38,7 @@ pub(crate) struct Reporter {
     last: Option<Instant>,
     /// Since when a breaker has been open by the instance's fault, by place.
     open: BTreeMap<At, Instant>,
-    /// Since when its calls have failed so that this node says so, in milliseconds since the Unix epoch, by
-    /// place.
+    /// Since when its calls have failed, in milliseconds since the Unix epoch, by place.
     failing: BTreeMap<At, u64>,
     /// Whether calls wait in vain, by place.
     silences: BTreeMap<At, Silence>,
@@ -113,17 +112,25 @@ impl Reporter {
             Some(heard) if seen == Cause::Score => heard,
             Some(_) | None => seen,
         };
-        let began = self.trouble_began(at, &sight, &look, cause);
+        let failing = self.calls_fail_since(at, &sight, cause);
         // Without a check of its own a node has nothing to say: its peers have said theirs.
         let score = look.own.and_then(|_| ballot(&evidence, &self.shared.plan.weights));
-        let vote = score.map(|score| VotePart {
-            opinion: Opinion::by(score, cause, judged.as_ref()),
-            score,
-            cause,
-            own: look.own,
-            age: look.at.map_or(0, |at| millis(at.elapsed())),
-            good: look.good,
-            bad_since: began,
+        let vote = score.map(|score| {
+            let opinion = Opinion::by(score, cause, judged.as_ref());
+            let by_checks = look.bad_since(opinion);
+            VotePart {
+                opinion,
+                score,
+                cause,
+                own: look.own,
+                age: look.at.map_or(0, |at| millis(at.elapsed())),
+                good: look.good,
+                bad_since: match failing {
+                    // It may have been slow for hours before its calls began to fail.
+                    Some(failing) if opinion < Opinion::Unhealthy || by_checks == 0 => failing,
+                    Some(_) | None => by_checks,
+                },
+            }
         });
         let reaches = look.own.map(Opinion::of) == Some(Opinion::Healthy) && !look.in_doubt;
         let said = said.filter(|_| reaches);
@@ -137,21 +144,17 @@ impl Reporter {
         (part, said)
     }
 
-    /// When the first sign of trouble was seen, in milliseconds since the Unix epoch; 0: there is none.
-    fn trouble_began(&mut self, at: At, sight: &Sight, look: &Look, cause: Cause) -> u64 {
-        let by_calls = matches!(cause, Cause::BreakerOpen | Cause::Errors);
-        if !by_calls && !sight.is_open {
+    /// Since when its calls have failed, in milliseconds since the Unix epoch, if that is what this node
+    /// names as the cause.
+    fn calls_fail_since(&mut self, at: At, sight: &Sight, cause: Cause) -> Option<u64> {
+        if !cause.is_of_calls() && !sight.is_open {
             self.failing.remove(&at);
-            return look.bad_since;
+            return None;
         }
         // It is open before it may say so.
         let now = self.shared.group.time();
         let failing = *self.failing.entry(at).or_insert(now);
-        match look.bad_since {
-            0 if by_calls => failing,
-            since if by_calls => since.min(failing),
-            since => since,
-        }
+        cause.is_of_calls().then_some(failing)
     }
 
     /// Whether an open breaker says something that the checks do not: a round after it opened has found
@@ -169,7 +172,7 @@ impl Reporter {
     /// Calls that hang have no outcome to speak for them yet: they bring a check forward.
     fn heed_silence(&mut self, at: At, sight: &Sight, look: &Look) {
         let planned = &self.shared.plan.servers[at.server];
-        let (Some(last), 0) = (look.at, look.bad_since) else { return };
+        let (Some(last), 0) = (look.at, look.bad_since(Opinion::Degraded)) else { return };
         let silence = self.silences.entry(at).or_default();
         let (in_flight, answered_at) = (sight.in_flight, sight.answered_at);
         let (rhythm, timeout) = (planned.rhythm(), planned.health.timeout);

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use futures_util::future::try_join_all;
 use holdfast_cluster::ProposeError;
-use holdfast_engine::health::votes::{Opinion, Rules, Vote, tally};
+use holdfast_engine::health::votes::{Opinion, Rules, Vote, first_sign, tally};
 use holdfast_engine::health::{Grade, Measure, percent};
 use holdfast_engine::replicated::{ClusterState, Origin, ServerCommand, ServerHappened};
 use tokio::time::Instant;
@@ -93,13 +93,14 @@ impl Verdicts {
         members: &[Origin],
         term: u64,
     ) -> Option<ServerCommand> {
-        let (votes, since): (Vec<Vote>, Vec<u64>) =
-            self.shared.desk.votes(&planned.name, instance).into_iter().unzip();
+        let signed = self.shared.desk.votes(&planned.name, instance);
+        let votes: Vec<Vote> = signed.iter().map(|(vote, _)| *vote).collect();
         // What is checked seldom is judged by what was found two rounds ago.
         let rules = self.shared.plan.rules;
         let round = rules.round.max(planned.health.interval.saturating_mul(2));
         let rules = Rules { round, ..rules };
-        let counted = tally(&votes, members, &rules, Instant::now().into_std());
+        let now = Instant::now().into_std();
+        let counted = tally(&votes, members, &rules, now);
         let opinion = counted.opinion?;
         let known = state.servers.by_name.get(&planned.name);
         let known = known.and_then(|it| it.verdicts.get(instance));
@@ -111,16 +112,19 @@ impl Verdicts {
                 || known.score.abs_diff(score) >= SAME
                 || (opinion != Opinion::Healthy && known.cause != counted.cause)
         });
-        // The first sign that any of those saw who find it ill.
-        let ill = votes.iter().zip(&since).filter(|(vote, _)| vote.opinion != Opinion::Healthy);
-        let first = ill.map(|(_, since)| *since).filter(|since| *since > 0).min();
+        let since = known.map_or(0, |known| known.since);
+        let sign = match first_sign(&signed, &counted, members, &rules, now) {
+            0 => 0,
+            // What was concluded before has its own signs.
+            sign => sign.max(since),
+        };
         is_news.then(|| ServerCommand::Verdict {
             server: planned.name.clone(),
             instance: instance.to_owned(),
             opinion,
             cause: counted.cause,
             score,
-            evidence_since: first.unwrap_or(0),
+            evidence_since: sign,
             why: counted.to_string(),
             term,
         })

@@ -53,6 +53,8 @@ pub(crate) struct World {
     down: Mutex<BTreeSet<String>>,
     /// Instances that take connections and say nothing.
     frozen: Mutex<BTreeSet<String>>,
+    /// How long an instance takes to answer a check, where that is long.
+    slow: Mutex<BTreeMap<String, Duration>>,
     /// Instances that answer everything but tools.
     hung: Mutex<BTreeSet<String>>,
     /// A node reaches nothing behind the gateway.
@@ -140,6 +142,7 @@ impl World {
             nodes: (0..nodes).map(node).collect(),
             down: Mutex::default(),
             frozen: Mutex::default(),
+            slow: Mutex::default(),
             hung: Mutex::default(),
             blind: Mutex::default(),
             fails: Mutex::default(),
@@ -255,6 +258,11 @@ impl World {
 
     pub(crate) fn freeze(&self, instance: &str) {
         lock(&self.frozen).insert(instance.to_owned());
+    }
+
+    /// Checks of this instance take so long from here on.
+    pub(crate) fn slow(&self, instance: &str, took: Duration) {
+        lock(&self.slow).insert(instance.to_owned(), took);
     }
 
     pub(crate) fn hang_calls(&self, instance: &str) {
@@ -505,8 +513,9 @@ impl Plane for FakePlane {
         within: Duration,
     ) -> BoxFuture<'a, Checked> {
         Box::pin(async move {
-            let took = Duration::from_millis(3);
             let name = &self.ids[at.server][at.instance];
+            let slow = lock(&self.world().slow).get(name).copied();
+            let took = slow.unwrap_or(Duration::from_millis(3));
             let hangs =
                 matches!(check, CheckKind::Tool { .. }) && lock(&self.world().hung).contains(name);
             if hangs || (*check != CheckKind::Connect && self.is_frozen(at)) {

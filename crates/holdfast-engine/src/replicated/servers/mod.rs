@@ -360,7 +360,7 @@ impl Verdict {
     /// What calls of an instance meet that is usable by its checks, if it is degraded for that.
     #[must_use]
     pub fn calls_fail(&self) -> Option<Cause> {
-        let is_by_calls = matches!(self.cause, Cause::BreakerOpen | Cause::Errors);
+        let is_by_calls = self.cause.is_of_calls();
         (self.opinion == Some(Opinion::Degraded) && is_by_calls).then_some(self.cause)
     }
 }

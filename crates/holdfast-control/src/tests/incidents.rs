@@ -1,0 +1,121 @@
+//! When an incident began, and when it was over.
+
+use std::time::Duration;
+
+use holdfast_engine::health::votes::Opinion;
+
+use super::world::World;
+use super::{PAIR, SECONDS, well};
+use crate::operate::{IncidentView, Operated as _};
+
+const ALL: [usize; 3] = [0, 1, 2];
+
+/// Checks that notice an instance that is slow.
+const LATENCY: &str = "checks: [ { type: ping, weight: 0.5 }, { type: latency, weight: 0.5, good: 50ms, bad: 150ms } ]";
+/// So slow that it is degraded.
+const SLOW: Duration = Duration::from_millis(100);
+
+/// The pair, with a latency check.
+fn pair() -> String {
+    PAIR.replace("checks: [ { type: ping } ]", LATENCY)
+}
+
+fn is(world: &World, instance: &str, opinion: Opinion) -> bool {
+    let verdicts = world.server("docs").verdicts;
+    verdicts.get(instance).is_some_and(|it| it.opinion == Some(opinion))
+}
+
+async fn until_degraded(world: &World) {
+    let degraded = |world: &World| is(world, "a", Opinion::Degraded);
+    world.until("degraded", 30 * SECONDS, degraded).await;
+}
+
+/// The only incident, once it is over.
+async fn over(world: &World) -> IncidentView {
+    let is_over = |world: &World| {
+        world.control(0).incidents().first().is_some_and(|it| it.recovered_ms.is_some())
+    };
+    world.until("over", 60 * SECONDS, is_over).await;
+    let incidents = world.control(0).incidents();
+    let [incident] = incidents.as_slice() else { panic!("{incidents:?}") };
+    incident.clone()
+}
+
+#[tokio::test(start_paused = true)]
+async fn hours_of_being_slow_are_no_part_of_the_outage_that_follows() {
+    let world = World::start(&pair(), 3);
+    well(&world).await;
+    world.slow("a", SLOW);
+    until_degraded(&world).await;
+    tokio::time::sleep(600 * SECONDS).await;
+    let gone = world.time();
+    world.set_down("a", true);
+    let incident = over(&world).await;
+    assert!(incident.began >= gone, "{} ms too early", gone - incident.began);
+    assert_eq!((incident.objective, incident.tier), ("kept", "kept"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_an_outvoted_node_saw_is_not_the_beginning() {
+    let world = World::start(PAIR, 3);
+    well(&world).await;
+    world.blind(2);
+    tokio::time::sleep(600 * SECONDS).await;
+    let gone = world.time();
+    world.set_down("a", true);
+    let incident = over(&world).await;
+    assert!(incident.began >= gone, "{} ms too early", gone - incident.began);
+    assert_eq!(incident.objective, "kept");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_after_another_begins_after_it() {
+    let alone = format!(
+        "servers: {{ docs: {{ url: \"http://127.0.0.1:1/mcp\", health: {{ interval: 1s, {LATENCY} }} }} }}"
+    );
+    let world = World::start(&alone, 3);
+    let so = |opinion| {
+        move |world: &World| {
+            world.state().servers.by_name.contains_key("docs") && is(world, "1", opinion)
+        }
+    };
+    world.until("well", 10 * SECONDS, so(Opinion::Healthy)).await;
+    world.set_down("1", true);
+    world.until("out", 10 * SECONDS, so(Opinion::Unhealthy)).await;
+    world.slow("1", SLOW);
+    world.set_down("1", false);
+    world.until("of some use", 30 * SECONDS, so(Opinion::Degraded)).await;
+    tokio::time::sleep(60 * SECONDS).await;
+    let gone = world.time();
+    world.set_down("1", true);
+    world.until("out again", 10 * SECONDS, so(Opinion::Unhealthy)).await;
+    let began: Vec<u64> = world.control(0).incidents().iter().map(|it| it.began).collect();
+    let [one, other] = began[..] else { panic!("{began:?}") };
+    let last = one.max(other);
+    assert!(last >= gone, "{} ms too early", gone - last);
+}
+
+#[tokio::test(start_paused = true)]
+async fn calls_that_fail_do_not_date_back_to_when_it_became_slow() {
+    let world = World::start(&pair(), 3);
+    well(&world).await;
+    world.slow("a", SLOW);
+    until_degraded(&world).await;
+    tokio::time::sleep(600 * SECONDS).await;
+    let failing = world.time();
+    world.set_failing("a", &ALL, true);
+    let incident = over(&world).await;
+    assert!(incident.began >= failing, "{} ms too early", failing - incident.began);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_nodes_failing_calls_do_not_date_those_of_the_others() {
+    let world = World::start(PAIR, 3);
+    well(&world).await;
+    world.set_failing("a", &[0], true);
+    tokio::time::sleep(600 * SECONDS).await;
+    let failing = world.time();
+    world.set_failing("a", &ALL, true);
+    let incident = over(&world).await;
+    assert!(incident.began >= failing, "{} ms too early", failing - incident.began);
+}
