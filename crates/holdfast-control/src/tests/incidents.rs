@@ -95,6 +95,30 @@ async fn an_outage_after_another_begins_after_it() {
     assert!(last >= gone, "{} ms too early", gone - last);
 }
 
+/// On the real clock: there is a real connection, which is never answered.
+#[tokio::test]
+async fn an_idle_servers_outage_is_over_when_all_nodes_use_another_instance_whoever_hears_of_it() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/hook", listener.local_addr().unwrap());
+    let notify = format!("notify: [ {{ url: \"{url}\", retries: 0, timeout: 4s }} ]\n");
+    let fast = PAIR.replace("interval: 1s, timeout: 500ms", "interval: 500ms, timeout: 500ms");
+    let world = World::start(&format!("{notify}{fast}"), 3);
+    world.idle(&ALL);
+    well(&world).await;
+    world.set_down("a", true);
+    let tells = |world: &World| {
+        use holdfast_engine::failover::Stage;
+        let failover = world.server("docs").failover;
+        failover.moving().is_some_and(|it| matches!(it.stage, Stage::Notify { .. }))
+    };
+    world.until("people are told", 20 * SECONDS, tells).await;
+    let used = world.time();
+    let incident = over(&world).await;
+    assert!(!tells(&world) && world.time() > used, "it was over before: nothing was shown");
+    let recovered = incident.began + incident.recovered_ms.unwrap();
+    assert!(recovered <= used, "{} ms after all nodes used b: {incident:?}", recovered - used);
+}
+
 #[tokio::test(start_paused = true)]
 async fn calls_that_fail_do_not_date_back_to_when_it_became_slow() {
     let world = World::start(&pair(), 3);

@@ -44,9 +44,9 @@ fn kept(events: &VecDeque<ServerEvent>) -> Vec<bool> {
             ServerHappened::FailoverBegan => outage.decided == Some(event.at),
             ServerHappened::Switched => outage.switched == Some(event.at),
             ServerHappened::Failed => !std::mem::replace(failed, true),
+            ServerHappened::Progressed => outage.in_use == Some(event.at),
             ServerHappened::Noted => true,
             ServerHappened::FailbackBegan
-            | ServerHappened::Progressed
             | ServerHappened::RolledBack
             | ServerHappened::Settled
             | ServerHappened::Answered { .. }
