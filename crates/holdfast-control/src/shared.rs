@@ -43,6 +43,8 @@ pub(crate) struct Shared {
     follows: Mutex<Vec<(u64, u32)>>,
     /// When each breaker last opened; the last place of each server is for its own.
     pub(crate) openings: Mutex<Vec<Vec<Opening>>>,
+    /// Since when calls have failed here, by place.
+    pub(crate) troubles: Mutex<BTreeMap<At, Trouble>>,
     /// The webhooks, and what each was told.
     pub(crate) webhooks: Vec<(Webhook, Arc<Announcing>)>,
     /// What was found of this node itself, and whether it has stepped aside.
@@ -69,6 +71,15 @@ struct Pulse {
 pub(crate) struct Opening {
     pub(crate) at: u64,
     pub(crate) is_open: bool,
+}
+
+/// Since when an instance fails this node's calls.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Trouble {
+    /// Its breaker has been open by the instance's fault.
+    pub(crate) open: Option<tokio::time::Instant>,
+    /// They have failed, in milliseconds since the Unix epoch.
+    pub(crate) failing: Option<u64>,
 }
 
 /// How far the history was announced to one webhook.
@@ -150,6 +161,8 @@ impl Shared {
             lock(&shared.others).insert(at, before.others(was));
             lock(&shared.openings)[at.server][at.instance] =
                 lock(&before.openings)[was.server][was.instance];
+            let trouble = lock(&before.troubles).get(&was).copied();
+            lock(&shared.troubles).extend(trouble.map(|it| (at, it)));
         }
         Arc::new(shared)
     }
@@ -176,6 +189,7 @@ impl Shared {
                 ..Nudges::default()
             },
             openings: Mutex::new(openings),
+            troubles: Mutex::default(),
             desk: Arc::default(),
             metrics: Arc::default(),
             others: Mutex::default(),

@@ -36,10 +36,6 @@ const LEAST: Duration = Duration::from_millis(5);
 pub(crate) struct Reporter {
     shared: Arc<Shared>,
     last: Option<Instant>,
-    /// Since when a breaker has been open by the instance's fault, by place.
-    open: BTreeMap<At, Instant>,
-    /// Since when its calls have failed, in milliseconds since the Unix epoch, by place.
-    failing: BTreeMap<At, u64>,
     /// Whether calls wait in vain, by place.
     silences: BTreeMap<At, Silence>,
 }
@@ -48,13 +44,7 @@ pub(crate) struct Reporter {
 
 impl Reporter {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
-        Self {
-            shared,
-            last: None,
-            open: BTreeMap::new(),
-            failing: BTreeMap::new(),
-            silences: BTreeMap::new(),
-        }
+        Self { shared, last: None, silences: BTreeMap::new() }
     }
 
     fn report(&mut self, state: &ClusterState) -> Report {
@@ -146,26 +136,29 @@ impl Reporter {
 
     /// Since when its calls have failed, in milliseconds since the Unix epoch, if that is what this node
     /// names as the cause.
-    fn calls_fail_since(&mut self, at: At, sight: &Sight, cause: Cause) -> Option<u64> {
+    fn calls_fail_since(&self, at: At, sight: &Sight, cause: Cause) -> Option<u64> {
+        let mut troubles = lock(&self.shared.troubles);
+        let trouble = troubles.entry(at).or_default();
         if !cause.is_of_calls() && !sight.is_open {
-            self.failing.remove(&at);
+            trouble.failing = None;
             return None;
         }
         // It is open before it may say so.
-        let now = self.shared.group.time();
-        let failing = *self.failing.entry(at).or_insert(now);
+        let failing = *trouble.failing.get_or_insert_with(|| self.shared.group.time());
         cause.is_of_calls().then_some(failing)
     }
 
     /// Whether an open breaker says something that the checks do not: a round after it opened has found
     /// the instance as it was before. One that is gone fails its calls first, and then its checks, which
     /// say more.
-    fn breaker_speaks(&mut self, at: At, sight: &Sight, look: &Look) -> bool {
+    fn breaker_speaks(&self, at: At, sight: &Sight, look: &Look) -> bool {
+        let mut troubles = lock(&self.shared.troubles);
+        let trouble = troubles.entry(at).or_default();
         if !sight.is_open {
-            self.open.remove(&at);
+            trouble.open = None;
             return false;
         }
-        let since = *self.open.entry(at).or_insert_with(Instant::now);
+        let since = *trouble.open.get_or_insert_with(Instant::now);
         !look.in_doubt && look.at.is_some_and(|at| at > since)
     }
 

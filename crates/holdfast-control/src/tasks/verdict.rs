@@ -11,7 +11,9 @@ use futures_util::future::try_join_all;
 use holdfast_cluster::ProposeError;
 use holdfast_engine::health::votes::{Opinion, Rules, Vote, first_sign, tally};
 use holdfast_engine::health::{Grade, Measure, percent};
-use holdfast_engine::replicated::{ClusterState, Origin, ServerCommand, ServerHappened};
+use holdfast_engine::replicated::{
+    ClusterState, Origin, ServerCommand, ServerEvent, ServerHappened,
+};
 use tokio::time::Instant;
 
 use crate::desk::members;
@@ -64,11 +66,15 @@ impl Verdicts {
         }
         for instance in planned.ids() {
             if let Some(command) = self.conclude(state, planned, &instance, members, term) {
-                let alarm = alarm(state, planned, &command);
-                self.shared.propose(command).await?;
-                if let Some(alarm) = alarm {
+                // Before the verdict, from which it is known to be due: who dies in between is followed by
+                // one that gives it, or finds it given. A line for the record names no term, so one that
+                // was deposed has to see that itself.
+                if let Some(alarm) = alarm(state, planned, &command)
+                    && self.shared.coordinates() == Some(term)
+                {
                     self.shared.propose(alarm).await?;
                 }
+                self.shared.propose(command).await?;
             }
         }
         Ok(())
@@ -159,7 +165,7 @@ fn alarm(
     let emergency = |score| planned.bars.measure(score) == Measure::Emergency;
     let known = state.servers.by_name.get(server).and_then(|it| it.verdicts.get(instance));
     let before = known.filter(|it| it.opinion.is_some()).is_some_and(|it| emergency(it.score));
-    if before || !emergency(*score) {
+    if before || !emergency(*score) || is_alarmed(state, server, instance) {
         return None;
     }
     tracing::error!(server, instance, score, why, "emergency: an instance is of no use");
@@ -169,6 +175,13 @@ fn alarm(
         what: ServerHappened::Noted,
         evidence: format!("{ALARM}{instance} has {score} of 100, {}", Grade::of(*score).label()),
     })
+}
+
+/// Whether an alarm is the last that the record says of an instance.
+fn is_alarmed(state: &ClusterState, server: &str, instance: &str) -> bool {
+    let of = |event: &&ServerEvent| event.server == server && event.instance == instance;
+    let last = state.servers.events.iter().rev().find(of);
+    last.is_some_and(|it| it.what == ServerHappened::Noted && is_alarm(&it.evidence))
 }
 
 fn is_defined(state: &ClusterState, planned: &Planned) -> bool {

@@ -83,6 +83,27 @@ async fn a_server_without_a_secondary_is_shown_degraded_until_its_calls_succeed(
 }
 
 #[tokio::test(start_paused = true)]
+async fn another_configuration_ends_no_incident_of_calls_that_fail() {
+    let yaml = "servers: { docs: { url: \"http://127.0.0.1:1/mcp\", health: { interval: 30s } } }";
+    let world = World::start(yaml, 3);
+    let is = |world: &World, wanted: &str| {
+        let servers = world.control(0).servers();
+        servers.first().is_some_and(|it| it.instances[0].verdict == wanted)
+    };
+    world.until("healthy", 60 * SECONDS, |world| is(world, "healthy")).await;
+    world.set_failing("1", &ALL, true);
+    world.until("degraded", 90 * SECONDS, |world| is(world, "degraded")).await;
+    tokio::time::sleep(120 * SECONDS).await;
+    let began = world.control(0).incidents()[0].began;
+    let planes = ALL.map(|node| world.reload(node, yaml));
+    tokio::time::sleep(40 * SECONDS).await;
+    assert_eq!(planes.len(), ALL.len());
+    let incidents = world.control(0).incidents();
+    let [it] = &incidents[..] else { panic!("{:#?}", world.history("docs")) };
+    assert_eq!((it.began, it.recovered_ms), (began, None), "{:#?}", world.history("docs"));
+}
+
+#[tokio::test(start_paused = true)]
 async fn where_all_clients_come_through_one_node_its_failing_calls_move_the_server() {
     let world = World::start(PAIR, 3);
     world.idle(&[1, 2]);

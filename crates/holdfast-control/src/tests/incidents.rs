@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use holdfast_engine::health::votes::Opinion;
 
-use super::world::World;
+use super::world::{Kill, World};
 use super::{PAIR, SECONDS, well};
 use crate::operate::{IncidentView, Operated as _};
 
@@ -117,6 +117,28 @@ async fn an_idle_servers_outage_is_over_when_all_nodes_use_another_instance_whoe
     assert!(!tells(&world) && world.time() > used, "it was over before: nothing was shown");
     let recovered = incident.began + incident.recovered_ms.unwrap();
     assert!(recovered <= used, "{} ms after all nodes used b: {incident:?}", recovered - used);
+}
+
+fn alarms(world: &World) -> usize {
+    world.history("docs").iter().filter(|it| it.contains("emergency: a has")).count()
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_alarm_is_given_once_wherever_the_coordinator_dies() {
+    let mut killed = 0;
+    for number in 0..4 {
+        for when in [Kill::Before(number), Kill::After(number)] {
+            let world = World::start(PAIR, 3);
+            well(&world).await;
+            world.set_down("a", true);
+            world.kill_coordinator(when);
+            world.until("out", 30 * SECONDS, |world| is(world, "a", Opinion::Unhealthy)).await;
+            tokio::time::sleep(20 * SECONDS).await;
+            assert_eq!(alarms(&world), 1, "{when:?}: {:#?}", world.history("docs"));
+            killed += usize::from(world.was_killed());
+        }
+    }
+    assert_eq!(killed, 8);
 }
 
 #[tokio::test(start_paused = true)]

@@ -183,6 +183,13 @@ impl World {
         let ids = plan.servers.iter().map(|server| server.ids()).collect();
         let plane = Arc::new(FakePlane { node, ids, ..FakePlane::default() });
         let _ = plane.world.set(Arc::downgrade(self));
+        // An instance that is still there keeps its breaker.
+        let before = &self.nodes[node].plane;
+        for (was, breaker) in std::mem::take(&mut *lock(&before.breakers)) {
+            if let Some(at) = plane.place(&before.ids[was.server][was.instance]) {
+                lock(&plane.breakers).insert(at, breaker);
+            }
+        }
         let control = self.control(node);
         let prepared = control.prepare(plan, Arc::clone(&plane) as Arc<dyn Plane>, config.notify);
         control.commit(prepared);
@@ -461,6 +468,13 @@ impl Group for Seat {
 impl FakePlane {
     fn world(&self) -> Arc<World> {
         self.world.get().and_then(Weak::upgrade).expect("the world is there")
+    }
+
+    fn place(&self, id: &str) -> Option<At> {
+        let mut servers = self.ids.iter().enumerate();
+        servers.find_map(|(server, ids)| {
+            Some(At { server, instance: ids.iter().position(|it| it == id)? })
+        })
     }
 
     fn with_breaker<T>(&self, at: At, act: impl FnOnce(&mut Breaker) -> T) -> T {
