@@ -23,7 +23,8 @@ use crate::shared::{Shared, concluded};
 
 /// A vote grows old without a word: then there is no conclusion any more.
 const EVERY: Duration = Duration::from_secs(2);
-/// A score that has changed by less than this, for the same conclusion, is no news.
+/// A score that has changed by less than this, for the same conclusion, is no news, unless it calls for
+/// something else.
 const SAME: u8 = 5;
 
 pub(crate) struct Verdicts {
@@ -111,10 +112,9 @@ impl Verdicts {
         let known = state.servers.by_name.get(&planned.name);
         let known = known.and_then(|it| it.verdicts.get(instance));
         let score = percent(counted.score);
-        let is_emergency = |score| planned.bars.measure(score) == Measure::Emergency;
         let is_news = known.is_none_or(|known| {
             known.opinion != Some(opinion)
-                || (is_emergency(score) && !is_emergency(known.score))
+                || planned.bars.measure(score) != planned.bars.measure(known.score)
                 || known.score.abs_diff(score) >= SAME
                 || (opinion != Opinion::Healthy && known.cause != counted.cause)
         });

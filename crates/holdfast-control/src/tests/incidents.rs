@@ -141,6 +141,22 @@ async fn an_alarm_is_given_once_wherever_the_coordinator_dies() {
     assert_eq!(killed, 8);
 }
 
+/// An unhealthy instance that falls below a bar is below it for the group too, however little it fell.
+#[tokio::test(start_paused = true)]
+async fn a_bar_is_crossed_by_one_point() {
+    let world = World::start(&pair(), 3);
+    well(&world).await;
+    let score = |world: &World| world.server("docs").verdicts["a"].score;
+    // 50 ms are good, and 150 ms bad: half of the weight.
+    world.slow("a", Duration::from_millis(128));
+    world.until("61", 60 * SECONDS, |world| score(world) == 61).await;
+    world.slow("a", Duration::from_millis(134));
+    world.until("58", 60 * SECONDS, |world| score(world) == 58).await;
+    world.slow("a", Duration::from_millis(135));
+    tokio::time::sleep(30 * SECONDS).await;
+    assert_eq!(score(&world), 58, "no news: nothing else is done for it");
+}
+
 #[tokio::test(start_paused = true)]
 async fn calls_that_fail_do_not_date_back_to_when_it_became_slow() {
     let world = World::start(&pair(), 3);

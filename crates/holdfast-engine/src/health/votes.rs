@@ -169,7 +169,8 @@ pub struct Tally {
     /// What the group concludes; none: too few votes or half against half, and what was concluded
     /// stays.
     pub opinion: Option<Opinion>,
-    /// The mean score of the votes that count; 0 without any.
+    /// The middle score of the votes that count and are not better than the conclusion, of two the better
+    /// one: neither who was outvoted, nor one vote of those that agree, makes it. 0 without any.
     pub score: f64,
     /// The cause named most often among the votes that are not better than the conclusion.
     pub cause: Cause,
@@ -262,7 +263,9 @@ pub fn tally(votes: &[Vote], members: &[Origin], rules: &Rules, now: Instant) ->
         Ordering::Equal => None,
         Ordering::Less => Some(Opinion::Healthy),
     };
-    let score = fresh.values().map(|it| it.score).sum::<f64>() / counted.max(1) as f64;
+    // Who finds it better was outvoted, and does not soften what the others found.
+    let not_better = fresh.values().filter(|it| Some(it.opinion) >= opinion);
+    let score = middle(&not_better.map(|it| it.score).collect::<Vec<_>>()).unwrap_or(0.0);
     let basis = match members.len() {
         0 | 1 => Basis::Alone,
         2 => Basis::Pair,

@@ -50,6 +50,27 @@ fn in_a_cluster_one_is_outvoted_and_two_of_three_decide() {
 }
 
 #[test]
+fn who_was_outvoted_has_no_part_in_the_score() {
+    let now = Instant::now();
+    let scored = |votes: &[f64]| {
+        let votes = votes.iter().zip(1..);
+        let votes: Vec<Vote> = votes
+            .map(|(score, node)| Vote { score: *score, ..vote(node, Opinion::of(*score), now) })
+            .collect();
+        let tally = tally(&votes, &members(votes.len() as u64), &Rules::default(), now);
+        (tally.opinion, tally.score)
+    };
+    assert_eq!(scored(&[0.35, 0.35, 1.0]), (Some(Unhealthy), 0.35));
+    assert_eq!(scored(&[1.0, 0.95, 0.0]), (Some(Healthy), 0.95));
+    // One of those that agree does not make it either.
+    assert_eq!(scored(&[0.0, 0.45, 1.0]), (Some(Unhealthy), 0.45));
+    assert_eq!(scored(&[0.0, 0.1, 0.45]), (Some(Unhealthy), 0.1));
+    assert_eq!(scored(&[0.6, 0.0, 1.0]), (Some(Degraded), 0.6));
+    assert_eq!(scored(&[0.0, 1.0]), (None, 1.0));
+    assert_eq!(scored(&[]), (None, 0.0));
+}
+
+#[test]
 fn a_conclusion_is_as_old_as_the_sign_that_made_it_one() {
     let now = Instant::now();
     let sign = |count: u64, votes: &[(Opinion, Cause, u64)]| {

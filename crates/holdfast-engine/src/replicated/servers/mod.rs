@@ -79,7 +79,7 @@ pub struct Verdict {
     pub opinion: Option<Opinion>,
     /// What makes it so.
     pub cause: Cause,
-    /// The mean score of the votes then, 0 to 100.
+    /// The score of the votes then, 0 to 100: the middle of those that are not better than the conclusion.
     pub score: u8,
     /// When it began, in milliseconds since the Unix epoch.
     pub since: u64,
@@ -243,7 +243,7 @@ pub enum ServerCommand {
         opinion: Opinion,
         /// What makes it so.
         cause: Cause,
-        /// The mean score of the votes, 0 to 100.
+        /// The score of the votes, 0 to 100.
         score: u8,
         /// When the first evidence was seen, in milliseconds since the Unix epoch; 0: not said.
         evidence_since: u64,
