@@ -129,7 +129,7 @@ impl Reporter {
             vote,
             breaker: self.breaker(at.server, at.instance, sight.evidence),
             running: sight.in_flight,
-            answered_at: sight.answered_at,
+            answered_at: self.answered_at(&sight),
         };
         (part, said)
     }
@@ -162,12 +162,18 @@ impl Reporter {
         !look.in_doubt && look.at.is_some_and(|at| at > since)
     }
 
+    /// When a call was last answered, by the clock by which the group says when it moved a server.
+    fn answered_at(&self, sight: &Sight) -> u64 {
+        let now = self.shared.group.time();
+        sight.answered_ago.map_or(0, |ago| now.saturating_sub(millis(ago)))
+    }
+
     /// Calls that hang have no outcome to speak for them yet: they bring a check forward.
     fn heed_silence(&mut self, at: At, sight: &Sight, look: &Look) {
         let planned = &self.shared.plan.servers[at.server];
         let (Some(last), 0) = (look.at, look.bad_since(Opinion::Degraded)) else { return };
+        let (in_flight, answered_at) = (sight.in_flight, self.answered_at(sight));
         let silence = self.silences.entry(at).or_default();
-        let (in_flight, answered_at) = (sight.in_flight, sight.answered_at);
         let (rhythm, timeout) = (planned.rhythm(), planned.health.timeout);
         let now = Instant::now().into_std();
         if silence.look(in_flight, answered_at, last.elapsed(), rhythm, timeout, now)

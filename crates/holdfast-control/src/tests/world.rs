@@ -578,7 +578,7 @@ impl Plane for FakePlane {
             breaker,
             evidence,
             is_open,
-            answered_at: if is_called && answers { self.world().time() } else { 0 },
+            answered_ago: (is_called && answers).then_some(Duration::ZERO),
         }
     }
 
