@@ -11,8 +11,8 @@ use tokio::time::Instant;
 
 use crate::report::{Others, Report, ServerPart};
 
-/// A report older than this says nothing of breakers: its node is away.
-const FRESH: Duration = Duration::from_secs(5);
+/// What is older than this is of no use where a vote rests on it: its node is away, or the coordinator is.
+pub(crate) const FRESH: Duration = Duration::from_secs(5);
 
 #[derive(Default, Debug)]
 pub(crate) struct Desk(Mutex<BTreeMap<NodeId, Heard>>);

@@ -13,7 +13,7 @@ use holdfast_engine::replicated::{
     ClusterState, ControlCommand, MemberState, NodeId, Reply, ServerCommand, ServerState,
 };
 
-use crate::desk::Desk;
+use crate::desk::{Desk, FRESH};
 use crate::driver::{Nudge, Status};
 use crate::group::Group;
 use crate::looks::Looks;
@@ -37,8 +37,8 @@ pub(crate) struct Shared {
     pub(crate) desk: Arc<Desk>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) nudges: Nudges,
-    /// What the other nodes say, as the coordinator last told.
-    others: Mutex<BTreeMap<At, Heard>>,
+    /// What the other nodes say, as the coordinator last told, and when it did.
+    others: Mutex<(Option<tokio::time::Instant>, BTreeMap<At, Heard>)>,
     /// Generation and step of the failover that the data plane goes by, by server.
     follows: Mutex<Vec<(u64, u32)>>,
     /// When each breaker last opened; the last place of each server is for its own.
@@ -154,11 +154,12 @@ impl Shared {
         shared.nodes = Mutex::new(lock(&before.nodes).clone());
         shared.aside = Mutex::new(lock(&before.aside).clone());
         shared.pulse = Mutex::new(*lock(&before.pulse));
+        lock(&shared.others).0 = lock(&before.others).0;
         for at in shared.plan.all() {
             let Some(was) = shared.plan.place_in(at, &before.plan) else { continue };
             let look = before.looks.get(was);
             shared.looks.with(at, |it| *it = look);
-            lock(&shared.others).insert(at, before.others(was));
+            lock(&shared.others).1.insert(at, before.others(was));
             lock(&shared.openings)[at.server][at.instance] =
                 lock(&before.openings)[was.server][was.instance];
             let trouble = lock(&before.troubles).get(&was).copied();
@@ -226,7 +227,7 @@ impl Shared {
             tracing::warn!(gap_ms = gap.max(slept).as_millis(), "the control plane begins anew");
             self.desk.clear();
             self.looks.begin_anew();
-            lock(&self.others).clear();
+            *lock(&self.others) = Default::default();
             lock(&self.nodes).clear();
             *lock(&self.aside) = None;
         }
@@ -320,14 +321,23 @@ impl Shared {
                 known.entry(at).or_default().calls.push(calls);
             }
         }
+        let news = {
+            let others = &mut *lock(&self.others);
+            others.0 = Some(tokio::time::Instant::now());
+            std::mem::replace(&mut others.1, known.clone()) != known
+        };
         // This node's vote is another one then, and may be what the others wait for.
-        if std::mem::replace(&mut *lock(&self.others), known.clone()) != known {
+        if news {
             self.nudges.report.nudge();
         }
     }
 
+    /// What the others say of an instance. Where no coordinator has told of them for some time, nothing: it
+    /// may be minutes old by the time that the next one asks for a vote.
     pub(crate) fn others(&self, at: At) -> Heard {
-        lock(&self.others).get(&at).cloned().unwrap_or_default()
+        let (told, known) = &*lock(&self.others);
+        let is_fresh = told.is_some_and(|told| told.elapsed() <= FRESH);
+        known.get(&at).filter(|_| is_fresh).cloned().unwrap_or_default()
     }
 
     pub(crate) fn follows(&self, server: usize) -> (u64, u32) {

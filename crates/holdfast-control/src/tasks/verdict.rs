@@ -12,7 +12,7 @@ use holdfast_cluster::ProposeError;
 use holdfast_engine::health::votes::{Opinion, Rules, Vote, first_sign, tally};
 use holdfast_engine::health::{Grade, Measure, percent};
 use holdfast_engine::replicated::{
-    ClusterState, Origin, ServerCommand, ServerEvent, ServerHappened,
+    ALARM, ClusterState, Origin, ServerCommand, ServerEvent, ServerHappened,
 };
 use tokio::time::Instant;
 
@@ -147,14 +147,6 @@ impl Reconciler for Verdicts {
     }
 }
 
-/// How an alarm in the record begins.
-const ALARM: &str = "emergency: ";
-
-/// Whether a line of the record is an alarm.
-pub(crate) fn is_alarm(evidence: &str) -> bool {
-    evidence.starts_with(ALARM)
-}
-
 /// The alarm that a verdict gives, if its score calls for one and the one before did not.
 fn alarm(
     state: &ClusterState,
@@ -181,7 +173,7 @@ fn alarm(
 fn is_alarmed(state: &ClusterState, server: &str, instance: &str) -> bool {
     let of = |event: &&ServerEvent| event.server == server && event.instance == instance;
     let last = state.servers.events.iter().rev().find(of);
-    last.is_some_and(|it| it.what == ServerHappened::Noted && is_alarm(&it.evidence))
+    last.is_some_and(ServerEvent::is_alarm)
 }
 
 fn is_defined(state: &ClusterState, planned: &Planned) -> bool {

@@ -6,6 +6,7 @@ use holdfast_engine::replicated::ServerHappened;
 use super::world::World;
 use super::{PAIR, SECONDS, well};
 use crate::operate::Operated as _;
+use crate::plane::At;
 
 const ALL: [usize; 3] = [0, 1, 2];
 
@@ -80,6 +81,22 @@ async fn a_server_without_a_secondary_is_shown_degraded_until_its_calls_succeed(
     assert!(format!("{why:?}").contains("breaker open"), "{why:?}");
     world.set_failing("1", &ALL, false);
     world.until("healthy again", 120 * SECONDS, |world| is(world, "healthy")).await;
+}
+
+/// The next coordinator may ask for a vote minutes later.
+#[tokio::test(start_paused = true)]
+async fn what_others_said_before_the_coordinator_was_lost_is_forgotten() {
+    let world = World::start(PAIR, 3);
+    well(&world).await;
+    let heard = || world.control(1).shared().others(At { server: 0, instance: 0 }).scores.len();
+    world.until("told", 5 * SECONDS, |_| heard() == 2).await;
+    world.nodes.iter().for_each(super::world::Node::loses_its_coordinator);
+    tokio::time::sleep(4 * SECONDS).await;
+    assert_eq!(heard(), 2, "a coordinator may be away for a moment");
+    tokio::time::sleep(2 * SECONDS).await;
+    assert_eq!(heard(), 0);
+    world.elect(2);
+    world.until("told again", 5 * SECONDS, |_| heard() == 2).await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -43,6 +43,8 @@ pub const MAX_INSTANCES: usize = 64;
 pub const MAX_EVENTS: usize = 1024;
 /// The most lines of one server's.
 pub const MAX_EVENTS_OF_SERVER: usize = 256;
+/// How a `Noted` begins that is an alarm.
+pub const ALARM: &str = "emergency: ";
 /// The most configuration versions that are remembered.
 pub const MAX_VERSIONS: usize = 8;
 
@@ -341,6 +343,16 @@ impl ServerCommand {
             Self::Breaker { term, .. } => *term,
             Self::Configure { .. } | Self::Note { .. } => None,
         }
+    }
+}
+
+// === impl ServerEvent ===
+
+impl ServerEvent {
+    /// Whether people are told with it that an instance is of no use.
+    #[must_use]
+    pub fn is_alarm(&self) -> bool {
+        self.what == ServerHappened::Noted && self.evidence.starts_with(ALARM)
     }
 }
 

@@ -45,7 +45,8 @@ fn kept(events: &VecDeque<ServerEvent>) -> Vec<bool> {
             ServerHappened::Switched => outage.switched == Some(event.at),
             ServerHappened::Failed => !std::mem::replace(failed, true),
             ServerHappened::Progressed => outage.in_use == Some(event.at),
-            ServerHappened::Noted => true,
+            // What was announced of it. That others of the server are of no use is not what it is judged by.
+            ServerHappened::Noted => event.instance == outage.instance && !event.is_alarm(),
             ServerHappened::FailbackBegan
             | ServerHappened::RolledBack
             | ServerHappened::Settled
