@@ -12,6 +12,7 @@ use crate::{Config, Server};
 pub(crate) fn check(config: &Config, context: &Context<'_>) {
     listeners(config, context);
     cluster_listener(config, context);
+    own_voice(config, context);
     admin_token(config, context);
     data_dir(config, context);
     streams(config, context);
@@ -106,6 +107,27 @@ fn streams(config: &Config, context: &Context<'_>) {
             ),
             "keepalive below rotate_after",
             "write 15s",
+        );
+    }
+}
+
+/// A node that is alone has its own checks, and otherwise nothing before calls come.
+fn own_voice(config: &Config, context: &Context<'_>) {
+    if config.health.votes.local > 0.0 {
+        return;
+    }
+    if config.cluster.as_ref().is_none_or(|it| it.nodes.len() < 2) {
+        context.report(
+            "health.votes.local",
+            "0, and there is no other node whose checks would count".into(),
+            "a weight above 0 where a node is alone",
+            "write 0.4",
+        );
+    } else {
+        context.notice(
+            "health.votes.local is 0: a node that hears of no other has no vote about an instance that \
+             is not called"
+                .to_owned(),
         );
     }
 }

@@ -11,8 +11,8 @@ use tokio::time::Instant;
 
 use crate::report::{Others, Report, ServerPart};
 
-/// A report older than this says nothing of breakers: its node is away.
-const FRESH: Duration = Duration::from_secs(5);
+/// What is older than this is of no use where a vote rests on it: its node is away, or the coordinator is.
+pub(crate) const FRESH: Duration = Duration::from_secs(5);
 
 #[derive(Default, Debug)]
 pub(crate) struct Desk(Mutex<BTreeMap<NodeId, Heard>>);
@@ -54,10 +54,13 @@ impl Desk {
         desk.iter().filter_map(vote).collect()
     }
 
-    /// The fewest good checks in a row that a member has seen of this instance.
+    /// So many good checks in a row most members have seen of this instance. The others may be cut off from it,
+    /// or too far away for its answers to be quick: they are outvoted here as they are in its verdict.
     pub(crate) fn good(&self, server: &str, instance: &str, members: &[Origin]) -> u32 {
         let of = |part: &ServerPart| Some(part.instance(instance)?.vote.as_ref()?.good);
-        self.parts(server, members).filter_map(|part| of(&part)).min().unwrap_or(0)
+        let mut good: Vec<u32> = self.parts(server, members).filter_map(|part| of(&part)).collect();
+        good.sort_unstable_by(|one, other| other.cmp(one));
+        good.get(members.len() / 2).copied().unwrap_or(0)
     }
 
     /// What the members that were heard lately say of a breaker: of an instance's, or the server's own.

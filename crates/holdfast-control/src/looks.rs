@@ -3,7 +3,8 @@
 use std::sync::{Mutex, PoisonError};
 
 use holdfast_engine::health::hysteresis::{Patience, Steady};
-use holdfast_engine::health::score::{Checked, Failure, report};
+use holdfast_engine::health::score::{Checked, Failure, Report, report};
+use holdfast_engine::health::votes::Opinion;
 use holdfast_engine::health::{Status, percent};
 use tokio::time::Instant;
 
@@ -29,12 +30,13 @@ pub(crate) struct Look {
     pub(crate) good: u32,
     /// When the last round that counted ended.
     pub(crate) at: Option<Instant>,
-    /// When the present run of bad rounds began, in milliseconds since the Unix epoch; 0: all is well.
-    pub(crate) bad_since: u64,
     /// The last round was worse than what is believed: the next one may decide.
     pub(crate) in_doubt: bool,
     /// What took the score down, the worst first.
     pub(crate) why: Vec<String>,
+    /// When the present run of rounds began in which it was no better than degraded, and no better than
+    /// unhealthy, in milliseconds since the Unix epoch; 0: the last one was better.
+    bad_since: [u64; 2],
     steady: Steady,
     /// What the monitors say.
     outside: Steady,
@@ -82,10 +84,22 @@ impl Look {
         self.own.map_or(100, percent)
     }
 
+    /// When the present run of rounds began that found it so or worse, in milliseconds since the Unix epoch; 0:
+    /// the last one found it better.
+    pub(crate) fn bad_since(&self, opinion: Opinion) -> u64 {
+        match opinion {
+            Opinion::Healthy => 0,
+            Opinion::Degraded => self.bad_since[0],
+            Opinion::Unhealthy => self.bad_since[1],
+        }
+    }
+
     /// A bad sign that does not count yet.
-    pub(crate) fn suspect(&mut self, now: u64) {
-        if self.bad_since == 0 {
-            self.bad_since = now;
+    pub(crate) fn suspect(&mut self, seen: &Report<'_>, now: u64) {
+        let runs = usize::from(status(seen) != Status::Healthy)
+            + usize::from(status(seen) == Status::Critical);
+        for since in self.bad_since[..runs].iter_mut().filter(|since| **since == 0) {
+            *since = now;
         }
     }
 
@@ -97,7 +111,7 @@ impl Look {
         self.hear(report(&of(true)).map(|it| it.score), patience);
         let Some(whole) = report(&of(false)) else { return };
         let score = if whole.fatal.is_some() { 0.0 } else { whole.score };
-        let status = if whole.fatal.is_some() { Status::Critical } else { Status::of(score) };
+        let status = status(&whole);
         let changed = self.steady.look(status, patience).is_some();
         // Until a change is believed, what was believed before stands.
         if changed || self.steady.status() == Some(status) || self.steady.status().is_none() {
@@ -110,10 +124,13 @@ impl Look {
         self.in_doubt = status != Status::Healthy && self.steady.status().is_none_or(is_worse);
         self.good = self.steady.good();
         self.at = Some(at);
-        if status == Status::Healthy {
-            self.bad_since = 0;
-        } else {
-            self.suspect(now);
+        self.suspect(&whole, now);
+        // What is better ends the runs of what was worse: an outage does not begin with the slow hours
+        // before it.
+        match status {
+            Status::Healthy => self.bad_since = [0; 2],
+            Status::Degraded | Status::Warning => self.bad_since[1] = 0,
+            Status::Critical => {}
         }
         self.why = reasons(round);
     }
@@ -130,6 +147,11 @@ impl Look {
             self.external = Some(said);
         }
     }
+}
+
+/// How well a round found it. What cannot be used at all is critical, whatever else passed.
+fn status(seen: &Report<'_>) -> Status {
+    if seen.fatal.is_some() { Status::Critical } else { Status::of(seen.score) }
 }
 
 /// What is wrong, the heaviest first.
@@ -163,6 +185,8 @@ mod tests {
 
     const PATIENCE: Patience = Patience { fall: 2, rise: 3 };
 
+    const DOWN: Opinion = Opinion::Unhealthy;
+
     fn made(name: &'static str, weight: f64, outcome: Outcome) -> Made<'static> {
         let check = Checked { name, weight, critical: false, slight: name == "connect", outcome };
         Made { check, external: false, text: String::new() }
@@ -180,19 +204,44 @@ mod tests {
         let mut look = Look::default();
         assert_eq!(look.own, None);
         take(&mut look, &well, 1_000);
-        assert_eq!((look.own, look.bad_since), (Some(1.0), 0));
-        look.suspect(1_900);
+        assert_eq!((look.own, look.bad_since(DOWN)), (Some(1.0), 0));
+        let bad = [gone[0].check, gone[1].check];
+        look.suspect(&report(&bad).unwrap(), 1_900);
         take(&mut look, &gone, 2_000);
-        assert_eq!((look.own, look.bad_since, look.fatal), (Some(1.0), 1_900, None), "one look");
+        assert_eq!(
+            (look.own, look.bad_since(DOWN), look.fatal),
+            (Some(1.0), 1_900, None),
+            "one look"
+        );
         take(&mut look, &gone, 3_000);
         let unreachable = Some(Failure::Unreachable);
-        assert_eq!((look.own, look.bad_since, look.fatal), (Some(0.0), 1_900, unreachable));
+        assert_eq!((look.own, look.bad_since(DOWN), look.fatal), (Some(0.0), 1_900, unreachable));
         assert_eq!(look.why[0], "ping: unreachable");
         take(&mut look, &well, 4_000);
-        assert_eq!((look.own, look.good, look.bad_since), (Some(0.0), 1, 0), "not well yet");
+        assert_eq!((look.own, look.good, look.bad_since(DOWN)), (Some(0.0), 1, 0), "not well yet");
         take(&mut look, &well, 5_000);
         take(&mut look, &well, 6_000);
         assert_eq!((look.own, look.good), (Some(1.0), 3));
+    }
+
+    #[test]
+    fn what_is_worse_than_before_began_when_it_became_so() {
+        let poor = [made("ping", 1.0, Outcome::Partly(0.7))];
+        let gone = [made("ping", 1.0, Outcome::Failed(Failure::Unreachable))];
+        let well = [made("ping", 1.0, Outcome::Passed)];
+        let mut look = Look::default();
+        let mut begins = |round: &[Made<'_>], now| {
+            take(&mut look, round, now);
+            [Opinion::Healthy, Opinion::Degraded, DOWN].map(|opinion| look.bad_since(opinion))
+        };
+        assert_eq!(begins(&well, 1_000), [0, 0, 0]);
+        assert_eq!(begins(&poor, 2_000), [0, 2_000, 0]);
+        assert_eq!(begins(&poor, 3_000), [0, 2_000, 0]);
+        assert_eq!(begins(&gone, 4_000), [0, 2_000, 4_000]);
+        assert_eq!(begins(&gone, 5_000), [0, 2_000, 4_000]);
+        assert_eq!(begins(&poor, 6_000), [0, 2_000, 0]);
+        assert_eq!(begins(&gone, 7_000), [0, 2_000, 7_000]);
+        assert_eq!(begins(&well, 8_000), [0, 0, 0]);
     }
 
     #[test]
@@ -201,7 +250,7 @@ mod tests {
         let mut hears = |says| {
             let monitor = Made { external: true, ..made("monitor", 1.0, says) };
             take(&mut look, &[made("ping", 1.0, Outcome::Passed), monitor], 1_000);
-            assert_eq!((look.own, look.good > 0, look.bad_since), (Some(1.0), true, 0));
+            assert_eq!((look.own, look.good > 0, look.bad_since(DOWN)), (Some(1.0), true, 0));
             (look.external, look.why.len())
         };
         let down = Outcome::Failed(Failure::Wrong);

@@ -45,7 +45,7 @@ pub struct ServerView {
     pub since: Option<u64>,
     /// Rises with each move.
     pub generation: u64,
-    /// Why it moves, or cannot.
+    /// Why it moves, or cannot; or what its failback waits for.
     pub reason: String,
     /// What the group or an operator keeps its own breaker at.
     pub breaker: Option<String>,

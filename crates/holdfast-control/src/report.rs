@@ -40,7 +40,7 @@ pub(crate) struct InstancePart {
     pub(crate) breaker: BreakerPart,
     /// Its calls that are there.
     pub(crate) running: u64,
-    /// When one of its calls was last answered, in milliseconds since the Unix epoch; 0: never.
+    /// When one of its calls was last answered, in milliseconds by the group's clock; 0: never.
     pub(crate) answered_at: u64,
 }
 

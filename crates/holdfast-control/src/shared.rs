@@ -13,7 +13,7 @@ use holdfast_engine::replicated::{
     ClusterState, ControlCommand, MemberState, NodeId, Reply, ServerCommand, ServerState,
 };
 
-use crate::desk::Desk;
+use crate::desk::{Desk, FRESH};
 use crate::driver::{Nudge, Status};
 use crate::group::Group;
 use crate::looks::Looks;
@@ -37,12 +37,14 @@ pub(crate) struct Shared {
     pub(crate) desk: Arc<Desk>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) nudges: Nudges,
-    /// What the other nodes say, as the coordinator last told.
-    others: Mutex<BTreeMap<At, Heard>>,
+    /// What the other nodes say, as the coordinator last told, and when it did.
+    others: Mutex<(Option<tokio::time::Instant>, BTreeMap<At, Heard>)>,
     /// Generation and step of the failover that the data plane goes by, by server.
     follows: Mutex<Vec<(u64, u32)>>,
     /// When each breaker last opened; the last place of each server is for its own.
     pub(crate) openings: Mutex<Vec<Vec<Opening>>>,
+    /// Since when calls have failed here, by place.
+    pub(crate) troubles: Mutex<BTreeMap<At, Trouble>>,
     /// The webhooks, and what each was told.
     pub(crate) webhooks: Vec<(Webhook, Arc<Announcing>)>,
     /// What was found of this node itself, and whether it has stepped aside.
@@ -69,6 +71,15 @@ struct Pulse {
 pub(crate) struct Opening {
     pub(crate) at: u64,
     pub(crate) is_open: bool,
+}
+
+/// Since when an instance fails this node's calls.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Trouble {
+    /// Its breaker has been open by the instance's fault.
+    pub(crate) open: Option<tokio::time::Instant>,
+    /// They have failed, in milliseconds since the Unix epoch.
+    pub(crate) failing: Option<u64>,
 }
 
 /// How far the history was announced to one webhook.
@@ -143,13 +154,16 @@ impl Shared {
         shared.nodes = Mutex::new(lock(&before.nodes).clone());
         shared.aside = Mutex::new(lock(&before.aside).clone());
         shared.pulse = Mutex::new(*lock(&before.pulse));
+        lock(&shared.others).0 = lock(&before.others).0;
         for at in shared.plan.all() {
             let Some(was) = shared.plan.place_in(at, &before.plan) else { continue };
             let look = before.looks.get(was);
             shared.looks.with(at, |it| *it = look);
-            lock(&shared.others).insert(at, before.others(was));
+            lock(&shared.others).1.insert(at, before.others(was));
             lock(&shared.openings)[at.server][at.instance] =
                 lock(&before.openings)[was.server][was.instance];
+            let trouble = lock(&before.troubles).get(&was).copied();
+            lock(&shared.troubles).extend(trouble.map(|it| (at, it)));
         }
         Arc::new(shared)
     }
@@ -176,6 +190,7 @@ impl Shared {
                 ..Nudges::default()
             },
             openings: Mutex::new(openings),
+            troubles: Mutex::default(),
             desk: Arc::default(),
             metrics: Arc::default(),
             others: Mutex::default(),
@@ -212,7 +227,7 @@ impl Shared {
             tracing::warn!(gap_ms = gap.max(slept).as_millis(), "the control plane begins anew");
             self.desk.clear();
             self.looks.begin_anew();
-            lock(&self.others).clear();
+            *lock(&self.others) = Default::default();
             lock(&self.nodes).clear();
             *lock(&self.aside) = None;
         }
@@ -306,14 +321,23 @@ impl Shared {
                 known.entry(at).or_default().calls.push(calls);
             }
         }
+        let news = {
+            let others = &mut *lock(&self.others);
+            others.0 = Some(tokio::time::Instant::now());
+            std::mem::replace(&mut others.1, known.clone()) != known
+        };
         // This node's vote is another one then, and may be what the others wait for.
-        if std::mem::replace(&mut *lock(&self.others), known.clone()) != known {
+        if news {
             self.nudges.report.nudge();
         }
     }
 
+    /// What the others say of an instance. Where no coordinator has told of them for some time, nothing: it
+    /// may be minutes old by the time that the next one asks for a vote.
     pub(crate) fn others(&self, at: At) -> Heard {
-        lock(&self.others).get(&at).cloned().unwrap_or_default()
+        let (told, known) = &*lock(&self.others);
+        let is_fresh = told.is_some_and(|told| told.elapsed() <= FRESH);
+        known.get(&at).filter(|_| is_fresh).cloned().unwrap_or_default()
     }
 
     pub(crate) fn follows(&self, server: usize) -> (u64, u32) {

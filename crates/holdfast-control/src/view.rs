@@ -1,14 +1,16 @@
 //! The group's state and this node's findings in an operator's words. Pure.
 
-use holdfast_engine::failover::{Phase, Stage};
+use holdfast_engine::failover::{Hindrance, Phase, Stage};
 use holdfast_engine::health::votes::Opinion;
 use holdfast_engine::objectives::{Compliance, outages};
 use holdfast_engine::replicated::{ClusterState, ServerEvent, ServerHappened, ServerState};
 
+use crate::desk::members;
 use crate::operate::{EventView, IncidentView, InstanceView, ServerView};
 use crate::plan::{Plan, Planned};
 use crate::plane::At;
 use crate::shared::Shared;
+use crate::tasks::failover::seen;
 use crate::tasks::objectives::{objective, tier};
 
 /// One server.
@@ -17,6 +19,7 @@ pub(crate) fn server(shared: &Shared, state: &ClusterState, place: usize) -> Ser
     let known = state.servers.by_name.get(&planned.name);
     let failover = known.filter(|_| planned.failover.is_some()).map(|it| &it.failover);
     let active = known.map(|it| it.failover.active.as_str());
+    let waits = known.and_then(|known| waits(shared, state, planned, known)).unwrap_or_default();
     ServerView {
         name: planned.name.clone(),
         verdict: verdict(known, active.unwrap_or_else(|| planned.primary())),
@@ -26,7 +29,7 @@ pub(crate) fn server(shared: &Shared, state: &ClusterState, place: usize) -> Ser
         target: failover.and_then(|it| it.moving()).map(|it| it.to.clone()),
         since: failover.map(|it| it.since).filter(|since| *since > 0),
         generation: failover.map_or(0, |it| it.generation),
-        reason: failover.map(|it| reason(&it.phase)).unwrap_or_default(),
+        reason: failover.map(|it| reason(&it.phase)).filter(|it| !it.is_empty()).unwrap_or(waits),
         breaker: forced(shared, known, state, ""),
         instances: (0..planned.instances.len())
             .map(|instance| self::instance(shared, state, known, At { server: place, instance }))
@@ -109,6 +112,30 @@ fn role(role: holdfast_config::Role) -> Option<&'static str> {
         Secondary => Some("secondary"),
         Replica => Some("replica"),
     }
+}
+
+/// What the failback of a server waits for that rests on another instance than its primary.
+fn waits(
+    shared: &Shared,
+    state: &ClusterState,
+    planned: &Planned,
+    known: &ServerState,
+) -> Option<String> {
+    let moves = planned.failover.as_ref()?;
+    let primary = planned.primary();
+    let now = state.time.max(shared.group.time());
+    let seen = seen(shared, planned, known, &members(state));
+    Some(match known.failover.hindrance(&seen, &moves.params, now)? {
+        Hindrance::Operator => "an operator's failback is waited for".to_owned(),
+        Hindrance::Ill => format!("{primary} has to be healthy"),
+        Hindrance::Until(until) => {
+            let seconds = until.saturating_sub(now).div_ceil(1_000);
+            format!("back to {primary} in {seconds} s at the earliest")
+        }
+        Hindrance::Checks(rounds) => {
+            format!("{primary} has to pass {rounds} rounds of checks in a row on most nodes")
+        }
+    })
 }
 
 fn reason(phase: &Phase) -> String {

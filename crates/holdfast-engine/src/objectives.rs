@@ -13,8 +13,9 @@
 //! whatever its checks say, and reaches back to the first evidence for that. Where too many of its calls
 //! fail, but most do not, it is one if the server leaves the instance for that: detected when they were too
 //! many. It ends with the first good answer that a node reports; without one (nobody called), when the
-//! active instance is found usable again, or when a failover is over. A failover by hand, or one for a
-//! fallen score, is none.
+//! active instance is found usable again, or, once a failover is over, at the moment from which on all nodes
+//! used the new instance: that people are told of it takes longer, and is no part of the outage. A failover
+//! by hand, or one for a fallen score, is none.
 //!
 //! The RPO is compared with what a node says was lost of what had been acknowledged. Of a server's own data
 //! the gateway cannot know that, so nothing is claimed of it; what the gateway itself has acknowledged is its
@@ -61,6 +62,10 @@ pub struct Outage {
     pub has_failed: bool,
     /// It served on, with too many errors: it is left bit by bit, and not in a hurry.
     pub has_served: bool,
+    /// Another instance was active, but not all nodes have said yet that they use it.
+    is_switching: bool,
+    /// Since when all nodes use another instance of which nothing bad is known.
+    pub(crate) in_use: Option<u64>,
 }
 
 /// How an outage ended.
@@ -136,7 +141,9 @@ impl Outage {
         }
         let took = match (self.ending, self.ended) {
             (Ending::FailedOver, Some(ended)) => ended.saturating_sub(self.detected),
-            (Ending::Open, _) if self.decided.is_some() => now.saturating_sub(self.detected),
+            (Ending::Open, _) if self.decided.is_some() => {
+                self.in_use.unwrap_or(now).saturating_sub(self.detected)
+            }
             (Ending::Open | Ending::FailedOver | Ending::Recovered | Ending::Retired, _) => {
                 return None;
             }
@@ -170,7 +177,8 @@ pub fn outages<'a>(events: impl IntoIterator<Item = &'a ServerEvent>) -> Vec<Out
             | ServerHappened::CallsFail { cause: Cause::BreakerOpen, evidence_since, .. } => {
                 bad.remove(server);
                 // Another instance that fails after a switch nobody saw a good answer of: one outage.
-                open.entry(server).or_insert_with(|| begun(event, evidence_since));
+                let outage = open.entry(server).or_insert_with(|| begun(event, evidence_since));
+                outage.in_use = None;
                 continue;
             }
             ServerHappened::CallsFail { from, evidence_since, .. }
@@ -252,7 +260,7 @@ impl Outage {
     /// How it stands against an objective at `now`.
     #[must_use]
     pub fn judge(&self, objective: Objective, now: u64) -> Judged {
-        let took = self.ended.unwrap_or(now).saturating_sub(self.began);
+        let took = self.ended.or(self.in_use).unwrap_or(now).saturating_sub(self.began);
         let rto = match self.ended {
             _ if took > objective.rto => Compliance::Breached,
             None => Compliance::Running,
@@ -296,9 +304,16 @@ impl Outage {
         match event.what {
             ServerHappened::FailoverBegan => {
                 self.decided.get_or_insert(event.at);
+                (self.is_switching, self.in_use) = (false, None);
             }
             ServerHappened::Switched => {
                 self.switched.get_or_insert(event.at);
+                self.is_switching = true;
+            }
+            // The first step after the switch. What follows is telling people, and nobody is served any
+            // later for that.
+            ServerHappened::Progressed if self.is_switching => {
+                (self.is_switching, self.in_use) = (false, Some(event.at));
             }
             ServerHappened::Failed => self.has_failed = true,
             ServerHappened::Answered { lost } => {
@@ -319,7 +334,7 @@ impl Outage {
                 return self.end(event.at, ending);
             }
             ServerHappened::Settled if self.switched.is_some() => {
-                return self.end(event.at, Ending::FailedOver);
+                return self.end(self.in_use.unwrap_or(event.at), Ending::FailedOver);
             }
             ServerHappened::Retired => return self.end(event.at, Ending::Retired),
             ServerHappened::Verdict { .. }
@@ -361,6 +376,8 @@ fn begun(event: &ServerEvent, evidence_since: u64) -> Outage {
         lost: None,
         has_failed: false,
         has_served: false,
+        is_switching: false,
+        in_use: None,
     }
 }
 
@@ -416,6 +433,16 @@ mod tests {
         let begun = &super::outages(&began)[0];
         assert_eq!(begun.failover(1_000, 2_000), Some((1_000, Compliance::Running)));
         assert_eq!(begun.failover(1_000, 2_001), Some((1_001, Compliance::Breached)));
+        let used = [event(1_300, "b", Switched), event(1_400, "b", Progressed)];
+        let used = [&began[..], &used].concat();
+        let used = &super::outages(&used)[0];
+        assert_eq!((used.ending, used.ended), (Ending::Open, None), "people are being told");
+        assert_eq!(used.failover(1_000, 9_000), Some((400, Compliance::Running)));
+        assert_eq!(used.judge(Objective::of_tier(1), 99_000).rto, Compliance::Running);
+        let ill = [event(1_500, "b", verdict(DOWN, 0))];
+        let ill = [&began[..], &[event(1_300, "b", Switched), event(1_400, "b", Progressed)], &ill];
+        let ill = &super::outages(&ill.concat())[0];
+        assert_eq!(ill.judge(Objective::of_tier(1), 99_000).rto, Compliance::Breached);
     }
 
     #[test]
@@ -430,6 +457,25 @@ mod tests {
         assert_eq!(ending(&back), (1, Ending::Recovered, Some(5_000)));
         let told = [event(2_000, "b", Switched), event(4_000, "b", Settled)];
         assert_eq!(ending(&told), (1, Ending::FailedOver, Some(4_000)));
+        // From here on all nodes use it; the rest is telling people.
+        let used = [
+            event(2_000, "b", Switched),
+            event(2_100, "b", Progressed),
+            event(32_000, "b", Settled),
+        ];
+        assert_eq!(ending(&used), (1, Ending::FailedOver, Some(2_100)));
+        // It fails as well, before that is over.
+        let fails = [
+            event(2_000, "b", Switched),
+            event(2_100, "b", Progressed),
+            event(9_000, "b", verdict(DOWN, 0)),
+            event(9_010, "c", FailoverBegan),
+            event(9_020, "c", Progressed),
+            event(9_100, "c", Switched),
+            event(9_200, "c", Progressed),
+            event(32_000, "c", Settled),
+        ];
+        assert_eq!(ending(&fails), (1, Ending::FailedOver, Some(9_200)));
         let gone = [event(3_000, "", Retired)];
         assert_eq!(ending(&gone), (1, Ending::Retired, Some(3_000)));
         let tried = [event(2_000, "", Failed), event(4_000, "a", verdict(WELL, 0))];

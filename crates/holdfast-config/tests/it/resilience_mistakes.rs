@@ -255,6 +255,8 @@ fn sections() {
     section("retry_budget: { attempts: 0 }", "retry_budget.attempts", "out of range", "write 1");
     let weights = "health: { votes: { local: 0, peers: 0, external: 0, users: 0 } }";
     section(weights, "health.votes.local", "all four weights are 0", "local: 0.4");
+    let votes = "health: { votes: { local: 0 } }";
+    section(votes, "health.votes.local", "no other node whose checks would count", "write 0.4");
     let votes = "health: { votes: { fail: 40% } }";
     section(votes, "health.votes.fail", "out of range", "write 0.5");
     let votes = "health: { votes: { round: 5s, timeout: 6s } }";

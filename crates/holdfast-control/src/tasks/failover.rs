@@ -206,7 +206,7 @@ pub(crate) fn wish(
     Ok(stepped.next)
 }
 
-fn seen<'a>(
+pub(crate) fn seen<'a>(
     shared: &Shared,
     planned: &'a Planned,
     known: &ServerState,

@@ -19,7 +19,6 @@ use serde::Serialize;
 
 use super::node::is_about_node;
 use super::objectives::is_about_objective;
-use super::verdict::is_alarm;
 use crate::driver::{Reconciler, Status};
 use crate::metrics::Announced;
 use crate::random;
@@ -203,7 +202,7 @@ fn about(event: &ServerEvent) -> NotifyEvent {
         | ServerHappened::BreakerForcedClosed
         | ServerHappened::BreakerReleased => NotifyEvent::Breaker,
         ServerHappened::Noted if is_about_objective(&event.evidence) => NotifyEvent::Objective,
-        ServerHappened::Noted if is_alarm(&event.evidence) => NotifyEvent::Health,
+        ServerHappened::Noted if event.is_alarm() => NotifyEvent::Health,
         ServerHappened::Noted if is_about_node(&event.evidence) => NotifyEvent::Node,
         ServerHappened::Defined
         | ServerHappened::Retired

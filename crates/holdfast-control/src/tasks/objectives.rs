@@ -35,7 +35,7 @@ impl Objectives {
     }
 
     /// Whether a server is out.
-    async fn judge(&self, state: &ClusterState) -> Result<bool, ProposeError> {
+    async fn judge(&self, state: &ClusterState, term: u64) -> Result<bool, ProposeError> {
         let mut any = false;
         let now = state.time.max(self.shared.group.time());
         for outage in outages(&state.servers.events) {
@@ -43,7 +43,8 @@ impl Objectives {
             if outage.ending == Ending::Open {
                 any = true;
                 if let Some(answered) = self.answered(state, &outage) {
-                    self.note(&outage, ServerHappened::Answered { lost: None }, answered).await?;
+                    let what = ServerHappened::Answered { lost: None };
+                    self.note(&outage, what, answered, term).await?;
                 }
             }
             if let Some((took, Compliance::Breached)) = outage.failover(tier(planned), now)
@@ -51,7 +52,7 @@ impl Objectives {
             {
                 let text = format!("{SLOW}: {took} ms, and {} ms are allowed", tier(planned));
                 tracing::warn!(server = outage.server, took_ms = took, "{SLOW}");
-                self.note(&outage, ServerHappened::Noted, text).await?;
+                self.note(&outage, ServerHappened::Noted, text, term).await?;
             }
             let judged = outage.judge(objective(planned), now);
             if judged.rto == Compliance::Breached && !is_announced(state, &outage, MISSED) {
@@ -61,7 +62,7 @@ impl Objectives {
                     millis(planned.objectives.rto)
                 );
                 tracing::error!(server = outage.server, took_ms = judged.took, "{MISSED}");
-                self.note(&outage, ServerHappened::Noted, text).await?;
+                self.note(&outage, ServerHappened::Noted, text, term).await?;
             }
         }
         Ok(any)
@@ -83,7 +84,13 @@ impl Objectives {
         outage: &Outage,
         what: ServerHappened,
         evidence: String,
+        term: u64,
     ) -> Result<(), ProposeError> {
+        // A line for the record names no term, so that nobody refuses one of a deposed coordinator, whose
+        // outage may be over: it has to see that itself, each time.
+        if self.shared.coordinates() != Some(term) {
+            return Ok(());
+        }
         let command = ServerCommand::Note {
             server: outage.server.clone(),
             instance: outage.instance.clone(),
@@ -99,11 +106,9 @@ impl Reconciler for Objectives {
 
     async fn activate(&mut self) -> Status {
         self.shared.beat();
-        if self.shared.coordinates().is_none() {
-            return Status::Settled(EVERY);
-        }
+        let Some(term) = self.shared.coordinates() else { return Status::Settled(EVERY) };
         let state = self.shared.state();
-        match self.judge(&state).await {
+        match self.judge(&state, term).await {
             Ok(any) => Status::Settled(if any { SOON } else { EVERY }),
             Err(error) => concluded(Err(error), EVERY),
         }

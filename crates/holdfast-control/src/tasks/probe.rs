@@ -117,7 +117,7 @@ impl Probe {
                 look.exhausted = is_exhausted(round);
                 look.take(&made, self.patience, Instant::now(), now);
             } else {
-                look.suspect(now);
+                look.suspect(&report, now);
                 look.in_doubt = true;
             }
         });

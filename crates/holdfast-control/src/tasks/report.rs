@@ -36,11 +36,6 @@ const LEAST: Duration = Duration::from_millis(5);
 pub(crate) struct Reporter {
     shared: Arc<Shared>,
     last: Option<Instant>,
-    /// Since when a breaker has been open by the instance's fault, by place.
-    open: BTreeMap<At, Instant>,
-    /// Since when its calls have failed so that this node says so, in milliseconds since the Unix epoch, by
-    /// place.
-    failing: BTreeMap<At, u64>,
     /// Whether calls wait in vain, by place.
     silences: BTreeMap<At, Silence>,
 }
@@ -49,13 +44,7 @@ pub(crate) struct Reporter {
 
 impl Reporter {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
-        Self {
-            shared,
-            last: None,
-            open: BTreeMap::new(),
-            failing: BTreeMap::new(),
-            silences: BTreeMap::new(),
-        }
+        Self { shared, last: None, silences: BTreeMap::new() }
     }
 
     fn report(&mut self, state: &ClusterState) -> Report {
@@ -113,17 +102,25 @@ impl Reporter {
             Some(heard) if seen == Cause::Score => heard,
             Some(_) | None => seen,
         };
-        let began = self.trouble_began(at, &sight, &look, cause);
+        let failing = self.calls_fail_since(at, &sight, cause);
         // Without a check of its own a node has nothing to say: its peers have said theirs.
         let score = look.own.and_then(|_| ballot(&evidence, &self.shared.plan.weights));
-        let vote = score.map(|score| VotePart {
-            opinion: Opinion::by(score, cause, judged.as_ref()),
-            score,
-            cause,
-            own: look.own,
-            age: look.at.map_or(0, |at| millis(at.elapsed())),
-            good: look.good,
-            bad_since: began,
+        let vote = score.map(|score| {
+            let opinion = Opinion::by(score, cause, judged.as_ref());
+            let by_checks = look.bad_since(opinion);
+            VotePart {
+                opinion,
+                score,
+                cause,
+                own: look.own,
+                age: look.at.map_or(0, |at| millis(at.elapsed())),
+                good: look.good,
+                bad_since: match failing {
+                    // It may have been slow for hours before its calls began to fail.
+                    Some(failing) if opinion < Opinion::Unhealthy || by_checks == 0 => failing,
+                    Some(_) | None => by_checks,
+                },
+            }
         });
         let reaches = look.own.map(Opinion::of) == Some(Opinion::Healthy) && !look.in_doubt;
         let said = said.filter(|_| reaches);
@@ -132,46 +129,51 @@ impl Reporter {
             vote,
             breaker: self.breaker(at.server, at.instance, sight.evidence),
             running: sight.in_flight,
-            answered_at: sight.answered_at,
+            answered_at: self.answered_at(&sight),
         };
         (part, said)
     }
 
-    /// When the first sign of trouble was seen, in milliseconds since the Unix epoch; 0: there is none.
-    fn trouble_began(&mut self, at: At, sight: &Sight, look: &Look, cause: Cause) -> u64 {
-        let by_calls = matches!(cause, Cause::BreakerOpen | Cause::Errors);
-        if !by_calls && !sight.is_open {
-            self.failing.remove(&at);
-            return look.bad_since;
+    /// Since when its calls have failed, in milliseconds since the Unix epoch, if that is what this node
+    /// names as the cause.
+    fn calls_fail_since(&self, at: At, sight: &Sight, cause: Cause) -> Option<u64> {
+        let mut troubles = lock(&self.shared.troubles);
+        let trouble = troubles.entry(at).or_default();
+        if !cause.is_of_calls() && !sight.is_open {
+            trouble.failing = None;
+            return None;
         }
         // It is open before it may say so.
-        let now = self.shared.group.time();
-        let failing = *self.failing.entry(at).or_insert(now);
-        match look.bad_since {
-            0 if by_calls => failing,
-            since if by_calls => since.min(failing),
-            since => since,
-        }
+        let failing = *trouble.failing.get_or_insert_with(|| self.shared.group.time());
+        cause.is_of_calls().then_some(failing)
     }
 
     /// Whether an open breaker says something that the checks do not: a round after it opened has found
     /// the instance as it was before. One that is gone fails its calls first, and then its checks, which
     /// say more.
-    fn breaker_speaks(&mut self, at: At, sight: &Sight, look: &Look) -> bool {
+    fn breaker_speaks(&self, at: At, sight: &Sight, look: &Look) -> bool {
+        let mut troubles = lock(&self.shared.troubles);
+        let trouble = troubles.entry(at).or_default();
         if !sight.is_open {
-            self.open.remove(&at);
+            trouble.open = None;
             return false;
         }
-        let since = *self.open.entry(at).or_insert_with(Instant::now);
+        let since = *trouble.open.get_or_insert_with(Instant::now);
         !look.in_doubt && look.at.is_some_and(|at| at > since)
+    }
+
+    /// When a call was last answered, by the clock by which the group says when it moved a server.
+    fn answered_at(&self, sight: &Sight) -> u64 {
+        let now = self.shared.group.time();
+        sight.answered_ago.map_or(0, |ago| now.saturating_sub(millis(ago)))
     }
 
     /// Calls that hang have no outcome to speak for them yet: they bring a check forward.
     fn heed_silence(&mut self, at: At, sight: &Sight, look: &Look) {
         let planned = &self.shared.plan.servers[at.server];
-        let (Some(last), 0) = (look.at, look.bad_since) else { return };
+        let (Some(last), 0) = (look.at, look.bad_since(Opinion::Degraded)) else { return };
+        let (in_flight, answered_at) = (sight.in_flight, self.answered_at(sight));
         let silence = self.silences.entry(at).or_default();
-        let (in_flight, answered_at) = (sight.in_flight, sight.answered_at);
         let (rhythm, timeout) = (planned.rhythm(), planned.health.timeout);
         let now = Instant::now().into_std();
         if silence.look(in_flight, answered_at, last.elapsed(), rhythm, timeout, now)

@@ -9,9 +9,11 @@ use std::time::Duration;
 
 use futures_util::future::try_join_all;
 use holdfast_cluster::ProposeError;
-use holdfast_engine::health::votes::{Opinion, Rules, Vote, tally};
+use holdfast_engine::health::votes::{Opinion, Rules, Vote, first_sign, tally};
 use holdfast_engine::health::{Grade, Measure, percent};
-use holdfast_engine::replicated::{ClusterState, Origin, ServerCommand, ServerHappened};
+use holdfast_engine::replicated::{
+    ALARM, ClusterState, Origin, ServerCommand, ServerEvent, ServerHappened,
+};
 use tokio::time::Instant;
 
 use crate::desk::members;
@@ -21,7 +23,8 @@ use crate::shared::{Shared, concluded};
 
 /// A vote grows old without a word: then there is no conclusion any more.
 const EVERY: Duration = Duration::from_secs(2);
-/// A score that has changed by less than this, for the same conclusion, is no news.
+/// A score that has changed by less than this, for the same conclusion, is no news, unless it calls for
+/// something else.
 const SAME: u8 = 5;
 
 pub(crate) struct Verdicts {
@@ -64,11 +67,15 @@ impl Verdicts {
         }
         for instance in planned.ids() {
             if let Some(command) = self.conclude(state, planned, &instance, members, term) {
-                let alarm = alarm(state, planned, &command);
-                self.shared.propose(command).await?;
-                if let Some(alarm) = alarm {
+                // Before the verdict, from which it is known to be due: who dies in between is followed by
+                // one that gives it, or finds it given. A line for the record names no term, so one that
+                // was deposed has to see that itself.
+                if let Some(alarm) = alarm(state, planned, &command)
+                    && self.shared.coordinates() == Some(term)
+                {
                     self.shared.propose(alarm).await?;
                 }
+                self.shared.propose(command).await?;
             }
         }
         Ok(())
@@ -93,34 +100,37 @@ impl Verdicts {
         members: &[Origin],
         term: u64,
     ) -> Option<ServerCommand> {
-        let (votes, since): (Vec<Vote>, Vec<u64>) =
-            self.shared.desk.votes(&planned.name, instance).into_iter().unzip();
+        let signed = self.shared.desk.votes(&planned.name, instance);
+        let votes: Vec<Vote> = signed.iter().map(|(vote, _)| *vote).collect();
         // What is checked seldom is judged by what was found two rounds ago.
         let rules = self.shared.plan.rules;
         let round = rules.round.max(planned.health.interval.saturating_mul(2));
         let rules = Rules { round, ..rules };
-        let counted = tally(&votes, members, &rules, Instant::now().into_std());
+        let now = Instant::now().into_std();
+        let counted = tally(&votes, members, &rules, now);
         let opinion = counted.opinion?;
         let known = state.servers.by_name.get(&planned.name);
         let known = known.and_then(|it| it.verdicts.get(instance));
         let score = percent(counted.score);
-        let is_emergency = |score| planned.bars.measure(score) == Measure::Emergency;
         let is_news = known.is_none_or(|known| {
             known.opinion != Some(opinion)
-                || (is_emergency(score) && !is_emergency(known.score))
+                || planned.bars.measure(score) != planned.bars.measure(known.score)
                 || known.score.abs_diff(score) >= SAME
                 || (opinion != Opinion::Healthy && known.cause != counted.cause)
         });
-        // The first sign that any of those saw who find it ill.
-        let ill = votes.iter().zip(&since).filter(|(vote, _)| vote.opinion != Opinion::Healthy);
-        let first = ill.map(|(_, since)| *since).filter(|since| *since > 0).min();
+        let since = known.map_or(0, |known| known.since);
+        let sign = match first_sign(&signed, &counted, members, &rules, now) {
+            0 => 0,
+            // What was concluded before has its own signs.
+            sign => sign.max(since),
+        };
         is_news.then(|| ServerCommand::Verdict {
             server: planned.name.clone(),
             instance: instance.to_owned(),
             opinion,
             cause: counted.cause,
             score,
-            evidence_since: first.unwrap_or(0),
+            evidence_since: sign,
             why: counted.to_string(),
             term,
         })
@@ -137,14 +147,6 @@ impl Reconciler for Verdicts {
     }
 }
 
-/// How an alarm in the record begins.
-const ALARM: &str = "emergency: ";
-
-/// Whether a line of the record is an alarm.
-pub(crate) fn is_alarm(evidence: &str) -> bool {
-    evidence.starts_with(ALARM)
-}
-
 /// The alarm that a verdict gives, if its score calls for one and the one before did not.
 fn alarm(
     state: &ClusterState,
@@ -155,7 +157,7 @@ fn alarm(
     let emergency = |score| planned.bars.measure(score) == Measure::Emergency;
     let known = state.servers.by_name.get(server).and_then(|it| it.verdicts.get(instance));
     let before = known.filter(|it| it.opinion.is_some()).is_some_and(|it| emergency(it.score));
-    if before || !emergency(*score) {
+    if before || !emergency(*score) || is_alarmed(state, server, instance) {
         return None;
     }
     tracing::error!(server, instance, score, why, "emergency: an instance is of no use");
@@ -165,6 +167,13 @@ fn alarm(
         what: ServerHappened::Noted,
         evidence: format!("{ALARM}{instance} has {score} of 100, {}", Grade::of(*score).label()),
     })
+}
+
+/// Whether an alarm is the last that the record says of an instance.
+fn is_alarmed(state: &ClusterState, server: &str, instance: &str) -> bool {
+    let of = |event: &&ServerEvent| event.server == server && event.instance == instance;
+    let last = state.servers.events.iter().rev().find(of);
+    last.is_some_and(ServerEvent::is_alarm)
 }
 
 fn is_defined(state: &ClusterState, planned: &Planned) -> bool {

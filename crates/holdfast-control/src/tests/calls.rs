@@ -6,6 +6,7 @@ use holdfast_engine::replicated::ServerHappened;
 use super::world::World;
 use super::{PAIR, SECONDS, well};
 use crate::operate::Operated as _;
+use crate::plane::At;
 
 const ALL: [usize; 3] = [0, 1, 2];
 
@@ -80,6 +81,43 @@ async fn a_server_without_a_secondary_is_shown_degraded_until_its_calls_succeed(
     assert!(format!("{why:?}").contains("breaker open"), "{why:?}");
     world.set_failing("1", &ALL, false);
     world.until("healthy again", 120 * SECONDS, |world| is(world, "healthy")).await;
+}
+
+/// The next coordinator may ask for a vote minutes later.
+#[tokio::test(start_paused = true)]
+async fn what_others_said_before_the_coordinator_was_lost_is_forgotten() {
+    let world = World::start(PAIR, 3);
+    well(&world).await;
+    let heard = || world.control(1).shared().others(At { server: 0, instance: 0 }).scores.len();
+    world.until("told", 5 * SECONDS, |_| heard() == 2).await;
+    world.nodes.iter().for_each(super::world::Node::loses_its_coordinator);
+    tokio::time::sleep(4 * SECONDS).await;
+    assert_eq!(heard(), 2, "a coordinator may be away for a moment");
+    tokio::time::sleep(2 * SECONDS).await;
+    assert_eq!(heard(), 0);
+    world.elect(2);
+    world.until("told again", 5 * SECONDS, |_| heard() == 2).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_configuration_ends_no_incident_of_calls_that_fail() {
+    let yaml = "servers: { docs: { url: \"http://127.0.0.1:1/mcp\", health: { interval: 30s } } }";
+    let world = World::start(yaml, 3);
+    let is = |world: &World, wanted: &str| {
+        let servers = world.control(0).servers();
+        servers.first().is_some_and(|it| it.instances[0].verdict == wanted)
+    };
+    world.until("healthy", 60 * SECONDS, |world| is(world, "healthy")).await;
+    world.set_failing("1", &ALL, true);
+    world.until("degraded", 90 * SECONDS, |world| is(world, "degraded")).await;
+    tokio::time::sleep(120 * SECONDS).await;
+    let began = world.control(0).incidents()[0].began;
+    let planes = ALL.map(|node| world.reload(node, yaml));
+    tokio::time::sleep(40 * SECONDS).await;
+    assert_eq!(planes.len(), ALL.len());
+    let incidents = world.control(0).incidents();
+    let [it] = &incidents[..] else { panic!("{:#?}", world.history("docs")) };
+    assert_eq!((it.began, it.recovered_ms), (began, None), "{:#?}", world.history("docs"));
 }
 
 #[tokio::test(start_paused = true)]

@@ -233,6 +233,32 @@ async fn a_primary_that_is_well_again_gets_its_sessions_back_bit_by_bit() {
     assert!(ramp >= 90 * SECONDS, "ten steps of ten seconds took {ramp:?}");
 }
 
+/// Why it does not go back is said all the time.
+#[tokio::test(start_paused = true)]
+async fn a_node_that_does_not_reach_the_primary_keeps_no_server_from_going_back() {
+    let world = World::start(PAIR, 3);
+    well(&world).await;
+    world.set_down("a", true);
+    world.until("moved", 10 * SECONDS, on_secondary).await;
+    let waits = |world: &World| world.control(world.coordinator()).servers()[0].reason.clone();
+    assert_eq!(waits(&world), "a has to be healthy");
+    world.blind(2);
+    world.set_down("a", false);
+    let well_again = |world: &World| waits(world).starts_with("back to a in ");
+    world.until("well again", 30 * SECONDS, well_again).await;
+    world
+        .until("back", 300 * SECONDS, |world| {
+            let failover = world.server("docs").failover;
+            failover.phase == Phase::PrimaryActive && failover.active == "a"
+        })
+        .await;
+    assert_eq!(waits(&world), "");
+    let order = Order::FailOver { server: "docs".into(), to: None };
+    world.control(0).order(order).await.unwrap();
+    world.until("moved by hand", 30 * SECONDS, on_secondary).await;
+    assert_eq!(waits(&world), "an operator's failback is waited for");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_primary_that_fails_while_it_comes_back_is_left_again() {
     let world = World::start(PAIR, 3);

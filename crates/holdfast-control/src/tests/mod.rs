@@ -4,6 +4,7 @@ mod breakers;
 mod calls;
 mod failover;
 mod frozen;
+mod incidents;
 mod nodes;
 mod orders;
 mod plans;

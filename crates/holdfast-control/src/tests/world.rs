@@ -53,6 +53,8 @@ pub(crate) struct World {
     down: Mutex<BTreeSet<String>>,
     /// Instances that take connections and say nothing.
     frozen: Mutex<BTreeSet<String>>,
+    /// How long an instance takes to answer a check, where that is long.
+    slow: Mutex<BTreeMap<String, Duration>>,
     /// Instances that answer everything but tools.
     hung: Mutex<BTreeSet<String>>,
     /// A node reaches nothing behind the gateway.
@@ -140,6 +142,7 @@ impl World {
             nodes: (0..nodes).map(node).collect(),
             down: Mutex::default(),
             frozen: Mutex::default(),
+            slow: Mutex::default(),
             hung: Mutex::default(),
             blind: Mutex::default(),
             fails: Mutex::default(),
@@ -180,6 +183,13 @@ impl World {
         let ids = plan.servers.iter().map(|server| server.ids()).collect();
         let plane = Arc::new(FakePlane { node, ids, ..FakePlane::default() });
         let _ = plane.world.set(Arc::downgrade(self));
+        // An instance that is still there keeps its breaker.
+        let before = &self.nodes[node].plane;
+        for (was, breaker) in std::mem::take(&mut *lock(&before.breakers)) {
+            if let Some(at) = plane.place(&before.ids[was.server][was.instance]) {
+                lock(&plane.breakers).insert(at, breaker);
+            }
+        }
         let control = self.control(node);
         let prepared = control.prepare(plan, Arc::clone(&plane) as Arc<dyn Plane>, config.notify);
         control.commit(prepared);
@@ -255,6 +265,11 @@ impl World {
 
     pub(crate) fn freeze(&self, instance: &str) {
         lock(&self.frozen).insert(instance.to_owned());
+    }
+
+    /// Checks of this instance take so long from here on.
+    pub(crate) fn slow(&self, instance: &str, took: Duration) {
+        lock(&self.slow).insert(instance.to_owned(), took);
     }
 
     pub(crate) fn hang_calls(&self, instance: &str) {
@@ -455,6 +470,13 @@ impl FakePlane {
         self.world.get().and_then(Weak::upgrade).expect("the world is there")
     }
 
+    fn place(&self, id: &str) -> Option<At> {
+        let mut servers = self.ids.iter().enumerate();
+        servers.find_map(|(server, ids)| {
+            Some(At { server, instance: ids.iter().position(|it| it == id)? })
+        })
+    }
+
     fn with_breaker<T>(&self, at: At, act: impl FnOnce(&mut Breaker) -> T) -> T {
         let mut all = lock(&self.breakers);
         let new = || Breaker::new(Params::default(), Instant::now().into_std());
@@ -505,8 +527,9 @@ impl Plane for FakePlane {
         within: Duration,
     ) -> BoxFuture<'a, Checked> {
         Box::pin(async move {
-            let took = Duration::from_millis(3);
             let name = &self.ids[at.server][at.instance];
+            let slow = lock(&self.world().slow).get(name).copied();
+            let took = slow.unwrap_or(Duration::from_millis(3));
             let hangs =
                 matches!(check, CheckKind::Tool { .. }) && lock(&self.world().hung).contains(name);
             if hangs || (*check != CheckKind::Connect && self.is_frozen(at)) {
@@ -555,7 +578,7 @@ impl Plane for FakePlane {
             breaker,
             evidence,
             is_open,
-            answered_at: if is_called && answers { self.world().time() } else { 0 },
+            answered_ago: (is_called && answers).then_some(Duration::ZERO),
         }
     }
 

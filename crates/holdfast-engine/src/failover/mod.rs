@@ -43,7 +43,7 @@ mod tests;
 
 use serde::{Deserialize, Serialize};
 
-pub use step::{Input, Refusal, Report, Stepped};
+pub use step::{Hindrance, Input, Refusal, Report, Stepped};
 pub use trigger::{Role, Seen, Trigger};
 
 /// What is replicated of a server's failover.

@@ -89,6 +89,19 @@ pub enum Refusal {
     TooLate,
 }
 
+/// What a failback waits for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Hindrance {
+    /// An operator: it does not begin by itself, or one moved the server here.
+    Operator,
+    /// The primary is not well.
+    Ill,
+    /// This time, in milliseconds since the Unix epoch.
+    Until(u64),
+    /// So many good checks of the primary in a row, on most nodes.
+    Checks(u32),
+}
+
 /// What a step comes to.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Stepped {
@@ -144,6 +157,16 @@ impl Failover {
     }
 }
 
+impl Failover {
+    /// What a server waits for that rests on another instance than its primary before it goes back by
+    /// itself. None: nothing, or it does not rest there. `seen` and `now` as for [`Failover::step`].
+    #[must_use]
+    pub fn hindrance(&self, seen: &[Seen<'_>], params: &Params, now: u64) -> Option<Hindrance> {
+        let sight = Sight { seen, params, now };
+        (self.phase == Phase::SecondaryActive).then(|| sight.hindrance(self)).flatten()
+    }
+}
+
 // === impl Sight: what happens by itself ===
 
 impl Sight<'_> {
@@ -180,18 +203,27 @@ impl Sight<'_> {
             return Some(self.settle(state));
         }
         let primary = self.find(&self.params.primary)?;
-        let delay = self.params.failback_delay;
-        let waited = |since: u64| self.now.saturating_sub(since) >= delay;
-        let is_due = state.phase == Phase::SecondaryActive
-            && self.params.automatic_failback
-            && !state.by_hand
-            && primary.is_well()
-            && primary.good_checks >= self.params.good_checks
-            && waited(primary.since)
-            && waited(state.switched_at)
-            && self.now >= state.not_before;
+        let is_due = state.phase == Phase::SecondaryActive && self.hindrance(state).is_none();
         let text = || format!("{} is well again", primary.name);
         is_due.then(|| self.begin_back(state, Manner::Gradual, &text()))
+    }
+
+    /// What keeps the server from going back to its primary; none: nothing.
+    fn hindrance(&self, state: &Failover) -> Option<Hindrance> {
+        let Some(primary) = self.find(&self.params.primary) else { return Some(Hindrance::Ill) };
+        let delay = self.params.failback_delay;
+        let since = primary.since.max(state.switched_at);
+        let until = since.saturating_add(delay).max(state.not_before);
+        if !self.params.automatic_failback || state.by_hand {
+            Some(Hindrance::Operator)
+        } else if !primary.is_well() {
+            Some(Hindrance::Ill)
+        } else if self.now < until {
+            Some(Hindrance::Until(until))
+        } else {
+            let few = primary.good_checks < self.params.good_checks;
+            few.then_some(Hindrance::Checks(self.params.good_checks))
+        }
     }
 
     /// Where to go for this reason. From bad to no better is no way to go: where only a healthy instance

@@ -169,7 +169,8 @@ pub struct Tally {
     /// What the group concludes; none: too few votes or half against half, and what was concluded
     /// stays.
     pub opinion: Option<Opinion>,
-    /// The mean score of the votes that count; 0 without any.
+    /// The middle score of the votes that count and are not better than the conclusion, of two the better
+    /// one: neither who was outvoted, nor one vote of those that agree, makes it. 0 without any.
     pub score: f64,
     /// The cause named most often among the votes that are not better than the conclusion.
     pub cause: Cause,
@@ -253,9 +254,7 @@ pub fn tally(votes: &[Vote], members: &[Origin], rules: &Rules, now: Instant) ->
     let (unhealthy, degraded) = (of(Opinion::Unhealthy), of(Opinion::Degraded));
     let least = rules.least.min(members.len()).max(if rules.alone { 1 } else { 2 });
     let enough = counted >= least && 2 * counted > members.len();
-    let declared = unhealthy as f64 >= rules.unhealthy * counted as f64
-        && 2 * unhealthy > members.len()
-        && unhealthy > 0;
+    let declared = declares(unhealthy, counted, members.len(), rules);
     let opinion = match (2 * (unhealthy + degraded)).cmp(&counted) {
         _ if !enough => None,
         _ if declared => Some(Opinion::Unhealthy),
@@ -264,7 +263,9 @@ pub fn tally(votes: &[Vote], members: &[Origin], rules: &Rules, now: Instant) ->
         Ordering::Equal => None,
         Ordering::Less => Some(Opinion::Healthy),
     };
-    let score = fresh.values().map(|it| it.score).sum::<f64>() / counted.max(1) as f64;
+    // Who finds it better was outvoted, and does not soften what the others found.
+    let not_better = fresh.values().filter(|it| Some(it.opinion) >= opinion);
+    let score = middle(&not_better.map(|it| it.score).collect::<Vec<_>>()).unwrap_or(0.0);
     let basis = match members.len() {
         0 | 1 => Basis::Alone,
         2 => Basis::Pair,
@@ -281,6 +282,41 @@ pub fn tally(votes: &[Vote], members: &[Origin], rules: &Rules, now: Instant) ->
         members: members.len(),
         basis,
     }
+}
+
+/// When the sign came that made a conclusion one: those who find the instance so, each by the first sign
+/// that it saw, are counted from the earliest on until they are enough. So one who has long found it ill, and
+/// was outvoted, does not date what the others saw later. `votes` come with those signs, in milliseconds since
+/// the Unix epoch; 0: it names none. The result is of the same kind; 0 also where there is nothing to date.
+#[must_use]
+pub fn first_sign(
+    votes: &[(Vote, u64)],
+    tally: &Tally,
+    members: &[Origin],
+    rules: &Rules,
+    now: Instant,
+) -> u64 {
+    let suffice = |count: usize| match tally.opinion {
+        Some(Opinion::Unhealthy) => declares(count, tally.counted, tally.members, rules),
+        Some(Opinion::Degraded) => 2 * count > tally.counted,
+        Some(Opinion::Healthy) | None => false,
+    };
+    let Some(takes) = (1..=tally.counted).find(|count| suffice(*count)) else { return 0 };
+    // That an instance is slow is no sign of what makes its calls fail.
+    let by_calls = tally.opinion == Some(Opinion::Degraded) && tally.cause.is_of_calls();
+    let agrees = |vote: &Vote| {
+        Some(vote.opinion) >= tally.opinion && (!by_calls || vote.cause == tally.cause)
+    };
+    let counts = |vote: &Vote| vote.counts(members, rules, now) && agrees(vote);
+    let signs = votes.iter().filter(|(vote, since)| *since > 0 && counts(vote));
+    let mut signs: Vec<u64> = signs.map(|(_, since)| *since).collect();
+    signs.sort_unstable();
+    signs.get(takes - 1).or(signs.last()).copied().unwrap_or(0)
+}
+
+/// Whether so many votes declare an instance unhealthy.
+fn declares(unhealthy: usize, counted: usize, members: usize, rules: &Rules) -> bool {
+    unhealthy as f64 >= rules.unhealthy * counted as f64 && 2 * unhealthy > members && unhealthy > 0
 }
 
 // === impl Weights ===
@@ -342,6 +378,19 @@ impl Cause {
         match self {
             Self::Unreachable | Self::Authentication | Self::Critical | Self::BreakerOpen => true,
             Self::Score | Self::Errors | Self::Exhausted => false,
+        }
+    }
+
+    /// Whether it is what calls meet, whatever the checks find.
+    #[must_use]
+    pub fn is_of_calls(self) -> bool {
+        match self {
+            Self::Errors | Self::BreakerOpen => true,
+            Self::Score
+            | Self::Exhausted
+            | Self::Critical
+            | Self::Authentication
+            | Self::Unreachable => false,
         }
     }
 

@@ -44,9 +44,9 @@ pub use control::{
 };
 pub use kv::{Expect, Kv, KvCommand, KvEntry, MAX_BATCH, MAX_KEY, MAX_TOTAL, MAX_VALUE, SESSIONS};
 pub use servers::{
-    Configuration, MAX_EVENTS, MAX_EVENTS_OF_SERVER, MAX_INSTANCES, MAX_SERVERS, MAX_VERSIONS,
-    Override, OverrideKind, ServerCommand, ServerEvent, ServerHappened, ServerState, Servers,
-    Verdict,
+    ALARM, Configuration, MAX_EVENTS, MAX_EVENTS_OF_SERVER, MAX_INSTANCES, MAX_SERVERS,
+    MAX_VERSIONS, Override, OverrideKind, ServerCommand, ServerEvent, ServerHappened, ServerState,
+    Servers, Verdict,
 };
 pub use window::{MAX_UNSETTLED, MAX_UNSETTLED_BYTES};
 

@@ -64,8 +64,8 @@ pub struct Sight {
     /// Its breaker is open, or half-open after that, for a reason that is the instance's: this node's own
     /// calls, or the cluster's word.
     pub is_open: bool,
-    /// When a call was last answered, in milliseconds since the Unix epoch; 0: never.
-    pub answered_at: u64,
+    /// For how long no call was answered; none: none ever was. No time of day, since the nodes' clocks differ.
+    pub answered_ago: Option<Duration>,
 }
 
 /// What the group or an operator says of a breaker. Generations rise with each word about it.
@@ -192,10 +192,7 @@ impl Fleet {
                 breaker,
                 evidence,
                 is_open,
-                answered_at: it.answered_ago(now).map_or(0, |ago| {
-                    let ago = u64::try_from(ago.as_millis()).unwrap_or(u64::MAX);
-                    crate::clock::unix_millis().saturating_sub(ago)
-                }),
+                answered_ago: it.answered_ago(now),
             }
         });
         seen.unwrap_or_else(|| Sight {
@@ -204,7 +201,7 @@ impl Fleet {
             breaker: breaker::Phase::Closed,
             evidence: breaker::Evidence::default(),
             is_open: false,
-            answered_at: 0,
+            answered_ago: None,
         })
     }
 

@@ -104,7 +104,10 @@ fn notice(server: &ServerDto) -> Option<String> {
     let active = control.active.as_deref()?;
     Some(match control.phase.as_deref()? {
         "failing_over" | "failing_back" => format!("{name}: {}", progress(control)),
-        "secondary_active" => format!("{name}: on {active}, which is not its primary"),
+        "secondary_active" => {
+            let waits = in_brackets(&control.reason);
+            format!("{name}: on {active}, which is not its primary{waits}")
+        }
         "failover_failed" => format!("{name}: failover failed: {}", control.reason),
         _ => return None,
     })
@@ -125,7 +128,9 @@ pub(crate) fn progress(control: &ControlDto) -> String {
         "notify" => "operators are told".to_owned(),
         other => other.to_owned(),
     };
-    let reason =
-        if control.reason.is_empty() { String::new() } else { format!(" ({})", control.reason) };
-    format!("to {target}: {stage}{reason}")
+    format!("to {target}: {stage}{}", in_brackets(&control.reason))
+}
+
+fn in_brackets(reason: &str) -> String {
+    if reason.is_empty() { String::new() } else { format!(" ({reason})") }
 }

@@ -50,6 +50,60 @@ fn in_a_cluster_one_is_outvoted_and_two_of_three_decide() {
 }
 
 #[test]
+fn who_was_outvoted_has_no_part_in_the_score() {
+    let now = Instant::now();
+    let scored = |votes: &[f64]| {
+        let votes = votes.iter().zip(1..);
+        let votes: Vec<Vote> = votes
+            .map(|(score, node)| Vote { score: *score, ..vote(node, Opinion::of(*score), now) })
+            .collect();
+        let tally = tally(&votes, &members(votes.len() as u64), &Rules::default(), now);
+        (tally.opinion, tally.score)
+    };
+    assert_eq!(scored(&[0.35, 0.35, 1.0]), (Some(Unhealthy), 0.35));
+    assert_eq!(scored(&[1.0, 0.95, 0.0]), (Some(Healthy), 0.95));
+    // One of those that agree does not make it either.
+    assert_eq!(scored(&[0.0, 0.45, 1.0]), (Some(Unhealthy), 0.45));
+    assert_eq!(scored(&[0.0, 0.1, 0.45]), (Some(Unhealthy), 0.1));
+    assert_eq!(scored(&[0.6, 0.0, 1.0]), (Some(Degraded), 0.6));
+    assert_eq!(scored(&[0.0, 1.0]), (None, 1.0));
+    assert_eq!(scored(&[]), (None, 0.0));
+}
+
+#[test]
+fn a_conclusion_is_as_old_as_the_sign_that_made_it_one() {
+    let now = Instant::now();
+    let sign = |count: u64, votes: &[(Opinion, Cause, u64)]| {
+        let signed = votes.iter().zip(1..).map(|((opinion, cause, since), node)| {
+            (Vote { cause: *cause, ..vote(node, *opinion, now) }, *since)
+        });
+        let signed: Vec<(Vote, u64)> = signed.collect();
+        let votes: Vec<Vote> = signed.iter().map(|(vote, _)| *vote).collect();
+        let (members, rules) = (members(count), Rules::default());
+        let tally = tally(&votes, &members, &rules, now);
+        first_sign(&signed, &tally, &members, &rules, now)
+    };
+    let (gone, slow, open) = (Cause::Unreachable, Cause::Score, Cause::BreakerOpen);
+    let of = |since: u64| (Unhealthy, gone, since);
+    // Whoever was outvoted before says nothing of when the others saw it.
+    assert_eq!(sign(3, &[of(5), of(9_000), of(9_100)]), 9_000);
+    assert_eq!(sign(3, &[of(9_000), of(5), (Healthy, slow, 0)]), 9_000);
+    assert_eq!(sign(5, &[of(4), of(3), of(2), of(1), (Healthy, slow, 0)]), 4);
+    assert_eq!(sign(1, &[of(5)]), 5);
+    // Slow for hours, and then gone: the slow one's sign is not for this.
+    assert_eq!(sign(3, &[(Degraded, slow, 5), of(9_000), of(9_100)]), 9_100);
+    // What names no sign does not date it; what names no other is the best that is known.
+    assert_eq!(sign(3, &[of(0), of(9_000), of(9_100)]), 9_100);
+    assert_eq!(sign(3, &[of(0), of(9_000), of(0)]), 9_000);
+    assert_eq!(sign(3, &[of(0), of(0), of(0)]), 0);
+    // Calls that fail are dated by those who say that they do.
+    let calls = [(Degraded, slow, 5), (Degraded, open, 7_000), (Degraded, open, 8_000)];
+    assert_eq!(sign(3, &calls), 8_000);
+    assert_eq!(sign(3, &calls[..2]), 0, "there is no conclusion");
+    assert_eq!(sign(3, &[(Healthy, slow, 0), (Healthy, slow, 0), of(5)]), 0);
+}
+
+#[test]
 fn too_few_votes_conclude_nothing() {
     assert_eq!(concluded(3, &[]), None);
     assert_eq!(concluded(3, &[Unhealthy]), None);

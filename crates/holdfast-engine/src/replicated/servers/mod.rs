@@ -43,6 +43,8 @@ pub const MAX_INSTANCES: usize = 64;
 pub const MAX_EVENTS: usize = 1024;
 /// The most lines of one server's.
 pub const MAX_EVENTS_OF_SERVER: usize = 256;
+/// How a `Noted` begins that is an alarm.
+pub const ALARM: &str = "emergency: ";
 /// The most configuration versions that are remembered.
 pub const MAX_VERSIONS: usize = 8;
 
@@ -79,7 +81,7 @@ pub struct Verdict {
     pub opinion: Option<Opinion>,
     /// What makes it so.
     pub cause: Cause,
-    /// The mean score of the votes then, 0 to 100.
+    /// The score of the votes then, 0 to 100: the middle of those that are not better than the conclusion.
     pub score: u8,
     /// When it began, in milliseconds since the Unix epoch.
     pub since: u64,
@@ -243,7 +245,7 @@ pub enum ServerCommand {
         opinion: Opinion,
         /// What makes it so.
         cause: Cause,
-        /// The mean score of the votes, 0 to 100.
+        /// The score of the votes, 0 to 100.
         score: u8,
         /// When the first evidence was seen, in milliseconds since the Unix epoch; 0: not said.
         evidence_since: u64,
@@ -344,6 +346,16 @@ impl ServerCommand {
     }
 }
 
+// === impl ServerEvent ===
+
+impl ServerEvent {
+    /// Whether people are told with it that an instance is of no use.
+    #[must_use]
+    pub fn is_alarm(&self) -> bool {
+        self.what == ServerHappened::Noted && self.evidence.starts_with(ALARM)
+    }
+}
+
 // === impl Servers ===
 
 impl Servers {
@@ -360,7 +372,7 @@ impl Verdict {
     /// What calls of an instance meet that is usable by its checks, if it is degraded for that.
     #[must_use]
     pub fn calls_fail(&self) -> Option<Cause> {
-        let is_by_calls = matches!(self.cause, Cause::BreakerOpen | Cause::Errors);
+        let is_by_calls = self.cause.is_of_calls();
         (self.opinion == Some(Opinion::Degraded) && is_by_calls).then_some(self.cause)
     }
 }

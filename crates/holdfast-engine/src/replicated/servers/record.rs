@@ -44,9 +44,10 @@ fn kept(events: &VecDeque<ServerEvent>) -> Vec<bool> {
             ServerHappened::FailoverBegan => outage.decided == Some(event.at),
             ServerHappened::Switched => outage.switched == Some(event.at),
             ServerHappened::Failed => !std::mem::replace(failed, true),
-            ServerHappened::Noted => true,
+            ServerHappened::Progressed => outage.in_use == Some(event.at),
+            // What was announced of it. That others of the server are of no use is not what it is judged by.
+            ServerHappened::Noted => event.instance == outage.instance && !event.is_alarm(),
             ServerHappened::FailbackBegan
-            | ServerHappened::Progressed
             | ServerHappened::RolledBack
             | ServerHappened::Settled
             | ServerHappened::Answered { .. }

@@ -141,6 +141,22 @@ fn what_any_member_may_say_needs_a_present_life() {
 }
 
 #[test]
+fn alarms_push_no_outage_out_of_the_record() {
+    let mut bench = bench();
+    let _ = bench.control(A, verdict("a", Opinion::Unhealthy, 5));
+    for instance in ["a", "b"].into_iter().cycle().take(2 * MAX_EVENTS_OF_SERVER) {
+        let evidence = format!("{ALARM}{instance} has 3 of 100, bad");
+        let (server, instance, what) = ("db".into(), instance.into(), ServerHappened::Noted);
+        let note = ServerCommand::Note { server, instance, what, evidence };
+        revision(&bench.control(A, of_server(note)));
+    }
+    let events = &bench.machine.control.servers.events;
+    assert_eq!(events.len(), MAX_EVENTS_OF_SERVER);
+    let outages = crate::objectives::outages(events);
+    assert_eq!(outages.iter().map(|it| it.instance.as_str()).collect::<Vec<_>>(), ["a"]);
+}
+
+#[test]
 fn servers_are_defined_changed_and_retired_and_keep_what_is_known() {
     let mut bench = bench();
     assert_eq!(state(&bench).failover, Failover::new("a"));

@@ -1,0 +1,183 @@
+//! When an incident began, and when it was over.
+
+use std::time::Duration;
+
+use holdfast_engine::health::votes::Opinion;
+
+use super::world::{Kill, World};
+use super::{PAIR, SECONDS, well};
+use crate::operate::{IncidentView, Operated as _};
+
+const ALL: [usize; 3] = [0, 1, 2];
+
+/// Checks that notice an instance that is slow.
+const LATENCY: &str = "checks: [ { type: ping, weight: 0.5 }, { type: latency, weight: 0.5, good: 50ms, bad: 150ms } ]";
+/// So slow that it is degraded.
+const SLOW: Duration = Duration::from_millis(100);
+
+/// The pair, with a latency check.
+fn pair() -> String {
+    PAIR.replace("checks: [ { type: ping } ]", LATENCY)
+}
+
+fn is(world: &World, instance: &str, opinion: Opinion) -> bool {
+    let verdicts = world.server("docs").verdicts;
+    verdicts.get(instance).is_some_and(|it| it.opinion == Some(opinion))
+}
+
+async fn until_degraded(world: &World) {
+    let degraded = |world: &World| is(world, "a", Opinion::Degraded);
+    world.until("degraded", 30 * SECONDS, degraded).await;
+}
+
+/// The only incident, once it is over.
+async fn over(world: &World) -> IncidentView {
+    let is_over = |world: &World| {
+        world.control(0).incidents().first().is_some_and(|it| it.recovered_ms.is_some())
+    };
+    world.until("over", 60 * SECONDS, is_over).await;
+    let incidents = world.control(0).incidents();
+    let [incident] = incidents.as_slice() else { panic!("{incidents:?}") };
+    incident.clone()
+}
+
+#[tokio::test(start_paused = true)]
+async fn hours_of_being_slow_are_no_part_of_the_outage_that_follows() {
+    let world = World::start(&pair(), 3);
+    well(&world).await;
+    world.slow("a", SLOW);
+    until_degraded(&world).await;
+    tokio::time::sleep(600 * SECONDS).await;
+    let gone = world.time();
+    world.set_down("a", true);
+    let incident = over(&world).await;
+    assert!(incident.began >= gone, "{} ms too early", gone - incident.began);
+    assert_eq!((incident.objective, incident.tier), ("kept", "kept"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_an_outvoted_node_saw_is_not_the_beginning() {
+    let world = World::start(PAIR, 3);
+    well(&world).await;
+    world.blind(2);
+    tokio::time::sleep(600 * SECONDS).await;
+    let gone = world.time();
+    world.set_down("a", true);
+    let incident = over(&world).await;
+    assert!(incident.began >= gone, "{} ms too early", gone - incident.began);
+    assert_eq!(incident.objective, "kept");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_after_another_begins_after_it() {
+    let alone = format!(
+        "servers: {{ docs: {{ url: \"http://127.0.0.1:1/mcp\", health: {{ interval: 1s, {LATENCY} }} }} }}"
+    );
+    let world = World::start(&alone, 3);
+    let so = |opinion| {
+        move |world: &World| {
+            world.state().servers.by_name.contains_key("docs") && is(world, "1", opinion)
+        }
+    };
+    world.until("well", 10 * SECONDS, so(Opinion::Healthy)).await;
+    world.set_down("1", true);
+    world.until("out", 10 * SECONDS, so(Opinion::Unhealthy)).await;
+    world.slow("1", SLOW);
+    world.set_down("1", false);
+    world.until("of some use", 30 * SECONDS, so(Opinion::Degraded)).await;
+    tokio::time::sleep(60 * SECONDS).await;
+    let gone = world.time();
+    world.set_down("1", true);
+    world.until("out again", 10 * SECONDS, so(Opinion::Unhealthy)).await;
+    let began: Vec<u64> = world.control(0).incidents().iter().map(|it| it.began).collect();
+    let [one, other] = began[..] else { panic!("{began:?}") };
+    let last = one.max(other);
+    assert!(last >= gone, "{} ms too early", gone - last);
+}
+
+/// On the real clock: there is a real connection, which is never answered.
+#[tokio::test]
+async fn an_idle_servers_outage_is_over_when_all_nodes_use_another_instance_whoever_hears_of_it() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/hook", listener.local_addr().unwrap());
+    let notify = format!("notify: [ {{ url: \"{url}\", retries: 0, timeout: 4s }} ]\n");
+    let fast = PAIR.replace("interval: 1s, timeout: 500ms", "interval: 500ms, timeout: 500ms");
+    let world = World::start(&format!("{notify}{fast}"), 3);
+    world.idle(&ALL);
+    well(&world).await;
+    world.set_down("a", true);
+    let tells = |world: &World| {
+        use holdfast_engine::failover::Stage;
+        let failover = world.server("docs").failover;
+        failover.moving().is_some_and(|it| matches!(it.stage, Stage::Notify { .. }))
+    };
+    world.until("people are told", 20 * SECONDS, tells).await;
+    let used = world.time();
+    let incident = over(&world).await;
+    assert!(!tells(&world) && world.time() > used, "it was over before: nothing was shown");
+    let recovered = incident.began + incident.recovered_ms.unwrap();
+    assert!(recovered <= used, "{} ms after all nodes used b: {incident:?}", recovered - used);
+}
+
+fn alarms(world: &World) -> usize {
+    world.history("docs").iter().filter(|it| it.contains("emergency: a has")).count()
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_alarm_is_given_once_wherever_the_coordinator_dies() {
+    let mut killed = 0;
+    for number in 0..4 {
+        for when in [Kill::Before(number), Kill::After(number)] {
+            let world = World::start(PAIR, 3);
+            well(&world).await;
+            world.set_down("a", true);
+            world.kill_coordinator(when);
+            world.until("out", 30 * SECONDS, |world| is(world, "a", Opinion::Unhealthy)).await;
+            tokio::time::sleep(20 * SECONDS).await;
+            assert_eq!(alarms(&world), 1, "{when:?}: {:#?}", world.history("docs"));
+            killed += usize::from(world.was_killed());
+        }
+    }
+    assert_eq!(killed, 8);
+}
+
+/// An unhealthy instance that falls below a bar is below it for the group too, however little it fell.
+#[tokio::test(start_paused = true)]
+async fn a_bar_is_crossed_by_one_point() {
+    let world = World::start(&pair(), 3);
+    well(&world).await;
+    let score = |world: &World| world.server("docs").verdicts["a"].score;
+    // 50 ms are good, and 150 ms bad: half of the weight.
+    world.slow("a", Duration::from_millis(128));
+    world.until("61", 60 * SECONDS, |world| score(world) == 61).await;
+    world.slow("a", Duration::from_millis(134));
+    world.until("58", 60 * SECONDS, |world| score(world) == 58).await;
+    world.slow("a", Duration::from_millis(135));
+    tokio::time::sleep(30 * SECONDS).await;
+    assert_eq!(score(&world), 58, "no news: nothing else is done for it");
+}
+
+#[tokio::test(start_paused = true)]
+async fn calls_that_fail_do_not_date_back_to_when_it_became_slow() {
+    let world = World::start(&pair(), 3);
+    well(&world).await;
+    world.slow("a", SLOW);
+    until_degraded(&world).await;
+    tokio::time::sleep(600 * SECONDS).await;
+    let failing = world.time();
+    world.set_failing("a", &ALL, true);
+    let incident = over(&world).await;
+    assert!(incident.began >= failing, "{} ms too early", failing - incident.began);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_nodes_failing_calls_do_not_date_those_of_the_others() {
+    let world = World::start(PAIR, 3);
+    well(&world).await;
+    world.set_failing("a", &[0], true);
+    tokio::time::sleep(600 * SECONDS).await;
+    let failing = world.time();
+    world.set_failing("a", &ALL, true);
+    let incident = over(&world).await;
+    assert!(incident.began >= failing, "{} ms too early", failing - incident.began);
+}
