@@ -84,7 +84,8 @@ sentinel)
             "&* +subscribe +psubscribe +unsubscribe +punsubscribe"
     } >>"$own.new"
     mv "$own.new" "$own"
-    exec redis-sentinel "$own"
+    # Debian has redis-sentinel in a package of its own; it is this.
+    exec redis-server "$own" --sentinel
     ;;
 *)
     echo "usage: start.sh server|sentinel" >&2

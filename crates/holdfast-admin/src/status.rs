@@ -146,7 +146,7 @@ fn server_dto(server: &ServerReport, recent: &Recent, check: Option<&Check>) -> 
 fn server_state(recent: &Recent, check: Option<&Check>) -> (&'static str, Option<String>) {
     let unreachable = check.filter(|check| !check.ok);
     let why = |check: &Check| check.detail.clone();
-    match (recent.failed(), unreachable) {
+    match (recent.failed_at_the_server(), unreachable) {
         (Some(share), Some(check)) if share > 0.0 => ("unreachable", why(check)),
         (None, Some(check)) => ("unreachable", why(check)),
         (Some(share), _) if share >= FAILING => ("failing", Some(percent_failed(share))),

@@ -59,8 +59,18 @@ impl Recent {
 
     /// The share of finished calls that failed, 0 to 1; none without calls.
     pub(crate) fn failed(&self) -> Option<f64> {
-        let finished = self.traffic.calls.saturating_sub(self.traffic.cancelled);
-        (finished > 0).then(|| self.traffic.failures as f64 / finished as f64)
+        self.share(0)
+    }
+
+    /// The same of the calls that the server was asked.
+    pub(crate) fn failed_at_the_server(&self) -> Option<f64> {
+        self.share(self.traffic.unasked)
+    }
+
+    fn share(&self, unasked: u64) -> Option<f64> {
+        let Traffic { calls, cancelled, failures, .. } = self.traffic;
+        let finished = calls.saturating_sub(cancelled).saturating_sub(unasked);
+        (finished > 0).then(|| failures.saturating_sub(unasked) as f64 / finished as f64)
     }
 }
 
@@ -125,10 +135,13 @@ mod tests {
     }
 
     #[test]
-    fn cancelled_calls_are_not_in_the_share_of_failures() {
+    fn cancelled_calls_are_not_in_the_share_of_failures_nor_a_servers_what_it_was_not_asked() {
         let traffic = Traffic { calls: 10, cancelled: 6, failures: 1, ..Traffic::default() };
         let recent = Recent { span: SPAN, traffic };
         assert_eq!(recent.failed(), Some(0.25));
+        let traffic = Traffic { calls: 10, failures: 6, unasked: 5, ..Traffic::default() };
+        let recent = Recent { span: SPAN, traffic };
+        assert_eq!((recent.failed(), recent.failed_at_the_server()), (Some(0.6), Some(0.2)));
         assert_eq!(Recent::default().failed(), None);
     }
 }

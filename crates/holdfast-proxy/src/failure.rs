@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use holdfast_mcp::rpc_error::{ErrorId, RpcError, code};
+use holdfast_store::StoreError;
 use serde_json::json;
 
 use crate::exchange::Ids;
@@ -184,6 +185,14 @@ impl Failure {
     /// The error under one request's id.
     pub(crate) fn render_one(&self, id: &str) -> Bytes {
         self.error().render(ErrorId::Raw(id))
+    }
+}
+
+/// What a client is told of the store's error. Where the store is, is in the log, and no client's business.
+pub(crate) fn told(error: &StoreError) -> String {
+    match error {
+        StoreError::Unavailable(_) => "the session store is away".to_owned(),
+        other => other.to_string(),
     }
 }
 

@@ -1,5 +1,7 @@
 //! What the store was asked to do, counted. Reads that this node answers by itself do not count.
 
+use std::fmt;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Counters since the start of the process.
@@ -11,7 +13,11 @@ pub struct Operations {
     pub(crate) touches: Counter,
     pub(crate) scripts: Counter,
     pub(crate) groups: Counter,
+    /// Asks a store that may be away while the node runs.
+    pub(crate) takes_writes: OnceLock<TakesWrites>,
 }
+
+pub(crate) struct TakesWrites(Box<dyn Fn() -> bool + Send + Sync>);
 
 /// The counters at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -45,6 +51,25 @@ impl Operations {
             scripts: self.scripts.get(),
             groups: self.groups.get(),
         }
+    }
+
+    /// Whether the store takes writes, as far as this node knows without asking it; `None` where the node has
+    /// it in itself, or in its own group.
+    #[must_use]
+    pub fn takes_writes(&self) -> Option<bool> {
+        self.takes_writes.get().map(|it| (it.0)())
+    }
+}
+
+impl TakesWrites {
+    pub(crate) fn new(ask: impl Fn() -> bool + Send + Sync + 'static) -> Self {
+        Self(Box::new(ask))
+    }
+}
+
+impl fmt::Debug for TakesWrites {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("TakesWrites").field(&(self.0)()).finish()
     }
 }
 

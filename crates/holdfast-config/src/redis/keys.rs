@@ -79,6 +79,17 @@ impl Keys {
         over(&mut redis.connect_timeout, self.connect_timeout);
         over(&mut redis.key_prefix, self.key_prefix);
         redis.allow_unsafe = self.allow_unsafe;
+        if redis.replicas_to_acknowledge == 0
+            && !redis.allow_unsafe
+            && !matches!(redis.topology, Topology::Standalone(_))
+        {
+            context.report(
+                "sessions.redis.replicas_to_acknowledge",
+                "0: whatever the primary had not passed on is lost in a failover".to_owned(),
+                "1 or more with Sentinels and in a Redis Cluster",
+                "set it to 1, or sessions.redis.allow_unsafe: true",
+            );
+        }
     }
 }
 

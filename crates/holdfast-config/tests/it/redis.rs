@@ -69,7 +69,8 @@ fn a_url_is_enough() {
 fn what_has_replicas_waits_for_one() {
     assert_eq!(redis("url: \"rediss+sentinel://s1,s2/main\"").replicas_to_acknowledge, 1);
     assert_eq!(redis("url: \"redis+cluster://a,b\"").replicas_to_acknowledge, 1);
-    let none = "url: \"redis+cluster://a,b\", redis: { replicas_to_acknowledge: 0 }";
+    let none = "url: \"redis+cluster://a,b\", \
+                redis: { replicas_to_acknowledge: 0, allow_unsafe: true }";
     assert_eq!(redis(none).replicas_to_acknowledge, 0);
 }
 

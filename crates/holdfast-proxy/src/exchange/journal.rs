@@ -275,7 +275,9 @@ async fn enter(
                         tokio::time::sleep(pause.next(random::u64())).await;
                         call.leased().await;
                     }
-                    Err(error) => return Err(unavailable(call, &error.to_string()).await),
+                    Err(error) => {
+                        return Err(unavailable(call, &crate::failure::told(&error)).await);
+                    }
                 }
             }
             Arrival::Wait => {

@@ -629,11 +629,7 @@ async fn begin(
     };
     let created = gateway.patiently(|| gateway.store.create(record.clone())).await;
     let record = created.map_err(|error| {
-        // Where the store is, is in the log, and no client's business.
-        let why = match error {
-            StoreError::Unavailable(_) => "the session store is away".to_owned(),
-            other => other.to_string(),
-        };
+        let why = crate::failure::told(&error);
         Failure::dependency(&call.server.name, format!("the session could not be kept: {why}"))
     })?;
     let (mux, unclaimed) = replayed.duplex.unzip();

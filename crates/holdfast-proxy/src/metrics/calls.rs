@@ -66,6 +66,8 @@ pub struct Traffic {
     /// Those that failed for the gateway's or the network's reasons: `errors` without the server's
     /// own JSON-RPC errors and without requests refused as invalid.
     pub failures: u64,
+    /// Of `failures`, those that the server was not asked for: the store, or a server that it depends on, was away.
+    pub unasked: u64,
     /// Those that the client ended.
     pub cancelled: u64,
     /// Finished calls by duration; the bounds are [`BOUNDS_MICROS`]. Cancelled ones are left out.
@@ -212,6 +214,7 @@ impl Traffic {
             calls: self.calls.saturating_sub(earlier.calls),
             errors: self.errors.saturating_sub(earlier.errors),
             failures: self.failures.saturating_sub(earlier.failures),
+            unasked: self.unasked.saturating_sub(earlier.unasked),
             cancelled: self.cancelled.saturating_sub(earlier.cancelled),
             buckets,
         }
@@ -255,6 +258,7 @@ impl Calls {
                 traffic.calls += n;
                 traffic.errors += if outcome.is_error() { n } else { 0 };
                 traffic.failures += if outcome.is_failure() { n } else { 0 };
+                traffic.unasked += if outcome == CallOutcome::Dependency { n } else { 0 };
                 traffic.cancelled += if outcome == CallOutcome::Cancelled { n } else { 0 };
             }
             for status in [Status::Ok, Status::Error] {
@@ -346,10 +350,12 @@ mod tests {
         calls.record(Method::ToolsCall, CallOutcome::RpcError, ms(2));
         calls.record(Method::ToolsList, CallOutcome::TimedOut, ms(70_000));
         calls.record(Method::ToolsList, CallOutcome::Cancelled, ms(1));
+        calls.record(Method::ToolsCall, CallOutcome::Dependency, ms(2));
         let traffic = calls.traffic();
-        assert_eq!((traffic.calls, traffic.errors, traffic.failures), (4, 2, 1));
+        assert_eq!((traffic.calls, traffic.errors, traffic.failures), (5, 3, 2));
+        assert_eq!(traffic.unasked, 1);
         assert_eq!(traffic.cancelled, 1);
-        assert_eq!(traffic.buckets.iter().sum::<u64>(), 3, "cancelled calls have no duration here");
+        assert_eq!(traffic.buckets.iter().sum::<u64>(), 4, "cancelled calls have no duration here");
         assert_eq!(traffic.since(&traffic), Traffic::default());
     }
 

@@ -85,7 +85,7 @@ fn write_all(metrics: &Metrics, out: &mut String) -> fmt::Result {
     }
     super::fleet::counters(&servers, out)?;
     if let Some(store) = metrics.store.get() {
-        super::store::render(&store.counts(), out)?;
+        super::store::render(store, out)?;
     }
     rejections(metrics, out)?;
     node(metrics, out)

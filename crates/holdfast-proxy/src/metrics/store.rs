@@ -2,11 +2,12 @@
 
 use std::fmt::{self, Write};
 
-use holdfast_store::Counts;
+use holdfast_store::Operations;
 
-use super::render::{COUNTER, header};
+use super::render::{COUNTER, GAUGE, header};
 
-pub(super) fn render(counts: &Counts, out: &mut String) -> fmt::Result {
+pub(super) fn render(store: &Operations, out: &mut String) -> fmt::Result {
+    let counts = store.counts();
     let name = "holdfast_store_operations_total";
     header(out, name, COUNTER, "What the store that nodes share was asked to do, by kind.")?;
     let kinds = [
@@ -21,5 +22,10 @@ pub(super) fn render(counts: &Counts, out: &mut String) -> fmt::Result {
     let name = "holdfast_store_groups_total";
     let help = "Groups of writes that Redis was sent together, each waiting once for its replicas.";
     header(out, name, COUNTER, help)?;
-    writeln!(out, "{name} {}", counts.groups)
+    writeln!(out, "{name} {}", counts.groups)?;
+    let Some(takes_writes) = store.takes_writes() else { return Ok(()) };
+    let name = "holdfast_store_takes_writes";
+    let help = "Whether Redis can be reached and takes writes that last: 1 or 0.";
+    header(out, name, GAUGE, help)?;
+    writeln!(out, "{name} {}", u8::from(takes_writes))
 }

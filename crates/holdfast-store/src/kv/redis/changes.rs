@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep, timeout};
 
 use super::dial::{Connection, Server};
+use super::failure::{self, Refusal};
 use super::keeper::{Reach, Routes};
 use super::{Shared, StoreChange};
 use crate::keys;
@@ -36,11 +37,26 @@ async fn follow(shared: &Arc<Shared>) {
             }
             continue;
         };
-        if let Err(reason) = hear(shared, &routes, &mut reach).await {
-            tracing::debug!(reason, "redis: change hints are interrupted");
-        }
-        sleep(AGAIN).await;
+        let pause = match hear(shared, &routes, &mut reach).await {
+            Ok(()) => AGAIN,
+            Err(Unheard::Broken(reason)) => {
+                tracing::debug!(reason, "redis: change hints are interrupted");
+                AGAIN
+            }
+            Err(Unheard::Forbidden(reason)) => {
+                tracing::warn!(reason, "redis: nodes hear of one another's changes late");
+                FORBIDDEN
+            }
+        };
+        sleep(pause).await;
     }
+}
+
+/// Why it is not listened.
+enum Unheard {
+    Broken(String),
+    /// It will not pass by itself.
+    Forbidden(String),
 }
 
 /// Listens at one primary: a cluster passes messages on to all of its nodes.
@@ -48,33 +64,37 @@ async fn hear(
     shared: &Arc<Shared>,
     routes: &Arc<Routes>,
     reach: &mut watch::Receiver<Reach>,
-) -> Result<(), String> {
+) -> Result<(), Unheard> {
     let Some(link) = routes.links.first() else { return Ok(()) };
     let (pushed, mut messages) = mpsc::unbounded_channel();
     let address = &link.target.address;
     let connection = shared.dialler.dial(address, Server::Data, Some(pushed)).await;
-    let connection = connection.map_err(|error| error.to_string())?;
+    let connection = connection.map_err(|error| Unheard::Broken(error.to_string()))?;
     let mut subscribe = cmd("SUBSCRIBE");
     subscribe.arg(shared.names.channel());
     let within = shared.settings.command_timeout;
     match connection.ask(&subscribe, within).await {
         Ok(Value::ServerError(error)) => {
-            let reason = super::failure::text(&error);
-            tracing::warn!(%address, reason, "redis: the ACL user may not SUBSCRIBE");
-            return Err(reason);
+            let reason = failure::text(&error);
+            return Err(match failure::refusal(&error) {
+                Refusal::Never => Unheard::Forbidden(failure::forbidden(address, &reason)),
+                _ => Unheard::Broken(reason),
+            });
         }
         Ok(_) => {}
-        Err(error) => return Err(error.reason()),
+        Err(error) => return Err(Unheard::Broken(error.reason())),
     }
     shared.tell(StoreChange::Everything);
     loop {
         tokio::select! {
             message = timeout(QUIET, messages.recv()) => match message {
                 Ok(Some(message)) => take(shared, message),
-                Ok(None) => return Err("the connection was closed".to_owned()),
-                Err(_) => ask_for_life(&connection, within).await?,
+                Ok(None) => return Err(Unheard::Broken("the connection was closed".to_owned())),
+                Err(_) => ask_for_life(&connection, within).await.map_err(Unheard::Broken)?,
             },
-            () = connection.lost() => return Err("the connection was lost".to_owned()),
+            () = connection.lost() => {
+                return Err(Unheard::Broken("the connection was lost".to_owned()));
+            }
             changed = reach.changed() => {
                 let same = match &*reach.borrow_and_update() {
                     Reach::Here(now) => now.run_id == routes.run_id,
@@ -116,3 +136,6 @@ const QUIET: Duration = Duration::from_secs(2);
 
 /// The pause before it is listened anew.
 const AGAIN: Duration = Duration::from_millis(100);
+
+/// The same where the user may not.
+const FORBIDDEN: Duration = Duration::from_secs(30);

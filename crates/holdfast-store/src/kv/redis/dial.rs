@@ -92,7 +92,12 @@ impl Dialler {
         match timeout(self.within, self.connect(address, server, pushed)).await {
             Ok(connected) => connected,
             Err(_) => {
-                Err(Unusable::Away(format!("{address} does not answer within {:?}", self.within)))
+                let hint = match &self.tls {
+                    Some(_) => ": is it a port without TLS (redis://)?",
+                    None => "",
+                };
+                let within = self.within;
+                Err(Unusable::Away(format!("{address} does not answer within {within:?}{hint}")))
             }
         }
     }
@@ -125,7 +130,13 @@ impl Dialler {
         let stream = tls.connect(name, stream).await.map_err(|error| {
             // A certificate that is refused is refused the next time too; what breaks off may not.
             if error.kind() == std::io::ErrorKind::InvalidData {
-                Unusable::Wrong(format!("{address}: TLS: {error} (sessions.redis.tls)"))
+                let cure = if error.to_string().contains("CaUsedAsEndEntity") {
+                    ": its certificate is an authority's own; give it one that an authority has signed, and \
+                     that authority's as sessions.redis.tls.ca"
+                } else {
+                    ""
+                };
+                Unusable::Wrong(format!("{address}: TLS: {error} (sessions.redis.tls){cure}"))
             } else {
                 Unusable::Away(format!("{address}: TLS: {error}"))
             }

@@ -1,5 +1,6 @@
 //! What Redis refuses, sorted by what it means for whoever asked.
 
+use holdfast_config::HostPort;
 use redis::{ErrorKind, RedisError, ServerError, Value};
 
 use super::dial::Server;
@@ -68,7 +69,29 @@ pub(super) fn setup(address: &str, server: Server, error: &RedisError) -> Unusab
     if error.kind() == ErrorKind::RESP3NotSupported {
         return Unusable::Wrong(format!("{address} is too old: Redis 7.0 or later is needed"));
     }
-    Unusable::Away(format!("{address}: {text}"))
+    // What speaks TLS, or is no Redis, hangs up or answers with something else.
+    let puzzled = error.kind() == ErrorKind::Parse || error.is_connection_dropped();
+    let hint = if puzzled { ": is it a port for TLS (rediss://), or no Redis?" } else { "" };
+    Unusable::Away(format!("{address}: {text}{hint}"))
+}
+
+/// What is said of a user that lacks rights. They do not come by themselves.
+pub(super) fn forbidden(address: &HostPort, reason: &str) -> String {
+    format!(
+        "{address}: {reason}: the ACL user of the gateways (sessions.redis.username) needs the rights that \
+         redis/start.sh gives its user"
+    )
+}
+
+/// The reason without the addresses in it: anybody may be told.
+pub(super) fn without_addresses(reason: &str) -> String {
+    let is_address = |word: &str| {
+        word.rsplit_once(':').is_some_and(|(host, port)| {
+            !host.is_empty() && !host.ends_with('/') && port.parse::<u16>().is_ok()
+        })
+    };
+    let told = |word: &&str| !is_address(word.trim_end_matches([':', ',', ';', ')']));
+    reason.split(' ').filter(told).collect::<Vec<_>>().join(" ")
 }
 
 /// What a server's error means.
@@ -106,5 +129,25 @@ pub(super) fn text(error: &ServerError) -> String {
             format!("{} {}", error.code(), details.trim_end_matches('.'))
         }
         None => error.code().to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_asks_is_told_the_reason_and_not_where() {
+        for (reason, told) in [
+            (
+                "10.0.0.1:6379: Connection refused (os error 111)",
+                "Connection refused (os error 111)",
+            ),
+            ("[::1]:6379 does not answer within 1s", "does not answer within 1s"),
+            ("the Sentinel redis-1:26379 refuses", "the Sentinel refuses"),
+            ("use redis:// or rediss://: it is TLS", "use redis:// or rediss://: it is TLS"),
+        ] {
+            assert_eq!(without_addresses(reason), told);
+        }
     }
 }

@@ -19,6 +19,8 @@ pub(super) struct Inspected {
     pub(super) losing: Vec<String>,
     /// What should be known and loses nothing by itself.
     pub(super) doubtful: Vec<String>,
+    /// Replicas without which it takes no writes, as far as it may be asked.
+    least_replicas: u64,
 }
 
 /// What `INFO` and `CONFIG GET` have answered.
@@ -52,7 +54,23 @@ pub(super) async fn inspect(
         version: facts.info("redis_version").unwrap_or("?").to_owned(),
         losing,
         doubtful,
+        least_replicas: facts.least_replicas(),
     })
+}
+
+impl Inspected {
+    /// Whether there are as many replicas as its writes need, where it says `INFO replication`.
+    ///
+    /// # Errors
+    /// How many are missing.
+    pub(super) fn has_replicas(&self, said: Value, settings: &Redis) -> Result<(), String> {
+        let mut facts = Facts::default();
+        facts.take_info(said);
+        match facts.missing_replicas(settings, self.least_replicas) {
+            Some(missing) => Err(format!("writes are refused: {missing}")),
+            None => Ok(()),
+        }
+    }
 }
 
 async fn ask(
@@ -84,9 +102,7 @@ async fn ask(
             });
         }
         if number < SECTIONS.len() {
-            let text: String = redis::from_redis_value(reply).unwrap_or_default();
-            let lines = text.lines().filter_map(|line| line.trim().split_once(':'));
-            facts.info.extend(lines.map(|(name, value)| (name.to_owned(), value.to_owned())));
+            facts.take_info(reply);
         } else if let Some(config) = &mut facts.config {
             let pairs: HashMap<String, String> = redis::from_redis_value(reply).unwrap_or_default();
             config.extend(pairs);
@@ -98,6 +114,35 @@ async fn ask(
 // === impl Facts ===
 
 impl Facts {
+    /// Takes in a section of `INFO`.
+    fn take_info(&mut self, reply: Value) {
+        let text: String = redis::from_redis_value(reply).unwrap_or_default();
+        let lines = text.lines().filter_map(|line| line.trim().split_once(':'));
+        self.info.extend(lines.map(|(name, value)| (name.to_owned(), value.to_owned())));
+    }
+
+    /// `min-replicas-to-write`; 0 where it may not be asked for.
+    fn least_replicas(&self) -> u64 {
+        self.config("min-replicas-to-write").and_then(|it| it.parse().ok()).unwrap_or(0)
+    }
+
+    /// Which replicas are missing for anything to be written.
+    fn missing_replicas(&self, settings: &Redis, least: u64) -> Option<String> {
+        let asked = u64::from(settings.replicas_to_acknowledge);
+        let connected = self.number("connected_slaves").unwrap_or(0);
+        // Those that are in step; Redis counts them only where it has a least number.
+        let good = self.number("min_slaves_good_slaves").unwrap_or(connected);
+        if connected < asked {
+            return Some(format!(
+                "{connected} replicas of Redis are connected and \
+                 sessions.redis.replicas_to_acknowledge is {asked}"
+            ));
+        }
+        (good < least).then(|| {
+            format!("{good} replicas of Redis are in step and its min-replicas-to-write is {least}")
+        })
+    }
+
     fn info(&self, name: &str) -> Option<&str> {
         self.info.get(name).map(String::as_str)
     }
@@ -225,10 +270,9 @@ impl Facts {
             );
         }
         // Loses nothing: no write is acknowledged. And replicas may come later than this node.
-        if connected < asked {
+        if let Some(missing) = self.missing_replicas(settings, self.least_replicas()) {
             doubtful.push(format!(
-                "{connected} replicas are connected and sessions.redis.replicas_to_acknowledge is \
-                 {asked}: no session is opened and no tier-1 Write is sent until there are more"
+                "{missing}: no session is opened and no tier-1 Write is sent until there are more"
             ));
         }
         let least = self.config("min-replicas-to-write");
@@ -298,7 +342,11 @@ mod tests {
         let info = [("aof_enabled", "1"), ("connected_slaves", "0")];
         let (losing, doubtful) = facts(&info, None).judge(&settings);
         assert_eq!(losing, [""; 0]);
-        assert!(doubtful[0].contains("0 replicas are connected"), "{doubtful:?}");
+        assert!(doubtful[0].contains("0 replicas of Redis are connected"), "{doubtful:?}");
+        let info =
+            [("aof_enabled", "1"), ("connected_slaves", "1"), ("min_slaves_good_slaves", "0")];
+        let (_, doubtful) = facts(&info, Some(&[("min-replicas-to-write", "1")])).judge(&settings);
+        assert!(doubtful[0].contains("0 replicas of Redis are in step"), "{doubtful:?}");
         settings.replicas_to_acknowledge = 0;
         let info = [("aof_enabled", "1"), ("connected_slaves", "2")];
         let config = [("min-replicas-to-write", "0")];

@@ -4,13 +4,16 @@
 //! key that is elsewhere all end in one place, where the primaries are asked for anew and dialled
 //! again, with a pause that grows and differs from node to node.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::{join_all, select_all};
+use holdfast_config::HostPort;
 use tokio::time::{Instant, sleep};
 
 use super::failure::Unusable;
+use super::inspect::Inspected;
 use super::keys::Bucket;
 use super::link::Link;
 use super::topology::{Finder, Target};
@@ -41,8 +44,17 @@ pub(super) struct Keeper {
     /// Whether a primary has been in use before: from then on its successor's settings are complained
     /// of, and used.
     has_been: bool,
-    /// What was last said of each primary, so that it is said once.
-    said: Vec<Arc<str>>,
+    /// What was last said of the settings of each primary, so that it is said once.
+    said: HashMap<Arc<str>, Complaint>,
+    /// When the settings of those in use were last looked at.
+    looked: Instant,
+}
+
+/// What a primary's settings are complained of for.
+#[derive(Default, PartialEq, Eq)]
+struct Complaint {
+    losing: String,
+    doubtful: String,
 }
 
 impl Routes {
@@ -99,7 +111,14 @@ impl Keeper {
             shared.dialler.clone(),
             settings.command_timeout.min(settings.connect_timeout),
         );
-        Self { shared, finder, links: Vec::new(), has_been: false, said: Vec::new() }
+        Self {
+            shared,
+            finder,
+            links: Vec::new(),
+            has_been: false,
+            said: HashMap::new(),
+            looked: Instant::now(),
+        }
     }
 
     /// Runs for as long as anybody holds the store.
@@ -160,6 +179,7 @@ impl Keeper {
             links.iter().any(|link| link.target == *target && !link.is_lost())
         };
         if targets.len() == self.links.len() && targets.iter().all(|it| kept(&self.links, it)) {
+            self.look_at_settings().await;
             return Ok(());
         }
         let new: Vec<_> = targets.iter().filter(|it| !kept(&self.links, it)).cloned().collect();
@@ -193,31 +213,53 @@ impl Keeper {
     /// Looks at the settings of a primary.
     fn admit(&mut self, link: Arc<Link>) -> Result<Arc<Link>, Unusable> {
         let (address, about) = (&link.target.address, &link.about);
-        let news = !self.said.contains(&about.run_id);
-        if !about.losing.is_empty() {
+        if !about.losing.is_empty() && !self.has_been && !self.shared.settings.allow_unsafe {
             let losing = about.losing.join("; ");
-            if !self.has_been && !self.shared.settings.allow_unsafe {
-                return Err(Unusable::Wrong(format!(
-                    "the Redis at {address} would lose data: {losing}. \
-                     sessions.redis.allow_unsafe: true uses it all the same"
-                )));
-            }
-            if news {
-                if self.shared.settings.allow_unsafe {
-                    tracing::warn!(%address, losing, "redis has settings that lose data");
-                } else {
-                    tracing::error!(%address, losing, "redis has settings that lose data");
-                }
+            return Err(Unusable::Wrong(format!(
+                "the Redis at {address} would lose data: {losing}. \
+                 sessions.redis.allow_unsafe: true uses it all the same"
+            )));
+        }
+        self.complain(address, about);
+        Ok(link)
+    }
+
+    /// Looks now and then whether somebody has changed the settings of those in use.
+    async fn look_at_settings(&mut self) {
+        if self.looked.elapsed() < LOOK_AT_SETTINGS {
+            return;
+        }
+        self.looked = Instant::now();
+        for link in self.links.clone() {
+            // One that does not answer is noticed elsewhere.
+            if let Ok(about) = link.inspect(&self.shared.settings).await {
+                self.complain(&link.target.address, &about);
             }
         }
-        if news && !about.doubtful.is_empty() {
-            let doubtful = about.doubtful.join("; ");
+        let used = |run_id: &Arc<str>| self.links.iter().any(|it| it.about.run_id == *run_id);
+        self.said.retain(|run_id, _| used(run_id));
+    }
+
+    /// Says what there is to say of a primary's settings, when it changes.
+    fn complain(&mut self, address: &HostPort, about: &Inspected) {
+        let now =
+            Complaint { losing: about.losing.join("; "), doubtful: about.doubtful.join("; ") };
+        let before = self.said.entry(Arc::clone(&about.run_id)).or_default();
+        let Complaint { losing, doubtful } = &now;
+        if *losing != before.losing && !losing.is_empty() {
+            if self.shared.settings.allow_unsafe {
+                tracing::warn!(%address, losing, "redis has settings that lose data");
+            } else {
+                tracing::error!(%address, losing, "redis has settings that lose data");
+            }
+        }
+        if *doubtful != before.doubtful && !doubtful.is_empty() {
             tracing::warn!(%address, doubtful, "redis has settings to be looked at");
         }
-        if news {
-            self.said.push(Arc::clone(&about.run_id));
+        if now == Complaint::default() && *before != now {
+            tracing::info!(%address, "redis has no settings to be looked at any more");
         }
-        Ok(link)
+        *before = now;
     }
 
     fn announce(&self, routes: &Routes) {
@@ -288,6 +330,9 @@ impl Shared {
 
 /// How often the primaries are asked for while all is well.
 const LOOK: Duration = Duration::from_secs(1);
+
+/// How often the settings of a primary that is in use are looked at.
+const LOOK_AT_SETTINGS: Duration = Duration::from_secs(10);
 
 /// The pause after a first failure; it doubles up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use holdfast_config::Redis;
 use redis::{Cmd, Pipeline, Value};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -73,7 +74,7 @@ impl Link {
             _open: lost.clone().drop_guard(),
             lost,
         });
-        link.beat(shared).await.map_err(|error| Unusable::Away(error.reason()))?;
+        link.beat(shared).await?;
         let (shared, commands) = (Arc::downgrade(shared), link.commands.clone());
         tokio::spawn(heart(shared, Arc::downgrade(&link), commands, link.lost.clone()));
         Ok(link)
@@ -143,7 +144,7 @@ impl Link {
     }
 
     /// Asks for the time and the mark. What they say is told to `shared`.
-    async fn beat(&self, shared: &Shared) -> Result<(), NoReply> {
+    async fn beat(&self, shared: &Shared) -> Result<(), Unusable> {
         // The mark is in the first bucket that this primary has, and whose slot is not on its way elsewhere.
         let own = Bucket::all().filter(|bucket| self.has(shared.names.slot(*bucket)));
         for bucket in own {
@@ -155,7 +156,7 @@ impl Link {
     }
 
     /// Says no where the bucket's slot is on its way to another master.
-    async fn beat_in(&self, shared: &Shared, bucket: Bucket) -> Result<bool, NoReply> {
+    async fn beat_in(&self, shared: &Shared, bucket: Bucket) -> Result<bool, Unusable> {
         // Where the cluster has not adopted the primary, nothing is written.
         let mark = if shared.is_adopted() { shared.new_mark() } else { String::new() };
         let asked = Instant::now();
@@ -164,21 +165,39 @@ impl Link {
             Sent::Reply(reply) => {
                 let heard: Result<(u64, u64, Option<String>), _> = redis::from_redis_value(reply);
                 let (seconds, micros, found) =
-                    heard.map_err(|error| NoReply::Lost(error.to_string()))?;
+                    heard.map_err(|error| Unusable::Away(error.to_string()))?;
                 shared.clock.heard(asked, seconds * 1000 + micros / 1000);
                 shared.marked(bucket, &self.target.address, found.as_deref(), &mark);
                 Ok(true)
             }
             Sent::NotDone(reason) if reason.starts_with("ASK ") => Ok(false),
+            Sent::Refused(reason) if reason.starts_with("NOPERM") => {
+                Err(Unusable::Wrong(failure::forbidden(&self.target.address, &reason)))
+            }
             Sent::NotDone(reason) | Sent::Refused(reason) | Sent::Lost(reason) => {
-                Err(NoReply::Lost(reason))
+                Err(Unusable::Away(reason))
             }
         }
     }
 
     /// Whether the server answers.
-    pub(super) async fn ping(&self, within: Duration) -> bool {
-        matches!(self.send(&redis::cmd("PING"), within).await, Sent::Reply(_))
+    ///
+    /// # Errors
+    /// That it does not, or that it lacks replicas without which nothing is written.
+    pub(super) async fn sign(&self, settings: &Redis, within: Duration) -> Result<(), String> {
+        let mut info = redis::cmd("INFO");
+        match self.send(info.arg("replication"), within).await {
+            Sent::Reply(said) => self.about.has_replicas(said, settings),
+            _ => Err("Redis does not answer".to_owned()),
+        }
+    }
+
+    /// Asks it anew what it is.
+    ///
+    /// # Errors
+    /// That it does not answer, or is not what it was.
+    pub(super) async fn inspect(&self, settings: &Redis) -> Result<Inspected, Unusable> {
+        inspect::inspect(&self.commands, &self.target.address, settings).await
     }
 
     pub(super) fn has(&self, slot: u16) -> bool {

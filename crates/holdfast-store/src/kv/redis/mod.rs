@@ -64,7 +64,7 @@ use self::keys::{Bucket, Names};
 use self::scripts::{Call, Outcome, Put};
 use super::{Became, NotWritten, became};
 use crate::StoreError;
-use crate::operations::Operations;
+use crate::operations::{Operations, TakesWrites};
 
 /// A Redis primary, as this node sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -161,6 +161,10 @@ impl RedisKv {
             drawn: AtomicU64::new(0),
             settings,
         });
+        let weakly = Arc::downgrade(&shared);
+        let takes_writes =
+            TakesWrites::new(move || weakly.upgrade().is_some_and(|it| it.takes_writes()));
+        let _ = shared.operations.takes_writes.set(takes_writes);
         let mut keeper = Keeper::new(Arc::clone(&shared));
         if let Ok(Err(Unusable::Wrong(reason))) = timeout(patience, keeper.round()).await {
             return Err(reason);
@@ -303,7 +307,7 @@ impl RedisKv {
         found.into_iter().take(limit).map(|(_, key)| key).collect()
     }
 
-    /// Whether commands are answered, by the primary that the cluster has adopted.
+    /// Whether commands are answered, by the primary that the cluster has adopted, and writes taken.
     ///
     /// # Errors
     /// Why not.
@@ -311,11 +315,13 @@ impl RedisKv {
         let shared = &self.shared;
         let routes = match shared.reach.borrow().clone() {
             Reach::Here(routes) => routes,
-            Reach::Away { .. } => return Err("Redis is away".to_owned()),
+            Reach::Away { reason, .. } => {
+                return Err(format!("Redis is away: {}", failure::without_addresses(&reason)));
+            }
         };
-        let pings = routes.links.iter().map(|link| link.ping(HEALTH));
-        if !futures_util::future::join_all(pings).await.into_iter().all(|answered| answered) {
-            return Err("Redis does not answer".to_owned());
+        let signs = routes.links.iter().map(|link| link.sign(&shared.settings, HEALTH));
+        for sign in futures_util::future::join_all(signs).await {
+            sign?;
         }
         if let Some(reason) = routes.links.iter().find_map(|link| link.writer.refusal()) {
             return Err(format!("Redis takes no writes: {reason}"));
@@ -342,6 +348,17 @@ impl Shared {
                 Reach::Here(routes) => routes.run_id == *adopted,
                 Reach::Away { .. } => false,
             },
+        }
+    }
+
+    /// Whether writes are taken, as far as is known without asking.
+    fn takes_writes(&self) -> bool {
+        match &*self.reach.borrow() {
+            Reach::Here(routes) => routes
+                .links
+                .iter()
+                .all(|link| link.writer.refusal().is_none() && !link.writer.is_short()),
+            Reach::Away { .. } => false,
         }
     }
 

@@ -161,7 +161,7 @@ async fn ask_sentinel(
     match reply {
         Value::Nil => Err(Unusable::Wrong(format!(
             "the Sentinel {sentinel} watches no master of the name \"{master}\" (the end of the \
-             URL, or sessions.redis.master)"
+             URL, or sessions.redis.sentinel.master)"
         ))),
         Value::ServerError(error) => {
             let text = failure::text(&error);

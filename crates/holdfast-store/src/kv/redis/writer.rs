@@ -235,7 +235,14 @@ impl Task {
     }
 
     fn set_short(&mut self, short: bool) {
-        self.short.store(short, Ordering::Relaxed);
+        let was = self.short.swap(short, Ordering::Relaxed);
+        match (was, short) {
+            (false, true) => {
+                tracing::warn!("too few of redis' replicas acknowledge what is written")
+            }
+            (true, false) => tracing::info!("enough of redis' replicas acknowledge again"),
+            (true, true) | (false, false) => {}
+        }
         self.short_since = short.then(|| self.short_since.unwrap_or_else(Instant::now));
     }
 

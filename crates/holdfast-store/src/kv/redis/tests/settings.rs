@@ -131,6 +131,52 @@ async fn what_is_another_kind_of_server_is_named() {
 }
 
 #[tokio::test]
+async fn a_user_without_rights_is_refused_by_name_and_with_the_cure() {
+    let server = Server::start(&[]);
+    let rights = [
+        ("nothing", &["~*", "&*", "-@all", "+@connection", "+info", "+config|get"][..]),
+        ("other_keys", &["~another:*", "&*", "+@all"]),
+        ("no_scripts", &["~*", "&*", "+@all", "-@scripting"]),
+    ];
+    for (name, rules) in rights {
+        server.ask(&[&["ACL", "SETUSER", name, "on", ">secret"][..], rules].concat()).unwrap();
+        let settings = Redis {
+            username: Some(name.to_owned()),
+            password: Some("secret".to_owned().into()),
+            ..standalone(server.address())
+        };
+        let reason = refused(settings).await;
+        assert!(reason.contains("NOPERM") && reason.contains("redis/start.sh"), "{name}: {reason}");
+    }
+}
+
+#[tokio::test]
+async fn replicas_that_redis_itself_wants_are_missed_before_anything_is_written() {
+    let server = Server::start(&["--min-replicas-to-write", "1"]);
+    let store = open(standalone(server.address())).await.store;
+    let reason = store.health().await.unwrap_err();
+    assert!(reason.contains("0 replicas of Redis are in step"), "{reason}");
+    assert!(reason.contains("min-replicas-to-write is 1"), "{reason}");
+}
+
+#[tokio::test]
+async fn tls_on_one_side_alone_is_named() {
+    let certificates = Certificates::make("alone");
+    let server = Server::start(&certificates.options());
+    let plain_to_tls = standalone(server.met_at());
+    let tls_to_plain =
+        Redis { tls: Some(certificates.tls("ca.pem")), ..standalone(server.address()) };
+    for (settings, hint) in [(plain_to_tls, "rediss://"), (tls_to_plain, "redis://")] {
+        let store = Store::redis(settings, any()).await.unwrap().store;
+        let reason = store.health().await.unwrap_err();
+        assert!(reason.starts_with("Redis is away: ") && reason.contains(hint), "{reason}");
+        assert_eq!(store.operations().takes_writes(), Some(false));
+    }
+    let store = open(standalone(server.address())).await.store;
+    assert_eq!(store.operations().takes_writes(), Some(true));
+}
+
+#[tokio::test]
 async fn tls_checks_the_server_and_shows_the_nodes_own_certificate() {
     let certificates = Certificates::make("one");
     let server = Server::start(&certificates.options());
