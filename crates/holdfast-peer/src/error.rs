@@ -92,7 +92,7 @@ pub enum SetupError {
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
     /// The address cannot be had.
-    #[error("cannot listen on {address} for peers")]
+    #[error("cannot listen on {address} for peers (cluster.listen)")]
     Listen {
         /// The address asked for.
         address: SocketAddr,
