@@ -262,7 +262,7 @@ impl ServerFleet {
             let mut breaker = breaker.lock().unwrap_or_else(PoisonError::into_inner);
             breaker.reconfigure(self.params, now);
         }
-        self.gate.begin(now);
+        self.gate.begin(&self.name, now);
         self.take_measure();
         if !Arc::ptr_eq(&self.failover, &before.failover) {
             // Calls that wait for a move to end that nobody makes any more.
@@ -520,7 +520,27 @@ impl ServerFleet {
 
     /// Whether no instance can be called.
     pub(crate) fn is_shut(&self) -> bool {
-        self.instances.iter().all(|it| it.is_shut())
+        self.all_that_serve(|it| it.is_shut())
+    }
+
+    /// Whether who depends on it finds nothing there: none of those that serve can be called, or is well.
+    pub(super) fn is_down(&self) -> bool {
+        self.all_that_serve(|it| it.is_shut() || it.is_unwell())
+    }
+
+    /// Whether it is so of each instance that calls may go to. One that stands by takes none.
+    fn all_that_serve(&self, is_so: impl Fn(&Instance) -> bool) -> bool {
+        let failover = self.failover.load();
+        let serves = |it: &&Instance| {
+            let serves = |failover: &Failover| failover.serves(&it.id);
+            it.role == Role::Replica || failover.as_deref().is_none_or(serves)
+        };
+        let mut serving = self.instances.iter().filter(serves).peekable();
+        match serving.peek() {
+            Some(_) => serving.all(is_so),
+            // What is active is of another configuration.
+            None => self.instances.iter().all(is_so),
+        }
     }
 
     /// When the first open breaker lets calls pass again.

@@ -11,7 +11,6 @@ use holdfast_engine::health::passive::{Indicators, Judgement};
 use holdfast_engine::limits::bulkhead::ClassStatus;
 
 use super::control::{CheckResult, Verdict};
-use super::instance::Instance;
 use super::{Fleet, ServerFleet, chance};
 
 /// One server.
@@ -85,30 +84,27 @@ impl ServerFleet {
     #[must_use]
     pub fn snapshot(&self) -> ServerSnapshot {
         let now = Instant::now();
-        let classes = BulkheadClass::ALL;
         ServerSnapshot {
             name: Arc::clone(&self.name),
             failover: self.failover.load_full(),
             measure: self.measure(),
             paused: self.is_paused(),
             shut: self.is_shut(),
-            instances: self.instances.iter().map(|it| self.one(it, now)).collect(),
-            classes: classes
-                .into_iter()
-                .filter_map(|class| Some((class, self.gate.status(class)?)))
-                .collect(),
+            instances: (0..self.instances.len()).map(|at| self.one(at, now)).collect(),
+            classes: self.gate.status(&self.name, now),
             waiting: self.waiting(),
             repeats: self.gate.repeats(),
         }
     }
 
-    fn one(&self, it: &Instance, now: Instant) -> InstanceSnapshot {
+    fn one(&self, at: usize, now: Instant) -> InstanceSnapshot {
+        let it = &self.instances[at];
         let breaker = it.steer(
             |breaker| {
                 breaker.tick(now, chance());
                 breaker.status()
             },
-            |_| {},
+            |change| self.tell(at, change),
         );
         let indicators = it.indicators(it.millis(now));
         it.weigh(&indicators, &self.thresholds);
