@@ -55,6 +55,10 @@ pub(crate) struct World {
     frozen: Mutex<BTreeSet<String>>,
     /// Instances that answer everything but tools.
     hung: Mutex<BTreeSet<String>>,
+    /// Instances that are slow and nothing else.
+    slow: Mutex<BTreeSet<String>>,
+    /// So many checks of a node at an instance are lost.
+    lost: Mutex<BTreeMap<(usize, String), u32>>,
     /// A node reaches nothing behind the gateway.
     blind: Mutex<BTreeSet<usize>>,
     /// A node's calls at an instance fail, though its checks pass.
@@ -141,6 +145,8 @@ impl World {
             down: Mutex::default(),
             frozen: Mutex::default(),
             hung: Mutex::default(),
+            slow: Mutex::default(),
+            lost: Mutex::default(),
             blind: Mutex::default(),
             fails: Mutex::default(),
             idle: Mutex::default(),
@@ -255,6 +261,16 @@ impl World {
 
     pub(crate) fn freeze(&self, instance: &str) {
         lock(&self.frozen).insert(instance.to_owned());
+    }
+
+    pub(crate) fn slow_down(&self, instance: &str) {
+        lock(&self.slow).insert(instance.to_owned());
+    }
+
+    /// Loses the next checks of every node at an instance.
+    pub(crate) fn lose(&self, instance: &str, checks: u32) {
+        let all = (0..self.nodes.len()).map(|node| ((node, instance.to_owned()), checks));
+        lock(&self.lost).extend(all);
     }
 
     pub(crate) fn hang_calls(&self, instance: &str) {
@@ -509,13 +525,18 @@ impl Plane for FakePlane {
             let name = &self.ids[at.server][at.instance];
             let hangs =
                 matches!(check, CheckKind::Tool { .. }) && lock(&self.world().hung).contains(name);
-            if hangs || (*check != CheckKind::Connect && self.is_frozen(at)) {
+            // Here it is only asked as a monitor's, and that takes the connection and is silent.
+            let monitor = matches!(check, CheckKind::Http { .. });
+            if hangs || monitor || (*check != CheckKind::Connect && self.is_frozen(at)) {
                 tokio::time::sleep(within).await;
                 let outcome = Outcome::Failed(Failure::TimedOut);
                 return Checked { outcome, took: within, text: String::new() };
             }
             tokio::time::sleep(took).await;
-            if !self.reaches(at) {
+            let is_lost = lock(&self.world().lost)
+                .get_mut(&(self.node, name.clone()))
+                .is_some_and(|left| std::mem::replace(left, left.saturating_sub(1)) > 0);
+            if !self.reaches(at) || is_lost {
                 let outcome = Outcome::Failed(Failure::Unreachable);
                 return Checked { outcome, took, text: "refused".into() };
             }
@@ -526,7 +547,9 @@ impl Plane for FakePlane {
                 }
                 _ => String::new(),
             };
-            Checked { outcome: Outcome::Passed, took, text }
+            let is_slow = lock(&self.world().slow).contains(name);
+            let outcome = if is_slow { Outcome::Partly(0.85) } else { Outcome::Passed };
+            Checked { outcome, took, text }
         })
     }
 
