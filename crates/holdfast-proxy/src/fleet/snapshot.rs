@@ -28,6 +28,8 @@ pub struct ServerSnapshot {
     pub shut: bool,
     /// Its instances, in the order of the configuration.
     pub instances: Vec<InstanceSnapshot>,
+    /// The breakers of single tools, by name, in the order of the configuration.
+    pub tools: Vec<(Box<str>, breaker::Status)>,
     /// Its classes.
     pub classes: Vec<(BulkheadClass, ClassStatus)>,
     /// Calls that wait for a connection.
@@ -91,10 +93,19 @@ impl ServerFleet {
             paused: self.is_paused(),
             shut: self.is_shut(),
             instances: (0..self.instances.len()).map(|at| self.one(at, now)).collect(),
+            tools: (0..self.tools.len()).map(|number| self.tool_now(number, now)).collect(),
             classes: self.gate.status(&self.name, now),
             waiting: self.waiting(),
             repeats: self.gate.repeats(),
         }
+    }
+
+    fn tool_now(&self, number: usize, now: Instant) -> (Box<str>, breaker::Status) {
+        let status = self.steer_tool(number, |breaker| {
+            breaker.tick(now, chance());
+            breaker.status()
+        });
+        (self.tools[number].0.clone(), status)
     }
 
     fn one(&self, at: usize, now: Instant) -> InstanceSnapshot {

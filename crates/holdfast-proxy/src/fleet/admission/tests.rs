@@ -1,3 +1,5 @@
+//! Places that are given back once, quarantines that end, and who goes first after that.
+
 use std::task::{Context, Wake, Waker};
 
 use futures_util::poll;
