@@ -105,11 +105,7 @@ impl Look {
 
     /// Takes a round that counts. `now`: milliseconds since the Unix epoch.
     pub(crate) fn take(&mut self, round: &[Made<'_>], patience: Patience, at: Instant, now: u64) {
-        let of = |external: bool| -> Vec<Checked<'_>> {
-            round.iter().filter(|it| it.external == external).map(|it| it.check).collect()
-        };
-        self.hear(report(&of(true)).map(|it| it.score), patience);
-        let Some(whole) = report(&of(false)) else { return };
+        let Some(whole) = report(&checks(round, false)) else { return };
         let score = if whole.fatal.is_some() { 0.0 } else { whole.score };
         let status = status(&whole);
         let changed = self.steady.look(status, patience).is_some();
@@ -120,8 +116,7 @@ impl Look {
             }
             self.fatal = whole.fatal;
         }
-        let is_worse = |believed| status > believed;
-        self.in_doubt = status != Status::Healthy && self.steady.status().is_none_or(is_worse);
+        self.in_doubt = self.is_worse(status);
         self.good = self.steady.good();
         self.at = Some(at);
         self.suspect(&whole, now);
@@ -135,9 +130,19 @@ impl Look {
         self.why = reasons(round);
     }
 
-    /// Takes what the monitors say, 0 to 1. One that cannot be asked says nothing: it is its own trouble.
-    fn hear(&mut self, said: Option<f64>, patience: Patience) {
-        let Some(said) = said else {
+    /// Whether a round is worse than what is believed.
+    pub(crate) fn is_news(&self, round: &Report<'_>) -> bool {
+        self.is_worse(status(round))
+    }
+
+    fn is_worse(&self, seen: Status) -> bool {
+        seen != Status::Healthy && self.steady.status().is_none_or(|believed| seen > believed)
+    }
+
+    /// Takes what the monitors say in a round in which there is news of them. One that cannot be asked says
+    /// nothing: it is its own trouble.
+    pub(crate) fn hear(&mut self, round: &[Made<'_>], patience: Patience) {
+        let Some(said) = report(&checks(round, true)).map(|it| it.score) else {
             (self.external, self.outside) = (None, Steady::new());
             return;
         };
@@ -149,9 +154,13 @@ impl Look {
     }
 }
 
-/// How well a round found it. What cannot be used at all is critical, whatever else passed.
-fn status(seen: &Report<'_>) -> Status {
-    if seen.fatal.is_some() { Status::Critical } else { Status::of(seen.score) }
+fn status(round: &Report<'_>) -> Status {
+    if round.fatal.is_some() { Status::Critical } else { Status::of(round.score) }
+}
+
+/// The checks of a round that are the node's own, or those that are not.
+fn checks<'a>(round: &[Made<'a>], external: bool) -> Vec<Checked<'a>> {
+    round.iter().filter(|it| it.external == external).map(|it| it.check).collect()
 }
 
 /// What is wrong, the heaviest first.
@@ -249,7 +258,9 @@ mod tests {
         let mut look = Look::default();
         let mut hears = |says| {
             let monitor = Made { external: true, ..made("monitor", 1.0, says) };
-            take(&mut look, &[made("ping", 1.0, Outcome::Passed), monitor], 1_000);
+            let round = [made("ping", 1.0, Outcome::Passed), monitor];
+            look.hear(&round, PATIENCE);
+            take(&mut look, &round, 1_000);
             assert_eq!((look.own, look.good > 0, look.bad_since(DOWN)), (Some(1.0), true, 0));
             (look.external, look.why.len())
         };

@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use holdfast_config::{BulkheadClass, HttpUrl, Transport};
+use holdfast_engine::breaker::{self, Phase};
 use holdfast_engine::health::votes::Opinion;
 use holdfast_engine::health::{Grade, Measure};
 use holdfast_engine::limits::bulkhead::ClassStatus;
@@ -104,6 +105,19 @@ fn set_aside(server: &str, (class, status): &(BulkheadClass, ClassStatus)) -> Op
     })
 }
 
+/// That a tool's own breaker lets not every call pass, if it is so.
+fn kept_back(server: &str, (tool, breaker): &(Box<str>, breaker::Status)) -> Option<Check> {
+    let phase = breaker.phase;
+    (!matches!(phase, Phase::Closed | Phase::ForcedClosed)).then(|| Check {
+        name: format!("server:{server}/tool/{tool}/breaker"),
+        ok: false,
+        critical: false,
+        elapsed: Duration::ZERO,
+        age: Duration::ZERO,
+        detail: Some(format!("the tool's own circuit breaker is {}", phase.label())),
+    })
+}
+
 /// What the group has found of an instance, and what this node's calls and its readings say.
 fn found(
     it: &InstanceSnapshot,
@@ -159,6 +173,7 @@ impl Gateway {
         }
         if !checks.is_empty() {
             checks.extend(snapshot.classes.iter().filter_map(|it| set_aside(server, it)));
+            checks.extend(snapshot.tools.iter().filter_map(|it| kept_back(server, it)));
         }
         checks
     }

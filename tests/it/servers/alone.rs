@@ -3,6 +3,7 @@
 use crate::harness::client::Client;
 use crate::harness::gateway::{Gateway, Setup};
 use crate::harness::recorder::{Recorder, Reply, Seen};
+use crate::harness::wire::Conn;
 
 use super::{faulty, refused, url};
 
@@ -33,6 +34,43 @@ async fn is_left_alone_after_five_failures() {
     assert_eq!(recorder.calls("tool").len(), 5);
     let open = r#"holdfast_breaker_state{server_id="main",instance="1",state="open"}"#;
     assert_eq!(gateway.metric(open).await, 1.0);
+}
+
+/// It has a breaker of its own: the others go on, and everybody is told which one it is.
+#[tokio::test]
+async fn is_spared_a_tool_that_fails() {
+    let reply = |seen: &Seen| match seen.tool().as_str() {
+        "ill" => Reply::refused(500, String::new()),
+        _ => Reply::json(format!(r#"{{"jsonrpc":"2.0","id":{},"result":{{}}}}"#, seen.id())),
+    };
+    let settings = ", breaker: { per_tool: [ill, well] }, health: { interval: 500ms }";
+    let (recorder, gateway) = start(settings, reply).await;
+    let client = Client::modern(&gateway);
+    for id in 0..5 {
+        let answer = client.call(id, "ill").await;
+        assert_eq!(answer["error"]["code"], -31002, "{answer}");
+        assert!(client.call(id + 100, "well").await.get("result").is_some());
+    }
+    let answer = client.call(5, "ill").await;
+    refused(&answer, -31001);
+    let reason = answer["error"]["data"]["reason"].as_str().unwrap_or_default();
+    assert!(reason.contains("\"ill\"") && reason.contains("breaker.per_tool"), "{answer}");
+    assert_eq!(recorder.calls("ill").len(), 5);
+    assert!(client.call(105, "well").await.get("result").is_some());
+    let state = |label: &str, state: &str| {
+        format!(r#"holdfast_breaker_state{{server_id="main",{label},state="{state}"}}"#)
+    };
+    assert_eq!(gateway.metric(&state(r#"tool="ill""#, "open")).await, 1.0);
+    assert_eq!(gateway.metric(&state(r#"tool="well""#, "closed")).await, 1.0);
+    assert_eq!(gateway.metric(&state(r#"instance="1""#, "closed")).await, 1.0);
+    let turned = r#"holdfast_breaker_transitions_total{server_id="main",to="open"}"#;
+    assert_eq!(gateway.metric(turned).await, 1.0);
+    let request =
+        format!("GET /health HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", gateway.address);
+    let shown = Conn::open(gateway.address).await.exchange(request).await.json();
+    let checks = shown["checks"].as_array().expect("checks");
+    let found = checks.iter().find(|it| it["name"] == "server:main/tool/ill/breaker");
+    assert_eq!(found.map(|it| it["ok"] == false), Some(true), "{shown}");
 }
 
 /// What an application answers is its own affair.

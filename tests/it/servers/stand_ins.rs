@@ -64,6 +64,31 @@ async fn another_server_or_an_answer_of_the_configuration() {
     assert_eq!(answer["result"]["content"][0]["text"], "later", "{answer}");
 }
 
+/// It is called as by anybody else: within its limits, and repeated only where it says that it may be.
+#[tokio::test]
+async fn the_server_that_stands_in_is_asked_by_its_own_rules() {
+    let other = Sample::start(&[]).await;
+    let mut gone = Sample::start(&[]).await;
+    gone.kill();
+    let main = format!(
+        r#"{{ url: "{}", tools: {{ echo: read, write: read }}, fallback: {{ server: other }} }}"#,
+        url(&gone)
+    );
+    let stands_in = format!(
+        r#"{{ url: "{}", tools: {{ echo: {{ effect: read, requests_per_minute: 1, burst: 1 }} }} }}"#,
+        url(&other)
+    );
+    let gateway = Setup::new().server("main", &main).server("other", &stands_in).start().await;
+    let client = Client::modern(&gateway).at("/mcp/main");
+    let answer = client.call(1, "echo").await;
+    assert_eq!(mark(&answer)["server"], "other", "{answer}");
+    let answer = client.call(2, "echo").await;
+    assert_eq!(answer["error"]["code"], -31001, "over the limit of its tool: {answer}");
+    // It counts as what it is there.
+    let answer = client.call(3, "write").await;
+    assert_eq!(mark(&answer)["server"], "other", "{answer}");
+}
+
 /// What the configuration sends to one server is that server's secret.
 #[tokio::test]
 async fn the_server_that_stands_in_gets_none_of_the_others_headers() {

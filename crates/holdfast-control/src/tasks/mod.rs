@@ -11,7 +11,10 @@
 //! | `failover` | coordinator | verdicts and confirmations, with the step of each move | proposes the next |
 //! | `notify` | coordinator | the history, with what was announced | calls webhooks |
 //! | `objectives` | coordinator | incidents, with the objectives | takes down answers and breaches |
+//!
+//! `asides` are the checks for which `probe` does not wait.
 
+mod asides;
 pub(crate) mod breaker_sync;
 pub(crate) mod failover;
 pub(crate) mod follow;

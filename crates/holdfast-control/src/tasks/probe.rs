@@ -2,7 +2,8 @@
 //!
 //! One task per instance and node: each node is a vantage point of its own, and a check that hangs
 //! delays no other. When a round's checks end, how they ended is believed or not by
-//! `engine::health::hysteresis`, and the planner says when the next is due.
+//! `engine::health::hysteresis`, and the planner says when the next is due. No round waits for checks that
+//! decide nothing by themselves ([`Asides`]).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,6 +15,7 @@ use holdfast_engine::health::schedule::{LEAST, Rhythm, Round, Schedule, soon};
 use holdfast_engine::health::score::{self, Failure, Outcome, between};
 use tokio::time::Instant;
 
+use super::asides::Asides;
 use crate::driver::{Reconciler, Status};
 use crate::looks::Made;
 use crate::plane::{At, CheckResult, Checked};
@@ -35,6 +37,7 @@ pub(crate) struct Probe {
     at: At,
     schedule: Schedule,
     patience: Patience,
+    asides: Asides,
     due: Option<Instant>,
     last: Option<Instant>,
 }
@@ -43,10 +46,11 @@ pub(crate) struct Probe {
 
 impl Probe {
     pub(crate) fn new(shared: Arc<Shared>, at: At) -> Self {
-        let failover = &shared.plan.servers[at.server].failover;
-        let fall = failover.as_ref().map_or(FALL, |it| it.threshold);
+        let planned = &shared.plan.servers[at.server];
+        let fall = planned.failover.as_ref().map_or(FALL, |it| it.threshold);
         let patience = Patience { fall, rise: RISE };
-        Self { shared, at, schedule: Schedule::new(), patience, due: None, last: None }
+        let (asides, schedule) = (Asides::new(&planned.health.checks), Schedule::new());
+        Self { shared, at, schedule, patience, asides, due: None, last: None }
     }
 
     fn rhythm(&self) -> Rhythm {
@@ -54,29 +58,33 @@ impl Probe {
     }
 
     /// Makes the checks of one round side by side.
-    async fn round(&self) -> Vec<(Check, Checked)> {
-        let server = &self.shared.plan.servers[self.at.server];
-        let plane = &self.shared.plane;
-        let within = server.health.timeout;
-        let made = server.health.checks.iter().map(|check| async move {
-            let checked = match &check.kind {
+    async fn round(&mut self) -> Vec<(Check, Checked)> {
+        let (shared, at) = (Arc::clone(&self.shared), self.at);
+        let checks = &shared.plan.servers[at.server].health.checks;
+        self.asides.ask(|check| {
+            let shared = Arc::clone(&shared);
+            async move {
+                let answer = ask(&shared, at, &check.kind).await;
+                if check.external { heard(&check.kind, answer) } else { answer }
+            }
+        });
+        let own = checks.iter().filter(|check| check.scores()).map(|check| async {
+            match &check.kind {
                 // Said by the others' times, below.
                 CheckKind::Latency { .. } => skipped(),
-                kind => {
-                    let asked = plane.check(self.at, kind, within);
-                    // The data plane keeps to the time as well; this is for one that does not.
-                    let asked = tokio::time::timeout(within.saturating_mul(2), asked).await;
-                    let answer = asked.unwrap_or_else(|_| Checked {
-                        outcome: Outcome::Failed(Failure::TimedOut),
-                        took: within,
-                        text: "no answer in time".to_owned(),
-                    });
-                    if check.external { heard(kind, answer) } else { answer }
-                }
-            };
-            (check.clone(), checked)
+                kind => ask(&shared, at, kind).await,
+            }
         });
-        let mut round: Vec<(Check, Checked)> = join_all(made).await;
+        let own: Vec<Checked> = join_all(own).await;
+        // Where all is well there is time for what the monitors say now.
+        let is_ill = own.iter().any(|it| matches!(it.outcome, Outcome::Failed(_)));
+        self.asides.hear(if is_ill { Duration::ZERO } else { LEAST }).await;
+        let (mut own, mut aside) = (own.into_iter(), self.asides.last());
+        let ended = |check: &Check| match check.scores() {
+            true => Some((check.clone(), own.next()?)),
+            false => aside.next()?,
+        };
+        let mut round: Vec<(Check, Checked)> = checks.iter().filter_map(ended).collect();
         let scoring = || round.iter().filter(|(check, _)| check.scores());
         let slowest = scoring().map(|(_, it)| it.took).max().unwrap_or_default();
         let all_failed =
@@ -105,14 +113,18 @@ impl Probe {
         let checks: Vec<score::Checked<'_>> = own.map(|it| it.check).collect();
         let Some(report) = score::report(&checks) else { return self.rhythm().interval };
         let shared = &self.shared;
-        let passed = report.status == holdfast_engine::health::Status::Healthy;
-        let percent = shared.looks.with(self.at, |look| look.percent());
+        let (passed, percent) =
+            shared.looks.with(self.at, |look| (!look.is_news(&report), look.percent()));
         let scoring = round.iter().filter(|(check, _)| check.scores());
         let took = scoring.map(|(_, it)| it.took).max().unwrap_or_default();
         let (ended, rhythm) = (Round { passed, took }, self.rhythm());
         let next = self.schedule.ended(ended, percent, rhythm, random());
         let now = shared.group.time();
+        let is_news = next.counts && self.asides.take_news();
         shared.looks.with(self.at, |look| {
+            if is_news {
+                look.hear(&made, self.patience);
+            }
             if next.counts {
                 look.exhausted = is_exhausted(round);
                 look.take(&made, self.patience, Instant::now(), now);
@@ -181,7 +193,20 @@ fn heard(kind: &CheckKind, answer: Checked) -> Checked {
     }
 }
 
-fn skipped() -> Checked {
+/// Makes one check.
+async fn ask(shared: &Shared, at: At, kind: &CheckKind) -> Checked {
+    let within = shared.plan.servers[at.server].health.timeout;
+    let asked = shared.plane.check(at, kind, within);
+    // The data plane keeps to the time as well; this is for one that does not.
+    let asked = tokio::time::timeout(within.saturating_mul(2), asked).await;
+    asked.unwrap_or_else(|_| Checked {
+        outcome: Outcome::Failed(Failure::TimedOut),
+        took: within,
+        text: "no answer in time".to_owned(),
+    })
+}
+
+pub(super) fn skipped() -> Checked {
     Checked { outcome: Outcome::Skipped, took: Duration::ZERO, text: String::new() }
 }
 

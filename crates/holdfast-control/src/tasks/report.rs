@@ -171,7 +171,7 @@ impl Reporter {
     /// Calls that hang have no outcome to speak for them yet: they bring a check forward.
     fn heed_silence(&mut self, at: At, sight: &Sight, look: &Look) {
         let planned = &self.shared.plan.servers[at.server];
-        let (Some(last), 0) = (look.at, look.bad_since(Opinion::Degraded)) else { return };
+        let (Some(last), false) = (look.at, look.in_doubt) else { return };
         let (in_flight, answered_at) = (sight.in_flight, self.answered_at(sight));
         let silence = self.silences.entry(at).or_default();
         let (rhythm, timeout) = (planned.rhythm(), planned.health.timeout);

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use holdfast_engine::failover::{Phase, Stage};
+use holdfast_engine::health::votes::Opinion;
 use holdfast_engine::replicated::ServerHappened;
 
 use super::world::{Kill, World};
@@ -38,6 +39,46 @@ async fn a_primary_that_is_gone_is_left_by_all_nodes_at_once() {
     let executed = incident.switched_ms.unwrap() - incident.decided_ms.unwrap();
     assert!(decided <= 100, "A5: decided {decided} ms after the verdict");
     assert!(executed <= 500, "A5: switched {executed} ms after that");
+}
+
+/// One that is not quite well has its retries like any other.
+#[tokio::test(start_paused = true)]
+async fn a_slow_primary_is_not_left_for_two_checks_that_are_lost() {
+    let world = World::start(PAIR, 3);
+    well(&world).await;
+    world.make_poorly("a");
+    let opinion = |world: &World, opinion| {
+        let known = world.server("docs");
+        known.verdicts.get("a").is_some_and(|it| it.opinion == Some(opinion))
+    };
+    world.until("slow", 20 * SECONDS, |world| opinion(world, Opinion::Degraded)).await;
+    tokio::time::sleep(5 * SECONDS).await;
+    world.lose("a", 2);
+    tokio::time::sleep(10 * SECONDS).await;
+    let began = |it: &ServerHappened| matches!(it, ServerHappened::FailoverBegan);
+    assert_eq!(world.count(began), 0, "{}", world.history("docs").join("\n"));
+    // A third is no accident.
+    world.lose("a", 3);
+    world.until("moved", 10 * SECONDS, |world| world.all_go_to(0, "b")).await;
+}
+
+/// It takes connections and is silent, for all nodes.
+#[tokio::test(start_paused = true)]
+async fn a_monitor_that_hangs_makes_no_verdict_slower() {
+    let ping = "{ type: ping } ]";
+    let monitor = r#"{ type: ping }, { type: http, url: "http://m/", external: true } ]"#;
+    let slow = "interval: 3s, timeout: 3s";
+    let yaml = PAIR.replace("interval: 1s, timeout: 500ms", slow).replace(ping, monitor);
+    assert!(yaml.contains("external: true"), "{yaml}");
+    let world = World::start(&yaml, 3);
+    well(&world).await;
+    tokio::time::sleep(20 * SECONDS).await;
+    world.set_down("a", true);
+    let gone = world.time();
+    world.until("moved", 60 * SECONDS, |world| world.all_go_to(0, "b")).await;
+    let moved = world.time() - gone;
+    // An interval, two tries of 300 ms each, and a round in which all is well waits 200 ms for it.
+    assert!(moved < 6_000, "after {moved} ms");
 }
 
 /// The default checks, of every 15 s, and with two checks that count the same.

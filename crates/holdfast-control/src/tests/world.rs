@@ -57,6 +57,10 @@ pub(crate) struct World {
     slow: Mutex<BTreeMap<String, Duration>>,
     /// Instances that answer everything but tools.
     hung: Mutex<BTreeSet<String>>,
+    /// Instances whose checks pass in part.
+    poorly: Mutex<BTreeSet<String>>,
+    /// So many checks of a node at an instance are lost.
+    lost: Mutex<BTreeMap<(usize, String), u32>>,
     /// A node reaches nothing behind the gateway.
     blind: Mutex<BTreeSet<usize>>,
     /// A node's calls at an instance fail, though its checks pass.
@@ -144,6 +148,8 @@ impl World {
             frozen: Mutex::default(),
             slow: Mutex::default(),
             hung: Mutex::default(),
+            poorly: Mutex::default(),
+            lost: Mutex::default(),
             blind: Mutex::default(),
             fails: Mutex::default(),
             idle: Mutex::default(),
@@ -270,6 +276,16 @@ impl World {
     /// Checks of this instance take so long from here on.
     pub(crate) fn slow(&self, instance: &str, took: Duration) {
         lock(&self.slow).insert(instance.to_owned(), took);
+    }
+
+    pub(crate) fn make_poorly(&self, instance: &str) {
+        lock(&self.poorly).insert(instance.to_owned());
+    }
+
+    /// Loses the next checks of every node at an instance.
+    pub(crate) fn lose(&self, instance: &str, checks: u32) {
+        let all = (0..self.nodes.len()).map(|node| ((node, instance.to_owned()), checks));
+        lock(&self.lost).extend(all);
     }
 
     pub(crate) fn hang_calls(&self, instance: &str) {
@@ -532,13 +548,18 @@ impl Plane for FakePlane {
             let took = slow.unwrap_or(Duration::from_millis(3));
             let hangs =
                 matches!(check, CheckKind::Tool { .. }) && lock(&self.world().hung).contains(name);
-            if hangs || (*check != CheckKind::Connect && self.is_frozen(at)) {
+            // Here it is only asked as a monitor's, and that takes the connection and is silent.
+            let monitor = matches!(check, CheckKind::Http { .. });
+            if hangs || monitor || (*check != CheckKind::Connect && self.is_frozen(at)) {
                 tokio::time::sleep(within).await;
                 let outcome = Outcome::Failed(Failure::TimedOut);
                 return Checked { outcome, took: within, text: String::new() };
             }
             tokio::time::sleep(took).await;
-            if !self.reaches(at) {
+            let is_lost = lock(&self.world().lost)
+                .get_mut(&(self.node, name.clone()))
+                .is_some_and(|left| std::mem::replace(left, left.saturating_sub(1)) > 0);
+            if !self.reaches(at) || is_lost {
                 let outcome = Outcome::Failed(Failure::Unreachable);
                 return Checked { outcome, took, text: "refused".into() };
             }
@@ -549,7 +570,9 @@ impl Plane for FakePlane {
                 }
                 _ => String::new(),
             };
-            Checked { outcome: Outcome::Passed, took, text }
+            let is_poorly = lock(&self.world().poorly).contains(name);
+            let outcome = if is_poorly { Outcome::Partly(0.85) } else { Outcome::Passed };
+            Checked { outcome, took, text }
         })
     }
 

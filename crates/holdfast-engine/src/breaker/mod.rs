@@ -1,7 +1,7 @@
 //! A circuit breaker: whether a call may go to a server, by how the calls before it went.
 //!
-//! There is one per instance (asked for each attempt), one per server and one per configured tool
-//! (asked for each call; told what the client would have seen). It decides and does nothing else: the
+//! There is one per instance and one per configured tool, both asked for each attempt. A server has none: it
+//! is open where all of its instances are. It decides and does nothing else: the
 //! caller brings the time and 64 random bits, and takes the transitions away.
 //!
 //! ```text

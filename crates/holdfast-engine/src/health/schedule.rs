@@ -1,6 +1,7 @@
 //! When the next check is due.
 //!
 //! A failed check is tried again soon, `retries` times, before it counts: one lost packet is no news.
+//! A round fails where it is worse than what is believed: one that is as poorly as before is no news.
 //! Once a round has counted as failed, the next one comes as soon and counts at once: it is what decides.
 //! Where a score calls for it ([`Bars`]: below 75) checks run twice as often, where it calls for a failover
 //! (below 40) four times, so that both the end and the recovery are noticed early; never more often than once in [`LEAST`]. Every wait is up to a tenth
@@ -12,8 +13,7 @@
 //! | a failure after a good round, tries left | a retry, a tenth of the interval after the last try began |
 //! | a failure after a good round, no tries left | it counts; next round as soon as a retry |
 //! | a failure after a bad round that is not believed yet | the same |
-//! | a failure that is believed | it counts; next round |
-//! | a success | it counts; next round |
+//! | a success, or what is believed already | it counts; next round |
 //!
 //! # How long a frozen instance goes unnoticed
 //! Of one that takes connections and says nothing, every try lasts `timeout` (3 s). With the defaults
@@ -43,14 +43,14 @@ pub struct Rhythm {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Schedule {
     failed: u32,
-    /// The last round that counted failed.
+    /// The last round that counted failed: it was worse than what is believed.
     bad: bool,
 }
 
 /// How a round of checks ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Round {
-    /// All is well.
+    /// It is no worse than what is believed.
     pub passed: bool,
     /// How long it took.
     pub took: Duration,

@@ -7,12 +7,15 @@
 //! nobody starves.
 //!
 //! *Quarantine*: a tool that hangs fills its class with calls that do not end. When a call of
-//! another tool has waited 100 ms in a full class, or cannot even wait, and one tool holds more
-//! than half of the class and has answered none of its calls for [`HANGS`], that one is limited to a
-//! quarter, and what it holds beyond that no longer takes room: the others go on at once. Its calls wait
-//! until it holds less than that, and no more than a quarter of the queue is theirs. Those that run are
-//! its probes: it is set free when its time is over, it keeps to its limit, and one of them was answered,
-//! or none is left; else its time begins anew.
+//! another tool has waited 100 ms in a full class, or cannot even wait since there is no queue or it is full
+//! as well, and one tool holds more than half of the class and has answered none of its calls for
+//! [`HANGS`], that one is limited to a quarter, and what it holds beyond that no longer takes room: the
+//! others go on at once. Its calls wait until it holds less than that, and from then on no more than a
+//! quarter of the queue is theirs. Those that run are its probes: it is set free when its time is over, it
+//! keeps to its limit, and one of them was answered, or none is left; else its time begins anew.
+//!
+//! A class has no more room than all of them together. Where those are full and a class is not, the one
+//! with the most calls keeps its calls out: a tool that hangs there is limited for them.
 //!
 //! ```text
 //!            enter                 next                    leave
@@ -28,7 +31,7 @@ use std::time::{Duration, Instant};
 /// One class's settings.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ClassParams {
-    /// Calls that run at once: at least 1.
+    /// Calls that run at once: at least 1. A class has no more room than all of them together.
     pub concurrency: u32,
     /// Calls that wait beside them; 0 refuses at once.
     pub queue: u32,
@@ -121,6 +124,8 @@ pub struct Bulkheads {
 #[derive(Clone, Debug)]
 struct Class {
     params: ClassParams,
+    /// Calls that run at once: as many as its settings say, and as all classes together have room for.
+    most: u32,
     /// Calls that take room.
     counted: u32,
     /// Those that ever held something: as many as there are tools.
@@ -144,6 +149,15 @@ struct Quarantine {
     until: Instant,
     /// One of its calls was answered since it began.
     answered: bool,
+}
+
+/// A tool that fills its class.
+#[derive(Clone, Copy, Debug)]
+struct Filled {
+    class: usize,
+    tool: ToolKey,
+    /// Since when it has answered nothing.
+    silent: Instant,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -170,8 +184,8 @@ impl Bulkheads {
         total: Option<u32>,
         quarantine_for: Duration,
     ) -> Self {
-        let classes = classes.into_iter().map(Class::new).collect();
         let total = total.unwrap_or(u32::MAX).max(1);
+        let classes = classes.into_iter().map(|params| Class::new(params, total)).collect();
         Self { classes, total, quarantine_for, tickets: 0, grants: 0 }
     }
 
@@ -187,30 +201,26 @@ impl Bulkheads {
         self.quarantine_for = quarantine_for;
         self.total = total.unwrap_or(u32::MAX).max(1);
         for (class, params) in self.classes.iter_mut().zip(classes) {
-            class.reconfigure(params);
+            class.reconfigure(params, self.total);
         }
     }
 
     /// A call for `tool` wants in. If it is queued, that may have made room for others: ask
     /// [`next`](Self::next). A class that is not known has no limits.
     pub fn enter(&mut self, class: ClassId, tool: ToolKey, now: Instant) -> Entry {
-        let until = self.until(now);
         let at = usize::from(class.0);
-        let Some(class) = self.classes.get_mut(at) else {
+        if at >= self.classes.len() {
             return Entry::Entered;
-        };
-        class.set_free(now, until);
-        class.relieve(now, until);
-        if class.queue.is_empty() && class.params.queue == 0 {
-            // It cannot wait, so it does not.
-            class.limit_who_fills_it(tool, now, until);
         }
-        let may_hold_more = class.may_hold_more(tool);
+        self.relieve(now);
+        if self.classes[at].has_no_place() {
+            // It cannot wait, so it does not.
+            self.limit_for(at, tool, now);
+        }
         let overtakes = self.someone_could_go(at);
         let room = self.room();
-        let Some(class) = self.classes.get_mut(at) else {
-            return Entry::Entered;
-        };
+        let class = &mut self.classes[at];
+        let may_hold_more = class.may_hold_more(tool);
         if may_hold_more && room && !class.is_full() && !overtakes {
             class.take(tool, now);
             return Entry::Entered;
@@ -240,14 +250,29 @@ impl Bulkheads {
         place.and_then(|place| class.queue.remove(place)).is_some()
     }
 
-    /// Calls that have waited too long; they wait no more. Also limits whoever fills a class in which
-    /// others wait: ask [`next`](Self::next) afterwards.
-    pub fn expire(&mut self, now: Instant) -> Vec<Ticket> {
-        let mut expired = Vec::new();
+    /// Lets time pass for those in quarantine, and limits whoever fills a class in which others wait: ask
+    /// [`next`](Self::next) afterwards.
+    pub fn relieve(&mut self, now: Instant) {
         let until = self.until(now);
         for class in &mut self.classes {
             class.set_free(now, until);
-            class.relieve(now, until);
+        }
+        let Some(until) = until else { return };
+        for at in 0..self.classes.len() {
+            if let Some((filled, from)) = self.first_kept_out(at)
+                && now >= from
+            {
+                self.classes[filled.class].limit_it(filled.tool, until);
+            }
+        }
+    }
+
+    /// Calls that have waited too long; they wait no more. [Relieves](Self::relieve) those that still wait:
+    /// ask [`next`](Self::next) afterwards.
+    pub fn expire(&mut self, now: Instant) -> Vec<Ticket> {
+        self.relieve(now);
+        let mut expired = Vec::new();
+        for class in &mut self.classes {
             let timeout = class.params.queue_timeout;
             while let Some(first) = class.queue.front()
                 && now.saturating_duration_since(first.since) >= timeout
@@ -262,7 +287,10 @@ impl Bulkheads {
     /// When [`expire`](Self::expire) next has something to do, as things are now.
     #[must_use]
     pub fn next_expiry(&self) -> Option<Instant> {
-        self.classes.iter().filter_map(Class::next_expiry).min()
+        let too_long = self.classes.iter().filter_map(Class::next_expiry);
+        let limits = if self.quarantine_for.is_zero() { 0 } else { self.classes.len() };
+        let kept_out = (0..limits).filter_map(|at| Some(self.first_kept_out(at)?.1));
+        too_long.chain(kept_out).min()
     }
 
     /// The next waiting call that may run, if there is room for one: of the highest priority, and of
@@ -300,7 +328,7 @@ impl Bulkheads {
         let class = self.classes.get(usize::from(class.0))?;
         let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
         Some(ClassStatus {
-            concurrency: class.params.concurrency,
+            concurrency: class.most,
             running: class.tools.values().map(|held| held.calls).sum(),
             counted: class.counted,
             waiting: count(class.queue.len()),
@@ -333,6 +361,38 @@ impl Bulkheads {
         counted < u64::from(self.total)
     }
 
+    /// Whose calls keep those of a class out: where that is full the tool that fills it, and where all
+    /// classes together are the one that fills the largest.
+    fn who_keeps_out(&self, at: usize) -> Option<Filled> {
+        let class = match self.classes.get(at)?.is_full() {
+            true => at,
+            false if self.room() => return None,
+            false => (0..self.classes.len()).max_by_key(|at| self.classes[*at].counted)?,
+        };
+        let (tool, silent) = self.classes[class].who_fills_it()?;
+        Some(Filled { class, tool, silent })
+    }
+
+    /// Who fills the class that keeps out the first who waits in this one only for another tool than its
+    /// own; and from when on that one is limited for it.
+    fn first_kept_out(&self, at: usize) -> Option<(Filled, Instant)> {
+        let class = self.classes.get(at).filter(|it| !it.queue.is_empty())?;
+        let filled = self.who_keeps_out(at)?;
+        let kept_out = |it: &&Waiting| !filled.is(at, it.tool) && class.may_hold_more(it.tool);
+        let first = class.queue.iter().find(kept_out)?;
+        Some((filled, (first.since + PATIENCE).max(filled.silent + HANGS)))
+    }
+
+    /// A call of this tool cannot wait for whoever keeps it out of its class: that one is limited.
+    fn limit_for(&mut self, at: usize, tool: ToolKey, now: Instant) {
+        if let Some(until) = self.until(now)
+            && let Some(filled) = self.who_keeps_out(at).filter(|it| !it.is(at, tool))
+            && now.saturating_duration_since(filled.silent) >= HANGS
+        {
+            self.classes[filled.class].limit_it(filled.tool, until);
+        }
+    }
+
     /// Whether a call waits that could run and that a new one of this class must not overtake.
     fn someone_could_go(&self, newcomer: usize) -> bool {
         let priority = self.classes.get(newcomer).map(|it| it.params.priority);
@@ -344,16 +404,28 @@ impl Bulkheads {
     }
 }
 
+// === impl Filled ===
+
+impl Filled {
+    /// Whether it is this tool of this class.
+    fn is(&self, class: usize, tool: ToolKey) -> bool {
+        (self.class, self.tool) == (class, tool)
+    }
+}
+
 // === impl Class ===
 
 impl Class {
-    fn new(params: ClassParams) -> Self {
+    fn new(params: ClassParams, total: u32) -> Self {
         let params = ClassParams { concurrency: params.concurrency.max(1), ..params };
-        Self { params, counted: 0, tools: BTreeMap::new(), quarantined: 0, queue: VecDeque::new() }
+        let most = params.concurrency.min(total);
+        let (tools, queue) = (BTreeMap::new(), VecDeque::new());
+        Self { params, most, counted: 0, tools, quarantined: 0, queue }
     }
 
-    fn reconfigure(&mut self, params: ClassParams) {
+    fn reconfigure(&mut self, params: ClassParams, total: u32) {
         self.params = ClassParams { concurrency: params.concurrency.max(1), ..params };
+        self.most = self.params.concurrency.min(total);
         let limit = self.limit();
         // What takes room is told by the limit, which is another one now.
         let counts = |held: &Held| match held.quarantined {
@@ -364,12 +436,17 @@ impl Class {
     }
 
     fn is_full(&self) -> bool {
-        self.counted >= self.params.concurrency
+        self.counted >= self.most
+    }
+
+    /// Whether nobody more may wait.
+    fn has_no_place(&self) -> bool {
+        self.queue.len() >= self.params.queue as usize
     }
 
     /// What a tool in quarantine may hold.
     fn limit(&self) -> u32 {
-        (self.params.concurrency / 4).max(1)
+        (self.most / 4).max(1)
     }
 
     fn may_hold_more(&self, tool: ToolKey) -> bool {
@@ -411,51 +488,26 @@ impl Class {
     /// Whether a call for this tool may wait: there is a place, and if the tool is in quarantine
     /// it has not its quarter of them yet.
     fn may_wait(&self, tool: ToolKey) -> bool {
-        let (places, waiting) = (self.params.queue as usize, self.queue.len());
+        let quarter = (self.params.queue as usize).div_ceil(4);
         let of_it = || self.queue.iter().filter(|waiting| waiting.tool == tool).count();
-        waiting < places && (self.may_hold_more(tool) || of_it() < places.div_ceil(4))
+        !self.has_no_place() && (self.may_hold_more(tool) || of_it() < quarter)
     }
 
-    /// Who holds more than half of the full class, and more than it would be limited to; and since when
-    /// it has answered nothing.
+    /// Who holds more than half of the class, and more than it would be limited to; and since when it has
+    /// answered nothing.
     fn who_fills_it(&self) -> Option<(ToolKey, Instant)> {
-        if !self.is_full() {
-            return None;
-        }
-        let most = self.limit().max(self.params.concurrency / 2);
+        let most = self.limit().max(self.most / 2);
         let fills = |held: &Held| held.quarantined.is_none() && held.calls > most;
         self.tools.iter().find(|(_, held)| fills(held)).map(|(tool, held)| (*tool, held.answered))
     }
 
-    /// A call for `other` cannot wait for whoever fills the class: that one is limited.
-    fn limit_who_fills_it(&mut self, other: ToolKey, now: Instant, until: Option<Instant>) {
+    /// Limits a tool that hangs.
+    fn limit_it(&mut self, tool: ToolKey, until: Instant) {
         let limit = self.limit();
-        if let Some(until) = until
-            && let Some((tool, silent)) = self.who_fills_it().filter(|(tool, _)| *tool != other)
-            && now.saturating_duration_since(silent) >= HANGS
-            && let Some(held) = self.tools.get_mut(&tool)
-        {
+        if let Some(held) = self.tools.get_mut(&tool) {
             held.quarantined = Some(Quarantine { until, answered: false });
             self.quarantined += 1;
             self.counted -= held.calls.saturating_sub(limit);
-        }
-    }
-
-    /// The first who waits only because another tool than its own fills the class, and from when on that
-    /// one is limited for it.
-    fn first_kept_out(&self) -> Option<(Waiting, Instant)> {
-        let (fills_it, silent) = self.who_fills_it()?;
-        let kept_out = |it: &&Waiting| it.tool != fills_it && self.may_hold_more(it.tool);
-        let first = self.queue.iter().find(kept_out).copied()?;
-        Some((first, (first.since + PATIENCE).max(silent + HANGS)))
-    }
-
-    /// Limits whoever fills the class if another tool's call has waited for long enough.
-    fn relieve(&mut self, now: Instant, until: Option<Instant>) {
-        if let Some((waiting, from)) = self.first_kept_out()
-            && now >= from
-        {
-            self.limit_who_fills_it(waiting.tool, now, until);
         }
     }
 
@@ -469,9 +521,7 @@ impl Class {
     }
 
     fn next_expiry(&self) -> Option<Instant> {
-        let too_long = self.queue.front().map(|first| first.since + self.params.queue_timeout)?;
-        let kept_out = self.first_kept_out().map(|(_, from)| from);
-        Some(kept_out.map_or(too_long, |kept_out| kept_out.min(too_long)))
+        self.queue.front().map(|first| first.since + self.params.queue_timeout)
     }
 
     /// Ends the quarantine of those whose time is over, who keep to their limit, and of whose calls one was

@@ -235,6 +235,62 @@ fn without_a_queue_the_others_go_on_at_once() {
     assert!(matches!(all.enter(USER, ToolKey(2), now), Entry::Refused { why: Full::Class, .. }));
 }
 
+/// It hangs for longer than the queue is long: that is full of its own calls, and nobody else gets to wait.
+#[test]
+fn a_tool_that_fills_the_queue_too_does_not_stop_the_others() {
+    let now = Instant::now();
+    let mut all = Bulkheads::new([class(4, 2, 1)], None, SECOND);
+    fill(&mut all, USER, 1, 4, now);
+    let own = [1, 1].map(|tool| queued(all.enter(USER, ToolKey(tool), now)));
+    let refused = all.enter(USER, ToolKey(2), now + HANGS - SECOND / 1000);
+    assert!(
+        matches!(refused, Entry::Refused { why: Full::Class, .. }),
+        "it may be busy: {refused:?}"
+    );
+    let now = now + HANGS;
+    let refused = all.enter(USER, ToolKey(1), now);
+    assert!(matches!(refused, Entry::Refused { why: Full::Class, .. }), "its own: {refused:?}");
+    fill(&mut all, USER, 2, 3, now);
+    assert!(all.is_quarantined(USER, ToolKey(1)));
+    assert_eq!(all.next(now), None, "its own wait on");
+    assert!(own.into_iter().all(|ticket| all.cancel(USER, ticket)));
+}
+
+/// What all classes have room for together is all that one of them has.
+#[test]
+fn a_tool_that_hangs_is_limited_where_all_classes_together_are_full() {
+    let mut now = Instant::now();
+    // Of one class.
+    let mut all = Bulkheads::new([class(8, 8, 1)], Some(4), SECOND);
+    fill(&mut all, USER, 1, 4, now);
+    now += HANGS;
+    let waits = queued(all.enter(USER, ToolKey(2), now));
+    assert_eq!(all.next_expiry(), Some(now + SECOND / 10));
+    now += SECOND / 10;
+    all.relieve(now);
+    assert!(all.is_quarantined(USER, ToolKey(1)));
+    assert_eq!(all.next(now).map(|it| it.ticket), Some(waits));
+    let status = all.status(USER).expect("the class");
+    assert_eq!((status.concurrency, status.running, status.counted), (4, 5, 2));
+
+    // Of two, of which neither is full: it keeps those of both waiting.
+    for (waits_in, tool) in [(USER, 2), (CRITICAL, 9)] {
+        let mut all = Bulkheads::new([class(10, 8, 1), class(5, 8, 9)], Some(10), SECOND);
+        fill(&mut all, USER, 1, 6, now);
+        fill(&mut all, CRITICAL, 9, 4, now);
+        let now = now + HANGS;
+        let own = queued(all.enter(USER, ToolKey(1), now));
+        all.relieve(now + SECOND / 10);
+        assert!(!all.is_quarantined(USER, ToolKey(1)), "its own call waits for nobody else");
+        assert!(all.cancel(USER, own));
+        let waits = queued(all.enter(waits_in, ToolKey(tool), now));
+        all.relieve(now + SECOND / 10);
+        assert!(all.is_quarantined(USER, ToolKey(1)), "{waits_in:?}");
+        assert_eq!(all.next(now + SECOND / 10).map(|it| it.ticket), Some(waits));
+        assert!(!all.is_quarantined(CRITICAL, ToolKey(9)));
+    }
+}
+
 /// A busy tool whose calls end lets the others in before they lose their patience.
 #[test]
 fn a_busy_tool_is_not_quarantined() {
@@ -361,6 +417,8 @@ proptest! {
             let mut counted = 0;
             let mut room = Vec::new();
             for (class, limit) in [(USER, concurrency), (CRITICAL, 3)] {
+                // None has room for more than all of them.
+                let limit = total.map_or(limit, |total| limit.min(total));
                 let status = all.status(class).expect("a class");
                 let of = |(key, calls): (&(ClassId, ToolKey), &u32)| {
                     if key.0 == class { *calls } else { 0 }

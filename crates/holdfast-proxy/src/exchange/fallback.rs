@@ -167,11 +167,27 @@ pub(crate) fn forget(server: &crate::server::Server, method: &str) {
 
 // --- another server ---
 
+/// Asks the server that stands in, as whoever calls that one does: within its limits, in its class and
+/// past its breaker of the tool, and by what it says of the tool.
 async fn elsewhere(call: &Arc<Call>, failure: &Failure) -> Option<Answer> {
     let name = call.server.settings.fallback.server.as_deref()?;
     let server = call.gateway.server(name)?;
     let headers = super::headers::for_other_server(call.headers.clone(), &call.server, server);
     let gateway = &call.gateway;
+    let (tool, class) = {
+        let asked = peek(&call.body).ok()?;
+        let named = asked.params.name.filter(|_| call.method == Method::ToolsCall);
+        // What is a Read there may write here: by this server's word it is repeated or not.
+        let class = server.classify(&gateway.store, &asked.method, named.as_deref());
+        (named.map(|it| it.to_string()), class)
+    };
+    let now = Instant::now();
+    let limits = || {
+        server.admit(1, now)?;
+        tool.as_deref().map_or(Ok(()), |tool| server.admit_tool(tool, 1, now))
+    };
+    // An outage of one server is no reason to ask more of the other than it may be asked.
+    limits().ok()?;
     let other = Arc::new(Call {
         gateway: Arc::clone(gateway),
         server: Arc::clone(server),
@@ -180,7 +196,7 @@ async fn elsewhere(call: &Arc<Call>, failure: &Failure) -> Option<Answer> {
         principal: call.principal.clone(),
         era: call.era,
         method: call.method,
-        class: call.class,
+        class,
         ids: call.ids.clone(),
         number: 0,
         headers,
@@ -194,7 +210,7 @@ async fn elsewhere(call: &Arc<Call>, failure: &Failure) -> Option<Answer> {
         told: None,
         key: OnceLock::new(),
         ticket: OnceLock::new(),
-        shelf: server.fleet.shelf_of(None),
+        shelf: server.fleet.shelf_of(tool.as_deref()),
         admitted: OnceLock::new(),
         stands_in: true,
         _guards: Guards {

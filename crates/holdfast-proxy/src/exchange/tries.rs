@@ -26,7 +26,7 @@ pub(super) struct Tries {
     failed: Set,
     /// The instance at which its turn has come.
     turn: Option<usize>,
-    /// Set once it has waited for a connection.
+    /// Set once it has waited for a connection since it was last sent.
     line: Option<InLine>,
     /// The session that it was lent, while it waits: who is next for a connection does not stand behind
     /// those that wait to be lent one.
@@ -70,11 +70,11 @@ impl Tries {
         }
     }
 
-    /// The call goes: its turn is taken, and its place among those that wait is the next one's.
+    /// The call goes: its turn is taken, and its place among those that wait is the next one's. Should it be
+    /// sent again, it waits for a connection as long as any call does: what it took until then was no wait.
     pub(super) fn goes(&mut self) {
         self.sent += 1;
-        self.turn = None;
-        self.line.iter_mut().for_each(InLine::goes);
+        (self.turn, self.line) = (None, None);
     }
 
     /// Whether the instances' refusals are news: later rounds only ask again.
@@ -122,7 +122,7 @@ impl Tries {
             };
         }
         // What is kept for it elsewhere is of no use now.
-        self.line.iter_mut().for_each(InLine::goes);
+        self.line.iter_mut().for_each(InLine::steps_out);
         if refused.why == Why::Paused && call.server.fleet.pause_over().await.is_ok() {
             return NoRoute::Later;
         }
@@ -144,7 +144,7 @@ impl Tries {
         NoRoute::Failed(Failure::refused(&call.server.name, refused))
     }
 
-    /// Waits for a connection, in all of its waits not for longer than its client waits for the answer.
+    /// Waits for a connection, and not for longer than its client waits for the answer.
     async fn queue(&mut self, call: &Call, busy: Refused) -> Result<(), Refused> {
         let fleet = &call.server.fleet;
         let line = self.line.get_or_insert_with(|| {
@@ -211,4 +211,18 @@ pub(super) fn both(one: Set, other: Set) -> Set {
     let mut all = one;
     other.iter().for_each(|at| all.insert(at));
     all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One that queued, ran and failed has not waited for a connection all that time.
+    #[tokio::test(start_paused = true)]
+    async fn a_call_that_was_sent_may_wait_again_as_long_as_any() {
+        let mut tries = Tries::new();
+        tries.line = Some(InLine::until(Instant::now() + std::time::Duration::from_secs(5)));
+        tries.goes();
+        assert!(tries.line.is_none() && tries.sent == 1);
+    }
 }

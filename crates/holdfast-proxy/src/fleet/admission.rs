@@ -4,6 +4,9 @@
 //! admitted holds its place until it is answered; one that waits does so for a bounded time in a bounded
 //! queue, and everybody else is refused at once.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -85,7 +88,11 @@ pub(crate) enum NotAdmitted {
 const FOLLOWED: Duration = Duration::from_secs(10);
 
 /// Tools are told apart by a hash, in so many parts: what clients make up costs no memory.
-const TOOLS: u64 = 1024;
+const TOOLS: u32 = 1024;
+
+/// What all that is no tool is known by, and all batches.
+const NO_TOOL: ToolKey = ToolKey(0);
+const BATCHES: ToolKey = ToolKey(TOOLS + 1);
 
 /// When a batch for which there are too few places is worth another try.
 const SHORTLY: Duration = Duration::from_secs(1);
@@ -137,12 +144,13 @@ impl Gate {
         }
     }
 
-    /// From here on its settings hold, for whoever waits as well.
-    pub(super) fn begin(&self, now: Instant) {
+    /// From here on its settings hold, for whoever waits as well; but who waits does so for as long as was
+    /// said when it began to.
+    pub(super) fn begin(&self, server: &str, now: Instant) {
         let mut state = self.lock();
         state.bulkheads.reconfigure(self.classes, self.total, self.quarantine);
         state.budget.reconfigure(self.budget);
-        state.let_in(now);
+        state.relieve(server, now);
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -154,8 +162,12 @@ impl Gate {
         self.patience[usize::from(id(class).0)]
     }
 
-    pub(super) fn status(&self, class: BulkheadClass) -> Option<ClassStatus> {
-        self.lock().bulkheads.status(id(class))
+    /// Its classes now: what has lasted for its time is over, though nobody calls.
+    pub(super) fn status(&self, server: &str, now: Instant) -> Vec<(BulkheadClass, ClassStatus)> {
+        let mut state = self.lock();
+        state.relieve(server, now);
+        let status = |class| Some((class, state.bulkheads.status(id(class))?));
+        BulkheadClass::ALL.into_iter().filter_map(status).collect()
     }
 
     /// Repeats that are under way, and how many there may be.
@@ -190,10 +202,11 @@ impl State {
         Ok(())
     }
 
-    /// Whether background calls hold all that they may while the server is poorly.
-    fn has_its_quarter(&self) -> bool {
+    /// Whether so many more background calls would hold more than they may while the server is poorly.
+    fn exceed_their_quarter(&self, places: u32) -> bool {
         let class = id(BulkheadClass::Background);
-        self.bulkheads.status(class).is_some_and(|it| it.running >= (it.concurrency / 4).max(1))
+        let most = |it: &ClassStatus| (it.concurrency / 4).max(1);
+        self.bulkheads.status(class).is_some_and(|it| it.running.saturating_add(places) > most(&it))
     }
 
     /// So many places of the class are free.
@@ -207,20 +220,21 @@ impl State {
         }
     }
 
-    /// Limits a tool that hangs and keeps others out, and lets them in.
-    fn relieve(&mut self, now: Instant) {
-        // Those whose time is over see to themselves.
-        let _ = self.bulkheads.expire(now);
+    /// Limits a tool that hangs and keeps others out, ends the quarantines whose time is over, and lets in
+    /// whoever may go for it. Those who wait see themselves to the end of their time.
+    fn relieve(&mut self, server: &str, now: Instant) {
+        self.bulkheads.relieve(now);
+        self.tell(server);
         self.let_in(now);
     }
 
     /// Logs that a tool was limited or let back.
-    fn tell(&mut self, server: &str, class: BulkheadClass) {
-        let (now, before) = (
-            self.bulkheads.quarantined(id(class)),
-            &mut self.quarantined[usize::from(id(class).0)],
-        );
-        if now != *before {
+    fn tell(&mut self, server: &str) {
+        for (class, before) in BulkheadClass::ALL.into_iter().zip(&mut self.quarantined) {
+            let now = self.bulkheads.quarantined(id(class));
+            if now == *before {
+                continue;
+            }
             let class = class.label();
             match now > *before {
                 true => tracing::warn!(
@@ -272,13 +286,19 @@ impl ServerFleet {
         Shelf { class: self.class_of(tool), tool: own, key: self.tool_key(tool) }
     }
 
+    /// The same of a batch, which may hold calls of any tool.
+    pub(crate) fn shelf_of_batch(&self) -> Shelf {
+        let key = if self.gate.quarantine.is_zero() { NO_TOOL } else { BATCHES };
+        Shelf { key, ..self.shelf_of(None) }
+    }
+
     /// What a tool is known by in its class. Where none is limited, all are one.
     fn tool_key(&self, tool: Option<&str>) -> ToolKey {
         match tool {
             Some(tool) if !self.gate.quarantine.is_zero() => {
-                ToolKey(u32::try_from(balance::seed(tool) % TOOLS).unwrap_or(0) + 1)
+                ToolKey(u32::try_from(balance::seed(tool) % u64::from(TOOLS)).unwrap_or(0) + 1)
             }
-            Some(_) | None => ToolKey(0),
+            Some(_) | None => NO_TOOL,
         }
     }
 
@@ -286,20 +306,21 @@ impl ServerFleet {
     /// long as its client likes.
     pub(crate) fn let_in(self: &Arc<Self>) -> Admitted {
         self.gate.lock().budget.began(Instant::now());
-        Admitted::new(self, None, ToolKey(0))
+        Admitted::new(self, None, NO_TOOL)
     }
 
-    /// Lets a call in, after a wait if it has to be.
+    /// Lets a call in, after a wait if it has to be; or the first of so many.
     ///
     /// # Errors
     /// [`NotAdmitted`]; it was not sent.
     ///
     /// # Cancel safety
     /// Its place is given to the next.
-    pub(crate) async fn admit_call(
+    async fn admit_first(
         self: &Arc<Self>,
         class: BulkheadClass,
         tool: ToolKey,
+        places: u32,
     ) -> Result<Admitted, NotAdmitted> {
         if self.is_paused() {
             Box::pin(self.pause_over()).await?;
@@ -308,11 +329,14 @@ impl ServerFleet {
         let now = Instant::now();
         let (ticket, granted) = {
             let mut state = self.gate.lock();
-            if class == BulkheadClass::Background && self.is_degraded() && state.has_its_quarter() {
+            if class == BulkheadClass::Background
+                && self.is_degraded()
+                && state.exceed_their_quarter(places)
+            {
                 return Err(NotAdmitted::Degraded { class });
             }
             let entry = state.bulkheads.enter(id(class), tool, now);
-            state.tell(&self.name, class);
+            state.tell(&self.name);
             match entry {
                 Entry::Entered => {
                     state.budget.began(now);
@@ -330,16 +354,18 @@ impl ServerFleet {
                 Entry::Queued(ticket) => {
                     let (sender, granted) = oneshot::channel();
                     state.waiting.insert(ticket, sender);
+                    // It may have had the one limited that kept others out.
+                    state.let_in(now);
                     (ticket, granted)
                 }
             }
         };
-        let waiting = Waiting { server: self, class, tool, ticket: Some(ticket) };
-        Box::pin(waiting.granted(granted)).await
+        let waiting = Waiting { server: self, class, tool, ticket: Some(ticket), granted };
+        Box::pin(waiting.granted()).await
     }
 
-    /// Lets in what holds so many calls, a batch, with a place for each of them. The first place is waited
-    /// for; then the others are there, or it is refused.
+    /// Lets in a call, after a wait if it has to be; or what holds so many calls, a batch, with a place for
+    /// each of them. The first place is waited for; then the others are there, or it is refused.
     ///
     /// # Errors
     /// [`NotAdmitted`]; it was not sent.
@@ -355,7 +381,7 @@ impl ServerFleet {
         if calls > 1 {
             return Box::pin(self.admit_batch(calls, class, tool)).await;
         }
-        self.admit_call(class, tool).await
+        self.admit_first(class, tool, 1).await
     }
 
     async fn admit_batch(
@@ -370,7 +396,7 @@ impl ServerFleet {
         if places > concurrency {
             return Err(NotAdmitted::TooMany { calls, class, concurrency });
         }
-        let mut admitted = self.admit_call(class, tool).await?;
+        let mut admitted = self.admit_first(class, tool, places).await?;
         let now = Instant::now();
         let more = self.gate.lock().enter_at_once(id(class), tool, places - 1, now);
         match more {
@@ -415,7 +441,7 @@ impl ServerFleet {
 
     fn check_needs(&self) -> Result<(), NotAdmitted> {
         let Some(needs) = self.needs.get() else { return Ok(()) };
-        let closed = needs.iter().filter_map(std::sync::Weak::upgrade).find(|it| it.is_shut());
+        let closed = needs.iter().filter_map(std::sync::Weak::upgrade).find(|it| it.is_down());
         match closed {
             Some(server) => {
                 let retry_after = server.opens_in().unwrap_or(Duration::from_secs(1));
@@ -432,24 +458,21 @@ struct Waiting<'a> {
     class: BulkheadClass,
     tool: ToolKey,
     ticket: Option<Ticket>,
+    /// Goes after the ticket was given back: until then whoever lets the call in finds that it listens, and
+    /// the place is given back once.
+    granted: oneshot::Receiver<()>,
 }
 
 impl Waiting<'_> {
-    async fn granted(
-        mut self,
-        mut granted: oneshot::Receiver<()>,
-    ) -> Result<Admitted, NotAdmitted> {
-        let gate = &self.server.gate;
+    async fn granted(mut self) -> Result<Admitted, NotAdmitted> {
+        let (server, granted) = (self.server, &mut self.granted);
+        let gate = &server.gate;
         let patience = gate.patience_of(self.class);
         let waited = async {
             while !gate.quarantine.is_zero() {
-                match tokio::time::timeout(RELIEF, &mut granted).await {
+                match tokio::time::timeout(RELIEF, &mut *granted).await {
                     Ok(granted) => return granted,
-                    Err(_) => {
-                        let mut state = gate.lock();
-                        state.relieve(Instant::now());
-                        state.tell(&self.server.name, self.class);
-                    }
+                    Err(_) => gate.lock().relieve(&server.name, Instant::now()),
                 }
             }
             granted.await

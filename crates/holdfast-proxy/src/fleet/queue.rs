@@ -47,7 +47,7 @@ struct Waiter {
     tell: Option<oneshot::Sender<u32>>,
 }
 
-/// A call's place in the queue of its server, over all of its waits.
+/// A call's place in the queue of its server, over all of its waits until it is sent.
 #[derive(Debug)]
 pub(crate) struct InLine {
     until: Instant,
@@ -226,8 +226,8 @@ impl InLine {
         self.kept.is_some()
     }
 
-    /// It was admitted, and begins anew should it have to wait again.
-    pub(crate) fn goes(&mut self) {
+    /// Its place is the next one's: should it wait again, it stands at the end, for the rest of its time.
+    pub(crate) fn steps_out(&mut self) {
         (self.number, self.kept) = (None, None);
     }
 

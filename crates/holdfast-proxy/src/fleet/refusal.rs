@@ -35,8 +35,10 @@ pub(crate) type Reason = (Box<str>, &'static str);
 /// Why an instance that was chosen does not take a call.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Shut {
-    /// Its breaker, or its tool's.
+    /// Its breaker.
     Breaker(breaker::Refused),
+    /// The breaker of the call's tool, by number: wherever it goes.
+    Tool(usize, breaker::Refused),
     /// It cannot be reached.
     Away,
     /// All of its connections are busy, or kept for calls that have waited.
@@ -76,7 +78,7 @@ impl ServerFleet {
             (Some((wait, _)), _) | (None, Some(Shut::Allowance(wait))) => {
                 (wait, Why::Rate, "the calls that it takes a minute are used up (balance.rate)")
             }
-            (None, Some(Shut::Breaker(refused))) => {
+            (None, Some(Shut::Breaker(refused) | Shut::Tool(_, refused))) => {
                 let what = match refused.why {
                     breaker::Why::Open => "its circuit breaker is open after it failed",
                     breaker::Why::HalfOpen => "it is being tried again after it failed",
@@ -99,8 +101,11 @@ impl ServerFleet {
             (None, None) => (SOON, Why::NoInstance, "no instance takes this call now"),
         };
         let down = self.instances.iter().filter(|it| it.is_shut()).count();
-        let reason = match self.instances.len() {
-            all if all > 1 && down > 0 => format!("{what} ({down} of {all} instances)"),
+        let reason = match (shut.last(), self.instances.len()) {
+            (Some((_, Shut::Tool(number, _))), _) if busy_at.is_empty() && turn.is_none() => {
+                format!("its tool {:?}: {what} (breaker.per_tool)", self.tools[*number].0)
+            }
+            (_, all) if all > 1 && down > 0 => format!("{what} ({down} of {all} instances)"),
             _ => what.to_owned(),
         };
         // While one of them may only be restarting, its clients see a pause.
@@ -197,7 +202,7 @@ impl Shut {
             Self::Away => Unfit::Unreachable,
             Self::Busy => Unfit::Full,
             Self::Allowance(_) => Unfit::RateLimited,
-            Self::Breaker(refused) => match refused.why {
+            Self::Breaker(refused) | Self::Tool(_, refused) => match refused.why {
                 breaker::Why::Open => Unfit::BreakerOpen,
                 breaker::Why::HalfOpen | breaker::Why::Recovering => Unfit::Recovering,
                 breaker::Why::ForcedOpen => Unfit::Forced,

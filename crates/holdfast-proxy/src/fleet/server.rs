@@ -258,11 +258,10 @@ impl ServerFleet {
                 |change| self.tell(index, change),
             );
         }
-        for (_, breaker) in &self.tools {
-            let mut breaker = breaker.lock().unwrap_or_else(PoisonError::into_inner);
-            breaker.reconfigure(self.params, now);
+        for number in 0..self.tools.len() {
+            self.steer_tool(number, |breaker| breaker.reconfigure(self.params, now));
         }
-        self.gate.begin(now);
+        self.gate.begin(&self.name, now);
         self.take_measure();
         if !Arc::ptr_eq(&self.failover, &before.failover) {
             // Calls that wait for a move to end that nobody makes any more.
@@ -363,10 +362,10 @@ impl ServerFleet {
             self.take_allowance(instance, ask, now)?;
             return Ok(Attempt::new(Arc::clone(self), instance, None, None, now));
         }
-        let tool = match ask.tool.and_then(|tool| self.tools.get(tool).map(|it| (tool, it))) {
-            Some((number, (_, breaker))) => {
-                let mut breaker = breaker.lock().unwrap_or_else(PoisonError::into_inner);
-                Some((number, breaker.admit(now, chance()).map_err(Shut::Breaker)?))
+        let tool = match ask.tool.filter(|number| *number < self.tools.len()) {
+            Some(number) => {
+                let admitted = self.steer_tool(number, |breaker| breaker.admit(now, chance()));
+                Some((number, admitted.map_err(|refused| Shut::Tool(number, refused))?))
             }
             None => None,
         };
@@ -390,11 +389,34 @@ impl ServerFleet {
             Err(refused) => Shut::Breaker(refused),
         };
         if let Some((number, permit)) = tool {
-            let (_, breaker) = &self.tools[number];
-            let mut breaker = breaker.lock().unwrap_or_else(PoisonError::into_inner);
-            breaker.abandon(permit, now, chance());
+            self.steer_tool(number, |breaker| breaker.abandon(permit, now, chance()));
         }
         Err(shut)
+    }
+
+    /// Asks a tool's breaker, or tells it, and hands out what changed.
+    pub(super) fn steer_tool<T>(&self, number: usize, act: impl FnOnce(&mut Breaker) -> T) -> T {
+        let (name, breaker) = &self.tools[number];
+        let mut breaker = breaker.lock().unwrap_or_else(PoisonError::into_inner);
+        let done = act(&mut breaker);
+        while let Some(transition) = breaker.take_transition() {
+            self.tell_of_tool(name, transition);
+        }
+        done
+    }
+
+    #[cold]
+    fn tell_of_tool(&self, tool: &str, transition: breaker::Transition) {
+        tracing::info!(
+            server = %self.name,
+            tool,
+            from = transition.from.label(),
+            to = transition.to.label(),
+            why = %transition.cause,
+            "circuit breaker of a tool"
+        );
+        self.counts.turned(transition.to);
+        self.queue.look_again();
     }
 
     /// An attempt has ended.
@@ -408,13 +430,12 @@ impl ServerFleet {
         now: Instant,
     ) {
         if let Some((number, permit)) = tool {
-            let (_, breaker) = &self.tools[number];
-            let mut breaker = breaker.lock().unwrap_or_else(PoisonError::into_inner);
             // A tool is not to blame for a server that cannot be reached.
-            match outcome.of_breaker().filter(|_| outcome != Outcome::Unreachable) {
+            let of_tool = outcome.of_breaker().filter(|_| outcome != Outcome::Unreachable);
+            self.steer_tool(number, |breaker| match of_tool {
                 Some(outcome) => breaker.settle(permit, outcome, now, chance()),
                 None => breaker.abandon(permit, now, chance()),
-            }
+            });
         }
         if outcome.is_failure() {
             self.look(instance);
@@ -520,7 +541,27 @@ impl ServerFleet {
 
     /// Whether no instance can be called.
     pub(crate) fn is_shut(&self) -> bool {
-        self.instances.iter().all(|it| it.is_shut())
+        self.all_that_serve(|it| it.is_shut())
+    }
+
+    /// Whether who depends on it finds nothing there: none of those that serve can be called, or is well.
+    pub(super) fn is_down(&self) -> bool {
+        self.all_that_serve(|it| it.is_shut() || it.is_unwell())
+    }
+
+    /// Whether it is so of each instance that calls may go to. One that stands by takes none.
+    fn all_that_serve(&self, is_so: impl Fn(&Instance) -> bool) -> bool {
+        let failover = self.failover.load();
+        let serves = |it: &&Instance| {
+            let serves = |failover: &Failover| failover.serves(&it.id);
+            it.role == Role::Replica || failover.as_deref().is_none_or(serves)
+        };
+        let mut serving = self.instances.iter().filter(serves).peekable();
+        match serving.peek() {
+            Some(_) => serving.all(is_so),
+            // What is active is of another configuration.
+            None => self.instances.iter().all(is_so),
+        }
     }
 
     /// When the first open breaker lets calls pass again.

@@ -11,7 +11,6 @@ use holdfast_engine::health::passive::{Indicators, Judgement};
 use holdfast_engine::limits::bulkhead::ClassStatus;
 
 use super::control::{CheckResult, Verdict};
-use super::instance::Instance;
 use super::{Fleet, ServerFleet, chance};
 
 /// One server.
@@ -29,6 +28,8 @@ pub struct ServerSnapshot {
     pub shut: bool,
     /// Its instances, in the order of the configuration.
     pub instances: Vec<InstanceSnapshot>,
+    /// The breakers of single tools, by name, in the order of the configuration.
+    pub tools: Vec<(Box<str>, breaker::Status)>,
     /// Its classes.
     pub classes: Vec<(BulkheadClass, ClassStatus)>,
     /// Calls that wait for a connection.
@@ -85,30 +86,36 @@ impl ServerFleet {
     #[must_use]
     pub fn snapshot(&self) -> ServerSnapshot {
         let now = Instant::now();
-        let classes = BulkheadClass::ALL;
         ServerSnapshot {
             name: Arc::clone(&self.name),
             failover: self.failover.load_full(),
             measure: self.measure(),
             paused: self.is_paused(),
             shut: self.is_shut(),
-            instances: self.instances.iter().map(|it| self.one(it, now)).collect(),
-            classes: classes
-                .into_iter()
-                .filter_map(|class| Some((class, self.gate.status(class)?)))
-                .collect(),
+            instances: (0..self.instances.len()).map(|at| self.one(at, now)).collect(),
+            tools: (0..self.tools.len()).map(|number| self.tool_now(number, now)).collect(),
+            classes: self.gate.status(&self.name, now),
             waiting: self.waiting(),
             repeats: self.gate.repeats(),
         }
     }
 
-    fn one(&self, it: &Instance, now: Instant) -> InstanceSnapshot {
+    fn tool_now(&self, number: usize, now: Instant) -> (Box<str>, breaker::Status) {
+        let status = self.steer_tool(number, |breaker| {
+            breaker.tick(now, chance());
+            breaker.status()
+        });
+        (self.tools[number].0.clone(), status)
+    }
+
+    fn one(&self, at: usize, now: Instant) -> InstanceSnapshot {
+        let it = &self.instances[at];
         let breaker = it.steer(
             |breaker| {
                 breaker.tick(now, chance());
                 breaker.status()
             },
-            |_| {},
+            |change| self.tell(at, change),
         );
         let indicators = it.indicators(it.millis(now));
         it.weigh(&indicators, &self.thresholds);

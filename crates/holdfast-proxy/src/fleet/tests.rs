@@ -239,7 +239,7 @@ async fn calls_wait_while_a_failover_holds_them_and_then_go_to_the_other_one() {
     assert_eq!(server.choose(&ask(CallClass::Read)).unwrap_err().why, Why::Paused);
     let waiting = tokio::spawn({
         let server = Arc::clone(&server);
-        async move { server.admit_call(BulkheadClass::User, ToolKey(0)).await.is_ok() }
+        async move { server.admit_calls(1, BulkheadClass::User, ToolKey(0)).await.is_ok() }
     });
     tokio::task::yield_now().await;
     assert!(!waiting.is_finished());
@@ -269,19 +269,19 @@ async fn a_full_class_queues_so_many_and_refuses_the_rest_at_once() {
         format!("{ONE}\nbulkheads: {{ user: {{ concurrency: 2, queue: 1, queue_timeout: 10s }} }}");
     let fleet = fleet(&yaml);
     let server = Arc::clone(fleet.server("one").unwrap());
-    let first = server.admit_call(BulkheadClass::User, ToolKey(0)).await.unwrap();
-    let _second = server.admit_call(BulkheadClass::User, ToolKey(0)).await.unwrap();
+    let first = server.admit_calls(1, BulkheadClass::User, ToolKey(0)).await.unwrap();
+    let _second = server.admit_calls(1, BulkheadClass::User, ToolKey(0)).await.unwrap();
     let third = tokio::spawn({
         let server = Arc::clone(&server);
-        async move { server.admit_call(BulkheadClass::User, ToolKey(0)).await }
+        async move { server.admit_calls(1, BulkheadClass::User, ToolKey(0)).await }
     });
     while server.snapshot().classes.iter().all(|(_, status)| status.waiting == 0) {
         tokio::task::yield_now().await;
     }
-    let refused = server.admit_call(BulkheadClass::User, ToolKey(0)).await.unwrap_err();
+    let refused = server.admit_calls(1, BulkheadClass::User, ToolKey(0)).await.unwrap_err();
     assert!(matches!(refused, NotAdmitted::Full { waited: false, .. }), "{refused:?}");
     // Another class has room of its own.
-    assert!(server.admit_call(BulkheadClass::Critical, ToolKey(0)).await.is_ok());
+    assert!(server.admit_calls(1, BulkheadClass::Critical, ToolKey(0)).await.is_ok());
     drop(first);
     let third = third.await.unwrap().unwrap();
     drop(third);
@@ -293,10 +293,10 @@ async fn a_call_that_gives_its_place_away_gives_it_once() {
     let yaml = format!("{ONE}\nbulkheads: {{ user: {{ concurrency: 1, queue: 5 }} }}");
     let fleet = fleet(&yaml);
     let server = Arc::clone(fleet.server("one").unwrap());
-    let first = server.admit_call(BulkheadClass::User, ToolKey(0)).await.unwrap();
+    let first = server.admit_calls(1, BulkheadClass::User, ToolKey(0)).await.unwrap();
     first.leave();
     first.leave();
-    let second = server.admit_call(BulkheadClass::User, ToolKey(0)).await.unwrap();
+    let second = server.admit_calls(1, BulkheadClass::User, ToolKey(0)).await.unwrap();
     drop(first);
     let running = |server: &ServerFleet| -> u32 {
         server.snapshot().classes.iter().map(|(_, status)| status.running).sum()
@@ -311,9 +311,9 @@ async fn a_call_that_leaves_the_queue_leaves_no_trace() {
     let yaml = format!("{ONE}\nbulkheads: {{ user: {{ concurrency: 1, queue: 5 }} }}");
     let fleet = fleet(&yaml);
     let server = Arc::clone(fleet.server("one").unwrap());
-    let held = server.admit_call(BulkheadClass::User, ToolKey(0)).await.unwrap();
+    let held = server.admit_calls(1, BulkheadClass::User, ToolKey(0)).await.unwrap();
     {
-        let waiting = server.admit_call(BulkheadClass::User, ToolKey(0));
+        let waiting = server.admit_calls(1, BulkheadClass::User, ToolKey(0));
         let mut waiting = std::pin::pin!(waiting);
         assert!(futures_util::poll!(waiting.as_mut()).is_pending());
     }
@@ -323,7 +323,7 @@ async fn a_call_that_leaves_the_queue_leaves_no_trace() {
         classes.into_iter().find(|(class, _)| *class == BulkheadClass::User).unwrap().1
     };
     assert_eq!((user(&server).running, user(&server).waiting), (0, 0));
-    assert!(server.admit_call(BulkheadClass::User, ToolKey(0)).await.is_ok());
+    assert!(server.admit_calls(1, BulkheadClass::User, ToolKey(0)).await.is_ok());
 }
 
 #[tokio::test]
@@ -335,17 +335,45 @@ async fn a_call_is_refused_while_something_that_its_server_depends_on_is_open() 
   top: { url: "http://127.0.0.1:3/mcp", depends_on: [middle] }"#,
     );
     let top = fleet.server("top").unwrap();
-    assert!(top.admit_call(BulkheadClass::User, ToolKey(0)).await.is_ok());
+    assert!(top.admit_calls(1, BulkheadClass::User, ToolKey(0)).await.is_ok());
     fail(fleet.server("base").unwrap(), 0, Outcome::Status, 5);
-    let refused = top.admit_call(BulkheadClass::User, ToolKey(0)).await.unwrap_err();
+    let refused = top.admit_calls(1, BulkheadClass::User, ToolKey(0)).await.unwrap_err();
     assert!(
         matches!(&refused, NotAdmitted::Needs { server, .. } if &**server == "base"),
         "{refused:?}"
     );
     // What nothing depends on goes on.
     assert!(
-        fleet.server("base").unwrap().admit_call(BulkheadClass::User, ToolKey(0)).await.is_ok()
+        fleet.server("base").unwrap().admit_calls(1, BulkheadClass::User, ToolKey(0)).await.is_ok()
     );
+}
+
+/// What stands by is never called, and is not what anybody depends on.
+#[tokio::test]
+async fn a_standby_that_is_well_is_no_server_to_depend_on() {
+    let fleet = fleet(
+        r#"servers:
+  base: { instances: [ { id: a, url: "http://127.0.0.1:1/mcp", role: primary },
+    { id: b, url: "http://127.0.0.1:2/mcp", role: secondary } ] }
+  top: { url: "http://127.0.0.1:3/mcp", depends_on: [base] }"#,
+    );
+    let (base, top) = (fleet.server("base").unwrap(), fleet.server("top").unwrap());
+    let admitted = async || top.admit_calls(1, BulkheadClass::User, ToolKey(0)).await.map(drop);
+    let at = fleet.at("base", "a").unwrap();
+    let verdict = |opinion, score| Verdict { opinion: Some(opinion), score, why: "test".into() };
+    fleet.judge(at, verdict(Opinion::Unhealthy, 10));
+    assert!(
+        matches!(admitted().await, Err(NotAdmitted::Needs { .. })),
+        "the group finds it unwell"
+    );
+    assert!(!base.snapshot().shut, "this node could call it");
+    fleet.judge(at, verdict(Opinion::Healthy, 100));
+    assert!(admitted().await.is_ok());
+    fail(base, 0, Outcome::Status, 5);
+    assert!(base.snapshot().shut);
+    assert!(matches!(admitted().await, Err(NotAdmitted::Needs { .. })), "its breaker is open");
+    fleet.route(0, Arc::new(Failover::new("b")));
+    assert!(admitted().await.is_ok(), "the other one serves");
 }
 
 #[tokio::test]
@@ -491,13 +519,13 @@ async fn calls_over_the_connections_wait_in_order_and_each_where_it_belongs() {
     let (mut next, waited) = any.await.unwrap();
     assert!(waited.is_ok() && next.is_next() && !bound.is_finished());
     all.push(server.choose(&Ask { kept: true, ..read() }).unwrap());
-    next.goes();
+    next.steps_out();
     // At the first nobody overtakes the one that waits for it.
     leaves(&mut all, 0);
     assert_eq!(server.enter(0, &read()).unwrap_err().why, Why::Connections);
     let (mut next, _) = bound.await.unwrap();
     all.push(server.enter(0, &Ask { kept: true, ..read() }).unwrap());
-    next.goes();
+    next.steps_out();
     drop(all);
     let idle = server.snapshot().instances.iter().all(|it| it.in_flight == 0);
     assert!(idle && server.waiting() == 0);
@@ -520,7 +548,7 @@ async fn a_connection_that_is_not_used_is_the_next_ones_and_a_wait_ends() {
     let (mut next, waited) = second.await.unwrap();
     assert!(waited.is_ok() && next.is_next());
     all.push(server.enter(0, &Ask { kept: true, ..read() }).unwrap());
-    next.goes();
+    next.steps_out();
     // In vain.
     let (_, waited) = waits(server, Some(0), line()).await.await.unwrap();
     assert!(waited.unwrap_err().ends_with("none was free in time"));
@@ -556,7 +584,7 @@ async fn a_session_is_opened_before_calls_go_that_may_be_waiting_for_it() {
     assert_eq!(server.enter(0, &read()).unwrap_err().why, Why::Connections);
     drop(server.choose_in_line(&Ask::opening(Some(0), Set::default())).await.unwrap());
     all.push(server.enter(0, &Ask { kept: true, ..read() }).unwrap());
-    next.goes();
+    next.steps_out();
 }
 
 #[tokio::test(start_paused = true)]
@@ -584,13 +612,37 @@ async fn whoever_waits_looks_again_when_it_could_go_elsewhere_and_keeps_its_plac
     assert!(again.is_finished() && !second.is_finished());
 }
 
+/// Whoever looks sees what the time has done, and so does everybody that it concerns.
+#[tokio::test]
+async fn a_breaker_that_turns_while_somebody_looks_turns_for_all() {
+    let fleet = fleet(&TWO_EACH.replace("max_connections: 2", "max_connections: 1"));
+    let server = fleet.server("pair").unwrap();
+    let length = Duration::from_millis(10);
+    fleet.say(0, Some(0), Word::Opened { length, generation: 1 });
+    let mut news = fleet.news();
+    let _busy = server.enter(1, &read()).unwrap();
+    let waiting = waits(server, Some(1), line()).await;
+    assert!(!waiting.is_finished());
+    std::thread::sleep(2 * length);
+    assert_eq!(phase(server, 0), Phase::HalfOpen);
+    let half_open = Phase::HalfOpen.label();
+    let turned = server.counts.each_turned().find(|(to, _)| *to == half_open);
+    assert_eq!(turned, Some((half_open, 1)));
+    let news = news.try_recv().expect("the control plane hears of it");
+    assert!(matches!(news.change, Change::Breaker(it) if it.to == Phase::HalfOpen), "{news:?}");
+    // Whoever waits for a connection looks again where it could go.
+    let (line, waited) = waiting.await.unwrap();
+    assert!(waited.is_ok() && !line.is_next());
+}
+
 /// Each of its calls has a place, or none has one.
 #[tokio::test]
 async fn a_batch_takes_a_place_for_each_of_its_calls() {
     let yaml = format!("{ONE}\nbulkheads: {{ user: {{ concurrency: 4, queue: 4 }} }}");
     let fleet = fleet(&yaml);
     let server = fleet.server("one").unwrap();
-    let running = || server.gate.status(BulkheadClass::User).map_or(0, |it| it.running);
+    let running =
+        || server.snapshot().classes.iter().map(|(_, status)| status.running).sum::<u32>();
     let batch = |calls| server.admit_calls(calls, BulkheadClass::User, ToolKey(0));
     let three = batch(3).await.unwrap();
     assert_eq!(running(), 3);

@@ -215,7 +215,7 @@ fn receive_batch(inbound: Inbound<'_>) -> Result<Received, Refused> {
         }
     }
     let version = version_header(&inbound.headers).and_then(Version::parse);
-    let shelf = inbound.server.fleet.shelf_of(None);
+    let shelf = inbound.server.fleet.shelf_of_batch();
     if ids.is_empty() {
         let call = build(inbound, Era::Legacy, version, Method::Other, class, shelf, Ids::None);
         return Ok(Received::Message(Arc::new(call), kind));

@@ -40,12 +40,26 @@ pub(super) fn render(fleet: &Fleet, out: &mut String) -> fmt::Result {
         }
     }
     let name = "holdfast_breaker_state";
-    header(out, name, GAUGE, "1 for the state that an instance's breaker is in.")?;
+    header(out, name, GAUGE, "1 for the state that an instance's breaker is in, or a tool's own.")?;
     for (server, it) in each(&servers) {
         for phase in Phase::ALL {
             let is = u8::from(it.breaker.phase == phase);
             let labels = Labels(server, it);
             writeln!(out, "{name}{{{labels},state=\"{}\"}} {is}", phase.label())?;
+        }
+    }
+    for server in &servers {
+        let id = Escaped(&server.name);
+        // Those that the configuration names: no call brings a label.
+        for (tool, breaker) in &server.tools {
+            for phase in Phase::ALL {
+                let (is, tool) = (u8::from(breaker.phase == phase), Escaped(tool));
+                let state = phase.label();
+                writeln!(
+                    out,
+                    "{name}{{server_id=\"{id}\",tool=\"{tool}\",state=\"{state}\"}} {is}"
+                )?;
+            }
         }
     }
     let name = "holdfast_pool_waiting";
