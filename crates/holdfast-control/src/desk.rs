@@ -5,13 +5,13 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use holdfast_engine::breaker::Evidence;
-use holdfast_engine::health::votes::Vote;
+use holdfast_engine::health::votes::{Vote, voters};
 use holdfast_engine::replicated::{ClusterState, NodeId, Origin};
 use tokio::time::Instant;
 
 use crate::report::{Others, Report, ServerPart};
 
-/// A report older than this says nothing of breakers: its node is away.
+/// A report older than this says nothing of breakers, nor of what its node does not know: it is away.
 const FRESH: Duration = Duration::from_secs(5);
 
 #[derive(Default, Debug)]
@@ -21,6 +21,15 @@ pub(crate) struct Desk(Mutex<BTreeMap<NodeId, Heard>>);
 struct Heard {
     report: Report,
     at: Instant,
+}
+
+// === impl Heard ===
+
+impl Heard {
+    /// Whether it was heard lately, of this life of the member.
+    fn is_fresh_of(&self, member: Origin) -> bool {
+        self.report.generation == member.generation && self.at.elapsed() <= FRESH
+    }
 }
 
 // === impl Desk ===
@@ -52,6 +61,17 @@ impl Desk {
             Some((vote, part.bad_since))
         };
         desk.iter().filter_map(vote).collect()
+    }
+
+    /// Those of `members` that know this instance, or may: all but those that were heard lately, and do not.
+    /// Such a node runs another configuration, and sends nothing there.
+    pub(crate) fn voters(&self, server: &str, instance: &str, members: &[Origin]) -> Vec<Origin> {
+        let desk = self.open();
+        let knows = |part: &ServerPart| part.instance(instance).is_some();
+        voters(members, |member| {
+            let heard = desk.get(&member.node).filter(|it| it.is_fresh_of(member));
+            heard.is_some_and(|it| !it.report.server(server).is_some_and(knows))
+        })
     }
 
     /// The fewest good checks in a row that a member has seen of this instance.
@@ -135,12 +155,16 @@ impl Desk {
         self.open().retain(|node, _| state.members.contains_key(node));
     }
 
+    /// Whoever was heard lately and does not know the server has no calls of it.
     fn of_all(&self, server: &str, members: &[Origin], fits: impl Fn(&ServerPart) -> bool) -> bool {
         let desk = self.open();
         members.iter().all(|member| {
             let heard = desk.get(&member.node);
             let heard = heard.filter(|it| it.report.generation == member.generation);
-            heard.and_then(|it| it.report.server(server)).is_some_and(&fits)
+            heard.is_some_and(|it| match it.report.server(server) {
+                Some(part) => fits(part),
+                None => it.is_fresh_of(*member),
+            })
         })
     }
 
@@ -148,8 +172,7 @@ impl Desk {
         let desk = self.open();
         let parts = members.iter().filter_map(|member| {
             let heard = desk.get(&member.node)?;
-            let fits = heard.report.generation == member.generation && heard.at.elapsed() <= FRESH;
-            heard.report.server(server).filter(|_| fits).cloned()
+            heard.report.server(server).filter(|_| heard.is_fresh_of(*member)).cloned()
         });
         parts.collect::<Vec<_>>().into_iter()
     }

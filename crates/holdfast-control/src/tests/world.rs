@@ -17,7 +17,7 @@ use holdfast_engine::health::score::{Failure, Outcome};
 use holdfast_engine::health::votes::Opinion;
 use holdfast_engine::replicated::{
     Body, ClusterState, Command, ControlCommand, Machine, MemberState, NodeId, Origin, Reply,
-    ServerHappened, ServerState,
+    ServerCommand, ServerHappened, ServerState,
 };
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
@@ -49,6 +49,8 @@ pub(crate) struct World {
     kill: Mutex<Option<Kill>>,
     begun: Instant,
     pub(crate) nodes: Vec<Node>,
+    /// Whether the nodes agree on configurations.
+    together: bool,
     /// Instances that do not answer, by id.
     down: Mutex<BTreeSet<String>>,
     /// Instances that take connections and say nothing.
@@ -112,6 +114,11 @@ impl Node {
     pub(crate) fn loses_its_coordinator(&self) {
         self.leadership.send_modify(|it| (it.leader, it.me) = (None, false));
     }
+
+    /// It says nothing any more; nobody has declared it dead yet.
+    pub(crate) fn falls_silent(&self) {
+        *lock(&self.dead) = true;
+    }
 }
 
 // === impl World ===
@@ -119,8 +126,22 @@ impl Node {
 impl World {
     /// Starts `nodes` nodes with this configuration; the first coordinates.
     pub(crate) fn start(yaml: &str, nodes: usize) -> Arc<Self> {
+        Self::start_by(yaml, nodes, false)
+    }
+
+    /// The same of nodes that have agreed on this configuration and run it, as the first version.
+    pub(crate) fn start_together(yaml: &str, nodes: usize) -> Arc<Self> {
+        let world = Self::start_by(yaml, nodes, true);
+        let version = world.agree();
+        for node in 0..nodes {
+            world.control(node).runs(version);
+        }
+        world
+    }
+
+    fn start_by(yaml: &str, nodes: usize, together: bool) -> Arc<Self> {
         let config = configuration(yaml);
-        let plan = Plan::of(&config);
+        let plan = Plan { together, ..Plan::of(&config) };
         let ids: Vec<Vec<String>> = plan.servers.iter().map(|server| server.ids()).collect();
         let node = |node| Node {
             leadership: watch::Sender::default(),
@@ -138,6 +159,7 @@ impl World {
             kill: Mutex::default(),
             begun: Instant::now(),
             nodes: (0..nodes).map(node).collect(),
+            together,
             down: Mutex::default(),
             frozen: Mutex::default(),
             hung: Mutex::default(),
@@ -173,10 +195,20 @@ impl World {
         world
     }
 
+    /// Agrees on another version of the configuration, whose number is returned; who runs it is another
+    /// matter.
+    pub(crate) fn agree(&self) -> u64 {
+        let holds = self.state().servers.configuration().map_or(0, |it| it.version);
+        let (id, by) = (format!("{holds}"), "n1".to_owned());
+        let command = ServerCommand::Configure { id, by, follows: holds, rolls_back_to: None };
+        self.apply(0, ControlCommand::Server(command));
+        holds + 1
+    }
+
     /// Has a node go by another configuration from here on; its new data plane.
     pub(crate) fn reload(self: &Arc<Self>, node: usize, yaml: &str) -> Arc<FakePlane> {
         let config = configuration(yaml);
-        let plan = Plan::of(&config);
+        let plan = Plan { together: self.together, ..Plan::of(&config) };
         let ids = plan.servers.iter().map(|server| server.ids()).collect();
         let plane = Arc::new(FakePlane { node, ids, ..FakePlane::default() });
         let _ = plane.world.set(Arc::downgrade(self));
