@@ -193,7 +193,12 @@ impl Control {
                 }
                 Input::Move { to: to.clone(), by: by.to_owned(), force: false }
             }
+            Order::ForceOver { to, .. } => {
+                instance_of(planned, to)?;
+                Input::Move { to: Some(to.clone()), by: by.to_owned(), force: true }
+            }
             Order::FailBack { .. } => Input::Back { by: by.to_owned(), at_once: false },
+            Order::BackAtOnce { .. } => Input::Back { by: by.to_owned(), at_once: true },
             Order::Breaker { .. } => return Ok(()),
         };
         for _ in 0..AGAIN {
