@@ -68,6 +68,11 @@ async fn a_server_that_moves_is_not_moved_again_and_a_move_can_be_taken_back() {
     world.until("back", 5 * SECONDS, |world| world.all_go_to(0, "a")).await;
 }
 
+fn b_is_down(world: &World) -> bool {
+    use holdfast_engine::health::votes::Opinion::Unhealthy;
+    world.server("docs").verdicts["b"].opinion == Some(Unhealthy)
+}
+
 fn force_to(to: &str) -> Order {
     Order::ForceOver { server: "docs".into(), to: to.into() }
 }
@@ -76,9 +81,9 @@ fn force_to(to: &str) -> Order {
 async fn by_force_a_server_is_moved_whatever_is_known_of_the_target_and_the_record_says_so() {
     let world = World::start(PAIR, 3);
     well(&world).await;
-    for instance in ["a", "b"] {
-        world.set_down(instance, true);
-    }
+    world.set_down("b", true);
+    world.until("down", 10 * SECONDS, b_is_down).await;
+    world.set_down("a", true);
     let failed = |world: &World| {
         use holdfast_engine::failover::Phase;
         matches!(world.server("docs").failover.phase, Phase::Failed(_))
@@ -120,12 +125,7 @@ async fn nobody_is_moved_to_what_is_down_and_without_a_coordinator_nothing_is() 
     let world = World::start(PAIR, 3);
     well(&world).await;
     world.set_down("b", true);
-    world
-        .until("down", 10 * SECONDS, |world| {
-            use holdfast_engine::health::votes::Opinion::Unhealthy;
-            world.server("docs").verdicts["b"].opinion == Some(Unhealthy)
-        })
-        .await;
+    world.until("down", 10 * SECONDS, b_is_down).await;
     let said = order(&world, move_to("docs", Some("b"))).await;
     assert!(said.starts_with("docs is not moved: "), "{said}");
     for node in [0, 1] {
