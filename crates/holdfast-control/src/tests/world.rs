@@ -47,6 +47,8 @@ pub(crate) struct World {
     term: AtomicU64,
     proposals: AtomicU64,
     kill: Mutex<Option<Kill>>,
+    /// The stage at which it was.
+    killed_at: Mutex<Option<&'static str>>,
     begun: Instant,
     pub(crate) nodes: Vec<Node>,
     /// Whether the nodes agree on configurations.
@@ -61,6 +63,8 @@ pub(crate) struct World {
     blind: Mutex<BTreeSet<usize>>,
     /// A node's calls at an instance fail, though its checks pass.
     fails: Mutex<BTreeSet<(usize, String)>>,
+    /// Instances of which every third call ends in an error, of all nodes.
+    erring: Mutex<BTreeSet<String>>,
     /// No client calls a node.
     idle: Mutex<BTreeSet<usize>>,
     /// What an instance answers to a call.
@@ -157,6 +161,7 @@ impl World {
             term: AtomicU64::new(0),
             proposals: AtomicU64::new(0),
             kill: Mutex::default(),
+            killed_at: Mutex::default(),
             begun: Instant::now(),
             nodes: (0..nodes).map(node).collect(),
             together,
@@ -165,6 +170,7 @@ impl World {
             hung: Mutex::default(),
             blind: Mutex::default(),
             fails: Mutex::default(),
+            erring: Mutex::default(),
             idle: Mutex::default(),
             answers: Mutex::default(),
         });
@@ -264,6 +270,19 @@ impl World {
         lock(&self.kill).is_none()
     }
 
+    /// The stage of the move in which it was, if one was under way.
+    pub(crate) fn killed_at(&self) -> Option<&'static str> {
+        *lock(&self.killed_at)
+    }
+
+    fn strike(&self, node: usize) {
+        lock(&self.kill).take();
+        let state = self.state();
+        let stage = state.servers.by_name.values().find_map(|it| it.failover.moving());
+        *lock(&self.killed_at) = stage.map(|it| it.stage.label());
+        self.kill(node);
+    }
+
     pub(crate) fn control(&self, node: usize) -> Arc<Control> {
         self.nodes[node].control.get().and_then(Weak::upgrade).expect("it runs")
     }
@@ -304,6 +323,11 @@ impl World {
                 all.remove(&it)
             };
         }
+    }
+
+    /// Every third call of this instance ends in an error from here on.
+    pub(crate) fn errs(&self, instance: &str) {
+        lock(&self.erring).insert(instance.to_owned());
     }
 
     /// No client calls these nodes.
@@ -396,14 +420,12 @@ impl World {
         let number = if mine { self.proposals.fetch_add(1, Ordering::SeqCst) } else { u64::MAX };
         let kill = *lock(&self.kill);
         if kill == Some(Kill::Before(number)) {
-            lock(&self.kill).take();
-            self.kill(by);
+            self.strike(by);
             return Err(ProposeError::Unknown);
         }
         let reply = self.apply(by, command);
         if kill == Some(Kill::After(number)) {
-            lock(&self.kill).take();
-            self.kill(by);
+            self.strike(by);
             return Err(ProposeError::Unknown);
         }
         Ok(reply)
@@ -574,6 +596,7 @@ impl Plane for FakePlane {
         if is_called && (self.reaches(at) || fails) && !self.is_frozen(at) {
             self.call(at, now);
         }
+        let errs = lock(&self.world().erring).contains(name);
         let (breaker, evidence, is_open) = self.with_breaker(at, |breaker| {
             breaker.tick(now, 0);
             (breaker.phase(), breaker.evidence(), breaker.is_open_by_server())
@@ -582,6 +605,7 @@ impl Plane for FakePlane {
             in_flight: lock(&self.running).get(&at).copied().unwrap_or(0),
             indicators: Indicators {
                 calls: if is_called && goes_there { 1_000 } else { 0 },
+                error_rate: (errs && is_called && goes_there).then_some(0.33),
                 ..Indicators::default()
             },
             breaker,
