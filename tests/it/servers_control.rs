@@ -29,17 +29,23 @@ fn instance(id: &str, role: &str, url: &str) -> String {
 }
 
 async fn start() -> (Sample, Sample, Cluster) {
+    start_with("", "").await
+}
+
+/// The same, with more keys of `failover`, and another section.
+async fn start_with(more: &str, section: &str) -> (Sample, Sample, Cluster) {
+    let settings = SETTINGS.replace("drain: 20s", &format!("drain: 20s{more}"));
     let (a, b) = (Sample::start(&["--name", "a"]).await, Sample::start(&["--name", "b"]).await);
     let urls = [&a, &b].map(|sample| format!("http://{}/mcp", sample.address));
     let setup = Setup::new().server(
         "docs",
         &format!(
-            "{{ instances: [ {}, {} ], {SETTINGS} }}",
+            "{{ instances: [ {}, {} ], {settings} }}",
             instance("a", "primary", &urls[0]),
             instance("b", "secondary", &urls[1])
         ),
     );
-    let cluster = setup.cluster().await;
+    let cluster = setup.section(section).cluster().await;
     all_well(&cluster).await;
     (a, b, cluster)
 }
@@ -264,12 +270,36 @@ async fn a_node_that_is_cut_off_from_a_healthy_server_fails_nothing_over() {
     }
 }
 
+/// Which of the three coordinates.
+async fn coordinator(cluster: &Cluster) -> usize {
+    let nodes = cluster[0].nodes().await.expect("nodes");
+    let leader = nodes["leader"].as_str().expect("a coordinator").to_owned();
+    (0..3).find(|at| cluster[*at].name == leader).expect("one of them")
+}
+
+/// An order of the command line, which follows the move to its end.
+fn give(at: SocketAddr, order: &[&str]) -> JoinHandle<String> {
+    let mut command = Command::new(binary());
+    command.args(order).args(["--yes", "--admin"]).arg(at.to_string()).stdin(Stdio::null());
+    tokio::task::spawn_blocking(move || {
+        let said = command.output().expect("the command runs");
+        let text = [said.stdout, said.stderr].concat();
+        let text = String::from_utf8_lossy(&text).into_owned();
+        assert!(said.status.success(), "{text}");
+        text
+    })
+}
+
+async fn switches(cluster: &Cluster, at: usize) -> usize {
+    let events = cluster[at].says("/api/audit").await.unwrap_or_default();
+    let events = events["events"].as_array().expect("events").clone();
+    events.iter().filter(|it| it["kind"] == "switched").count()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_coordinator_that_is_killed_in_the_middle_of_a_move_is_followed_by_one_that_ends_it() {
     let (a, b, mut cluster) = start().await;
-    let nodes = cluster[0].nodes().await.expect("nodes");
-    let leader = nodes["leader"].as_str().expect("a coordinator").to_owned();
-    let leader = (0..3).find(|at| cluster[*at].name == leader).expect("one of them");
+    let leader = coordinator(&cluster).await;
     let other = (leader + 1) % 3;
     let client = cluster.client(other).initialized().await;
     // A call that runs at the primary holds the move at its drain.
@@ -283,24 +313,10 @@ async fn a_coordinator_that_is_killed_in_the_middle_of_a_move_is_followed_by_one
         }
     })
     .await;
-    let mut order = Command::new(binary());
-    order
-        .args(["failover", "docs", "--to", "b", "--yes", "--admin"])
-        .arg(cluster[other].admin.to_string())
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    let order = order.spawn().expect("the command runs");
+    let order = give(cluster[other].admin, &["failover", "docs", "--to", "b"]);
     until(&cluster, other, "at its drain", |seen| seen["stage"] == "drain").await;
     cluster[leader].kill();
-    let said = tokio::task::spawn_blocking(move || order.wait_with_output()).await;
-    let said = said.expect("no panic").expect("its output");
-    let text = format!(
-        "{}{}",
-        String::from_utf8_lossy(&said.stdout),
-        String::from_utf8_lossy(&said.stderr)
-    );
-    assert!(said.status.success(), "{text}");
+    let text = order.await.expect("the order is carried out");
     assert!(text.ends_with("docs: on b\n"), "{text}");
     // The call that ran has its answer, and the session goes on.
     let response = running.await.expect("no panic");
@@ -308,9 +324,94 @@ async fn a_coordinator_that_is_killed_in_the_middle_of_a_move_is_followed_by_one
     let response = client.post(&write("after", 0)).await.response().await;
     assert!(response.get("result").is_some(), "{response}");
     assert_eq!((a.executions("write", "after"), b.executions("write", "after")), (0, 1));
-    let events = cluster[other].says("/api/audit").await.unwrap_or_default();
-    let switches = events["events"].as_array().expect("events").iter();
-    assert_eq!(switches.filter(|it| it["kind"] == "switched").count(), 1, "{events}");
+    assert_eq!(switches(&cluster, other).await, 1);
+}
+
+/// Kills the coordinator when an order has come to this stage. The next one ends the same move, and sessions
+/// at the other nodes write on, each Write once.
+async fn killed_at(
+    (a, b, mut cluster): (Sample, Sample, Cluster),
+    order: &[&str],
+    stage: &str,
+    ends_on: &str,
+    then: impl FnOnce(),
+) {
+    let leader = coordinator(&cluster).await;
+    let others = [(leader + 1) % 3, (leader + 2) % 3];
+    let at = others[0];
+    let before = control(&cluster, at).await["generation"].as_u64().expect("a generation");
+    let switched = switches(&cluster, at).await;
+    let stop = Arc::new(AtomicBool::new(false));
+    let mut sessions: JoinSet<Lived> = JoinSet::new();
+    for number in 0..12 {
+        let client = cluster.client(others[number % 2]).initialized().await;
+        sessions.spawn(live(client, number, Arc::clone(&stop)));
+    }
+    let order = give(cluster[at].admin, order);
+    until(&cluster, at, stage, |seen| seen["stage"] == stage).await;
+    cluster[leader].kill();
+    then();
+    let text = order.await.expect("the order is carried out");
+    assert!(text.ends_with(&format!("docs: on {ends_on}\n")), "{text}");
+    stop.store(true, Ordering::Relaxed);
+    let ends = within("every session's last Write", sessions.join_all()).await;
+    let logs = [a.executed("write"), b.executed("write")];
+    let ran = |key: &str| logs.iter().filter_map(|log| log.get(key)).sum::<usize>();
+    for lived in ends {
+        assert!(lived.last, "its last Write succeeded");
+        for key in &lived.done {
+            assert_eq!(ran(key), 1, "{key}");
+        }
+        assert!(lived.unknown.iter().all(|key| ran(key) <= 1));
+    }
+    let end = control(&cluster, at).await;
+    assert_eq!((end["active"].as_str(), end["stage"].as_str()), (Some(ends_on), None), "{end}");
+    assert_eq!(end["generation"], before + 1, "the move was begun anew: {end}");
+    assert_eq!(switches(&cluster, at).await, switched + 1);
+}
+
+const OVER: [&str; 4] = ["failover", "docs", "--to", "b"];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_coordinator_that_is_killed_over_the_check_is_followed_by_one_that_checks() {
+    let check = ", consistency: { tool: slow, arguments: { ms: 800 } }";
+    killed_at(start_with(check, "").await, &OVER, "check", "b", || ()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_coordinator_that_is_killed_before_people_were_told_is_followed_by_one_that_tells() {
+    let hook = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let url = format!("http://{}/hook", hook.local_addr().expect("its address"));
+    let answers = Arc::new(AtomicBool::new(false));
+    let told = Arc::new(AtomicBool::new(false));
+    let (does, was) = (Arc::clone(&answers), Arc::clone(&told));
+    // Says nothing until the coordinator is dead.
+    let hooked = tokio::spawn(async move {
+        let mut silent = Vec::new();
+        loop {
+            let (mut connection, _) = hook.accept().await.expect("a connection");
+            if does.load(Ordering::Relaxed) {
+                let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+                let _ = tokio::io::AsyncWriteExt::write_all(&mut connection, answer).await;
+                was.store(true, Ordering::Relaxed);
+            }
+            silent.push(connection);
+        }
+    });
+    let section = format!("notify: [ {{ url: \"{url}\", events: [failover] }} ]");
+    let servers = start_with("", &section).await;
+    killed_at(servers, &OVER, "notify", "b", || answers.store(true, Ordering::Relaxed)).await;
+    assert!(told.load(Ordering::Relaxed), "nobody was told");
+    hooked.abort();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_coordinator_that_is_killed_on_the_ramp_is_followed_by_one_that_goes_on_from_there() {
+    let servers = start_with(", ramp_over: 8s", "").await;
+    let to_b = give(servers.2[0].admin, &OVER);
+    let text = to_b.await.expect("the order is carried out");
+    assert!(text.ends_with("docs: on b\n"), "{text}");
+    killed_at(servers, &["failback", "docs"], "ramp", "a", || ()).await;
 }
 
 /// Answers whatever a check asks, and fails every call.

@@ -184,17 +184,19 @@ impl Client {
         &self,
         server: &str,
         to: Option<&str>,
+        force: bool,
     ) -> Result<OrderedDto, ClientError> {
         let (server, to) = (server.to_owned(), to.map(str::to_owned));
-        self.post("/api/failover", &FailoverRequestDto { server, to }).await
+        self.post("/api/failover", &FailoverRequestDto { server, to, force }).await
     }
 
-    /// Moves a server back to its primary.
+    /// Moves a server back to its primary; `at_once`: all its sessions, not bit by bit.
     ///
     /// # Errors
     /// As for [`Self::failover`].
-    pub async fn failback(&self, server: &str) -> Result<OrderedDto, ClientError> {
-        self.post("/api/failback", &FailbackRequestDto { server: server.to_owned() }).await
+    pub async fn failback(&self, server: &str, at_once: bool) -> Result<OrderedDto, ClientError> {
+        let server = server.to_owned();
+        self.post("/api/failback", &FailbackRequestDto { server, at_once }).await
     }
 
     /// Holds a breaker open or closed, or lets it decide.

@@ -115,18 +115,27 @@ pub(crate) async fn failover(
     State(shared): State<Arc<Shared>>,
     request: Result<Json<FailoverRequestDto>, JsonRejection>,
 ) -> Result<(StatusCode, Json<OrderedDto>), Response> {
-    let Json(FailoverRequestDto { server, to }) = request
+    let Json(FailoverRequestDto { server, to, force }) = request
         .map_err(|rejection| wrong(&rejection, "{\"server\": \"NAME\", \"to\": \"INSTANCE\"}"))?;
-    order(&shared, Order::FailOver { server, to }).await
+    let wanted = match (force, to) {
+        (false, to) => Order::FailOver { server, to },
+        (true, Some(to)) => Order::ForceOver { server, to },
+        (true, None) => {
+            let said = "force needs to: name the instance that is to serve whatever is known of it";
+            return Err(refuse(StatusCode::BAD_REQUEST, said.to_owned()));
+        }
+    };
+    order(&shared, wanted).await
 }
 
 pub(crate) async fn failback(
     State(shared): State<Arc<Shared>>,
     request: Result<Json<FailbackRequestDto>, JsonRejection>,
 ) -> Result<(StatusCode, Json<OrderedDto>), Response> {
-    let Json(FailbackRequestDto { server }) =
+    let Json(FailbackRequestDto { server, at_once }) =
         request.map_err(|rejection| wrong(&rejection, "{\"server\": \"NAME\"}"))?;
-    order(&shared, Order::FailBack { server }).await
+    let wanted = if at_once { Order::BackAtOnce { server } } else { Order::FailBack { server } };
+    order(&shared, wanted).await
 }
 
 pub(crate) async fn breaker(

@@ -20,7 +20,7 @@ use crate::operate::{EventView, Force, IncidentView, Operated, Order, OrderError
 use crate::plan::{Plan, Planned};
 use crate::plane::Plane;
 use crate::report::{NodePart, Report, decode, decode_long, encode, encode_long};
-use crate::shared::{Shared, lock};
+use crate::shared::{Mandate, Shared, lock};
 use crate::tasks::breaker_sync::BreakerSync;
 use crate::tasks::failover::{Mover, wish};
 use crate::tasks::follow::Follow;
@@ -36,6 +36,9 @@ use crate::view;
 const ORDER_WITHIN: Duration = Duration::from_secs(3);
 /// How long this node may take to hear what the group has agreed on.
 const SEEN_WITHIN: Duration = Duration::from_secs(1);
+/// Why a coordinator carries out no order that moves a server.
+const BEHIND: &str = "the coordinator does not run the cluster's configuration yet, and lets another \
+                      node coordinate that does: try again";
 /// A step that overtakes an order has it decided anew, so often.
 const AGAIN: usize = 3;
 
@@ -111,6 +114,12 @@ impl Control {
         *running = Running::start(machine, shared, &self.tasks, stop, &self.tls);
     }
 
+    /// What it goes by is this version of the configuration that the group agreed on: from here on it may
+    /// decide for the others, should it coordinate.
+    pub fn runs(&self, version: u64) {
+        self.shared().now_runs(version);
+    }
+
     pub(crate) fn shared(&self) -> Arc<Shared> {
         Arc::clone(&lock(&self.running).shared)
     }
@@ -145,7 +154,7 @@ impl Control {
     }
 
     fn hear_of_node(&self, from: NodeId, body: &[u8]) -> Result<Bytes, String> {
-        let part: NodePart = decode(body)?;
+        let part: NodePart = decode_long(body)?;
         encode(&self.shared().hear_of_node(from, part)).map(Bytes::from)
     }
 
@@ -164,11 +173,19 @@ impl Control {
     /// Carries out an order, or has the coordinator do it.
     async fn carry_out(&self, order: &Order, by: &str) -> Result<(), OrderError> {
         let shared = &*self.shared();
-        let planned = planned(shared, order.server())?;
         if let Order::Breaker { instance, force, .. } = order {
+            let planned = planned(shared, order.server())?;
             return self::force(shared, planned, instance.as_deref(), *force, by).await;
         }
-        let Some(term) = shared.coordinates() else { return pass_on(shared, order, by).await };
+        if shared.coordinates().is_none() {
+            planned(shared, order.server())?;
+            return pass_on(shared, order, by).await;
+        }
+        let Some(Mandate { term, .. }) = shared.mandate() else {
+            let server = order.server().to_owned();
+            return Err(OrderError::Refused { server, why: BEHIND.to_owned() });
+        };
+        let planned = planned(shared, order.server())?;
         let input = match order {
             Order::FailOver { to, .. } => {
                 if let Some(to) = to {
@@ -176,7 +193,12 @@ impl Control {
                 }
                 Input::Move { to: to.clone(), by: by.to_owned(), force: false }
             }
+            Order::ForceOver { to, .. } => {
+                instance_of(planned, to)?;
+                Input::Move { to: Some(to.clone()), by: by.to_owned(), force: true }
+            }
             Order::FailBack { .. } => Input::Back { by: by.to_owned(), at_once: false },
+            Order::BackAtOnce { .. } => Input::Back { by: by.to_owned(), at_once: true },
             Order::Breaker { .. } => return Ok(()),
         };
         for _ in 0..AGAIN {
@@ -408,6 +430,7 @@ async fn watch(shared: Arc<Shared>, stop: CancellationToken) {
                 leadership.mark_unchanged();
                 // A new coordinator has heard nothing yet.
                 shared.nudges.report.nudge();
+                shared.nudges.node.nudge();
                 shared.nudges.agreed();
             }
             suspects = shared.plane.changed() => {

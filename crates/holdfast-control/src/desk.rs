@@ -5,13 +5,14 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use holdfast_engine::breaker::Evidence;
-use holdfast_engine::health::votes::Vote;
+use holdfast_engine::health::votes::{Vote, voters};
 use holdfast_engine::replicated::{ClusterState, NodeId, Origin};
 use tokio::time::Instant;
 
 use crate::report::{Others, Report, ServerPart};
 
-/// What is older than this is of no use where a vote rests on it: its node is away, or the coordinator is.
+/// What is older than this is of no use where a vote rests on it, says nothing of breakers, nor of what its node
+/// does not know: its node is away, or the coordinator is.
 pub(crate) const FRESH: Duration = Duration::from_secs(5);
 
 #[derive(Default, Debug)]
@@ -21,6 +22,15 @@ pub(crate) struct Desk(Mutex<BTreeMap<NodeId, Heard>>);
 struct Heard {
     report: Report,
     at: Instant,
+}
+
+// === impl Heard ===
+
+impl Heard {
+    /// Whether it was heard lately, of this life of the member.
+    fn is_fresh_of(&self, member: Origin) -> bool {
+        self.report.generation == member.generation && self.at.elapsed() <= FRESH
+    }
 }
 
 // === impl Desk ===
@@ -52,6 +62,17 @@ impl Desk {
             Some((vote, part.bad_since))
         };
         desk.iter().filter_map(vote).collect()
+    }
+
+    /// Those of `members` that know this instance, or may: all but those that were heard lately, and do not.
+    /// Such a node runs another configuration, and sends nothing there.
+    pub(crate) fn voters(&self, server: &str, instance: &str, members: &[Origin]) -> Vec<Origin> {
+        let desk = self.open();
+        let knows = |part: &ServerPart| part.instance(instance).is_some();
+        voters(members, |member| {
+            let heard = desk.get(&member.node).filter(|it| it.is_fresh_of(member));
+            heard.is_some_and(|it| !it.report.server(server).is_some_and(knows))
+        })
     }
 
     /// So many good checks in a row most members have seen of this instance. The others may be cut off from it,
@@ -138,12 +159,16 @@ impl Desk {
         self.open().retain(|node, _| state.members.contains_key(node));
     }
 
+    /// Whoever was heard lately and does not know the server has no calls of it.
     fn of_all(&self, server: &str, members: &[Origin], fits: impl Fn(&ServerPart) -> bool) -> bool {
         let desk = self.open();
         members.iter().all(|member| {
             let heard = desk.get(&member.node);
             let heard = heard.filter(|it| it.report.generation == member.generation);
-            heard.and_then(|it| it.report.server(server)).is_some_and(&fits)
+            heard.is_some_and(|it| match it.report.server(server) {
+                Some(part) => fits(part),
+                None => it.is_fresh_of(*member),
+            })
         })
     }
 
@@ -151,8 +176,7 @@ impl Desk {
         let desk = self.open();
         let parts = members.iter().filter_map(|member| {
             let heard = desk.get(&member.node)?;
-            let fits = heard.report.generation == member.generation && heard.at.elapsed() <= FRESH;
-            heard.report.server(server).filter(|_| fits).cloned()
+            heard.report.server(server).filter(|_| heard.is_fresh_of(*member)).cloned()
         });
         parts.collect::<Vec<_>>().into_iter()
     }

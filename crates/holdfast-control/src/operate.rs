@@ -150,6 +150,19 @@ pub enum Order {
         /// What with it.
         force: Force,
     },
+    /// Moves a server to an instance whatever is known of that. Comes after the others, as the next one:
+    /// nodes of an earlier version do not know them.
+    ForceOver {
+        /// The server.
+        server: String,
+        /// Where to.
+        to: String,
+    },
+    /// Moves a server back to its primary, all sessions at once.
+    BackAtOnce {
+        /// The server.
+        server: String,
+    },
 }
 
 /// What an operator does with a breaker.
@@ -243,6 +256,8 @@ impl Order {
         match self {
             Self::FailOver { server, .. }
             | Self::FailBack { server }
+            | Self::ForceOver { server, .. }
+            | Self::BackAtOnce { server }
             | Self::Breaker { server, .. } => server,
         }
     }

@@ -30,6 +30,8 @@ pub struct Plan {
     pub(crate) node: PlannedNode,
     /// A node that did not run for longer than this was frozen, and the others know it.
     pub(crate) gap: Duration,
+    /// Whether the nodes agree on one configuration, so that there is one that this plan may fall short of.
+    pub(crate) together: bool,
 }
 
 /// How the node itself is looked at.
@@ -106,6 +108,7 @@ impl Plan {
             thresholds: config.health.passive.thresholds(),
             node: PlannedNode::of(config),
             gap: lease,
+            together: config.reload.together && config.cluster.is_some(),
             rules: Rules {
                 round: votes.round,
                 timeout: votes.timeout,

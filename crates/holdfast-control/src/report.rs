@@ -77,6 +77,9 @@ pub(crate) struct BreakerPart {
 pub(crate) struct NodePart {
     pub(crate) level: u8,
     pub(crate) measure: u8,
+    /// The version of the configuration that it runs; 0: none, or it does not say. Comes after the rest.
+    #[serde(skip)]
+    pub(crate) runs: u64,
 }
 
 /// What the coordinator answers: what the others say of each instance.
@@ -122,6 +125,14 @@ impl Longer for Report {
 
     fn more(&mut self) -> &mut Self::More {
         &mut self.calls
+    }
+}
+
+impl Longer for NodePart {
+    type More = u64;
+
+    fn more(&mut self) -> &mut Self::More {
+        &mut self.runs
     }
 }
 

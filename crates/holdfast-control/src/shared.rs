@@ -22,6 +22,11 @@ use crate::plan::{Plan, Planned};
 use crate::plane::{At, Plane};
 use crate::report::{Heard, NodePart, Others, Report};
 
+/// How long it is waited for a node that runs the configuration that holds, before one that does not
+/// decides what both know alike; and how long a server is kept that is not configured any more.
+pub(crate) const GRACE: Duration = Duration::from_secs(10);
+/// How long a coordinator may take to take a version over before another node is to coordinate.
+const OVERDUE: Duration = Duration::from_secs(3);
 /// What a node says of itself counts for so long.
 const HEARD_OF: Duration = Duration::from_secs(10);
 
@@ -52,7 +57,20 @@ pub(crate) struct Shared {
     /// The coordinator's: what each node says of itself, and who is aside, with the term of the book.
     nodes: Mutex<BTreeMap<NodeId, (NodePart, tokio::time::Instant)>>,
     aside: Mutex<Option<(u64, Aside)>>,
+    /// The version of the configuration that this node runs; 0: none of the group's.
+    runs: Arc<AtomicU64>,
+    /// The term in which this node coordinates without that, and since when.
+    behind: Mutex<Option<(u64, tokio::time::Instant)>>,
     pulse: Mutex<Pulse>,
+}
+
+/// What a coordinator may decide.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Mandate {
+    /// In this term.
+    pub(crate) term: u64,
+    /// Also which servers there are, and which instances they have.
+    pub(crate) whole: bool,
 }
 
 /// Tells whether this process has been running all the time.
@@ -153,6 +171,8 @@ impl Shared {
         shared.own = Mutex::new(lock(&before.own).clone());
         shared.nodes = Mutex::new(lock(&before.nodes).clone());
         shared.aside = Mutex::new(lock(&before.aside).clone());
+        shared.runs = Arc::clone(&before.runs);
+        shared.behind = Mutex::new(*lock(&before.behind));
         shared.pulse = Mutex::new(*lock(&before.pulse));
         lock(&shared.others).0 = lock(&before.others).0;
         for at in shared.plan.all() {
@@ -198,6 +218,8 @@ impl Shared {
             own: Mutex::default(),
             nodes: Mutex::default(),
             aside: Mutex::default(),
+            runs: Arc::default(),
+            behind: Mutex::default(),
             pulse: Mutex::new(Pulse {
                 beaten: tokio::time::Instant::now(),
                 wall: group.wall(),
@@ -266,15 +288,19 @@ impl Shared {
     }
 
     /// The members that have not said lately that they are better off than a node that should not
-    /// coordinate; none if all of them have not.
+    /// coordinate; none if all of them have not. Who does not run the configuration that holds is no
+    /// better off.
     pub(crate) fn who_is_not_better_off(&self) -> Option<BTreeSet<NodeId>> {
+        let state = self.state();
+        let holds = self.holds(&state);
         let heard = lock(&self.nodes);
         let is_well = |node: &NodeId| {
             heard.get(node).is_some_and(|(part, at)| {
-                at.elapsed() < HEARD_OF && part.measure < Measure::HandOver as u8
+                at.elapsed() < HEARD_OF
+                    && part.measure < Measure::HandOver as u8
+                    && holds.is_none_or(|holds| part.runs == holds)
             })
         };
-        let state = self.state();
         let others = state.members.keys().filter(|node| **node != self.group.me());
         let (well, ill): (Vec<NodeId>, Vec<NodeId>) = others.partition(|node| is_well(node));
         (!well.is_empty()).then(|| ill.into_iter().collect())
@@ -293,6 +319,73 @@ impl Shared {
     pub(crate) fn coordinates(&self) -> Option<u64> {
         let Leadership { term, me, .. } = *self.group.leadership().borrow();
         me.then_some(term)
+    }
+
+    /// What this node may decide for all, if it coordinates. It decides by its own configuration; so it
+    /// may where that is what the group agreed on, and where no node has that, which [`GRACE`] shows, it
+    /// may decide about what the group knows as it does.
+    pub(crate) fn mandate(&self) -> Option<Mandate> {
+        let term = self.coordinates()?;
+        let state = self.state();
+        if !self.is_behind(&state) {
+            *lock(&self.behind) = None;
+            return Some(Mandate { term, whole: true });
+        }
+        let since = self.behind_since(term);
+        let holds = self.holds(&state);
+        let is_there = holds.is_some_and(|holds| self.does_another_run(&state, holds));
+        let waited = since.elapsed() >= GRACE && !is_there;
+        // Where nothing was agreed on at all, there is nothing that its own may fall short of.
+        waited.then_some(Mandate { term, whole: holds.is_none() })
+    }
+
+    /// Whether another node is to coordinate, since this one has not taken over what the group agreed on.
+    pub(crate) fn is_overdue(&self) -> bool {
+        let Some(term) = self.coordinates() else { return false };
+        let state = self.state();
+        let is_behind = self.is_behind(&state) && self.holds(&state).is_some();
+        is_behind && self.behind_since(term).elapsed() >= OVERDUE
+    }
+
+    /// The version of the configuration that this node runs; 0: none of the group's.
+    pub(crate) fn runs(&self) -> u64 {
+        self.runs.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn now_runs(&self, version: u64) {
+        self.runs.store(version, Ordering::Release);
+        self.nudges.node.nudge();
+        self.nudges.decide();
+    }
+
+    /// The version that the group agreed on, where nodes agree on versions.
+    fn holds(&self, state: &ClusterState) -> Option<u64> {
+        let holds = state.servers.configuration().filter(|_| self.plan.together);
+        holds.map(|it| it.version)
+    }
+
+    /// A node that has just been started does not know yet what was agreed on.
+    fn is_behind(&self, state: &ClusterState) -> bool {
+        self.plan.together && self.holds(state).is_none_or(|holds| holds != self.runs())
+    }
+
+    fn behind_since(&self, term: u64) -> tokio::time::Instant {
+        let mut behind = lock(&self.behind);
+        let known = behind.filter(|(of, _)| *of == term).map(|(_, since)| since);
+        let since = known.unwrap_or_else(tokio::time::Instant::now);
+        *behind = Some((term, since));
+        since
+    }
+
+    fn does_another_run(&self, state: &ClusterState, version: u64) -> bool {
+        let me = self.group.me();
+        let heard = lock(&self.nodes);
+        let mut others = heard.iter().filter(|(node, _)| **node != me);
+        others.any(|(node, (part, at))| {
+            at.elapsed() < HEARD_OF
+                && part.runs == version
+                && state.members.get(node).is_some_and(|it| it.state.may_act())
+        })
     }
 
     /// Takes the report of a node, this one's included, and has the coordinator's tasks look.

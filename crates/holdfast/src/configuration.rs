@@ -79,6 +79,10 @@ impl Apply for Parts {
     fn apply(&self, new: Config) -> BoxFuture<'_, Result<Vec<Change>, Refusal>> {
         Box::pin(std::future::ready(self.0.apply(new).map_err(|it| refusal(&it))))
     }
+
+    fn runs(&self, version: u64) {
+        self.0.runs(version);
+    }
 }
 
 fn refusal(error: &anyhow::Error) -> Refusal {

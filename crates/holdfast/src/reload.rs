@@ -95,4 +95,9 @@ impl Reload {
         }
         Ok(changes)
     }
+
+    /// What runs is this version of the cluster's configuration.
+    pub(crate) fn runs(&self, version: u64) {
+        self.control.runs(version);
+    }
 }

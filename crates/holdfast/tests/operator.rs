@@ -469,6 +469,11 @@ fn a_failover_is_followed_until_the_server_has_arrived() {
         ..Script::default()
     };
     golden("failover-rolled-back", rolled_back, &["failover", "docs", "--yes"]);
+    let by_force = ["failover", "docs", "--to", "b", "--force", "--yes"];
+    let fake = golden("failover-force", script(), &by_force);
+    let change = fake.changes.try_recv().expect("it was asked");
+    assert_eq!(change, r#"POST /api/failover {"server":"docs","to":"b","force":true}"#);
+    golden("failover-force-alone", Script::default(), &["failover", "docs", "--force"]);
 }
 
 #[test]
@@ -491,6 +496,19 @@ fn a_failback_says_which_share_has_gone_over() {
     let fake = golden("failback", script, &["failback", "docs", "--yes"]);
     let change = fake.changes.try_recv().expect("it was asked");
     assert_eq!(change, r#"POST /api/failback {"server":"docs"}"#);
+    let script = Script {
+        servers: vec![one(at_rest("a", "primary_active"))],
+        ordered: accepted(ControlDto {
+            phase: Some("failing_back".into()),
+            target: Some("a".into()),
+            active: Some("b".into()),
+            ..moving("pause")
+        }),
+        ..Script::default()
+    };
+    let fake = golden("failback-at-once", script, &["failback", "docs", "--at-once", "--yes"]);
+    let change = fake.changes.try_recv().expect("it was asked");
+    assert_eq!(change, r#"POST /api/failback {"server":"docs","at_once":true}"#);
 }
 
 #[test]

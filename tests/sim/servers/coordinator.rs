@@ -17,7 +17,7 @@ pub(super) enum Wish {
     Move,
     MoveTo(&'static str),
     Back,
-    Stop,
+    BackAtOnce,
 }
 
 /// How long to wait for a proposal before it is made again.
@@ -33,7 +33,7 @@ impl World {
                 Wish::Move => Input::Move { to: None, by: by(), force: false },
                 Wish::MoveTo(to) => Input::Move { to: Some(to.into()), by: by(), force: false },
                 Wish::Back => Input::Back { by: by(), at_once: false },
-                Wish::Stop => Input::Cancel { by: by() },
+                Wish::BackAtOnce => Input::Back { by: by(), at_once: true },
             };
             if self.take(at, &state, &input) {
                 return;

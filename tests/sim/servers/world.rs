@@ -261,7 +261,7 @@ impl World {
             12 => self.hand_over(),
             13 => self.wish(Wish::Move),
             14 => {
-                let wish = if self.rng_half() { Wish::Back } else { Wish::Stop };
+                let wish = if self.rng_half() { Wish::Back } else { Wish::BackAtOnce };
                 self.wish(wish);
             }
             _ => {}

@@ -127,6 +127,9 @@ pub struct FailoverRequestDto {
     /// The instance that is to serve; none: the best secondary.
     #[serde(default)]
     pub to: Option<String>,
+    /// Whatever is known of that instance, which has to be named then.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub force: bool,
 }
 
 /// The body of `POST /api/failback`.
@@ -135,6 +138,9 @@ pub struct FailoverRequestDto {
 pub struct FailbackRequestDto {
     /// The server.
     pub server: String,
+    /// All its sessions at once, not bit by bit.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub at_once: bool,
 }
 
 /// The body of `POST /api/breaker`.

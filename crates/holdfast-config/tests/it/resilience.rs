@@ -415,3 +415,17 @@ fn a_check_asks_each_instance_at_its_own_address_or_all_at_one() {
     let problems = holdfast_config::parse(yaml, "test", &|_| None).unwrap_err().to_string();
     assert!(problems.contains("a process"), "{problems}");
 }
+
+#[test]
+fn a_pair_that_nobody_checks_is_said_to_be_failed_over_by_nobody() {
+    let notices = |more: &str| good(&format!("servers: {{ a: {{ {PAIR}, {more} }} }}")).notices;
+    let [notice] = &notices("health: { enabled: false }")[..] else { panic!("no notice") };
+    for said in ["servers.a: it is not failed over", "holdfast failover a --to INSTANCE --force"] {
+        assert!(notice.contains(said), "{notice}");
+    }
+    for more in
+        ["failover: { threshold: 2 }", "health: { enabled: false }, failover: { enabled: false }"]
+    {
+        assert_eq!(notices(more), [""; 0], "{more}");
+    }
+}

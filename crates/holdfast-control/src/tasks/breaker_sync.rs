@@ -92,7 +92,7 @@ impl Reconciler for BreakerSync {
 
     async fn activate(&mut self) -> Status {
         self.shared.beat();
-        let Some(term) = self.shared.coordinates() else { return Status::Settled(EVERY) };
-        concluded(self.decide(term).await, EVERY)
+        let Some(may) = self.shared.mandate() else { return Status::Settled(EVERY) };
+        concluded(self.decide(may.term).await, EVERY)
     }
 }

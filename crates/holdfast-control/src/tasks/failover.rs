@@ -23,6 +23,7 @@ use crate::group::COMPARE;
 use crate::plan::{Moves, Planned, role};
 use crate::report::{decode, encode};
 use crate::shared::{Shared, concluded};
+use crate::tasks::verdict::is_defined;
 
 /// While nothing moves.
 const EVERY: Duration = Duration::from_secs(1);
@@ -60,7 +61,11 @@ impl Mover {
             let state = self.shared.state();
             let members = members(&state);
             let sight = Sight { planned, moves, members: &members, term };
-            let Some(known) = state.servers.by_name.get(&planned.name) else { return Ok(false) };
+            // By another list of instances it would leave what it does not know.
+            let known = state.servers.by_name.get(&planned.name);
+            let Some(known) = known.filter(|_| is_defined(&state, planned)) else {
+                return Ok(false);
+            };
             let Some(next) = self.step(&state, &sight, known).await else {
                 return Ok(!is_at_rest(&known.failover));
             };
@@ -180,8 +185,8 @@ impl Reconciler for Mover {
 
     async fn activate(&mut self) -> Status {
         self.shared.beat();
-        let Some(term) = self.shared.coordinates() else { return Status::Settled(EVERY) };
-        match self.drive(term).await {
+        let Some(may) = self.shared.mandate() else { return Status::Settled(EVERY) };
+        match self.drive(may.term).await {
             Ok(moves) => Status::Settled(if moves { SOON } else { EVERY }),
             Err(error) => concluded(Err(error), EVERY),
         }
@@ -221,7 +226,10 @@ pub(crate) fn seen<'a>(
             cause: verdict.cause,
             score: verdict.score,
             since: verdict.since,
-            good_checks: shared.desk.good(&planned.name, &it.id, members),
+            good_checks: {
+                let voters = shared.desk.voters(&planned.name, &it.id, members);
+                shared.desk.good(&planned.name, &it.id, &voters)
+            },
         }
     };
     let region = |name: &str| {

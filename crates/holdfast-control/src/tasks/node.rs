@@ -2,8 +2,8 @@
 //!
 //! What is believed of them ([`holdfast_engine::health::node`]) is shown in `/health`, in the metrics and
 //! to the operator, and told to the coordinator. A node that is short of memory or disk lets another one
-//! coordinate; one that is about to fail takes no new traffic either, if the coordinator lets it
-//! ([`holdfast_engine::health::aside`]).
+//! coordinate, as does one that does not run the configuration that the group agreed on; one that is about
+//! to fail takes no new traffic either, if the coordinator lets it ([`holdfast_engine::health::aside`]).
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use crate::driver::{Reconciler, Status};
 use crate::group::NODE;
 use crate::machine::Senses;
 use crate::plane::{Activity, Check, Own, Traffic};
-use crate::report::{NodePart, decode, encode};
+use crate::report::{NodePart, decode, encode_long};
 use crate::shared::{Shared, lock};
 
 /// Between two samples.
@@ -34,6 +34,8 @@ const CALLS: u64 = 20;
 const READ_WITHIN: Duration = Duration::from_secs(1);
 /// Leadership is handed over no more often than this.
 const HANDS_OVER: Duration = Duration::from_secs(60);
+/// A coordinator that may decide nothing does not wait for so long.
+const TRIES_AGAIN: Duration = Duration::from_secs(5);
 /// The record gets no more than one line of this node in so long.
 const RECORDED: Duration = Duration::from_secs(60);
 
@@ -160,13 +162,13 @@ impl NodeWatch {
     }
 
     /// Lets another node coordinate, if one is known that is better off.
-    async fn hand_over(&mut self) {
-        if self.handed_over.is_some_and(|at| at.elapsed() < HANDS_OVER) {
+    async fn hand_over(&mut self, pause: Duration, why: &str) {
+        if self.handed_over.is_some_and(|at| at.elapsed() < pause) {
             return;
         }
         let Some(avoid) = self.shared.who_is_not_better_off() else { return };
         self.handed_over = Some(Instant::now());
-        tracing::warn!("the node is short of memory or disk: another one is to coordinate");
+        tracing::warn!(why, "another node is to coordinate");
         if !self.shared.group.hand_over(avoid).await {
             tracing::warn!("nobody takes over: this node goes on coordinating");
         }
@@ -176,13 +178,14 @@ impl NodeWatch {
     async fn tell(&mut self, level: Level, measure: Measure) -> Result<(), String> {
         let asked = Instant::now();
         let me = self.shared.group.me();
-        let part = NodePart { level: level as u8, measure: measure as u8 };
+        let runs = self.shared.runs();
+        let part = NodePart { level: level as u8, measure: measure as u8, runs };
         let leadership = *self.shared.group.leadership().borrow();
         let may = if leadership.me {
             self.shared.hear_of_node(me, part)
         } else {
             let coordinator = leadership.leader.ok_or("no coordinator is known")?;
-            let body = encode(&part)?;
+            let body = encode_long(part)?;
             decode::<bool>(&self.shared.group.call(coordinator, NODE, body.into()).await?)?
         };
         self.aside_until = (may && measure == Measure::StepAside).then(|| asked + HOLDS);
@@ -208,7 +211,10 @@ impl Reconciler for NodeWatch {
             .is_found(Own { level, checks: checks(&self.condition, &findings, aside) });
         *lock(&self.shared.own) = (findings.clone(), aside);
         if wanted >= Measure::HandOver && self.shared.coordinates().is_some() {
-            self.hand_over().await;
+            self.hand_over(HANDS_OVER, "the node is short of memory or disk").await;
+        } else if self.shared.is_overdue() {
+            let why = "the node does not run the configuration that the cluster agreed on";
+            self.hand_over(TRIES_AGAIN, why).await;
         }
         self.record(&findings).await;
         match told {

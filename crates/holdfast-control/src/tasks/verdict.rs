@@ -1,6 +1,10 @@
 //! Counts the votes and proposes what the group concludes from them; keeps the group's list of servers
 //! in step with the configuration.
 //!
+//! Which servers there are is the business of a coordinator whose configuration is the one that the group
+//! agreed on ([`Shared::mandate`]): another one does not know what it would take away. Who is not
+//! configured any more is retired after [`GRACE`] of that.
+//!
 //! A conclusion is proposed when it differs from the one that holds. Every proposal carries the term in
 //! which it was decided: what a deposed coordinator still proposes is refused.
 
@@ -19,7 +23,7 @@ use tokio::time::Instant;
 use crate::desk::members;
 use crate::driver::{Reconciler, Status};
 use crate::plan::Planned;
-use crate::shared::{Shared, concluded};
+use crate::shared::{GRACE, Mandate, Shared, concluded};
 
 /// A vote grows old without a word: then there is no conclusion any more.
 const EVERY: Duration = Duration::from_secs(2);
@@ -29,27 +33,32 @@ const SAME: u8 = 5;
 
 pub(crate) struct Verdicts {
     shared: Arc<Shared>,
+    /// The term in which this node has decided by this plan what there is, and since when.
+    rules: Option<(u64, Instant)>,
 }
 
 // === impl Verdicts ===
 
 impl Verdicts {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared }
+        Self { shared, rules: None }
     }
 
-    async fn decide(&self, term: u64) -> Result<(), ProposeError> {
+    async fn decide(&self, may: Mandate, since: Instant) -> Result<(), ProposeError> {
         let state = self.shared.state();
         self.shared.desk.keep(&state);
         let members = members(&state);
         // Side by side: where a region is lost, one server's verdict does not wait for another's.
         let servers = self.shared.plan.servers.iter();
-        let decided = servers.map(|planned| self.decide_one(&state, planned, &members, term));
+        let decided = servers.map(|planned| self.decide_one(&state, planned, &members, may));
         try_join_all(decided).await?;
-        let gone =
-            state.servers.by_name.keys().filter(|name| self.shared.plan.find(name).is_none());
+        if !may.whole || since.elapsed() < GRACE {
+            return Ok(());
+        }
+        let known = state.servers.by_name.iter().filter(|(_, it)| !it.is_retired());
+        let gone = known.map(|(name, _)| name).filter(|it| self.shared.plan.find(it).is_none());
         for server in gone {
-            let command = ServerCommand::Retire { server: server.clone(), term };
+            let command = ServerCommand::Retire { server: server.clone(), term: may.term };
             self.shared.propose(command).await?;
         }
         Ok(())
@@ -60,13 +69,18 @@ impl Verdicts {
         state: &ClusterState,
         planned: &Planned,
         members: &[Origin],
-        term: u64,
+        may: Mandate,
     ) -> Result<(), ProposeError> {
+        let term = may.term;
         if !is_defined(state, planned) {
+            if !may.whole {
+                return Ok(());
+            }
             self.define(planned, term).await?;
         }
         for instance in planned.ids() {
-            if let Some(command) = self.conclude(state, planned, &instance, members, term) {
+            let voters = self.shared.desk.voters(&planned.name, &instance, members);
+            if let Some(command) = self.conclude(state, planned, &instance, &voters, term) {
                 // Before the verdict, from which it is known to be due: who dies in between is followed by
                 // one that gives it, or finds it given. A line for the record names no term, so one that
                 // was deposed has to see that itself.
@@ -79,6 +93,13 @@ impl Verdicts {
             }
         }
         Ok(())
+    }
+
+    /// Since when this node decides in this term what there is.
+    fn since(&mut self, may: Mandate) -> Instant {
+        let known = self.rules.filter(|(term, _)| may.whole && *term == may.term);
+        let (_, since) = *self.rules.insert(known.unwrap_or((may.term, Instant::now())));
+        since
     }
 
     async fn define(&self, planned: &Planned, term: u64) -> Result<(), ProposeError> {
@@ -142,8 +163,12 @@ impl Reconciler for Verdicts {
 
     async fn activate(&mut self) -> Status {
         self.shared.beat();
-        let Some(term) = self.shared.coordinates() else { return Status::Settled(EVERY) };
-        concluded(self.decide(term).await, EVERY)
+        let Some(may) = self.shared.mandate() else {
+            self.rules = None;
+            return Status::Settled(EVERY);
+        };
+        let since = self.since(may);
+        concluded(self.decide(may, since).await, EVERY)
     }
 }
 
@@ -176,7 +201,8 @@ fn is_alarmed(state: &ClusterState, server: &str, instance: &str) -> bool {
     last.is_some_and(ServerEvent::is_alarm)
 }
 
-fn is_defined(state: &ClusterState, planned: &Planned) -> bool {
+/// Whether the group knows the server as this plan does.
+pub(crate) fn is_defined(state: &ClusterState, planned: &Planned) -> bool {
     state.servers.by_name.get(&planned.name).is_some_and(|known| {
         let instances = &planned.instances;
         known.verdicts.len() == instances.len()

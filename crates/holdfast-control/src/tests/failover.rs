@@ -1,5 +1,6 @@
 //! A primary that is gone, and coordinators that die on the way.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use holdfast_engine::failover::{Phase, Stage};
@@ -179,6 +180,42 @@ async fn a_move_by_hand_ends_wherever_its_coordinator_dies() {
             let switches = world.count(|it| *it == ServerHappened::Switched);
             assert_eq!(switches, 1, "{when:?}: {:?}", world.history("docs"));
         }
+    }
+}
+
+/// Check, ten steps of the ramp, pause, drain, switch, notify.
+#[tokio::test(start_paused = true)]
+async fn a_gradual_move_goes_on_wherever_its_coordinator_dies() {
+    let yaml = PAIR.replace(
+        "drain: 10s",
+        "drain: 10s, shift_over: 5s, consistency: { tool: count, arguments: {} }",
+    );
+    let (mut killed, mut stages) = (0, BTreeSet::new());
+    for number in 0.. {
+        let mut any = false;
+        for when in [Kill::Before(number), Kill::After(number)] {
+            let world = World::start(&yaml, 3);
+            well(&world).await;
+            world.errs("a");
+            world.kill_coordinator(when);
+            world.until("moved", 120 * SECONDS, on_secondary).await;
+            assert!(world.all_go_to(0, "b"), "{when:?}");
+            // One move, however many coordinators: none was begun anew or taken back.
+            let failover = world.server("docs").failover;
+            assert_eq!(failover.generation, 1, "{when:?}: {:#?}", world.history("docs"));
+            let switches = world.count(|it| *it == ServerHappened::Switched);
+            assert_eq!(switches, 1, "{when:?}: {:#?}", world.history("docs"));
+            any |= world.was_killed();
+            killed += usize::from(world.was_killed());
+            stages.extend(world.killed_at());
+        }
+        if !any {
+            break;
+        }
+    }
+    assert!(killed >= 30, "only {killed} of the kills hit");
+    for stage in ["check", "ramp", "pause", "drain", "switch", "notify"] {
+        assert!(stages.contains(stage), "{stage}: {stages:?}");
     }
 }
 

@@ -68,17 +68,64 @@ async fn a_server_that_moves_is_not_moved_again_and_a_move_can_be_taken_back() {
     world.until("back", 5 * SECONDS, |world| world.all_go_to(0, "a")).await;
 }
 
+fn b_is_down(world: &World) -> bool {
+    use holdfast_engine::health::votes::Opinion::Unhealthy;
+    world.server("docs").verdicts["b"].opinion == Some(Unhealthy)
+}
+
+fn force_to(to: &str) -> Order {
+    Order::ForceOver { server: "docs".into(), to: to.into() }
+}
+
+#[tokio::test(start_paused = true)]
+async fn by_force_a_server_is_moved_whatever_is_known_of_the_target_and_the_record_says_so() {
+    let world = World::start(PAIR, 3);
+    well(&world).await;
+    world.set_down("b", true);
+    world.until("down", 10 * SECONDS, b_is_down).await;
+    world.set_down("a", true);
+    let failed = |world: &World| {
+        use holdfast_engine::failover::Phase;
+        matches!(world.server("docs").failover.phase, Phase::Failed(_))
+    };
+    world.until("failed", 30 * SECONDS, failed).await;
+    let said = order(&world, move_to("docs", Some("b"))).await;
+    assert!(said.starts_with("docs is not moved: "), "{said}");
+    assert_eq!(order(&world, force_to("b")).await, "done");
+    world.until("moved", 60 * SECONDS, |world| world.server("docs").failover.active == "b").await;
+    let record = world.history("docs").join("\n");
+    assert!(record.contains("by an operator at n3, although b is unhealthy"), "{record}");
+
+    // Where nobody looks, nothing is known of anyone.
+    let checks = "health: { interval: 1s,";
+    let world = World::start(&PAIR.replace(checks, "health: { enabled: false, interval: 1s,"), 3);
+    tokio::time::sleep(SECONDS).await;
+    let said = order(&world, move_to("docs", Some("b"))).await;
+    assert!(said.starts_with("docs is not moved: "), "{said}");
+    assert_eq!(order(&world, force_to("b")).await, "done");
+    world.until("moved", 60 * SECONDS, |world| world.all_go_to(0, "b")).await;
+    let record = world.history("docs").join("\n");
+    assert!(record.contains("although nothing is known of b"), "{record}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_comes_back_at_once_where_an_operator_says_so() {
+    let world = World::start(PAIR, 3);
+    well(&world).await;
+    assert_eq!(order(&world, move_to("docs", None)).await, "done");
+    world.until("moved", 5 * SECONDS, |world| world.all_go_to(0, "b")).await;
+    tokio::time::sleep(SECONDS).await;
+    assert_eq!(order(&world, Order::BackAtOnce { server: "docs".into() }).await, "done");
+    // Bit by bit it takes 100 s.
+    world.until("back", 5 * SECONDS, |world| world.all_go_to(0, "a")).await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn nobody_is_moved_to_what_is_down_and_without_a_coordinator_nothing_is() {
     let world = World::start(PAIR, 3);
     well(&world).await;
     world.set_down("b", true);
-    world
-        .until("down", 10 * SECONDS, |world| {
-            use holdfast_engine::health::votes::Opinion::Unhealthy;
-            world.server("docs").verdicts["b"].opinion == Some(Unhealthy)
-        })
-        .await;
+    world.until("down", 10 * SECONDS, b_is_down).await;
     let said = order(&world, move_to("docs", Some("b"))).await;
     assert!(said.starts_with("docs is not moved: "), "{said}");
     for node in [0, 1] {

@@ -1,8 +1,13 @@
-//! Another plan under way: what was found out stays, what is new is looked at, what is gone is retired.
+//! Another plan under way: what was found out stays, what is new is looked at, what is gone is retired; and
+//! nodes that do not run what was agreed on take nothing away from the others.
+
+use std::sync::Arc;
+
+use holdfast_engine::replicated::OverrideKind;
 
 use super::world::World;
 use super::{SECONDS, well};
-use crate::operate::Operated;
+use crate::operate::{Force, Operated, Order};
 
 const BEFORE: &str = r#"
 servers:
@@ -37,6 +42,8 @@ async fn another_plan_goes_on_with_what_was_found_out_of_what_is_still_there() {
         let seen: Vec<_> = docs.instances.iter().map(|it| (&*it.id, it.score.is_some())).collect();
         assert_eq!(seen, [("c", false), ("a", true), ("b", false)], "node {node}");
     }
+    tokio::time::sleep(9 * SECONDS).await;
+    assert!(world.state().servers.by_name.contains_key("goes"), "at once, it may come back");
     let are_healthy = |world: &World, server: &str, many: usize| {
         use holdfast_engine::health::votes::Opinion::Healthy;
         let state = world.state();
@@ -59,4 +66,134 @@ async fn another_plan_goes_on_with_what_was_found_out_of_what_is_still_there() {
             world.state().servers.by_name["docs"].failover.active != "a"
         })
         .await;
+}
+
+/// Two nodes' configuration has more than the third's: another server and another instance.
+const MORE: &str = r#"
+servers:
+  comes:
+    instances:
+      - { id: p, url: "http://127.0.0.1:4/mcp", role: primary }
+      - { id: s, url: "http://127.0.0.1:6/mcp", role: secondary }
+    health: { interval: 1s, timeout: 500ms, retries: 1, checks: [ { type: ping } ] }
+  docs:
+    instances:
+      - { id: a, url: "http://127.0.0.1:1/mcp", role: primary }
+      - { id: b, url: "http://127.0.0.1:2/mcp", role: secondary }
+      - { id: c, url: "http://127.0.0.1:5/mcp", role: secondary }
+    health: { interval: 1s, timeout: 500ms, retries: 1, checks: [ { type: ping } ] }
+"#;
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_cannot_take_a_version_over_does_not_stand_in_the_way_of_what_is_new() {
+    let world = World::start_together(BEFORE, 3);
+    let version = world.agree();
+    for node in [0, 1] {
+        world.reload(node, MORE);
+        world.control(node).runs(version);
+    }
+    world.until("known", 60 * SECONDS, all_known).await;
+    world.set_down("p", true);
+    world.until("moved", 10 * SECONDS, |world| world.server("comes").failover.active == "s").await;
+    tokio::time::sleep(SECONDS).await;
+    let incidents = world.control(0).incidents();
+    let incident = incidents.iter().find(|it| it.server == "comes").expect("an incident");
+    let executed = incident.switched_ms.unwrap() - incident.decided_ms.unwrap();
+    assert!(executed <= 500, "A5: switched {executed} ms after the decision");
+    // One that is silent may have the server: without its vote nothing is concluded, until it is dead.
+    world.nodes[2].falls_silent();
+    tokio::time::sleep(10 * SECONDS).await;
+    world.set_down("p", false);
+    let line = world.history("comes").len();
+    tokio::time::sleep(60 * SECONDS).await;
+    assert_eq!(world.history("comes").len(), line, "{:?}", world.history("comes"));
+}
+
+fn all_known(world: &World) -> bool {
+    let known = |it: &holdfast_engine::replicated::ServerState| {
+        it.verdicts.values().all(|it| it.opinion.is_some())
+    };
+    let state = world.state();
+    let server = |name| state.servers.by_name.get(name);
+    server("comes").is_some_and(known)
+        && server("docs").is_some_and(|it| it.verdicts.len() == 3 && known(it))
+}
+
+/// All nodes run the second version, `docs` is at `c`, and an operator keeps `comes` and `c` as they are.
+async fn moved_and_held() -> Arc<World> {
+    let world = World::start_together(BEFORE, 3);
+    let version = world.agree();
+    for node in 0..3 {
+        world.reload(node, MORE);
+        world.control(node).runs(version);
+    }
+    world.until("known", 60 * SECONDS, all_known).await;
+    let move_to = Order::FailOver { server: "docs".into(), to: Some("c".into()) };
+    world.control(1).order(move_to).await.expect("it moves");
+    for (server, instance) in [("comes", None), ("docs", Some("c".to_owned()))] {
+        let (server, force) = (server.to_owned(), Force::Closed);
+        world.control(1).order(Order::Breaker { server, instance, force }).await.expect("held");
+    }
+    world.until("moved", 30 * SECONDS, |world| world.server("docs").failover.active == "c").await;
+    tokio::time::sleep(20 * SECONDS).await;
+    world
+}
+
+#[track_caller]
+fn nothing_is_lost(world: &World, whose: &str) {
+    let state = world.state();
+    let comes = state.servers.by_name.get("comes").unwrap_or_else(|| panic!("{whose}: retired"));
+    assert_eq!(comes.breakers[""].kind, OverrideKind::ForcedClosed, "{whose}");
+    let docs = world.server("docs");
+    assert_eq!((docs.failover.active.as_str(), docs.verdicts.len()), ("c", 3), "{whose}");
+    assert_eq!(docs.breakers["c"].kind, OverrideKind::ForcedClosed, "{whose}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_coordinator_that_does_not_run_what_was_agreed_on_lets_another_one_coordinate() {
+    let world = moved_and_held().await;
+    // The coordinator is started again with its old file, and cannot take the version over.
+    world.reload(0, BEFORE);
+    world.control(0).runs(0);
+    let refused = Order::FailOver { server: "docs".into(), to: Some("b".into()) };
+    let error = world.control(1).order(refused).await.unwrap_err().to_string();
+    assert!(error.contains("does not run the cluster's configuration"), "{error}");
+    world.until("handed over", 10 * SECONDS, |world| world.coordinator() != 0).await;
+    tokio::time::sleep(60 * SECONDS).await;
+    nothing_is_lost(&world, "one is behind");
+    assert_ne!(world.coordinator(), 0);
+    // By those who run it servers are moved as ever.
+    world.set_down("c", true);
+    world.until("left", 30 * SECONDS, |world| world.server("docs").failover.active != "c").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn nodes_that_all_start_with_another_file_than_was_agreed_on_take_nothing_away() {
+    let world = moved_and_held().await;
+    for node in 0..3 {
+        world.reload(node, BEFORE);
+        world.control(node).runs(0);
+    }
+    for coordinator in [0, 1, 2, 0] {
+        world.elect(coordinator);
+        tokio::time::sleep(20 * SECONDS).await;
+    }
+    nothing_is_lost(&world, "all are behind");
+    for node in 0..3 {
+        world.reload(node, MORE);
+        world.control(node).runs(2);
+    }
+    tokio::time::sleep(30 * SECONDS).await;
+    nothing_is_lost(&world, "all have it again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_no_node_has_what_was_agreed_on_a_server_that_all_know_is_still_failed_over() {
+    let world = World::start_together(super::PAIR, 3);
+    well(&world).await;
+    // Of a version that none of them can take over.
+    world.agree();
+    tokio::time::sleep(20 * SECONDS).await;
+    world.set_down("a", true);
+    world.until("moved", 30 * SECONDS, |world| world.server("docs").failover.active == "b").await;
 }

@@ -17,7 +17,7 @@ use holdfast_engine::health::score::{Failure, Outcome};
 use holdfast_engine::health::votes::Opinion;
 use holdfast_engine::replicated::{
     Body, ClusterState, Command, ControlCommand, Machine, MemberState, NodeId, Origin, Reply,
-    ServerHappened, ServerState,
+    ServerCommand, ServerHappened, ServerState,
 };
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
@@ -47,8 +47,12 @@ pub(crate) struct World {
     term: AtomicU64,
     proposals: AtomicU64,
     kill: Mutex<Option<Kill>>,
+    /// The stage at which it was.
+    killed_at: Mutex<Option<&'static str>>,
     begun: Instant,
     pub(crate) nodes: Vec<Node>,
+    /// Whether the nodes agree on configurations.
+    together: bool,
     /// Instances that do not answer, by id.
     down: Mutex<BTreeSet<String>>,
     /// Instances that take connections and say nothing.
@@ -65,6 +69,8 @@ pub(crate) struct World {
     blind: Mutex<BTreeSet<usize>>,
     /// A node's calls at an instance fail, though its checks pass.
     fails: Mutex<BTreeSet<(usize, String)>>,
+    /// Instances of which every third call ends in an error, of all nodes.
+    erring: Mutex<BTreeSet<String>>,
     /// No client calls a node.
     idle: Mutex<BTreeSet<usize>>,
     /// What an instance answers to a call.
@@ -118,6 +124,11 @@ impl Node {
     pub(crate) fn loses_its_coordinator(&self) {
         self.leadership.send_modify(|it| (it.leader, it.me) = (None, false));
     }
+
+    /// It says nothing any more; nobody has declared it dead yet.
+    pub(crate) fn falls_silent(&self) {
+        *lock(&self.dead) = true;
+    }
 }
 
 // === impl World ===
@@ -125,8 +136,22 @@ impl Node {
 impl World {
     /// Starts `nodes` nodes with this configuration; the first coordinates.
     pub(crate) fn start(yaml: &str, nodes: usize) -> Arc<Self> {
+        Self::start_by(yaml, nodes, false)
+    }
+
+    /// The same of nodes that have agreed on this configuration and run it, as the first version.
+    pub(crate) fn start_together(yaml: &str, nodes: usize) -> Arc<Self> {
+        let world = Self::start_by(yaml, nodes, true);
+        let version = world.agree();
+        for node in 0..nodes {
+            world.control(node).runs(version);
+        }
+        world
+    }
+
+    fn start_by(yaml: &str, nodes: usize, together: bool) -> Arc<Self> {
         let config = configuration(yaml);
-        let plan = Plan::of(&config);
+        let plan = Plan { together, ..Plan::of(&config) };
         let ids: Vec<Vec<String>> = plan.servers.iter().map(|server| server.ids()).collect();
         let node = |node| Node {
             leadership: watch::Sender::default(),
@@ -142,8 +167,10 @@ impl World {
             term: AtomicU64::new(0),
             proposals: AtomicU64::new(0),
             kill: Mutex::default(),
+            killed_at: Mutex::default(),
             begun: Instant::now(),
             nodes: (0..nodes).map(node).collect(),
+            together,
             down: Mutex::default(),
             frozen: Mutex::default(),
             slow: Mutex::default(),
@@ -152,6 +179,7 @@ impl World {
             lost: Mutex::default(),
             blind: Mutex::default(),
             fails: Mutex::default(),
+            erring: Mutex::default(),
             idle: Mutex::default(),
             answers: Mutex::default(),
         });
@@ -182,10 +210,20 @@ impl World {
         world
     }
 
+    /// Agrees on another version of the configuration, whose number is returned; who runs it is another
+    /// matter.
+    pub(crate) fn agree(&self) -> u64 {
+        let holds = self.state().servers.configuration().map_or(0, |it| it.version);
+        let (id, by) = (format!("{holds}"), "n1".to_owned());
+        let command = ServerCommand::Configure { id, by, follows: holds, rolls_back_to: None };
+        self.apply(0, ControlCommand::Server(command));
+        holds + 1
+    }
+
     /// Has a node go by another configuration from here on; its new data plane.
     pub(crate) fn reload(self: &Arc<Self>, node: usize, yaml: &str) -> Arc<FakePlane> {
         let config = configuration(yaml);
-        let plan = Plan::of(&config);
+        let plan = Plan { together: self.together, ..Plan::of(&config) };
         let ids = plan.servers.iter().map(|server| server.ids()).collect();
         let plane = Arc::new(FakePlane { node, ids, ..FakePlane::default() });
         let _ = plane.world.set(Arc::downgrade(self));
@@ -248,6 +286,19 @@ impl World {
         lock(&self.kill).is_none()
     }
 
+    /// The stage of the move in which it was, if one was under way.
+    pub(crate) fn killed_at(&self) -> Option<&'static str> {
+        *lock(&self.killed_at)
+    }
+
+    fn strike(&self, node: usize) {
+        lock(&self.kill).take();
+        let state = self.state();
+        let stage = state.servers.by_name.values().find_map(|it| it.failover.moving());
+        *lock(&self.killed_at) = stage.map(|it| it.stage.label());
+        self.kill(node);
+    }
+
     pub(crate) fn control(&self, node: usize) -> Arc<Control> {
         self.nodes[node].control.get().and_then(Weak::upgrade).expect("it runs")
     }
@@ -303,6 +354,11 @@ impl World {
                 all.remove(&it)
             };
         }
+    }
+
+    /// Every third call of this instance ends in an error from here on.
+    pub(crate) fn errs(&self, instance: &str) {
+        lock(&self.erring).insert(instance.to_owned());
     }
 
     /// No client calls these nodes.
@@ -395,14 +451,12 @@ impl World {
         let number = if mine { self.proposals.fetch_add(1, Ordering::SeqCst) } else { u64::MAX };
         let kill = *lock(&self.kill);
         if kill == Some(Kill::Before(number)) {
-            lock(&self.kill).take();
-            self.kill(by);
+            self.strike(by);
             return Err(ProposeError::Unknown);
         }
         let reply = self.apply(by, command);
         if kill == Some(Kill::After(number)) {
-            lock(&self.kill).take();
-            self.kill(by);
+            self.strike(by);
             return Err(ProposeError::Unknown);
         }
         Ok(reply)
@@ -588,6 +642,7 @@ impl Plane for FakePlane {
         if is_called && (self.reaches(at) || fails) && !self.is_frozen(at) {
             self.call(at, now);
         }
+        let errs = lock(&self.world().erring).contains(name);
         let (breaker, evidence, is_open) = self.with_breaker(at, |breaker| {
             breaker.tick(now, 0);
             (breaker.phase(), breaker.evidence(), breaker.is_open_by_server())
@@ -596,6 +651,7 @@ impl Plane for FakePlane {
             in_flight: lock(&self.running).get(&at).copied().unwrap_or(0),
             indicators: Indicators {
                 calls: if is_called && goes_there { 1_000 } else { 0 },
+                error_rate: (errs && is_called && goes_there).then_some(0.33),
                 ..Indicators::default()
             },
             breaker,

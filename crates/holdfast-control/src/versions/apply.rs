@@ -21,6 +21,9 @@ pub trait Apply: Send + Sync + 'static {
     /// # Errors
     /// [`Refusal`]: then nothing has changed.
     fn apply(&self, new: Config) -> BoxFuture<'_, Result<Vec<Change>, Refusal>>;
+
+    /// What the node runs is this version of the group's from here on.
+    fn runs(&self, version: u64);
 }
 
 /// Why a node does not take a configuration over: a sentence for the operator that names what is meant

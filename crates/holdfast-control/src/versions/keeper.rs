@@ -257,6 +257,7 @@ impl Versions {
                     tracing::info!(version, changes = changes.len(), by = holds.by, "configured");
                 }
                 self.state().follow.took(version);
+                self.apply.runs(version);
                 Ok(changes)
             }
             Err(why) => {

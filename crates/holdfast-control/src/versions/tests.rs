@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -40,6 +40,7 @@ impl Drop for Folder {
 struct Parts {
     running: Mutex<Arc<Config>>,
     broken: Mutex<Option<&'static str>>,
+    runs: AtomicU64,
 }
 
 impl Parts {
@@ -82,6 +83,10 @@ impl Apply for Parts {
         }
         Box::pin(std::future::ready(done))
     }
+
+    fn runs(&self, version: u64) {
+        self.runs.store(version, Ordering::Relaxed);
+    }
 }
 
 struct Node {
@@ -107,7 +112,7 @@ impl Node {
         std::fs::write(&path, text).unwrap();
         let file = File::read(Some(&path), &env).unwrap();
         let running = Mutex::new(Arc::new(file.config.clone()));
-        let parts = Arc::new(Parts { running, broken: Mutex::default() });
+        let parts = Arc::new(Parts { running, broken: Mutex::default(), runs: AtomicU64::new(0) });
         let data = folder.join(name);
         std::fs::create_dir_all(&data).unwrap();
         let settings = Settings {

@@ -44,11 +44,6 @@ pub enum Input {
         /// Without a ramp.
         at_once: bool,
     },
-    /// An operator stops a move that has not switched yet.
-    Cancel {
-        /// Who says so.
-        by: String,
-    },
 }
 
 /// What came of an order.
@@ -84,9 +79,6 @@ pub enum Refusal {
     /// It is unhealthy, or nothing is known of it.
     #[error("the instance is unhealthy or not known to be well")]
     Unusable,
-    /// Nothing moves, or the switch was made.
-    #[error("there is no move that could be stopped")]
-    TooLate,
 }
 
 /// What a failback waits for.
@@ -148,7 +140,6 @@ impl Failover {
             Input::Report { .. } => None,
             Input::Move { to, by, force } => Some(sight.wish(self, to.as_deref(), by, *force)?),
             Input::Back { by, at_once } => Some(sight.back(self, by, *at_once)?),
-            Input::Cancel { by } => Some(sight.cancel(self, by)?),
         };
         let changed = next.is_some();
         let next = next.unwrap_or_else(|| self.clone());
@@ -428,7 +419,12 @@ impl Sight<'_> {
             return Err(Refusal::Unusable);
         }
         let manner = if force { Manner::Forced } else { Manner::Manual };
-        Ok(self.begin(state, to.name, manner, &format!("by {by}")))
+        let cause = match to.opinion {
+            _ if to.is_usable() => format!("by {by}"),
+            Some(opinion) => format!("by {by}, although {} is {}", to.name, opinion.label()),
+            None => format!("by {by}, although nothing is known of {}", to.name),
+        };
+        Ok(self.begin(state, to.name, manner, &cause))
     }
 
     fn back(&self, state: &Failover, by: &str, at_once: bool) -> Result<Failover, Refusal> {
@@ -447,15 +443,6 @@ impl Sight<'_> {
         }
         let manner = if at_once { Manner::Manual } else { Manner::Gradual };
         Ok(self.begin_back(state, manner, &format!("by {by}")))
-    }
-
-    fn cancel(&self, state: &Failover, by: &str) -> Result<Failover, Refusal> {
-        match state.moving() {
-            Some(it) if it.stage.is_before_switch() => {
-                Ok(self.roll_back(state, it, &format!("stopped by {by}")))
-            }
-            Some(_) | None => Err(Refusal::TooLate),
-        }
     }
 }
 

@@ -29,6 +29,11 @@
 //! | healthy | more than half of the votes say healthy |
 //! | none | half against half; fewer votes than the smallest of 3 and the number of members; or not of more than half |
 //!
+//! # Who does not know the instance
+//! Nodes may run different configurations for a while: one that cannot take a version over keeps the one
+//! before. A member that was heard lately and does not know the instance abstains ([`voters`]): it sends
+//! nothing there, and no vote of it will ever come. One that is silent may know it, and is waited for.
+//!
 //! # Small clusters
 //! *Three or more*: with one node cut off, two of three suffice to fail over, one never does. While a
 //! member of three is silent but not declared dead (a second or so) there is no conclusion, and what
@@ -241,8 +246,15 @@ pub fn heard(own: Option<Calls>, local: Option<f64>, peers: &[Calls]) -> Option<
     if 2 * failing.len() > peers.len() { failing.into_iter().max() } else { None }
 }
 
-/// Counts the votes about one instance. `members` are those that may act, in their present lives; of
-/// several votes of one node the last in `votes` counts.
+/// Whose votes about an instance it takes: those of the members that have not been heard to know nothing of
+/// it.
+#[must_use]
+pub fn voters(members: &[Origin], abstains: impl Fn(Origin) -> bool) -> Vec<Origin> {
+    members.iter().copied().filter(|it| !abstains(*it)).collect()
+}
+
+/// Counts the votes about one instance. `members` are those that may act, in their present lives, and
+/// know it ([`voters`]); of several votes of one node the last in `votes` counts.
 #[must_use]
 pub fn tally(votes: &[Vote], members: &[Origin], rules: &Rules, now: Instant) -> Tally {
     let mut fresh: BTreeMap<NodeId, &Vote> = BTreeMap::new();

@@ -12,7 +12,7 @@ use holdfast_mcp::headers::name;
 use holdfast_mcp::peek::{Kind, peek};
 use holdfast_mcp::sse;
 use holdfast_mcp::version::Version;
-use holdfast_store::{Announces, Binding, SessionKey, SessionRecord, StoreError};
+use holdfast_store::{Announces, Binding, SessionKey, SessionRecord};
 use http::header::{ACCEPT, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Method as HttpMethod, StatusCode};
 use serde::Deserialize;

@@ -30,6 +30,9 @@ pub(crate) struct Failover {
     /// The instance that is to serve [default: the best secondary]
     #[arg(long, value_name = "INSTANCE")]
     to: Option<String>,
+    /// Also to an instance that is unhealthy, or of which nothing is known
+    #[arg(long, requires = "to")]
+    force: bool,
     #[command(flatten)]
     confirm: ConfirmArgs,
     #[command(flatten)]
@@ -42,6 +45,9 @@ pub(crate) struct Failover {
 pub(crate) struct Failback {
     /// The server's name
     server: String,
+    /// All sessions at once, not bit by bit and watched
+    #[arg(long)]
+    at_once: bool,
     #[command(flatten)]
     confirm: ConfirmArgs,
     #[command(flatten)]
@@ -54,14 +60,15 @@ impl Failover {
     pub(crate) fn run(&self) -> Outcome {
         let server = &self.server;
         let to = self.to.as_deref().map(|to| format!(" to {to}")).unwrap_or_default();
+        let whatever = if self.force { ", also if that is unhealthy" } else { "" };
         self.admin.run(async |client| {
             self.confirm.confirm(
-                &format!("failover moves {server}{to}"),
+                &format!("failover moves {server}{to}{whatever}"),
                 &format!(
-                    "Move {server}{to}? Its calls wait for a moment, its sessions go on there."
+                    "Move {server}{to}{whatever}? Its calls wait for a moment, its sessions go on there."
                 ),
             )?;
-            let ordered = client.failover(server, self.to.as_deref()).await;
+            let ordered = client.failover(server, self.to.as_deref(), self.force).await;
             let ordered = ordered.map_err(|error| explain(&self.admin, error))?;
             let following =
                 Following { server, output: self.output.output, undoes: "failing_back" };
@@ -73,12 +80,13 @@ impl Failover {
 impl Failback {
     pub(crate) fn run(&self) -> Outcome {
         let server = &self.server;
+        let how = if self.at_once { "at once" } else { "bit by bit" };
         self.admin.run(async |client| {
             self.confirm.confirm(
                 &format!("failback moves {server} to its primary"),
-                &format!("Move {server} back to its primary? Its sessions go over bit by bit."),
+                &format!("Move {server} back to its primary? Its sessions go over {how}."),
             )?;
-            let ordered = client.failback(server).await;
+            let ordered = client.failback(server, self.at_once).await;
             let ordered = ordered.map_err(|error| explain(&self.admin, error))?;
             let following =
                 Following { server, output: self.output.output, undoes: "failing_over" };

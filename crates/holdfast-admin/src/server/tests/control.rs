@@ -125,17 +125,23 @@ async fn servers_are_shown_with_what_was_agreed_on_about_them() {
 async fn orders_are_passed_on_and_refusals_say_why() {
     let (node, plane) = operated(Section::default()).await;
     let client = node.client(None);
-    let ordered = client.failover("github", Some("a")).await.unwrap();
+    let ordered = client.failover("github", Some("a"), false).await.unwrap();
     assert_eq!((ordered.server.as_str(), ordered.control.generation), ("github", 2));
-    client.failback("github").await.unwrap();
+    client.failback("github", false).await.unwrap();
+    client.failover("github", Some("a"), true).await.unwrap();
+    client.failback("github", true).await.unwrap();
     client.breaker("github", Some("a"), BreakerActionDto::Close).await.unwrap();
     let server = || "github".to_owned();
     let expected = [
         Order::FailOver { server: server(), to: Some("a".to_owned()) },
         Order::FailBack { server: server() },
+        Order::ForceOver { server: server(), to: "a".to_owned() },
+        Order::BackAtOnce { server: server() },
         Order::Breaker { server: server(), instance: Some("a".to_owned()), force: Force::Closed },
     ];
     assert_eq!(*plane.ordered.lock().unwrap(), expected);
+    let error = client.failover("github", None, true).await.unwrap_err();
+    assert!(error.to_string().contains("force needs to"), "{error}");
     for (server, expected, words) in [
         ("gihtub", StatusCode::NOT_FOUND, "did you mean github?"),
         ("files", StatusCode::CONFLICT, "files has no secondary"),
@@ -143,7 +149,7 @@ async fn orders_are_passed_on_and_refusals_say_why() {
         ("minority", StatusCode::SERVICE_UNAVAILABLE, "no quorum"),
         ("slow", StatusCode::GATEWAY_TIMEOUT, "may be done yet"),
     ] {
-        let error = client.failover(server, None).await.unwrap_err();
+        let error = client.failover(server, None, false).await.unwrap_err();
         let ClientError::Refused { status, said, .. } = error else { panic!("{error:?}") };
         assert_eq!(status, expected, "{server}: {said}");
         assert!(said.contains(words), "{said}");
@@ -154,7 +160,7 @@ async fn orders_are_passed_on_and_refusals_say_why() {
 #[tokio::test]
 async fn only_who_may_can_order() {
     let (node, plane) = operated(with_token()).await;
-    let error = node.client(None).failover("github", None).await.unwrap_err();
+    let error = node.client(None).failover("github", None, false).await.unwrap_err();
     assert!(matches!(error, ClientError::Unauthorized { .. }), "{error:?}");
     // What a page of another site could send: no JSON by its content type.
     for path in ["/api/failover", "/api/failback", "/api/breaker"] {

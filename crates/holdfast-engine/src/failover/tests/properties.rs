@@ -16,7 +16,6 @@ enum Event {
     Reports(usize, bool),
     Moves(Option<usize>, bool),
     Back(bool),
-    Stop,
 }
 
 fn events() -> impl Strategy<Value = Vec<Event>> {
@@ -27,7 +26,6 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
         8 => (0usize..6, any::<bool>()).prop_map(|(which, late)| Event::Reports(which, late)),
         1 => (proptest::option::of(0usize..4), any::<bool>()).prop_map(|(to, force)| Event::Moves(to, force)),
         1 => any::<bool>().prop_map(Event::Back),
-        1 => Just(Event::Stop),
     ];
     prop::collection::vec(event, 1..150)
 }
@@ -67,7 +65,6 @@ impl Bench {
                 self.step(&Input::Move { to, by: by(), force: *force })
             }
             Event::Back(at_once) => self.step(&Input::Back { by: by(), at_once: *at_once }),
-            Event::Stop => self.step(&Input::Cancel { by: by() }),
         }
     }
 }

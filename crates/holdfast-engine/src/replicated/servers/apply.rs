@@ -68,7 +68,11 @@ impl Servers {
             return Err(Reply::Invalid(Invalid::Instance));
         }
         if !self.by_name.contains_key(server) && self.by_name.len() >= MAX_SERVERS {
-            return Err(Reply::Invalid(Invalid::Servers));
+            let retired = self.by_name.iter().find(|(_, it)| it.is_retired());
+            let Some(retired) = retired.map(|(name, _)| name.clone()) else {
+                return Err(Reply::Invalid(Invalid::Servers));
+            };
+            self.by_name.remove(&retired);
         }
         let state = self.by_name.entry(server.to_owned()).or_insert_with(|| ServerState {
             failover: Failover::new(primary),
@@ -76,13 +80,25 @@ impl Servers {
             breakers: BTreeMap::new(),
             override_generation: 0,
         });
+        if state.is_retired() {
+            state.failover = Failover::new(primary);
+        }
         let is_known = instances.iter().all(|it| state.verdicts.contains_key(it));
         let count = instances.iter().collect::<BTreeSet<_>>().len();
         if is_known && state.verdicts.len() == count {
             return Ok(false);
         }
         state.verdicts.retain(|name, _| instances.contains(name));
-        state.breakers.retain(|name, _| name.is_empty() || instances.contains(name));
+        // What an operator holds is let go by an operator, also of what is configured again later.
+        let held = |it: &Override| it.is_held(at.now);
+        state.breakers.retain(|name, it| name.is_empty() || instances.contains(name) || held(it));
+        while state.breakers.len() > 2 * MAX_INSTANCES {
+            let gone =
+                |(name, _): &(&String, &Override)| !name.is_empty() && !instances.contains(*name);
+            let oldest = state.breakers.iter().filter(gone).min_by_key(|(_, it)| it.generation);
+            let Some(oldest) = oldest.map(|(name, _)| name.clone()) else { break };
+            state.breakers.remove(&oldest);
+        }
         for name in instances {
             state.verdicts.entry(name.clone()).or_default();
         }
@@ -91,11 +107,17 @@ impl Servers {
     }
 
     fn retire(&mut self, at: Place, server: &str) -> Result<bool, Reply> {
-        if !self.by_name.contains_key(server) {
+        if self.by_name.get(server).is_none_or(ServerState::is_retired) {
             return Ok(false);
         }
         self.note(at, server, "", ServerHappened::Retired, "");
-        self.by_name.remove(server);
+        if let Some(state) = self.by_name.get_mut(server) {
+            state.verdicts.clear();
+            state.breakers.retain(|_, it| it.is_held(at.now));
+            if state.breakers.is_empty() {
+                self.by_name.remove(server);
+            }
+        }
         Ok(true)
     }
 
@@ -217,7 +239,8 @@ impl Servers {
                 return Err(Reply::Moved { generation: present.generation, step: 0 });
             }
         }
-        state.override_generation = state.override_generation.saturating_add(1);
+        // By the log, so that it is also above what a server of this name had before it was retired.
+        state.override_generation = at.index.max(state.override_generation.saturating_add(1));
         let made = Override {
             kind,
             generation: state.override_generation,

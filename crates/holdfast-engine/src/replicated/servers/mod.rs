@@ -51,7 +51,8 @@ pub const MAX_VERSIONS: usize = 8;
 /// What the group knows of all servers.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Servers {
-    /// By configured name.
+    /// By configured name; also those that were retired while an operator held a breaker of theirs, as long
+    /// as there is room.
     pub by_name: BTreeMap<String, ServerState>,
     /// The last [`MAX_EVENTS`], oldest first, and those of outages that go on.
     pub events: VecDeque<ServerEvent>,
@@ -66,9 +67,10 @@ pub struct Servers {
 pub struct ServerState {
     /// Which instance serves, and the move that is under way.
     pub failover: Failover,
-    /// What the group found, by instance: all that are configured.
+    /// What the group found, by instance: all that are configured; none: the server was retired.
     pub verdicts: BTreeMap<String, Verdict>,
-    /// Breakers that do not decide for themselves, by instance; the server's own under the empty name.
+    /// Breakers that do not decide for themselves, by instance; the server's own under the empty name. What
+    /// an operator holds stays when the instance is configured no more.
     pub breakers: BTreeMap<String, Override>,
     /// The last generation given to an override of this server.
     pub override_generation: u64,
@@ -377,9 +379,25 @@ impl Verdict {
     }
 }
 
+// === impl Override ===
+
+impl Override {
+    /// Whether an operator keeps it at `now`.
+    #[must_use]
+    pub fn is_held(&self, now: u64) -> bool {
+        self.kind != OverrideKind::Opened && self.until.is_none_or(|until| until > now)
+    }
+}
+
 // === impl ServerState ===
 
 impl ServerState {
+    /// Whether it is configured no more, and here for what operators hold of it alone.
+    #[must_use]
+    pub fn is_retired(&self) -> bool {
+        self.verdicts.is_empty()
+    }
+
     /// The override of an instance's breaker (empty name: the server's own) that holds at `now`.
     #[must_use]
     pub fn forced(&self, instance: &str, now: u64) -> Option<&Override> {

@@ -253,20 +253,67 @@ fn operators_force_breakers_and_the_group_does_not_overrule_them() {
         |bench: &Bench| state(bench).forced("a", bench.now).map(|it| (it.kind, it.generation));
     assert!(changes(&mut bench, breaker(Some(Opened), None, Some(5))).1);
     assert!(!changes(&mut bench, breaker(Some(Opened), None, Some(5))).1);
-    assert_eq!(forced(&bench), Some((Opened, 1)));
+    let (kind, first) = forced(&bench).unwrap();
+    assert_eq!(kind, Opened);
     revision(&bench.control(B, breaker(Some(ForcedClosed), None, None)));
-    assert_eq!(forced(&bench), Some((ForcedClosed, 2)));
-    let moved = Reply::Moved { generation: 2, step: 0 };
+    let (kind, second) = forced(&bench).unwrap();
+    assert_eq!((kind, second > first), (ForcedClosed, true));
+    let moved = Reply::Moved { generation: second, step: 0 };
     assert_eq!(bench.control(A, breaker(Some(Opened), None, Some(5))), moved);
     assert_eq!(bench.control(A, breaker(None, None, Some(5))), moved);
-    assert_eq!(bench.control(A, breaker(None, Some(1), None)), moved, "of an earlier one");
-    assert!(changes(&mut bench, breaker(None, Some(2), None)).1);
-    assert!(!changes(&mut bench, breaker(None, Some(2), None)).1);
+    assert_eq!(bench.control(A, breaker(None, Some(first), None)), moved, "of an earlier one");
+    assert!(changes(&mut bench, breaker(None, Some(second), None)).1);
+    assert!(!changes(&mut bench, breaker(None, Some(second), None)).1);
     revision(&bench.control(A, breaker(Some(ForcedOpen), None, None)));
-    assert_eq!(forced(&bench), Some((ForcedOpen, 3)), "generations go on rising");
+    let (kind, third) = forced(&bench).unwrap();
+    assert_eq!((kind, third > second), (ForcedOpen, true), "generations go on rising");
+    // Also of a server that was away meanwhile, and of which nothing was held.
+    assert!(changes(&mut bench, breaker(None, None, None)).1);
+    let retire = of_server(ServerCommand::Retire { server: "db".into(), term: 5 });
+    assert!(changes(&mut bench, retire).1);
+    assert!(bench.machine.control.servers.by_name.is_empty());
+    assert!(changes(&mut bench, define("db", &["a", "b"])).1);
+    revision(&bench.control(A, breaker(Some(ForcedClosed), None, None)));
+    let (_, fourth) = forced(&bench).unwrap();
+    assert!(fourth > third, "{fourth} {third}");
     let invalid = Reply::Invalid(Invalid::Override);
     assert_eq!(bench.control(A, breaker(Some(Opened), None, None)), invalid);
     assert_eq!(bench.control(A, breaker(Some(ForcedOpen), None, Some(5))), invalid);
+}
+
+#[test]
+fn what_operators_hold_of_servers_that_are_gone_takes_no_ones_place() {
+    let mut bench = bench();
+    revision(&bench.control(A, breaker(Some(OverrideKind::ForcedOpen), None, None)));
+    let retire = of_server(ServerCommand::Retire { server: "db".into(), term: 5 });
+    assert!(changes(&mut bench, retire.clone()).1);
+    assert!(!changes(&mut bench, retire).1, "said again");
+    for number in 0..MAX_SERVERS {
+        revision(&bench.control(A, define(&format!("s{number}"), &["a"])));
+    }
+    let servers = &bench.machine.control.servers.by_name;
+    assert_eq!((servers.len(), servers.contains_key("db")), (MAX_SERVERS, false));
+    let more = bench.control(A, define("more", &["a"]));
+    assert_eq!(more, Reply::Invalid(Invalid::Servers));
+    // Nor does what is held of instances that come and go.
+    for number in 0..4 * MAX_INSTANCES {
+        let name = format!("i{number}");
+        revision(&bench.control(A, define("s0", &["a", &name])));
+        let held = of_server(ServerCommand::Breaker {
+            server: "s0".into(),
+            instance: name,
+            kind: Some(OverrideKind::ForcedOpen),
+            generation: None,
+            until: None,
+            by: "ops".into(),
+            why: String::new(),
+            term: None,
+        });
+        revision(&bench.control(A, held));
+    }
+    let held = &bench.machine.control.servers.by_name["s0"].breakers;
+    assert!(held.len() <= 2 * MAX_INSTANCES + 1, "{}", held.len());
+    assert!(held.contains_key(&format!("i{}", 4 * MAX_INSTANCES - 1)));
 }
 
 #[test]

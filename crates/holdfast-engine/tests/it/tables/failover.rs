@@ -40,10 +40,11 @@ enum Event {
     EarlierReport,
     Move,
     Back,
-    Cancel,
+    Force,
+    BackAtOnce,
 }
 
-const EVENTS: [(Event, &str); 20] = [
+const EVENTS: [(Event, &str); 21] = [
     (Event::AllWell, "a moment passes, all are well"),
     (Event::AllWellForTheDelay, "the failback delay passes, all are well"),
     (Event::LimitOver, "the time of its stage is over"),
@@ -63,7 +64,8 @@ const EVENTS: [(Event, &str); 20] = [
     (Event::EarlierReport, "a report of an earlier step"),
     (Event::Move, "an operator: move"),
     (Event::Back, "an operator: back"),
-    (Event::Cancel, "an operator: stop"),
+    (Event::Force, "an operator: move, forced"),
+    (Event::BackAtOnce, "an operator: back, at once"),
 ];
 
 const NOTIFY: Stage = Stage::Notify { end: End::Switched };
@@ -180,7 +182,8 @@ fn happens(at: At, event: Event) -> String {
         Event::EarlierReport => Input::Report { generation: 7, step: 2, report: Report::Paused },
         Event::Move => Input::Move { to: None, by: by(), force: false },
         Event::Back => Input::Back { by: by(), at_once: false },
-        Event::Cancel => Input::Cancel { by: by() },
+        Event::Force => Input::Move { to: Some(to.into()), by: by(), force: true },
+        Event::BackAtOnce => Input::Back { by: by(), at_once: true },
         Event::AllWell
         | Event::AllWellForTheDelay
         | Event::LimitOver
@@ -220,7 +223,6 @@ fn word(refusal: Refusal) -> &'static str {
         Refusal::NoTarget => "no target",
         Refusal::Unknown => "unknown",
         Refusal::Unusable => "unusable",
-        Refusal::TooLate => "too late",
     }
 }
 

@@ -9,7 +9,7 @@ use holdfast_engine::health::aside::{Aside, COUNTS};
 use holdfast_engine::health::hysteresis::{Patience, Steady};
 use holdfast_engine::health::node::{Condition, Level, Limits, Reading};
 use holdfast_engine::health::schedule::{Rhythm, Round, Schedule, interval};
-use holdfast_engine::health::votes::{Calls, Cause, Opinion, Rules, Vote, heard, tally};
+use holdfast_engine::health::votes::{Calls, Cause, Opinion, Rules, Vote, heard, tally, voters};
 use holdfast_engine::health::{Bars, Grade, Status};
 use holdfast_engine::replicated::Origin;
 use proptest::prelude::*;
@@ -64,24 +64,32 @@ fn what_a_node_believes() {
 const CLUSTERS: [(u64, &str); 6] =
     [(1, "1 node"), (2, "2 nodes"), (3, "3 nodes"), (4, "4 nodes"), (5, "5 nodes"), (7, "7 nodes")];
 
-/// How many vote unhealthy and degraded, and how many are silent; the others vote healthy.
-const VOTES: [((u64, u64, u64), &str); 11] = [
-    ((0, 0, 0), "all healthy"),
-    ((1, 0, 0), "1 unhealthy"),
-    ((2, 0, 0), "2 unhealthy"),
-    ((3, 0, 0), "3 unhealthy"),
-    ((4, 0, 0), "4 unhealthy"),
-    ((5, 0, 0), "5 unhealthy"),
-    ((1, 1, 0), "1 unhealthy, 1 degraded"),
-    ((0, 2, 0), "2 degraded"),
-    ((0, 0, 1), "1 silent"),
-    ((2, 0, 1), "2 unhealthy, 1 silent"),
-    ((3, 0, 2), "3 unhealthy, 2 silent"),
+/// How many vote unhealthy and degraded, how many are silent, and how many are heard and do not know the
+/// instance; the others vote healthy.
+const VOTES: [((u64, u64, u64, u64), &str); 17] = [
+    ((0, 0, 0, 0), "all healthy"),
+    ((1, 0, 0, 0), "1 unhealthy"),
+    ((2, 0, 0, 0), "2 unhealthy"),
+    ((3, 0, 0, 0), "3 unhealthy"),
+    ((4, 0, 0, 0), "4 unhealthy"),
+    ((5, 0, 0, 0), "5 unhealthy"),
+    ((1, 1, 0, 0), "1 unhealthy, 1 degraded"),
+    ((0, 2, 0, 0), "2 degraded"),
+    ((0, 0, 1, 0), "1 silent"),
+    ((2, 0, 1, 0), "2 unhealthy, 1 silent"),
+    ((3, 0, 2, 0), "3 unhealthy, 2 silent"),
+    ((0, 0, 0, 1), "1 abstains"),
+    ((1, 0, 0, 1), "1 unhealthy, 1 abstains"),
+    ((2, 0, 0, 1), "2 unhealthy, 1 abstains"),
+    ((1, 0, 0, 2), "1 unhealthy, 2 abstain"),
+    ((0, 0, 1, 1), "1 silent, 1 abstains"),
+    ((3, 0, 0, 2), "3 unhealthy, 2 abstain"),
 ];
 
 /// What a cluster concludes; a dash where it has fewer nodes than the row needs.
-fn concluded(nodes: u64, (unhealthy, degraded, silent): (u64, u64, u64)) -> String {
-    if unhealthy + degraded + silent > nodes {
+fn concluded(nodes: u64, votes: (u64, u64, u64, u64)) -> String {
+    let (unhealthy, degraded, silent, abstain) = votes;
+    if unhealthy + degraded + silent + abstain > nodes {
         return "–".into();
     }
     let now = Instant::now();
@@ -95,9 +103,11 @@ fn concluded(nodes: u64, (unhealthy, degraded, silent): (u64, u64, u64)) -> Stri
         let (from, age) = (member(node), Duration::ZERO);
         Vote { from, opinion, score: 0.5, cause: Cause::Score, received: now, age }
     };
-    let votes: Vec<_> = (1..=nodes - silent).map(vote).collect();
+    let votes: Vec<_> = (1..=nodes - silent - abstain).map(vote).collect();
     let members: Vec<_> = (1..=nodes).map(member).collect();
-    let tally = tally(&votes, &members, &Rules::default(), now);
+    let members = voters(&members, |it| it.node > nodes - abstain);
+    let rules = Rules { alone: nodes == 1, ..Rules::default() };
+    let tally = tally(&votes, &members, &rules, now);
     tally.opinion.map_or_else(|| "nothing".into(), |it| it.label().into())
 }
 

@@ -30,6 +30,8 @@ enum Event {
     OldCoordinator,
     TimeOver,
     InstanceGone,
+    ServerGone,
+    ServerBack,
 }
 
 const STATES: [(Kept, &str); 5] = [
@@ -40,7 +42,7 @@ const STATES: [(Kept, &str); 5] = [
     (Kept::Past, "past"),
 ];
 
-const EVENTS: [(Event, &str); 10] = [
+const EVENTS: [(Event, &str); 12] = [
     (Event::GroupOpens, "the group opens it"),
     (Event::GroupOpensAnew, "the group opens it for longer"),
     (Event::GroupReleases, "the group releases it"),
@@ -51,6 +53,8 @@ const EVENTS: [(Event, &str); 10] = [
     (Event::OldCoordinator, "a coordinator of an earlier term opens it"),
     (Event::TimeOver, "its time is over"),
     (Event::InstanceGone, "the instance is configured no more"),
+    (Event::ServerGone, "the server is configured no more"),
+    (Event::ServerBack, "the server is configured no more, and then again"),
 ];
 
 struct Bench {
@@ -105,7 +109,9 @@ impl Bench {
     }
 
     fn name(&self) -> String {
-        let server = &self.machine.control.servers.by_name["db"];
+        let Some(server) = self.machine.control.servers.by_name.get("db") else {
+            return "itself".into();
+        };
         let word = |kind| match kind {
             OverrideKind::Opened => "opened",
             OverrideKind::ForcedOpen => "forced open",
@@ -153,6 +159,13 @@ fn happens(kept: Kept, event: Event) -> String {
         }
         Event::InstanceGone => {
             bench.define(&["b"]);
+            return bench.name();
+        }
+        Event::ServerGone | Event::ServerBack => {
+            bench.server(ServerCommand::Retire { server: "db".into(), term: TERM });
+            if event == Event::ServerBack {
+                bench.define(&["a", "b"]);
+            }
             return bench.name();
         }
     };
