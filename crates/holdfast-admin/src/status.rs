@@ -9,8 +9,8 @@ use holdfast_proxy::report::{Gauged, Report, ServerReport, SessionPage, SessionR
 
 use crate::api::{
     CheckDto, ConfigDto, GaugedDto, InstanceDto, LastErrorDto, ListenerDto, NodeDto, NodesDto,
-    ProcessDto, ProcessesDto, RecentDto, ServerDto, SessionDto, SessionsDto, StatusDto, TotalDto,
-    UsageDto, VerdictDto,
+    ProcessDto, ProcessesDto, RecentDto, ServerDto, SessionDto, SessionsDto, StatusDto, ToolDto,
+    TotalDto, UsageDto, VerdictDto,
 };
 use crate::window::{Recent, Window};
 
@@ -132,6 +132,11 @@ fn server_dto(server: &ServerReport, recent: &Recent, check: Option<&Check>) -> 
             .last_error
             .as_ref()
             .map(|(age, text)| LastErrorDto { age_s: age.as_secs(), text: text.clone() }),
+        tools: server
+            .tools
+            .iter()
+            .map(|(name, breaker)| ToolDto { name: name.clone(), breaker: (*breaker).to_owned() })
+            .collect(),
         processes: server.processes.map(|p| ProcessesDto {
             running: p.running,
             started: p.started,

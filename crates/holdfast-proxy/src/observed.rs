@@ -259,6 +259,12 @@ impl Gateway {
             last_success: counted.last_success(),
             last_error: counted.last_error(),
             processes,
+            tools: server
+                .fleet
+                .tools_now()
+                .into_iter()
+                .map(|(tool, breaker)| (tool.into(), breaker.phase.label()))
+                .collect(),
         }
     }
 }

@@ -131,6 +131,8 @@ pub struct ServerReport {
     pub last_error: Option<(Duration, String)>,
     /// The processes; only for stdio.
     pub processes: Option<Processes>,
+    /// Where this node's breakers of single tools are, by the tools' names.
+    pub tools: Vec<(String, &'static str)>,
 }
 
 /// One address or command of a server.

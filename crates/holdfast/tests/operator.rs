@@ -11,7 +11,7 @@ use std::sync::mpsc::{Receiver, channel};
 use holdfast_admin::DrainError;
 use holdfast_admin::api::{
     ConfigNodeDto, ControlDto, EventDto, EventsDto, IncidentDto, IncidentsDto, InstanceControlDto,
-    NodeEntryDto, NodesDto, ServerDto, ServersDto, SessionDto, SessionsDto,
+    NodeEntryDto, NodesDto, ServerDto, ServersDto, SessionDto, SessionsDto, ToolDto,
 };
 use serde_json::{Value, json};
 
@@ -437,7 +437,10 @@ fn servers_with_health_breakers_and_what_serves() {
     equal.instances[0].role = None;
     equal.instances[0].kept = Some("forced open by an operator at gateway-2".into());
     equal.instances[0].breaker = "forced_open".into();
-    let all = vec![server("docs", Some(ill)), server("search", Some(equal)), server("files", None)];
+    let tool = |name: &str, breaker: &str| ToolDto { name: name.into(), breaker: breaker.into() };
+    let mut search = server("search", Some(equal));
+    search.tools = vec![tool("find", "closed"), tool("crawl", "open")];
+    let all = vec![server("docs", Some(ill)), search, server("files", None)];
     golden("servers", shown(all), &["servers"]);
     let failed = ControlDto {
         reason: "a unreachable, and no other instance can take over".into(),

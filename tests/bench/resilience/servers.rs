@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use holdfast_drill::bench::{Manner, load};
+use holdfast_drill::bench::{Dialect, Manner, load};
 
 use super::{Failing, Table, all, paced};
 use crate::Error;
@@ -11,14 +11,18 @@ use crate::options::Options;
 use crate::targets::Gateway;
 
 /// The manners of the list, and whether the port answers at all.
-fn manners() -> [(&'static str, Option<Manner>); 8] {
+fn manners() -> [(&'static str, Option<Manner>); 12] {
     [
         ("500", Some(Manner::Status(500))),
         ("429", Some(Manner::Status(429))),
-        ("hang", Some(Manner::Hang)),
+        ("hang", Some(Manner::Freeze)),
+        ("answers checks and no calls", Some(Manner::Hang)),
         ("garbage", Some(Manner::Garbage)),
         ("half a body", Some(Manner::Half)),
+        ("half a stream", Some(Manner::HalfStream)),
         ("connection closed", Some(Manner::Close)),
+        ("reset", Some(Manner::Reset)),
+        ("forgets sessions", Some(Manner::Forget)),
         ("slow drip", Some(Manner::Drip(Duration::from_millis(500)))),
         ("refused", None),
     ]
@@ -55,6 +59,10 @@ pub(super) fn beside(table: &mut Table, options: &Options) -> Result<(), Error> 
                 let seconds = options.duration.as_secs();
                 let mine = paced(gateway.address(0), "well", RATE, seconds);
                 let mut theirs = paced(gateway.address(0), "other", RATE, seconds);
+                if let Some(Manner::Forget) = manner {
+                    // Modern calls have no session that could be forgotten.
+                    theirs.dialect = Dialect::Legacy;
+                }
                 // Those that hang hold on to their connections.
                 (theirs.connections, theirs.grace) = (256, Duration::from_millis(200));
                 let beside_it = std::thread::spawn(move || drop(load(&theirs)));

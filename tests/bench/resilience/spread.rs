@@ -11,7 +11,7 @@ use crate::options::Options;
 use crate::targets::Gateway;
 
 /// How often it is measured.
-const TIMES: usize = 20;
+const TIMES: usize = 100;
 /// How long anything may take.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -64,9 +64,15 @@ pub(super) fn run(table: &mut Table, _options: &Options) -> Result<(), Error> {
     taken.sort_unstable();
     let ms = |time: &Duration| time.as_secs_f64() * 1e3;
     let (median, slowest) = (&taken[TIMES / 2], &taken[TIMES - 1]);
-    let figure = format!("median {:.0} ms, slowest of {TIMES} {:.0} ms", ms(median), ms(slowest));
+    let p99 = &taken[TIMES * 99 / 100 - 1];
+    let figure = format!(
+        "median {:.0} ms, p99 of {TIMES} {:.0} ms, slowest {:.0} ms",
+        ms(median),
+        ms(p99),
+        ms(slowest)
+    );
     let what = "from the second node's opening until the third node refuses";
-    table.put("spread", what, &figure, "250 ms", ms(slowest) <= 250.0);
+    table.put("spread", what, &figure, "p99 of 250 ms", ms(p99) <= 250.0);
     Ok(())
 }
 

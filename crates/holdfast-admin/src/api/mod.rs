@@ -153,9 +153,21 @@ pub struct ServerDto {
     pub last_error: Option<LastErrorDto>,
     /// The processes; only for stdio.
     pub processes: Option<ProcessesDto>,
+    /// The tools that have a breaker of their own (`breaker.per_tool`), as this node has them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tools: Vec<ToolDto>,
     /// What the cluster has agreed on about it: health, failover, breakers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub control: Option<ControlDto>,
+}
+
+/// A tool that has a breaker of its own.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ToolDto {
+    /// Its name in the configuration.
+    pub name: String,
+    /// `closed`, `open`, `half_open` or `recovering`.
+    pub breaker: String,
 }
 
 /// One address or command.

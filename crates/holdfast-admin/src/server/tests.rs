@@ -51,6 +51,7 @@ impl Observed for Fake {
             last_success: server.last_success(),
             last_error: server.last_error(),
             processes: None,
+            tools: Vec::new(),
         });
         Report {
             node: "gateway-1".to_owned(),

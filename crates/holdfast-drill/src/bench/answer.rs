@@ -104,6 +104,8 @@ pub(super) enum AnswerBody {
     Held(mpsc::UnboundedReceiver<Bytes>),
     /// Half of so many bytes, then the end of the connection.
     Half { whole: u64, sent: bool },
+    /// A part of a stream, then the end of the connection.
+    Cut(Option<Bytes>),
     /// A byte every so often.
     Drip { left: Bytes, every: Duration, pause: Pin<Box<Sleep>> },
 }
@@ -132,6 +134,7 @@ impl Body for AnswerBody {
                 let half = usize::try_from(*whole / 2).unwrap_or(0);
                 Poll::Ready(Some(Ok(Frame::data(vec![b' '; half].into()))))
             }
+            Self::Cut(part) => Poll::Ready(Some(part.take().map(Frame::data).ok_or(Broken))),
             Self::Drip { left, every, pause } => {
                 if left.is_empty() {
                     return Poll::Ready(None);
@@ -176,12 +179,14 @@ impl Body for AnswerBody {
             }
             Self::Half { whole, .. } => SizeHint::with_exact(*whole),
             Self::Drip { left, .. } => SizeHint::with_exact(left.len() as u64),
-            Self::Events { .. } | Self::Paced { .. } | Self::Held(_) => SizeHint::default(),
+            Self::Events { .. } | Self::Paced { .. } | Self::Held(_) | Self::Cut(_) => {
+                SizeHint::default()
+            }
         }
     }
 }
 
-fn event(id: &str, number: usize) -> Bytes {
+pub(super) fn event(id: &str, number: usize) -> Bytes {
     let mut text = String::with_capacity(192);
     text.push_str("event: message\ndata: ");
     // Writing to a String cannot fail.

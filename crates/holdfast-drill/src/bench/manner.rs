@@ -15,14 +15,22 @@ pub enum Manner {
     Well,
     /// With this HTTP status; a `Retry-After` of one second comes with 429 and 503.
     Status(u16),
-    /// Not at all; the connection stays open.
+    /// Not at all; the connection stays open. Everything else is answered, checks too.
     Hang,
+    /// Not at all, as all that is asked of it.
+    Freeze,
     /// With a body that is not JSON.
     Garbage,
     /// With half of a body, then the connection ends.
     Half,
+    /// With a stream that ends after its first event, and with it the connection.
+    HalfStream,
     /// The connection ends without an answer.
     Close,
+    /// The connection is reset. It holds for those that are opened from here on.
+    Reset,
+    /// Every second one with a 404, as of a session that it does not know any more; the others well.
+    Forget,
     /// With a byte every so often.
     Drip(Duration),
     /// One in so many, at random, with a status of 500; the others well. The same ones in each run.
@@ -102,10 +110,15 @@ impl Manners {
         fails
     }
 
+    /// How calls are met now.
+    pub(super) fn present(&self) -> Manner {
+        self.manner.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// One more call has come: its number from 0, and how it is met.
     pub(super) fn meet(&self) -> (u64, Manner) {
         let number = self.calls.fetch_add(1, Ordering::Relaxed);
-        (number, self.manner.lock().unwrap_or_else(PoisonError::into_inner).clone())
+        (number, self.present())
     }
 }
 

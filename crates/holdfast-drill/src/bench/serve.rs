@@ -22,7 +22,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::DEFAULT_BYTES;
 use super::answer::{
-    AnswerBody, Broken, Envelope, Params, announcement, error, result, tool_result,
+    AnswerBody, Broken, Envelope, Params, announcement, error, event, result, tool_result,
 };
 use super::manner::{Manner, Manners};
 
@@ -164,6 +164,10 @@ async fn work(mut connections: mpsc::UnboundedReceiver<TcpStream>, server: Serve
     while let Some(stream) = connections.recv().await {
         let Ok(stream) = tokio::net::TcpStream::from_std(stream) else { continue };
         let _ = stream.set_nodelay(true);
+        if matches!(server.manners.present(), Manner::Reset) {
+            // What is closed with this is reset.
+            let _ = stream.set_zero_linger();
+        }
         let server = server.clone();
         tokio::spawn(async move {
             let service = service_fn(|request| handle(request, &server));
@@ -210,6 +214,9 @@ async fn post(body: &Bytes, server: &Server) -> Result<Response<AnswerBody>, Bro
     };
     let id = id.get();
     let params = message.params;
+    if matches!(server.manners.present(), Manner::Freeze) {
+        std::future::pending::<()>().await;
+    }
     let answer = || answer(id, method, params, &server.held);
     if method != "tools/call" {
         return Ok(answer());
@@ -219,13 +226,15 @@ async fn post(body: &Bytes, server: &Server) -> Result<Response<AnswerBody>, Bro
     Ok(match manner {
         Manner::Well => answer(),
         Manner::Status(code) => refused(StatusCode::from_u16(code).unwrap_or(failed)),
-        Manner::Hang => std::future::pending().await,
+        Manner::Hang | Manner::Freeze => std::future::pending().await,
         Manner::Garbage => json(Bytes::from_static(b"<html>it works</html>")),
         Manner::Half => cut(tool_result(id, DEFAULT_BYTES)),
-        Manner::Close => return Err(Broken),
+        Manner::HalfStream => half_stream(id),
+        Manner::Close | Manner::Reset => return Err(Broken),
+        Manner::Forget if number % 2 == 1 => status(StatusCode::NOT_FOUND),
         Manner::Drip(every) => dripping(tool_result(id, DEFAULT_BYTES), every),
         Manner::Errors { one_in } if server.manners.fails(number, one_in) => status(failed),
-        Manner::Errors { .. } => answer(),
+        Manner::Errors { .. } | Manner::Forget => answer(),
         Manner::Busy(busy) => {
             busy.work().await;
             answer()
@@ -244,6 +253,12 @@ fn refused(code: StatusCode) -> Response<AnswerBody> {
 fn cut(whole: Bytes) -> Response<AnswerBody> {
     let mut response = json(Bytes::new());
     *response.body_mut() = AnswerBody::Half { whole: whole.len() as u64, sent: false };
+    response
+}
+
+fn half_stream(id: &str) -> Response<AnswerBody> {
+    let mut response = Response::new(AnswerBody::Cut(Some(event(id, 1))));
+    response.headers_mut().insert(CONTENT_TYPE, EVENT_STREAM);
     response
 }
 

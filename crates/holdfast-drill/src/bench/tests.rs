@@ -136,3 +136,26 @@ fn a_senseless_plan_is_refused() {
     let none = LoadPlan { connections: 0, ..short(address) };
     assert!(matches!(load(&none), Err(LoadError::Plan(_))));
 }
+
+/// Calls against a server in each manner that the generator can tell from the others.
+#[test]
+fn a_server_fails_as_it_is_told_to() {
+    let manners = Manners::default();
+    let server = serve_with(TcpListener::bind("127.0.0.1:0").unwrap(), 2, &manners).unwrap();
+    let mut plan = short(server.address());
+    plan.dialect = Dialect::Sessionless;
+    for manner in [Manner::HalfStream, Manner::Reset, Manner::Close] {
+        manners.set(manner.clone());
+        let report = load(&plan).unwrap();
+        let kinds = &report.errors_by_kind;
+        assert!(report.calls == 0 && kinds.broken > 0, "{manner:?}: {report}");
+    }
+    manners.set(Manner::Forget);
+    let report = load(&plan).unwrap();
+    assert!(report.calls > 0 && report.errors_by_kind.status > 0, "{report}");
+    plan.pace = Pace::Open { per_second: 100.0 };
+    plan.grace = Duration::from_millis(200);
+    manners.set(Manner::Freeze);
+    let report = load(&plan).unwrap();
+    assert!(report.calls == 0 && report.errors_by_kind.unanswered > 0, "{report}");
+}

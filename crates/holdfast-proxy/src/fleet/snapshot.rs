@@ -93,19 +93,25 @@ impl ServerFleet {
             paused: self.is_paused(),
             shut: self.is_shut(),
             instances: (0..self.instances.len()).map(|at| self.one(at, now)).collect(),
-            tools: (0..self.tools.len()).map(|number| self.tool_now(number, now)).collect(),
+            tools: self.tools_now(),
             classes: self.gate.status(&self.name, now),
             waiting: self.waiting(),
             repeats: self.gate.repeats(),
         }
     }
 
-    fn tool_now(&self, number: usize, now: Instant) -> (Box<str>, breaker::Status) {
-        let status = self.steer_tool(number, |breaker| {
-            breaker.tick(now, chance());
-            breaker.status()
-        });
-        (self.tools[number].0.clone(), status)
+    /// The breakers of single tools now.
+    pub(crate) fn tools_now(&self) -> Vec<(Box<str>, breaker::Status)> {
+        let now = Instant::now();
+        let one = |number| {
+            let (name, _) = &self.tools[number];
+            let status = self.steer_tool(number, |breaker| {
+                breaker.tick(now, chance());
+                breaker.status()
+            });
+            (name.clone(), status)
+        };
+        (0..self.tools.len()).map(one).collect()
     }
 
     fn one(&self, at: usize, now: Instant) -> InstanceSnapshot {

@@ -42,9 +42,11 @@ fn page(servers: &ServersDto) -> String {
     ];
     let rows: Vec<Vec<String>> = servers.iter().flat_map(rows).collect();
     text.push_str(&format!("\n\n{}", table(&heading, &rows)));
-    let moving: Vec<String> = servers.iter().filter_map(notice).collect();
-    if !moving.is_empty() {
-        text.push_str(&format!("\n\n{}", moving.join("\n")));
+    let notices =
+        servers.iter().flat_map(|server| notice(server).into_iter().chain(kept_back(server)));
+    let notices: Vec<String> = notices.collect();
+    if !notices.is_empty() {
+        text.push_str(&format!("\n\n{}", notices.join("\n")));
     }
     text
 }
@@ -111,6 +113,12 @@ fn notice(server: &ServerDto) -> Option<String> {
         "failover_failed" => format!("{name}: failover failed: {}", control.reason),
         _ => return None,
     })
+}
+
+/// The tools of a server whose own breakers let not every call pass at the node that was asked.
+fn kept_back(server: &ServerDto) -> impl Iterator<Item = String> {
+    let open = server.tools.iter().filter(|it| it.breaker != "closed");
+    open.map(|it| format!("{}: breaker of its tool {}: {}", server.name, it.name, it.breaker))
 }
 
 /// How far a move is; the commands that begin one say it too.
