@@ -113,7 +113,9 @@ fn streams(config: &Config, context: &Context<'_>) {
 
 /// A node that is alone has its own checks, and otherwise nothing before calls come.
 fn own_voice(config: &Config, context: &Context<'_>) {
-    if config.health.votes.local > 0.0 {
+    let votes = &config.health.votes;
+    // That all four are 0 is said already.
+    if votes.local > 0.0 || votes.peers + votes.external + votes.users <= 0.0 {
         return;
     }
     if config.cluster.as_ref().is_none_or(|it| it.nodes.len() < 2) {

@@ -308,7 +308,7 @@ impl Outage {
             }
             ServerHappened::Switched => {
                 self.switched.get_or_insert(event.at);
-                self.is_switching = true;
+                (self.is_switching, self.in_use) = (true, None);
             }
             // The first step after the switch. What follows is telling people, and nobody is served any
             // later for that.

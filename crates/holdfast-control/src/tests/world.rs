@@ -39,6 +39,8 @@ pub(crate) enum Kill {
     Before(u64),
     /// It is committed, and nobody hears of that.
     After(u64),
+    /// It does not die: another is elected while its first proposal with these words is under way.
+    Depose(&'static str),
 }
 
 pub(crate) struct World {
@@ -71,6 +73,8 @@ pub(crate) struct World {
     fails: Mutex<BTreeSet<(usize, String)>>,
     /// Instances of which every third call ends in an error, of all nodes.
     erring: Mutex<BTreeSet<String>>,
+    /// For how long no call was answered, where calls are.
+    answered_ago: Mutex<Duration>,
     /// No client calls a node.
     idle: Mutex<BTreeSet<usize>>,
     /// What an instance answers to a call.
@@ -180,6 +184,7 @@ impl World {
             blind: Mutex::default(),
             fails: Mutex::default(),
             erring: Mutex::default(),
+            answered_ago: Mutex::default(),
             idle: Mutex::default(),
             answers: Mutex::default(),
         });
@@ -361,6 +366,11 @@ impl World {
         lock(&self.erring).insert(instance.to_owned());
     }
 
+    /// The last calls were answered so long ago, all the time.
+    pub(crate) fn answered_before(&self, ago: Duration) {
+        *lock(&self.answered_ago) = ago;
+    }
+
     /// No client calls these nodes.
     pub(crate) fn idle(&self, nodes: &[usize]) {
         lock(&self.idle).extend(nodes);
@@ -447,12 +457,19 @@ impl World {
         if !self.lives(by) {
             return Err(ProposeError::Unavailable);
         }
-        let mine = self.coordinator() == by;
+        let mine = self.nodes[by].leadership.borrow().me;
         let number = if mine { self.proposals.fetch_add(1, Ordering::SeqCst) } else { u64::MAX };
         let kill = *lock(&self.kill);
         if kill == Some(Kill::Before(number)) {
             self.strike(by);
             return Err(ProposeError::Unknown);
+        }
+        if let Some(Kill::Depose(words)) = kill
+            && mine
+            && format!("{command:?}").contains(words)
+        {
+            lock(&self.kill).take();
+            self.elect(self.living().find(|node| *node != by).expect("a node that lives"));
         }
         let reply = self.apply(by, command);
         if kill == Some(Kill::After(number)) {
@@ -657,7 +674,7 @@ impl Plane for FakePlane {
             breaker,
             evidence,
             is_open,
-            answered_ago: (is_called && answers).then_some(Duration::ZERO),
+            answered_ago: (is_called && answers).then(|| *lock(&self.world().answered_ago)),
         }
     }
 

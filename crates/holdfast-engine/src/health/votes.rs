@@ -323,7 +323,7 @@ pub fn first_sign(
     let signs = votes.iter().filter(|(vote, since)| *since > 0 && counts(vote));
     let mut signs: Vec<u64> = signs.map(|(_, since)| *since).collect();
     signs.sort_unstable();
-    signs.get(takes - 1).or(signs.last()).copied().unwrap_or(0)
+    signs.get(takes - 1).or_else(|| signs.last()).copied().unwrap_or(0)
 }
 
 /// Whether so many votes declare an instance unhealthy.

@@ -8,7 +8,7 @@ use holdfast_engine::failover::{Manner, Params, Role, Seen};
 use holdfast_engine::health::aside::{Aside, COUNTS};
 use holdfast_engine::health::hysteresis::{Patience, Steady};
 use holdfast_engine::health::node::{Condition, Level, Limits, Reading};
-use holdfast_engine::health::schedule::{Rhythm, Round, Schedule, interval};
+use holdfast_engine::health::schedule::{Rhythm, Round, Schedule, Silence, interval};
 use holdfast_engine::health::votes::{Calls, Cause, Opinion, Rules, Vote, heard, tally, voters};
 use holdfast_engine::health::{Bars, Grade, Status};
 use holdfast_engine::replicated::Origin;
@@ -372,4 +372,61 @@ fn print() {
     for (votes, name) in VOTES {
         println!("| {name} | {} |", CLUSTERS.map(|it| concluded(it.0, votes)).join(" | "));
     }
+}
+
+/// Calls that are there, when one was last answered, how old the last check is, and when that is looked at.
+type Moment = (u64, u64, Duration, Duration);
+
+const TIMEOUT: Duration = Duration::from_secs(3);
+const OLD: Duration = Duration::from_secs(60);
+
+fn looks(silence: &mut Silence, (calls, answered_at, last, at): Moment, begun: Instant) -> bool {
+    let interval = Duration::from_secs(10);
+    let rhythm = Rhythm { interval, retries: 2, bars: Bars::default() };
+    silence.look(calls, answered_at, last, rhythm, TIMEOUT, begun + at)
+}
+
+/// What was seen on the way to each state: the last look is at zero.
+const SILENCES: [(&[Moment], &str); 3] = [
+    (&[(0, 1_000, OLD, Duration::ZERO)], "idle"),
+    (&[(2, 1_000, OLD, Duration::ZERO)], "waiting"),
+    (&[(2, 1_000, OLD, Duration::ZERO), (2, 1_000, OLD, TIMEOUT)], "told"),
+];
+
+const SEEN: [(Moment, &str); 6] = [
+    ((0, 1_000, OLD, Duration::from_secs(9)), "no call is there"),
+    ((2, 7_000, OLD, Duration::from_secs(9)), "a call was answered, others are there"),
+    ((2, 1_000, OLD, Duration::from_secs(2)), "none was answered, for less than the time-out"),
+    (
+        (2, 1_000, OLD, Duration::from_secs(9)),
+        "none was answered for the time-out, the last check is old",
+    ),
+    (
+        (2, 1_000, Duration::from_secs(4), Duration::from_secs(9)),
+        "none was answered for the time-out, the last check is young",
+    ),
+    ((3, 1_000, OLD, Duration::from_secs(9)), "the same as the last but one, and more calls came"),
+];
+
+#[test]
+fn calls_that_wait_in_vain() {
+    table("Calls that wait in vain", 0).check(&SILENCES, &SEEN, |before, seen| {
+        let (begun, mut silence) = (Instant::now(), Silence::default());
+        for seen in before {
+            looks(&mut silence, *seen, begun);
+        }
+        if looks(&mut silence, seen, begun) {
+            return "checked".to_owned();
+        }
+        // Who waits tells when the time-out is over; who is idle begins to wait with the first call.
+        let (calls, answered_at, _, at) = seen;
+        let later = |times: u32| (calls.max(1), answered_at, OLD, at + TIMEOUT * times);
+        let tells = [1, 2].map(|times| looks(&mut silence, later(times), begun));
+        match tells {
+            [true, _] => "waiting",
+            [false, true] => "idle",
+            [false, false] => "told",
+        }
+        .to_owned()
+    });
 }

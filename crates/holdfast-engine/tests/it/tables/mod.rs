@@ -8,6 +8,7 @@ mod breaker;
 mod bulkhead;
 mod failover;
 mod health;
+mod outages;
 mod overrides;
 
 use std::collections::BTreeSet;

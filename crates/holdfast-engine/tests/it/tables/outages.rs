@@ -1,0 +1,87 @@
+//! What makes an outage of a server, how far it has come, and what ends it.
+
+use holdfast_engine::health::votes::{Cause, Opinion};
+use holdfast_engine::objectives::{Ending, Objective, outages};
+use holdfast_engine::replicated::{ServerEvent, ServerHappened};
+
+use super::table;
+
+/// The only server's history: a line each second.
+#[derive(Default)]
+struct History(Vec<ServerEvent>);
+
+impl History {
+    fn say(&mut self, what: ServerHappened) {
+        let is_switched = self.0.iter().any(|it| it.what == ServerHappened::Switched);
+        let index = self.0.len() as u64 + 1;
+        self.0.push(ServerEvent {
+            index,
+            at: index * 1_000,
+            server: "docs".to_owned(),
+            instance: if is_switched { "b" } else { "a" }.to_owned(),
+            generation: 1,
+            what,
+            evidence: String::new(),
+        });
+    }
+
+    fn state(&self) -> &'static str {
+        let all = outages(&self.0);
+        let Some(last) = all.last() else {
+            let mut leaves = Self(self.0.clone());
+            leaves.say(ServerHappened::FailoverBegan);
+            return if outages(&leaves.0).is_empty() { "none" } else { "errors" };
+        };
+        let goes_on = |now| last.judge(Objective::of_tier(1), now).took;
+        match last.ending {
+            Ending::Open if goes_on(1_000_000) == goes_on(2_000_000) => "in use",
+            Ending::Open if last.switched.is_some() => "switched",
+            Ending::Open if last.decided.is_some() => "decided",
+            Ending::Open => "open",
+            Ending::FailedOver | Ending::Recovered | Ending::Retired => "over",
+        }
+    }
+}
+
+fn found(to: Opinion) -> ServerHappened {
+    ServerHappened::Verdict { from: None, to, active: true, evidence_since: 0 }
+}
+
+fn fail(cause: Cause) -> ServerHappened {
+    ServerHappened::CallsFail { from: Some(Opinion::Healthy), cause, evidence_since: 0 }
+}
+
+#[test]
+fn what_becomes_of_an_outage() {
+    use ServerHappened::*;
+    let down = found(Opinion::Unhealthy);
+    let to_use = [down, FailoverBegan, Switched, Progressed];
+    let errors = [fail(Cause::Errors)];
+    let states: [(&[ServerHappened], &str); 6] = [
+        (&[], "none"),
+        (&errors, "errors"),
+        (&to_use[..1], "open"),
+        (&to_use[..2], "decided"),
+        (&to_use[..3], "switched"),
+        (&to_use, "in use"),
+    ];
+    let events = [
+        (down, "the active instance is found unhealthy"),
+        (fail(Cause::BreakerOpen), "its breakers are open on most nodes"),
+        (fail(Cause::Errors), "too many of its calls fail"),
+        (found(Opinion::Degraded), "it is found of some use"),
+        (FailoverBegan, "a failover begins"),
+        (Switched, "another instance is active"),
+        (Progressed, "the move goes on"),
+        (Answered { lost: None }, "a node reports a good answer"),
+        (Failed, "the failover comes to nothing"),
+        (Settled, "the move is over"),
+        (Retired, "the server is not configured any more"),
+    ];
+    table("Outage", 0).check(&states, &events, |before, event| {
+        let mut history = History::default();
+        before.iter().for_each(|it| history.say(*it));
+        history.say(event);
+        history.state().to_owned()
+    });
+}
