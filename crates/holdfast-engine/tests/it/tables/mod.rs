@@ -8,7 +8,9 @@ mod breaker;
 mod bulkhead;
 mod failover;
 mod health;
+mod members;
 mod overrides;
+mod versions;
 
 use std::collections::BTreeSet;
 use std::fmt::Debug;
