@@ -8,6 +8,7 @@ mod breaker;
 mod bulkhead;
 mod failover;
 mod health;
+mod journal;
 mod members;
 mod overrides;
 mod versions;
