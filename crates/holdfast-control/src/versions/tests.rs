@@ -158,6 +158,7 @@ async fn a_file_that_changes_is_a_version_and_one_can_go_back() {
     let (_folder, node, _) = one().await;
     let done = node.reads(Cause::File, &text(2)).await.unwrap();
     assert_eq!((done.version, done.new, node.minute()), (2, true, 2));
+    assert_eq!(node.parts.runs.load(Ordering::Relaxed), 2, "who decides for others asks for it");
     assert_eq!(done.changes[0].to_string(), "limits.requests_per_minute: 1 → 2");
     // The same again is nothing new.
     let again = node.reads(Cause::Operator, &text(2)).await.unwrap();

@@ -8,8 +8,11 @@ mod breaker;
 mod bulkhead;
 mod failover;
 mod health;
+mod journal;
+mod members;
 mod outages;
 mod overrides;
+mod versions;
 
 use std::collections::BTreeSet;
 use std::fmt::Debug;
