@@ -120,3 +120,15 @@ async fn every_request_of_a_failed_batch_gets_its_own_error() {
     let carried = recorder.seen().iter().filter(|seen| seen.text().starts_with('[')).count();
     assert_eq!(carried, 1, "a batch with a Write in it is on the wire once");
 }
+
+/// It has to be smaller, not later.
+#[tokio::test]
+async fn a_batch_larger_than_its_class_is_not_told_to_come_back() {
+    let (recorder, gateway) = start_with("bulkheads: { user: { concurrency: 2, queue: 2 } }").await;
+    let client = Client::legacy(&gateway).speaking("2025-03-26").initialized().await;
+    let calls: Vec<String> = (1..=3).map(|id| message::call(id, "read")).collect();
+    let answers = client.post(&format!("[{}]", calls.join(","))).await.answer().json();
+    assert_eq!(answers[0]["error"]["code"], -31003, "{answers}");
+    assert!(answers[0]["error"]["data"].get("retryAfterMs").is_none(), "{answers}");
+    assert!(recorder.calls("read").is_empty());
+}

@@ -27,12 +27,9 @@ fn overloaded(response: &serde_json::Value, id: &str) {
 #[tokio::test]
 async fn calls_in_flight() {
     let gate = Gate::new();
-    let held = gate.clone();
-    let (recorder, gateway) = start("in_flight: 2", move |seen| {
-        let answer = message::result(seen.id(), r#"{"content":[],"resultType":"complete"}"#);
-        (seen.tool() == "slow").then(|| Reply::after(&held, Reply::json(answer)))
-    })
-    .await;
+    let recorder = Recorder::gated(&gate).await;
+    let setup = Setup::http(&recorder.url()).section("limits: { in_flight: 2 }");
+    let gateway = setup.start().await;
     let client = Client::modern(&gateway);
     let running: Vec<_> = (0..2)
         .map(|id| {
@@ -204,12 +201,7 @@ fn did_not_run(refused: &serde_json::Value) {
 #[tokio::test]
 async fn connections_to_a_server() {
     let gate = Gate::new();
-    let held = gate.clone();
-    let recorder = Recorder::scripted(move |seen| {
-        let answer = message::result(seen.id(), r#"{"content":[],"resultType":"complete"}"#);
-        (seen.tool() == "slow").then(|| Reply::after(&held, Reply::json(answer)))
-    })
-    .await;
+    let recorder = Recorder::gated(&gate).await;
     let pool = "pool: { max_connections: 2, queue: 3 }";
     let server = format!("{{ url: \"{}\", {pool} }}", recorder.url());
     let gateway = Setup::new().server("main", &server).start().await;
@@ -241,12 +233,7 @@ async fn connections_to_a_server() {
 #[tokio::test]
 async fn a_call_waits_for_a_connection_no_longer_than_it_may() {
     let gate = Gate::new();
-    let held = gate.clone();
-    let recorder = Recorder::scripted(move |seen| {
-        let answer = message::result(seen.id(), r#"{"content":[],"resultType":"complete"}"#);
-        (seen.tool() == "slow").then(|| Reply::after(&held, Reply::json(answer)))
-    })
-    .await;
+    let recorder = Recorder::gated(&gate).await;
     let pool = "pool: { max_connections: 1, queue_timeout: 100ms }";
     let server = format!("{{ url: \"{}\", {pool} }}", recorder.url());
     let gateway = Setup::new().server("main", &server).start().await;

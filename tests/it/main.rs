@@ -2,6 +2,7 @@
 
 mod batches;
 mod bytes;
+mod cancelled;
 mod cluster;
 mod configuration;
 mod connections;

@@ -31,7 +31,7 @@ use crate::exchange::{
 use crate::failure::Failure;
 use crate::fleet::chance;
 use crate::gateway::Gateway;
-use crate::ingress::respond::Begins;
+use crate::ingress::respond::Survivor;
 use crate::ingress::{self, Before, Recorded, placement, respond, streamable};
 use crate::principal::Principal;
 use crate::server::Server;
@@ -52,7 +52,7 @@ pub(crate) struct Returning<'a> {
     pub(crate) gateway: &'a Arc<Gateway>,
     pub(crate) server: &'a Arc<Server>,
     pub(crate) principal: &'a Principal,
-    pub(crate) connection: &'a CancellationToken,
+    pub(crate) connection: Option<&'a CancellationToken>,
     pub(crate) parts: &'a Parts,
     /// Whether another node has sent it here.
     pub(crate) forwarded: bool,
@@ -79,7 +79,6 @@ pub(crate) async fn resume(
         return Err(ResumeError::NotYours);
     }
     gateway.metrics.streams_resumed.inc();
-    let live = headers::for_server(parts.headers.clone(), server);
     let known = gateway.streams.get(id.stream).filter(|log| log.belongs_to(principal.digest));
     match (id.kind, session) {
         (StreamKind::Standing, Some(session)) => {
@@ -92,11 +91,13 @@ pub(crate) async fn resume(
             let same = bound.server_session_text() == id.server_session.as_deref();
             let server_event = id.server_event.filter(|_| same);
             let after = streamable::After { seq, stream: (id.stream, id.seq), server_event };
-            Ok(streamable::standing(gateway, session, live, Some(after), connection).await)
+            let own = parts.headers.clone();
+            Ok(streamable::standing(gateway, session, own, Some(after), connection).await)
         }
         // A standing stream without its session has nothing to stand on.
         (StreamKind::Standing, None) => Err(ResumeError::NotYours),
         (StreamKind::Call, _) => {
+            let live = headers::for_server(parts.headers.clone(), server);
             let call = call_of(gateway, server, principal, session, &id, live);
             if let Some(log) = known {
                 // What is gone was said on the way; the newest event, which is the answer once there
@@ -113,7 +114,7 @@ pub(crate) async fn resume(
                     server: Arc::clone(server),
                     principal: principal.clone(),
                     session: session.cloned(),
-                    connection: connection.clone(),
+                    connection: connection.cloned(),
                     parts: parts.clone(),
                     forwarded,
                     call,
@@ -134,7 +135,7 @@ struct Orphaned {
     server: Arc<Server>,
     principal: Principal,
     session: Option<Arc<Session>>,
-    connection: CancellationToken,
+    connection: Option<CancellationToken>,
     parts: Parts,
     /// Whether another node has sent it here, because its session is here.
     forwarded: bool,
@@ -200,7 +201,7 @@ impl Orphaned {
         {
             self.has(session);
         }
-        fate(Arc::clone(&self.call), &self.id, &self.connection).await.into_body()
+        fate(Arc::clone(&self.call), &self.id, self.connection.as_ref()).await.into_body()
     }
 
     /// The call is of this session.
@@ -273,16 +274,10 @@ impl Orphaned {
             }
         }
         let id = self.id.clone();
-        let work = {
-            let call = Arc::clone(&call);
-            async move { gone_on_with(call, id).await }
-        };
+        let work = Box::pin(gone_on_with(Arc::clone(&call), id));
+        let work = Survivor::new(Arc::clone(&call), work);
         let patience = self.server.settings.timeout;
-        Some(
-            respond::commit(&call, work, Begins::Meanwhile, patience, &self.connection)
-                .await
-                .into_body(),
-        )
+        Some(respond::commit(&call, work, patience, self.connection.as_ref()).await.into_body())
     }
 
     /// The call as its record has it; with its body it could be sent again.
@@ -382,6 +377,7 @@ fn call_of(
         ticket: std::sync::OnceLock::new(),
         shelf: server.fleet.shelf_of(None),
         admitted: std::sync::OnceLock::new(),
+        wanted: exchange::Wanted::default(),
         stands_in: false,
         _guards: Guards {
             _node: gateway.metrics.in_flight.enter(),
@@ -395,7 +391,11 @@ fn call_of(
 const FATE_WITHIN: Duration = Duration::from_secs(2);
 
 /// The rest of a stream whose log is gone.
-async fn fate(call: Arc<Call>, id: &EventId, connection: &CancellationToken) -> Response<Body> {
+async fn fate(
+    call: Arc<Call>,
+    id: &EventId,
+    connection: Option<&CancellationToken>,
+) -> Response<Body> {
     if let Some(event) = &id.server_event {
         // The client has no headers yet, and some give up on a stream that does not begin.
         let resumed = tokio::time::timeout(FATE_WITHIN, resumed_at_server(&call, id, event));

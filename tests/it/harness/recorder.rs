@@ -187,6 +187,16 @@ impl Recorder {
         Self::scripted(|_| None).await
     }
 
+    /// The same, but that its tool `slow` answers when the gate is opened.
+    pub(crate) async fn gated(gate: &Gate) -> Self {
+        let held = gate.clone();
+        Self::scripted(move |seen| {
+            let answer = message::result(seen.id(), r#"{"content":[],"resultType":"complete"}"#);
+            (seen.tool() == "slow").then(|| Reply::after(&held, Reply::json(answer)))
+        })
+        .await
+    }
+
     pub(crate) async fn scripted(
         script: impl Fn(&Seen) -> Option<Reply> + Send + Sync + 'static,
     ) -> Self {

@@ -93,3 +93,27 @@ async fn a_standing_stream_whose_replica_goes_is_opened_at_another() {
     stream.find("a word of the other, on the same stream", from(stays.0)).await;
     works(&client.call(1, "tool").await);
 }
+
+/// A credential that the configuration has no more is not used any longer, not by a standing stream either.
+#[tokio::test]
+async fn a_standing_stream_is_asked_for_with_the_headers_of_the_new_configuration() {
+    let recorder = Recorder::scripted(|seen| {
+        let comment = Step::Send(":\n\n".to_owned());
+        (seen.method == "GET").then(|| Reply::Stream(vec![comment, Step::Wait(Gate::new())]))
+    })
+    .await;
+    let setup = |headers: &str| {
+        let server = format!(r#"{{ url: "{}", headers: {{ {headers} }} }}"#, recorder.url());
+        Setup::new().server("main", &server)
+    };
+    let mut gateway = setup("X-Old: first, X-Token: first").start().await;
+    let client = Client::legacy(&gateway).with("X-Own", "the client's").initialized().await;
+    let _stream = client.get(None).await.stream();
+    assert!(gateway.reconfigure(setup("X-Token: second")).await);
+    let asked = recorder.wait_for("another GET", 2, |seen| seen.method == "GET").await;
+    for (asked, token, old) in [(&asked[0], "first", Some("first")), (&asked[1], "second", None)] {
+        assert_eq!(asked.header("x-token"), Some(token), "{}", asked.head);
+        assert_eq!(asked.header("x-old"), old, "{}", asked.head);
+        assert_eq!(asked.header("x-own"), Some("the client's"), "{}", asked.head);
+    }
+}

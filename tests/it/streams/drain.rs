@@ -1,11 +1,14 @@
 //! SIGTERM: what runs is finished, what stands ends in order, and then the process ends by itself.
 
+use std::time::Duration;
+
 use super::start;
 use crate::harness::client::Client;
 use crate::harness::duplex::Duplex;
 use crate::harness::eventually;
+use crate::harness::gateway::Setup;
 use crate::harness::message::{self, META};
-use crate::harness::recorder::{Gate, Reply, Step};
+use crate::harness::recorder::{Gate, Recorder, Reply, Step};
 use crate::harness::sse::End;
 use crate::harness::wire::Conn;
 
@@ -51,17 +54,88 @@ async fn a_drain_finishes_calls_and_ends_streams() {
     assert!(gateway.ended().await.success());
 }
 
+/// A legacy client that has lost its connection comes back for the rest, or its call is to run to its end at
+/// least.
+#[tokio::test]
+async fn a_drain_waits_for_a_call_whose_client_is_away() {
+    let gate = Gate::new();
+    let held = gate.clone();
+    // So that it is soon seen that the client is gone.
+    let (recorder, mut gateway) = start("streams: { keepalive: 1s }", move |seen| {
+        // A client that closes before it has read all of it breaks the connection, and not only its half.
+        let large = format!(r#"{{"level":"info","data":"{}"}}"#, "x".repeat(400_000));
+        let large = message::event(&message::notification("notifications/message", &large));
+        let steps = [Step::Send(large), Step::Wait(held.clone())];
+        (seen.tool() == "slow").then(|| Reply::streamed(seen, steps))
+    })
+    .await;
+    let client = Client::legacy(&gateway).initialized().await;
+    let mut stream = client.post(&message::call(1, "slow")).await.stream();
+    stream.message().await.expect("what it says first");
+    drop(stream);
+    gateway.wait_metric("holdfast_streams", |now| now == 0.0).await;
+    gateway.terminate();
+    eventually("nobody is let in", || {
+        std::net::TcpStream::connect(client.address).is_err().then_some(())
+    })
+    .await;
+    // Whoever does not wait for it is gone by then.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(!gateway.has_ended(), "the call is still running");
+    gate.open();
+    assert!(gateway.ended().await.success());
+    assert_eq!(recorder.abandoned(), 0, "the server was left in the middle of its answer");
+}
+
+/// But not for one that gets no further without its client.
+#[tokio::test]
+async fn a_drain_does_not_wait_for_a_client_to_come_back() {
+    for full in [false, true] {
+        let gate = Gate::new();
+        let held = gate.clone();
+        let recorder = Recorder::scripted(move |seen| {
+            if seen.tool() != "slow" {
+                return None;
+            }
+            let log = |text: &str| {
+                let params = format!(r#"{{"level":"info","data":"{text}"}}"#);
+                message::notification("notifications/message", &params)
+            };
+            let mut steps = vec![Step::Send(message::event_with_id("one", &log("first")))];
+            steps.push(Step::Wait(held.clone()));
+            if full {
+                // More than waits for a client, and than its connection takes before its end is seen.
+                let large = message::event(&log(&"x".repeat(80_000)));
+                steps.extend((0..100).map(|_| Step::Send(large.clone())));
+                steps.push(Step::Wait(Gate::new()));
+            }
+            // The end before the answer: the client is to come back, and the rest is asked for then.
+            Some(Reply::Stream(steps))
+        })
+        .await;
+        let mut gateway = Setup::http(&recorder.url())
+            .listen("drain_deadline: 5m")
+            .section("limits: { stream_queue: 64KiB }")
+            .start()
+            .await;
+        let client = Client::legacy(&gateway).initialized().await;
+        let mut stream = client.post(&message::call(1, "slow")).await.stream();
+        stream.message().await.expect("what it says first");
+        drop(stream);
+        gate.open();
+        gateway.terminate();
+        assert!(gateway.ended().await.success());
+    }
+}
+
 /// A call that does not end is given up on at the deadline, with an answer.
 #[tokio::test]
 async fn a_drain_ends_at_its_deadline() {
-    let recorder = crate::harness::recorder::Recorder::scripted(|seen| {
+    let recorder = Recorder::scripted(|seen| {
         (seen.tool() == "slow").then(|| Reply::after(&Gate::new(), Reply::Cut))
     })
     .await;
-    let mut gateway = crate::harness::gateway::Setup::http(&recorder.url())
-        .listen("drain_deadline: 1s")
-        .start()
-        .await;
+    let mut gateway = Setup::http(&recorder.url()).listen("drain_deadline: 1s").start().await;
     let client = Client::legacy(&gateway).speaking("2025-06-18").initialized().await;
     let caller = client.clone();
     let call = tokio::spawn(async move { caller.call("\"w\"", "slow").await });
@@ -113,11 +187,8 @@ async fn a_draining_node_is_not_ready() {
 async fn a_drain_waits_for_the_calls_of_every_worker() {
     use crate::harness::sample::{ExecutionLog, stdio};
     let log = ExecutionLog::new();
-    let mut gateway = crate::harness::gateway::Setup::new()
-        .server("main", &stdio(&log, "drain"))
-        .listen("workers: 8")
-        .start()
-        .await;
+    let mut gateway =
+        Setup::new().server("main", &stdio(&log, "drain")).listen("workers: 8").start().await;
     let mut calls = Vec::new();
     for key in ["a", "b"] {
         let client = Client::legacy(&gateway).initialized().await;
@@ -174,14 +245,11 @@ async fn a_drain_finishes_what_runs_on_a_websocket() {
 #[tokio::test]
 async fn a_drain_answers_framed_clients_at_its_deadline() {
     for client in ["websocket", "sse"] {
-        let recorder = crate::harness::recorder::Recorder::scripted(|seen| {
+        let recorder = Recorder::scripted(|seen| {
             (seen.tool() == "slow").then(|| Reply::after(&Gate::new(), Reply::Cut))
         })
         .await;
-        let mut gateway = crate::harness::gateway::Setup::http(&recorder.url())
-            .listen("drain_deadline: 1s")
-            .start()
-            .await;
+        let mut gateway = Setup::http(&recorder.url()).listen("drain_deadline: 1s").start().await;
         let mut duplex = match client {
             "sse" => Duplex::sse(gateway.address, "/sse").await,
             _ => Duplex::websocket(gateway.address, "/mcp").await,

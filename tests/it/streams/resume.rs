@@ -3,7 +3,7 @@
 use super::start;
 use crate::harness::client::Client;
 use crate::harness::eventually;
-use crate::harness::gateway::Gateway;
+use crate::harness::gateway::{Gateway, Setup};
 use crate::harness::message;
 use crate::harness::recorder::{Gate, Recorder, Reply, Step};
 use crate::harness::sse::{End, Stream};
@@ -191,7 +191,7 @@ async fn an_id_outlives_the_node() {
         (seen.tool() == "slow").then(|| Reply::after(&Gate::new(), Reply::Cut))
     })
     .await;
-    let mut gateway = crate::harness::gateway::Setup::http(&recorder.url())
+    let mut gateway = Setup::http(&recorder.url())
         .section("node: { secret: 0123456789abcdef0123456789abcdef }")
         .section(SETTINGS)
         .start()

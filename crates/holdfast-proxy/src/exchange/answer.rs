@@ -18,6 +18,7 @@ use super::tries::Tries;
 use super::{Answer, Call, Whole, fallback, journal, judge, mark, observe, open, state};
 use crate::failure::{Failure, FailureKind};
 use crate::fleet::{Attempt, Outcome};
+use crate::metrics::CallOutcome;
 use crate::session::{self, Bound, Session, Whereto};
 use crate::upstream::Endpoint;
 use crate::upstream::mux::Mux;
@@ -57,13 +58,25 @@ pub(crate) async fn first_answer(call: Arc<Call>) -> Answer {
 /// [`Failure`], which nobody has counted yet.
 async fn tried(call: &Arc<Call>) -> Result<Answer, Failure> {
     call.enter().await?;
+    if call.wanted.is_cancelled() {
+        return Ok(cancelled(call));
+    }
     if let Err(answer) = journal::admit(call).await {
         return Ok(answer);
     }
     let session = call.session.clone();
     let mut tries = Tries::new();
     loop {
-        let (route, attempt) = match route(call, session.as_ref(), &mut tries).await {
+        let found = tokio::select! {
+            biased;
+            found = route(call, session.as_ref(), &mut tries) => found,
+            () = call.wanted.cancelled() => return Ok(cancelled(call)),
+        };
+        // What it has found is given back.
+        if call.wanted.is_cancelled() {
+            return Ok(cancelled(call));
+        }
+        let (route, attempt) = match found {
             Ok(found) => found,
             Err(NoRoute::Later) => continue,
             Err(NoRoute::Failed(failure)) => return not_run(call, failure),
@@ -200,6 +213,17 @@ fn not_run(call: &Call, failure: Failure) -> Result<Answer, Failure> {
         return Ok(Answer::Moved);
     }
     Err(failure)
+}
+
+/// The answer to a call that its client has cancelled and that is at no server: it did not run, or may run
+/// twice.
+pub(super) fn cancelled(call: &Call) -> Answer {
+    let whole = attempt::cancelled(call);
+    if let Some(ticket) = call.ticket.get() {
+        ticket.complete(&whole.body);
+    }
+    call.settle(CallOutcome::Cancelled);
+    Answer::Whole(whole)
 }
 
 /// Ends a call with a failure of the gateway's own, or with what may stand in for its answer.
@@ -436,7 +460,7 @@ async fn answered(
         }
         Reply::Large(large) => {
             attempt.settle(outcome);
-            call.settle(crate::metrics::CallOutcome::Ok);
+            call.settle(CallOutcome::Ok);
             Answer::Large(large)
         }
         Reply::Events(mut events) => {

@@ -341,7 +341,7 @@ async fn send_mux(call: &Call, route: &Route, mux: &Arc<Mux>) -> Result<Reply, A
 
 /// What ends the response to a call that its client has cancelled. Nobody waits for it, but HTTP wants
 /// a body.
-fn cancelled(call: &Call) -> Whole {
+pub(super) fn cancelled(call: &Call) -> Whole {
     let error = RpcError::new(CANCELLED, "cancelled by the client");
     let body = crate::failure::render(&error, &call.ids);
     Whole { status: StatusCode::OK, headers: json_headers(), body }

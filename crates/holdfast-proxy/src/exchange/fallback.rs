@@ -212,6 +212,7 @@ async fn elsewhere(call: &Arc<Call>, failure: &Failure) -> Option<Answer> {
         ticket: OnceLock::new(),
         shelf: server.fleet.shelf_of(tool.as_deref()),
         admitted: OnceLock::new(),
+        wanted: super::Wanted::default(),
         stands_in: true,
         _guards: Guards {
             _node: gateway.metrics.in_flight.enter(),

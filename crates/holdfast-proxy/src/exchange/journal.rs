@@ -379,13 +379,22 @@ pub(crate) async fn inherit(call: &Call, key: CallKey) -> Fate {
     let gateway = &call.gateway;
     let Some(cluster) = &gateway.cluster else { return Fate::Unknown };
     let mut pause = Backoff::new(Duration::from_millis(10), Duration::from_millis(100));
-    for _ in 0..INHERIT_TRIES {
+    let until = Instant::now() + call.server.settings.timeout;
+    let mut tries = 0;
+    while tries < INHERIT_TRIES {
         let found = gateway.patiently(|| gateway.store.entry(&key)).await;
         let Ok((entry, revision)) = found else { return Fate::Unknown };
         if entry.principal != call.principal.digest {
             return Fate::Unknown;
         }
+        let mine = entry.owner == cluster.me();
         match entry.phase {
+            // It was taken over before, for a client that went again before it heard of that.
+            Phase::Pending | Phase::Streaming { .. }
+                if mine && gateway.journal.is_open(&key) && Instant::now() < until =>
+            {
+                tokio::time::sleep(pause.next(random::u64())).await;
+            }
             Phase::Complete { ref answer, .. } => {
                 let answer = answer.as_ref().and_then(|answer| gateway.unseal(PURPOSE, answer));
                 return answer.map_or(Fate::Unknown, Fate::Answered);
@@ -404,6 +413,7 @@ pub(crate) async fn inherit(call: &Call, key: CallKey) -> Fate {
                     // This node is behind: there may be an answer by now.
                     Err(StoreError::Conflict { .. }) => {
                         drop(running);
+                        tries += 1;
                         tokio::time::sleep(pause.next(random::u64())).await;
                     }
                     Err(_) => return Fate::Unknown,

@@ -9,9 +9,11 @@
 //! | choose where to, send, and decide about a repeat | `answer`, `attempt` |
 //! | how often a call was tried, and where | `tries` |
 //! | relay a stream, mend it when it breaks | `relay` |
+//! | take a server's own stream up again | `take_up` |
 //! | what stands in for a server that cannot answer | `fallback` |
 //! | what the gateway adds to an answer | `mark` |
 //! | messages without an id | `tell` |
+//! | a call that its client has cancelled | `wanted` |
 //! | the gateway's own client, for checks | `probe` |
 //! | whether an answer is this call's | `addressed` |
 //! | what a server's HTTP status may mean to a client | `judge` |
@@ -38,8 +40,10 @@ mod open;
 pub(crate) mod probe;
 mod relay;
 mod state;
+mod take_up;
 mod tell;
 mod tries;
+mod wanted;
 
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -64,8 +68,10 @@ pub(crate) use self::close::close_at_server;
 pub(crate) use self::fallback::{Answers, forget};
 pub(crate) use self::journal::{Fate, Open as OpenEntries, Ticket, inherit};
 pub(crate) use self::open::replay;
-pub(crate) use self::relay::{First, Sink, relay, resume_at_server};
+pub(crate) use self::relay::{First, Sink, relay};
+pub(crate) use self::take_up::resume_at_server;
 pub(crate) use self::tell::tell;
+pub(crate) use self::wanted::Wanted;
 use crate::failure::Failure;
 use crate::fleet::{Admitted, Attempt, NotAdmitted, Outcome};
 use crate::gateway::Gateway;
@@ -118,6 +124,8 @@ pub(crate) struct Call {
     pub(crate) shelf: Shelf,
     /// Its place among the server's calls, once it was admitted.
     pub(crate) admitted: OnceLock<Admitted>,
+    /// Whether its client still wants its answer.
+    pub(crate) wanted: Wanted,
     /// Whether it is made in place of a call of another server, which could not answer.
     pub(crate) stands_in: bool,
     pub(crate) _guards: Guards,
@@ -269,6 +277,14 @@ impl Ids {
 
 // === impl Call ===
 
+impl Drop for Call {
+    fn drop(&mut self) {
+        if let Some(session) = self.session.as_ref().filter(|_| self.wanted.is_listed()) {
+            session.ran(self);
+        }
+    }
+}
+
 impl Held for Call {
     fn is_given_up(&self) -> bool {
         self.server.giving_up().is_cancelled()
@@ -288,11 +304,12 @@ impl Call {
         self.era == Era::Modern
     }
 
-    /// Lets the call in at its server, once; it may have to wait for its turn.
+    /// Lets the call in at its server, once; it may have to wait for its turn. One that its client cancels
+    /// meanwhile is done with that as well, and has no place.
     ///
     /// # Errors
     /// [`Failure`]; it was not sent.
-    pub(crate) async fn enter(&self) -> Result<(), Failure> {
+    pub(crate) async fn enter(self: &Arc<Self>) -> Result<(), Failure> {
         if self.admitted.get().is_some() {
             return Ok(());
         }
@@ -302,7 +319,15 @@ impl Call {
             self.class != CallClass::Lifecycle && self.method != Method::SubscriptionsListen;
         let admitted = match counts {
             true => {
-                match fleet.admit_calls(self.ids.count(), self.shelf.class, self.shelf.key).await {
+                Session::runs(self);
+                let admitted =
+                    fleet.admit_calls(self.ids.count(), self.shelf.class, self.shelf.key);
+                let admitted = tokio::select! {
+                    biased;
+                    admitted = admitted => admitted,
+                    () = self.wanted.cancelled() => return Ok(()),
+                };
+                match admitted {
                     Ok(admitted) => admitted,
                     Err(refused) => return Err(self.not_admitted(refused)),
                 }
@@ -310,6 +335,9 @@ impl Call {
             false => fleet.let_in(),
         };
         let _ = self.admitted.set(admitted);
+        if !self.wanted.goes_in() {
+            self.leave();
+        }
         Ok(())
     }
 
@@ -332,7 +360,9 @@ impl Call {
                     "a batch of {calls} calls, and class {class} has room for {concurrency} at once \
                      (bulkheads.{class}.concurrency): send fewer in one batch"
                 );
-                Failure::overloaded(name, reason, DEGRADED_FOR)
+                // Coming back later does not make it smaller.
+                let failure = Failure::overloaded(name, reason, Duration::ZERO);
+                Failure { retry_after: None, ..failure }
             }
             NotAdmitted::Limited { class, retry_after } => {
                 let class = class.label();
@@ -372,7 +402,14 @@ impl Call {
         }
     }
 
-    /// Gives its place at the server to the next: it waits for a client that does not read.
+    /// Its client has no use for the answer any more.
+    pub(crate) fn cancel(&self) {
+        if self.wanted.cancel() {
+            self.leave();
+        }
+    }
+
+    /// Gives its place at the server to the next: nobody waits for its answer, or nobody reads it.
     pub(crate) fn leave(&self) {
         if let Some(admitted) = self.admitted.get() {
             admitted.leave();

@@ -20,27 +20,25 @@ use bytes::Bytes;
 use holdfast_engine::backoff::Backoff;
 use holdfast_engine::repeat::{Progress, Repeat, decide};
 use holdfast_mcp::batch::split_batch;
-use holdfast_mcp::headers::name;
 use holdfast_mcp::method::Method;
 use holdfast_mcp::peek::{Kind, outline};
 use holdfast_mcp::sse::Event;
-use http::header::ACCEPT;
-use http::{HeaderValue, Method as HttpMethod};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::attempt::{self, Route, finish_reading};
-use super::{Answer, Call, Events, Ids, Large, addressed, answer, headers, listen, observe};
+use super::take_up::{TakenUp, take_up};
+use super::{Answer, Call, Events, Ids, Large, addressed, answer, listen, observe};
 use crate::asked::{Alarm, Seldom};
 use crate::failure::Failure;
 use crate::fleet::{Attempt, Outcome};
 use crate::metrics::CallOutcome;
 use crate::random;
-use crate::session::{Bound, FOLLOWS_WITHIN, Session};
+use crate::session::FOLLOWS_WITHIN;
 use crate::spliced;
 use crate::streams::StreamLog;
-use crate::upstream::events::{End, EventSource, HttpEvents, Silence};
-use crate::upstream::http::Outgoing;
+use crate::upstream::events::{End, EventSource, Silence};
 
 /// Where a relay delivers.
 pub(crate) enum Sink {
@@ -63,12 +61,22 @@ pub(crate) enum First {
 /// Delivers an answer, and for a stream everything up to its end. Every id of the call gets exactly
 /// one answer or error.
 ///
+/// A node that drains waits for one that writes to a log, whether its client is there or not, but not
+/// for as long as it gets no further without one.
+///
 /// # Cancel safety
 /// Not cancel safe: owned by a task, cancelled through the log's token only.
-pub(crate) async fn relay(call: Arc<Call>, first: First, sink: Sink) {
+pub(crate) fn relay(call: Arc<Call>, first: First, sink: Sink) -> impl Future<Output = ()> + Send {
+    // From now on, and not only once it is polled.
+    let open = matches!(sink, Sink::Log(_)).then(|| call.gateway.open.token());
+    relay_all(call, first, sink, open)
+}
+
+async fn relay_all(call: Arc<Call>, first: First, sink: Sink, open: Option<TaskTrackerToken>) {
     let mut relay = Relay {
         call: &call,
         sink: &sink,
+        open,
         left: call.ids.iter().map(Into::into).collect(),
         progress: call.told,
         attempts: 1,
@@ -77,7 +85,6 @@ pub(crate) async fn relay(call: Arc<Call>, first: First, sink: Sink) {
         asked: Vec::new(),
         backoff: Backoff::new(Duration::from_millis(100), Duration::from_secs(15)),
     };
-    let _streaming = Session::streams(&call);
     let mut left = Seldom::new(Box::pin(left(&call, &sink)));
     let first = match first {
         First::Here(first) => Ok(first),
@@ -144,6 +151,8 @@ async fn hung_up(call: &Arc<Call>, sink: &Sink) {
 struct Relay<'a> {
     call: &'a Arc<Call>,
     sink: &'a Sink,
+    /// Keeps the node from ending.
+    open: Option<TaskTrackerToken>,
     /// The ids that still wait for their answer, as JSON text.
     left: Vec<Box<str>>,
     /// The highest progress that the client was told.
@@ -367,7 +376,7 @@ impl Relay<'_> {
             if self.left.is_empty() {
                 self.call.settle(CallOutcome::Ok);
             }
-            return self.send(&data, id).await;
+            return self.answer(&data, id).await;
         };
         match message.kind {
             Kind::Response => {
@@ -436,7 +445,7 @@ impl Relay<'_> {
 
     /// Takes the server's own stream up where it ended.
     async fn resume(
-        &self,
+        &mut self,
         route: &Route,
         last: &str,
         retry: Option<Duration>,
@@ -446,7 +455,11 @@ impl Relay<'_> {
         if let End::Clean = end {
             match self.sink {
                 // The client sees the end too, and comes back when the server said.
-                Sink::Log(log) if log.resumable() => log.pause().await,
+                Sink::Log(log) if log.resumable() => {
+                    self.open = None;
+                    log.pause().await;
+                    self.open = Some(self.call.gateway.open.token());
+                }
                 _ => tokio::time::sleep(retry.unwrap_or(Duration::from_secs(1))).await,
             }
         }
@@ -465,6 +478,10 @@ impl Relay<'_> {
         let call = self.call;
         if self.listens() {
             return Some(self.listens_again().await);
+        }
+        if call.wanted.is_cancelled() {
+            self.take_back(route).await;
+            return Some(answer::cancelled(call));
         }
         let waits = !matches!(self.sink, Sink::Nobody) && call.is_latest();
         match decide(call.class, Progress::Sent, self.attempts, waits) {
@@ -560,10 +577,26 @@ impl Relay<'_> {
         if self.left.is_empty() {
             self.call.settle_with(answer);
         }
-        self.send(answer, id).await;
+        self.answer(answer, id).await;
+    }
+
+    /// Sends one of the call's answers. The last needs no room: nothing follows it, and it is counted
+    /// already, so that it must not be lost to a client that reads slowly.
+    async fn answer(&mut self, answer: &Bytes, id: Option<&str>) {
+        match self.sink {
+            Sink::Log(log) if self.left.is_empty() => {
+                self.call.gateway.metrics.events.inc();
+                log.append_last(answer, id);
+            }
+            _ => self.send(answer, id).await,
+        }
     }
 
     async fn fail(&mut self, failure: Failure) {
+        if self.left.is_empty() {
+            // All of it is answered and counted: only a client that does not take it is left.
+            return;
+        }
         self.call.fail(&failure);
         self.render(failure).await;
     }
@@ -589,10 +622,16 @@ impl Relay<'_> {
         }
     }
 
-    async fn send(&self, data: &Bytes, server_event: Option<&str>) {
+    async fn send(&mut self, data: &Bytes, server_event: Option<&str>) {
         self.call.gateway.metrics.events.inc();
         match self.sink {
-            Sink::Log(log) => log.append(data, server_event).await,
+            Sink::Log(log) if log.append_if_room(data, server_event) => {}
+            Sink::Log(log) => {
+                // Its client reads slowly, and then its connection keeps the node, or it is away.
+                self.open = None;
+                log.append(data, server_event).await;
+                self.open = Some(self.call.gateway.open.token());
+            }
             Sink::Frames(frames) => {
                 // A client that is gone leaves its answer to nobody.
                 let _ = frames.send(Bytes::copy_from_slice(data)).await;
@@ -614,47 +653,6 @@ async fn drained(call: &Call) {
         return std::future::pending().await;
     }
     call.gateway.draining.cancelled().await;
-}
-
-enum TakenUp {
-    Stream(EventSource),
-    Refused,
-    Unreachable,
-}
-
-/// Asks the server for the rest of its own stream.
-async fn take_up(call: &Call, bound: Option<&Bound>, instance: usize, last: &str) -> TakenUp {
-    let Ok(last) = HeaderValue::from_str(last) else { return TakenUp::Refused };
-    let mut request = headers::for_own_message(&call.headers);
-    request.insert(ACCEPT, HeaderValue::from_static("text/event-stream"));
-    request.insert(name::LAST_EVENT_ID, last);
-    let outgoing = Outgoing {
-        method: HttpMethod::GET,
-        headers: &request,
-        session: bound.and_then(|bound| bound.server_session.clone()),
-        body: Bytes::new(),
-    };
-    match attempt::request_http(&call.gateway, &call.server, true, instance, outgoing).await {
-        Ok((response, _)) if response.status.is_success() && response.is_event_stream() => {
-            let events = HttpEvents::new(response.body);
-            TakenUp::Stream(EventSource::Http(Box::new(events)))
-        }
-        Ok((response, _)) if response.status.is_client_error() => TakenUp::Refused,
-        Ok(_) | Err(_) => TakenUp::Unreachable,
-    }
-}
-
-/// The rest of a server's stream, for a client that came back to a stream whose log is gone.
-pub(crate) async fn resume_at_server(
-    call: &Call,
-    bound: &Bound,
-    last: &str,
-) -> Option<EventSource> {
-    let instance = call.server.fleet.place(bound.mark)?;
-    match take_up(call, Some(bound), instance, last).await {
-        TakenUp::Stream(source) => Some(source),
-        TakenUp::Refused | TakenUp::Unreachable => None,
-    }
 }
 
 /// How long the end of a call waits for a framed client that does not read.

@@ -27,7 +27,7 @@ use tokio_util::task::TaskTracker;
 
 use super::receive::{Inbound, Received, receive};
 use super::{listed, respond};
-use crate::exchange::{self, Answer, Call, First, Ids, Sink, headers};
+use crate::exchange::{self, Answer, Call, First, Ids, Sink};
 use crate::failure::{self, Failure};
 use crate::gateway::Gateway;
 use crate::metrics::{CallOutcome, Rejection};
@@ -453,8 +453,8 @@ impl Shared {
     /// Holds the session's standing stream for as long as the connection lasts.
     async fn stand(self: Arc<Self>, session: Arc<Session>) {
         let gateway = self.gateway.latest();
-        let live = headers::for_server(self.headers.clone(), &gateway.server_of(&session));
-        let log = match session::open_standing(&gateway, &session, live, None).await {
+        let own = self.headers.clone();
+        let log = match session::open_standing(&gateway, &session, own, None).await {
             Ok(Opened::Stream(standing)) => Arc::clone(&standing.log),
             Ok(Opened::Refused(_)) => return,
             Err(failure) => {

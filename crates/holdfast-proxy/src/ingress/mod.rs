@@ -46,8 +46,8 @@ use crate::session::Session;
 /// The client's connection, as the listener knows it.
 #[derive(Clone)]
 pub(crate) struct Connection {
-    /// Cutting it closes the connection, for a client that does not read.
-    pub(crate) cut: CancellationToken,
+    /// Cutting it closes the connection, for a client that does not read. None: it carries other calls.
+    pub(crate) cut: Option<CancellationToken>,
     /// Whether it comes from a balancer of ours, whose `X-Request-ID` counts
     /// (`listen.trusted_proxies`).
     pub(crate) trusted: bool,
@@ -172,7 +172,7 @@ pub(crate) async fn serve_forwarded(
     let Ok((endpoint, server)) = find(&gateway, parts.uri.path()) else { return misdirected() };
     match endpoint {
         Endpoint::Mcp => {
-            let connection = CancellationToken::new();
+            let connection = None;
             let forwarded = true;
             let entered = Entered {
                 gateway,
@@ -395,8 +395,9 @@ struct Entered {
     principal: Principal,
     /// Boxed: it goes through many hands.
     parts: Box<Parts>,
-    /// Cutting it closes the client's connection, for one that does not read.
-    connection: CancellationToken,
+    /// Cutting it closes the client's connection, for one that does not read; none if other calls are
+    /// on it.
+    connection: Option<CancellationToken>,
     /// The id of a trusted balancer.
     balancer_id: Option<Box<str>>,
     /// Whether another node has let it in: then it is served here or nowhere.

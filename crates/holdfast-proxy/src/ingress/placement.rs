@@ -175,7 +175,7 @@ async fn place(
 /// [`HangUp`] where nothing may be said.
 pub(super) async fn follow(
     call: &Arc<Call>,
-    connection: &CancellationToken,
+    connection: Option<&CancellationToken>,
 ) -> Result<Response<Body>, HangUp> {
     let Some(session) = &call.session else {
         return respond::answer(call, Answer::Moved, connection).await;
@@ -193,7 +193,7 @@ pub(super) async fn follow(
         server: Arc::clone(&call.server),
         principal: call.principal.clone(),
         parts: Box::new(request.into_parts().0),
-        connection: connection.clone(),
+        connection: connection.cloned(),
         balancer_id: call.balancer_id.clone(),
         again: call.again,
         forwarded: false,
@@ -215,7 +215,7 @@ pub(super) async fn follow(
     // It came back: another try, and no more than that. Its place is the new call's to ask for.
     call.leave();
     let follows = Follows::No;
-    Box::pin(streamable::serve_placed(anew, again, connection.clone(), follows)).await
+    Box::pin(streamable::serve_placed(anew, again, connection.cloned(), follows)).await
 }
 
 /// The session that the request names, if this node has it in hand.

@@ -15,7 +15,7 @@ use holdfast_mcp::rpc_error::{RpcError, code};
 use holdfast_mcp::version::{Era, Version, classify};
 use http::{HeaderMap, StatusCode};
 
-use crate::exchange::{Call, Guards, Ids, Shelf, headers};
+use crate::exchange::{Call, Guards, Ids, Shelf, Wanted, headers};
 use crate::failure;
 use crate::fleet::chance;
 use crate::gateway::Gateway;
@@ -289,6 +289,7 @@ fn build(
         ticket: std::sync::OnceLock::new(),
         shelf,
         admitted: std::sync::OnceLock::new(),
+        wanted: Wanted::default(),
         stands_in: false,
         session,
         era,

@@ -1,6 +1,9 @@
 //! From an answer to an HTTP response.
 
+use std::future::{Ready, ready};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -15,6 +18,7 @@ use super::{HangUp, Recorded};
 use crate::body::Body;
 use crate::exchange::{Answer, Call, First, Sink, headers, relay};
 use crate::failure::Failure;
+use crate::metrics::CallOutcome;
 use crate::random;
 use crate::session::Session;
 use crate::streams::{NewLog, Origin, Reader, ReaderOptions, StreamLog};
@@ -26,7 +30,7 @@ use crate::streams::{NewLog, Origin, Reader, ReaderOptions, StreamLog};
 pub(crate) async fn answer(
     call: &Arc<Call>,
     answer: Answer,
-    connection: &CancellationToken,
+    connection: Option<&CancellationToken>,
 ) -> Result<Response<Body>, HangUp> {
     Ok(match answer {
         Answer::Whole(whole) => build(whole.status, whole.headers, Body::full(whole.body)),
@@ -49,22 +53,16 @@ pub(crate) async fn answer(
         Answer::Events(events) => {
             let mut kept = events.headers.clone();
             headers::as_stream(&mut kept);
+            let events = ready(Answer::Events(events));
+            let mut events = Survivor::new(Arc::clone(call), events);
             let log = Box::pin(new_log(call)).await;
+            let Some(events) = events.take().map(Ready::into_inner) else { return Err(HangUp) };
             let reader = reader(call, &log, None, connection);
-            let first = First::Here(Answer::Events(events));
-            let reader = reader.driving(relay(Arc::clone(call), first, Sink::Log(log)));
+            let relay = relay(Arc::clone(call), First::Here(events), Sink::Log(log));
+            let reader = reader.driving(relay);
             build(StatusCode::OK, kept, Body::Stream(Box::new(reader)))
         }
     })
-}
-
-/// When the work for a response begins.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Begins {
-    /// It has begun, or may.
-    Meanwhile,
-    /// Once the head of the response has been written: no balancer sends the request again then.
-    First,
 }
 
 /// How long the head of a response may take to be written before the call is given up.
@@ -73,34 +71,152 @@ const BEGUN: Duration = Duration::from_secs(5);
 /// The headers cannot wait any longer: the answer, whenever it comes, comes as a stream.
 ///
 /// # Cancel safety
-/// The work is dropped with it, until it returns.
-pub(crate) async fn commit(
+/// Until it returns, the work is what its [`Survivor`] makes of it.
+pub(crate) async fn commit<W>(
+    call: &Arc<Call>,
+    mut work: Survivor<W>,
+    patience: Duration,
+    connection: Option<&CancellationToken>,
+) -> Response<Body>
+where
+    W: Future<Output = Answer> + Send + Unpin + 'static,
+{
+    let log = Box::pin(new_log(call)).await;
+    let work = work.take();
+    let work = async move {
+        match work {
+            Some(work) => work.await,
+            None => Answer::HangUp,
+        }
+    };
+    relayed(call, log, within(Arc::clone(call), patience, work), connection)
+}
+
+/// The same for a call that is sent once the head of its response has been written: no balancer sends
+/// the request again then.
+///
+/// # Cancel safety
+/// Until it returns, the call has not begun, and does not run if it is dropped: without a head, a
+/// balancer sends the request again, and it would run twice.
+pub(crate) async fn commit_first(
     call: &Arc<Call>,
     work: impl Future<Output = Answer> + Send + 'static,
-    begins: Begins,
     patience: Duration,
-    connection: &CancellationToken,
+    connection: Option<&CancellationToken>,
 ) -> Response<Body> {
+    let mut unbegun = Unbegun(Some(call));
     let log = Box::pin(new_log(call)).await;
-    let stream = follow(call, &log, None, connection);
+    unbegun.0 = None;
     let (own, begun) = (Arc::clone(call), Arc::clone(&log));
-    let first = First::Coming(Box::pin(async move {
-        let failure = if begins == Begins::First
-            && tokio::time::timeout(BEGUN, begun.begun()).await.is_err()
-        {
-            // Its client is gone before it began: it is not sent, and did not run.
-            let reason = "the response could not be begun".to_owned();
-            Failure::unavailable(&own.server.name, reason)
-        } else if let Ok(first) = tokio::time::timeout(patience, work).await {
-            return first;
-        } else {
-            Failure::timed_out(&own.server.name, own.server.settings.timeout)
-        };
-        own.fail(&failure);
-        Answer::Failed(failure)
-    }));
+    let work = async move {
+        match tokio::time::timeout(BEGUN, begun.begun()).await {
+            Ok(()) => within(own, patience, work).await,
+            Err(_) => Answer::Failed(not_begun(&own)),
+        }
+    };
+    relayed(call, log, work, connection)
+}
+
+/// What comes within this time, or a failure.
+async fn within(
+    call: Arc<Call>,
+    patience: Duration,
+    work: impl Future<Output = Answer> + Send,
+) -> Answer {
+    if let Ok(first) = tokio::time::timeout(patience, work).await {
+        return first;
+    }
+    let failure = Failure::timed_out(&call.server.name, call.server.settings.timeout);
+    call.fail(&failure);
+    Answer::Failed(failure)
+}
+
+/// The response that follows the log of a call whose first answer is still to come.
+fn relayed(
+    call: &Arc<Call>,
+    log: Arc<StreamLog>,
+    first: impl Future<Output = Answer> + Send + 'static,
+    connection: Option<&CancellationToken>,
+) -> Response<Body> {
+    let stream = follow(call, &log, None, connection);
+    let first = First::Coming(Box::pin(first));
     tokio::spawn(relay(Arc::clone(call), first, Sink::Log(log)));
     self::stream(stream)
+}
+
+/// Its client is gone before its response began: it is not sent, and did not run.
+fn not_begun(call: &Call) -> Failure {
+    let reason = "the response could not be begun".to_owned();
+    let failure = Failure::unavailable(&call.server.name, reason);
+    call.fail(&failure);
+    failure
+}
+
+/// A call that begins when its response has begun, and is counted as one that did not run if that never
+/// comes.
+struct Unbegun<'a>(Option<&'a Call>);
+
+impl Drop for Unbegun<'_> {
+    fn drop(&mut self) {
+        match self.0 {
+            Some(call) if call.modern() => call.settle(CallOutcome::Cancelled),
+            Some(call) => drop(not_begun(call)),
+            None => {}
+        }
+    }
+}
+
+/// Work that outlives its client where the protocol says so: a legacy client's disconnect is not a
+/// cancellation, so dropping the survivor moves the work to a task of its own. A modern client's
+/// disconnect is one, and the work is dropped.
+pub(crate) struct Survivor<W>
+where
+    W: Future<Output = Answer> + Send + Unpin + 'static,
+{
+    call: Arc<Call>,
+    work: Option<W>,
+}
+
+impl<W> Survivor<W>
+where
+    W: Future<Output = Answer> + Send + Unpin + 'static,
+{
+    pub(crate) fn new(call: Arc<Call>, work: W) -> Self {
+        Self { call, work: Some(work) }
+    }
+
+    /// Its work, whose end is the caller's from here on.
+    pub(crate) fn take(&mut self) -> Option<W> {
+        self.work.take()
+    }
+}
+
+impl<W> Future for Survivor<W>
+where
+    W: Future<Output = Answer> + Send + Unpin + 'static,
+{
+    type Output = Answer;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Answer> {
+        let Some(work) = &mut self.work else { return Poll::Pending };
+        let answer = std::task::ready!(Pin::new(work).poll(cx));
+        self.work = None;
+        Poll::Ready(answer)
+    }
+}
+
+impl<W> Drop for Survivor<W>
+where
+    W: Future<Output = Answer> + Send + Unpin + 'static,
+{
+    fn drop(&mut self) {
+        let Some(work) = self.work.take() else { return };
+        if self.call.modern() {
+            self.call.settle(CallOutcome::Cancelled);
+        } else {
+            finish_for_nobody(Arc::clone(&self.call), work);
+        }
+    }
 }
 
 /// A new stream for the call's answer. In a cluster its record is in the store before any of its event
@@ -177,7 +293,7 @@ pub(crate) fn follow(
     call: &Call,
     log: &Arc<StreamLog>,
     after: Option<u64>,
-    connection: &CancellationToken,
+    connection: Option<&CancellationToken>,
 ) -> Body {
     Body::Stream(Box::new(reader(call, log, after, connection)))
 }
@@ -186,7 +302,7 @@ fn reader(
     call: &Call,
     log: &Arc<StreamLog>,
     after: Option<u64>,
-    connection: &CancellationToken,
+    connection: Option<&CancellationToken>,
 ) -> Reader {
     let streams = &call.gateway.config.streams;
     Reader::new(
@@ -198,7 +314,7 @@ fn reader(
             retry: streams.retry,
             in_use: call.session.as_ref().map(|session| session.enter(call.gateway.clock)),
             gauge: call.gateway.metrics.streams.enter(),
-            connection: Some(connection.clone()),
+            connection: connection.cloned(),
         },
     )
 }
@@ -252,10 +368,7 @@ pub(crate) fn one_event(message: &[u8]) -> Response<Body> {
 }
 
 /// Lets a legacy call that its client has left run to its end.
-pub(crate) fn finish_for_nobody(
-    call: Arc<Call>,
-    work: impl Future<Output = Answer> + Send + 'static,
-) {
+fn finish_for_nobody(call: Arc<Call>, work: impl Future<Output = Answer> + Send + 'static) {
     let deadline = call.server.settings.timeout;
     // The node waits for it when it drains: a call that may have an effect is not cut for nothing.
     let open = call.gateway.open.clone();
@@ -265,3 +378,6 @@ pub(crate) fn finish_for_nobody(
         }
     });
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::placement::{self, Placed};
 use super::receive::{Inbound, Received, receive};
 use super::request_body::RequestBody;
+use super::respond::Survivor;
 use super::{
     Entered, HangUp, bad_body, json, method_not_allowed, no_room_for_stream, refuse, respond,
 };
@@ -88,8 +89,9 @@ async fn post(entered: Entered, body: RequestBody) -> Result<Response<Body>, Han
             serve_placed(call, placed.may_have_run, entered.connection, Follows::Yes).await
         }
         Ok(Received::Message(call, kind)) => {
-            let told =
-                Survivor::new(Arc::clone(&call), async move { exchange::tell(&call, kind).await });
+            let own = Arc::clone(&call);
+            let told = Boxed::new(&WORK, async move { exchange::tell(&own, kind).await });
+            let told = Survivor::new(call, told);
             let Answer::Whole(whole) = told.await else {
                 return Ok(json(StatusCode::ACCEPTED, Bytes::new()));
             };
@@ -116,7 +118,7 @@ pub(super) enum Follows {
 pub(super) async fn serve_placed(
     call: Arc<Call>,
     may_have_run: bool,
-    connection: CancellationToken,
+    connection: Option<CancellationToken>,
     follows: Follows,
 ) -> Result<Response<Body>, HangUp> {
     // Only the journal could know whether it ran.
@@ -124,7 +126,7 @@ pub(super) async fn serve_placed(
         let reason = "the node that ran it was lost".to_owned();
         let failure = Failure::unknown(&call.server.name, reason);
         let answer = exchange::gave_up(&call, failure);
-        return respond::answer(&call, answer, &connection).await;
+        return respond::answer(&call, answer, connection.as_ref()).await;
     }
     run(call, connection, follows).await
 }
@@ -132,7 +134,7 @@ pub(super) async fn serve_placed(
 /// Runs a call: its answer as it is if it comes soon, as a stream otherwise.
 async fn run(
     call: Arc<Call>,
-    connection: CancellationToken,
+    connection: Option<CancellationToken>,
     follows: Follows,
 ) -> Result<Response<Body>, HangUp> {
     let streams = &call.gateway.config.streams;
@@ -140,17 +142,15 @@ async fn run(
     // What decides a client's era or session is not begun before it is known.
     let opens = matches!(call.method, RpcMethod::Initialize | RpcMethod::Discover);
     let deadline = call.server.settings.timeout;
-    let mut work = Survivor::new(Arc::clone(&call), exchange::first_answer(Arc::clone(&call)));
     let stays_json = call.modern() && streams.strict;
     let can_wait_as_stream = call.takes_stream && !stays_json && !opens && hold < deadline;
-    if can_wait_as_stream
-        && call.must_begin_first()
-        && let Some(work) = work.take()
-    {
-        let begins = respond::Begins::First;
-        let begun = respond::commit(&call, work, begins, deadline, &connection);
+    if can_wait_as_stream && call.must_begin_first() {
+        let work = exchange::first_answer(Arc::clone(&call));
+        let begun = respond::commit_first(&call, work, deadline, connection.as_ref());
         return Ok(Box::pin(begun).await);
     }
+    let work = Boxed::new(&WORK, exchange::first_answer(Arc::clone(&call)));
+    let mut work = Survivor::new(Arc::clone(&call), work);
     let patience = if can_wait_as_stream { hold } else { deadline };
     let until = Instant::from_std(call.started) + patience;
     let held = Hold::until(until, Arc::clone(&call) as Arc<dyn Held>);
@@ -164,71 +164,30 @@ async fn run(
     };
     let failure = match over {
         Ok(Answer::Moved) if follows == Follows::Yes => {
-            return Box::pin(placement::follow(&call, &connection)).await;
+            return Box::pin(placement::follow(&call, connection.as_ref())).await;
         }
-        Ok(first) => return respond::answer(&call, first, &connection).await,
+        Ok(first) => return respond::answer(&call, first, connection.as_ref()).await,
         Err(Over::Time) if can_wait_as_stream => {
-            let Some(work) = work.take() else { return Err(HangUp) };
-            let (begins, left) = (respond::Begins::Meanwhile, deadline.saturating_sub(hold));
-            let begun = respond::commit(&call, work, begins, left, &connection);
-            return Ok(Box::pin(begun).await);
+            let left = deadline.saturating_sub(hold);
+            return Ok(Box::pin(respond::commit(&call, work, left, connection.as_ref())).await);
         }
         Err(Over::Time) => Failure::timed_out(&call.server.name, deadline),
         Err(Over::GivenUp) => call.server.given_up(),
     };
     drop(work.take());
     let answer = exchange::gave_up(&call, failure);
-    respond::answer(&call, answer, &connection).await
-}
-
-/// Work that outlives its client where the protocol says so: a legacy client's disconnect is not a
-/// cancellation, so dropping the survivor moves the work to a task of its own. A modern client's
-/// disconnect is one, and the work is dropped.
-struct Survivor {
-    call: Arc<Call>,
-    work: Option<Boxed<Answer>>,
+    respond::answer(&call, answer, connection.as_ref()).await
 }
 
 thread_local! {
     static WORK: Boxes<Answer> = const { RefCell::new(Vec::new()) };
 }
 
-impl Survivor {
-    fn new(call: Arc<Call>, work: impl Future<Output = Answer> + Send + 'static) -> Self {
-        Self { call, work: Some(Boxed::new(&WORK, work)) }
-    }
-
-    fn take(&mut self) -> Option<Boxed<Answer>> {
-        self.work.take()
-    }
-}
-
-impl Future for Survivor {
-    type Output = Answer;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Answer> {
-        let Some(work) = &mut self.work else { return Poll::Pending };
-        let answer = std::task::ready!(Pin::new(work).poll(cx));
-        self.work = None;
-        Poll::Ready(answer)
-    }
-}
-
-impl Drop for Survivor {
-    fn drop(&mut self) {
-        let Some(work) = self.work.take() else { return };
-        if self.call.modern() {
-            self.call.settle(crate::metrics::CallOutcome::Cancelled);
-        } else {
-            respond::finish_for_nobody(Arc::clone(&self.call), work);
-        }
-    }
-}
-
 // --- GET ---
 
 async fn get(entered: Entered) -> Response<Body> {
     let Entered { gateway, server, principal, parts, connection, .. } = &entered;
+    let connection = connection.as_ref();
     if !accepts(&parts.headers, "text/event-stream") {
         let text = "GET opens an event stream: send Accept: text/event-stream";
         return refuse(gateway, Rejection::NotServed, StatusCode::NOT_ACCEPTABLE, text);
@@ -261,8 +220,7 @@ async fn get(entered: Entered) -> Response<Body> {
     let Some(session) = session else {
         return pass_on(&entered, Method::GET).await;
     };
-    let live = headers::for_server(parts.headers.clone(), server);
-    standing(gateway, &session, live, None, connection).await
+    standing(gateway, &session, parts.headers.clone(), None, connection).await
 }
 
 /// Where a client's standing stream goes on.
@@ -279,15 +237,15 @@ pub(crate) struct After {
 pub(crate) async fn standing(
     gateway: &Arc<Gateway>,
     session: &Arc<Session>,
-    live: HeaderMap,
+    own: HeaderMap,
     after: Option<After>,
-    connection: &CancellationToken,
+    connection: Option<&CancellationToken>,
 ) -> Response<Body> {
     let seq = after.as_ref().and_then(|after| after.seq);
-    match session::open_standing(gateway, session, live, after.as_ref()).await {
+    match session::open_standing(gateway, session, own, after.as_ref()).await {
         Ok(Opened::Stream(open)) => {
             let after = seq;
-            respond::stream(respond::stand(gateway, session, &open.log, after, Some(connection)))
+            respond::stream(respond::stand(gateway, session, &open.log, after, connection))
         }
         Ok(Opened::Refused(whole)) => {
             respond::build(whole.status, whole.headers, Body::full(whole.body))

@@ -26,7 +26,6 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio_util::sync::CancellationToken;
 
 use self::half_close::HalfClose;
 use self::idle::Activity;
@@ -137,7 +136,7 @@ where
     let requests = Requests::default();
     let cut = gateway.connected();
     let orders = Orders::new(cut.clone(), worker::draining(&gateway));
-    let connection = Connection { cut, trusted: gateway.trusts(peer) };
+    let connection = Connection { cut: Some(cut), trusted: gateway.trusts(peer) };
     let listen = &gateway.config.listen;
     let (head, idle) = (listen.header_timeout, listen.idle_timeout);
     let patience = Patience { head, idle, stalled: idle };
@@ -254,9 +253,9 @@ where
     let service = service_fn(move |request: Request<Incoming>| {
         let busy = requests.enter();
         let gateway = current.load_full();
-        // A connection carries many calls, so no slow reader of one of them cuts it: the token is
-        // nobody's. What the reader leaves unread is bounded by its stream's queue.
-        let connection = Connection { cut: CancellationToken::new(), trusted };
+        // A connection carries many calls, so no slow reader of one of them cuts it. What the reader
+        // leaves unread is bounded by its stream's queue.
+        let connection = Connection { cut: None, trusted };
         async move {
             let (parts, body) = request.into_parts();
             let body = RequestBody::from(body);

@@ -113,8 +113,8 @@ pub(crate) struct Session {
     ending: AtomicBool,
     /// Ids of server→client requests without an answer, as the client knows them.
     outstanding: Mutex<HashSet<Box<str>>>,
-    /// Calls whose answers come as streams.
-    streaming: Mutex<Vec<Weak<Call>>>,
+    /// Calls that wait for their turn at the server, or were let in.
+    running: Mutex<Vec<Weak<Call>>>,
     last_used: AtomicU64,
     /// Counts the session's calls.
     calls: AtomicU64,
@@ -170,7 +170,7 @@ impl Session {
             ended: CancellationToken::new(),
             ending: AtomicBool::new(false),
             outstanding: Mutex::default(),
-            streaming: Mutex::default(),
+            running: Mutex::default(),
             last_used: AtomicU64::new(now.as_secs()),
             calls: AtomicU64::new(0),
             in_use: AtomicU32::new(0),
@@ -195,10 +195,11 @@ impl Session {
     }
 
     /// Its server as another configuration has it. A standing stream of an instance that is gone looks for
-    /// another one.
+    /// another one, and one that was asked for with other headers is asked for anew.
     pub(crate) fn serve_by(&self, server: &Arc<Server>) {
-        self.server.store(Arc::clone(server));
-        if server.fleet.place(self.bound.load().mark).is_none() {
+        let before = self.server.swap(Arc::clone(server));
+        let gone = server.fleet.place(self.bound.load().mark).is_none();
+        if gone || before.headers != server.headers {
             self.rebound.notify_waiters();
         }
     }
@@ -410,25 +411,38 @@ impl Session {
         self.calls.load(Ordering::Relaxed) == call
     }
 
-    fn streaming(&self) -> MutexGuard<'_, Vec<Weak<Call>>> {
-        self.streaming.lock().unwrap_or_else(PoisonError::into_inner)
+    fn running(&self) -> MutexGuard<'_, Vec<Weak<Call>>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The answer to a call comes as a stream, until what is returned is dropped.
-    pub(crate) fn streams(call: &Arc<Call>) -> Streaming {
-        if let Some(session) = &call.session {
-            session.streaming().push(Arc::downgrade(call));
+    /// From here on the client can cancel the call, until it ends.
+    pub(crate) fn runs(call: &Arc<Call>) {
+        if let Some(session) = &call.session
+            && call.wanted.list()
+        {
+            session.running().push(Arc::downgrade(call));
         }
-        Streaming(Arc::clone(call))
+    }
+
+    /// The call has ended.
+    pub(crate) fn ran(&self, call: &Call) {
+        let mut running = self.running();
+        if let Some(at) = running.iter().position(|it| std::ptr::eq(it.as_ptr(), call)) {
+            running.swap_remove(at);
+        }
+        // Idle sessions hold no room for more than a few.
+        if running.is_empty() {
+            running.shrink_to(FEW);
+        }
     }
 
     /// The client has no use any more for the answer to its request of this id (JSON text). The server
     /// may still give one, or none for as long as it is waited for: nobody else has to wait meanwhile.
     /// Whether this node serves such a request.
     pub(crate) fn cancelled(&self, id: &str) -> bool {
-        let calls: Vec<_> = self.streaming().iter().filter_map(Weak::upgrade).collect();
+        let calls: Vec<_> = self.running().iter().filter_map(Weak::upgrade).collect();
         let calls = calls.iter().filter(|call| call.ids.is(id));
-        calls.map(|call| call.leave()).count() > 0
+        calls.map(|call| call.cancel()).count() > 0
     }
 
     fn outstanding(&self) -> MutexGuard<'_, HashSet<Box<str>>> {
@@ -455,29 +469,14 @@ impl Session {
     }
 }
 
-/// A call whose answer comes as a stream, as its session knows it.
-pub(crate) struct Streaming(Arc<Call>);
-
-impl Drop for Streaming {
-    fn drop(&mut self) {
-        let Some(session) = &self.0.session else { return };
-        let mut streaming = session.streaming();
-        let own = Arc::as_ptr(&self.0);
-        if let Some(at) = streaming.iter().position(|it| std::ptr::eq(it.as_ptr(), own)) {
-            streaming.swap_remove(at);
-        }
-        // Idle sessions hold no room for it.
-        if streaming.is_empty() {
-            streaming.shrink_to_fit();
-        }
-    }
-}
-
 /// Whether more than a tenth of the time to live is over that a record with this deadline was given; both in
 /// milliseconds since the Unix epoch. A record that was renewed just now has eleven tenths of it left.
 fn has_run_down(deadline: u64, now: u64, ttl: Duration) -> bool {
     deadline <= now.saturating_add(u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX))
 }
+
+/// Calls at once that a session has room for when it has none.
+const FEW: usize = 4;
 
 /// The life of no server.
 const NOT_OPEN: u64 = u64::MAX;

@@ -33,6 +33,7 @@ use crate::failure::Failure;
 use crate::gateway::Gateway;
 use crate::ingress::streamable::After;
 use crate::random;
+use crate::server::Server;
 use crate::spliced;
 use crate::streams::{LogState, NewLog, Origin, StreamLog};
 use crate::upstream::events::{End, HttpEvents};
@@ -88,7 +89,8 @@ pub(crate) const FOLLOWS_WITHIN: Duration = Duration::from_millis(500);
 /// How long a server's stream that ended is left alone, where the server does not say.
 const REOPEN: Duration = Duration::from_millis(500);
 
-/// The session's standing stream, opened at the server if it is not yet.
+/// The session's standing stream, opened at the server if it is not yet. `own`: the client's headers as they
+/// came; what the configuration adds to them, it adds each time the server is asked.
 ///
 /// # Errors
 /// [`Failure`] if the session cannot be established at its server.
@@ -98,7 +100,7 @@ const REOPEN: Duration = Duration::from_millis(500);
 pub(crate) async fn open(
     gateway: &Arc<Gateway>,
     session: &Arc<Session>,
-    live: HeaderMap,
+    own: HeaderMap,
     after: Option<&After>,
 ) -> Result<Opened, Failure> {
     let _one_at_a_time = session.opening.lock().await;
@@ -114,6 +116,7 @@ pub(crate) async fn open(
         // Its messages have been logged since the session began, unless its process is gone.
         let bound = session.bound();
         if !bound.is_usable(&server) {
+            let live = exchange::headers::for_server(own, &server);
             reestablish(gateway, session, &bound, &live, Whereto::Same).await?;
         }
         return session.standing().clone().map(Opened::Stream).ok_or_else(|| {
@@ -138,8 +141,10 @@ pub(crate) async fn open(
     };
     // The server's answer decides between a stream and its refusal; one that says nothing until it
     // has an event is waited for behind the client's open stream.
-    let asked = first_get(Arc::clone(gateway), Arc::clone(session), live.clone(), last.clone());
-    let mut first = Box::pin(asked);
+    let own = exchange::headers::kept(&own);
+    let asked = session.server();
+    let get = first_get(Arc::clone(gateway), Arc::clone(session), own.clone(), last.clone());
+    let mut first = Box::pin(get);
     let got = tokio::select! {
         got = tokio::time::timeout(FIRST_ANSWER, &mut first) => got,
         () = session.ended.cancelled() => return Err(ended()),
@@ -165,7 +170,8 @@ pub(crate) async fn open(
         gateway: Arc::clone(gateway),
         session: Arc::clone(session),
         log: Arc::clone(&opened.log),
-        live: exchange::headers::kept(&live),
+        own,
+        asked,
         bound,
     };
     tokio::spawn(feed.run(first));
@@ -184,18 +190,19 @@ const SILENCE: Duration = Duration::from_secs(30);
 async fn first_get(
     gateway: Arc<Gateway>,
     session: Arc<Session>,
-    live: HeaderMap,
+    own: HeaderMap,
     last: Option<Box<str>>,
 ) -> (Got, Arc<Bound>) {
     let bound = session.bound();
-    let got = get(&gateway, &session, &bound, &live, last.as_deref()).await;
+    let got = get(&gateway, &session, &bound, &own, last.as_deref()).await;
     if !matches!(got, Got::Lost) {
         return (got, bound);
     }
+    let live = exchange::headers::for_server(own.clone(), &session.server());
     let Ok(bound) = reestablish(&gateway, &session, &bound, &live, Whereto::Same).await else {
         return (Got::Unreachable, bound);
     };
-    match get(&gateway, &session, &bound, &live, None).await {
+    match get(&gateway, &session, &bound, &own, None).await {
         // A session that has just been opened is known: the server means the stream. It is not
         // asked again, because each time would cost the client the session's state there.
         Got::Lost => {
@@ -369,13 +376,14 @@ async fn get(
     gateway: &Gateway,
     session: &Session,
     bound: &Bound,
-    live: &HeaderMap,
+    own: &HeaderMap,
     last_event: Option<&str>,
 ) -> Got {
     let server = session.server();
     // An instance that the configuration has no more has the session no more.
     let Some(instance) = server.fleet.place(bound.mark) else { return Got::Lost };
-    let mut headers = exchange::headers::for_own_message(live);
+    let live = exchange::headers::for_server(own.clone(), &server);
+    let mut headers = exchange::headers::for_own_message(&live);
     headers.insert(ACCEPT, HeaderValue::from_static("text/event-stream"));
     headers.insert(name::PROTOCOL_VERSION, HeaderValue::from_static(session.version.as_str()));
     if let Some(last) = last_event.and_then(|event| HeaderValue::from_str(event).ok()) {
@@ -428,7 +436,10 @@ struct Feed {
     gateway: Arc<Gateway>,
     session: Arc<Session>,
     log: Arc<StreamLog>,
-    live: HeaderMap,
+    /// The client's own headers: the server's are its configuration's of the time.
+    own: HeaderMap,
+    /// The server as it was when it was asked for the stream that is read.
+    asked: Arc<Server>,
     bound: Arc<Bound>,
 }
 
@@ -481,12 +492,13 @@ impl Feed {
                 continue;
             }
             let last = self.log.server_event();
+            self.asked = self.session.server();
             // Boxed, as what follows: a stream that is open holds no room for asking for another.
             let asked = Box::pin(get(
                 &self.gateway,
                 &self.session,
                 &self.bound,
-                &self.live,
+                &self.own,
                 last.as_deref(),
             ));
             let got = tokio::select! {
@@ -518,11 +530,12 @@ impl Feed {
                 Got::Lost => {
                     // By the configuration of now: this stream may be older.
                     self.gateway = self.gateway.latest();
+                    let live = self.live();
                     let again = Box::pin(reestablish(
                         &self.gateway,
                         &self.session,
                         &self.bound,
-                        &self.live,
+                        &live,
                         Whereto::Same,
                     ))
                     .await;
@@ -606,8 +619,8 @@ impl Feed {
     /// Binds the session where it belongs now: its client listens, and is not to wait for a call of its
     /// own. Whether it is bound there.
     async fn goes_along(&self) -> bool {
-        let Self { gateway, session, bound, live, .. } = self;
-        match reestablish(&gateway.latest(), session, bound, live, Whereto::Same).await {
+        let Self { gateway, session, bound, .. } = self;
+        match reestablish(&gateway.latest(), session, bound, &self.live(), Whereto::Same).await {
             Ok(_) => true,
             Err(failure) => {
                 tracing::debug!(reason = %failure.reason, "standing stream cannot follow yet");
@@ -616,11 +629,19 @@ impl Feed {
         }
     }
 
-    /// Resolves when the session has another binding than the one that is read.
+    /// The headers with which the session is opened again.
+    fn live(&self) -> HeaderMap {
+        exchange::headers::for_server(self.own.clone(), &self.session.server())
+    }
+
+    /// Resolves when the session has another binding than the one that is read, or the server is asked
+    /// with other headers now: a credential that was changed is not to be used any longer.
     async fn bound_elsewhere(&self) {
         loop {
             let rebound = self.session.rebound.notified();
-            if self.session.bound().generation != self.bound.generation {
+            if self.session.bound().generation != self.bound.generation
+                || self.session.server().headers != self.asked.headers
+            {
                 return;
             }
             rebound.await;

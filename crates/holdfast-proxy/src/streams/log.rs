@@ -119,7 +119,7 @@ pub(crate) struct StreamLog {
     prime: bool,
     queue: usize,
     retain: usize,
-    pub(super) cancel_after: Option<Duration>,
+    cancel_after: Option<Duration>,
     metrics: Arc<Metrics>,
     inner: Mutex<Inner>,
     /// The reader, by its epoch, whose task is at its writer's right now and reads afterwards, so that it
@@ -264,21 +264,27 @@ impl StreamLog {
     ///
     /// # Cancel safety
     /// Cancelled while it waits, nothing was appended.
-    pub(crate) async fn append(&self, data: &Bytes, server_event: Option<&str>) {
+    pub(crate) async fn append(self: &Arc<Self>, data: &Bytes, server_event: Option<&str>) {
         loop {
             let room = self.room.notified();
-            {
-                let mut inner = self.inner();
-                let room = inner.undelivered_bytes < self.queue;
-                if room || inner.state == LogState::Complete || self.deserted(&inner) {
-                    self.push(&mut inner, data, server_event);
-                    return;
-                }
+            if self.append_if_room(data, server_event) {
+                return;
             }
             if tokio::time::timeout(STALL, room).await.is_err() {
                 self.cut_slow_reader();
             }
         }
+    }
+
+    /// Appends a message, or drops it where nobody can ever read it; `false` if it has to wait for room.
+    pub(crate) fn append_if_room(&self, data: &Bytes, server_event: Option<&str>) -> bool {
+        let mut inner = self.inner();
+        let room = inner.undelivered_bytes < self.queue;
+        let goes = room || inner.state == LogState::Complete || self.deserted(&inner);
+        if goes {
+            self.push(&mut inner, data, server_event);
+        }
+        goes
     }
 
     /// Appends what ends the exchange, whether there is room or not: its writer is done after it,

@@ -161,21 +161,8 @@ impl Reader {
     fn hang_up(&self) {
         let newest = self.log.detach(self.epoch);
         // A stream that the gateway ended is not a disconnect.
-        let (true, false, Some(after)) = (newest, self.ended, self.log.cancel_after) else {
-            return;
-        };
-        if after.is_zero() {
-            self.log.cancel.cancel();
-            return;
-        }
-        let log = Arc::clone(&self.log);
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(async move {
-                tokio::time::sleep(after).await;
-                if log.usage().1.is_some() {
-                    log.cancel.cancel();
-                }
-            });
+        if newest && !self.ended {
+            self.log.is_left(self.epoch);
         }
     }
 

@@ -222,6 +222,42 @@ async fn only_a_disconnect_cancels_and_only_where_it_may() {
     assert!(!ended.cancel.is_cancelled(), "a stream that the gateway ended is no disconnect");
 }
 
+/// Whether it has hung up or only takes nothing.
+#[tokio::test(start_paused = true)]
+async fn a_modern_client_that_is_away_is_given_its_grace_each_time() {
+    let second = Duration::from_secs(1);
+    let modern = || {
+        let cancel_after = Some(second * 5);
+        StreamLog::new(NewLog { cancel_after, ..new_log(1, 1 << 20, false) })
+    };
+    let hung_up = modern();
+    drop(reader(&hung_up, None));
+    tokio::time::sleep(second * 2).await;
+    let back = reader(&hung_up, None);
+    tokio::time::sleep(second * 2).await;
+    drop(back);
+    // The first time would be over.
+    tokio::time::sleep(second * 4).await;
+    assert!(!hung_up.cancel.is_cancelled());
+    tokio::time::sleep(second * 2).await;
+    assert!(hung_up.cancel.is_cancelled());
+
+    let (deaf, saved) = (modern(), modern());
+    for log in [&deaf, &saved] {
+        log.append(&Bytes::from_static(b"fills the queue"), None).await;
+        let log = Arc::clone(log);
+        tokio::spawn(async move { log.append(&Bytes::from_static(b"waits"), None).await });
+    }
+    let _takes_nothing = [&deaf, &saved].map(|log| reader(log, None));
+    tokio::time::sleep(super::log::STALL + second * 4).await;
+    assert!(!deaf.cancel.is_cancelled() && !saved.cancel.is_cancelled());
+    let back = tokio::spawn(read_all(reader(&saved, Some(0))));
+    tokio::time::sleep(second * 2).await;
+    assert!(deaf.cancel.is_cancelled() && !saved.cancel.is_cancelled());
+    saved.finish();
+    assert_eq!(texts(&back.await.unwrap()), ["fills the queue", "waits"]);
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_newest_event_is_kept_however_large_it_is() {
     let log = log(1 << 20, 8, false);
@@ -301,19 +337,13 @@ async fn a_full_stream_that_nobody_reads_is_cancelled_after_its_time() {
 #[tokio::test(start_paused = true)]
 async fn a_reader_that_takes_nothing_loses_its_stream_even_if_its_connection_stays() {
     let log = log(1, 1 << 20, false);
-    let heeded_by_nobody = CancellationToken::new();
-    let mut reading = Reader::new(
-        Arc::clone(&log),
-        ReaderOptions { connection: Some(heeded_by_nobody), ..options(None) },
-    );
+    let mut reading = reader(&log, None);
     log.append(&Bytes::from_static(b"fills the queue"), None).await;
     let writer = tokio::spawn({
         let log = Arc::clone(&log);
         async move { log.append(&Bytes::from_static(b"waits"), None).await }
     });
     tokio::time::sleep(super::log::STALL + Duration::from_secs(1)).await;
-    assert_eq!(log.stuck_since(), None, "its connection has been told to end");
-    tokio::time::sleep(super::log::STALL).await;
     assert!(log.stuck_since().is_some(), "whoever waits for room can be given up");
     assert!(reading.frame().await.is_none(), "nothing more for who lost it");
     // Who comes back gets all of it.

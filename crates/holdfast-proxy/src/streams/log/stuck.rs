@@ -1,5 +1,6 @@
 //! Streams whose reader takes nothing, or is not there: when that is noticed, and what is done.
 
+use std::sync::Arc;
 use std::task::Waker;
 use std::time::Instant;
 
@@ -42,7 +43,7 @@ impl StreamLog {
     /// A reader that has taken nothing for [`STALL`] while its queue is full is cut off: it costs
     /// what its queue holds and a connection, and may come back for what it missed. One whose connection
     /// does not end with that (it is HTTP/2's, and carries other calls) loses the stream alone.
-    pub(super) fn cut_slow_reader(&self) {
+    pub(super) fn cut_slow_reader(self: &Arc<Self>) {
         let mut inner = self.inner();
         if let Some(connection) = inner.connection.take() {
             self.metrics.slow_readers.inc();
@@ -51,11 +52,28 @@ impl StreamLog {
             let waker = inner.waker.take();
             self.leave(&mut inner);
             inner.epoch += 1;
+            let epoch = inner.epoch;
             drop(inner);
+            self.metrics.slow_readers.inc();
             waker.inspect(Waker::wake_by_ref);
-            if self.cancel_after.is_some() {
-                self.cancel.cancel();
-            }
+            self.is_left(epoch);
         }
+    }
+
+    /// Its client is gone, or takes nothing: where that cancels the call, it is cancelled unless another
+    /// reader than that of `epoch` has come within the client's grace.
+    pub(in crate::streams) fn is_left(self: &Arc<Self>, epoch: u64) {
+        let Some(grace) = self.cancel_after else { return };
+        if grace.is_zero() {
+            return self.cancel.cancel();
+        }
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        let log = Arc::clone(self);
+        runtime.spawn(async move {
+            tokio::time::sleep(grace).await;
+            if log.inner().epoch == epoch {
+                log.cancel.cancel();
+            }
+        });
     }
 }

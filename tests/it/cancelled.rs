@@ -1,0 +1,72 @@
+//! `notifications/cancelled` from a legacy client, wherever its call is.
+
+use crate::harness::client::Client;
+use crate::harness::gateway::{Gateway, Setup};
+use crate::harness::message;
+use crate::harness::recorder::{Gate, Recorder};
+
+/// No call becomes a stream before its time.
+const WHOLE: &str = "streams: { commit_after: 20s }";
+
+/// A gateway before a server whose tool `slow` waits for the gate.
+async fn start(settings: &str, section: &str) -> (Gate, Recorder, Gateway, Client) {
+    let gate = Gate::new();
+    let recorder = Recorder::gated(&gate).await;
+    let server = format!(r#"{{ url: "{}", {settings} }}"#, recorder.url());
+    let gateway =
+        Setup::new().server("main", &server).section(WHOLE).section(section).start().await;
+    let client = Client::legacy(&gateway).initialized().await;
+    (gate, recorder, gateway, client)
+}
+
+/// One call at a time.
+const ONE: &str = "bulkheads: { user: { concurrency: 1, queue: 5, queue_timeout: 5m } }";
+
+async fn cancel(client: &Client, id: u32) {
+    let params = format!(r#"{{"requestId":{id}}}"#);
+    let answer = client.post(&message::notification("notifications/cancelled", &params)).await;
+    assert_eq!(answer.answer().status, 202);
+}
+
+/// What waits is answered, and never runs.
+#[tokio::test]
+async fn a_call_that_waits_for_its_turn() {
+    let pool = "timeout: 10m, pool: { max_connections: 1, queue_timeout: 5m }";
+    for (settings, section, waits) in [
+        ("timeout: 10m", ONE, r#"holdfast_bulkhead_waiting{server_id="main",class="user"}"#),
+        (pool, "limits: {}", "holdfast_pool_waiting"),
+    ] {
+        let (gate, recorder, gateway, client) = start(settings, section).await;
+        let begin = |id: u32, tool: &'static str| {
+            let client = client.clone();
+            tokio::spawn(async move { client.call(id, tool).await })
+        };
+        let running = begin(1, "slow");
+        recorder.wait_for("the call at the server", 1, |seen| seen.tool() == "slow").await;
+        let waiting = begin(2, "write");
+        gateway.wait_metric(waits, |now| now == 1.0).await;
+        cancel(&client, 2).await;
+        let answer = waiting.await.unwrap();
+        assert_eq!(answer["error"]["code"], -32800, "{answer}");
+        assert_eq!(gateway.metric(waits).await, 0.0);
+        gate.open();
+        assert!(running.await.unwrap().get("result").is_some());
+        assert!(recorder.calls("write").is_empty(), "it ran");
+    }
+}
+
+/// The server may answer it yet, or never: nobody waits for that.
+#[tokio::test]
+async fn a_call_that_runs_and_is_no_stream() {
+    let (gate, recorder, _gateway, client) = start("timeout: 10m", ONE).await;
+    let first = client.clone();
+    let running = tokio::spawn(async move { first.call(1, "slow").await });
+    recorder.wait_for("the call at the server", 1, |seen| seen.tool() == "slow").await;
+    cancel(&client, 1).await;
+    assert!(client.call(2, "other").await.get("result").is_some());
+    recorder
+        .wait_for("the word at the server", 1, |it| it.rpc() == "notifications/cancelled")
+        .await;
+    gate.open();
+    assert!(running.await.unwrap().get("result").is_some());
+}
