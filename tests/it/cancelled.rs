@@ -3,7 +3,7 @@
 use crate::harness::client::Client;
 use crate::harness::gateway::{Gateway, Setup};
 use crate::harness::message;
-use crate::harness::recorder::{Gate, Recorder};
+use crate::harness::recorder::{Gate, Recorder, Reply, Step};
 
 /// No call becomes a stream before its time.
 const WHOLE: &str = "streams: { commit_after: 20s }";
@@ -69,4 +69,27 @@ async fn a_call_that_runs_and_is_no_stream() {
         .await;
     gate.open();
     assert!(running.await.unwrap().get("result").is_some());
+}
+
+/// It was sent: that nobody wants its answer says nothing of whether it ran.
+#[tokio::test]
+async fn a_write_whose_stream_breaks_afterwards() {
+    let gate = Gate::new();
+    let held = gate.clone();
+    let recorder = Recorder::scripted(move |seen| {
+        let broken = [Step::Wait(held.clone()), Step::Cut];
+        (seen.tool() == "write").then(|| Reply::streamed(seen, broken))
+    })
+    .await;
+    let server = format!(r#"{{ url: "{}" }}"#, recorder.url());
+    let gateway = Setup::new().server("main", &server).start().await;
+    let client = Client::legacy(&gateway).initialized().await;
+    let first = client.clone();
+    let running = tokio::spawn(async move { first.call(1, "write").await });
+    recorder.wait_for("the call at the server", 1, |seen| seen.tool() == "write").await;
+    cancel(&client, 1).await;
+    gate.open();
+    let answer = running.await.unwrap();
+    assert_eq!(answer["error"]["code"], -31002, "{answer}");
+    assert_eq!(recorder.calls("write").len(), 1);
 }

@@ -168,6 +168,7 @@ async fn without_redis_reads_go_on_writes_are_refused_and_it_comes_back_by_itsel
         }
     })
     .await;
+    assert!(cluster[0].has_metric("holdfast_store_takes_writes 0").await);
     // A session that its node knows, and a call that changes nothing.
     let response = client.call(2, "read").await;
     assert!(response.get("result").is_some(), "{response}");
@@ -185,4 +186,5 @@ async fn without_redis_reads_go_on_writes_are_refused_and_it_comes_back_by_itsel
         assert!(response.get("result").is_some(), "{response}");
     }
     assert_eq!(recorder.calls("write").len(), writes + 3);
+    assert!(cluster[0].has_metric("holdfast_store_takes_writes 1").await);
 }

@@ -322,6 +322,12 @@ impl Node {
         (status == 200).then(|| serde_json::from_slice(&body).expect("JSON"))
     }
 
+    /// A line of its metrics.
+    pub(crate) async fn has_metric(&self, line: &str) -> bool {
+        let (_, body) = get(self.admin, "/metrics").await.expect("its operator's port answers");
+        String::from_utf8_lossy(&body).lines().any(|it| it == line)
+    }
+
     /// Waits until this many calls are in it.
     pub(crate) async fn has_in_flight(&self, many: u64) {
         let deadline = Instant::now() + PATIENCE;

@@ -207,7 +207,7 @@ impl Relay<'_> {
     async fn whole(&mut self, answer: Answer) {
         let failure = match answer {
             Answer::Whole(whole) => match addressed::refusal(&whole.body, &self.call.ids) {
-                Some(body) => return self.send(&body, None).await,
+                Some(body) => return self.only(&body).await,
                 None => {
                     let reason = format!("it answered with HTTP status {}", whole.status);
                     Failure::unknown(&self.call.server.name, reason)
@@ -215,11 +215,11 @@ impl Relay<'_> {
             },
             Answer::One { event, .. } => {
                 let data = event.data.unwrap_or_default();
-                return self.send(&data, None).await;
+                return self.only(&data).await;
             }
             Answer::Large(_) if matches!(self.sink, Sink::Nobody) => return,
             Answer::Large(large) => match self.rest_of(large).await {
-                Ok(body) => return self.send(&body, None).await,
+                Ok(body) => return self.only(&body).await,
                 Err(failure) => failure,
             },
             Answer::Failed(failure) => failure,
@@ -278,7 +278,7 @@ impl Relay<'_> {
                             return Some(Box::pin(self.goes_along()).await);
                         }
                     },
-                    None => match source.next_within(&mut silence).await {
+                    None => match self.next(&mut source, &route, &mut silence).await {
                         Some(event) => event,
                         None => {
                             settle(&mut attempt, Outcome::TimedOut);
@@ -331,6 +331,26 @@ impl Relay<'_> {
                 }
             }
         }
+    }
+
+    /// The server's next event, if it comes in time. While the server waits for the client, which may be
+    /// away, nothing of this holds up a drain.
+    async fn next(
+        &mut self,
+        source: &mut EventSource,
+        route: &Route,
+        silence: &mut Silence,
+    ) -> Option<Result<Event, End>> {
+        if let Some(session) = &route.session {
+            self.asked.retain(|id| session.waits_for(id));
+        }
+        if self.asked.is_empty() {
+            return source.next_within(silence).await;
+        }
+        self.open = None;
+        let event = source.next_within(silence).await;
+        self.open = Some(self.call.gateway.open.token());
+        event
     }
 
     /// One event of the server on its way to the client.
@@ -479,13 +499,13 @@ impl Relay<'_> {
         if self.listens() {
             return Some(self.listens_again().await);
         }
-        if call.wanted.is_cancelled() {
-            self.take_back(route).await;
-            return Some(answer::cancelled(call));
-        }
         let waits = !matches!(self.sink, Sink::Nobody) && call.is_latest();
         match decide(call.class, Progress::Sent, self.attempts, waits) {
             Repeat::Again | Repeat::ReestablishThenAgain if call.ids.count() == 1 => {
+                if call.wanted.is_cancelled() {
+                    self.take_back(route).await;
+                    return Some(answer::cancelled(call));
+                }
                 self.attempts += 1;
                 call.server.metrics.attempts_repeated.inc();
                 tracing::debug!(server = %call.server.name, %reason, "stream broke, call sent again");
@@ -578,6 +598,12 @@ impl Relay<'_> {
             self.call.settle_with(answer);
         }
         self.answer(answer, id).await;
+    }
+
+    /// Sends what answers all that is left, and is counted already.
+    async fn only(&mut self, answer: &Bytes) {
+        self.left.clear();
+        self.answer(answer, None).await;
     }
 
     /// Sends one of the call's answers. The last needs no room: nothing follows it, and it is counted

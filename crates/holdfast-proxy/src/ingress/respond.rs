@@ -213,9 +213,11 @@ where
         let Some(work) = self.work.take() else { return };
         if self.call.modern() {
             self.call.settle(CallOutcome::Cancelled);
-        } else {
+        } else if !self.call.again || self.call.ticket.get().is_some() {
             finish_for_nobody(Arc::clone(&self.call), work);
         }
+        // Of a call that goes on after a node was lost, and whose answer nothing keeps, the server's stream is
+        // left where it is: who comes back takes it up once more.
     }
 }
 

@@ -458,6 +458,11 @@ impl Session {
         }
     }
 
+    /// Whether the client has not answered the server's request of this id yet.
+    pub(crate) fn waits_for(&self, id: &str) -> bool {
+        self.outstanding().contains(id)
+    }
+
     /// The client answered the server's request of this id, or it is void; whether it was open.
     pub(crate) fn answered(&self, id: &str) -> bool {
         self.outstanding().remove(id)
