@@ -30,6 +30,10 @@ const OVERDUE: Duration = Duration::from_secs(3);
 /// What a node says of itself counts for so long.
 const HEARD_OF: Duration = Duration::from_secs(10);
 
+/// In this time every node has told the coordinator what it finds, and was told of the rest: they report once a
+/// second.
+const ALL_HEARD: Duration = Duration::from_secs(2);
+
 /// When a task that could not do what it had to tries again.
 pub(crate) const RETRY: Duration = Duration::from_millis(100);
 
@@ -42,8 +46,7 @@ pub(crate) struct Shared {
     pub(crate) desk: Arc<Desk>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) nudges: Nudges,
-    /// What the other nodes say, as the coordinator last told, and when it did.
-    others: Mutex<(Option<tokio::time::Instant>, BTreeMap<At, Heard>)>,
+    others: Mutex<Told>,
     /// Generation and step of the failover that the data plane goes by, by server.
     follows: Mutex<Vec<(u64, u32)>>,
     /// When each breaker last opened; the last place of each server is for its own.
@@ -62,6 +65,16 @@ pub(crate) struct Shared {
     /// The term in which this node coordinates without that, and since when.
     behind: Mutex<Option<(u64, tokio::time::Instant)>>,
     pulse: Mutex<Pulse>,
+}
+
+/// What the other nodes say, as the coordinator last told.
+#[derive(Default)]
+struct Told {
+    /// When it last did.
+    at: Option<tokio::time::Instant>,
+    /// Since when it has, without a pause in which what it had said was of no use any more.
+    since: Option<tokio::time::Instant>,
+    heard: BTreeMap<At, Heard>,
 }
 
 /// What a coordinator may decide.
@@ -174,12 +187,15 @@ impl Shared {
         shared.runs = Arc::clone(&before.runs);
         shared.behind = Mutex::new(*lock(&before.behind));
         shared.pulse = Mutex::new(*lock(&before.pulse));
-        lock(&shared.others).0 = lock(&before.others).0;
+        {
+            let (mut others, told) = (lock(&shared.others), lock(&before.others));
+            (others.at, others.since) = (told.at, told.since);
+        }
         for at in shared.plan.all() {
             let Some(was) = shared.plan.place_in(at, &before.plan) else { continue };
             let look = before.looks.get(was);
             shared.looks.with(at, |it| *it = look);
-            lock(&shared.others).1.insert(at, before.others(was));
+            lock(&shared.others).heard.insert(at, before.others(was));
             lock(&shared.openings)[at.server][at.instance] =
                 lock(&before.openings)[was.server][was.instance];
             let trouble = lock(&before.troubles).get(&was).copied();
@@ -416,8 +432,13 @@ impl Shared {
         }
         let news = {
             let others = &mut *lock(&self.others);
-            others.0 = Some(tokio::time::Instant::now());
-            std::mem::replace(&mut others.1, known.clone()) != known
+            let (now, was_fresh) = (tokio::time::Instant::now(), others.is_fresh());
+            others.at = Some(now);
+            if !was_fresh {
+                others.since = Some(now);
+            }
+            // What was too old to vote with counts again, the same or not.
+            std::mem::replace(&mut others.heard, known.clone()) != known || !was_fresh
         };
         // This node's vote is another one then, and may be what the others wait for.
         if news {
@@ -428,9 +449,14 @@ impl Shared {
     /// What the others say of an instance. Where no coordinator has told of them for some time, nothing: it
     /// may be minutes old by the time that the next one asks for a vote.
     pub(crate) fn others(&self, at: At) -> Heard {
-        let (told, known) = &*lock(&self.others);
-        let is_fresh = told.is_some_and(|told| told.elapsed() <= FRESH);
-        known.get(&at).filter(|_| is_fresh).cloned().unwrap_or_default()
+        let others = lock(&self.others);
+        others.heard.get(&at).filter(|_| others.is_fresh()).cloned().unwrap_or_default()
+    }
+
+    /// Whether the coordinator has told of the others for so long that it has heard of all of them.
+    pub(crate) fn knows_the_others(&self) -> bool {
+        let others = lock(&self.others);
+        others.is_fresh() && others.since.is_some_and(|since| since.elapsed() >= ALL_HEARD)
     }
 
     pub(crate) fn follows(&self, server: usize) -> (u64, u32) {
@@ -466,6 +492,14 @@ impl Shared {
     /// What stood in the way. That the change came too late, or was made already, is none.
     pub(crate) async fn propose(&self, command: ServerCommand) -> Result<Reply, ProposeError> {
         self.group.propose(ControlCommand::Server(command)).await
+    }
+}
+
+// === impl Told ===
+
+impl Told {
+    fn is_fresh(&self) -> bool {
+        self.at.is_some_and(|at| at.elapsed() <= FRESH)
     }
 }
 

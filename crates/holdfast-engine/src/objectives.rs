@@ -12,10 +12,11 @@
 //! An outage begins when the *active* instance is found unhealthy, or its breakers open on most nodes
 //! whatever its checks say, and reaches back to the first evidence for that. Where too many of its calls
 //! fail, but most do not, it is one if the server leaves the instance for that: detected when they were too
-//! many. It ends with the first good answer that a node reports; without one (nobody called), when the
-//! active instance is found usable again, or, once a failover is over, at the moment from which on all nodes
-//! used the new instance: that people are told of it takes longer, and is no part of the outage. A failover
-//! by hand, or one for a fallen score, is none.
+//! many. It ends with the first good answer that a node reports, when the active instance is found usable
+//! again, or when the failover is over and the new instance is not known to be ill. Where all nodes used the
+//! new instance by then, or the move no longer waited for those that are silent (a second), the outage ended at
+//! that moment: that people are told of it, or that somebody calls, takes longer and is no part of it. A
+//! failover by hand, or one for a fallen score, is none.
 //!
 //! The RPO is compared with what a node says was lost of what had been acknowledged. Of a server's own data
 //! the gateway cannot know that, so nothing is claimed of it; what the gateway itself has acknowledged is its
@@ -64,7 +65,10 @@ pub struct Outage {
     pub has_served: bool,
     /// Another instance was active, but not all nodes have said yet that they use it.
     is_switching: bool,
-    /// Since when all nodes use another instance of which nothing bad is known.
+    /// What is active since the switch was found unhealthy as well, or its breakers open.
+    is_ill: bool,
+    /// Since when another instance of which nothing bad is known was used: by all nodes, or the move no longer
+    /// waited for those that are silent.
     pub(crate) in_use: Option<u64>,
 }
 
@@ -178,7 +182,8 @@ pub fn outages<'a>(events: impl IntoIterator<Item = &'a ServerEvent>) -> Vec<Out
                 bad.remove(server);
                 // Another instance that fails after a switch nobody saw a good answer of: one outage.
                 let outage = open.entry(server).or_insert_with(|| begun(event, evidence_since));
-                outage.in_use = None;
+                outage.is_ill = outage.switched.is_some();
+                (outage.is_switching, outage.in_use) = (false, None);
                 continue;
             }
             ServerHappened::CallsFail { from, evidence_since, .. }
@@ -308,14 +313,18 @@ impl Outage {
             }
             ServerHappened::Switched => {
                 self.switched.get_or_insert(event.at);
-                (self.is_switching, self.in_use) = (true, None);
+                (self.is_switching, self.is_ill, self.in_use) = (true, false, None);
             }
             // The first step after the switch. What follows is telling people, and nobody is served any
             // later for that.
             ServerHappened::Progressed if self.is_switching => {
                 (self.is_switching, self.in_use) = (false, Some(event.at));
             }
-            ServerHappened::Failed => self.has_failed = true,
+            // What is active then is of no use.
+            ServerHappened::Failed => {
+                self.has_failed = true;
+                (self.is_switching, self.in_use) = (false, None);
+            }
             ServerHappened::Answered { lost } => {
                 self.lost = lost;
                 return self.end(event.at, ending);
@@ -333,8 +342,9 @@ impl Outage {
             } if self.switched.is_none() || event.instance != self.instance => {
                 return self.end(event.at, ending);
             }
-            ServerHappened::Settled if self.switched.is_some() => {
-                return self.end(self.in_use.unwrap_or(event.at), Ending::FailedOver);
+            // Of an ill one the move says nothing: its next verdict does.
+            ServerHappened::Settled if self.switched.is_some() && !self.is_ill => {
+                return self.end(event.at, Ending::FailedOver);
             }
             ServerHappened::Retired => return self.end(event.at, Ending::Retired),
             ServerHappened::Verdict { .. }
@@ -354,8 +364,10 @@ impl Outage {
         false
     }
 
+    /// What shows only now that it is over may come much later, where nobody calls: it was over when the
+    /// instance came in use.
     fn end(&mut self, at: u64, ending: Ending) -> bool {
-        self.ended = Some(at);
+        self.ended = Some(self.in_use.unwrap_or(at));
         self.ending = ending;
         true
     }
@@ -377,6 +389,7 @@ fn begun(event: &ServerEvent, evidence_since: u64) -> Outage {
         has_failed: false,
         has_served: false,
         is_switching: false,
+        is_ill: false,
         in_use: None,
     }
 }
@@ -443,6 +456,58 @@ mod tests {
         let ill = [&began[..], &[event(1_300, "b", Switched), event(1_400, "b", Progressed)], &ill];
         let ill = &super::outages(&ill.concat())[0];
         assert_eq!(ill.judge(Objective::of_tier(1), 99_000).rto, Compliance::Breached);
+    }
+
+    #[test]
+    fn one_whose_next_instance_is_ill_before_all_use_it_goes_on() {
+        let moved = [
+            event(1_000, "a", verdict(DOWN, 0)),
+            event(1_050, "b", FailoverBegan),
+            event(1_300, "b", Switched),
+        ];
+        let of = |rest: &[ServerEvent]| outages(&[&moved[..], rest].concat()).remove(0);
+        let down = event(1_400, "b", verdict(DOWN, 0));
+        let used = event(1_500, "b", Progressed);
+        let rto = |it: &Outage| it.judge(Objective::of_tier(1), 99_000).rto;
+        let waits = of(&[down.clone(), used.clone()]);
+        assert_eq!((waits.ending, rto(&waits)), (Ending::Open, Compliance::Breached));
+        let failed = event(1_600, "b", Failed);
+        let all = of(&[down.clone(), used.clone(), failed.clone()]);
+        assert_eq!((rto(&all), all.has_failed), (Compliance::Breached, true));
+        assert_eq!(rto(&of(&[used.clone(), failed])), Compliance::Breached);
+        // It is left bit by bit, or there is no other: the move settles on it.
+        let settled = event(1_900, "b", Settled);
+        let open = event(1_700, "b", fail(Cause::BreakerOpen, WELL, 0));
+        for ill in [down, open] {
+            let it = of(&[used.clone(), ill.clone(), settled.clone()]);
+            assert_eq!((it.ending, rto(&it)), (Ending::Open, Compliance::Breached), "{ill:?}");
+            let next = [event(2_000, "c", FailoverBegan), event(2_100, "c", Switched)];
+            let next = [&[ill][..], &next, &[event(2_200, "c", Settled)]].concat();
+            assert_eq!(of(&next).ended, Some(2_200), "c is another one");
+        }
+        // One that is taken back leaves the server on what was well.
+        let back = [used, event(1_600, "a", FailoverBegan), settled];
+        assert_eq!((of(&back).ending, of(&back).ended), (Ending::FailedOver, Some(1_900)));
+    }
+
+    #[test]
+    fn an_idle_servers_outage_is_over_with_the_move_whatever_shows_it() {
+        let moved = [
+            event(1_000, "a", verdict(DOWN, 0)),
+            event(1_050, "b", FailoverBegan),
+            event(1_300, "b", Switched),
+            event(1_400, "b", Progressed),
+        ];
+        let answered = Answered { lost: None };
+        let errs = CallsFail { from: Some(DOWN), cause: Cause::Errors, evidence_since: 0 };
+        for what in [answered, verdict(WELL, 0), verdict(Opinion::Degraded, 0), errs, Settled] {
+            let all = outages(&[&moved[..], &[event(21_000, "b", what)]].concat());
+            assert_eq!(
+                (all[0].ending, all[0].ended),
+                (Ending::FailedOver, Some(1_400)),
+                "{what:?}"
+            );
+        }
     }
 
     #[test]

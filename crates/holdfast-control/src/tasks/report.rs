@@ -105,10 +105,14 @@ impl Reporter {
         let failing = self.calls_fail_since(at, &sight, cause);
         // Without a check of its own a node has nothing to say: its peers have said theirs.
         let score = look.own.and_then(|_| ballot(&evidence, &self.shared.plan.weights));
-        let vote = score.map(|score| {
+        let vote = score.and_then(|score| {
             let opinion = Opinion::by(score, cause, judged.as_ref());
+            // What others' calls met it would only deny because it has not heard of them yet.
+            if opinion == Opinion::Healthy && said.is_none() && self.may_not_know(state, at) {
+                return None;
+            }
             let by_checks = look.bad_since(opinion);
-            VotePart {
+            Some(VotePart {
                 opinion,
                 score,
                 cause,
@@ -120,7 +124,7 @@ impl Reporter {
                     Some(failing) if opinion < Opinion::Unhealthy || by_checks == 0 => failing,
                     Some(_) | None => by_checks,
                 },
-            }
+            })
         });
         let reaches = look.own.map(Opinion::of) == Some(Opinion::Healthy) && !look.in_doubt;
         let said = said.filter(|_| reaches);
@@ -132,6 +136,17 @@ impl Reporter {
             answered_at: self.answered_at(&sight),
         };
         (part, said)
+    }
+
+    /// Whether calls of an instance failed by what the group found, and a coordinator may not have told this
+    /// node yet by whose.
+    fn may_not_know(&self, state: &ClusterState, at: At) -> bool {
+        let planned = &self.shared.plan.servers[at.server];
+        let known = state.servers.by_name.get(&planned.name);
+        let verdict = known.and_then(|it| it.verdicts.get(&planned.instances[at.instance].id));
+        state.members.len() > 1
+            && verdict.is_some_and(|it| it.calls_fail().is_some())
+            && !self.shared.knows_the_others()
     }
 
     /// Since when its calls have failed, in milliseconds since the Unix epoch, if that is what this node

@@ -16,7 +16,7 @@ use holdfast_cluster::ProposeError;
 use holdfast_engine::health::votes::{Opinion, Rules, Vote, first_sign, tally};
 use holdfast_engine::health::{Grade, Measure, percent};
 use holdfast_engine::replicated::{
-    ALARM, ClusterState, Origin, ServerCommand, ServerEvent, ServerHappened,
+    ALARM, ClusterState, Origin, ServerCommand, ServerEvent, ServerHappened, ServerState, Verdict,
 };
 use tokio::time::Instant;
 
@@ -27,9 +27,12 @@ use crate::shared::{GRACE, Mandate, Shared, concluded};
 
 /// A vote grows old without a word: then there is no conclusion any more.
 const EVERY: Duration = Duration::from_secs(2);
-/// A score that has changed by less than this, for the same conclusion, is no news, unless it calls for
-/// something else.
+/// A score that has changed by less than this, for the same conclusion, is no news, unless it has fallen below
+/// a bar. Above one again it takes this much: a score that goes to and fro there calls for the same all the time.
 const SAME: u8 = 5;
+/// What the last line of an instance tells is what its score calls for now, if it is no older than this, in
+/// milliseconds: who was to give the verdict after an alarm may have died over it.
+const TOLD: u64 = 60_000;
 
 pub(crate) struct Verdicts {
     shared: Arc<Shared>,
@@ -84,9 +87,11 @@ impl Verdicts {
                 // Before the verdict, from which it is known to be due: who dies in between is followed by
                 // one that gives it, or finds it given. A line for the record names no term, so one that
                 // was deposed has to see that itself.
-                if let Some(alarm) = alarm(state, planned, &command)
+                let now = state.time.max(self.shared.group.time());
+                if let Some(alarm) = alarm(state, planned, &command, now)
                     && self.shared.coordinates() == Some(term)
                 {
+                    tracing::error!(server = planned.name, ?alarm, "an instance is of no use");
                     self.shared.propose(alarm).await?;
                 }
                 self.shared.propose(command).await?;
@@ -98,7 +103,7 @@ impl Verdicts {
     /// Since when this node decides in this term what there is.
     fn since(&mut self, may: Mandate) -> Instant {
         let known = self.rules.filter(|(term, _)| may.whole && *term == may.term);
-        let (_, since) = *self.rules.insert(known.unwrap_or((may.term, Instant::now())));
+        let (_, since) = *self.rules.insert(known.unwrap_or_else(|| (may.term, Instant::now())));
         since
     }
 
@@ -130,21 +135,18 @@ impl Verdicts {
         let now = Instant::now().into_std();
         let counted = tally(&votes, members, &rules, now);
         let opinion = counted.opinion?;
-        let known = state.servers.by_name.get(&planned.name);
-        let known = known.and_then(|it| it.verdicts.get(instance));
+        let server = state.servers.by_name.get(&planned.name);
+        let known = server.and_then(|it| it.verdicts.get(instance));
         let score = percent(counted.score);
         let is_news = known.is_none_or(|known| {
             known.opinion != Some(opinion)
-                || planned.bars.measure(score) != planned.bars.measure(known.score)
+                || (score < known.score
+                    && planned.bars.measure(score) != planned.bars.measure(known.score))
                 || known.score.abs_diff(score) >= SAME
                 || (opinion != Opinion::Healthy && known.cause != counted.cause)
         });
-        let since = known.map_or(0, |known| known.since);
-        let sign = match first_sign(&signed, &counted, members, &rules, now) {
-            0 => 0,
-            // What was concluded before has its own signs.
-            sign => sign.max(since),
-        };
+        let sign = first_sign(&signed, &counted, members, &rules, now);
+        let sign = dated(sign, opinion, known, active_since(server, instance));
         is_news.then(|| ServerCommand::Verdict {
             server: planned.name.clone(),
             instance: instance.to_owned(),
@@ -172,20 +174,43 @@ impl Reconciler for Verdicts {
     }
 }
 
+/// What a conclusion names as its first sign; 0: none, it is dated by itself. What holds has signs of its own, so
+/// it is none from before that, nor from before the instance was active. On the way down, while too few nodes
+/// find an instance unhealthy, it is degraded for a moment, which has the same signs. All in milliseconds since
+/// the Unix epoch.
+fn dated(sign: u64, opinion: Opinion, known: Option<&Verdict>, active_since: u64) -> u64 {
+    let before = known.and_then(|it| it.opinion);
+    // That it is better has no sign but the verdict.
+    if sign == 0 || before > Some(opinion) {
+        return 0;
+    }
+    let floor = known.map_or(0, |known| match before {
+        Some(Opinion::Degraded) if known.evidence_since > 0 => known.evidence_since,
+        _ => known.since,
+    });
+    sign.max(floor).max(active_since)
+}
+
+/// Since when a server has used an instance, if it does: before that nobody missed it.
+fn active_since(server: Option<&ServerState>, instance: &str) -> u64 {
+    let failover = server.map(|it| &it.failover).filter(|it| it.active == instance);
+    failover.map_or(0, |it| it.switched_at)
+}
+
 /// The alarm that a verdict gives, if its score calls for one and the one before did not.
 fn alarm(
     state: &ClusterState,
     planned: &Planned,
     verdict: &ServerCommand,
+    now: u64,
 ) -> Option<ServerCommand> {
-    let ServerCommand::Verdict { server, instance, score, why, .. } = verdict else { return None };
+    let ServerCommand::Verdict { server, instance, score, .. } = verdict else { return None };
     let emergency = |score| planned.bars.measure(score) == Measure::Emergency;
     let known = state.servers.by_name.get(server).and_then(|it| it.verdicts.get(instance));
     let before = known.filter(|it| it.opinion.is_some()).is_some_and(|it| emergency(it.score));
-    if before || !emergency(*score) || is_alarmed(state, server, instance) {
+    if before || !emergency(*score) || is_alarmed(state, server, instance, now) {
         return None;
     }
-    tracing::error!(server, instance, score, why, "emergency: an instance is of no use");
     Some(ServerCommand::Note {
         server: server.clone(),
         instance: instance.clone(),
@@ -194,11 +219,12 @@ fn alarm(
     })
 }
 
-/// Whether an alarm is the last that the record says of an instance.
-fn is_alarmed(state: &ClusterState, server: &str, instance: &str) -> bool {
+/// Whether an alarm is the last that the record says of an instance, and not long ago. A score gives no line of
+/// its own, so what comes later is another alarm.
+fn is_alarmed(state: &ClusterState, server: &str, instance: &str, now: u64) -> bool {
     let of = |event: &&ServerEvent| event.server == server && event.instance == instance;
     let last = state.servers.events.iter().rev().find(of);
-    last.is_some_and(ServerEvent::is_alarm)
+    last.is_some_and(|it| it.is_alarm() && now.saturating_sub(it.at) < TOLD)
 }
 
 /// Whether the group knows the server as this plan does.
@@ -208,4 +234,29 @@ pub(crate) fn is_defined(state: &ClusterState, planned: &Planned) -> bool {
         known.verdicts.len() == instances.len()
             && instances.iter().all(|it| known.verdicts.contains_key(&it.id))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sign_is_of_what_is_concluded_and_of_nothing_before() {
+        use Opinion::*;
+        let known = |opinion, evidence_since| Verdict {
+            opinion: Some(opinion),
+            since: 1_000,
+            evidence_since,
+            ..Verdict::default()
+        };
+        let of = |sign, to, known: Verdict| dated(sign, to, Some(&known), 0);
+        assert_eq!(of(700, Unhealthy, known(Healthy, 0)), 1_000);
+        assert_eq!(of(1_700, Unhealthy, known(Healthy, 0)), 1_700);
+        assert_eq!(of(700, Unhealthy, known(Degraded, 600)), 700, "on the way down");
+        assert_eq!(of(700, Unhealthy, known(Degraded, 0)), 1_000, "it had got better");
+        assert_eq!(of(1_700, Degraded, known(Unhealthy, 600)), 0, "it gets better");
+        assert_eq!(of(0, Unhealthy, known(Healthy, 0)), 0);
+        assert_eq!(dated(700, Unhealthy, None, 0), 700);
+        assert_eq!(dated(700, Unhealthy, Some(&known(Degraded, 600)), 900), 900);
+    }
 }

@@ -1,5 +1,7 @@
 //! Instances that answer every check and fail every call.
 
+use std::time::Duration;
+
 use holdfast_engine::failover::Phase;
 use holdfast_engine::replicated::ServerHappened;
 
@@ -188,4 +190,31 @@ async fn a_server_whose_calls_fail_for_too_long_misses_its_objective_and_that_is
         })
         .await;
     assert_eq!(world.control(0).incidents().len(), 1);
+}
+
+/// Whoever has no calls of its own knows of the failing ones by the coordinator, and the next one has to hear
+/// of them first.
+#[tokio::test(start_paused = true)]
+async fn an_incident_of_calls_at_one_node_outlasts_a_time_without_a_coordinator() {
+    let yaml = "servers: { docs: { url: \"http://127.0.0.1:1/mcp\", health: { interval: 1s } } }";
+    for (next, away) in [(0, 10_000), (1, 10_000), (2, 10_000), (2, 10_330), (1, 10_660)] {
+        let world = World::start(yaml, 3);
+        let is = |world: &World, wanted: &str| {
+            let servers = world.control(0).servers();
+            servers.first().is_some_and(|it| it.instances[0].verdict == wanted)
+        };
+        world.idle(&[1, 2]);
+        world.until("healthy", 10 * SECONDS, |world| is(world, "healthy")).await;
+        world.set_failing("1", &[0], true);
+        world.until("degraded", 30 * SECONDS, |world| is(world, "degraded")).await;
+        world.nodes.iter().for_each(super::world::Node::loses_its_coordinator);
+        tokio::time::sleep(Duration::from_millis(away)).await;
+        world.elect(next);
+        tokio::time::sleep(30 * SECONDS).await;
+        let incidents = world.control(0).incidents();
+        let open = incidents.iter().filter(|it| it.recovered_ms.is_none()).count();
+        assert_eq!((incidents.len(), open), (1, 1), "{next}: {:#?}", world.history("docs"));
+        world.set_failing("1", &[0], false);
+        world.until("healthy again", 120 * SECONDS, |world| is(world, "healthy")).await;
+    }
 }

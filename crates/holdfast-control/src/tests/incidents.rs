@@ -7,7 +7,7 @@ use holdfast_engine::replicated::ServerHappened;
 
 use super::world::{Kill, Node, World};
 use super::{PAIR, SECONDS, well};
-use crate::operate::{IncidentView, Operated as _};
+use crate::operate::{IncidentView, Operated as _, Order};
 
 const ALL: [usize; 3] = [0, 1, 2];
 
@@ -218,4 +218,95 @@ async fn one_nodes_failing_calls_do_not_date_those_of_the_others() {
     world.set_failing("a", &ALL, true);
     let incident = over(&world).await;
     assert!(incident.began >= failing, "{} ms too early", failing - incident.began);
+}
+
+/// Three of five find it unhealthy before the fourth does, which makes it degraded for a moment.
+#[tokio::test(start_paused = true)]
+async fn among_five_nodes_an_outage_begins_with_its_first_sign() {
+    let mut before = 0;
+    // Not in all of them the signs come before the verdict, or there is one.
+    for _ in 0..20 {
+        let world = World::start(PAIR, 5);
+        well(&world).await;
+        let gone = world.time();
+        world.set_down("a", true);
+        let incident = over(&world).await;
+        assert!(incident.began >= gone, "{:#?}", world.history("docs"));
+        before += world
+            .state()
+            .servers
+            .events
+            .iter()
+            .filter(|it| {
+                let is_so =
+                    matches!(it.what, ServerHappened::Verdict { to: Opinion::Degraded, .. });
+                is_so && it.instance == "a" && incident.began < it.at
+            })
+            .count();
+    }
+    assert!(before > 0, "it begins when it is almost detected");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_an_instance_was_like_before_it_was_active_is_no_part_of_its_outage() {
+    let world = World::start(PAIR, 3);
+    well(&world).await;
+    world.open_breakers("b", &ALL);
+    tokio::time::sleep(600 * SECONDS).await;
+    world.until("well", 60 * SECONDS, |world| is(world, "b", Opinion::Healthy)).await;
+    world.set_failing("b", &ALL, true);
+    let order = Order::FailOver { server: "docs".to_owned(), to: Some("b".to_owned()) };
+    let moved = world.time();
+    world.control(0).order(order).await.unwrap();
+    let incident = over(&world).await;
+    assert_eq!(incident.instance, "b");
+    assert!(incident.began >= moved, "{} ms too early", moved - incident.began);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_score_that_goes_to_and_fro_at_a_bar_stays_below_it() {
+    let world = World::start(&pair(), 3);
+    well(&world).await;
+    world.idle(&ALL);
+    let score = |world: &World| world.server("docs").verdicts["a"].score;
+    world.slow("a", Duration::from_millis(128));
+    world.until("61", 60 * SECONDS, |world| score(world) == 61).await;
+    let (mut before, mut turns) = (61, 0);
+    for second in 0..60 {
+        let took = if second % 2 == 0 { 134 } else { 128 };
+        world.slow("a", Duration::from_millis(took));
+        for _ in 0..50 {
+            tokio::time::sleep(SECONDS / 50).await;
+            let now = score(&world);
+            turns += u32::from((now < 60) != (before < 60));
+            before = now;
+        }
+    }
+    assert_eq!(turns, 1, "it is below the bar from the first time on");
+}
+
+/// A score alone writes no line: the alarm before is not what this one is known by.
+#[tokio::test(start_paused = true)]
+async fn an_emergency_after_a_better_time_gives_an_alarm_again() {
+    let checks = "checks: [ { type: ping, weight: 0.1 }, { type: latency, weight: 0.9, good: 50ms, bad: 150ms } ]";
+    let yaml = format!(
+        "servers: {{ docs: {{ url: \"http://127.0.0.1:1/mcp\", health: {{ interval: 1s, {checks} }} }} }}"
+    );
+    let world = World::start(&yaml, 3);
+    world.idle(&ALL);
+    let score = |world: &World| {
+        let known = world.state().servers.by_name.get("docs").cloned();
+        known.map_or(0, |it| it.verdicts["1"].score)
+    };
+    world.until("well", 10 * SECONDS, |world| score(world) == 100).await;
+    // Unhealthy first: after that a score alone changes.
+    for took in [122, 150, 122, 150] {
+        world.slow("1", Duration::from_millis(took));
+        let is_low = |world: &World| (score(world) < 20) == (took == 150) && score(world) < 50;
+        world.until("so", 60 * SECONDS, is_low).await;
+        tokio::time::sleep(600 * SECONDS).await;
+    }
+    let history = world.history("docs");
+    let alarms = history.iter().filter(|it| it.contains("emergency: 1 has")).count();
+    assert_eq!(alarms, 2, "{history:#?}");
 }

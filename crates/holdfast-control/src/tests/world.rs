@@ -361,6 +361,23 @@ impl World {
         }
     }
 
+    /// Calls of these nodes at an instance fail until their breakers open, wherever the server is.
+    pub(crate) fn open_breakers(&self, instance: &str, nodes: &[usize]) {
+        let now = Instant::now().into_std();
+        for node in nodes {
+            let plane = &self.nodes[*node].plane;
+            let at = plane.place(instance).expect("it is there");
+            plane.with_breaker(at, |breaker| {
+                for key in 0..20 {
+                    if let Ok(permit) = breaker.admit(now, key) {
+                        breaker.settle(permit, breaker::Outcome::Failure, now, key);
+                    }
+                }
+                assert!(breaker.is_open_by_server());
+            });
+        }
+    }
+
     /// Every third call of this instance ends in an error from here on.
     pub(crate) fn errs(&self, instance: &str) {
         lock(&self.erring).insert(instance.to_owned());

@@ -299,7 +299,8 @@ pub fn tally(votes: &[Vote], members: &[Origin], rules: &Rules, now: Instant) ->
 /// When the sign came that made a conclusion one: those who find the instance so, each by the first sign
 /// that it saw, are counted from the earliest on until they are enough. So one who has long found it ill, and
 /// was outvoted, does not date what the others saw later. `votes` come with those signs, in milliseconds since
-/// the Unix epoch; 0: it names none. The result is of the same kind; 0 also where there is nothing to date.
+/// the Unix epoch; 0: it names none, and counts as the last. The result is of the same kind; 0 also where too few
+/// name one, or there is nothing to date.
 #[must_use]
 pub fn first_sign(
     votes: &[(Vote, u64)],
@@ -314,16 +315,27 @@ pub fn first_sign(
         Some(Opinion::Healthy) | None => false,
     };
     let Some(takes) = (1..=tally.counted).find(|count| suffice(*count)) else { return 0 };
-    // That an instance is slow is no sign of what makes its calls fail.
-    let by_calls = tally.opinion == Some(Opinion::Degraded) && tally.cause.is_of_calls();
-    let agrees = |vote: &Vote| {
-        Some(vote.opinion) >= tally.opinion && (!by_calls || vote.cause == tally.cause)
+    let counts =
+        |vote: &Vote| vote.counts(members, rules, now) && Some(vote.opinion) >= tally.opinion;
+    let agree = || votes.iter().filter(|(vote, _)| counts(vote));
+    let sorted = |signs: &mut dyn Iterator<Item = &(Vote, u64)>| {
+        let since = signs.map(|(_, since)| if *since == 0 { u64::MAX } else { *since });
+        let mut signs: Vec<u64> = since.collect();
+        signs.sort_unstable();
+        signs
     };
-    let counts = |vote: &Vote| vote.counts(members, rules, now) && agrees(vote);
-    let signs = votes.iter().filter(|(vote, since)| *since > 0 && counts(vote));
-    let mut signs: Vec<u64> = signs.map(|(_, since)| *since).collect();
-    signs.sort_unstable();
-    signs.get(takes - 1).or_else(|| signs.last()).copied().unwrap_or(0)
+    let Some(sign) = sorted(&mut agree()).get(takes - 1).copied() else { return 0 };
+    // That an instance is slow is no sign of what makes its calls fail; those who name that may be fewer than
+    // it takes.
+    let by_calls = tally.opinion == Some(Opinion::Degraded) && tally.cause.is_of_calls();
+    let named = by_calls.then(|| {
+        let signs = sorted(&mut agree().filter(|(vote, _)| vote.cause == tally.cause));
+        signs.get(takes - 1).or_else(|| signs.last()).copied().unwrap_or(u64::MAX)
+    });
+    match sign.max(named.unwrap_or(0)) {
+        u64::MAX => 0,
+        sign => sign,
+    }
 }
 
 /// Whether so many votes declare an instance unhealthy.

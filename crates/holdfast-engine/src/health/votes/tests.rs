@@ -92,14 +92,17 @@ fn a_conclusion_is_as_old_as_the_sign_that_made_it_one() {
     assert_eq!(sign(1, &[of(5)]), 5);
     // Slow for hours, and then gone: the slow one's sign is not for this.
     assert_eq!(sign(3, &[(Degraded, slow, 5), of(9_000), of(9_100)]), 9_100);
-    // What names no sign does not date it; what names no other is the best that is known.
+    // What names no sign does not date it, and neither does one alone that it would not do without.
     assert_eq!(sign(3, &[of(0), of(9_000), of(9_100)]), 9_100);
-    assert_eq!(sign(3, &[of(0), of(9_000), of(0)]), 9_000);
+    assert_eq!(sign(3, &[of(0), of(5), of(0)]), 0);
     assert_eq!(sign(3, &[of(0), of(0), of(0)]), 0);
     // Calls that fail are dated by those who say that they do.
     let calls = [(Degraded, slow, 5), (Degraded, open, 7_000), (Degraded, open, 8_000)];
     assert_eq!(sign(3, &calls), 8_000);
     assert_eq!(sign(3, &calls[..2]), 0, "there is no conclusion");
+    // One node's calls have failed for hours, and it was outvoted until another one found it slow.
+    let errors = [(Degraded, Cause::Errors, 5), (Degraded, slow, 9_000), (Healthy, slow, 0)];
+    assert_eq!(sign(3, &errors), 9_000);
     assert_eq!(sign(3, &[(Healthy, slow, 0), (Healthy, slow, 0), of(5)]), 0);
 }
 

@@ -25,6 +25,13 @@ impl History {
         });
     }
 
+    /// Whether the end of the move does not end it.
+    fn stays_open(&self) -> bool {
+        let mut settles = Self(self.0.clone());
+        settles.say(ServerHappened::Settled);
+        outages(&settles.0).last().is_some_and(|it| it.ending == Ending::Open)
+    }
+
     fn state(&self) -> &'static str {
         let all = outages(&self.0);
         let Some(last) = all.last() else {
@@ -34,6 +41,7 @@ impl History {
         };
         let goes_on = |now| last.judge(Objective::of_tier(1), now).took;
         match last.ending {
+            Ending::Open if last.switched.is_some() && self.stays_open() => "ill",
             Ending::Open if goes_on(1_000_000) == goes_on(2_000_000) => "in use",
             Ending::Open if last.switched.is_some() => "switched",
             Ending::Open if last.decided.is_some() => "decided",
@@ -57,13 +65,15 @@ fn what_becomes_of_an_outage() {
     let down = found(Opinion::Unhealthy);
     let to_use = [down, FailoverBegan, Switched, Progressed];
     let errors = [fail(Cause::Errors)];
-    let states: [(&[ServerHappened], &str); 6] = [
+    let ill = [down, FailoverBegan, Switched, down];
+    let states: [(&[ServerHappened], &str); 7] = [
         (&[], "none"),
         (&errors, "errors"),
         (&to_use[..1], "open"),
         (&to_use[..2], "decided"),
         (&to_use[..3], "switched"),
         (&to_use, "in use"),
+        (&ill, "ill"),
     ];
     let events = [
         (down, "the active instance is found unhealthy"),
