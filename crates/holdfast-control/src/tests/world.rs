@@ -67,6 +67,8 @@ pub(crate) struct World {
     poorly: Mutex<BTreeSet<String>>,
     /// So many checks of a node at an instance are lost.
     lost: Mutex<BTreeMap<(usize, String), u32>>,
+    /// Nodes that no election makes the coordinator.
+    unelectable: Mutex<BTreeSet<usize>>,
     /// A node reaches nothing behind the gateway.
     blind: Mutex<BTreeSet<usize>>,
     /// A node's calls at an instance fail, though its checks pass.
@@ -181,6 +183,7 @@ impl World {
             hung: Mutex::default(),
             poorly: Mutex::default(),
             lost: Mutex::default(),
+            unelectable: Mutex::default(),
             blind: Mutex::default(),
             fails: Mutex::default(),
             erring: Mutex::default(),
@@ -256,6 +259,16 @@ impl World {
             let me = node == leader;
             it.leadership.send_replace(Leadership { leader: Some(id(leader)), term, me });
         }
+    }
+
+    /// Leadership is handed to this node in vain from here on: a third one is elected.
+    pub(crate) fn cannot_lead(&self, node: usize) {
+        lock(&self.unelectable).insert(node);
+    }
+
+    /// How often somebody was elected.
+    pub(crate) fn term(&self) -> u64 {
+        self.term.load(Ordering::SeqCst)
     }
 
     pub(crate) fn coordinator(&self) -> usize {
@@ -526,7 +539,10 @@ impl Group for Seat {
             let able = |node: &usize| *node != self.node && !avoid.contains(&id(*node));
             let next = self.world.living().find(able);
             if let Some(next) = next {
-                self.world.elect(next);
+                let unable = lock(&self.world.unelectable).clone();
+                let mut others = self.world.living().filter(|node| *node != self.node);
+                let elected = others.find(|node| !unable.contains(node));
+                self.world.elect(elected.filter(|_| unable.contains(&next)).unwrap_or(next));
             }
             next.is_some()
         })
