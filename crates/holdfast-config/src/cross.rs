@@ -154,8 +154,9 @@ fn servers(config: &Config, context: &Context<'_>) {
         if server.failover.is_some() && !server.health.enabled {
             context.notice(format!(
                 "servers.{name}: it is not failed over, since without checks (health.enabled: false) \
-                 nobody finds its primary ill; take that out, or write failover: {{ enabled: false }} \
-                 and move it by hand with `holdfast failover {name} --to INSTANCE --force`"
+                 nobody finds its primary ill; take that out, or move it by hand with `holdfast \
+                 failover {name} --to INSTANCE --force`; write failover: {{ enabled: false }} where it \
+                 is never to be moved"
             ));
         }
     }

@@ -29,7 +29,7 @@ use crate::tasks::notify::Notify;
 use crate::tasks::objectives::Objectives;
 use crate::tasks::probe::Probe;
 use crate::tasks::report::Reporter;
-use crate::tasks::verdict::Verdicts;
+use crate::tasks::verdict::{Verdicts, is_defined};
 use crate::view;
 
 /// How long an order may take to be agreed on.
@@ -39,6 +39,9 @@ const SEEN_WITHIN: Duration = Duration::from_secs(1);
 /// Why a coordinator carries out no order that moves a server.
 const BEHIND: &str = "the coordinator does not run the cluster's configuration yet, and lets another \
                       node coordinate that does: try again";
+/// Why one does not move a server about which it and the group do not know the same.
+const OTHERWISE: &str =
+    "the cluster knows it with other instances than the coordinator's configuration";
 /// A step that overtakes an order has it decided anew, so often.
 const AGAIN: usize = 3;
 
@@ -345,6 +348,9 @@ async fn move_server(
     let Some(known) = state.servers.by_name.get(&server) else {
         return Err(OrderError::TooEarly { server });
     };
+    if !is_defined(&state, planned) {
+        return Err(OrderError::Refused { server, why: OTHERWISE.to_owned() });
+    }
     let next = wish(shared, planned, known, input, term);
     let next = next.map_err(|refusal| refused(refusal, planned, known, input))?;
     let failover = &known.failover;

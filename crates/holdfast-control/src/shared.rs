@@ -22,11 +22,14 @@ use crate::plan::{Plan, Planned};
 use crate::plane::{At, Plane};
 use crate::report::{Heard, NodePart, Others, Report};
 
-/// How long it is waited for a node that runs the configuration that holds, before one that does not
-/// decides what both know alike; and how long a server is kept that is not configured any more.
+/// How long a coordinator that does not run the configuration that holds decides nothing, for another node
+/// to take its place; and how long a server is kept that is not configured any more.
 pub(crate) const GRACE: Duration = Duration::from_secs(10);
 /// How long a coordinator may take to take a version over before another node is to coordinate.
 const OVERDUE: Duration = Duration::from_secs(3);
+/// Between the first two times that it hands over for that; each doubles it, up to the longest.
+const HANDS_OVER_AGAIN: Duration = Duration::from_secs(5);
+const HANDS_OVER_AT_MOST: Duration = Duration::from_secs(60);
 /// What a node says of itself counts for so long.
 const HEARD_OF: Duration = Duration::from_secs(10);
 
@@ -64,6 +67,8 @@ pub(crate) struct Shared {
     runs: Arc<AtomicU64>,
     /// The term in which this node coordinates without that, and since when.
     behind: Mutex<Option<(u64, tokio::time::Instant)>>,
+    /// The version for which this node last handed over, how often, and when: also in earlier terms.
+    handed_over: Arc<Mutex<Option<(u64, u32, tokio::time::Instant)>>>,
     pulse: Mutex<Pulse>,
 }
 
@@ -186,6 +191,7 @@ impl Shared {
         shared.aside = Mutex::new(lock(&before.aside).clone());
         shared.runs = Arc::clone(&before.runs);
         shared.behind = Mutex::new(*lock(&before.behind));
+        shared.handed_over = Arc::clone(&before.handed_over);
         shared.pulse = Mutex::new(*lock(&before.pulse));
         {
             let (mut others, told) = (lock(&shared.others), lock(&before.others));
@@ -236,6 +242,7 @@ impl Shared {
             aside: Mutex::default(),
             runs: Arc::default(),
             behind: Mutex::default(),
+            handed_over: Arc::default(),
             pulse: Mutex::new(Pulse {
                 beaten: tokio::time::Instant::now(),
                 wall: group.wall(),
@@ -303,23 +310,31 @@ impl Shared {
         aside.ask(from, &ready, names.len(), now.into_std())
     }
 
-    /// The members that have not said lately that they are better off than a node that should not
-    /// coordinate; none if all of them have not. Who does not run the configuration that holds is no
-    /// better off.
-    pub(crate) fn who_is_not_better_off(&self) -> Option<BTreeSet<NodeId>> {
-        let state = self.state();
-        let holds = self.holds(&state);
+    /// The members to which a node that should not coordinate hands over: ready, and have said lately that
+    /// they are better off. `needs`: and run this version of the configuration.
+    fn successors(&self, state: &ClusterState, needs: Option<u64>) -> BTreeSet<NodeId> {
         let heard = lock(&self.nodes);
-        let is_well = |node: &NodeId| {
+        let is_fit = |node: &NodeId| {
             heard.get(node).is_some_and(|(part, at)| {
                 at.elapsed() < HEARD_OF
                     && part.measure < Measure::HandOver as u8
-                    && holds.is_none_or(|holds| part.runs == holds)
+                    && needs.is_none_or(|needs| part.runs == needs)
             })
         };
+        let ready = state.members.iter().filter(|(_, it)| it.state == MemberState::Ready);
+        let others = ready.map(|(node, _)| *node).filter(|node| *node != self.group.me());
+        others.filter(is_fit).collect()
+    }
+
+    /// The other members that are no successors; none if nobody is one. `needs`: the version that a
+    /// successor has to run; else it may do without where this node does.
+    pub(crate) fn who_is_not_better_off(&self, needs: Option<u64>) -> Option<BTreeSet<NodeId>> {
+        let state = self.state();
+        let needs = needs.or_else(|| self.holds(&state).filter(|holds| *holds == self.runs()));
+        let successors = self.successors(&state, needs);
         let others = state.members.keys().filter(|node| **node != self.group.me());
-        let (well, ill): (Vec<NodeId>, Vec<NodeId>) = others.partition(|node| is_well(node));
-        (!well.is_empty()).then(|| ill.into_iter().collect())
+        let ill = others.filter(|node| !successors.contains(node)).copied();
+        (!successors.is_empty()).then(|| ill.collect())
     }
 
     pub(crate) fn state(&self) -> Arc<ClusterState> {
@@ -337,9 +352,9 @@ impl Shared {
         me.then_some(term)
     }
 
-    /// What this node may decide for all, if it coordinates. It decides by its own configuration; so it
-    /// may where that is what the group agreed on, and where no node has that, which [`GRACE`] shows, it
-    /// may decide about what the group knows as it does.
+    /// What this node may begin for all, if it coordinates. It decides by its own configuration; so it
+    /// may where that is what the group agreed on. Where it is not, another node that has it is to
+    /// coordinate; after [`GRACE`] in which none could, it may decide about what the group knows as it does.
     pub(crate) fn mandate(&self) -> Option<Mandate> {
         let term = self.coordinates()?;
         let state = self.state();
@@ -349,18 +364,33 @@ impl Shared {
         }
         let since = self.behind_since(term);
         let holds = self.holds(&state);
-        let is_there = holds.is_some_and(|holds| self.does_another_run(&state, holds));
+        let is_there = holds.is_some_and(|holds| {
+            let tried = lock(&self.handed_over).is_some_and(|(of, ..)| of == holds);
+            !tried && !self.successors(&state, Some(holds)).is_empty()
+        });
         let waited = since.elapsed() >= GRACE && !is_there;
         // Where nothing was agreed on at all, there is nothing that its own may fall short of.
         waited.then_some(Mandate { term, whole: holds.is_none() })
     }
 
-    /// Whether another node is to coordinate, since this one has not taken over what the group agreed on.
-    pub(crate) fn is_overdue(&self) -> bool {
-        let Some(term) = self.coordinates() else { return false };
+    /// The version for which another node is to coordinate now, since this one has not taken it over; not
+    /// again and again where the one that has it cannot lead.
+    pub(crate) fn is_overdue(&self) -> Option<u64> {
+        let term = self.coordinates()?;
         let state = self.state();
-        let is_behind = self.is_behind(&state) && self.holds(&state).is_some();
-        is_behind && self.behind_since(term).elapsed() >= OVERDUE
+        let holds = self.holds(&state).filter(|_| self.is_behind(&state))?;
+        let rests = lock(&self.handed_over).is_some_and(|(of, times, at)| {
+            let pause = HANDS_OVER_AGAIN.saturating_mul(1 << times.saturating_sub(1).min(4));
+            of == holds && at.elapsed() < pause.min(HANDS_OVER_AT_MOST)
+        });
+        (!rests && self.behind_since(term).elapsed() >= OVERDUE).then_some(holds)
+    }
+
+    /// It is handed over for this version.
+    pub(crate) fn now_hands_over(&self, version: u64) {
+        let mut last = lock(&self.handed_over);
+        let times = last.filter(|(of, ..)| *of == version).map_or(0, |(_, times, _)| times);
+        *last = Some((version, times.saturating_add(1), tokio::time::Instant::now()));
     }
 
     /// The version of the configuration that this node runs; 0: none of the group's.
@@ -391,17 +421,6 @@ impl Shared {
         let since = known.unwrap_or_else(tokio::time::Instant::now);
         *behind = Some((term, since));
         since
-    }
-
-    fn does_another_run(&self, state: &ClusterState, version: u64) -> bool {
-        let me = self.group.me();
-        let heard = lock(&self.nodes);
-        let mut others = heard.iter().filter(|(node, _)| **node != me);
-        others.any(|(node, (part, at))| {
-            at.elapsed() < HEARD_OF
-                && part.runs == version
-                && state.members.get(node).is_some_and(|it| it.state.may_act())
-        })
     }
 
     /// Takes the report of a node, this one's included, and has the coordinator's tasks look.

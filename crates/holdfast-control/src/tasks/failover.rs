@@ -6,6 +6,9 @@
 //! committed step and goes on. A step that was proposed twice is made once, since it names the step that
 //! it follows; one of a deposed coordinator is refused by its term.
 //!
+//! Only the beginning of a move takes a mandate ([`Shared::mandate`]): one that has begun holds calls, so
+//! whoever leads ends it, whatever configuration it runs. What it cannot end it calls off.
+//!
 //! There is a task for each server, so that one whose check hangs holds up no other's.
 
 use std::sync::Arc;
@@ -13,7 +16,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use holdfast_cluster::ProposeError;
-use holdfast_engine::failover::{Command, Failover, Input, Refusal, Report, Seen, Stepped};
+use holdfast_engine::failover::{Command, Failover, Input, Refusal, Report, Seen, Stage, Stepped};
 use holdfast_engine::replicated::{ClusterState, Origin, Reply, ServerCommand, ServerState};
 
 use crate::compare::{Compared, Wanted, compare};
@@ -53,19 +56,20 @@ impl Mover {
         Self { shared, server }
     }
 
-    /// Whether it moves.
-    async fn drive(&self, term: u64) -> Result<bool, ProposeError> {
+    /// Whether it moves. `may`: whether a move may begin.
+    async fn drive(&self, term: u64, may: bool) -> Result<bool, ProposeError> {
         let planned = &self.shared.plan.servers[self.server];
         let Some(moves) = &planned.failover else { return Ok(false) };
         for _ in 0..STEPS {
             let state = self.shared.state();
             let members = members(&state);
-            let sight = Sight { planned, moves, members: &members, term };
+            let Some(known) = state.servers.by_name.get(&planned.name) else { return Ok(false) };
             // By another list of instances it would leave what it does not know.
-            let known = state.servers.by_name.get(&planned.name);
-            let Some(known) = known.filter(|_| is_defined(&state, planned)) else {
+            let begins = may && is_defined(&state, planned);
+            if !begins && !is_to_end(planned, &known.failover) {
                 return Ok(false);
-            };
+            }
+            let sight = Sight { planned, moves, members: &members, term };
             let Some(next) = self.step(&state, &sight, known).await else {
                 return Ok(!is_at_rest(&known.failover));
             };
@@ -185,8 +189,9 @@ impl Reconciler for Mover {
 
     async fn activate(&mut self) -> Status {
         self.shared.beat();
-        let Some(may) = self.shared.mandate() else { return Status::Settled(EVERY) };
-        match self.drive(may.term).await {
+        let Some(term) = self.shared.coordinates() else { return Status::Settled(EVERY) };
+        let may = self.shared.mandate().is_some();
+        match self.drive(term, may).await {
             Ok(moves) => Status::Settled(if moves { SOON } else { EVERY }),
             Err(error) => concluded(Err(error), EVERY),
         }
@@ -250,6 +255,48 @@ fn evidence(known: &ServerState, next: &Failover) -> String {
     }
     let left = next.moving().and_then(|it| known.verdicts.get(&it.from));
     left.map(|verdict| verdict.why.clone()).unwrap_or_default()
+}
+
+/// Whether a move is under way that this node can end by what it knows. Once people are merely told, nothing
+/// hangs on it.
+fn is_to_end(planned: &Planned, failover: &Failover) -> bool {
+    let knows = |instance: &str| planned.place(instance).is_some();
+    failover.moving().is_some_and(|it| {
+        !matches!(it.stage, Stage::Notify { .. }) && knows(&it.from) && knows(&it.to)
+    })
+}
+
+/// Calls off the moves that this coordinator's configuration knows nothing of, as long as they have not
+/// switched: calls wait for them, and nobody here ends them.
+///
+/// # Errors
+/// What stood in the way of a proposal.
+pub(crate) async fn call_off(shared: &Shared) -> Result<(), ProposeError> {
+    let Some(term) = shared.coordinates() else { return Ok(()) };
+    let may = shared.mandate();
+    let state = shared.state();
+    let now = state.time.max(shared.group.time());
+    for (server, known) in &state.servers.by_name {
+        let planned = shared.plan.find(server).map(|(_, planned)| planned);
+        let ends = |it: &Planned| {
+            let begins = may.is_some_and(|may| may.whole || is_defined(&state, it));
+            begins || is_to_end(it, &known.failover)
+        };
+        if planned.is_some_and(|it| it.failover.is_some() && ends(it)) {
+            continue;
+        }
+        let why = "the coordinator does not know both instances";
+        let Some(next) = known.failover.called_off(why, now) else { continue };
+        let command = ServerCommand::Failover {
+            server: server.clone(),
+            follows: (known.failover.generation, known.failover.step),
+            next: Box::new(next),
+            evidence: String::new(),
+            term,
+        };
+        shared.propose(command).await?;
+    }
+    Ok(())
 }
 
 fn is_at_rest(failover: &Failover) -> bool {

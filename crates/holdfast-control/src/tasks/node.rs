@@ -32,10 +32,8 @@ const SPAN: Duration = Duration::from_secs(60);
 const CALLS: u64 = 20;
 /// Files may be on a disk that does not answer.
 const READ_WITHIN: Duration = Duration::from_secs(1);
-/// Leadership is handed over no more often than this.
+/// Leadership is handed over for want of memory or disk no more often than this.
 const HANDS_OVER: Duration = Duration::from_secs(60);
-/// A coordinator that may decide nothing does not wait for so long.
-const TRIES_AGAIN: Duration = Duration::from_secs(5);
 /// The record gets no more than one line of this node in so long.
 const RECORDED: Duration = Duration::from_secs(60);
 
@@ -48,6 +46,8 @@ pub(crate) struct NodeWatch {
     /// A reading that has not come back in its time.
     reading: Option<JoinHandle<(crate::machine::Reading, Box<dyn Senses>)>>,
     condition: Condition,
+    /// When the last sample of it was taken.
+    sampled: Option<Instant>,
     calls: VecDeque<(Instant, Traffic)>,
     aside_until: Option<Instant>,
     handed_over: Option<Instant>,
@@ -64,6 +64,7 @@ impl NodeWatch {
             machine: Some(machine),
             reading: None,
             condition,
+            sampled: None,
             calls: VecDeque::new(),
             aside_until: None,
             handed_over: None,
@@ -161,13 +162,14 @@ impl NodeWatch {
         }
     }
 
-    /// Lets another node coordinate, if one is known that is better off.
-    async fn hand_over(&mut self, pause: Duration, why: &str) {
-        if self.handed_over.is_some_and(|at| at.elapsed() < pause) {
-            return;
+    /// Lets another node coordinate, if one is known that is better off. `needs`: the version of the
+    /// configuration for which it is.
+    async fn hand_over(&mut self, needs: Option<u64>, why: &str) {
+        let Some(avoid) = self.shared.who_is_not_better_off(needs) else { return };
+        match needs {
+            Some(version) => self.shared.now_hands_over(version),
+            None => self.handed_over = Some(Instant::now()),
         }
-        let Some(avoid) = self.shared.who_is_not_better_off() else { return };
-        self.handed_over = Some(Instant::now());
         tracing::warn!(why, "another node is to coordinate");
         if !self.shared.group.hand_over(avoid).await {
             tracing::warn!("nobody takes over: this node goes on coordinating");
@@ -178,7 +180,8 @@ impl NodeWatch {
     async fn tell(&mut self, level: Level, measure: Measure) -> Result<(), String> {
         let asked = Instant::now();
         let me = self.shared.group.me();
-        let runs = self.shared.runs();
+        // One that does not agree on versions with the others counts its own.
+        let runs = if self.shared.plan.together { self.shared.runs() } else { 0 };
         let part = NodePart { level: level as u8, measure: measure as u8, runs };
         let leadership = *self.shared.group.leadership().borrow();
         let may = if leadership.me {
@@ -198,9 +201,13 @@ impl Reconciler for NodeWatch {
 
     async fn activate(&mut self) -> Status {
         self.shared.beat();
-        let sample = self.sample().await;
-        let changes = self.condition.take(&sample);
-        self.log(&changes);
+        // So many samples make a level: what has this node tell anew is no reason for one.
+        if self.sampled.is_none_or(|at| at.elapsed() >= EVERY / 2) {
+            self.sampled = Some(Instant::now());
+            let sample = self.sample().await;
+            let changes = self.condition.take(&sample);
+            self.log(&changes);
+        }
         let findings = self.condition.findings();
         let level = worst(&findings).map_or(Level::Normal, |it| it.level);
         let wanted = measure(&findings);
@@ -210,11 +217,12 @@ impl Reconciler for NodeWatch {
             .plane
             .is_found(Own { level, checks: checks(&self.condition, &findings, aside) });
         *lock(&self.shared.own) = (findings.clone(), aside);
-        if wanted >= Measure::HandOver && self.shared.coordinates().is_some() {
-            self.hand_over(HANDS_OVER, "the node is short of memory or disk").await;
-        } else if self.shared.is_overdue() {
+        let rests = self.handed_over.is_some_and(|at| at.elapsed() < HANDS_OVER);
+        if wanted >= Measure::HandOver && !rests && self.shared.coordinates().is_some() {
+            self.hand_over(None, "the node is short of memory or disk").await;
+        } else if let Some(version) = self.shared.is_overdue() {
             let why = "the node does not run the configuration that the cluster agreed on";
-            self.hand_over(TRIES_AGAIN, why).await;
+            self.hand_over(Some(version), why).await;
         }
         self.record(&findings).await;
         match told {

@@ -24,6 +24,7 @@ use crate::desk::members;
 use crate::driver::{Reconciler, Status};
 use crate::plan::Planned;
 use crate::shared::{GRACE, Mandate, Shared, concluded};
+use crate::tasks::failover::call_off;
 
 /// A vote grows old without a word: then there is no conclusion any more.
 const EVERY: Duration = Duration::from_secs(2);
@@ -165,6 +166,9 @@ impl Reconciler for Verdicts {
 
     async fn activate(&mut self) -> Status {
         self.shared.beat();
+        if let Err(error) = call_off(&self.shared).await {
+            return concluded(Err(error), EVERY);
+        }
         let Some(may) = self.shared.mandate() else {
             self.rules = None;
             return Status::Settled(EVERY);

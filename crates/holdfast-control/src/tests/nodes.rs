@@ -97,3 +97,40 @@ async fn the_record_has_one_line_a_minute_of_a_node_that_flaps() {
     let lines = record(&world);
     assert!((2..=4).contains(&lines.len()), "{lines:?}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_critical_coordinator_hands_over_also_where_no_node_runs_what_was_agreed_on() {
+    let world = World::start_together(PAIR, 3);
+    world.agree();
+    tokio::time::sleep(12 * SECONDS).await;
+    has_memory(&world, 0, 0.92);
+    world.until("handed over", 20 * SECONDS, |it| it.coordinator() != 0).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn leadership_is_handed_to_no_node_that_is_gone_nor_for_a_version_to_one_that_counts_its_own()
+{
+    let world = World::start(PAIR, 2);
+    for node in 0..2 {
+        world.control(node).runs(1);
+    }
+    tokio::time::sleep(5 * SECONDS).await;
+    let avoid = |needs| world.control(0).shared().who_is_not_better_off(needs);
+    assert!(avoid(None).is_some_and(|it| it.is_empty()));
+    assert_eq!(avoid(Some(1)), None);
+    world.kill(1);
+    assert_eq!(avoid(None), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn elections_make_no_node_critical_sooner() {
+    let world = World::start(PAIR, 3);
+    tokio::time::sleep(12 * SECONDS).await;
+    has_memory(&world, 1, 0.93);
+    for _ in 0..20 {
+        world.elect(0);
+        tokio::time::sleep(SECONDS / 20).await;
+    }
+    assert_eq!(level(&world, 1), Level::Normal);
+    world.until("critical", 20 * SECONDS, |it| level(it, 1) == Level::Critical).await;
+}

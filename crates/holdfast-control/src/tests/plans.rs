@@ -3,11 +3,15 @@
 
 use std::sync::Arc;
 
+use holdfast_engine::failover::{Move, Stage};
 use holdfast_engine::replicated::OverrideKind;
 
 use super::world::World;
 use super::{SECONDS, well};
+use crate::machine::Reading;
 use crate::operate::{Force, Operated, Order};
+use crate::plane::At;
+use crate::shared::lock;
 
 const BEFORE: &str = r#"
 servers:
@@ -179,6 +183,10 @@ async fn nodes_that_all_start_with_another_file_than_was_agreed_on_take_nothing_
         tokio::time::sleep(20 * SECONDS).await;
     }
     nothing_is_lost(&world, "all are behind");
+    // Nobody would end what is begun by another list of instances.
+    let by_force = Order::ForceOver { server: "docs".into(), to: "b".into() };
+    let error = world.control(1).order(by_force).await.unwrap_err().to_string();
+    assert!(error.contains("knows it with other instances"), "{error}");
     for node in 0..3 {
         world.reload(node, MORE);
         world.control(node).runs(2);
@@ -196,4 +204,81 @@ async fn where_no_node_has_what_was_agreed_on_a_server_that_all_know_is_still_fa
     tokio::time::sleep(20 * SECONDS).await;
     world.set_down("a", true);
     world.until("moved", 30 * SECONDS, |world| world.server("docs").failover.active == "b").await;
+}
+
+/// The node that alone runs what was agreed on dies while `docs` waits for a call at `a` to end, on its way
+/// to this instance, and `comes` too.
+async fn dies_while_it_moves(to: &str) -> Arc<World> {
+    let world = World::start_together(BEFORE, 3);
+    let version = world.agree();
+    for node in 0..3 {
+        world.reload(node, MORE);
+        world.control(node).runs(version);
+    }
+    world.until("known", 60 * SECONDS, all_known).await;
+    for node in [1, 2] {
+        world.reload(node, BEFORE);
+        world.control(node).runs(0);
+    }
+    tokio::time::sleep(5 * SECONDS).await;
+    let plane = world.reload(0, MORE);
+    for at in [At { server: 0, instance: 0 }, At { server: 1, instance: 0 }] {
+        lock(&plane.running).insert(at, 1);
+    }
+    for (server, to) in [("docs", to), ("comes", "s")] {
+        let order = Order::FailOver { server: server.into(), to: Some(to.into()) };
+        world.control(0).order(order).await.expect("it moves");
+    }
+    let drains = |world: &World| {
+        let drains = |it: &Move| it.stage == Stage::Drain;
+        ["docs", "comes"].iter().all(|it| world.server(it).failover.moving().is_some_and(drains))
+    };
+    world.until("waits for the call", 10 * SECONDS, drains).await;
+    world.kill(0);
+    world
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_move_that_has_begun_is_ended_by_whoever_leads_or_called_off_where_nobody_can() {
+    for (to, then) in [("b", "b"), ("c", "a")] {
+        let world = dies_while_it_moves(to).await;
+        let flows = |world: &World| {
+            let waits = |it: &Move| it.stage.is_before_switch();
+            let moves = |it: &str| world.server(it).failover.moving().is_some_and(waits);
+            world.server("docs").failover.active == then && !moves("docs") && !moves("comes")
+        };
+        // Less than the time in which another node may be found that runs what was agreed on.
+        world.until("calls go on", 8 * SECONDS, flows).await;
+        tokio::time::sleep(60 * SECONDS).await;
+        assert!(flows(&world), "{:?}", world.history("docs"));
+        assert_eq!(world.server("comes").failover.active, "p");
+        assert_eq!(world.server("docs").verdicts.len(), 3, "nothing is taken away");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_has_the_version_and_cannot_lead_does_not_keep_the_others_from_deciding() {
+    // It is short of memory, or it is just not elected.
+    for is_ill in [true, false] {
+        let world = World::start_together(super::PAIR, 3);
+        well(&world).await;
+        let version = world.agree();
+        world.control(0).runs(version);
+        if is_ill {
+            let memory = Some(0.93);
+            *lock(&world.nodes[0].machine.0) = Reading { memory, ..Reading::default() };
+        } else {
+            world.cannot_lead(0);
+        }
+        tokio::time::sleep(20 * SECONDS).await;
+        world.elect(1);
+        let term = world.term();
+        tokio::time::sleep(300 * SECONDS).await;
+        let hands_over = world.term() - term;
+        assert_eq!(hands_over == 0, is_ill);
+        assert!(hands_over <= 18, "{hands_over} elections in five minutes");
+        world.set_down("a", true);
+        let on_b = |world: &World| world.server("docs").failover.active == "b";
+        world.until("moved", 40 * SECONDS, on_b).await;
+    }
 }

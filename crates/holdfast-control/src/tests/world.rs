@@ -1,6 +1,8 @@
 //! A cluster that exists here only: one replicated machine, nodes with a control plane each, servers
 //! that are up or not, links that can be cut, and coordinators that die where a test says.
 
+mod plane;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
@@ -9,25 +11,24 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use holdfast_cluster::{Leadership, ProposeError};
-use holdfast_config::{CheckKind, Config};
-use holdfast_engine::breaker::{self, Breaker, Evidence, Params};
-use holdfast_engine::failover::{Failover, Route};
-use holdfast_engine::health::passive::Indicators;
-use holdfast_engine::health::score::{Failure, Outcome};
-use holdfast_engine::health::votes::Opinion;
+use holdfast_config::Config;
+use holdfast_engine::breaker;
+use holdfast_engine::failover::Route;
 use holdfast_engine::replicated::{
     Body, ClusterState, Command, ControlCommand, Machine, MemberState, NodeId, Origin, Reply,
     ServerCommand, ServerHappened, ServerState,
 };
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::Control;
 use crate::group::Group;
 use crate::machine::{Reading, Senses};
 use crate::plan::Plan;
-use crate::plane::{Activity, At, CheckResult, Checked, Own, Plane, Sight, Verdict, Word};
+use crate::plane::Plane;
 use crate::shared::lock;
+
+pub(crate) use self::plane::FakePlane;
 
 /// Where the group's clock begins, in milliseconds since the Unix epoch.
 pub(crate) const BEGAN: u64 = 1_000_000_000_000;
@@ -67,6 +68,8 @@ pub(crate) struct World {
     poorly: Mutex<BTreeSet<String>>,
     /// So many checks of a node at an instance are lost.
     lost: Mutex<BTreeMap<(usize, String), u32>>,
+    /// Nodes that no election makes the coordinator.
+    unelectable: Mutex<BTreeSet<usize>>,
     /// A node reaches nothing behind the gateway.
     blind: Mutex<BTreeSet<usize>>,
     /// A node's calls at an instance fail, though its checks pass.
@@ -98,24 +101,6 @@ pub(crate) struct FakeMachine(pub(crate) Arc<Mutex<Reading>>);
 struct Seat {
     world: Arc<World>,
     node: usize,
-}
-
-#[derive(Default)]
-pub(crate) struct FakePlane {
-    world: OnceLock<Weak<World>>,
-    node: usize,
-    ids: Vec<Vec<String>>,
-    pub(crate) routes: Mutex<BTreeMap<usize, Arc<Failover>>>,
-    pub(crate) verdicts: Mutex<BTreeMap<At, Option<Opinion>>>,
-    pub(crate) words: Mutex<Vec<(usize, Option<usize>, Word)>>,
-    pub(crate) running: Mutex<BTreeMap<At, u64>>,
-    pub(crate) evidence: Mutex<BTreeMap<usize, Evidence>>,
-    breakers: Mutex<BTreeMap<At, Breaker>>,
-    /// Its place among so many that share the rates.
-    pub(crate) shares: Mutex<(usize, usize)>,
-    pub(crate) activity: Mutex<Activity>,
-    pub(crate) found: Mutex<Own>,
-    changed: Notify,
 }
 
 fn id(node: usize) -> NodeId {
@@ -181,6 +166,7 @@ impl World {
             hung: Mutex::default(),
             poorly: Mutex::default(),
             lost: Mutex::default(),
+            unelectable: Mutex::default(),
             blind: Mutex::default(),
             fails: Mutex::default(),
             erring: Mutex::default(),
@@ -256,6 +242,16 @@ impl World {
             let me = node == leader;
             it.leadership.send_replace(Leadership { leader: Some(id(leader)), term, me });
         }
+    }
+
+    /// Leadership is handed to this node in vain from here on: a third one is elected.
+    pub(crate) fn cannot_lead(&self, node: usize) {
+        lock(&self.unelectable).insert(node);
+    }
+
+    /// How often somebody was elected.
+    pub(crate) fn term(&self) -> u64 {
+        self.term.load(Ordering::SeqCst)
     }
 
     pub(crate) fn coordinator(&self) -> usize {
@@ -543,7 +539,10 @@ impl Group for Seat {
             let able = |node: &usize| *node != self.node && !avoid.contains(&id(*node));
             let next = self.world.living().find(able);
             if let Some(next) = next {
-                self.world.elect(next);
+                let unable = lock(&self.world.unelectable).clone();
+                let mut others = self.world.living().filter(|node| *node != self.node);
+                let elected = others.find(|node| !unable.contains(node));
+                self.world.elect(elected.filter(|_| unable.contains(&next)).unwrap_or(next));
             }
             next.is_some()
         })
@@ -564,194 +563,6 @@ impl Group for Seat {
             let control = self.world.control(to);
             control.receive(id(self.node), method, &body).await.expect("a known method")
         })
-    }
-}
-
-// === impl FakePlane ===
-
-impl FakePlane {
-    fn world(&self) -> Arc<World> {
-        self.world.get().and_then(Weak::upgrade).expect("the world is there")
-    }
-
-    fn place(&self, id: &str) -> Option<At> {
-        let mut servers = self.ids.iter().enumerate();
-        servers.find_map(|(server, ids)| {
-            Some(At { server, instance: ids.iter().position(|it| it == id)? })
-        })
-    }
-
-    fn with_breaker<T>(&self, at: At, act: impl FnOnce(&mut Breaker) -> T) -> T {
-        let mut all = lock(&self.breakers);
-        let new = || Breaker::new(Params::default(), Instant::now().into_std());
-        act(all.entry(at).or_insert_with(new))
-    }
-
-    /// Calls of some sessions, as far as they go to this instance.
-    fn call(&self, at: At, now: std::time::Instant) {
-        let name = &self.ids[at.server][at.instance];
-        let fails = lock(&self.world().fails).contains(&(self.node, name.clone()));
-        let outcome = if fails { breaker::Outcome::Failure } else { breaker::Outcome::Success };
-        let route = lock(&self.routes).get(&at.server).cloned();
-        let goes_there =
-            |key: &u64| route.as_ref().is_none_or(|it| it.route(*key) == Route::To(name.as_str()));
-        for key in (0..20).filter(goes_there) {
-            self.with_breaker(at, |breaker| {
-                if let Ok(permit) = breaker.admit(now, key) {
-                    breaker.settle(permit, outcome, now, key);
-                }
-            });
-        }
-    }
-
-    fn is_frozen(&self, at: At) -> bool {
-        lock(&self.world().frozen).contains(&self.ids[at.server][at.instance])
-    }
-
-    fn reaches(&self, at: At) -> bool {
-        let world = self.world();
-        let down = lock(&world.down).contains(&self.ids[at.server][at.instance]);
-        let blind = lock(&world.blind).contains(&self.node);
-        !down && !blind
-    }
-
-    /// What this node's breaker of a server says from now on.
-    pub(crate) fn breaker(&self, server: usize, opened: bool) {
-        let evidence = Evidence { opened, calls: 10, failed: if opened { 10 } else { 0 } };
-        lock(&self.evidence).insert(server, evidence);
-        self.changed.notify_one();
-    }
-}
-
-impl Plane for FakePlane {
-    fn check<'a>(
-        &'a self,
-        at: At,
-        check: &'a CheckKind,
-        within: Duration,
-    ) -> BoxFuture<'a, Checked> {
-        Box::pin(async move {
-            let name = &self.ids[at.server][at.instance];
-            let slow = lock(&self.world().slow).get(name).copied();
-            let took = slow.unwrap_or(Duration::from_millis(3));
-            let hangs =
-                matches!(check, CheckKind::Tool { .. }) && lock(&self.world().hung).contains(name);
-            // Here it is only asked as a monitor's, and that takes the connection and is silent.
-            let monitor = matches!(check, CheckKind::Http { .. });
-            if hangs || monitor || (*check != CheckKind::Connect && self.is_frozen(at)) {
-                tokio::time::sleep(within).await;
-                let outcome = Outcome::Failed(Failure::TimedOut);
-                return Checked { outcome, took: within, text: String::new() };
-            }
-            tokio::time::sleep(took).await;
-            let is_lost = lock(&self.world().lost)
-                .get_mut(&(self.node, name.clone()))
-                .is_some_and(|left| std::mem::replace(left, left.saturating_sub(1)) > 0);
-            if !self.reaches(at) || is_lost {
-                let outcome = Outcome::Failed(Failure::Unreachable);
-                return Checked { outcome, took, text: "refused".into() };
-            }
-            let text = match check {
-                CheckKind::Tool { .. } => {
-                    let answers = lock(&self.world().answers).clone();
-                    answers.get(&self.ids[at.server][at.instance]).cloned().unwrap_or_default()
-                }
-                _ => String::new(),
-            };
-            let is_poorly = lock(&self.world().poorly).contains(name);
-            let outcome = if is_poorly { Outcome::Partly(0.85) } else { Outcome::Passed };
-            Checked { outcome, took, text }
-        })
-    }
-
-    fn sight(&self, at: At) -> Sight {
-        let name = &self.ids[at.server][at.instance];
-        let goes_there = lock(&self.routes)
-            .get(&at.server)
-            .is_some_and(|it| it.route(7) == Route::To(name.as_str()));
-        let answers = goes_there && self.reaches(at) && !self.is_frozen(at);
-        let now = Instant::now().into_std();
-        let is_called = !lock(&self.world().idle).contains(&self.node);
-        let fails = lock(&self.world().fails).contains(&(self.node, name.clone()));
-        if is_called && (self.reaches(at) || fails) && !self.is_frozen(at) {
-            self.call(at, now);
-        }
-        let errs = lock(&self.world().erring).contains(name);
-        let (breaker, evidence, is_open) = self.with_breaker(at, |breaker| {
-            breaker.tick(now, 0);
-            (breaker.phase(), breaker.evidence(), breaker.is_open_by_server())
-        });
-        Sight {
-            in_flight: lock(&self.running).get(&at).copied().unwrap_or(0),
-            indicators: Indicators {
-                calls: if is_called && goes_there { 1_000 } else { 0 },
-                error_rate: (errs && is_called && goes_there).then_some(0.33),
-                ..Indicators::default()
-            },
-            breaker,
-            evidence,
-            is_open,
-            answered_ago: (is_called && answers).then(|| *lock(&self.world().answered_ago)),
-        }
-    }
-
-    fn server_evidence(&self, server: usize) -> Evidence {
-        lock(&self.evidence).get(&server).copied().unwrap_or_default()
-    }
-
-    fn changed(&self) -> BoxFuture<'_, Vec<At>> {
-        Box::pin(async {
-            self.changed.notified().await;
-            Vec::new()
-        })
-    }
-
-    fn route(&self, server: usize, failover: Arc<Failover>) {
-        let mut routes = lock(&self.routes);
-        if let Some(last) = routes.get(&server) {
-            let step = |it: &Failover| (it.generation, it.step);
-            assert!(step(&failover) > step(last), "a node goes back to an earlier step");
-            for (instance, name) in self.ids[server].iter().enumerate() {
-                if failover.serves(name) && !last.serves(name) {
-                    let now = Instant::now().into_std();
-                    let at = At { server, instance };
-                    self.with_breaker(at, |breaker| breaker.start_over(now, 0));
-                }
-            }
-        }
-        routes.insert(server, failover);
-    }
-
-    fn judge(&self, at: At, verdict: Verdict) {
-        lock(&self.verdicts).insert(at, verdict.opinion);
-    }
-
-    fn checked(&self, _at: At, _round: Vec<CheckResult>) {}
-
-    fn share_rates(&self, place: usize, nodes: usize) {
-        *lock(&self.shares) = (place, nodes);
-    }
-
-    fn say(&self, server: usize, instance: Option<usize>, word: Word) {
-        lock(&self.words).push((server, instance, word));
-        if let (Some(instance), Word::Opened { length, generation }) = (instance, word) {
-            let now = Instant::now().into_std();
-            self.with_breaker(At { server, instance }, |breaker| {
-                breaker.opened_by_cluster(now + length, generation, now)
-            });
-        }
-    }
-
-    fn activity(&self) -> Activity {
-        lock(&self.activity).clone()
-    }
-
-    fn certificates(&self) -> Vec<(String, u64)> {
-        Vec::new()
-    }
-
-    fn is_found(&self, own: Own) {
-        *lock(&self.found) = own;
     }
 }
 

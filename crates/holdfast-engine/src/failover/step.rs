@@ -149,6 +149,22 @@ impl Failover {
 }
 
 impl Failover {
+    /// The same server with its move called off by who cannot end it: before the switch the old instance
+    /// stays active, and calls go on to it. None: nothing moves, or it has switched.
+    #[must_use]
+    pub fn called_off(&self, why: &str, now: u64) -> Option<Self> {
+        let mut next = self.clone();
+        let (Phase::FailingOver(it) | Phase::FailingBack(it)) = &mut next.phase else {
+            return None;
+        };
+        if !it.stage.is_before_switch() {
+            return None;
+        }
+        (it.stage, it.cause) = (Stage::Notify { end: End::RolledBack }, cut(why));
+        (next.step, next.since) = (self.step.saturating_add(1), now);
+        Some(next)
+    }
+
     /// What a server waits for that rests on another instance than its primary before it goes back by
     /// itself. None: nothing, or it does not rest there. `seen` and `now` as for [`Failover::step`].
     #[must_use]

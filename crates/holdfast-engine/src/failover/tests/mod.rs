@@ -407,6 +407,21 @@ fn an_operator_stops_a_failback_and_it_does_not_begin_again() {
     assert_eq!((bench.state.phase.clone(), bench.state.by_hand), (Phase::PrimaryActive, false));
 }
 
+#[test]
+fn a_move_is_called_off_before_its_switch_and_calls_go_on_to_where_they_went() {
+    let mut bench = Bench::new();
+    assert_eq!(bench.state.called_off("why", bench.now), None);
+    let to = Input::Move { to: Some("c".into()), by: "ops".into(), force: false };
+    bench.step(&to).unwrap();
+    assert_eq!(bench.state.route(7), Route::Hold);
+    let next = bench.state.called_off("why", bench.now).unwrap();
+    assert_eq!((next.generation, next.step), (bench.state.generation, bench.state.step + 1));
+    assert_eq!((next.route(7), next.moving().unwrap().cause.as_str()), (Route::To("a"), "why"));
+    assert_eq!(next.called_off("again", bench.now), None);
+    bench.finish();
+    assert_eq!(bench.state.called_off("why", bench.now), None);
+}
+
 /// From one that is of some use nobody goes to one that is no better, also when the first target fails.
 #[test]
 fn who_left_for_a_healthy_one_goes_on_to_a_healthy_one_only() {

@@ -66,7 +66,9 @@ const CLUSTERS: [(u64, &str); 6] =
 
 /// How many vote unhealthy and degraded, how many are silent, and how many are heard and do not know the
 /// instance; the others vote healthy.
-const VOTES: [((u64, u64, u64, u64), &str); 17] = [
+type Voting = (u64, u64, u64, u64);
+
+const VOTES: [(Voting, &str); 17] = [
     ((0, 0, 0, 0), "all healthy"),
     ((1, 0, 0, 0), "1 unhealthy"),
     ((2, 0, 0, 0), "2 unhealthy"),
