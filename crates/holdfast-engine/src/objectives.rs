@@ -306,6 +306,14 @@ impl Outage {
     /// What else happens to the server. Returns whether the outage is over.
     fn hear(&mut self, event: &ServerEvent) -> bool {
         let ending = if self.switched.is_some() { Ending::FailedOver } else { Ending::Recovered };
+        if let ServerHappened::Verdict {
+            active: true,
+            to: Opinion::Healthy | Opinion::Degraded,
+            ..
+        } = event.what
+        {
+            self.is_ill = false;
+        }
         match event.what {
             ServerHappened::FailoverBegan => {
                 self.decided.get_or_insert(event.at);
@@ -488,6 +496,17 @@ mod tests {
         // One that is taken back leaves the server on what was well.
         let back = [used, event(1_600, "a", FailoverBegan), settled];
         assert_eq!((of(&back).ending, of(&back).ended), (Ending::FailedOver, Some(1_900)));
+        // Both fall before a move has settled; the first one is well again, and nobody calls.
+        let both = [
+            event(1_600, "b", verdict(DOWN, 0)),
+            event(1_700, "a", FailoverBegan),
+            event(1_800, "a", Switched),
+            event(1_900, "a", verdict(DOWN, 0)),
+            event(2_000, "a", Failed),
+            event(5_000, "a", verdict(WELL, 0)),
+            event(6_000, "a", Settled),
+        ];
+        assert_eq!(of(&both).ended, Some(6_000));
     }
 
     #[test]

@@ -215,9 +215,11 @@ where
             self.call.settle(CallOutcome::Cancelled);
         } else if !self.call.again || self.call.ticket.get().is_some() {
             finish_for_nobody(Arc::clone(&self.call), work);
+        } else {
+            // It goes on after a node was lost, and nothing keeps its answer: the server's stream is left
+            // where it is, and who comes back takes it up once more.
+            self.call.settle(CallOutcome::Cancelled);
         }
-        // Of a call that goes on after a node was lost, and whose answer nothing keeps, the server's stream is
-        // left where it is: who comes back takes it up once more.
     }
 }
 

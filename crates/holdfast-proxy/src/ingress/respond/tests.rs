@@ -310,7 +310,7 @@ async fn a_write_that_begins_with_its_response_does_not_run_without_its_client()
 /// An answer that came in time is kept for its client, for which there is no room in the stream's queue.
 #[tokio::test]
 async fn an_answer_behind_a_full_queue_is_not_lost_when_the_calls_time_is_over() {
-    let mut world = World::start(Tier::One, "timeout: 2s, max_duration: 2s").await;
+    let mut world = World::start(Tier::One, "timeout: 5s, max_duration: 5s").await;
     world.group.open.send_replace(true);
     let mut client = world.call().await;
     let mut server = world.at_server().await;
@@ -320,7 +320,7 @@ async fn an_answer_behind_a_full_queue_is_not_lost_when_the_calls_time_is_over()
     world.has_lost(client).await;
     let rest = format!("{}{}0\r\n\r\n", chunk(&said(&"x".repeat(100_000))), chunk(ANSWER));
     server.write_all(rest.as_bytes()).await.unwrap();
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    tokio::time::sleep(Duration::from_secs(6)).await;
     let mut back = TcpStream::connect(world.proxy.local_addr()).await.unwrap();
     let request = format!(
         "GET /mcp HTTP/1.1\r\nHost: {}\r\nAccept: text/event-stream\r\nLast-Event-ID: {id}\r\n\r\n",

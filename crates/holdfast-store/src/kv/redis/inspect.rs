@@ -130,17 +130,18 @@ impl Facts {
     fn missing_replicas(&self, settings: &Redis, least: u64) -> Option<String> {
         let asked = u64::from(settings.replicas_to_acknowledge);
         let connected = self.number("connected_slaves").unwrap_or(0);
-        // Those that are in step; Redis counts them only where it has a least number.
-        let good = self.number("min_slaves_good_slaves").unwrap_or(connected);
         if connected < asked {
             return Some(format!(
                 "{connected} replicas of Redis are connected and \
                  sessions.redis.replicas_to_acknowledge is {asked}"
             ));
         }
-        (good < least).then(|| {
-            format!("{good} replicas of Redis are in step and its min-replicas-to-write is {least}")
-        })
+        // Those that are in step. Redis says it only while it has a least number, which may have been
+        // changed since it was asked for.
+        let good = self.number("min_slaves_good_slaves").filter(|good| *good < least)?;
+        Some(format!(
+            "{good} replicas of Redis are in step and its min-replicas-to-write is {least}"
+        ))
     }
 
     fn info(&self, name: &str) -> Option<&str> {

@@ -169,8 +169,12 @@ impl Keeper {
         if self.links.len() < before {
             self.shared.away("the connection was lost");
         }
+        let has_ours = |target: &Target| {
+            Bucket::all().any(|bucket| target.has(self.shared.names.slot(bucket)))
+        };
         let targets = match self.finder.find().await {
-            Ok(targets) => targets,
+            // A master that has other slots alone is nobody to write to, nor to wait for.
+            Ok(targets) => targets.into_iter().filter(has_ours).collect::<Vec<_>>(),
             // Who cannot be asked does not change what is known.
             Err(_) if before > 0 && self.links.len() == before => return Ok(()),
             Err(error) => return Err(self.failed(error)),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use holdfast_config::Redis;
+use holdfast_config::{HostPort, Redis};
 use redis::{Cmd, Pipeline, Value};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -58,6 +58,7 @@ impl Link {
         if again.run_id != about.run_id {
             return Err(Unusable::Away(format!("{address} is one server now and another then")));
         }
+        may_wait(&writing, address, settings).await?;
         let lost = CancellationToken::new();
         let run_id = Arc::clone(&about.run_id);
         let succession = Succession::of(shared, address);
@@ -230,6 +231,25 @@ impl Sent {
             Err(NoReply::NotSent(reason)) => Self::NotDone(reason),
             Err(NoReply::Lost(reason)) => Self::Lost(reason),
         }
+    }
+}
+
+/// Whether the user may ask how many replicas have what was written.
+async fn may_wait(
+    writing: &Connection,
+    address: &HostPort,
+    settings: &Redis,
+) -> Result<(), Unusable> {
+    if settings.replicas_to_acknowledge == 0 {
+        return Ok(());
+    }
+    let mut wait = redis::cmd("WAIT");
+    match writing.ask(wait.arg(0).arg(1), settings.command_timeout).await {
+        Ok(Value::ServerError(error)) if failure::refusal(&error) == Refusal::Never => {
+            Err(Unusable::Wrong(failure::forbidden(address, &failure::text(&error))))
+        }
+        Ok(_) => Ok(()),
+        Err(error) => Err(Unusable::Away(format!("{address}: {}", error.reason()))),
     }
 }
 

@@ -11,7 +11,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::watch;
 
 use super::super::keys::{Bucket, Names};
-use super::servers::{Server, Watched, cluster, replica_of};
+use super::servers::{Server, Watched, cluster, newcomer, replica_of};
 use super::{any, one, open, open_adopted, reached, sentinel, standalone};
 use crate::contract::{entry, record};
 use crate::{RedisStore, SessionKey, SessionRecord, Store, StoreChange, StoreError};
@@ -439,6 +439,29 @@ async fn a_slot_on_its_way_holds_up_nothing_of_the_others() {
     }
     assert!(!primary.has_changed().unwrap(), "the master was given up");
     drop(replica);
+}
+
+#[tokio::test]
+async fn a_master_that_has_other_slots_alone_is_left_out() {
+    let names = Names::new("holdfast");
+    let is_ours = |slot: &u16| Bucket::all().any(|bucket| names.slot(bucket) == *slot);
+    let other = (1..16384).find(|slot| !is_ours(slot)).unwrap();
+    let start = move || {
+        let nodes = cluster(&[]);
+        let new = newcomer(&nodes, other);
+        (nodes, new)
+    };
+    let (nodes, new) = tokio::task::spawn_blocking(start).await.unwrap();
+    let topology = Topology::Cluster { nodes: vec![new.address()] };
+    let settings = Redis { replicas_to_acknowledge: 0, allow_unsafe: true, ..Redis::new(topology) };
+    let RedisStore { store, mut primary, .. } = open(settings).await;
+    assert!(!primary.borrow_and_update().as_ref().unwrap().address.contains(&new.port.to_string()));
+    for key in 0..20 {
+        store.create(record(key)).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert!(!primary.has_changed().unwrap(), "the masters were given up");
+    drop(nodes);
 }
 
 #[tokio::test]

@@ -240,6 +240,20 @@ pub(crate) fn cluster(more: &[&str]) -> Vec<Server> {
     nodes
 }
 
+/// A master more, which gets this slot from the one that has it, empty.
+pub(crate) fn newcomer(nodes: &[Server], slot: u16) -> Server {
+    let new = member(&[]);
+    meet(&nodes[0], &new);
+    let id: String = redis::from_redis_value(new.ask(&["CLUSTER", "MYID"]).unwrap()).unwrap();
+    let slot = slot.to_string();
+    until("all know it", || {
+        std::iter::once(&new)
+            .chain(nodes)
+            .all(|node| node.ask(&["CLUSTER", "SETSLOT", &slot, "NODE", &id]).is_ok())
+    });
+    new
+}
+
 /// A replica of a master, and in step with it.
 pub(crate) fn replica_of(master: &Server) -> Server {
     let replica = member(&[]);

@@ -137,12 +137,14 @@ async fn a_user_without_rights_is_refused_by_name_and_with_the_cure() {
         ("nothing", &["~*", "&*", "-@all", "+@connection", "+info", "+config|get"][..]),
         ("other_keys", &["~another:*", "&*", "+@all"]),
         ("no_scripts", &["~*", "&*", "+@all", "-@scripting"]),
+        ("no_wait", &["~*", "&*", "+@all", "-wait"]),
     ];
     for (name, rules) in rights {
         server.ask(&[&["ACL", "SETUSER", name, "on", ">secret"][..], rules].concat()).unwrap();
         let settings = Redis {
             username: Some(name.to_owned()),
             password: Some("secret".to_owned().into()),
+            replicas_to_acknowledge: 1,
             ..standalone(server.address())
         };
         let reason = refused(settings).await;
