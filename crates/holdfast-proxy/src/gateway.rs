@@ -81,7 +81,8 @@ pub(crate) struct Node {
     pub(crate) giving_up: CancellationToken,
     /// Set once, when every session has been closed at its server: the workers end.
     pub(crate) gone: CancellationToken,
-    /// The client connections of all workers. No worker ends while one is open: sessions, and the
+    /// The client connections of all workers, the calls that other nodes forward, and those whose
+    /// client is away that a drain waits for. No worker ends while one is open: sessions, and the
     /// connections to servers that other workers hold, serve them all.
     pub(crate) open: TaskTracker,
     pub(crate) ports: Ports,

@@ -10,7 +10,7 @@ use crate::measure::median;
 use crate::options::Options;
 use crate::targets::Gateway;
 
-/// The manners of the list, and whether the port answers at all.
+/// The manners in which a server fails here, and whether the port answers at all.
 fn manners() -> [(&'static str, Option<Manner>); 12] {
     [
         ("500", Some(Manner::Status(500))),

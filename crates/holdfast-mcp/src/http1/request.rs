@@ -102,7 +102,7 @@ fn found(
         fields.push((name, place(field.value)));
     }
     let length = match (&method, length) {
-        // A GET of today has no body, and says nothing of one.
+        // A GET has no body in use, and says nothing of one.
         (&Method::GET, None) => 0,
         (&Method::GET, Some(_)) => return None,
         (_, length) => length?,

@@ -168,7 +168,7 @@ pub(crate) fn forget(server: &crate::server::Server, method: &str) {
 // --- another server ---
 
 /// Asks the server that stands in, as whoever calls that one does: within its limits, in its class and
-/// past its breaker of the tool, and by what it says of the tool.
+/// if its breaker of the tool lets it pass, and by what it says of the tool.
 async fn elsewhere(call: &Arc<Call>, failure: &Failure) -> Option<Answer> {
     let name = call.server.settings.fallback.server.as_deref()?;
     let server = call.gateway.server(name)?;

@@ -1,7 +1,7 @@
 //! The servers and their instances as they are at this moment, and who may call them.
 //!
-//! A call asks once at its admission ([`ServerFleet::enter`], with the class that it belongs to) and
-//! once per attempt ([`ServerFleet::choose`]); the end of each attempt is told to the instance that it
+//! A call asks once at its admission ([`ServerFleet::admit_calls`], with the class that it belongs to)
+//! and once per attempt ([`ServerFleet::choose`]); the end of each attempt is told to the instance that it
 //! went to ([`Attempt::settle`]). On the way of a call that finds all well there is no look-up by
 //! name, no allocation, and no lock that is held for longer than some additions take.
 //!

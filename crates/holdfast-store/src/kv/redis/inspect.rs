@@ -263,6 +263,7 @@ impl Facts {
     ) {
         let asked = u64::from(settings.replicas_to_acknowledge);
         let connected = self.number("connected_slaves").unwrap_or(0);
+        // Refused by the configuration unless allow_unsafe is set.
         if asked == 0 && !matches!(settings.topology, Topology::Standalone(_)) {
             losing.push(
                 "sessions.redis.replicas_to_acknowledge is 0: whatever the primary had not passed \
