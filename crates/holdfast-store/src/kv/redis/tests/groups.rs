@@ -24,9 +24,9 @@ async fn many_writers_share_few_waits_and_too_few_replicas_acknowledge_nothing()
     let store = Arc::new(open(settings).await.store);
     let primary = &watched.data[0];
 
-    // The first asks whether there are replicas.
-    within(10, || primary.calls("wait") == 1).await;
-    let waits = 1;
+    // The first two ask whether the user may, and whether there are replicas.
+    within(10, || primary.calls("wait") == 2).await;
+    let waits = 2;
     let writers: Vec<_> = (0..200_u128)
         .map(|key| {
             let store = Arc::clone(&store);
