@@ -182,7 +182,10 @@ impl Keeper {
         let kept = |links: &[Arc<Link>], target: &Target| {
             links.iter().any(|link| link.target == *target && !link.is_lost())
         };
-        if targets.len() == self.links.len() && targets.iter().all(|it| kept(&self.links, it)) {
+        let same = targets.len() == self.links.len();
+        // After a node has named a primary that is none, the links are there and in no use.
+        let in_use = matches!(*self.shared.reach.borrow(), Reach::Here(_));
+        if in_use && same && targets.iter().all(|it| kept(&self.links, it)) {
             self.look_at_settings().await;
             return Ok(());
         }
@@ -314,7 +317,7 @@ impl Shared {
     }
 
     /// The store cannot be reached. Said once.
-    fn away(&self, reason: &str) {
+    pub(super) fn away(&self, reason: &str) {
         self.reach.send_if_modified(|reach| match reach {
             Reach::Here(_) => {
                 tracing::warn!(reason, "redis lost");

@@ -14,6 +14,7 @@ use super::super::keys::{Bucket, Names};
 use super::servers::{Server, Watched, cluster, newcomer, replica_of};
 use super::{any, one, open, open_adopted, reached, sentinel, standalone};
 use crate::contract::{entry, record};
+use crate::kv::Kv;
 use crate::{RedisStore, SessionKey, SessionRecord, Store, StoreChange, StoreError};
 
 /// Writers that note what was acknowledged.
@@ -439,6 +440,17 @@ async fn a_slot_on_its_way_holds_up_nothing_of_the_others() {
     }
     assert!(!primary.has_changed().unwrap(), "the master was given up");
     drop(replica);
+}
+
+#[tokio::test]
+async fn what_one_node_of_a_cluster_says_wrongly_is_made_good_by_the_next() {
+    let (_server, RedisStore { store, mut primary, .. }) = one().await;
+    let Kv::Redis(kv) = &store.kv else { panic!("it is in Redis") };
+    // One that was cut off names itself, and is a replica by now.
+    kv.shared.away("it is a replica still");
+    primary.wait_for(Option::is_none).await.unwrap();
+    reached(&mut primary).await;
+    store.create(record(1)).await.unwrap();
 }
 
 #[tokio::test]
