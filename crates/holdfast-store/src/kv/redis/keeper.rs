@@ -169,9 +169,7 @@ impl Keeper {
         if self.links.len() < before {
             self.shared.away("the connection was lost");
         }
-        let has_ours = |target: &Target| {
-            Bucket::all().any(|bucket| target.has(self.shared.names.slot(bucket)))
-        };
+        let has_ours = |target: &Target| target.buckets(&self.shared.names).next().is_some();
         let targets = match self.finder.find().await {
             // A master that has other slots alone is nobody to write to, nor to wait for.
             Ok(targets) => targets.into_iter().filter(has_ours).collect::<Vec<_>>(),

@@ -62,7 +62,7 @@ impl Link {
         let lost = CancellationToken::new();
         let run_id = Arc::clone(&about.run_id);
         let succession = Succession::of(shared, address);
-        let own = Bucket::all().filter(|bucket| target.has(shared.names.slot(*bucket)));
+        let own = target.buckets(&shared.names);
         let probe_keys = own.map(|bucket| shared.names.probe(bucket)).collect();
         let shared_weakly = Arc::downgrade(shared);
         let writer =
@@ -147,8 +147,7 @@ impl Link {
     /// Asks for the time and the mark. What they say is told to `shared`.
     async fn beat(&self, shared: &Shared) -> Result<(), Unusable> {
         // The mark is in the first bucket that this primary has, and whose slot is not on its way elsewhere.
-        let own = Bucket::all().filter(|bucket| self.has(shared.names.slot(*bucket)));
-        for bucket in own {
+        for bucket in self.target.buckets(&shared.names) {
             if self.beat_in(shared, bucket).await? {
                 break;
             }
@@ -243,8 +242,8 @@ async fn may_wait(
     if settings.replicas_to_acknowledge == 0 {
         return Ok(());
     }
-    let mut wait = redis::cmd("WAIT");
-    match writing.ask(wait.arg(0).arg(1), settings.command_timeout).await {
+    let wait = writer::wait(0, Duration::from_millis(1));
+    match writing.ask(&wait, settings.command_timeout).await {
         Ok(Value::ServerError(error)) if failure::refusal(&error) == Refusal::Never => {
             Err(Unusable::Wrong(failure::forbidden(address, &failure::text(&error))))
         }

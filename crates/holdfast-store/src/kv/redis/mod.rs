@@ -291,8 +291,7 @@ impl RedisKv {
         shared.operations.reads.inc();
         for link in &routes.links {
             let mut commands = Pipeline::new();
-            let here = |bucket: &Bucket| link.has(shared.names.slot(*bucket));
-            for bucket in Bucket::all().filter(here) {
+            for bucket in link.target.buckets(&shared.names) {
                 let mut range = cmd("ZRANGEBYSCORE");
                 range.arg(shared.names.due(bucket)).arg("-inf").arg(self.now());
                 range.arg("WITHSCORES").arg("LIMIT").arg(0).arg(limit);

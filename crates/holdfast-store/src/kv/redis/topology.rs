@@ -8,7 +8,7 @@ use redis::{Value, cmd};
 
 use super::dial::{Connection, Dialler, Server};
 use super::failure::{self, Unusable};
-use super::keys::SLOTS;
+use super::keys::{Bucket, Names, SLOTS};
 
 /// A primary.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,6 +21,11 @@ pub(super) struct Target {
 impl Target {
     pub(super) fn has(&self, slot: u16) -> bool {
         self.slots.iter().any(|(first, last)| (*first..=*last).contains(&slot))
+    }
+
+    /// The buckets that are in its slots.
+    pub(super) fn buckets<'a>(&'a self, names: &'a Names) -> impl Iterator<Item = Bucket> + 'a {
+        Bucket::all().filter(|bucket| self.has(names.slot(*bucket)))
     }
 }
 

@@ -426,7 +426,7 @@ fn answer(group: Vec<Write>, sent: impl Fn(&Call) -> Sent) {
     }
 }
 
-fn wait(replicas: u8, within: Duration) -> Cmd {
+pub(super) fn wait(replicas: u8, within: Duration) -> Cmd {
     let mut wait = redis::cmd("WAIT");
     wait.arg(replicas).arg(u64::try_from(within.as_millis()).unwrap_or(u64::MAX));
     wait
