@@ -33,6 +33,7 @@ mod keeper;
 mod keys;
 mod link;
 mod scripts;
+mod sentinels;
 mod succession;
 #[cfg(test)]
 mod tests;

@@ -1,10 +1,15 @@
-//! Whether a replica is missing because the Sentinels make it the primary.
+//! Whether a replica that has not acknowledged may be about to become the primary.
 //!
 //! `WAIT` counts any replica. While a failover by command is under way the old primary lives and has
 //! the other replicas: those acknowledge what the one that is promoted never sees. So a write lasts
-//! only if *every* replica that was there has it, or if no Sentinel is about to put one in this
+//! only if *every* replica that could be promoted has it, or if no Sentinel is about to put one in this
 //! primary's place. (When a primary is gone the Sentinels take the replica that is furthest, and one
 //! acknowledgement is enough.)
+//!
+//! Which could be promoted is the Sentinels' to say, and not the primary's: one that was away may come
+//! back, be promoted and be gone from the primary's list again between two writes. They keep those that are
+//! away, so a write that all of them have lasts without a question, and while one is away they are
+//! asked about each group.
 //!
 //! A Sentinel says `failover_in_progress` before it tells the replica, and until it names it. Then it tells the
 //! other Sentinels, which name the old primary for up to two seconds more: under a lower configuration epoch.
@@ -12,23 +17,27 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use futures_util::future::join_all;
 use holdfast_config::{HostPort, Topology};
-use redis::{Pipeline, Value, from_redis_value};
-use tokio::time::sleep;
+use redis::{Value, from_redis_value};
+use tokio::time::{Instant, sleep};
 
 use super::Shared;
-use super::dial::{Dialler, Server};
+use super::sentinels::{Replies, Sentinels};
 
 /// What a primary's writer knows of its replicas and of who may succeed it.
 pub(super) struct Succession {
-    dialler: Dialler,
-    sentinels: Vec<HostPort>,
-    master: String,
+    sentinels: Sentinels,
     primary: HostPort,
-    within: Duration,
-    /// Replicas that were connected when that was last in order; `None` until it has been seen once.
-    replicas: Option<usize>,
+    /// Replicas that were connected after the last write.
+    connected: usize,
+    /// Replicas that could become the primary: as many as the Sentinels know, or as were connected.
+    could: usize,
+    /// When a write was last found to last; `None` before the first.
+    counted: Option<Instant>,
+    /// The Sentinels that have been waited for in vain, until they say again that the primary stays.
+    excused: Vec<bool>,
+    /// It has been said that another primary is to come.
+    goes: bool,
 }
 
 /// What a Sentinel says of the primary.
@@ -40,6 +49,8 @@ struct Said {
     failing_over: bool,
     /// Of the failover that made the one that it names the primary: later ones have higher numbers.
     epoch: u64,
+    /// How many replicas it knows, with those that are away.
+    replicas: usize,
 }
 
 /// What that comes to.
@@ -50,6 +61,19 @@ enum Says {
     /// It names one that ours has replaced: it has not been told yet.
     Behind,
     Nothing,
+    /// It says no more than that, and the others have had the time to hear what it may know.
+    Excused,
+}
+
+/// What all of them come to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Primary {
+    Stays,
+    Goes,
+    /// It stays if those that said nothing do not know better.
+    MayStay,
+    /// Too few say anything.
+    Unknown,
 }
 
 impl Succession {
@@ -58,84 +82,114 @@ impl Succession {
         let Topology::Sentinel { sentinels, master } = &shared.settings.topology else {
             return None;
         };
+        let within = shared.settings.connect_timeout;
         Some(Self {
-            dialler: shared.dialler.clone(),
-            sentinels: sentinels.clone(),
-            master: master.clone(),
+            excused: vec![false; sentinels.len()],
+            sentinels: Sentinels::new(sentinels, master, shared.dialler.clone(), within),
             primary: primary.clone(),
-            within: shared.settings.connect_timeout,
-            replicas: None,
+            connected: 0,
+            could: 0,
+            counted: None,
+            goes: false,
         })
     }
 
     /// How many replicas `WAIT` is to wait for, where `least` have to acknowledge.
     pub(super) fn wanted(&self, least: u8) -> u8 {
-        least.max(u8::try_from(self.replicas.unwrap_or(0)).unwrap_or(u8::MAX))
+        least.max(u8::try_from(self.connected).unwrap_or(u8::MAX))
     }
 
     /// Whether what `acknowledged` replicas have lasts, where `role` is what the primary says of itself
     /// afterwards.
     pub(super) async fn lasts(&mut self, acknowledged: i64, role: Option<&Value>) -> bool {
-        let connected = connected(role);
-        if let Some(known) = self.replicas.filter(|known| has_all(acknowledged, *known)) {
-            self.replicas = Some(known.max(connected));
-            return true;
+        self.connected = connected(role);
+        self.could = self.could.max(self.connected);
+        // One that nobody has counted yet may be promoted in a moment as well.
+        let counted = self.counted.is_some_and(|at| at.elapsed() < COUNTED_FOR);
+        let lasts = counted && self.have_all(acknowledged)
+            || match self.ask(acknowledged).await {
+                Primary::Stays => true,
+                Primary::Goes => false,
+                Primary::MayStay | Primary::Unknown => self.have_all(acknowledged),
+            };
+        if lasts && !counted {
+            self.counted = Some(Instant::now());
         }
-        // On a new connection too: the one that is to be the primary may have gone before it was counted.
-        let stays = self.stays().await;
-        if stays {
-            self.replicas = Some(connected);
-        } else {
+        self.set_goes(!lasts);
+        lasts
+    }
+
+    /// Whether every replica that could become the primary has acknowledged. On a new connection the one that
+    /// is to be the primary may have gone before it was counted.
+    fn have_all(&self, acknowledged: i64) -> bool {
+        self.counted.is_some() && usize::try_from(acknowledged).is_ok_and(|it| it >= self.could)
+    }
+
+    /// Asks whether the primary stays, and waits for what one that cannot be asked may know, unless every
+    /// replica has the write.
+    async fn ask(&mut self, acknowledged: i64) -> Primary {
+        let primary = conclude(&self.ask_once().await, false);
+        if primary != Primary::MayStay || self.have_all(acknowledged) {
+            return primary;
+        }
+        sleep(TOLD_WITHIN).await;
+        let says = self.ask_once().await;
+        let primary = conclude(&says, true);
+        if primary == Primary::Stays {
+            self.excused = says.iter().map(|says| *says != Says::Stays).collect();
+        }
+        primary
+    }
+
+    async fn ask_once(&mut self) -> Vec<Says> {
+        let replies = self.sentinels.ask().await;
+        let said: Vec<_> =
+            replies.into_iter().map(|it| it.and_then(|it| read(it, &self.primary))).collect();
+        let mut says = understand(&said);
+        let stay = said.iter().zip(&says).filter(|(_, says)| **says == Says::Stays);
+        if let Some(known) = stay.filter_map(|(said, _)| said.as_ref()).map(|it| it.replicas).max()
+        {
+            self.could = known.max(self.connected);
+        }
+        for (says, excused) in says.iter_mut().zip(&mut self.excused) {
+            match says {
+                Says::Stays => *excused = false,
+                Says::Nothing | Says::Behind if *excused => *says = Says::Excused,
+                Says::Goes | Says::Nothing | Says::Behind | Says::Excused => {}
+            }
+        }
+        says
+    }
+
+    /// Says once that what is written here may not last.
+    fn set_goes(&mut self, goes: bool) {
+        if goes && !self.goes {
             tracing::warn!(address = %self.primary, "redis is about to have another primary");
         }
-        stays
-    }
-
-    /// Whether no Sentinel is about to name another primary.
-    async fn stays(&self) -> bool {
-        let says = self.ask().await;
-        let could = |says: &&Says| matches!(says, Says::Stays | Says::Behind);
-        if says.contains(&Says::Goes) || !is_most(&says, could) {
-            return false;
-        }
-        let stays = |says: &&Says| **says == Says::Stays;
-        if says.iter().all(|says| stays(&says)) {
-            return true;
-        }
-        // One that cannot be asked may know better. If it does, the others hear of it meanwhile.
-        sleep(TOLD_WITHIN).await;
-        let says = self.ask().await;
-        !says.contains(&Says::Goes) && is_most(&says, stays)
-    }
-
-    async fn ask(&self) -> Vec<Says> {
-        understand(&join_all(self.sentinels.iter().map(|sentinel| self.ask_one(sentinel))).await)
-    }
-
-    async fn ask_one(&self, sentinel: &HostPort) -> Option<Said> {
-        let connection = self.dialler.dial(sentinel, Server::Sentinel, None).await.ok()?;
-        let mut commands = Pipeline::with_capacity(2);
-        commands.cmd("SENTINEL").arg("MASTER").arg(&self.master);
-        commands.cmd("SENTINEL").arg("GET-MASTER-ADDR-BY-NAME").arg(&self.master);
-        let replies = connection.ask_all(&commands, self.within).await;
-        connection.close();
-        let [master, named]: [Value; 2] = replies.ok()?.try_into().ok()?;
-        read(master, named, &self.primary)
+        self.goes = goes;
     }
 }
 
-/// Whether every replica that was known has acknowledged.
-fn has_all(acknowledged: i64, known: usize) -> bool {
-    usize::try_from(acknowledged).unwrap_or(0) >= known
-}
-
-fn is_most(says: &[Says], which: impl Fn(&&Says) -> bool) -> bool {
-    says.iter().filter(which).count() * 2 > says.len()
+/// What they say together: any of them may be the one that replaces the primary, and most must know it.
+/// `waited` is whether those that do not know better have had the time to hear it.
+fn conclude(says: &[Says], waited: bool) -> Primary {
+    let are_most =
+        |which: &[Says]| says.iter().filter(|says| which.contains(says)).count() * 2 > says.len();
+    let all = says.iter().all(|says| matches!(says, Says::Stays | Says::Excused));
+    if says.contains(&Says::Goes) {
+        Primary::Goes
+    } else if are_most(&[Says::Stays]) && (all || waited) {
+        Primary::Stays
+    } else if are_most(&[Says::Stays, Says::Behind]) && !waited {
+        Primary::MayStay
+    } else {
+        Primary::Unknown
+    }
 }
 
 /// Reads the answers to `SENTINEL MASTER`, names and values, and to who is the primary. In the middle of a
 /// failover they differ: the second names the one that has been promoted, the first the one before.
-fn read(master: Value, named: Value, primary: &HostPort) -> Option<Said> {
+fn read([master, named]: Replies, primary: &HostPort) -> Option<Said> {
     let fields = from_redis_value::<HashMap<String, String>>(master).ok()?;
     let (host, port) = from_redis_value::<(String, String)>(named).ok()?;
     let field = |name: &str| fields.get(name).map_or("", String::as_str);
@@ -145,6 +199,7 @@ fn read(master: Value, named: Value, primary: &HostPort) -> Option<Said> {
         failing_over: is_ours(field("ip"), field("port"))
             && field("flags").contains("failover_in_progress"),
         epoch: field("config-epoch").parse().ok()?,
+        replicas: field("num-slaves").parse().ok()?,
     })
 }
 
@@ -175,6 +230,9 @@ fn connected(role: Option<&Value>) -> usize {
 /// Longer than Sentinels take to tell one another, which they do every two seconds.
 const TOLD_WITHIN: Duration = Duration::from_secs(3);
 
+/// How long a count of the replicas holds: a new one has to be found by the Sentinels before they promote it.
+const COUNTED_FOR: Duration = Duration::from_secs(1);
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -184,11 +242,12 @@ mod tests {
     }
 
     /// The answers of a Sentinel with this primary, and what it names as the primary.
-    fn replies(port: &str, flags: &str, epoch: &str, named: &str) -> (Value, Value) {
+    fn replies(port: &str, flags: &str, epoch: &str, named: &str) -> Replies {
         let host = "10.0.0.1";
-        let fields = ["name", "m", "ip", host, "port", port, "flags", flags, "config-epoch", epoch];
+        let primary = ["name", "m", "ip", host, "port", port, "flags", flags];
+        let counts = ["config-epoch", epoch, "num-slaves", "2"];
         let list = |texts: &[&str]| Value::Array(texts.iter().copied().map(text).collect());
-        (list(&fields), list(&[host, named]))
+        [list(&[&primary[..], &counts].concat()), list(&[host, named])]
     }
 
     #[test]
@@ -206,22 +265,39 @@ mod tests {
             (replies("6380", FAILING, "4", "6379"), Says::Stays),
             // The one before ours, as is told within two seconds.
             (replies("6380", "master", "3", "6380"), Says::Behind),
-            ((Value::Int(1), Value::Nil), Says::Nothing),
+            ([Value::Int(1), Value::Nil], Says::Nothing),
         ];
-        for ((master, named), expected) in cases {
-            let said = read(master.clone(), named, &primary);
-            let (master_of_ours, named_of_ours) = ours();
-            let says = understand(&[read(master_of_ours, named_of_ours, &primary), said]);
-            assert_eq!(says, [Says::Stays, expected], "{master:?}");
+        for (said, expected) in cases {
+            let says = understand(&[read(ours(), &primary), read(said.clone(), &primary)]);
+            assert_eq!(says, [Says::Stays, expected], "{said:?}");
+        }
+        assert_eq!(read(ours(), &primary).unwrap().replicas, 2);
+    }
+
+    #[test]
+    fn any_may_replace_it_and_most_must_know_that_it_stays() {
+        use Says::{Behind, Excused, Goes, Nothing, Stays};
+        // What they say, what that is at once, and what it is when it is said again after the wait.
+        let cases = [
+            ([Stays, Stays, Stays], Primary::Stays, Primary::Stays),
+            ([Stays, Stays, Goes], Primary::Goes, Primary::Goes),
+            ([Excused, Nothing, Goes], Primary::Goes, Primary::Goes),
+            ([Stays, Stays, Nothing], Primary::MayStay, Primary::Stays),
+            ([Stays, Stays, Behind], Primary::MayStay, Primary::Stays),
+            ([Stays, Stays, Excused], Primary::Stays, Primary::Stays),
+            ([Stays, Behind, Behind], Primary::MayStay, Primary::Unknown),
+            ([Stays, Behind, Excused], Primary::MayStay, Primary::Unknown),
+            ([Stays, Nothing, Excused], Primary::Unknown, Primary::Unknown),
+            ([Stays, Excused, Excused], Primary::Unknown, Primary::Unknown),
+        ];
+        for (says, at_once, later) in cases {
+            assert_eq!(conclude(&says, false), at_once, "{says:?}");
+            assert_eq!(conclude(&says, true), later, "{says:?}");
         }
     }
 
     #[test]
-    fn most_have_to_say_so_and_replicas_are_counted() {
-        use Says::{Nothing, Stays};
-        let stays = |says: &&Says| **says == Stays;
-        assert!(is_most(&[Stays, Stays, Nothing], stays));
-        assert!(!is_most(&[Stays, Nothing, Nothing], stays));
+    fn replicas_that_are_connected_are_counted() {
         let role = Value::Array(vec![
             text("master"),
             Value::Int(7),

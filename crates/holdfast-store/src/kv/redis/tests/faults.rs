@@ -502,3 +502,68 @@ async fn a_primary_that_only_this_node_still_sees_is_left() {
     let replaced = store.replace(live).await.unwrap();
     assert_eq!(patiently(&store, 1).await.unwrap(), replaced);
 }
+
+/// A replica that came back between two writes is promoted while the old primary still has the other one, whose
+/// acknowledgement is worth nothing then.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_replica_that_came_back_lacks_when_it_is_promoted_is_not_kept() {
+    let watched = tokio::task::spawn_blocking(|| Watched::start(&[])).await.unwrap();
+    let [primary, stays, back] = &watched.data[..] else { panic!("three servers") };
+    let replicas = |count| move || primary.info("connected_slaves").as_deref() == Some(count);
+    let sentinel = &watched.sentinels[0];
+    stays.ask(&["CONFIG", "SET", "replica-priority", "0"]).unwrap();
+    within(30, || {
+        let known = format!("{:?}", sentinel.ask(&["SENTINEL", "REPLICAS", "mymaster"]).unwrap());
+        known.contains("bulk-string('\"0\"')") && known.matches("slave-priority").count() == 2
+    })
+    .await;
+    sentinel.ask(&["SENTINEL", "SET", "mymaster", "failover-timeout", "30000"]).unwrap();
+    let store = Arc::new(open(super::sentinel(&watched)).await.store);
+    store.create(record(1)).await.unwrap();
+
+    back.ask(&["REPLICAOF", "127.0.0.1", "1"]).unwrap();
+    within(30, replicas("1")).await;
+    store.create(record(2)).await.unwrap();
+    let port = primary.met_at().port.to_string();
+    back.ask(&["REPLICAOF", "127.0.0.1", &port]).unwrap();
+    within(30, || replicas("2")() && back.info("master_link_status").as_deref() == Some("up"))
+        .await;
+
+    // It is told to be the primary, and does not hear yet.
+    back.freeze();
+    sentinel.ask(&["SENTINEL", "FAILOVER", "mymaster"]).unwrap();
+    primary.ask(&["CLIENT", "KILL", "TYPE", "replica"]).unwrap();
+    within(30, replicas("1")).await;
+    let creating = tokio::spawn({
+        let store = Arc::clone(&store);
+        async move { store.create(record(3)).await }
+    });
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    back.thaw();
+    let created = tokio::time::timeout(Duration::from_secs(60), creating).await.unwrap().unwrap();
+    within(30, || back.info("role").as_deref() == Some("master")).await;
+    within(30, || primary.info("role").as_deref() == Some("slave")).await;
+    match (created, patiently(&store, 3).await) {
+        (Ok(created), found) => assert_eq!(found.unwrap(), created),
+        (Err(StoreError::Unknown(_) | StoreError::Unavailable(_)), _) => {}
+        (Err(error), _) => panic!("{error}"),
+    }
+}
+
+/// As with a machine that vanishes with both of them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_silent_sentinel_and_a_silent_replica_are_waited_for_once() {
+    let watched = tokio::task::spawn_blocking(|| Watched::start(&[])).await.unwrap();
+    let RedisStore { store, .. } = open(sentinel(&watched)).await;
+    store.create(record(0)).await.unwrap();
+    watched.data[2].freeze();
+    watched.sentinels[2].freeze();
+    let begun = Instant::now();
+    // Each waits for half a second for the replica; three seconds for the Sentinel each time would be 42 s.
+    for key in 1..=12 {
+        store.create(record(key)).await.unwrap();
+    }
+    assert!(begun.elapsed() < Duration::from_secs(30), "{:?}", begun.elapsed());
+    watched.data[2].thaw();
+    watched.sentinels[2].thaw();
+}

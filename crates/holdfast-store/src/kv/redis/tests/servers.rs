@@ -8,7 +8,7 @@
 use std::fs;
 use std::hash::{BuildHasher as _, RandomState};
 use std::net::TcpListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -163,6 +163,10 @@ impl Drop for Server {
         let _ = self.child.kill();
         let _ = self.child.wait();
         let _ = fs::remove_dir_all(&self.directory);
+        // A Sentinel's file has a directory of its own.
+        if let Some(directory) = file_of(&self.arguments).and_then(|it| Path::new(it).parent()) {
+            let _ = fs::remove_dir_all(directory);
+        }
     }
 }
 
@@ -288,12 +292,15 @@ pub(crate) fn until(what: &str, mut so: impl FnMut() -> bool) {
     }
 }
 
+/// The configuration file, where there is one among a server's arguments.
+fn file_of(arguments: &[String]) -> Option<&String> {
+    arguments.first().filter(|first| !first.starts_with("--"))
+}
+
 fn launch(directory: &PathBuf, port: u16, arguments: &[String]) -> Child {
     let mut command = Command::new("redis-server");
-    let (file, arguments) = match arguments.split_first() {
-        Some((first, rest)) if !first.starts_with("--") => (Some(first), rest),
-        _ => (None, arguments),
-    };
+    let file = file_of(arguments);
+    let arguments = &arguments[usize::from(file.is_some())..];
     command.args(file).args(["--port", &port.to_string(), "--bind", "127.0.0.1"]);
     command.arg("--dir").arg(directory).args(arguments);
     let log = fs::File::create(directory.join("log")).unwrap();
