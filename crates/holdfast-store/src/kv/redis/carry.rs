@@ -63,11 +63,16 @@ impl Shared {
         loop {
             let link = self.link(key, limit).await.map_err(StoreError::Unavailable)?;
             let left = limit.saturating_duration_since(Instant::now());
+            let adopted = self.is_adopted();
             let mut sent = link.send(&get, left).await;
             if let Sent::NotDone(reason) = &sent
                 && let Some(other) = self.asked_to_ask(reason)
             {
                 sent = other.send_asking(&get, left).await;
+            }
+            // A primary that has been replaced lacks what its successor has.
+            if matches!(sent, Sent::Reply(Value::Nil)) && !(adopted && self.is_adopted()) {
+                sent = Sent::NotDone("the cluster has not adopted this Redis primary".to_owned());
             }
             match sent {
                 Sent::Reply(Value::Nil) => {

@@ -116,6 +116,11 @@ pub(super) fn is_moved(reply: &Value) -> bool {
     matches!(reply, Value::ServerError(error) if matches!(error.code(), "ASK" | "MOVED"))
 }
 
+/// Whether a reply says that the server does not know the script.
+pub(super) fn is_forgotten(reply: &Value) -> bool {
+    matches!(reply, Value::ServerError(error) if matches!(refusal(error), Refusal::NoScript))
+}
+
 /// Whether it means that nothing at all can be written there: memory, or the disk, is full.
 pub(super) fn takes_no_writes(error: &ServerError) -> bool {
     matches!(error.code(), "OOM" | "MISCONF")

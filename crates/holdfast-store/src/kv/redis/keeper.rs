@@ -155,6 +155,7 @@ impl Keeper {
             .collect();
         tokio::select! {
             _ = select_all(lost) => {}
+            () = self.shared.look.notified() => {}
             () = sleep(jittered(LOOK, self.shared.random())) => {}
         }
     }

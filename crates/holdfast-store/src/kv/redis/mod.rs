@@ -52,7 +52,7 @@ use holdfast_config::{HostPort, Redis};
 use holdfast_engine::replicated::{Expect, Invalid, KvEntry, MAX_KEY, MAX_VALUE, SESSIONS};
 use redis::{Pipeline, Value, cmd};
 use tokio::runtime::Handle;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{Instant, timeout};
 
 use self::carry::{Carried, Lasting};
@@ -112,6 +112,8 @@ struct Shared {
     reach: watch::Sender<Reach>,
     seen: watch::Sender<Option<Primary>>,
     changes: mpsc::UnboundedSender<StoreChange>,
+    /// The primaries may have changed.
+    look: Notify,
     /// The mark of each primary, by the bucket it is in.
     marks: Mutex<HashMap<Bucket, String>>,
     /// When hints that are not here were last asked for.
@@ -155,6 +157,7 @@ impl RedisKv {
             reach: watch::Sender::new(Reach::Away { since: Instant::now(), reason }),
             seen,
             changes,
+            look: Notify::new(),
             marks: Mutex::default(),
             asked: Mutex::default(),
             runtime: Handle::current(),
@@ -329,6 +332,9 @@ impl RedisKv {
         if routes.links.iter().any(|link| link.writer.is_short()) {
             return Err("too few of Redis' replicas acknowledge what is written".to_owned());
         }
+        if routes.links.iter().any(|link| link.writer.goes()) {
+            return Err("Redis' Sentinels do not say that its primary stays".to_owned());
+        }
         if shared.is_adopted() {
             return Ok(());
         }
@@ -357,7 +363,8 @@ impl Shared {
             Reach::Here(routes) => routes
                 .links
                 .iter()
-                .all(|link| link.writer.refusal().is_none() && !link.writer.is_short()),
+                .map(|link| &link.writer)
+                .all(|it| it.refusal().is_none() && !it.is_short() && !it.goes()),
             Reach::Away { .. } => false,
         }
     }

@@ -19,8 +19,9 @@ pub(super) struct Sentinels {
     within: Duration,
 }
 
-/// What one of them says: the replies to `SENTINEL MASTER` and to `SENTINEL GET-MASTER-ADDR-BY-NAME`.
-pub(super) type Replies = [Value; 2];
+/// What one of them says: the replies to `SENTINEL MASTER`, `SENTINEL GET-MASTER-ADDR-BY-NAME` and
+/// `SENTINEL SENTINELS`.
+pub(super) type Replies = [Value; 3];
 
 struct Sentinel {
     address: HostPort,
@@ -52,9 +53,11 @@ impl Sentinels {
     /// Asks all of them at once about the primary; one answer for each, in their order, `None` from one that
     /// gives none.
     pub(super) async fn ask(&mut self) -> Vec<Option<Replies>> {
-        let mut commands = Pipeline::with_capacity(2);
-        commands.cmd("SENTINEL").arg("MASTER").arg(&self.master);
-        commands.cmd("SENTINEL").arg("GET-MASTER-ADDR-BY-NAME").arg(&self.master);
+        let questions = ["MASTER", "GET-MASTER-ADDR-BY-NAME", "SENTINELS"];
+        let mut commands = Pipeline::with_capacity(questions.len());
+        for question in questions {
+            commands.cmd("SENTINEL").arg(question).arg(&self.master);
+        }
         let (dialler, within) = (&self.dialler, self.within);
         join_all(self.all.iter_mut().map(|it| it.ask(&commands, dialler, within))).await
     }
@@ -89,18 +92,17 @@ impl Sentinel {
             self.connection = dialler.dial(&self.address, Server::Sentinel, None).await.ok();
             return;
         }
-        match &mut self.sought {
-            Some(sought) if sought.is_finished() => {
-                self.connection = sought.await.ok().flatten();
-                self.sought = None;
-            }
-            None if self.sought_at.elapsed() > SOUGHT_EVERY => {
-                self.sought_at = Instant::now();
-                let (dialler, address) = (dialler.clone(), self.address.clone());
-                let seek = async move { dialler.dial(&address, Server::Sentinel, None).await.ok() };
-                self.sought = Some(tokio::spawn(seek));
-            }
-            Some(_) | None => {}
+        if let Some(sought) = self.sought.take_if(|it| it.is_finished()) {
+            self.connection = sought.await.ok().flatten().filter(|it| !it.is_lost());
+        }
+        if self.connection.is_none()
+            && self.sought.is_none()
+            && self.sought_at.elapsed() > SOUGHT_EVERY
+        {
+            self.sought_at = Instant::now();
+            let (dialler, address) = (dialler.clone(), self.address.clone());
+            let seek = async move { dialler.dial(&address, Server::Sentinel, None).await.ok() };
+            self.sought = Some(tokio::spawn(seek));
         }
     }
 

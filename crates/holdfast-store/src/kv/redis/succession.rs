@@ -3,8 +3,8 @@
 //! `WAIT` counts any replica. While a failover by command is under way the old primary lives and has
 //! the other replicas: those acknowledge what the one that is promoted never sees. So a write lasts
 //! only if *every* replica that could be promoted has it, or if no Sentinel is about to put one in this
-//! primary's place. (When a primary is gone the Sentinels take the replica that is furthest, and one
-//! acknowledgement is enough.)
+//! primary's place. (When a primary is gone the Sentinels take the replica that is furthest, of those with the
+//! same `replica-priority`, and one acknowledgement is enough.)
 //!
 //! Which could be promoted is the Sentinels' to say, and not the primary's: one that was away may come
 //! back, be promoted and be gone from the primary's list again between two writes. They keep those that are
@@ -13,6 +13,7 @@
 //!
 //! A Sentinel says `failover_in_progress` before it tells the replica, and until it names it. Then it tells the
 //! other Sentinels, which name the old primary for up to two seconds more: under a lower configuration epoch.
+//! So one that this node cannot ask is waited for for three seconds, unless most of the others take it for dead.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -32,12 +33,10 @@ pub(super) struct Succession {
     connected: usize,
     /// Replicas that could become the primary: as many as the Sentinels know, or as were connected.
     could: usize,
-    /// When a write was last found to last; `None` before the first.
+    /// When most of the Sentinels last said how many; `None` before the first time.
     counted: Option<Instant>,
-    /// The Sentinels that have been waited for in vain, until they say again that the primary stays.
-    excused: Vec<bool>,
-    /// It has been said that another primary is to come.
-    goes: bool,
+    /// Why what is written may not last, since it was last asked.
+    goes: Option<&'static str>,
 }
 
 /// What a Sentinel says of the primary.
@@ -45,12 +44,17 @@ pub(super) struct Succession {
 struct Said {
     /// It names the one that is written to as the primary.
     ours: bool,
-    /// And is about to replace it.
+    /// It is putting another in the place of a primary.
     failing_over: bool,
+    /// And that is the one that is written to.
+    of_ours: bool,
     /// Of the failover that made the one that it names the primary: later ones have higher numbers.
     epoch: u64,
     /// How many replicas it knows, with those that are away.
     replicas: usize,
+    /// How many other Sentinels it knows, and how many of these it takes for dead.
+    others: usize,
+    dead: usize,
 }
 
 /// What that comes to.
@@ -61,8 +65,8 @@ enum Says {
     /// It names one that ours has replaced: it has not been told yet.
     Behind,
     Nothing,
-    /// It says no more than that, and the others have had the time to hear what it may know.
-    Excused,
+    /// Nothing, and the others take it for dead.
+    Dead,
 }
 
 /// What all of them come to.
@@ -82,15 +86,14 @@ impl Succession {
         let Topology::Sentinel { sentinels, master } = &shared.settings.topology else {
             return None;
         };
-        let within = shared.settings.connect_timeout;
+        let within = shared.settings.connect_timeout.min(shared.settings.command_timeout);
         Some(Self {
-            excused: vec![false; sentinels.len()],
             sentinels: Sentinels::new(sentinels, master, shared.dialler.clone(), within),
             primary: primary.clone(),
             connected: 0,
             could: 0,
             counted: None,
-            goes: false,
+            goes: None,
         })
     }
 
@@ -99,23 +102,38 @@ impl Succession {
         least.max(u8::try_from(self.connected).unwrap_or(u8::MAX))
     }
 
+    /// Why what is written now may not last, as far as is known: then nothing should be.
+    pub(super) fn goes(&self) -> Option<&'static str> {
+        self.goes
+    }
+
+    /// Asks again, where what was written last did not last.
+    pub(super) async fn look(&mut self) {
+        if self.goes.is_some() {
+            let primary = conclude(&self.ask_once().await, false);
+            self.set_goes(primary);
+        }
+    }
+
     /// Whether what `acknowledged` replicas have lasts, where `role` is what the primary says of itself
     /// afterwards.
     pub(super) async fn lasts(&mut self, acknowledged: i64, role: Option<&Value>) -> bool {
-        self.connected = connected(role);
-        self.could = self.could.max(self.connected);
+        let connected = connected(role);
+        self.could = self.could.max(connected);
         // One that nobody has counted yet may be promoted in a moment as well.
         let counted = self.counted.is_some_and(|at| at.elapsed() < COUNTED_FOR);
-        let lasts = counted && self.have_all(acknowledged)
-            || match self.ask(acknowledged).await {
+        let lasts = counted && self.have_all(acknowledged) || {
+            let primary = self.ask(acknowledged).await;
+            self.set_goes(primary);
+            match primary {
                 Primary::Stays => true,
                 Primary::Goes => false,
                 Primary::MayStay | Primary::Unknown => self.have_all(acknowledged),
-            };
-        if lasts && !counted {
-            self.counted = Some(Instant::now());
+            }
+        };
+        if lasts {
+            self.connected = connected;
         }
-        self.set_goes(!lasts);
         lasts
     }
 
@@ -133,40 +151,43 @@ impl Succession {
             return primary;
         }
         sleep(TOLD_WITHIN).await;
-        let says = self.ask_once().await;
-        let primary = conclude(&says, true);
-        if primary == Primary::Stays {
-            self.excused = says.iter().map(|says| *says != Says::Stays).collect();
-        }
-        primary
+        conclude(&self.ask_once().await, true)
     }
 
     async fn ask_once(&mut self) -> Vec<Says> {
+        let asked = Instant::now();
         let replies = self.sentinels.ask().await;
         let said: Vec<_> =
             replies.into_iter().map(|it| it.and_then(|it| read(it, &self.primary))).collect();
-        let mut says = understand(&said);
+        let says = understand(&said);
         let stay = said.iter().zip(&says).filter(|(_, says)| **says == Says::Stays);
-        if let Some(known) = stay.filter_map(|(said, _)| said.as_ref()).map(|it| it.replicas).max()
+        let known: Vec<_> = stay.filter_map(|(said, _)| *said).map(|it| it.replicas).collect();
+        if let Some(most) = known.iter().max()
+            && known.len() * 2 > says.len()
         {
-            self.could = known.max(self.connected);
-        }
-        for (says, excused) in says.iter_mut().zip(&mut self.excused) {
-            match says {
-                Says::Stays => *excused = false,
-                Says::Nothing | Says::Behind if *excused => *says = Says::Excused,
-                Says::Goes | Says::Nothing | Says::Behind | Says::Excused => {}
-            }
+            self.could = self.connected.max(*most);
+            self.counted = Some(asked);
         }
         says
     }
 
-    /// Says once that what is written here may not last.
-    fn set_goes(&mut self, goes: bool) {
-        if goes && !self.goes {
-            tracing::warn!(address = %self.primary, "redis is about to have another primary");
+    /// Says once that what is written here may not last, and that it does again.
+    fn set_goes(&mut self, primary: Primary) {
+        let goes = match primary {
+            Primary::Stays | Primary::MayStay => None,
+            Primary::Goes => Some("redis is about to have another primary"),
+            Primary::Unknown => Some("too few of redis' Sentinels say that the primary stays"),
+        };
+        let before = std::mem::replace(&mut self.goes, goes);
+        match goes {
+            Some(reason) if before != goes => {
+                tracing::warn!(address = %self.primary, reason, "what is written to redis may not last");
+            }
+            None if before.is_some() => {
+                tracing::info!(address = %self.primary, "what is written to redis lasts again");
+            }
+            Some(_) | None => {}
         }
-        self.goes = goes;
     }
 }
 
@@ -175,7 +196,7 @@ impl Succession {
 fn conclude(says: &[Says], waited: bool) -> Primary {
     let are_most =
         |which: &[Says]| says.iter().filter(|says| which.contains(says)).count() * 2 > says.len();
-    let all = says.iter().all(|says| matches!(says, Says::Stays | Says::Excused));
+    let all = !says.contains(&Says::Nothing);
     if says.contains(&Says::Goes) {
         Primary::Goes
     } else if are_most(&[Says::Stays]) && (all || waited) {
@@ -189,28 +210,46 @@ fn conclude(says: &[Says], waited: bool) -> Primary {
 
 /// Reads the answers to `SENTINEL MASTER`, names and values, and to who is the primary. In the middle of a
 /// failover they differ: the second names the one that has been promoted, the first the one before.
-fn read([master, named]: Replies, primary: &HostPort) -> Option<Said> {
+fn read([master, named, others]: Replies, primary: &HostPort) -> Option<Said> {
     let fields = from_redis_value::<HashMap<String, String>>(master).ok()?;
     let (host, port) = from_redis_value::<(String, String)>(named).ok()?;
     let field = |name: &str| fields.get(name).map_or("", String::as_str);
-    let is_ours = |host: &str, port: &str| host == primary.host && port == primary.port.to_string();
+    // Sentinels compare names without case.
+    let is_ours = |host: &str, port: &str| {
+        host.eq_ignore_ascii_case(&primary.host) && port == primary.port.to_string()
+    };
     Some(Said {
         ours: is_ours(&host, &port),
-        failing_over: is_ours(field("ip"), field("port"))
-            && field("flags").contains("failover_in_progress"),
+        failing_over: field("flags").contains("failover_in_progress"),
+        of_ours: is_ours(field("ip"), field("port")),
         epoch: field("config-epoch").parse().ok()?,
         replicas: field("num-slaves").parse().ok()?,
+        others: field("num-other-sentinels").parse().ok()?,
+        // Who may not ask for them knows of none that is dead.
+        dead: from_redis_value::<Vec<HashMap<String, String>>>(others).map_or(0, |others| {
+            let flags = others.iter().filter_map(|other| other.get("flags"));
+            flags.filter(|flags| flags.contains("s_down")).count()
+        }),
     })
 }
 
 fn understand(said: &[Option<Said>]) -> Vec<Says> {
+    let replaces = |said: &Said| said.failing_over && said.of_ours;
     let ours = said.iter().flatten().filter(|said| said.ours && !said.failing_over);
     let epoch = ours.map(|said| said.epoch).max();
+    let is_behind = |said: &Said| epoch.is_some_and(|epoch| said.epoch < epoch);
+    // Under which names they know one another need not be what is configured here: so they are counted, where
+    // all are configured.
+    let silent = said.iter().filter(|said| said.is_none()).count();
+    let knows = |it: &&Said| it.others + 1 == said.len() && it.dead >= silent;
+    let dead = said.iter().flatten().filter(knows).count() * 2 > said.len();
     let one = |said: &Option<Said>| match said {
+        None if dead => Says::Dead,
         None => Says::Nothing,
-        Some(said) if said.failing_over => Says::Goes,
+        Some(said) if replaces(said) => Says::Goes,
         Some(said) if said.ours => Says::Stays,
-        Some(said) if epoch.is_some_and(|epoch| said.epoch < epoch) => Says::Behind,
+        // It may be putting yet another in the place of the one before.
+        Some(said) if is_behind(said) && !said.failing_over => Says::Behind,
         Some(_) => Says::Goes,
     };
     said.iter().map(one).collect()
@@ -231,7 +270,7 @@ fn connected(role: Option<&Value>) -> usize {
 const TOLD_WITHIN: Duration = Duration::from_secs(3);
 
 /// How long a count of the replicas holds: a new one has to be found by the Sentinels before they promote it.
-const COUNTED_FOR: Duration = Duration::from_secs(1);
+const COUNTED_FOR: Duration = Duration::from_millis(250);
 
 #[cfg(test)]
 mod tests {
@@ -245,9 +284,13 @@ mod tests {
     fn replies(port: &str, flags: &str, epoch: &str, named: &str) -> Replies {
         let host = "10.0.0.1";
         let primary = ["name", "m", "ip", host, "port", port, "flags", flags];
-        let counts = ["config-epoch", epoch, "num-slaves", "2"];
-        let list = |texts: &[&str]| Value::Array(texts.iter().copied().map(text).collect());
-        [list(&[&primary[..], &counts].concat()), list(&[host, named])]
+        let counts = ["config-epoch", epoch, "num-slaves", "2", "num-other-sentinels", "2"];
+        let others = Value::Array(vec![list(&["flags", "sentinel"]), list(&["flags", "sentinel"])]);
+        [list(&[&primary[..], &counts].concat()), list(&[host, named]), others]
+    }
+
+    fn list(texts: &[&str]) -> Value {
+        Value::Array(texts.iter().copied().map(text).collect())
     }
 
     #[test]
@@ -265,7 +308,9 @@ mod tests {
             (replies("6380", FAILING, "4", "6379"), Says::Stays),
             // The one before ours, as is told within two seconds.
             (replies("6380", "master", "3", "6380"), Says::Behind),
-            ([Value::Int(1), Value::Nil], Says::Nothing),
+            // And it is replaced once more, by one that will count for more than ours.
+            (replies("6380", FAILING, "3", "6380"), Says::Goes),
+            ([Value::Int(1), Value::Nil, Value::Nil], Says::Nothing),
         ];
         for (said, expected) in cases {
             let says = understand(&[read(ours(), &primary), read(said.clone(), &primary)]);
@@ -275,20 +320,45 @@ mod tests {
     }
 
     #[test]
+    fn who_is_silent_is_dead_where_most_say_so() {
+        use Says::{Dead, Nothing, Stays};
+        let primary = HostPort { host: "10.0.0.1".into(), port: 6379 };
+        let said = |dead: usize, others| {
+            let [master, named, _] = replies("6379", "master", "4", "6379");
+            let flags = |at| if at < dead { "s_down,sentinel" } else { "sentinel" };
+            let list = (0..2).map(|at| list(&["name", "s", "flags", flags(at)])).collect();
+            let said = read([master, named, Value::Array(list)], &primary);
+            said.map(|said| Said { others, ..said })
+        };
+        let cases = [
+            ([said(1, 2), said(1, 2), None], [Stays, Stays, Dead]),
+            ([said(1, 2), said(0, 2), None], [Stays, Stays, Nothing]),
+            ([said(1, 2), None, None], [Stays, Nothing, Nothing]),
+            // Of one that is not configured nobody knows whether it is the one that is silent.
+            ([said(1, 3), said(1, 3), None], [Stays, Stays, Nothing]),
+        ];
+        for (said, expected) in cases {
+            assert_eq!(understand(&said), expected, "{said:?}");
+        }
+        let [master, named, _] = replies("6379", "master", "4", "6379");
+        assert_eq!(read([master, named, Value::Nil], &primary).map(|it| it.dead), Some(0));
+    }
+
+    #[test]
     fn any_may_replace_it_and_most_must_know_that_it_stays() {
-        use Says::{Behind, Excused, Goes, Nothing, Stays};
+        use Says::{Behind, Dead, Goes, Nothing, Stays};
         // What they say, what that is at once, and what it is when it is said again after the wait.
         let cases = [
             ([Stays, Stays, Stays], Primary::Stays, Primary::Stays),
             ([Stays, Stays, Goes], Primary::Goes, Primary::Goes),
-            ([Excused, Nothing, Goes], Primary::Goes, Primary::Goes),
+            ([Dead, Nothing, Goes], Primary::Goes, Primary::Goes),
             ([Stays, Stays, Nothing], Primary::MayStay, Primary::Stays),
-            ([Stays, Stays, Behind], Primary::MayStay, Primary::Stays),
-            ([Stays, Stays, Excused], Primary::Stays, Primary::Stays),
+            ([Stays, Stays, Behind], Primary::Stays, Primary::Stays),
+            ([Stays, Stays, Dead], Primary::Stays, Primary::Stays),
             ([Stays, Behind, Behind], Primary::MayStay, Primary::Unknown),
-            ([Stays, Behind, Excused], Primary::MayStay, Primary::Unknown),
-            ([Stays, Nothing, Excused], Primary::Unknown, Primary::Unknown),
-            ([Stays, Excused, Excused], Primary::Unknown, Primary::Unknown),
+            ([Stays, Behind, Dead], Primary::MayStay, Primary::Unknown),
+            ([Stays, Nothing, Dead], Primary::Unknown, Primary::Unknown),
+            ([Stays, Dead, Dead], Primary::Unknown, Primary::Unknown),
         ];
         for (says, at_once, later) in cases {
             assert_eq!(conclude(&says, false), at_once, "{says:?}");

@@ -42,6 +42,7 @@ use super::succession::Succession;
 pub(super) struct Writer {
     waiting: mpsc::Sender<Write>,
     short: Arc<AtomicBool>,
+    goes: Arc<AtomicBool>,
     refusing: Arc<Mutex<Option<String>>>,
 }
 
@@ -59,6 +60,8 @@ struct Task {
     /// The last `WAIT` was short.
     short: Arc<AtomicBool>,
     short_since: Option<Instant>,
+    /// What is written may not last: another primary may be about to come.
+    goes: Arc<AtomicBool>,
     /// What the server says of writes, while it takes none.
     refusing: Arc<Mutex<Option<String>>>,
     /// Keys that are the server's own, in its slots: to the first goes the write before each `WAIT`.
@@ -84,7 +87,7 @@ pub(super) fn start(
     probe_keys: Vec<String>,
 ) -> Writer {
     let (sender, waiting) = mpsc::channel(WAITING);
-    let short = Arc::<AtomicBool>::default();
+    let (short, goes) = (Arc::<AtomicBool>::default(), Arc::<AtomicBool>::default());
     let refusing = Arc::<Mutex<Option<String>>>::default();
     let task = Task {
         shared,
@@ -93,18 +96,24 @@ pub(super) fn start(
         lost,
         short: Arc::clone(&short),
         short_since: None,
+        goes: Arc::clone(&goes),
         refusing: Arc::clone(&refusing),
         probe_keys,
         succession,
     };
     tokio::spawn(task.run(waiting));
-    Writer { waiting: sender, short, refusing }
+    Writer { waiting: sender, short, goes, refusing }
 }
 
 impl Writer {
     /// Whether too few replicas acknowledged the last time.
     pub(super) fn is_short(&self) -> bool {
         self.short.load(Ordering::Relaxed)
+    }
+
+    /// Whether what is written may not last, since another primary may be about to come.
+    pub(super) fn goes(&self) -> bool {
+        self.goes.load(Ordering::Relaxed)
     }
 
     /// Why the server takes no writes at all, while it does not: its memory is full, or its disk.
@@ -132,12 +141,15 @@ impl Task {
         loop {
             let short = self.short.load(Ordering::Relaxed);
             let refusing = self.refusing().is_some();
+            let goes = self.goes.load(Ordering::Relaxed);
             let first = tokio::select! {
                 biased;
                 () = self.lost.cancelled() => return,
                 () = self.connection.lost() => break,
                 first = waiting.recv() => first,
-                () = sleep(PROBE), if short || refusing => {
+                () = sleep(PROBE), if short || refusing || goes => {
+                    let Some(shared) = self.shared.upgrade() else { return };
+                    self.look_at_succession(&shared).await;
                     if self.probe().await.is_err() {
                         break;
                     }
@@ -181,6 +193,10 @@ impl Task {
                 return probed;
             }
         }
+        if let Some(reason) = self.look_at_succession(&shared).await {
+            answer(group, |_| Sent::NotDone(reason.to_owned()));
+            return Ok(());
+        }
         shared.operations.groups.inc();
         shared.operations.scripts.add(u64::try_from(group.len()).unwrap_or(u64::MAX));
         let mut commands = Pipeline::with_capacity(group.len() + AFTER);
@@ -197,6 +213,20 @@ impl Task {
             }
         };
         self.settle(group, replies, wait.as_ref(), within, replicas).await
+    }
+
+    /// Why nothing should be written here, since it may not last.
+    async fn look_at_succession(&mut self, shared: &Shared) -> Option<&'static str> {
+        let succession = self.succession.as_mut().filter(|it| it.goes().is_some())?;
+        succession.look().await;
+        let goes = succession.goes();
+        self.goes.store(goes.is_some(), Ordering::Relaxed);
+        if goes.is_some() {
+            // Its successor may be named by now.
+            shared.look.notify_one();
+            sleep(ASK_AGAIN).await;
+        }
+        goes
     }
 
     /// Who has it, and, where that matters, who of the replicas is there afterwards.
@@ -345,9 +375,17 @@ impl Task {
             (Some(_), _) => false,
         };
         self.set_short(!enough);
+        let forgotten = replies.iter().all(failure::is_forgotten);
         let enough = match (&mut self.succession, &count) {
-            (Some(succession), Some(Value::Int(count))) if enough => {
-                succession.lasts(*count, role.as_ref()).await
+            // Scripts that the server has forgotten have written nothing yet.
+            (Some(succession), Some(Value::Int(count))) if enough && !forgotten => {
+                let lasts = tokio::select! {
+                    lasts = succession.lasts(*count, role.as_ref()) => lasts,
+                    // Its successor is in use already.
+                    () = self.lost.cancelled() => false,
+                };
+                self.goes.store(succession.goes().is_some(), Ordering::Relaxed);
+                lasts
             }
             _ => enough,
         };
@@ -374,7 +412,8 @@ impl Task {
             } else if enough {
                 write.answer(Sent::Reply(reply));
             } else {
-                write.answer(Sent::Lost(few(replicas)));
+                let goes = self.succession.as_ref().and_then(Succession::goes);
+                write.answer(Sent::Lost(goes.map_or_else(|| few(replicas), str::to_owned)));
             }
         }
         if elsewhere {
@@ -441,6 +480,9 @@ const PROBE: Duration = Duration::from_millis(500);
 
 /// Commands behind the scripts of a group: a write, `WAIT`, and `ROLE`.
 const AFTER: usize = 3;
+
+/// The pause between two questions to the Sentinels while the primary may be about to be replaced.
+const ASK_AGAIN: Duration = Duration::from_millis(50);
 
 /// Writes in one group.
 const GROUP: usize = 64;

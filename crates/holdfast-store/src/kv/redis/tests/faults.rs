@@ -543,11 +543,7 @@ async fn what_a_replica_that_came_back_lacks_when_it_is_promoted_is_not_kept() {
     let created = tokio::time::timeout(Duration::from_secs(60), creating).await.unwrap().unwrap();
     within(30, || back.info("role").as_deref() == Some("master")).await;
     within(30, || primary.info("role").as_deref() == Some("slave")).await;
-    match (created, patiently(&store, 3).await) {
-        (Ok(created), found) => assert_eq!(found.unwrap(), created),
-        (Err(StoreError::Unknown(_) | StoreError::Unavailable(_)), _) => {}
-        (Err(error), _) => panic!("{error}"),
-    }
+    assert_eq!(patiently(&store, 3).await.unwrap(), created.unwrap());
 }
 
 /// As with a machine that vanishes with both of them.
@@ -566,4 +562,19 @@ async fn a_silent_sentinel_and_a_silent_replica_are_waited_for_once() {
     assert!(begun.elapsed() < Duration::from_secs(30), "{:?}", begun.elapsed());
     watched.data[2].thaw();
     watched.sentinels[2].thaw();
+}
+
+#[tokio::test]
+async fn what_a_primary_that_has_been_replaced_lacks_is_not_missing() {
+    let server = Server::start(&[]);
+    let (adopt, adopted) = watch::channel(None);
+    let RedisStore { store, primary, .. } =
+        open_adopted(standalone(server.address()), adopted).await;
+    let seen = primary.borrow().clone().unwrap();
+    assert_eq!(store.get_fresh(SessionKey(1)).await.unwrap_err(), StoreError::Missing);
+    adopt.send_replace(Some("another".into()));
+    let error = store.get_fresh(SessionKey(1)).await.unwrap_err();
+    assert!(matches!(error, StoreError::Unavailable(_)), "{error}");
+    adopt.send_replace(Some(seen.run_id));
+    assert_eq!(store.get_fresh(SessionKey(1)).await.unwrap_err(), StoreError::Missing);
 }
