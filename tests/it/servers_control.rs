@@ -30,11 +30,11 @@ fn instance(id: &str, role: &str, url: &str) -> String {
 }
 
 /// A primary, a secondary and three nodes that know both to be well.
-async fn start(settings: &str, section: &str) -> (Sample, Sample, Cluster) {
+async fn start(settings: &str, setup: Setup) -> (Sample, Sample, Cluster) {
     let (a, b) = (Sample::start(&["--name", "a"]).await, Sample::start(&["--name", "b"]).await);
     let urls = [&a, &b].map(|sample| format!("http://{}/mcp", sample.address));
-    let setup = Setup::new().server("docs", &pair(&urls[0], &urls[1], settings));
-    let cluster = setup.section(section).cluster().await;
+    let setup = setup.server("docs", &pair(&urls[0], &urls[1], settings));
+    let cluster = setup.cluster().await;
     all_well(&cluster).await;
     (a, b, cluster)
 }
@@ -119,7 +119,7 @@ async fn live(client: Client, number: usize, stop: Arc<AtomicBool>) -> Lived {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sessions_of_a_killed_primary_go_on_on_the_secondary() {
-    let (mut a, b, cluster) = start(SETTINGS, "").await;
+    let (mut a, b, cluster) = start(SETTINGS, Setup::new()).await;
     let stop = Arc::new(AtomicBool::new(false));
     let mut sessions: JoinSet<Lived> = JoinSet::new();
     for number in 0..SESSIONS {

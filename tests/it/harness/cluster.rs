@@ -97,9 +97,10 @@ impl Cluster {
             let mut own = vec![format!("data_dir: \"{}\"", folder.join(&name).display())];
             own.extend(setup.node.iter().cloned());
             text.push_str(&format!(
-                "node: {{ {} }}\ncluster:\n  node_id: {name}\n  secret: \"{}\"\n  failover_timeout: 2s\n  nodes: {{ {} }}\n",
+                "node: {{ {} }}\ncluster:\n  node_id: {name}\n  secret: \"{}\"\n  failover_timeout: {}\n  nodes: {{ {} }}\n",
                 own.join(", "),
                 secret(at),
+                setup.failover_timeout.unwrap_or("2s"),
                 peers.join(", "),
             ));
             let config = folder.join(&format!("{name}.yaml"));

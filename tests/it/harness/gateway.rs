@@ -16,6 +16,8 @@ pub(crate) struct Setup {
     listen: Vec<String>,
     sections: Vec<String>,
     tls: bool,
+    /// `cluster.failover_timeout`, where it is not that of all tests.
+    pub(super) failover_timeout: Option<&'static str>,
     /// Further keys of `node`, of every node of a cluster.
     pub(super) node: Vec<String>,
     /// Variables of one node of a cluster: its number, name and value.
@@ -64,6 +66,12 @@ impl Setup {
     /// A further section, such as `limits: { body: 64KiB }`.
     pub(crate) fn section(mut self, section: &str) -> Self {
         self.sections.push(section.into());
+        self
+    }
+
+    /// How long a node may be silent, or frozen, before the others go on without it.
+    pub(crate) fn failover_timeout(mut self, timeout: &'static str) -> Self {
+        self.failover_timeout = Some(timeout);
         self
     }
 

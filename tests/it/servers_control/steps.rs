@@ -11,6 +11,7 @@ use tokio::task::JoinSet;
 use super::{Lived, SETTINGS, are_well, live, start, write};
 use crate::harness::cluster::Cluster;
 use crate::harness::control::{ALL, Order};
+use crate::harness::gateway::Setup;
 use crate::harness::sample::Sample;
 use crate::harness::within;
 
@@ -35,10 +36,10 @@ struct Scene {
 // === impl Scene ===
 
 impl Scene {
-    /// With more keys of `failover`, and another section.
-    async fn with(more: &str, section: &str) -> Self {
+    /// With more keys of `failover`.
+    async fn with(more: &str, setup: Setup) -> Self {
         let settings = SETTINGS.replace("drain: 20s", &format!("drain: 20s{more}"));
-        Self::of(start(&settings, section).await).await
+        Self::of(start(&settings, setup).await).await
     }
 
     async fn of((a, b, cluster): (Sample, Sample, Cluster)) -> Self {
@@ -98,9 +99,14 @@ impl Scene {
     }
 }
 
+/// Nodes that wait so long for one that is frozen that it is thawed before, however slow the machine.
+fn patient() -> Setup {
+    Setup::new().failover_timeout("5s")
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_coordinator_that_is_killed_at_the_pause_is_followed_by_one_that_lets_calls_go_on() {
-    let mut scene = Scene::with("", "").await;
+    let mut scene = Scene::with("", patient()).await;
     scene.cluster[scene.third].freeze();
     let order = scene.order(&OVER);
     scene.kill_at("pause").await;
@@ -110,7 +116,7 @@ async fn a_coordinator_that_is_killed_at_the_pause_is_followed_by_one_that_lets_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_coordinator_that_is_killed_in_the_middle_of_a_drain_is_followed_by_one_that_waits_on() {
-    let mut scene = Scene::with("", "").await;
+    let mut scene = Scene::with("", Setup::new()).await;
     let client = scene.cluster.client(scene.at).initialized().await;
     // A call that runs at the primary holds the move at its drain.
     let running = {
@@ -139,7 +145,8 @@ async fn a_coordinator_that_is_killed_in_the_middle_of_a_drain_is_followed_by_on
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_coordinator_that_is_killed_over_the_check_is_followed_by_one_that_checks() {
-    let mut scene = Scene::with(", consistency: { tool: slow, arguments: { ms: 800 } }", "").await;
+    let mut scene =
+        Scene::with(", consistency: { tool: slow, arguments: { ms: 800 } }", Setup::new()).await;
     let order = scene.order(&OVER);
     scene.comes_to("check").await;
     scene.kill();
@@ -150,7 +157,7 @@ async fn a_coordinator_that_is_killed_over_the_check_is_followed_by_one_that_che
 #[tokio::test(flavor = "multi_thread")]
 async fn a_coordinator_that_is_killed_at_the_switch_is_followed_by_one_that_has_all_confirm() {
     let check = ", consistency: { tool: slow, arguments: { ms: 800 } }";
-    let mut scene = Scene::with(check, "").await;
+    let mut scene = Scene::with(check, patient()).await;
     let order = scene.order(&OVER);
     // It has confirmed the pause and that nothing runs; the switch it cannot.
     scene.comes_to("check").await;
@@ -181,7 +188,7 @@ async fn a_coordinator_that_is_killed_before_people_were_told_is_followed_by_one
         }
     });
     let section = format!("notify: [ {{ url: \"{url}\", events: [failover] }} ]");
-    let mut scene = Scene::with("", &section).await;
+    let mut scene = Scene::with("", Setup::new().section(&section)).await;
     let order = scene.order(&OVER);
     scene.comes_to("notify").await;
     scene.kill();
@@ -195,7 +202,7 @@ async fn a_coordinator_that_is_killed_before_people_were_told_is_followed_by_one
 #[tokio::test(flavor = "multi_thread")]
 async fn a_coordinator_that_is_killed_on_the_way_back_is_followed_by_one_that_goes_on_from_there() {
     let settings = SETTINGS.replace("drain: 20s", "drain: 20s, ramp_over: 4s");
-    let servers = start(&settings, "").await;
+    let servers = start(&settings, Setup::new()).await;
     Order::give(servers.2[0].admin, &OVER).arrives_at("b").await;
     let mut scene = Scene::of(servers).await;
     let order = scene.order(&["failback", "docs"]);
@@ -214,7 +221,7 @@ async fn a_coordinator_that_is_killed_on_the_way_over_is_followed_by_one_that_ta
     let settings = SETTINGS
         .replace("checks: [ { type: ping } ]", checks)
         .replace("drain: 20s", "drain: 20s, degradation: 0.3, shift_over: 4s");
-    let mut scene = Scene::of(start(&settings, "").await).await;
+    let mut scene = Scene::of(start(&settings, Setup::new()).await).await;
     scene.a.behave(HALF).await;
     let share = |it: &Value| it["instances"][1]["share"].as_f64().unwrap_or_default();
     let half_way = |it: &Value| it["stage"] == "ramp" && share(it) >= 0.3;

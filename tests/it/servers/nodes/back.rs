@@ -10,6 +10,7 @@ use crate::harness::gateway::Setup;
 use crate::harness::message;
 use crate::harness::recorder::{Recorder, Reply};
 use crate::harness::within;
+use crate::servers::refused;
 
 /// It is tried again and left again as long as it fails, and open to the calls of all nodes once it is well: what
 /// it did before is held against it by none.
@@ -55,20 +56,24 @@ async fn is_found_by_every_node_once_the_server_is_well() {
     })
     .await;
     well.store(true, Ordering::SeqCst);
+    // A word about what was seen before may still be on its way.
+    let (mut in_a_row, mut openings) = (0, opened().await);
     within("the way back at every node", async {
-        for at in ALL {
-            while !breaker_is(&cluster.control(at, "main").await, "closed") {
-                modern(&cluster, at, "main").call(3, "tool").await;
+        for number in 0.. {
+            let answer = modern(&cluster, number % 3, "main").call(number, "tool").await;
+            if answer.get("result").is_some() {
+                in_a_row += 1;
+            } else {
+                refused(&answer, -31001);
+                (in_a_row, openings) = (0, opened().await);
                 tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            if in_a_row == 60 {
+                return;
             }
         }
     })
     .await;
-    let (before, openings) = (recorder.calls("tool").len(), opened().await);
-    for number in 0..60 {
-        let answer = modern(&cluster, number % 3, "main").call(number, "tool").await;
-        assert!(answer.get("result").is_some(), "{answer}");
-    }
-    assert_eq!(recorder.calls("tool").len(), before + 60);
+    cluster.all_show(&ALL, "main", "closed", |it| breaker_is(it, "closed")).await;
     assert_eq!(opened().await, openings);
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -13,6 +14,9 @@ use crate::harness::recorder::{Gate, Recorder, Reply, Seen};
 use crate::harness::sample::Sample;
 use crate::harness::{message, within};
 use crate::servers::{refused, url};
+
+/// Between two looks.
+const SOON: Duration = Duration::from_millis(20);
 
 const MEASURE: &str = r#"holdfast_server_measure{server_id="poorly"}"#;
 
@@ -61,7 +65,7 @@ async fn asked_again(recorder: &Recorder, nodes: &[usize], path: &str) {
         within(&from, async {
             let came = || recorder.seen().split_off(mark);
             while came().iter().filter(|it| it.target.starts_with(&from)).count() < TIMES {
-                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+                tokio::time::sleep(SOON).await;
             }
         })
         .await;
@@ -86,6 +90,18 @@ async fn hold_back(cluster: &Cluster, nodes: &[usize], recorder: &Recorder, gate
     gate.open();
 }
 
+/// Waits until these nodes go by this measure.
+async fn measure_is(cluster: &Cluster, nodes: &[usize], measure: f64) {
+    for at in nodes {
+        within(&format!("measure {measure} at {at}"), async {
+            while cluster[*at].metric(MEASURE).await != measure {
+                tokio::time::sleep(SOON).await;
+            }
+        })
+        .await;
+    }
+}
+
 fn is(verdict: &str) -> impl Fn(&Value) -> bool {
     move |it| it["instances"][0]["verdict"] == verdict
 }
@@ -98,7 +114,7 @@ async fn that_two_nodes_see_are_acted_on_by_all_three() {
     let (says, gate) = (Says::default(), Gate::new());
     let recorder = speaks(&says, &gate).await;
     let (a, b) = (Sample::start(&["--name", "a"]).await, Sample::start(&["--name", "b"]).await);
-    let often = "interval: 500ms, timeout: 500ms, retries: 0";
+    let often = "interval: 500ms, timeout: 500ms, retries: 2";
     let poorly = format!(
         r#"{{ url: "{}", tools: {{ report: {{ class: background }} }}, health: {{ {often}, checks: [
               {{ type: ping }}, {{ type: metric, path: "/load?node=${{NODE}}", metric: load, weight: 3,
@@ -150,18 +166,18 @@ async fn that_two_nodes_see_are_acted_on_by_all_three() {
     }
     let seen = cluster.control(third, "poorly").await;
     assert_eq!(seen["instances"][0]["score"], 1.0, "by its own checks it is well: {seen}");
-    for at in ALL {
-        within("a measure at every node", async {
-            while cluster[at].metric(MEASURE).await != 2.0 {
-                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-            }
-        })
-        .await;
-    }
+    measure_is(&cluster, &ALL, 2.0).await;
     hold_back(&cluster, &ALL, &recorder, &gate).await;
 
+    // All of them see it, and none so clearly that the server would be left: first those two less.
+    says.load(ALL.map(|at| if at == third { 0 } else { 60 }));
+    let less = |it: &Value| it["instances"][0]["score"].as_f64().is_some_and(|it| it > 0.5);
+    for at in [leader, other] {
+        cluster.shows(at, "poorly", "better by its own checks", less).await;
+    }
     says.load([60; 3]);
     cluster.shows(third, "poorly", "ill by its own checks", ill_here).await;
+    measure_is(&cluster, &ALL, 2.0).await;
     cluster[leader].kill();
     let left = [other, third];
     let found = cluster.coordinator_of(&left);
@@ -169,7 +185,7 @@ async fn that_two_nodes_see_are_acted_on_by_all_three() {
     loop {
         tokio::select! {
             _ = &mut found => break,
-            () = tokio::time::sleep(std::time::Duration::from_millis(50)) => {
+            () = tokio::time::sleep(SOON) => {
                 for at in left {
                     assert_eq!(cluster[at].metric(MEASURE).await, 2.0, "without a coordinator");
                 }
@@ -187,13 +203,8 @@ async fn that_two_nodes_see_are_acted_on_by_all_three() {
     for name in ["poorly", "watched"] {
         cluster.all_show(&left, name, "well again", is("healthy")).await;
     }
+    measure_is(&cluster, &left, 0.0).await;
     for at in left {
-        within("no measure at any node", async {
-            while cluster[at].metric(MEASURE).await != 0.0 {
-                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-            }
-        })
-        .await;
         let seen = cluster.control(at, "watched").await;
         assert_eq!((&seen["active"], &seen["generation"]), (&"a".into(), &0.into()), "{seen}");
     }
