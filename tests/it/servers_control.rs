@@ -29,12 +29,13 @@ fn instance(id: &str, role: &str, url: &str) -> String {
     format!(r#"{{ id: {id}, role: {role}, url: "{url}" }}"#)
 }
 
-/// A primary, a secondary and three nodes that know both to be well.
+/// A primary, a secondary and three nodes that know both to be well. The nodes wait so long for one that is frozen
+/// that a test thaws it before, and a machine that is busy with other tests freezes none by itself.
 async fn start(settings: &str, setup: Setup) -> (Sample, Sample, Cluster) {
     let (a, b) = (Sample::start(&["--name", "a"]).await, Sample::start(&["--name", "b"]).await);
     let urls = [&a, &b].map(|sample| format!("http://{}/mcp", sample.address));
     let setup = setup.server("docs", &pair(&urls[0], &urls[1], settings));
-    let cluster = setup.cluster().await;
+    let cluster = setup.failover_timeout("3s").cluster().await;
     all_well(&cluster).await;
     (a, b, cluster)
 }

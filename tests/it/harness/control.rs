@@ -132,7 +132,16 @@ impl Order {
     }
 
     /// Follows it to its end: the server rests on this instance.
-    pub(crate) async fn arrives_at(mut self, instance: &str) {
+    pub(crate) async fn arrives_at(self, instance: &str) {
+        self.ends(true, &format!(": on {instance}\n")).await;
+    }
+
+    /// The same where the server stays on this one.
+    pub(crate) async fn is_taken_back_to(self, instance: &str) {
+        self.ends(false, &format!("stays on {instance}: the move was taken back")).await;
+    }
+
+    async fn ends(mut self, well: bool, saying: &str) {
         let deadline = Instant::now() + PATIENCE;
         let status = loop {
             match self.0.ended() {
@@ -141,9 +150,8 @@ impl Order {
                 None => tokio::time::sleep(SOON).await,
             }
         };
+        assert_eq!(status.success(), well, "{}", self.0.output());
         // The pipe's readers may be behind.
-        let said = || self.0.output().ends_with(&format!(": on {instance}\n")).then_some(());
-        assert!(status.success(), "{}", self.0.output());
-        eventually("what it says last", said).await;
+        eventually(saying, || self.0.output().contains(saying).then_some(())).await;
     }
 }

@@ -17,6 +17,14 @@ use crate::harness::within;
 
 const OVER: [&str; 4] = ["failover", "docs", "--to", "b"];
 
+/// What both sides are asked takes its time.
+const CHECK: &str = "consistency: { tool: slow, arguments: { ms: 800 } }";
+
+/// [`SETTINGS`] with these keys of `failover` besides.
+fn failover(more: &str) -> String {
+    SETTINGS.replace("drain: 20s", &format!("drain: 20s, {more}"))
+}
+
 /// Three nodes and a server that is about to move, with sessions that write at the two nodes that outlive it.
 struct Scene {
     a: Sample,
@@ -38,8 +46,7 @@ struct Scene {
 impl Scene {
     /// With more keys of `failover`.
     async fn with(more: &str, setup: Setup) -> Self {
-        let settings = SETTINGS.replace("drain: 20s", &format!("drain: 20s{more}"));
-        Self::of(start(&settings, setup).await).await
+        Self::of(start(&failover(more), setup).await).await
     }
 
     async fn of((a, b, cluster): (Sample, Sample, Cluster)) -> Self {
@@ -99,14 +106,9 @@ impl Scene {
     }
 }
 
-/// Nodes that wait so long for one that is frozen that it is thawed before, however slow the machine.
-fn patient() -> Setup {
-    Setup::new().failover_timeout("5s")
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_coordinator_that_is_killed_at_the_pause_is_followed_by_one_that_lets_calls_go_on() {
-    let mut scene = Scene::with("", patient()).await;
+    let mut scene = Scene::with("", Setup::new()).await;
     scene.cluster[scene.third].freeze();
     let order = scene.order(&OVER);
     scene.kill_at("pause").await;
@@ -145,8 +147,13 @@ async fn a_coordinator_that_is_killed_in_the_middle_of_a_drain_is_followed_by_on
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_coordinator_that_is_killed_over_the_check_is_followed_by_one_that_checks() {
-    let mut scene =
-        Scene::with(", consistency: { tool: slow, arguments: { ms: 800 } }", Setup::new()).await;
+    let (a, b, cluster) = start(&failover(CHECK), Setup::new()).await;
+    // Once the other side answers otherwise: then all nodes stay.
+    b.behave(r#"{"tool":"slow","fault":{"kind":"rpc_error","code":-32000,"message":"no"}}"#).await;
+    Order::give(cluster[0].admin, &OVER).is_taken_back_to("a").await;
+    let stays = |it: &Value| it["active"] == "a" && it["phase"] == "primary_active";
+    cluster.all_show(&ALL, "docs", "at rest", stays).await;
+    let mut scene = Scene::of((a, b, cluster)).await;
     let order = scene.order(&OVER);
     scene.comes_to("check").await;
     scene.kill();
@@ -156,8 +163,7 @@ async fn a_coordinator_that_is_killed_over_the_check_is_followed_by_one_that_che
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_coordinator_that_is_killed_at_the_switch_is_followed_by_one_that_has_all_confirm() {
-    let check = ", consistency: { tool: slow, arguments: { ms: 800 } }";
-    let mut scene = Scene::with(check, patient()).await;
+    let mut scene = Scene::with(CHECK, Setup::new()).await;
     let order = scene.order(&OVER);
     // It has confirmed the pause and that nothing runs; the switch it cannot.
     scene.comes_to("check").await;
@@ -201,8 +207,7 @@ async fn a_coordinator_that_is_killed_before_people_were_told_is_followed_by_one
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_coordinator_that_is_killed_on_the_way_back_is_followed_by_one_that_goes_on_from_there() {
-    let settings = SETTINGS.replace("drain: 20s", "drain: 20s, ramp_over: 4s");
-    let servers = start(&settings, Setup::new()).await;
+    let servers = start(&failover("ramp_over: 4s"), Setup::new()).await;
     Order::give(servers.2[0].admin, &OVER).arrives_at("b").await;
     let mut scene = Scene::of(servers).await;
     let order = scene.order(&["failback", "docs"]);
@@ -218,9 +223,8 @@ const HALF: &str = r#"{"method":"tools/call","tool":"echo","always":true,"fault"
 #[tokio::test(flavor = "multi_thread")]
 async fn a_coordinator_that_is_killed_on_the_way_over_is_followed_by_one_that_takes_nothing_back() {
     let checks = "checks: [ { type: ping }, { type: tool, tool: echo, arguments: {} } ]";
-    let settings = SETTINGS
-        .replace("checks: [ { type: ping } ]", checks)
-        .replace("drain: 20s", "drain: 20s, degradation: 0.3, shift_over: 4s");
+    let settings = failover("degradation: 0.3, shift_over: 4s");
+    let settings = settings.replace("checks: [ { type: ping } ]", checks);
     let mut scene = Scene::of(start(&settings, Setup::new()).await).await;
     scene.a.behave(HALF).await;
     let share = |it: &Value| it["instances"][1]["share"].as_f64().unwrap_or_default();
