@@ -120,9 +120,10 @@ async fn a_coordinator_without_memory_hands_over_and_steps_aside() {
     cluster.coordinator_but(ill).await;
     cluster[ill].readiness_becomes(503).await;
     for at in others {
-        assert_eq!(cluster[at].readiness().await, Some(200));
+        cluster[at].becomes_ready().await;
         assert_eq!(cluster[at].metric(level).await, 0.0);
     }
+    assert_eq!(cluster[ill].readiness().await, Some(503));
     let answer = session.call(1, "tool").await;
     assert!(answer.get("result").is_some(), "{answer}");
 }

@@ -29,13 +29,16 @@ fn instance(id: &str, role: &str, url: &str) -> String {
     format!(r#"{{ id: {id}, role: {role}, url: "{url}" }}"#)
 }
 
-/// A primary, a secondary and three nodes that know both to be well. The nodes wait so long for one that is frozen
-/// that a test thaws it before, and a machine that is busy with other tests freezes none by itself.
+/// Nodes wait so long for one that is frozen that a test thaws it before, and a machine that is busy with other tests
+/// freezes none by itself.
+const PATIENT: &str = "3s";
+
+/// A primary, a secondary and three nodes that know both to be well.
 async fn start(settings: &str, setup: Setup) -> (Sample, Sample, Cluster) {
     let (a, b) = (Sample::start(&["--name", "a"]).await, Sample::start(&["--name", "b"]).await);
     let urls = [&a, &b].map(|sample| format!("http://{}/mcp", sample.address));
     let setup = setup.server("docs", &pair(&urls[0], &urls[1], settings));
-    let cluster = setup.failover_timeout("3s").cluster().await;
+    let cluster = setup.failover_timeout(PATIENT).cluster().await;
     all_well(&cluster).await;
     (a, b, cluster)
 }
@@ -213,7 +216,7 @@ async fn a_node_that_is_cut_off_from_a_healthy_server_fails_nothing_over() {
     }
     let primary = format!("http://127.0.0.${{NODE}}:{port}/mcp");
     let server = pair(&primary, &format!("http://{}/mcp", b.address), SETTINGS);
-    let cluster = Setup::new().server("docs", &server).cluster().await;
+    let cluster = Setup::new().server("docs", &server).failover_timeout(PATIENT).cluster().await;
     all_well(&cluster).await;
     // The worst of the three: the coordinator itself.
     let cut = cluster.coordinator().await;
@@ -247,7 +250,8 @@ async fn is_left_for_the_calls_of(callers: &[usize]) {
     let b = Sample::start(&[]).await;
     let urls = [&a, &b].map(|sample| format!("http://{}/mcp", sample.address));
     let server = pair(&urls[0], &urls[1], "health: { enabled: true }");
-    let mut cluster = Setup::new().server("docs", &server).cluster().await;
+    let mut cluster =
+        Setup::new().server("docs", &server).failover_timeout(PATIENT).cluster().await;
     all_well(&cluster).await;
     let mut clients = Vec::new();
     for at in callers {
