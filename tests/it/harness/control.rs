@@ -137,7 +137,7 @@ impl Order {
     }
 
     /// The same where the server stays on this one.
-    pub(crate) async fn is_taken_back_to(self, instance: &str) {
+    pub(crate) async fn comes_back_to(self, instance: &str) {
         self.ends(false, &format!("stays on {instance}: the move was taken back")).await;
     }
 

@@ -150,7 +150,7 @@ async fn a_coordinator_that_is_killed_over_the_check_is_followed_by_one_that_che
     let (a, b, cluster) = start(&failover(CHECK), Setup::new()).await;
     // Once the other side answers otherwise: then all nodes stay.
     b.behave(r#"{"tool":"slow","fault":{"kind":"rpc_error","code":-32000,"message":"no"}}"#).await;
-    Order::give(cluster[0].admin, &OVER).is_taken_back_to("a").await;
+    Order::give(cluster[0].admin, &OVER).comes_back_to("a").await;
     let stays = |it: &Value| it["active"] == "a" && it["phase"] == "primary_active";
     cluster.all_show(&ALL, "docs", "at rest", stays).await;
     let mut scene = Scene::of((a, b, cluster)).await;
