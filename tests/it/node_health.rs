@@ -1,10 +1,12 @@
-//! How a node says that it is not well itself, with limits that any node is beyond.
+//! How a node says that it is not well itself, with limits that any node is beyond, and what the others make
+//! of it.
 
 use std::process::Command;
 use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::harness::control::ALL;
 use crate::harness::gateway::{Gateway, Setup};
 use crate::harness::process::binary;
 use crate::harness::recorder::Recorder;
@@ -84,6 +86,46 @@ async fn a_node_alone_stays_ready_without_memory() {
         (200, &"degraded".into(), &false.into())
     );
     assert_eq!(gateway.metric("holdfast_control_node_aside").await, 0.0);
+}
+
+/// The coordinator of three is about to fail: another one coordinates, and it takes no new traffic, while what it
+/// has goes on.
+#[tokio::test]
+async fn a_coordinator_without_memory_hands_over_and_steps_aside() {
+    let recorder = Recorder::start().await;
+    // Each node is beyond the limits that bear its own number, and has those of a node that is well else.
+    let mut setup = Setup::http(&recorder.url()).node("health: { memory: [0.97, 0.98, 0.99] }");
+    for at in ALL {
+        for (limit, value) in [("W", "0.0001"), ("C", "0.0002"), ("E", "0.0003")] {
+            setup = setup.variable(at, &format!("OF_{}_{limit}", at + 1), value);
+        }
+    }
+    let cluster = setup.section("reload: { watch: false }").cluster().await;
+    let ill = cluster.coordinator().await;
+    let others: Vec<usize> = ALL.into_iter().filter(|at| *at != ill).collect();
+    let session = cluster.client(ill).initialized().await;
+    let number = ill + 1;
+    let of = |limit: &str, well: &str| format!("\"${{OF_{number}_{limit}:-{well}}}\"");
+    let limits = [of("W", "0.97"), of("C", "0.98"), of("E", "0.99")].join(", ");
+    cluster[others[0]].rewrite("0.97, 0.98, 0.99", &limits);
+    cluster[others[0]].hang_up();
+    let level = r#"holdfast_control_node_level{reading="memory"}"#;
+    within("its level", async {
+        while cluster[ill].metric(level).await != 3.0 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    })
+    .await;
+    cluster.sees(others[0], ill, "in an emergency", |it| it["health"] == "emergency").await;
+    cluster.coordinator_but(ill).await;
+    cluster[ill].readiness_becomes(503).await;
+    for at in others {
+        cluster[at].becomes_ready().await;
+        assert_eq!(cluster[at].metric(level).await, 0.0);
+    }
+    assert_eq!(cluster[ill].readiness().await, Some(503));
+    let answer = session.call(1, "tool").await;
+    assert!(answer.get("result").is_some(), "{answer}");
 }
 
 #[tokio::test]

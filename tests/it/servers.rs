@@ -5,6 +5,7 @@ mod alone;
 mod kinds;
 mod measures;
 mod moves;
+mod nodes;
 mod quarantine;
 mod rates;
 mod replicas;

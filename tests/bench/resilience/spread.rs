@@ -28,16 +28,17 @@ pub(super) fn run(table: &mut Table, _options: &Options) -> Result<(), Error> {
     )?;
     let mut taken = Vec::new();
     for _ in 0..TIMES {
-        // An operator's word takes back what is open, and lets them decide anew.
-        for action in ["close", "clear"] {
+        // An operator's word takes back what is open, and lets them decide anew. Each node has to have heard the
+        // first before the second: of two words at once it hears the last, and tries what was open half-open.
+        for (action, state) in [("close", "forced_closed"), ("clear", "closed")] {
             gateway.order(
                 0,
                 "/api/breaker",
                 &format!(r#"{{"server":"main","action":"{action}"}}"#),
             )?;
-        }
-        for node in 0..3 {
-            shows(&gateway, node, "closed")?;
+            for node in 0..3 {
+                shows(&gateway, node, state)?;
+            }
         }
         let opened = std::thread::scope(|scope| -> Result<Vec<Instant>, String> {
             for node in 0..2 {

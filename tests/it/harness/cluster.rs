@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use super::TempDir;
 use super::client::Client;
-use super::gateway::{Setup, serve};
+use super::gateway::{Setup, metric_in, serve};
 use super::process::{Process, signal};
 use super::wire::{Conn, find};
 
@@ -94,10 +94,13 @@ impl Cluster {
         let nodes = (0..3).map(|at| {
             let (name, ports) = (format!("n{}", at + 1), &ports[at * 3..]);
             let mut text = setup.text(ports[0], ports[1]).replace("level: debug", LEVEL);
+            let mut own = vec![format!("data_dir: \"{}\"", folder.join(&name).display())];
+            own.extend(setup.node.iter().cloned());
             text.push_str(&format!(
-                "node: {{ data_dir: \"{}\" }}\ncluster:\n  node_id: {name}\n  secret: \"{}\"\n  failover_timeout: 2s\n  nodes: {{ {} }}\n",
-                folder.join(&name).display(),
+                "node: {{ {} }}\ncluster:\n  node_id: {name}\n  secret: \"{}\"\n  failover_timeout: {}\n  nodes: {{ {} }}\n",
+                own.join(", "),
                 secret(at),
+                setup.failover_timeout.unwrap_or("2s"),
                 peers.join(", "),
             ));
             let config = folder.join(&format!("{name}.yaml"));
@@ -324,8 +327,17 @@ impl Node {
 
     /// A line of its metrics.
     pub(crate) async fn has_metric(&self, line: &str) -> bool {
+        self.metrics().await.lines().any(|it| it == line)
+    }
+
+    /// The value of a metric without labels, or the sum over its labels.
+    pub(crate) async fn metric(&self, name: &str) -> f64 {
+        metric_in(&self.metrics().await, name)
+    }
+
+    async fn metrics(&self) -> String {
         let (_, body) = get(self.admin, "/metrics").await.expect("its operator's port answers");
-        String::from_utf8_lossy(&body).lines().any(|it| it == line)
+        String::from_utf8_lossy(&body).into_owned()
     }
 
     /// Waits until this many calls are in it.
@@ -344,7 +356,7 @@ impl Node {
 }
 
 /// One GET on a connection of its own; `None` when no whole answer comes.
-async fn get(address: SocketAddr, path: &str) -> Option<(u16, Vec<u8>)> {
+pub(crate) async fn get(address: SocketAddr, path: &str) -> Option<(u16, Vec<u8>)> {
     let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
     ask(address, request).await
 }

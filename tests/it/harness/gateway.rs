@@ -16,6 +16,10 @@ pub(crate) struct Setup {
     listen: Vec<String>,
     sections: Vec<String>,
     tls: bool,
+    /// `cluster.failover_timeout`, where it is not that of all tests.
+    pub(super) failover_timeout: Option<&'static str>,
+    /// Further keys of `node`, of every node of a cluster.
+    pub(super) node: Vec<String>,
     /// Variables of one node of a cluster: its number, name and value.
     pub(super) variables: Vec<(usize, String, String)>,
     /// Where the nodes of a cluster listen for clients; 127.0.0.1 unless it is given.
@@ -62,6 +66,18 @@ impl Setup {
     /// A further section, such as `limits: { body: 64KiB }`.
     pub(crate) fn section(mut self, section: &str) -> Self {
         self.sections.push(section.into());
+        self
+    }
+
+    /// How long a node may be silent, or frozen, before the others go on without it.
+    pub(crate) fn failover_timeout(mut self, timeout: &'static str) -> Self {
+        self.failover_timeout = Some(timeout);
+        self
+    }
+
+    /// A further key of `node`, of every node of a cluster.
+    pub(crate) fn node(mut self, key: &str) -> Self {
+        self.node.push(key.into());
         self
     }
 
@@ -274,16 +290,7 @@ impl Gateway {
             format!("GET /metrics HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", self.admin);
         let answer = Conn::open(self.admin).await.exchange(request).await;
         assert_eq!(answer.status, 200, "{}", answer.text());
-        let text = answer.text();
-        let samples = text.lines().filter(|line| {
-            let rest = line.strip_prefix(name);
-            rest.is_some_and(|rest| rest.starts_with(' ') || rest.starts_with('{'))
-        });
-        let values: Vec<f64> = samples
-            .map(|line| line.rsplit(' ').next().and_then(|it| it.parse().ok()).expect("a number"))
-            .collect();
-        assert!(!values.is_empty(), "there is no metric {name} in\n{text}");
-        values.iter().sum()
+        metric_in(&answer.text(), name)
     }
 
     /// Polls a metric until it fits.
@@ -295,4 +302,18 @@ impl Gateway {
         })
         .await;
     }
+}
+
+/// The value of a metric without labels in such a text, or the sum over its labels.
+#[track_caller]
+pub(super) fn metric_in(text: &str, name: &str) -> f64 {
+    let samples = text.lines().filter(|line| {
+        let rest = line.strip_prefix(name);
+        rest.is_some_and(|rest| rest.starts_with(' ') || rest.starts_with('{'))
+    });
+    let values: Vec<f64> = samples
+        .map(|line| line.rsplit(' ').next().and_then(|it| it.parse().ok()).expect("a number"))
+        .collect();
+    assert!(!values.is_empty(), "there is no metric {name} in\n{text}");
+    values.iter().sum()
 }

@@ -10,6 +10,7 @@
 
 pub(crate) mod client;
 pub(crate) mod cluster;
+pub(crate) mod control;
 pub(crate) mod door;
 pub(crate) mod duplex;
 pub(crate) mod gateway;

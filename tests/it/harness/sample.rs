@@ -6,6 +6,9 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
+use serde_json::Value;
+
+use super::cluster::{get, post};
 use super::process::{Process, binary, free_address};
 use super::{DEADLINE, TempDir};
 
@@ -56,6 +59,21 @@ impl Sample {
 
     pub(crate) fn executions(&self, tool: &str, key: &str) -> usize {
         self.log.executions(tool, key)
+    }
+
+    /// From now on it meets requests by this rule too.
+    pub(crate) async fn behave(&self, rule: &str) {
+        let (status, said) =
+            post(self.address, "/_drill/behaviour", rule).await.expect("it answers");
+        assert_eq!(status, 200, "{said}");
+    }
+
+    /// How many requests its rules have struck, whether they ran or not.
+    pub(crate) async fn struck(&self) -> u64 {
+        let (_, rules) = get(self.address, "/_drill/behaviour").await.expect("it answers");
+        let rules: Value = serde_json::from_slice(&rules).expect("JSON");
+        let rules = rules.as_array().expect("rules");
+        rules.iter().filter_map(|rule| rule["struck"].as_u64()).sum()
     }
 
     /// How often each key of a tool was executed.

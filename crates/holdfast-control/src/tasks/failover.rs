@@ -1,8 +1,8 @@
 //! Drives a server's move: looks at where it stands, at what the nodes have confirmed and at the
 //! verdicts, and proposes the next step.
 //!
-//! The state of a move is in the group, and the orders follow from it alone; so this task remembers
-//! nothing that counts. A coordinator that dies anywhere in here is followed by one that finds the last
+//! The state of a move is in the group, and the orders follow from it alone; so this task remembers nothing
+//! but which check it has made itself. A coordinator that dies anywhere in here is followed by one that finds the last
 //! committed step and goes on. A step that was proposed twice is made once, since it names the step that
 //! it follows; one of a deposed coordinator is refused by its term.
 //!
@@ -39,6 +39,8 @@ pub(crate) struct Mover {
     shared: Arc<Shared>,
     /// The server's place in the plan.
     server: usize,
+    /// The last check of consistency that this node made: in which term, and of which step of a move.
+    checked: Option<(u64, u64, u32)>,
 }
 
 /// A server on its way, as one turn sees it.
@@ -53,12 +55,13 @@ struct Sight<'a> {
 
 impl Mover {
     pub(crate) fn new(shared: Arc<Shared>, server: usize) -> Self {
-        Self { shared, server }
+        Self { shared, server, checked: None }
     }
 
     /// Whether it moves. `may`: whether a move may begin.
-    async fn drive(&self, term: u64, may: bool) -> Result<bool, ProposeError> {
-        let planned = &self.shared.plan.servers[self.server];
+    async fn drive(&mut self, term: u64, may: bool) -> Result<bool, ProposeError> {
+        let shared = Arc::clone(&self.shared);
+        let planned = &shared.plan.servers[self.server];
         let Some(moves) = &planned.failover else { return Ok(false) };
         for _ in 0..STEPS {
             let state = self.shared.state();
@@ -83,7 +86,7 @@ impl Mover {
 
     /// The next state of a server, if it is another than the present one.
     async fn step(
-        &self,
+        &mut self,
         state: &ClusterState,
         sight: &Sight<'_>,
         known: &ServerState,
@@ -96,7 +99,12 @@ impl Mover {
             // A tick and a report are never refused.
             failover.step(input, &seen, &moves.params, *term, now).ok().filter(|it| it.changed)
         };
-        if let Some(next) = step(&Input::Tick) {
+        // The time of a check may have passed while its coordinator died and another was found: who takes over
+        // makes it first.
+        let at = (*term, failover.generation, failover.step);
+        let checks = failover.moving().is_some_and(|it| it.stage == Stage::Check);
+        let is_first = checks && self.checked.replace(at) != Some(at);
+        if !is_first && let Some(next) = step(&Input::Tick) {
             return Some(next);
         }
         for order in failover.orders(&moves.params, *term) {

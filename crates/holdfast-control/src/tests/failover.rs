@@ -219,6 +219,32 @@ async fn a_gradual_move_goes_on_wherever_its_coordinator_dies() {
     }
 }
 
+/// However long it took to find the next one: the time of the check passed without anybody who made it.
+#[tokio::test(start_paused = true)]
+async fn a_coordinator_that_dies_over_the_check_is_followed_by_one_that_makes_it() {
+    let check = "drain: 10s, consistency: { tool: count, arguments: {} }";
+    let world = World::start(&PAIR.replace("drain: 10s", check), 3);
+    well(&world).await;
+    world.slow("b", Duration::from_millis(400));
+    let order = Order::FailOver { server: "docs".into(), to: Some("b".into()) };
+    world.control(1).order(order).await.unwrap();
+    let checks = |world: &World| {
+        let failover = world.server("docs").failover;
+        failover.moving().is_some_and(|it| it.stage == Stage::Check)
+    };
+    world.until("at its check", 10 * SECONDS, checks).await;
+    world.kill(0);
+    for node in &world.nodes {
+        node.loses_its_coordinator();
+    }
+    tokio::time::sleep(20 * SECONDS).await;
+    assert!(checks(&world));
+    world.elect(2);
+    world.until("moved", 10 * SECONDS, |world| world.all_go_to(0, "b")).await;
+    world.until("at rest", 60 * SECONDS, on_secondary).await;
+    assert_eq!(world.server("docs").failover.generation, 1, "{:#?}", world.history("docs"));
+}
+
 #[tokio::test(start_paused = true)]
 async fn running_calls_end_before_the_switch_or_their_time_does() {
     let world = World::start(PAIR, 3);
