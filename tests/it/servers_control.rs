@@ -1,6 +1,8 @@
 //! A server with a primary and a secondary behind three nodes: the primary is killed under load, one
 //! node is cut off from it, the coordinator dies in the middle of a move.
 
+mod told;
+
 use std::net::SocketAddr;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
