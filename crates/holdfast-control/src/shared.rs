@@ -9,8 +9,10 @@ use holdfast_cluster::{Leadership, ProposeError};
 use holdfast_config::Webhook;
 use holdfast_engine::health::aside::Aside;
 use holdfast_engine::health::node::{Finding, Measure};
+use holdfast_engine::loss::Loss;
 use holdfast_engine::replicated::{
-    ClusterState, ControlCommand, MemberState, NodeId, Reply, ServerCommand, ServerState,
+    ClusterState, ControlCommand, MemberState, NodeId, Reply, ServerCommand, ServerHappened,
+    ServerState,
 };
 
 use crate::desk::{Desk, FRESH};
@@ -70,6 +72,8 @@ pub(crate) struct Shared {
     /// The version for which this node last handed over, how often, and when: also in earlier terms.
     handed_over: Arc<Mutex<Option<(u64, u32, tokio::time::Instant)>>>,
     pulse: Mutex<Pulse>,
+    /// What clients of this node lost, until it is in the group's record.
+    pub(crate) losses: Arc<Mutex<Vec<Loss>>>,
 }
 
 /// What the other nodes say, as the coordinator last told.
@@ -144,6 +148,7 @@ pub(crate) struct Nudges {
     pub(crate) node: Nudge,
     pub(crate) notify: Vec<Nudge>,
     pub(crate) objectives: Nudge,
+    pub(crate) losses: Nudge,
 }
 
 // === impl Shared ===
@@ -193,6 +198,7 @@ impl Shared {
         shared.behind = Mutex::new(*lock(&before.behind));
         shared.handed_over = Arc::clone(&before.handed_over);
         shared.pulse = Mutex::new(*lock(&before.pulse));
+        shared.losses = Arc::clone(&before.losses);
         {
             let (mut others, told) = (lock(&shared.others), lock(&before.others));
             (others.at, others.since) = (told.at, told.since);
@@ -243,6 +249,7 @@ impl Shared {
             runs: Arc::default(),
             behind: Mutex::default(),
             handed_over: Arc::default(),
+            losses: Arc::default(),
             pulse: Mutex::new(Pulse {
                 beaten: tokio::time::Instant::now(),
                 wall: group.wall(),
@@ -503,6 +510,40 @@ impl Shared {
     pub(crate) fn now_told(&self, webhook: usize, index: u64) {
         self.webhooks[webhook].1.told.fetch_max(index, Ordering::AcqRel);
         self.nudges.fail_over();
+    }
+
+    /// Whether every node that acts has told this coordinator that it can read such a command. One that could
+    /// not would follow the group no more.
+    pub(crate) fn all_read(&self, command: &ServerCommand) -> bool {
+        let (needs, me, state) = (command.reads(), self.group.me(), self.state());
+        let heard = lock(&self.nodes);
+        let reads = |node: &NodeId| {
+            *node == me || heard.get(node).is_some_and(|(part, _)| part.reads >= needs)
+        };
+        let acting = state.members.iter().filter(|(_, it)| it.state.may_act());
+        acting.map(|(node, _)| node).all(|node| needs == 0 || reads(node))
+    }
+
+    /// The coordinator's line for the record, refused where what it is about is past; of a cluster in which a
+    /// node does not know such lines, one that is not. `outage`: the one that it is about, by its index.
+    pub(crate) fn remark(
+        &self,
+        server: &str,
+        instance: &str,
+        what: ServerHappened,
+        evidence: String,
+        outage: Option<u64>,
+        term: u64,
+    ) -> ServerCommand {
+        let (server, instance) = (server.to_owned(), instance.to_owned());
+        let note = ServerCommand::Note {
+            server: server.clone(),
+            instance: instance.clone(),
+            what,
+            evidence: evidence.clone(),
+        };
+        let remark = ServerCommand::Remark { server, instance, what, evidence, outage, term };
+        if self.all_read(&remark) { remark } else { note }
     }
 
     /// Proposes a change of what is agreed on about servers.

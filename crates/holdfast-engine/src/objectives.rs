@@ -18,9 +18,10 @@
 //! that moment: that people are told of it, or that somebody calls, takes longer and is no part of it. A
 //! failover by hand, or one for a fallen score, is none.
 //!
-//! The RPO is compared with what a node says was lost of what had been acknowledged. Of a server's own data
-//! the gateway cannot know that, so nothing is claimed of it; what the gateway itself has acknowledged is its
-//! store's, and does not depend on a server (`docs/decisions/0023-what-an-outage-may-have-lost.md`).
+//! The RPO is compared with what the gateway knows may be lost: Writes of which nobody knows whether they ran,
+//! from when the first of them was received to the end of the outage. Nodes tell of them and of the sessions
+//! that were moved ([`crate::loss`]); no word of any node is none. What a server had acknowledged and lost
+//! by itself the gateway cannot know (`docs/decisions/0028-what-an-outage-cost-as-far-as-nodes-can-know.md`).
 
 use std::collections::BTreeMap;
 
@@ -32,7 +33,7 @@ use crate::replicated::{ServerEvent, ServerHappened};
 pub struct Objective {
     /// From the first evidence to the first good answer.
     pub rto: u64,
-    /// How far back what was acknowledged may be lost.
+    /// For how long Writes may be in doubt.
     pub rpo: u64,
 }
 
@@ -57,8 +58,12 @@ pub struct Outage {
     pub ended: Option<u64>,
     /// How it ended.
     pub ending: Ending,
-    /// What of the acknowledged was lost, in milliseconds back from `began`; none: not known.
-    pub lost: Option<u64>,
+    /// Writes of which nobody knows whether they ran, as far as nodes have told.
+    pub unknown: u32,
+    /// When the first of them was received; none: there is none.
+    pub oldest: Option<u64>,
+    /// Sessions that went to another instance, without what the first one kept for them.
+    pub moved: u32,
     /// The failover came to nothing at least once.
     pub has_failed: bool,
     /// It served on, with too many errors: it is left bit by bit, and not in a hurry.
@@ -94,8 +99,6 @@ pub enum Compliance {
     Breached,
     /// The outage goes on, and there is time left.
     Running,
-    /// Nobody measured it.
-    Unknown,
 }
 
 /// An outage against its objective.
@@ -105,6 +108,9 @@ pub struct Judged {
     pub took: u64,
     /// Against the RTO.
     pub rto: Compliance,
+    /// From when the first Write in doubt was received to the end, or until now, in milliseconds; 0: no Write
+    /// is in doubt.
+    pub in_doubt: u64,
     /// Against the RPO.
     pub rpo: Compliance,
 }
@@ -169,9 +175,15 @@ pub fn outages<'a>(events: impl IntoIterator<Item = &'a ServerEvent>) -> Vec<Out
     let mut open: BTreeMap<&str, Outage> = BTreeMap::new();
     // What is none yet: too many errors.
     let mut bad: BTreeMap<&str, Outage> = BTreeMap::new();
+    // By the outage that it names, which may be over by then.
+    let mut losses = Vec::new();
     for event in events {
         let server = event.server.as_str();
         match event.what {
+            ServerHappened::Lost { .. } => {
+                losses.push(event.what);
+                continue;
+            }
             ServerHappened::Verdict {
                 to: Opinion::Unhealthy,
                 active: true,
@@ -212,6 +224,12 @@ pub fn outages<'a>(events: impl IntoIterator<Item = &'a ServerEvent>) -> Vec<Out
     }
     ended.extend(open.into_values());
     ended.sort_by_key(|it| it.index);
+    for what in losses {
+        let ServerHappened::Lost { outage, unknown, oldest, moved } = what else { continue };
+        if let Ok(at) = ended.binary_search_by_key(&outage, |it| it.index) {
+            ended[at].cost(unknown, oldest, moved);
+        }
+    }
     ended
 }
 
@@ -271,12 +289,15 @@ impl Outage {
             None => Compliance::Running,
             Some(_) => Compliance::Met,
         };
-        let rpo = match self.lost {
-            None => Compliance::Unknown,
-            Some(lost) if lost > objective.rpo => Compliance::Breached,
+        let end = self.ended.or(self.in_use).unwrap_or(now);
+        // A millisecond at least: some time that is none would be no doubt.
+        let in_doubt = self.oldest.map_or(0, |oldest| end.saturating_sub(oldest).max(1));
+        let rpo = match self.ended {
+            _ if in_doubt > objective.rpo => Compliance::Breached,
+            None => Compliance::Running,
             Some(_) => Compliance::Met,
         };
-        Judged { took, rto, rpo }
+        Judged { took, rto, in_doubt, rpo }
     }
 
     /// From the first evidence to the verdict, in milliseconds.
@@ -333,10 +354,7 @@ impl Outage {
                 self.has_failed = true;
                 (self.is_switching, self.in_use) = (false, None);
             }
-            ServerHappened::Answered { lost } => {
-                self.lost = lost;
-                return self.end(event.at, ending);
-            }
+            ServerHappened::Answered { .. } => return self.end(event.at, ending),
             // The active instance is usable, if with errors: unless it is the first news of the new one.
             ServerHappened::Verdict {
                 active: true,
@@ -367,9 +385,18 @@ impl Outage {
             | ServerHappened::BreakerReleased
             | ServerHappened::Defined
             | ServerHappened::Configured
-            | ServerHappened::Noted => {}
+            | ServerHappened::Noted
+            | ServerHappened::Lost { .. } => {}
         }
         false
+    }
+
+    fn cost(&mut self, unknown: u32, oldest: u64, moved: u32) {
+        self.unknown = self.unknown.saturating_add(unknown);
+        self.moved = self.moved.saturating_add(moved);
+        if unknown > 0 {
+            self.oldest = Some(self.oldest.map_or(oldest, |known| known.min(oldest)));
+        }
     }
 
     /// What shows only now that it is over may come much later, where nobody calls: it was over when the
@@ -393,7 +420,9 @@ fn begun(event: &ServerEvent, evidence_since: u64) -> Outage {
         switched: None,
         ended: None,
         ending: Ending::Open,
-        lost: None,
+        unknown: 0,
+        oldest: None,
+        moved: 0,
         has_failed: false,
         has_served: false,
         is_switching: false,
@@ -426,7 +455,7 @@ mod tests {
             event(1_000, "a", verdict(DOWN, 400)),
             event(1_050, "b", FailoverBegan),
             event(1_300, "b", Switched),
-            event(1_700, "b", Answered { lost: Some(0) }),
+            event(1_700, "b", Answered { lost: None }),
             event(2_000, "b", Settled),
         ];
         let outages = outages(&events);
@@ -434,7 +463,8 @@ mod tests {
         assert_eq!((it.detection(), it.decision()), (600, Some(50)));
         assert_eq!((it.switch(), it.answer()), (Some(250), Some(400)));
         assert_eq!(it.ending, Ending::FailedOver);
-        let met = Judged { took: 1_300, rto: Compliance::Met, rpo: Compliance::Met };
+        let (rto, rpo) = (Compliance::Met, Compliance::Met);
+        let met = Judged { took: 1_300, rto, in_doubt: 0, rpo };
         assert_eq!(it.judge(Objective::of_tier(1), 9_999), met);
         assert_eq!(it.failover(700, 9_999), Some((700, Compliance::Met)));
         assert_eq!(it.failover(699, 9_999), Some((700, Compliance::Breached)));
@@ -448,7 +478,6 @@ mod tests {
         let at = |now| outages[0].judge(Objective::of_tier(1), now).rto;
         assert_eq!(at(31_000), Compliance::Running);
         assert_eq!(at(31_001), Compliance::Breached);
-        assert_eq!(outages[0].judge(Objective::of_tier(1), 0).rpo, Compliance::Unknown);
         assert_eq!(outages[0].failover(1, 31_000), None, "no failover has begun");
         let began = [event(1_000, "a", verdict(DOWN, 0)), event(1_010, "b", FailoverBegan)];
         let begun = &super::outages(&began)[0];
@@ -644,6 +673,41 @@ mod tests {
         );
     }
 
+    fn lost(at: u64, outage: u64, unknown: u32, oldest: u64, moved: u32) -> ServerEvent {
+        event(at, "a", Lost { outage, unknown, oldest, moved })
+    }
+
+    #[test]
+    fn a_write_in_doubt_is_held_against_the_rpo_from_its_receipt_to_the_end_of_the_outage() {
+        let began = [event(1_000, "a", verdict(DOWN, 0))];
+        let over = [&began[..], &[event(5_000, "a", verdict(WELL, 0))]].concat();
+        let judged = |events: &[ServerEvent], rpo: u64, now| {
+            let it = &outages(events)[0];
+            let judged = it.judge(Objective { rto: 30_000, rpo }, now);
+            (it.unknown, it.moved, judged.in_doubt, judged.rpo)
+        };
+        use Compliance::{Breached, Met, Running};
+        assert_eq!(judged(&over, 0, 9_000), (0, 0, 0, Met), "nothing is in doubt");
+        // It was known only when the outage was over, and another node tells of more.
+        let late = [&over[..], &[lost(70_000, 1_000, 1, 3_000, 0)]].concat();
+        assert_eq!(judged(&late, 0, 99_000), (1, 0, 2_000, Breached), "tier 1 allows none");
+        assert_eq!(judged(&late, 1_999, 99_000).3, Breached);
+        assert_eq!(judged(&late, 2_000, 99_000).3, Met);
+        let more = [&late[..], &[lost(71_000, 1_000, 2, 900, 7)]].concat();
+        assert_eq!(judged(&more, 0, 99_000), (3, 7, 4_100, Breached), "before the first sign");
+        let moved = [&over[..], &[lost(6_000, 1_000, 0, 0, 200)]].concat();
+        assert_eq!(judged(&moved, 0, 9_000), (0, 200, 0, Met), "a session is no Write");
+        let open = [&began[..], &[lost(2_000, 1_000, 1, 900, 0)]].concat();
+        assert_eq!(judged(&open, 0, 3_000).3, Breached, "it cannot be kept any more");
+        assert_eq!(judged(&open, 2_100, 3_000), (1, 0, 2_100, Running));
+        assert_eq!(judged(&began, 0, 3_000).3, Running);
+        // One that was received as the last thing.
+        let last = [&over[..], &[lost(6_000, 1_000, 1, 5_000, 0)]].concat();
+        assert_eq!(judged(&last, 0, 9_000), (1, 0, 1, Breached));
+        let forgotten = [&over[..], &[lost(6_000, 999, 1, 900, 0)]].concat();
+        assert_eq!(judged(&forgotten, 0, 9_000).0, 0, "of another outage");
+    }
+
     #[test]
     fn servers_do_not_end_each_others_outages() {
         let mut other = event(2_000, "x", Answered { lost: None });
@@ -660,7 +724,8 @@ mod tests {
             event(10_000, "a", verdict(DOWN, 0)),
             event(11_000, "", Failed),
             event(11_500, "b", Switched),
-            event(13_000, "b", Answered { lost: Some(1) }),
+            event(13_000, "b", Answered { lost: None }),
+            lost(15_000, 10_000, 1, 9_000, 0),
             event(20_000, "b", verdict(DOWN, 0)),
         ];
         let totals = totals(&outages(&events), Objective { rto: 2_000, rpo: 0 }, 25_000);

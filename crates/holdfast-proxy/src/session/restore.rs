@@ -150,6 +150,7 @@ impl Bind {
         standing::rebound(&gateway, &session, &next, unclaimed);
         if moves {
             server.fleet.counts.moved.inc();
+            server.fleet.counts.losses.moved(present.mark);
         }
         notice::tell_listener(&gateway, &session);
         // Whoever ends the session waits for this, and then closes what it is bound to.

@@ -146,7 +146,7 @@ proptest! {
 /// Nodes of both formats can be in a cluster, and the earlier ones read what has no notice.
 #[test]
 fn only_a_session_with_a_notice_has_the_later_format() {
-    let plain = super::record(1);
+    let plain = record(1);
     assert_eq!(plain.encode(7).unwrap()[0], 1);
     let notice = Notice { from: 3, generation: 2, by_log: true, by_answer: false };
     let noticed = SessionRecord { notice: Some(notice), ..plain };
