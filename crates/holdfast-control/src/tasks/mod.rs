@@ -13,9 +13,9 @@
 //! | `notify` | coordinator | the history, with what was announced | calls webhooks |
 //! | `objectives` | coordinator | incidents, with the objectives | takes down answers and breaches |
 //!
-//! `asides` are the checks for which `probe` does not wait.
+//! `beside` are the checks for which `probe` does not wait.
 
-mod asides;
+mod beside;
 pub(crate) mod breaker_sync;
 pub(crate) mod failover;
 pub(crate) mod follow;

@@ -182,6 +182,30 @@ async fn a_coordinator_that_is_deposed_over_it_announces_nothing_that_the_next_o
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn an_outage_goes_on_where_its_server_is_moved_by_force_to_what_is_dead() {
+    let world = World::start(PAIR, 3);
+    well(&world).await;
+    for instance in ["b", "a"] {
+        world.set_down(instance, true);
+        world.until("down", 30 * SECONDS, |world| is(world, instance, Opinion::Unhealthy)).await;
+    }
+    let order = Order::ForceOver { server: "docs".into(), to: "b".into() };
+    world.control(1).order(order).await.unwrap();
+    let on_b = |world: &World| {
+        let failover = world.server("docs").failover;
+        failover.active == "b" && failover.moving().is_none()
+    };
+    world.until("on b", 60 * SECONDS, on_b).await;
+    tokio::time::sleep(10 * SECONDS).await;
+    let incident = world.control(0).incidents().remove(0);
+    assert_eq!(incident.recovered_ms, None, "{:#?}", world.history("docs"));
+    let back = world.time();
+    world.set_down("b", false);
+    let incident = over(&world).await;
+    assert!(incident.began + incident.recovered_ms.unwrap() >= back, "{incident:?}");
+}
+
 fn lost(writes: u32, oldest: Duration, moved: u32) -> Lost {
     let moved = if moved == 0 { Vec::new() } else { vec![(0, moved)] };
     Lost { unknown: writes, oldest, moved }

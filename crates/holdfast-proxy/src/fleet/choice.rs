@@ -228,7 +228,7 @@ impl ServerFleet {
                     Role::Secondary => balance::Role::Secondary,
                     Role::Replica => balance::Role::Replica,
                 },
-                distance: u16::from(!it.is_near),
+                distance: it.distance,
                 weight: it.weight,
                 score: it.score(),
                 in_flight: it.in_flight(),

@@ -316,7 +316,7 @@ impl Servers {
         let (mut last, mut found) = (0, None);
         for it in own {
             last = it.index;
-            found = found.or((it.index == outage).then_some(it.ending));
+            found = found.or_else(|| (it.index == outage).then_some(it.ending));
         }
         let ends = matches!(what, ServerHappened::Answered { .. });
         match found {
