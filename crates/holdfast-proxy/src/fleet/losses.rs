@@ -79,3 +79,30 @@ impl Fleet {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::fleet;
+    use super::*;
+
+    const PAIR: &str = r#"servers: { pair: { instances: [
+        { id: a, url: "http://127.0.0.1:1/mcp" }, { id: b, url: "http://127.0.0.1:2/mcp" } ] } }"#;
+
+    #[test]
+    fn what_clients_lost_is_told_once() {
+        let fleet = fleet(PAIR);
+        let server = fleet.server("pair").unwrap();
+        assert_eq!(fleet.take_lost(0), None);
+        let (losses, now) = (&server.counts.losses, Instant::now());
+        losses.unknown(now);
+        losses.unknown(now.checked_sub(Duration::from_secs(3)).unwrap());
+        losses.moved(server.mark(1));
+        losses.moved(server.mark(1));
+        // Of one that the configuration has no more.
+        losses.moved(0);
+        let lost = fleet.take_lost(0).unwrap();
+        assert_eq!((lost.unknown, &lost.moved[..]), (2, &[(1, 2)][..]));
+        assert!(lost.oldest >= Duration::from_secs(3), "{lost:?}");
+        assert_eq!(fleet.take_lost(0), None);
+    }
+}

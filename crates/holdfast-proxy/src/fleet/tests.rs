@@ -130,35 +130,22 @@ fn what_the_group_finds_unhealthy_is_left_out_and_left() {
 }
 
 #[test]
-fn the_nearest_region_that_is_well_goes_first() {
-    let instances = [("far", "asia"), ("own", "eu"), ("next", "us"), ("farther", "moon")];
-    let instances = instances.map(|(id, region)| {
-        format!("{{ id: {id}, url: \"http://127.0.0.1:1/{id}\", region: {region} }}")
-    });
-    let text = |node: &str| {
-        let instances = instances.join(", ");
-        format!("node: {{ {node} }}\nservers: {{ all: {{ instances: [ {instances} ] }} }}")
+fn an_operator_holds_one_tool_and_old_words_are_refused() {
+    let fleet = fleet(
+        r#"servers: { one: { url: "http://127.0.0.1:1/mcp", breaker: { per_tool: [write, read] } } }"#,
+    );
+    let server = fleet.server("one").unwrap();
+    let passes = |number| {
+        let ask = Ask { tool: Some(number), ..ask(CallClass::Write) };
+        server.enter(0, &ask).map(|attempt| attempt.settle(Outcome::Answered)).is_ok()
     };
-    // In the order in which they are found unhealthy, one after the other.
-    let order = |node: &str| {
-        let fleet = fleet(&text(node));
-        let server = fleet.server("all").unwrap();
-        let mut order = Vec::new();
-        // With one of four left so many are gone that all are used.
-        for _ in 0..2 {
-            let attempt = server.choose(&ask(CallClass::Read)).unwrap();
-            let id = server.id(attempt.instance()).to_owned();
-            let verdict =
-                Verdict { opinion: Some(Opinion::Unhealthy), score: 10, why: "test".into() };
-            fleet.judge(fleet.at("all", &id).unwrap(), verdict);
-            order.push(id);
-        }
-        order
-    };
-    assert_eq!(order("regions: [eu, us, asia]"), ["own", "next"]);
-    assert_eq!(order("regions: [eu, asia]"), ["own", "far"], "what is not named is farther");
-    assert_eq!(order("regions: [moon, asia, us]"), ["farther", "far"]);
-    assert_eq!(order("region: us")[0], "next");
+    assert!(fleet.say_of_tool(0, "write", Override::Open, 4));
+    assert_eq!((passes(0), passes(1)), (false, true));
+    assert!(!fleet.say_of_tool(0, "write", Override::Automatic, 3), "an older word");
+    assert!(!fleet.say_of_tool(0, "search", Override::Open, 9), "it has none");
+    assert_eq!((passes(0), passes(1)), (false, true));
+    assert!(fleet.say_of_tool(0, "write", Override::Automatic, 5));
+    assert_eq!((passes(0), passes(1)), (true, true));
 }
 
 #[test]
