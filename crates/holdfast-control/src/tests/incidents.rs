@@ -183,13 +183,17 @@ async fn a_coordinator_that_is_deposed_over_it_announces_nothing_that_the_next_o
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_outage_goes_on_where_its_server_is_moved_by_force_to_what_is_dead() {
-    let world = World::start(PAIR, 3);
+async fn an_outage_goes_on_where_its_server_is_moved_by_force_to_what_is_of_no_use() {
+    // Unhealthy, and not so much that it is left at once: the move comes to rest there.
+    let latency = LATENCY.replace("ping, weight: 0.5", "ping, weight: 0.45");
+    let yaml = PAIR.replace("checks: [ { type: ping } ]", &latency);
+    let world = World::start(&yaml, 3);
     well(&world).await;
-    for instance in ["b", "a"] {
-        world.set_down(instance, true);
-        world.until("down", 30 * SECONDS, |world| is(world, instance, Opinion::Unhealthy)).await;
-    }
+    world.idle(&ALL);
+    world.slow("b", Duration::from_millis(300));
+    world.until("b is ill", 60 * SECONDS, |world| is(world, "b", Opinion::Unhealthy)).await;
+    world.set_down("a", true);
+    world.until("a is down", 30 * SECONDS, |world| is(world, "a", Opinion::Unhealthy)).await;
     let order = Order::ForceOver { server: "docs".into(), to: "b".into() };
     world.control(1).order(order).await.unwrap();
     let on_b = |world: &World| {
@@ -200,10 +204,10 @@ async fn an_outage_goes_on_where_its_server_is_moved_by_force_to_what_is_dead() 
     tokio::time::sleep(10 * SECONDS).await;
     let incident = world.control(0).incidents().remove(0);
     assert_eq!(incident.recovered_ms, None, "{:#?}", world.history("docs"));
-    let back = world.time();
-    world.set_down("b", false);
+    let better = world.time();
+    world.slow("b", Duration::from_millis(3));
     let incident = over(&world).await;
-    assert!(incident.began + incident.recovered_ms.unwrap() >= back, "{incident:?}");
+    assert!(incident.began + incident.recovered_ms.unwrap() >= better, "{incident:?}");
 }
 
 fn lost(writes: u32, oldest: Duration, moved: u32) -> Lost {
