@@ -3,6 +3,8 @@
 
 mod steps;
 
+mod told;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -176,6 +178,20 @@ async fn sessions_of_a_killed_primary_go_on_on_the_secondary() {
         incident["objective"]
     );
     assert_eq!(incident["objective"], "kept");
+    // What it cost is what its clients saw.
+    let (writes, left) = (unknown as u64, SESSIONS as u64);
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let incidents = cluster[0].says("/api/incidents").await.unwrap_or_default();
+        let incident = &incidents["incidents"][0];
+        if incident["unknown_writes"] == writes && incident["sessions_moved"] == left {
+            println!("{writes} Writes in doubt for {} ms", incident["in_doubt_ms"]);
+            assert_eq!(incident["rpo"], if writes == 0 { "kept" } else { "missed" }, "{incident}");
+            return;
+        }
+        assert!(Instant::now() < deadline, "{writes} and {left} are expected: {incident}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
 }
 
 /// Passes connections on until it is cut.

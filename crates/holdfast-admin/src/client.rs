@@ -210,7 +210,23 @@ impl Client {
         action: BreakerActionDto,
     ) -> Result<OrderedDto, ClientError> {
         let (server, instance) = (server.to_owned(), instance.map(str::to_owned));
-        self.post("/api/breaker", &BreakerRequestDto { server, instance, action }).await
+        let wanted = BreakerRequestDto { server, instance, tool: None, action };
+        self.post("/api/breaker", &wanted).await
+    }
+
+    /// The same with the breaker of one tool (`breaker.per_tool`).
+    ///
+    /// # Errors
+    /// As for [`Self::failover`].
+    pub async fn breaker_of_tool(
+        &self,
+        server: &str,
+        tool: &str,
+        action: BreakerActionDto,
+    ) -> Result<OrderedDto, ClientError> {
+        let (server, tool) = (server.to_owned(), Some(tool.to_owned()));
+        let wanted = BreakerRequestDto { server, instance: None, tool, action };
+        self.post("/api/breaker", &wanted).await
     }
 
     /// What was decided about servers: the last `limit` lines (1 to 1000).

@@ -15,7 +15,7 @@ use serde::Deserialize;
 
 use crate::api::{
     BreakerActionDto, BreakerRequestDto, ControlDto, EventDto, EventsDto, FailbackRequestDto,
-    FailoverRequestDto, IncidentDto, IncidentsDto, InstanceControlDto, OrderedDto,
+    FailoverRequestDto, IncidentDto, IncidentsDto, InstanceControlDto, KeptToolDto, OrderedDto,
 };
 use crate::server::{Shared, refuse};
 
@@ -36,6 +36,12 @@ pub(crate) fn control(server: &ServerView) -> ControlDto {
         generation: server.generation,
         reason: server.reason.clone(),
         kept: server.breaker.clone(),
+        kept_tools: server
+            .tools
+            .iter()
+            .cloned()
+            .map(|(name, kept)| KeptToolDto { name, kept })
+            .collect(),
         instances: server.instances.iter().map(instance).collect(),
     }
 }
@@ -80,6 +86,11 @@ fn incident(it: IncidentView) -> IncidentDto {
         objective: it.objective.to_owned(),
         tier_ms: it.tier_ms,
         tier: Some(it.tier).filter(|tier| !tier.is_empty()).map(str::to_owned),
+        unknown_writes: it.unknown_writes,
+        in_doubt_ms: it.in_doubt_ms,
+        rpo_ms: Some(it.rpo_ms),
+        rpo: Some(it.rpo.to_owned()),
+        sessions_moved: it.sessions_moved,
     }
 }
 
@@ -142,15 +153,24 @@ pub(crate) async fn breaker(
     State(shared): State<Arc<Shared>>,
     request: Result<Json<BreakerRequestDto>, JsonRejection>,
 ) -> Result<(StatusCode, Json<OrderedDto>), Response> {
-    let Json(BreakerRequestDto { server, instance, action }) = request.map_err(|rejection| {
-        wrong(&rejection, "{\"server\": \"NAME\", \"action\": \"open\"} (or close, or clear)")
-    })?;
+    let Json(BreakerRequestDto { server, instance, tool, action }) =
+        request.map_err(|rejection| {
+            wrong(&rejection, "{\"server\": \"NAME\", \"action\": \"open\"} (or close, or clear)")
+        })?;
     let force = match action {
         BreakerActionDto::Open => Force::Open,
         BreakerActionDto::Close => Force::Closed,
         BreakerActionDto::Clear => Force::Clear,
     };
-    order(&shared, Order::Breaker { server, instance, force }).await
+    let wanted = match (instance, tool) {
+        (instance, None) => Order::Breaker { server, instance, force },
+        (None, Some(tool)) => Order::ToolBreaker { server, tool, force },
+        (Some(_), Some(_)) => {
+            let said = "name an instance or a tool: a tool's breaker is of all instances";
+            return Err(refuse(StatusCode::BAD_REQUEST, said.to_owned()));
+        }
+    };
+    order(&shared, wanted).await
 }
 
 async fn order(shared: &Shared, order: Order) -> Result<(StatusCode, Json<OrderedDto>), Response> {
@@ -159,9 +179,9 @@ async fn order(shared: &Shared, order: Order) -> Result<(StatusCode, Json<Ordere
     tracing::info!(?order, "an operator orders");
     operated.order(order).await.map_err(|error| {
         let status = match error {
-            OrderError::UnknownServer { .. } | OrderError::UnknownInstance { .. } => {
-                StatusCode::NOT_FOUND
-            }
+            OrderError::UnknownServer { .. }
+            | OrderError::UnknownInstance { .. }
+            | OrderError::UnknownTool { .. } => StatusCode::NOT_FOUND,
             OrderError::NoSecondary { .. }
             | OrderError::There { .. }
             | OrderError::Running { .. }

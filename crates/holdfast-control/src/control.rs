@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::driver::{Nudge, Reconciler, run};
-use crate::group::{COMPARE, Group, NODE, ORDER, REPORT};
+use crate::group::{COMPARE, Group, LOSS, NODE, ORDER, REPORT};
 use crate::machine::{Machine, Senses};
 use crate::operate::{EventView, Force, IncidentView, Operated, Order, OrderError, ServerView};
 use crate::plan::{Plan, Planned};
@@ -24,6 +24,7 @@ use crate::shared::{Mandate, Shared, lock};
 use crate::tasks::breaker_sync::BreakerSync;
 use crate::tasks::failover::{Mover, wish};
 use crate::tasks::follow::Follow;
+use crate::tasks::losses::{Cost, Losses};
 use crate::tasks::node::NodeWatch;
 use crate::tasks::notify::Notify;
 use crate::tasks::objectives::Objectives;
@@ -42,6 +43,9 @@ const BEHIND: &str = "the coordinator does not run the cluster's configuration y
 /// Why one does not move a server about which it and the group do not know the same.
 const OTHERWISE: &str =
     "the cluster knows it with other instances than the coordinator's configuration";
+/// Why no tool's breaker is held.
+const NOT_ALL: &str = "not every node has said that it knows breakers of tools: one may be of an earlier \
+                       version, or has just been started: try again in some seconds";
 /// A step that overtakes an order has it decided anew, so often.
 const AGAIN: usize = 3;
 
@@ -138,6 +142,7 @@ impl Control {
             REPORT => Some(self.hear(from, body)),
             ORDER => Some(self.obey(body).await),
             NODE => Some(self.hear_of_node(from, body)),
+            LOSS => Some(self.hear_of_loss(body).await),
             COMPARE => Some(self.compare(body).await),
             _ => None,
         }
@@ -159,6 +164,12 @@ impl Control {
     fn hear_of_node(&self, from: NodeId, body: &[u8]) -> Result<Bytes, String> {
         let part: NodePart = decode_long(body)?;
         encode(&self.shared().hear_of_node(from, part)).map(Bytes::from)
+    }
+
+    async fn hear_of_loss(&self, body: &[u8]) -> Result<Bytes, String> {
+        let cost: Cost = decode(body)?;
+        self.shared().lose(&cost).await?;
+        encode(&()).map(Bytes::from)
     }
 
     async fn compare(&self, body: &[u8]) -> Result<Bytes, String> {
@@ -184,6 +195,9 @@ impl Control {
             planned(shared, order.server())?;
             return pass_on(shared, order, by).await;
         }
+        if let Order::ToolBreaker { server, tool, force } = order {
+            return force_tool(shared, planned(shared, server)?, tool, *force, by).await;
+        }
         let Some(Mandate { term, .. }) = shared.mandate() else {
             let server = order.server().to_owned();
             return Err(OrderError::Refused { server, why: BEHIND.to_owned() });
@@ -202,7 +216,7 @@ impl Control {
             }
             Order::FailBack { .. } => Input::Back { by: by.to_owned(), at_once: false },
             Order::BackAtOnce { .. } => Input::Back { by: by.to_owned(), at_once: true },
-            Order::Breaker { .. } => return Ok(()),
+            Order::Breaker { .. } | Order::ToolBreaker { .. } => return Ok(()),
         };
         for _ in 0..AGAIN {
             if move_server(shared, planned, &input, term).await? {
@@ -233,6 +247,7 @@ impl Running {
         }
         this.spawn(tasks, Reporter::new(Arc::clone(&shared)), &nudges.report);
         this.spawn(tasks, Follow::new(Arc::clone(&shared)), &nudges.follow);
+        this.spawn(tasks, Losses::new(Arc::clone(&shared)), &nudges.losses);
         this.spawn(tasks, Verdicts::new(Arc::clone(&shared)), &nudges.verdict);
         this.spawn(tasks, BreakerSync::new(Arc::clone(&shared)), &nudges.breakers);
         for (server, nudge) in &nudges.failover {
@@ -289,7 +304,7 @@ impl Operated for Control {
             let before = step_of(&shared.state(), order.server());
             let carried = tokio::time::timeout(ORDER_WITHIN, self.carry_out(&order, &by));
             carried.await.unwrap_or(Err(OrderError::TimedOut))?;
-            if !matches!(order, Order::Breaker { .. }) {
+            if !matches!(order, Order::Breaker { .. } | Order::ToolBreaker { .. }) {
                 // Whoever asks this node next is to see what was ordered.
                 let mut state = shared.group.state();
                 let seen = state.wait_for(|state| step_of(state, order.server()) > before);
@@ -376,25 +391,61 @@ async fn force(
     if let Some(instance) = instance {
         instance_of(planned, instance)?;
     }
-    let kind = match force {
-        Force::Open => Some(OverrideKind::ForcedOpen),
-        Force::Closed => Some(OverrideKind::ForcedClosed),
-        Force::Clear => None,
-    };
     let command = ServerCommand::Breaker {
         server: planned.name.clone(),
         instance: instance.unwrap_or_default().to_owned(),
-        kind,
+        kind: kept_at(force),
         generation: None,
         until: None,
         by: by.to_owned(),
         why: String::new(),
         term: None,
     };
+    keep(shared, planned, command).await
+}
+
+/// The same with the breaker of a tool. The coordinator does it, since it knows whether all nodes know that
+/// there is such a word.
+async fn force_tool(
+    shared: &Shared,
+    planned: &Planned,
+    tool: &str,
+    force: Force,
+    by: &str,
+) -> Result<(), OrderError> {
+    let server = planned.name.clone();
+    // What is held and configured no more can be let go.
+    if force != Force::Clear && !planned.tools.iter().any(|it| it == tool) {
+        let known = planned.tools.clone();
+        return Err(OrderError::UnknownTool { server, tool: tool.to_owned(), known });
+    }
+    let kind = kept_at(force);
+    let (tool, by) = (tool.to_owned(), by.to_owned());
+    let command = ServerCommand::Tool { server: server.clone(), tool, kind, by };
+    if !shared.all_read(&command) {
+        return Err(OrderError::Refused { server, why: NOT_ALL.to_owned() });
+    }
+    keep(shared, planned, command).await
+}
+
+fn kept_at(force: Force) -> Option<OverrideKind> {
+    match force {
+        Force::Open => Some(OverrideKind::ForcedOpen),
+        Force::Closed => Some(OverrideKind::ForcedClosed),
+        Force::Clear => None,
+    }
+}
+
+async fn keep(
+    shared: &Shared,
+    planned: &Planned,
+    command: ServerCommand,
+) -> Result<(), OrderError> {
     let server = planned.name.clone();
     match shared.propose(command).await.map_err(unheard)? {
         Reply::Done { .. } => Ok(()),
         Reply::Unknown => Err(OrderError::TooEarly { server }),
+        Reply::Invalid(invalid) => Err(OrderError::Refused { server, why: invalid.to_string() }),
         other => Err(OrderError::Refused { server, why: format!("{other:?}") }),
     }
 }

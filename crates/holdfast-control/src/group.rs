@@ -28,6 +28,9 @@ pub(crate) const COMPARE: &str = "control/compare";
 /// How well a node is, for the coordinator, which says whether it may step aside.
 pub(crate) const NODE: &str = "control/node";
 
+/// What an outage cost clients of a node, for the coordinator, which has the group take it down.
+pub(crate) const LOSS: &str = "control/loss";
+
 /// How long a decision may take; then the next turn looks at what became of it.
 const PROPOSE_WITHIN: Duration = Duration::from_secs(2);
 /// How long another node may take to answer.

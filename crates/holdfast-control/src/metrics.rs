@@ -165,6 +165,21 @@ pub(crate) fn render_incidents(incidents: &[IncidentView], out: &mut String) {
         let count = incidents.iter().filter(|it| it.tier == tier).count();
         let _ = writeln!(out, "{name}{{tier=\"{tier}\"}} {count}");
     }
+    let name = "holdfast_control_incidents_in_doubt";
+    head(out, name, "gauge", "Outages in the group's record, by what became of the RPO.");
+    for rpo in ["kept", "missed", "open"] {
+        let count = incidents.iter().filter(|it| it.rpo == rpo).count();
+        let _ = writeln!(out, "{name}{{rpo=\"{rpo}\"}} {count}");
+    }
+    let name = "holdfast_control_incident_writes_in_doubt";
+    head(out, name, "gauge", "Writes of those outages of which nobody knows whether they ran.");
+    let sum = |of: fn(&IncidentView) -> u32| -> u64 {
+        incidents.iter().map(|it| u64::from(of(it))).sum()
+    };
+    let _ = writeln!(out, "{name} {}", sum(|it| it.unknown_writes));
+    let name = "holdfast_control_incident_sessions_moved";
+    head(out, name, "gauge", "Sessions that left an instance in them, without their state there.");
+    let _ = writeln!(out, "{name} {}", sum(|it| it.sessions_moved));
     let name = "holdfast_control_incident_longest_seconds";
     head(out, name, "gauge", "The longest recovery in the group's record.");
     let longest = incidents.iter().filter_map(|it| it.recovered_ms).max().unwrap_or(0);
@@ -222,6 +237,11 @@ mod tests {
             objective: "kept",
             tier_ms: Some(1_000),
             tier: "missed",
+            unknown_writes: 2,
+            in_doubt_ms: 700,
+            rpo_ms: 0,
+            rpo: "missed",
+            sessions_moved: 9,
         };
         let metrics = Metrics::default();
         metrics.turns("probe").failed();
@@ -240,6 +260,9 @@ mod tests {
             "holdfast_control_incidents{objective=\"kept\"} 1",
             "holdfast_control_failovers{tier=\"missed\"} 1",
             "holdfast_control_incident_longest_seconds 1.5",
+            "holdfast_control_incidents_in_doubt{rpo=\"missed\"} 1",
+            "holdfast_control_incident_writes_in_doubt 2",
+            "holdfast_control_incident_sessions_moved 9",
             "holdfast_control_turns_total{task=\"probe\",outcome=\"failed\"} 1",
             "holdfast_control_webhooks_total{outcome=\"given_up\"} 1",
             "holdfast_control_node_reading{reading=\"disk\"} 0.92",

@@ -49,6 +49,8 @@ pub struct ServerView {
     pub reason: String,
     /// What the group or an operator keeps its own breaker at.
     pub breaker: Option<String>,
+    /// Its tools whose breakers an operator keeps, and at what.
+    pub tools: Vec<(String, String)>,
     /// Its instances in the order of the configuration.
     pub instances: Vec<InstanceView>,
 }
@@ -124,6 +126,16 @@ pub struct IncidentView {
     pub tier_ms: Option<u64>,
     /// Whether it took no longer: as `objective`; empty where there was none.
     pub tier: &'static str,
+    /// Writes of which nobody knows whether they ran, as far as nodes have told.
+    pub unknown_writes: u32,
+    /// From when the first of them was received to the end of the outage, or until now; 0: there is none.
+    pub in_doubt_ms: u64,
+    /// How long that may be.
+    pub rpo_ms: u64,
+    /// Whether it is no longer: as `objective`.
+    pub rpo: &'static str,
+    /// Sessions that went to another instance, without what the first one kept for them.
+    pub sessions_moved: u32,
 }
 
 /// What an operator orders.
@@ -162,6 +174,15 @@ pub enum Order {
     BackAtOnce {
         /// The server.
         server: String,
+    },
+    /// The same as `Breaker` with the breaker of one of its tools.
+    ToolBreaker {
+        /// The server.
+        server: String,
+        /// The tool, one with a breaker of its own.
+        tool: String,
+        /// What with it.
+        force: Force,
     },
 }
 
@@ -245,6 +266,20 @@ pub enum OrderError {
     /// The group did not answer in time; it may do so yet.
     #[error("the cluster did not answer in time; it may be done yet: look with `holdfast servers`")]
     TimedOut,
+    /// None of its tools of that name has a breaker of its own. Comes after the others: nodes of an earlier
+    /// version do not know it.
+    #[error(
+        "{tool:?} of {server} has no breaker of its own: list it under `breaker.per_tool`{}",
+        did_you_mean(.known, .tool)
+    )]
+    UnknownTool {
+        /// The server.
+        server: String,
+        /// What was asked for.
+        tool: String,
+        /// The tools that have one.
+        known: Vec<String>,
+    },
 }
 
 // === impl Order ===
@@ -258,6 +293,7 @@ impl Order {
             | Self::FailBack { server }
             | Self::ForceOver { server, .. }
             | Self::BackAtOnce { server }
+            | Self::ToolBreaker { server, .. }
             | Self::Breaker { server, .. } => server,
         }
     }

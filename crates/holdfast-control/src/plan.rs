@@ -55,6 +55,8 @@ pub struct Planned {
     pub(crate) bars: Bars,
     pub(crate) objectives: Objectives,
     pub(crate) breaker: Option<BreakerRules>,
+    /// The tools that have a breaker of their own.
+    pub(crate) tools: Vec<String>,
     pub(crate) failover: Option<Moves>,
 }
 
@@ -208,6 +210,7 @@ impl Planned {
             bars,
             objectives: server.objectives,
             breaker: breaker(&server.breaker),
+            tools: server.breaker.per_tool.clone(),
             failover: None,
         };
         let moves = server.failover.as_ref();

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use holdfast_config::CheckKind;
-use holdfast_engine::breaker::Evidence;
+use holdfast_engine::breaker::{Evidence, Override as Held};
 use holdfast_engine::failover::Failover;
 use holdfast_proxy::Servers;
-pub(crate) use holdfast_proxy::fleet::{At, CheckResult, Checked, Sight, Verdict, Word};
+pub(crate) use holdfast_proxy::fleet::{At, CheckResult, Checked, Lost, Sight, Verdict, Word};
 pub(crate) use holdfast_proxy::health::Check;
 pub(crate) use holdfast_proxy::metrics::Traffic;
 pub(crate) use holdfast_proxy::own::{Activity, Own};
@@ -54,6 +54,12 @@ pub trait Plane: Send + Sync + 'static {
 
     /// What the group or an operator says of a breaker: an instance's, or with none all of the server's.
     fn say(&self, server: usize, instance: Option<usize>, word: Word);
+
+    /// What an operator holds the breaker of one of a server's tools at, that has one of its own.
+    fn say_of_tool(&self, server: usize, tool: &str, what: Held, generation: u64);
+
+    /// What clients of a server lost since this was last asked.
+    fn take_lost(&self, server: usize) -> Option<Lost>;
 
     /// What this node is busy with, and was since its start.
     fn activity(&self) -> Activity;
@@ -105,6 +111,14 @@ impl Plane for Servers {
 
     fn say(&self, server: usize, instance: Option<usize>, word: Word) {
         self.fleet().say(server, instance, word);
+    }
+
+    fn say_of_tool(&self, server: usize, tool: &str, what: Held, generation: u64) {
+        self.fleet().say_of_tool(server, tool, what, generation);
+    }
+
+    fn take_lost(&self, server: usize) -> Option<Lost> {
+        self.fleet().take_lost(server)
     }
 
     fn activity(&self) -> Activity {

@@ -80,6 +80,10 @@ pub(crate) struct NodePart {
     /// The version of the configuration that it runs; 0: none, or it does not say. Comes after the rest.
     #[serde(skip)]
     pub(crate) runs: u64,
+    /// Which commands of the log it can read (`replicated::READS`); 0: those of the first version, or it does
+    /// not say. Comes after that.
+    #[serde(skip)]
+    pub(crate) reads: u32,
 }
 
 /// What the coordinator answers: what the others say of each instance.
@@ -101,9 +105,29 @@ pub(crate) struct Heard {
 
 /// A message with something after it.
 pub(crate) trait Longer: Serialize + DeserializeOwned {
-    type More: Serialize + DeserializeOwned;
+    /// What comes after it, in the order in which it was added.
+    fn more(&mut self) -> Vec<&mut dyn Part>;
+}
 
-    fn more(&mut self) -> &mut Self::More;
+/// Something that comes after a message.
+pub(crate) trait Part {
+    /// Appends it to a message.
+    fn write(&self, message: Vec<u8>) -> postcard::Result<Vec<u8>>;
+
+    /// Reads it from where a message goes on; what comes after it.
+    fn read<'a>(&mut self, rest: &'a [u8]) -> postcard::Result<&'a [u8]>;
+}
+
+impl<T: Serialize + DeserializeOwned> Part for T {
+    fn write(&self, message: Vec<u8>) -> postcard::Result<Vec<u8>> {
+        postcard::to_extend(self, message)
+    }
+
+    fn read<'a>(&mut self, rest: &'a [u8]) -> postcard::Result<&'a [u8]> {
+        let (read, rest) = postcard::take_from_bytes(rest)?;
+        *self = read;
+        Ok(rest)
+    }
 }
 
 // === impl Report ===
@@ -121,41 +145,41 @@ impl ServerPart {
 }
 
 impl Longer for Report {
-    type More = Vec<(String, String, Calls)>;
-
-    fn more(&mut self) -> &mut Self::More {
-        &mut self.calls
+    fn more(&mut self) -> Vec<&mut dyn Part> {
+        vec![&mut self.calls]
     }
 }
 
 impl Longer for NodePart {
-    type More = u64;
-
-    fn more(&mut self) -> &mut Self::More {
-        &mut self.runs
+    fn more(&mut self) -> Vec<&mut dyn Part> {
+        vec![&mut self.runs, &mut self.reads]
     }
 }
 
 impl Longer for Others {
-    type More = Vec<(String, String, Calls)>;
-
-    fn more(&mut self) -> &mut Self::More {
-        &mut self.calls
+    fn more(&mut self) -> Vec<&mut dyn Part> {
+        vec![&mut self.calls]
     }
 }
 
 /// [`encode`], with what comes after it.
 pub(crate) fn encode_long<T: Longer>(mut value: T) -> Result<Vec<u8>, String> {
-    let first = encode(&value)?;
-    postcard::to_extend(value.more(), first).map_err(|error| error.to_string())
+    let mut message = encode(&value)?;
+    for part in value.more() {
+        message = part.write(message).map_err(|error| error.to_string())?;
+    }
+    Ok(message)
 }
 
-/// Reads what [`encode_long`] wrote, or [`encode`] did.
+/// Reads what [`encode_long`] wrote, or that of an earlier version did, which knew less to add, or of a later one.
 pub(crate) fn decode_long<T: Longer>(bytes: &[u8]) -> Result<T, String> {
     let read = postcard::take_from_bytes::<T>(bytes).map_err(|error| error.to_string());
-    let (mut value, more) = read?;
-    if !more.is_empty() {
-        *value.more() = decode(more)?;
+    let (mut value, mut rest) = read?;
+    for part in value.more() {
+        if rest.is_empty() {
+            break;
+        }
+        rest = part.read(rest).map_err(|error| error.to_string())?;
     }
     Ok(value)
 }
@@ -197,5 +221,21 @@ mod tests {
         for end in (0..bytes.len()).filter(|end| *end != first.len()) {
             assert!(decode_long::<Report>(&bytes[..end]).is_err(), "cut at {end}");
         }
+    }
+
+    /// Nodes of three versions understand each other as far as each knows.
+    #[test]
+    fn what_was_added_later_comes_after_what_was_added_before() {
+        let part = NodePart { level: 1, measure: 2, runs: 300, reads: 1 };
+        let bytes = encode_long(part).unwrap();
+        assert_eq!(decode_long(&bytes), Ok(part));
+        let (_, more) = postcard::take_from_bytes::<NodePart>(&bytes).unwrap();
+        assert_eq!(decode::<u64>(more), Ok(300), "as a node of the version before reads it");
+        let before = &bytes[..bytes.len() - 1];
+        assert_eq!(decode_long(before), Ok(NodePart { reads: 0, ..part }));
+        let first = &before[..2];
+        assert_eq!(decode_long(first), Ok(NodePart { runs: 0, reads: 0, ..part }));
+        let later = [&bytes[..], &[7, 7]].concat();
+        assert_eq!(decode_long(&later), Ok(part));
     }
 }

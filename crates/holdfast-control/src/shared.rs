@@ -1,18 +1,22 @@
 //! What the tasks of one node share.
 
+mod mandate;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use holdfast_cluster::{Leadership, ProposeError};
+use holdfast_cluster::ProposeError;
 use holdfast_config::Webhook;
 use holdfast_engine::health::aside::Aside;
 use holdfast_engine::health::node::{Finding, Measure};
+use holdfast_engine::loss::Loss;
 use holdfast_engine::replicated::{
     ClusterState, ControlCommand, MemberState, NodeId, Reply, ServerCommand, ServerState,
 };
 
+pub(crate) use self::mandate::{GRACE, Mandate};
 use crate::desk::{Desk, FRESH};
 use crate::driver::{Nudge, Status};
 use crate::group::Group;
@@ -21,17 +25,6 @@ use crate::metrics::Metrics;
 use crate::plan::{Plan, Planned};
 use crate::plane::{At, Plane};
 use crate::report::{Heard, NodePart, Others, Report};
-
-/// How long a coordinator that does not run the configuration that holds decides nothing, for another node
-/// to take its place; and how long a server is kept that is not configured any more.
-pub(crate) const GRACE: Duration = Duration::from_secs(10);
-/// How long a coordinator may take to take a version over before another node is to coordinate.
-const OVERDUE: Duration = Duration::from_secs(3);
-/// Between the first two times that it hands over for that; each doubles it, up to the longest.
-const HANDS_OVER_AGAIN: Duration = Duration::from_secs(5);
-const HANDS_OVER_AT_MOST: Duration = Duration::from_secs(60);
-/// What a node says of itself counts for so long.
-const HEARD_OF: Duration = Duration::from_secs(10);
 
 /// In this time every node has told the coordinator what it finds, and was told of the rest: they report once a
 /// second.
@@ -70,6 +63,8 @@ pub(crate) struct Shared {
     /// The version for which this node last handed over, how often, and when: also in earlier terms.
     handed_over: Arc<Mutex<Option<(u64, u32, tokio::time::Instant)>>>,
     pulse: Mutex<Pulse>,
+    /// What clients of this node lost, until it is in the group's record.
+    pub(crate) losses: Arc<Mutex<Vec<Loss>>>,
 }
 
 /// What the other nodes say, as the coordinator last told.
@@ -80,15 +75,6 @@ struct Told {
     /// Since when it has, without a pause in which what it had said was of no use any more.
     since: Option<tokio::time::Instant>,
     heard: BTreeMap<At, Heard>,
-}
-
-/// What a coordinator may decide.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Mandate {
-    /// In this term.
-    pub(crate) term: u64,
-    /// Also which servers there are, and which instances they have.
-    pub(crate) whole: bool,
 }
 
 /// Tells whether this process has been running all the time.
@@ -144,6 +130,7 @@ pub(crate) struct Nudges {
     pub(crate) node: Nudge,
     pub(crate) notify: Vec<Nudge>,
     pub(crate) objectives: Nudge,
+    pub(crate) losses: Nudge,
 }
 
 // === impl Shared ===
@@ -193,6 +180,7 @@ impl Shared {
         shared.behind = Mutex::new(*lock(&before.behind));
         shared.handed_over = Arc::clone(&before.handed_over);
         shared.pulse = Mutex::new(*lock(&before.pulse));
+        shared.losses = Arc::clone(&before.losses);
         {
             let (mut others, told) = (lock(&shared.others), lock(&before.others));
             (others.at, others.since) = (told.at, told.since);
@@ -243,6 +231,7 @@ impl Shared {
             runs: Arc::default(),
             behind: Mutex::default(),
             handed_over: Arc::default(),
+            losses: Arc::default(),
             pulse: Mutex::new(Pulse {
                 beaten: tokio::time::Instant::now(),
                 wall: group.wall(),
@@ -310,33 +299,6 @@ impl Shared {
         aside.ask(from, &ready, names.len(), now.into_std())
     }
 
-    /// The members to which a node that should not coordinate hands over: ready, and have said lately that
-    /// they are better off. `needs`: and run this version of the configuration.
-    fn successors(&self, state: &ClusterState, needs: Option<u64>) -> BTreeSet<NodeId> {
-        let heard = lock(&self.nodes);
-        let is_fit = |node: &NodeId| {
-            heard.get(node).is_some_and(|(part, at)| {
-                at.elapsed() < HEARD_OF
-                    && part.measure < Measure::HandOver as u8
-                    && needs.is_none_or(|needs| part.runs == needs)
-            })
-        };
-        let ready = state.members.iter().filter(|(_, it)| it.state == MemberState::Ready);
-        let others = ready.map(|(node, _)| *node).filter(|node| *node != self.group.me());
-        others.filter(is_fit).collect()
-    }
-
-    /// The other members that are no successors; none if nobody is one. `needs`: the version that a
-    /// successor has to run; else it may do without where this node does.
-    pub(crate) fn who_is_not_better_off(&self, needs: Option<u64>) -> Option<BTreeSet<NodeId>> {
-        let state = self.state();
-        let needs = needs.or_else(|| self.holds(&state).filter(|holds| *holds == self.runs()));
-        let successors = self.successors(&state, needs);
-        let others = state.members.keys().filter(|node| **node != self.group.me());
-        let ill = others.filter(|node| !successors.contains(node)).copied();
-        (!successors.is_empty()).then(|| ill.collect())
-    }
-
     pub(crate) fn state(&self) -> Arc<ClusterState> {
         Arc::clone(&self.group.state().borrow())
     }
@@ -344,83 +306,6 @@ impl Shared {
     /// What is agreed on about a server, and how it stands; nothing before it was defined.
     pub(crate) fn server(&self, state: &ClusterState, server: usize) -> Option<ServerState> {
         state.servers.by_name.get(&self.plan.servers[server].name).cloned()
-    }
-
-    /// The term in which this node coordinates, if it does.
-    pub(crate) fn coordinates(&self) -> Option<u64> {
-        let Leadership { term, me, .. } = *self.group.leadership().borrow();
-        me.then_some(term)
-    }
-
-    /// What this node may begin for all, if it coordinates. It decides by its own configuration; so it
-    /// may where that is what the group agreed on. Where it is not, another node that has it is to
-    /// coordinate; after [`GRACE`] in which none could, it may decide about what the group knows as it does.
-    pub(crate) fn mandate(&self) -> Option<Mandate> {
-        let term = self.coordinates()?;
-        let state = self.state();
-        if !self.is_behind(&state) {
-            *lock(&self.behind) = None;
-            return Some(Mandate { term, whole: true });
-        }
-        let since = self.behind_since(term);
-        let holds = self.holds(&state);
-        let is_there = holds.is_some_and(|holds| {
-            let tried = lock(&self.handed_over).is_some_and(|(of, ..)| of == holds);
-            !tried && !self.successors(&state, Some(holds)).is_empty()
-        });
-        let waited = since.elapsed() >= GRACE && !is_there;
-        // Where nothing was agreed on at all, there is nothing that its own may fall short of.
-        waited.then_some(Mandate { term, whole: holds.is_none() })
-    }
-
-    /// The version for which another node is to coordinate now, since this one has not taken it over; not
-    /// again and again where the one that has it cannot lead.
-    pub(crate) fn is_overdue(&self) -> Option<u64> {
-        let term = self.coordinates()?;
-        let state = self.state();
-        let holds = self.holds(&state).filter(|_| self.is_behind(&state))?;
-        let rests = lock(&self.handed_over).is_some_and(|(of, times, at)| {
-            let pause = HANDS_OVER_AGAIN.saturating_mul(1 << times.saturating_sub(1).min(4));
-            of == holds && at.elapsed() < pause.min(HANDS_OVER_AT_MOST)
-        });
-        (!rests && self.behind_since(term).elapsed() >= OVERDUE).then_some(holds)
-    }
-
-    /// It is handed over for this version.
-    pub(crate) fn now_hands_over(&self, version: u64) {
-        let mut last = lock(&self.handed_over);
-        let times = last.filter(|(of, ..)| *of == version).map_or(0, |(_, times, _)| times);
-        *last = Some((version, times.saturating_add(1), tokio::time::Instant::now()));
-    }
-
-    /// The version of the configuration that this node runs; 0: none of the group's.
-    pub(crate) fn runs(&self) -> u64 {
-        self.runs.load(Ordering::Acquire)
-    }
-
-    pub(crate) fn now_runs(&self, version: u64) {
-        self.runs.store(version, Ordering::Release);
-        self.nudges.node.nudge();
-        self.nudges.decide();
-    }
-
-    /// The version that the group agreed on, where nodes agree on versions.
-    fn holds(&self, state: &ClusterState) -> Option<u64> {
-        let holds = state.servers.configuration().filter(|_| self.plan.together);
-        holds.map(|it| it.version)
-    }
-
-    /// A node that has just been started does not know yet what was agreed on.
-    fn is_behind(&self, state: &ClusterState) -> bool {
-        self.plan.together && self.holds(state).is_none_or(|holds| holds != self.runs())
-    }
-
-    fn behind_since(&self, term: u64) -> tokio::time::Instant {
-        let mut behind = lock(&self.behind);
-        let known = behind.filter(|(of, _)| *of == term).map(|(_, since)| since);
-        let since = known.unwrap_or_else(tokio::time::Instant::now);
-        *behind = Some((term, since));
-        since
     }
 
     /// Takes the report of a node, this one's included, and has the coordinator's tasks look.

@@ -3,7 +3,9 @@
 use holdfast_engine::failover::{Hindrance, Phase, Stage};
 use holdfast_engine::health::votes::Opinion;
 use holdfast_engine::objectives::{Compliance, outages};
-use holdfast_engine::replicated::{ClusterState, ServerEvent, ServerHappened, ServerState};
+use holdfast_engine::replicated::{
+    ClusterState, ServerEvent, ServerHappened, ServerState, tool_of,
+};
 
 use crate::desk::members;
 use crate::operate::{EventView, IncidentView, InstanceView, ServerView};
@@ -31,6 +33,7 @@ pub(crate) fn server(shared: &Shared, state: &ClusterState, place: usize) -> Ser
         generation: failover.map_or(0, |it| it.generation),
         reason: failover.map(|it| reason(&it.phase)).filter(|it| !it.is_empty()).unwrap_or(waits),
         breaker: forced(shared, known, state, ""),
+        tools: tools(shared, known, state),
         instances: (0..planned.instances.len())
             .map(|instance| self::instance(shared, state, known, At { server: place, instance }))
             .collect(),
@@ -80,6 +83,18 @@ fn instance(
         in_flight: sight.in_flight,
         share,
     }
+}
+
+/// The tools whose breakers are kept, and at what.
+fn tools(
+    shared: &Shared,
+    known: Option<&ServerState>,
+    state: &ClusterState,
+) -> Vec<(String, String)> {
+    let keys = known.into_iter().flat_map(|it| it.breakers.keys());
+    let kept =
+        keys.filter_map(|key| Some((tool_of(key)?.to_owned(), forced(shared, known, state, key)?)));
+    kept.collect()
 }
 
 /// What the group or an operator keeps this breaker at, and by whom.
@@ -178,6 +193,7 @@ pub(crate) fn kind(what: ServerHappened) -> &'static str {
         ServerHappened::Retired => "retired",
         ServerHappened::Configured => "configured",
         ServerHappened::Noted => "noted",
+        ServerHappened::Lost { .. } => "lost",
     }
 }
 
@@ -208,12 +224,19 @@ pub(crate) fn text(event: &ServerEvent) -> String {
         ServerHappened::Retired => "not configured any more".to_owned(),
         ServerHappened::Configured => "configuration".to_owned(),
         ServerHappened::Noted => return event.evidence.clone(),
+        ServerHappened::Lost { unknown, moved, .. } => {
+            format!("{unknown} Writes in doubt, {moved} sessions without their state")
+        }
     };
     if event.evidence.is_empty() { what } else { format!("{what}: {}", event.evidence) }
 }
 
 fn of(event: &ServerEvent) -> String {
-    if event.instance.is_empty() { String::new() } else { format!(" of {}", event.instance) }
+    match tool_of(&event.instance) {
+        Some(tool) => format!(" of its tool {tool}"),
+        None if event.instance.is_empty() => String::new(),
+        None => format!(" of {}", event.instance),
+    }
 }
 
 /// The outages that the record holds, against what their servers are allowed.
@@ -221,7 +244,7 @@ pub(crate) fn incidents(plan: &Plan, state: &ClusterState, now: u64) -> Vec<Inci
     let word = |compliance| match compliance {
         Compliance::Met => "kept",
         Compliance::Breached => "missed",
-        Compliance::Running | Compliance::Unknown => "open",
+        Compliance::Running => "open",
     };
     let planned = |name: &str| plan.find(name).map(|(_, planned)| planned);
     let of = |planned: &Planned, it: &holdfast_engine::objectives::Outage| {
@@ -241,6 +264,11 @@ pub(crate) fn incidents(plan: &Plan, state: &ClusterState, now: u64) -> Vec<Inci
             objective: word(judged.rto),
             tier_ms: failover.map(|_| target),
             tier: failover.map_or("", |(_, compliance)| word(compliance)),
+            unknown_writes: it.unknown,
+            in_doubt_ms: judged.in_doubt,
+            rpo_ms: objective(planned).rpo,
+            rpo: word(judged.rpo),
+            sessions_moved: it.moved,
         }
     };
     outages(&state.servers.events)

@@ -21,6 +21,7 @@
 //! | [`balance`] | which of several instances gets a call | requirements C6 |
 //! | [`failover`] | how a server moves from one instance to another and back | "Cluster" |
 //! | [`objectives`] | what an outage took, against what its tier allows | requirements E1 |
+//! | [`loss`] | which outage a Write of unknown outcome, or a session that moved, belongs to | requirements E1 |
 //! | [`configuration`] | which configuration a node goes by, and proposes | requirements A4 |
 //! | [`replicated`] | what every entry of the Raft log does, on every node alike | "Cluster" |
 //!
@@ -59,6 +60,7 @@ pub mod health;
 pub mod journal;
 pub mod lease;
 pub mod limits;
+pub mod loss;
 pub mod objectives;
 pub mod repeat;
 pub mod replicated;

@@ -18,11 +18,12 @@
 //! that moment: that people are told of it, or that somebody calls, takes longer and is no part of it. A
 //! failover by hand, or one for a fallen score, is none.
 //!
-//! The RPO is compared with what a node says was lost of what had been acknowledged. Of a server's own data
-//! the gateway cannot know that, so nothing is claimed of it; what the gateway itself has acknowledged is its
-//! store's, and does not depend on a server (`docs/decisions/0023-what-an-outage-may-have-lost.md`).
+//! The RPO is compared with what the gateway knows may be lost: Writes of which nobody knows whether they ran,
+//! from when the first of them was received to the end of the outage. Nodes tell of them and of the sessions
+//! that were moved ([`crate::loss`]); no word of any node is none. What a server had acknowledged and lost
+//! by itself the gateway cannot know (`docs/decisions/0028-what-an-outage-cost-as-far-as-nodes-can-know.md`).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::health::votes::{Cause, Opinion};
 use crate::replicated::{ServerEvent, ServerHappened};
@@ -32,7 +33,7 @@ use crate::replicated::{ServerEvent, ServerHappened};
 pub struct Objective {
     /// From the first evidence to the first good answer.
     pub rto: u64,
-    /// How far back what was acknowledged may be lost.
+    /// For how long Writes may be in doubt.
     pub rpo: u64,
 }
 
@@ -57,15 +58,19 @@ pub struct Outage {
     pub ended: Option<u64>,
     /// How it ended.
     pub ending: Ending,
-    /// What of the acknowledged was lost, in milliseconds back from `began`; none: not known.
-    pub lost: Option<u64>,
+    /// Writes of which nobody knows whether they ran, as far as nodes have told.
+    pub unknown: u32,
+    /// When the first of them was received; none: there is none.
+    pub oldest: Option<u64>,
+    /// Sessions that went to another instance, without what the first one kept for them.
+    pub moved: u32,
     /// The failover came to nothing at least once.
     pub has_failed: bool,
     /// It served on, with too many errors: it is left bit by bit, and not in a hurry.
     pub has_served: bool,
     /// Another instance was active, but not all nodes have said yet that they use it.
     is_switching: bool,
-    /// What is active since the switch was found unhealthy as well, or its breakers open.
+    /// What is active since the switch is found unhealthy as well, or its breakers open.
     is_ill: bool,
     /// Since when another instance of which nothing bad is known was used: by all nodes, or the move no longer
     /// waited for those that are silent.
@@ -94,8 +99,6 @@ pub enum Compliance {
     Breached,
     /// The outage goes on, and there is time left.
     Running,
-    /// Nobody measured it.
-    Unknown,
 }
 
 /// An outage against its objective.
@@ -105,6 +108,9 @@ pub struct Judged {
     pub took: u64,
     /// Against the RTO.
     pub rto: Compliance,
+    /// From when the first Write in doubt was received to the end, or until now, in milliseconds; 0: no Write
+    /// is in doubt.
+    pub in_doubt: u64,
     /// Against the RPO.
     pub rpo: Compliance,
 }
@@ -169,9 +175,26 @@ pub fn outages<'a>(events: impl IntoIterator<Item = &'a ServerEvent>) -> Vec<Out
     let mut open: BTreeMap<&str, Outage> = BTreeMap::new();
     // What is none yet: too many errors.
     let mut bad: BTreeMap<&str, Outage> = BTreeMap::new();
+    // By the outage that it names, which may be over by then.
+    let mut losses = Vec::new();
+    // What is known to be of no use, by server and instance: one may be moved there all the same, by force.
+    let mut ill: BTreeSet<(&str, &str)> = BTreeSet::new();
     for event in events {
         let server = event.server.as_str();
+        let instance = (server, event.instance.as_str());
         match event.what {
+            ServerHappened::Verdict { to: Opinion::Unhealthy, .. }
+            | ServerHappened::CallsFail { cause: Cause::BreakerOpen, .. } => ill.insert(instance),
+            ServerHappened::Verdict { .. } | ServerHappened::CallsFail { .. } => {
+                ill.remove(&instance)
+            }
+            _ => false,
+        };
+        match event.what {
+            ServerHappened::Lost { .. } => {
+                losses.push(event.what);
+                continue;
+            }
             ServerHappened::Verdict {
                 to: Opinion::Unhealthy,
                 active: true,
@@ -206,12 +229,18 @@ pub fn outages<'a>(events: impl IntoIterator<Item = &'a ServerEvent>) -> Vec<Out
             _ => {}
         }
         let Some(outage) = open.get_mut(server) else { continue };
-        if outage.hear(event) {
+        if outage.hear(event, ill.contains(&instance)) {
             ended.extend(open.remove(server));
         }
     }
     ended.extend(open.into_values());
     ended.sort_by_key(|it| it.index);
+    for what in losses {
+        let ServerHappened::Lost { outage, unknown, oldest, moved } = what else { continue };
+        if let Ok(at) = ended.binary_search_by_key(&outage, |it| it.index) {
+            ended[at].cost(unknown, oldest, moved);
+        }
+    }
     ended
 }
 
@@ -271,12 +300,15 @@ impl Outage {
             None => Compliance::Running,
             Some(_) => Compliance::Met,
         };
-        let rpo = match self.lost {
-            None => Compliance::Unknown,
-            Some(lost) if lost > objective.rpo => Compliance::Breached,
+        let end = self.ended.or(self.in_use).unwrap_or(now);
+        // A millisecond at least: some time that is none would be no doubt.
+        let in_doubt = self.oldest.map_or(0, |oldest| end.saturating_sub(oldest).max(1));
+        let rpo = match self.ended {
+            _ if in_doubt > objective.rpo => Compliance::Breached,
+            None => Compliance::Running,
             Some(_) => Compliance::Met,
         };
-        Judged { took, rto, rpo }
+        Judged { took, rto, in_doubt, rpo }
     }
 
     /// From the first evidence to the verdict, in milliseconds.
@@ -303,8 +335,9 @@ impl Outage {
         Some(self.ended?.saturating_sub(self.switched.unwrap_or(self.detected)))
     }
 
-    /// What else happens to the server. Returns whether the outage is over.
-    fn hear(&mut self, event: &ServerEvent) -> bool {
+    /// What else happens to the server. `is_ill`: the instance that it happens to was found to be of no use.
+    /// Returns whether the outage is over.
+    fn hear(&mut self, event: &ServerEvent, is_ill: bool) -> bool {
         let ending = if self.switched.is_some() { Ending::FailedOver } else { Ending::Recovered };
         if let ServerHappened::Verdict {
             active: true,
@@ -321,7 +354,7 @@ impl Outage {
             }
             ServerHappened::Switched => {
                 self.switched.get_or_insert(event.at);
-                (self.is_switching, self.is_ill, self.in_use) = (true, false, None);
+                (self.is_switching, self.is_ill, self.in_use) = (!is_ill, is_ill, None);
             }
             // The first step after the switch. What follows is telling people, and nobody is served any
             // later for that.
@@ -333,10 +366,7 @@ impl Outage {
                 self.has_failed = true;
                 (self.is_switching, self.in_use) = (false, None);
             }
-            ServerHappened::Answered { lost } => {
-                self.lost = lost;
-                return self.end(event.at, ending);
-            }
+            ServerHappened::Answered { .. } => return self.end(event.at, ending),
             // The active instance is usable, if with errors: unless it is the first news of the new one.
             ServerHappened::Verdict {
                 active: true,
@@ -367,9 +397,18 @@ impl Outage {
             | ServerHappened::BreakerReleased
             | ServerHappened::Defined
             | ServerHappened::Configured
-            | ServerHappened::Noted => {}
+            | ServerHappened::Noted
+            | ServerHappened::Lost { .. } => {}
         }
         false
+    }
+
+    fn cost(&mut self, unknown: u32, oldest: u64, moved: u32) {
+        self.unknown = self.unknown.saturating_add(unknown);
+        self.moved = self.moved.saturating_add(moved);
+        if unknown > 0 {
+            self.oldest = Some(self.oldest.map_or(oldest, |known| known.min(oldest)));
+        }
     }
 
     /// What shows only now that it is over may come much later, where nobody calls: it was over when the
@@ -393,7 +432,9 @@ fn begun(event: &ServerEvent, evidence_since: u64) -> Outage {
         switched: None,
         ended: None,
         ending: Ending::Open,
-        lost: None,
+        unknown: 0,
+        oldest: None,
+        moved: 0,
         has_failed: false,
         has_served: false,
         is_switching: false,
@@ -403,289 +444,4 @@ fn begun(event: &ServerEvent, evidence_since: u64) -> Outage {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use ServerHappened::*;
-
-    fn event(at: u64, instance: &str, what: ServerHappened) -> ServerEvent {
-        let (server, instance) = ("db".to_owned(), instance.to_owned());
-        let evidence = String::new();
-        ServerEvent { index: at, at, server, instance, generation: 1, what, evidence }
-    }
-
-    fn verdict(to: Opinion, evidence_since: u64) -> ServerHappened {
-        Verdict { from: None, to, active: true, evidence_since }
-    }
-
-    const DOWN: Opinion = Opinion::Unhealthy;
-    const WELL: Opinion = Opinion::Healthy;
-
-    #[test]
-    fn an_outage_is_measured_from_the_first_evidence_to_the_first_good_answer() {
-        let events = [
-            event(1_000, "a", verdict(DOWN, 400)),
-            event(1_050, "b", FailoverBegan),
-            event(1_300, "b", Switched),
-            event(1_700, "b", Answered { lost: Some(0) }),
-            event(2_000, "b", Settled),
-        ];
-        let outages = outages(&events);
-        let [it] = &outages[..] else { panic!("{outages:?}") };
-        assert_eq!((it.detection(), it.decision()), (600, Some(50)));
-        assert_eq!((it.switch(), it.answer()), (Some(250), Some(400)));
-        assert_eq!(it.ending, Ending::FailedOver);
-        let met = Judged { took: 1_300, rto: Compliance::Met, rpo: Compliance::Met };
-        assert_eq!(it.judge(Objective::of_tier(1), 9_999), met);
-        assert_eq!(it.failover(700, 9_999), Some((700, Compliance::Met)));
-        assert_eq!(it.failover(699, 9_999), Some((700, Compliance::Breached)));
-        let tight = Objective { rto: 1_299, rpo: 0 };
-        assert_eq!(it.judge(tight, 9_999).rto, Compliance::Breached);
-    }
-
-    #[test]
-    fn one_that_goes_on_is_breached_as_soon_as_its_time_is_over() {
-        let outages = outages(&[event(1_000, "a", verdict(DOWN, 0))]);
-        let at = |now| outages[0].judge(Objective::of_tier(1), now).rto;
-        assert_eq!(at(31_000), Compliance::Running);
-        assert_eq!(at(31_001), Compliance::Breached);
-        assert_eq!(outages[0].judge(Objective::of_tier(1), 0).rpo, Compliance::Unknown);
-        assert_eq!(outages[0].failover(1, 31_000), None, "no failover has begun");
-        let began = [event(1_000, "a", verdict(DOWN, 0)), event(1_010, "b", FailoverBegan)];
-        let begun = &super::outages(&began)[0];
-        assert_eq!(begun.failover(1_000, 2_000), Some((1_000, Compliance::Running)));
-        assert_eq!(begun.failover(1_000, 2_001), Some((1_001, Compliance::Breached)));
-        let used = [event(1_300, "b", Switched), event(1_400, "b", Progressed)];
-        let used = [&began[..], &used].concat();
-        let used = &super::outages(&used)[0];
-        assert_eq!((used.ending, used.ended), (Ending::Open, None), "people are being told");
-        assert_eq!(used.failover(1_000, 9_000), Some((400, Compliance::Running)));
-        assert_eq!(used.judge(Objective::of_tier(1), 99_000).rto, Compliance::Running);
-        let ill = [event(1_500, "b", verdict(DOWN, 0))];
-        let ill = [&began[..], &[event(1_300, "b", Switched), event(1_400, "b", Progressed)], &ill];
-        let ill = &super::outages(&ill.concat())[0];
-        assert_eq!(ill.judge(Objective::of_tier(1), 99_000).rto, Compliance::Breached);
-    }
-
-    #[test]
-    fn one_whose_next_instance_is_ill_before_all_use_it_goes_on() {
-        let moved = [
-            event(1_000, "a", verdict(DOWN, 0)),
-            event(1_050, "b", FailoverBegan),
-            event(1_300, "b", Switched),
-        ];
-        let of = |rest: &[ServerEvent]| outages(&[&moved[..], rest].concat()).remove(0);
-        let down = event(1_400, "b", verdict(DOWN, 0));
-        let used = event(1_500, "b", Progressed);
-        let rto = |it: &Outage| it.judge(Objective::of_tier(1), 99_000).rto;
-        let waits = of(&[down.clone(), used.clone()]);
-        assert_eq!((waits.ending, rto(&waits)), (Ending::Open, Compliance::Breached));
-        let failed = event(1_600, "b", Failed);
-        let all = of(&[down.clone(), used.clone(), failed.clone()]);
-        assert_eq!((rto(&all), all.has_failed), (Compliance::Breached, true));
-        assert_eq!(rto(&of(&[used.clone(), failed])), Compliance::Breached);
-        // It is left bit by bit, or there is no other: the move settles on it.
-        let settled = event(1_900, "b", Settled);
-        let open = event(1_700, "b", fail(Cause::BreakerOpen, WELL, 0));
-        for ill in [down, open] {
-            let it = of(&[used.clone(), ill.clone(), settled.clone()]);
-            assert_eq!((it.ending, rto(&it)), (Ending::Open, Compliance::Breached), "{ill:?}");
-            let next = [event(2_000, "c", FailoverBegan), event(2_100, "c", Switched)];
-            let next = [&[ill][..], &next, &[event(2_200, "c", Settled)]].concat();
-            assert_eq!(of(&next).ended, Some(2_200), "c is another one");
-        }
-        // One that is taken back leaves the server on what was well.
-        let back = [used, event(1_600, "a", FailoverBegan), settled];
-        assert_eq!((of(&back).ending, of(&back).ended), (Ending::FailedOver, Some(1_900)));
-        // Both fall before a move has settled; the first one is well again, and nobody calls.
-        let both = [
-            event(1_600, "b", verdict(DOWN, 0)),
-            event(1_700, "a", FailoverBegan),
-            event(1_800, "a", Switched),
-            event(1_900, "a", verdict(DOWN, 0)),
-            event(2_000, "a", Failed),
-            event(5_000, "a", verdict(WELL, 0)),
-            event(6_000, "a", Settled),
-        ];
-        assert_eq!(of(&both).ended, Some(6_000));
-    }
-
-    #[test]
-    fn an_idle_servers_outage_is_over_with_the_move_whatever_shows_it() {
-        let moved = [
-            event(1_000, "a", verdict(DOWN, 0)),
-            event(1_050, "b", FailoverBegan),
-            event(1_300, "b", Switched),
-            event(1_400, "b", Progressed),
-        ];
-        let answered = Answered { lost: None };
-        let errs = CallsFail { from: Some(DOWN), cause: Cause::Errors, evidence_since: 0 };
-        for what in [answered, verdict(WELL, 0), verdict(Opinion::Degraded, 0), errs, Settled] {
-            let all = outages(&[&moved[..], &[event(21_000, "b", what)]].concat());
-            assert_eq!(
-                (all[0].ending, all[0].ended),
-                (Ending::FailedOver, Some(1_400)),
-                "{what:?}"
-            );
-        }
-    }
-
-    #[test]
-    fn what_comes_back_by_itself_has_recovered_and_what_nobody_calls_ends_with_the_move() {
-        let ending = |rest: &[ServerEvent]| {
-            let first = [event(1_000, "a", verdict(DOWN, 0))];
-            let events: Vec<_> = first.iter().chain(rest).cloned().collect();
-            let outages = outages(&events);
-            (outages.len(), outages[0].ending, outages[0].ended)
-        };
-        let back = [event(5_000, "a", verdict(WELL, 0))];
-        assert_eq!(ending(&back), (1, Ending::Recovered, Some(5_000)));
-        let told = [event(2_000, "b", Switched), event(4_000, "b", Settled)];
-        assert_eq!(ending(&told), (1, Ending::FailedOver, Some(4_000)));
-        // From here on all nodes use it; the rest is telling people.
-        let used = [
-            event(2_000, "b", Switched),
-            event(2_100, "b", Progressed),
-            event(32_000, "b", Settled),
-        ];
-        assert_eq!(ending(&used), (1, Ending::FailedOver, Some(2_100)));
-        // It fails as well, before that is over.
-        let fails = [
-            event(2_000, "b", Switched),
-            event(2_100, "b", Progressed),
-            event(9_000, "b", verdict(DOWN, 0)),
-            event(9_010, "c", FailoverBegan),
-            event(9_020, "c", Progressed),
-            event(9_100, "c", Switched),
-            event(9_200, "c", Progressed),
-            event(32_000, "c", Settled),
-        ];
-        assert_eq!(ending(&fails), (1, Ending::FailedOver, Some(9_200)));
-        let gone = [event(3_000, "", Retired)];
-        assert_eq!(ending(&gone), (1, Ending::Retired, Some(3_000)));
-        let tried = [event(2_000, "", Failed), event(4_000, "a", verdict(WELL, 0))];
-        assert_eq!(ending(&tried), (1, Ending::Recovered, Some(4_000)));
-    }
-
-    #[test]
-    fn standby_instances_moves_by_hand_and_forgotten_beginnings_are_no_outages() {
-        let standby = Verdict { from: None, to: DOWN, active: false, evidence_since: 0 };
-        let events = [
-            event(1, "b", standby),
-            event(2, "b", FailoverBegan),
-            event(3, "b", Switched),
-            event(4, "b", Answered { lost: None }),
-        ];
-        assert_eq!(outages(&events), []);
-    }
-
-    fn fail(cause: Cause, from: Opinion, evidence_since: u64) -> ServerHappened {
-        CallsFail { from: Some(from), cause, evidence_since }
-    }
-
-    #[test]
-    fn one_whose_breakers_are_open_is_out_whatever_its_checks_say() {
-        let open = fail(Cause::BreakerOpen, WELL, 700);
-        let first = [event(1_000, "a", open)];
-        assert_eq!((outages(&first)[0].began, outages(&first)[0].ending), (700, Ending::Open));
-        let moved = [
-            event(1_000, "a", open),
-            event(1_010, "b", FailoverBegan),
-            event(1_300, "b", Switched),
-            event(1_400, "b", Answered { lost: None }),
-        ];
-        let it = &outages(&moved)[0];
-        assert_eq!((it.detection(), it.decision(), it.switch()), (300, Some(10), Some(290)));
-        assert_eq!((it.answer(), it.ending), (Some(100), Ending::FailedOver));
-        assert_eq!(it.failover(1_000, 9_999), Some((400, Compliance::Met)));
-        // It falls further and gets better by degrees: one outage, until its calls succeed.
-        let degrees = [
-            event(1_000, "a", open),
-            event(2_000, "a", verdict(DOWN, 0)),
-            event(3_000, "a", fail(Cause::BreakerOpen, DOWN, 0)),
-            event(3_500, "a", fail(Cause::Errors, Opinion::Degraded, 0)),
-            event(4_000, "a", verdict(Opinion::Degraded, 0)),
-        ];
-        let all = outages(&degrees);
-        assert_eq!(all.len(), 1, "{all:?}");
-        assert_eq!((all[0].began, all[0].ended), (700, Some(4_000)));
-        assert_eq!(all[0].ending, Ending::Recovered);
-    }
-
-    #[test]
-    fn too_many_errors_are_an_outage_if_the_server_leaves_for_them() {
-        let bad = event(1_000, "a", fail(Cause::Errors, WELL, 900));
-        assert_eq!(outages([&bad]), []);
-        let better = [
-            bad.clone(),
-            event(2_000, "a", verdict(Opinion::Degraded, 0)),
-            event(3_000, "b", FailoverBegan),
-        ];
-        assert_eq!(outages(&better), [], "by then there was another reason");
-        let left = [
-            bad,
-            event(1_100, "b", FailoverBegan),
-            event(61_000, "b", Switched),
-            event(61_500, "b", Answered { lost: None }),
-        ];
-        let it = &outages(&left)[0];
-        assert_eq!((it.began, it.detected, it.decided), (900, 1_000, Some(1_100)));
-        assert_eq!(it.judge(Objective::of_tier(1), 99_999).rto, Compliance::Breached);
-        assert_eq!(it.failover(1_000, 99_999), None, "it was in no hurry");
-        // One that was down, and is of some use again.
-        let after = [
-            event(500, "a", verdict(DOWN, 0)),
-            event(1_000, "a", fail(Cause::Errors, DOWN, 0)),
-            event(1_100, "b", FailoverBegan),
-        ];
-        let all = outages(&after);
-        assert_eq!(
-            all.iter().map(|it| it.ending).collect::<Vec<_>>(),
-            [Ending::Recovered, Ending::Open]
-        );
-    }
-
-    #[test]
-    fn servers_do_not_end_each_others_outages() {
-        let mut other = event(2_000, "x", Answered { lost: None });
-        other.server = "files".to_owned();
-        let events = [event(1_000, "a", verdict(DOWN, 0)), other];
-        assert_eq!(outages(&events)[0].ending, Ending::Open);
-    }
-
-    #[test]
-    fn totals_add_up() {
-        let events = [
-            event(1_000, "a", verdict(DOWN, 0)),
-            event(2_000, "a", verdict(WELL, 0)),
-            event(10_000, "a", verdict(DOWN, 0)),
-            event(11_000, "", Failed),
-            event(11_500, "b", Switched),
-            event(13_000, "b", Answered { lost: Some(1) }),
-            event(20_000, "b", verdict(DOWN, 0)),
-        ];
-        let totals = totals(&outages(&events), Objective { rto: 2_000, rpo: 0 }, 25_000);
-        let expected = Totals {
-            outages: 3,
-            open: 1,
-            met: 1,
-            breached: 2,
-            lost: 1,
-            failed_over: 1,
-            failed: 1,
-            worst: 5_000,
-            down: 9_000,
-            mean_to_recover: 2_000,
-        };
-        assert_eq!(totals, expected);
-        assert_eq!(super::totals(&[], Objective::of_tier(3), 0), Totals::default());
-    }
-
-    #[test]
-    fn every_tier_allows_what_the_requirements_say() {
-        let tiers = [1, 2, 3].map(|it| {
-            let it = Objective::of_tier(it);
-            (it.rto, it.rpo)
-        });
-        assert_eq!(tiers, [(30_000, 0), (120_000, 300_000), (300_000, 900_000)]);
-    }
-}
+mod tests;

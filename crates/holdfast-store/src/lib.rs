@@ -62,7 +62,7 @@ pub use encode::Malformed;
 pub use journal::{Begin, MAX_ANSWER};
 pub use kv::{BoxFuture, Group, GroupError, Primary, StoreChange};
 pub use operations::{Counts, Operations};
-pub use record::{Announces, Binding, SessionKey, SessionRecord};
+pub use record::{Announces, Binding, Notice, SessionKey, SessionRecord};
 pub use streams::StreamRecord;
 
 use kv::{Connected, Kv, RedisKv, Replicated};

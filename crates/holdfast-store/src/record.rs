@@ -28,6 +28,20 @@ pub struct Binding {
     pub node: Option<Origin>,
 }
 
+/// What the client of a session that was moved to another instance has not been told of it yet. Any node may
+/// have the client's stream, and any other its next call: who tells it takes it out of here first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Notice {
+    /// The mark of the instance that it was moved from.
+    pub from: u32,
+    /// The generation of the binding that it was moved by.
+    pub generation: u32,
+    /// By a line on its standing stream.
+    pub by_log: bool,
+    /// By a member of an answer's `_meta`.
+    pub by_answer: bool,
+}
+
 /// The lists whose changes a server announces (`listChanged` in its capabilities).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Announces {
@@ -60,6 +74,8 @@ pub struct SessionRecord {
     pub announces: Announces,
     /// Where it is bound.
     pub binding: Binding,
+    /// What its client is still to be told of its last move.
+    pub notice: Option<Notice>,
     /// The node that holds the client, where the client's connection is the session (HTTP+SSE and
     /// WebSocket clients).
     pub holder: Option<Origin>,
@@ -82,6 +98,8 @@ pub(crate) enum Stored {
 }
 
 const FORMAT: u8 = 1;
+/// Of a session with a notice, and of no other: nodes that know the first format alone read all the rest.
+const WITH_NOTICE: u8 = 2;
 
 #[derive(Serialize, Deserialize)]
 enum Wire<'a> {
@@ -107,6 +125,14 @@ struct WireSession<'a> {
     node: Option<Origin>,
     holder: Option<Origin>,
     created: u64,
+}
+
+/// A live session of [`WITH_NOTICE`].
+#[derive(Serialize, Deserialize)]
+struct WireNoticed<'a> {
+    #[serde(borrow)]
+    session: WireSession<'a>,
+    notice: Notice,
 }
 
 // === impl SessionKey ===
@@ -140,7 +166,10 @@ impl SessionRecord {
             holder: self.holder,
             created: self.created,
         };
-        encode(FORMAT, serial, &Wire::Live(Box::new(wire)))
+        match self.notice {
+            None => encode(FORMAT, serial, &Wire::Live(Box::new(wire))),
+            Some(notice) => encode(WITH_NOTICE, serial, &WireNoticed { session: wire, notice }),
+        }
     }
 
     fn from_wire(
@@ -166,6 +195,7 @@ impl SessionRecord {
                 generation: wire.generation,
                 node: wire.node,
             },
+            notice: None,
             holder: wire.holder,
             created: wire.created,
             deadline: entry.deadline,
@@ -178,6 +208,11 @@ impl SessionRecord {
 
 impl Stored {
     pub(crate) fn decode(key: SessionKey, entry: &KvEntry) -> Result<Self, Malformed> {
+        if entry.value.first() == Some(&WITH_NOTICE) {
+            let WireNoticed { session, notice } = decode(WITH_NOTICE, &entry.value)?;
+            let record = SessionRecord::from_wire(key, session, entry)?;
+            return Ok(Self::Live(Box::new(SessionRecord { notice: Some(notice), ..record })));
+        }
         Ok(match decode(FORMAT, &entry.value)? {
             Wire::Live(wire) => Self::Live(Box::new(SessionRecord::from_wire(key, *wire, entry)?)),
             Wire::Tombstone => Self::Tombstone,

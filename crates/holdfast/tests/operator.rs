@@ -11,7 +11,7 @@ use std::sync::mpsc::{Receiver, channel};
 use holdfast_admin::DrainError;
 use holdfast_admin::api::{
     ConfigNodeDto, ControlDto, EventDto, EventsDto, IncidentDto, IncidentsDto, InstanceControlDto,
-    NodeEntryDto, NodesDto, ServerDto, ServersDto, SessionDto, SessionsDto, ToolDto,
+    KeptToolDto, NodeEntryDto, NodesDto, ServerDto, ServersDto, SessionDto, SessionsDto, ToolDto,
 };
 use serde_json::{Value, json};
 
@@ -437,9 +437,15 @@ fn servers_with_health_breakers_and_what_serves() {
     equal.instances[0].role = None;
     equal.instances[0].kept = Some("forced open by an operator at gateway-2".into());
     equal.instances[0].breaker = "forced_open".into();
+    let kept = |name: &str, kept: &str| KeptToolDto { name: name.into(), kept: kept.into() };
+    equal.kept_tools = vec![
+        kept("old", "forced open by an operator at gateway-1"),
+        kept("write", "forced open by an operator at gateway-3"),
+    ];
     let tool = |name: &str, breaker: &str| ToolDto { name: name.into(), breaker: breaker.into() };
     let mut search = server("search", Some(equal));
-    search.tools = vec![tool("find", "closed"), tool("crawl", "open")];
+    search.tools =
+        vec![tool("find", "closed"), tool("crawl", "open"), tool("write", "forced_open")];
     let all = vec![server("docs", Some(ill)), search, server("files", None)];
     golden("servers", shown(all), &["servers"]);
     let failed = ControlDto {
@@ -576,6 +582,12 @@ fn breakers_are_held_and_let_go() {
     let change = fake.changes.try_recv().expect("it was asked");
     assert_eq!(change, r#"POST /api/breaker {"server":"docs","instance":"a","action":"open"}"#);
     golden("breaker-clear", script(), &["breaker", "clear", "docs", "--yes"]);
+    let tool = ["breaker", "open", "docs", "--tool", "write", "--yes"];
+    let fake = golden("breaker-tool", script(), &tool);
+    let change = fake.changes.try_recv().expect("it was asked");
+    let asked =
+        r#"POST /api/breaker {"server":"docs","instance":null,"tool":"write","action":"open"}"#;
+    assert_eq!(change, asked);
 }
 
 #[test]
@@ -608,8 +620,19 @@ fn events_and_incidents() {
         objective: objective.into(),
         tier_ms: Some(1_000),
         tier: Some(objective.into()),
+        unknown_writes: 0,
+        in_doubt_ms: 0,
+        rpo_ms: Some(0),
+        rpo: Some(objective.into()),
+        sessions_moved: 200,
     };
-    let incidents = vec![incident(Some(1_158), "kept"), incident(None, "open")];
+    let mut doubtful = incident(Some(1_158), "kept");
+    (doubtful.unknown_writes, doubtful.in_doubt_ms) = (3, 1_402);
+    doubtful.rpo = Some("missed".into());
+    // As a node of an earlier version says it.
+    let mut earlier = incident(Some(1_158), "kept");
+    (earlier.rpo, earlier.rpo_ms) = (None, None);
+    let incidents = vec![incident(Some(1_158), "kept"), doubtful, earlier, incident(None, "open")];
     let script =
         |incidents| Script { incidents: Some(IncidentsDto { incidents }), ..Script::default() };
     golden("incidents", script(incidents), &["incidents"]);

@@ -25,8 +25,20 @@ pub struct ControlDto {
     pub reason: String,
     /// What the cluster or an operator keeps the server's breaker at.
     pub kept: Option<String>,
+    /// The tools whose breakers an operator keeps.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub kept_tools: Vec<KeptToolDto>,
     /// In the order of the configuration.
     pub instances: Vec<InstanceControlDto>,
+}
+
+/// One tool whose breaker an operator keeps.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct KeptToolDto {
+    /// Its name.
+    pub name: String,
+    /// At what, and by whom.
+    pub kept: String,
 }
 
 /// One instance.
@@ -116,6 +128,21 @@ pub struct IncidentDto {
     /// `kept`, `missed` or `open`; none without a failover.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tier: Option<String>,
+    /// Writes of which nobody knows whether they ran, as far as nodes have told.
+    #[serde(default)]
+    pub unknown_writes: u32,
+    /// From when the first of them was received to the end of the outage, or until now; 0: there is none.
+    #[serde(default)]
+    pub in_doubt_ms: u64,
+    /// How long that may be (`objectives.rpo`); none: the node is of a version that does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rpo_ms: Option<u64>,
+    /// `kept`, `missed` or `open`; none: as above.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rpo: Option<String>,
+    /// Sessions that went to another instance, without what the first one kept for them.
+    #[serde(default)]
+    pub sessions_moved: u32,
 }
 
 /// The body of `POST /api/failover`.
@@ -152,6 +179,9 @@ pub struct BreakerRequestDto {
     /// One of its instances; none: all of them.
     #[serde(default)]
     pub instance: Option<String>,
+    /// The breaker of one of its tools instead (`breaker.per_tool`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tool: Option<String>,
     /// What with it.
     pub action: BreakerActionDto,
 }

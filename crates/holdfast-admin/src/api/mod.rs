@@ -16,7 +16,7 @@ pub use self::configuration::{
 };
 pub use self::control::{
     BreakerActionDto, BreakerRequestDto, ControlDto, EventDto, EventsDto, FailbackRequestDto,
-    FailoverRequestDto, IncidentDto, IncidentsDto, InstanceControlDto, OrderedDto,
+    FailoverRequestDto, IncidentDto, IncidentsDto, InstanceControlDto, KeptToolDto, OrderedDto,
 };
 pub use self::nodes::{DrainDto, DrainRequestDto, NodeEntryDto, NodesDto};
 

@@ -136,7 +136,7 @@ pub struct Instance {
     pub url: HttpUrl,
     /// What it is among the others.
     pub role: Role,
-    /// Where it is: as `node.region`. `None`: not known, and as near as any.
+    /// Where it is: as in `node.regions`. `None`: not known, and as near as any.
     pub region: Option<String>,
     /// Its share of the calls, among the others'. 0 (no new ones) to 1000; not 0 for all.
     pub weight: u32,

@@ -69,7 +69,7 @@ pub(crate) const RESTART: [&str; 14] = [
 ];
 
 /// What differs from node to node by right, and so says nothing about the version.
-pub(crate) const OWN: [&str; 12] = [
+pub(crate) const OWN: [&str; 13] = [
     "admin.address",
     "admin.tls",
     "cluster.advertise",
@@ -81,6 +81,7 @@ pub(crate) const OWN: [&str; 12] = [
     "node.data_dir",
     "node.id",
     "node.region",
+    "node.regions",
     "reload",
 ];
 

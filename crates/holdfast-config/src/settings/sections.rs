@@ -53,11 +53,11 @@ impl Config {
 
 impl Node {
     fn write(&self, lines: &mut Lines) {
-        let Self { id, data_dir, secret, region, health } = self;
+        let Self { id, data_dir, secret, regions, health } = self;
         lines.put("id", id);
         lines.maybe_text("data_dir", data_dir.as_deref().and_then(|dir| dir.to_str()));
         lines.secret("secret", secret.as_ref());
-        lines.maybe("region", region.as_ref());
+        lines.list("regions", regions);
         lines.below("health", |lines| health.write(lines));
     }
 }

@@ -159,7 +159,10 @@ fn what_is_a_nodes_own_stays() {
     let theirs = "node: { id: a }\nlog: { level: debug }\nlisten: { address: \"127.0.0.1:1\", \
                   idle_timeout: 2m }\nservers: { new: { url: \"http://new/\" } }\n";
     let config = on(&own, theirs, &[]).expect("good");
-    assert_eq!((config.node.id.as_str(), config.node.region.as_deref()), ("b", Some("eu")));
+    assert_eq!(
+        (config.node.id.as_str(), config.node.regions.as_slice()),
+        ("b", &["eu".to_owned()][..])
+    );
     assert_eq!(config.listen.address.port(), 9);
     assert_eq!(config.listen.idle_timeout.as_secs(), 120);
     assert_eq!(config.log.format, holdfast_config::LogFormat::Json);

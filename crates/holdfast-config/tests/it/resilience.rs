@@ -306,7 +306,7 @@ fn every_key_of_the_sections() {
          events: [failback, failover, failover], retries: 5, timeout: 1s }}, \
          {{ url: \"http://b/\" }}]\n{SERVERS}"
     ));
-    assert_eq!(config.node.region.as_deref(), Some("eu-1"));
+    assert_eq!(config.node.regions, ["eu-1"]);
     assert_eq!(config.notices, Vec::<String>::new());
     let health = &config.node.health;
     assert_eq!((health.cpu.warning, health.cpu.emergency), (0.5, 0.7));

@@ -268,6 +268,15 @@ fn sections() {
     let passive = "health: { passive: { response_time: { bad: 1ms } } }";
     section(passive, "health.passive.response_time.bad", "good is 500ms", "exchange");
     section("node: { region: \"eu 1\" }", "node.region", "not an id", "");
+    let twice = "node: { regions: [eu-1, us-1, eu-1] }";
+    section(twice, "node.regions[2]", "eu-1 stands here a second time", "where it is nearest");
+    section("node: { regions: eu-1 }", "node.regions", "not a list", "[a, b]");
+    section("node: { regions: [\"eu 1\"] }", "node.regions[0]", "not an id", "");
+    let both = "node: { region: eu-1, regions: [eu-1, us-1] }";
+    section(both, "node.region", "region and regions", "the first of regions");
+    let many: Vec<String> = (0..17).map(|number| format!("r{number}")).collect();
+    let many = format!("node: {{ regions: [{}] }}", many.join(", "));
+    section(&many, "node.regions", "a list of 17", "name the nearest");
     section("node: { health: { cpu: 5 } }", "node.health.cpu", "not a list", "[a, b]");
     section("node: { health: { cpu: [0.5, 0.6] } }", "node.health.cpu", "a list of 2", "all three");
     let order = "node: { health: { cpu: [0.9, 0.5, 0.6] } }";

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use holdfast_engine::breaker::Override as Held;
-use holdfast_engine::replicated::{ClusterState, Override, OverrideKind, ServerState};
+use holdfast_engine::replicated::{ClusterState, Override, OverrideKind, ServerState, tool_key};
 
 use crate::desk::members;
 use crate::driver::{Reconciler, Status};
@@ -32,8 +32,13 @@ struct Told {
     step: Option<(u64, u32)>,
     verdicts: Vec<Option<Verdict>>,
     /// By instance; the last is the server's own. None before the first word.
-    breakers: Vec<Option<Option<(OverrideKind, u64)>>>,
+    breakers: Vec<Option<Kept>>,
+    /// By tool that has a breaker of its own.
+    tools: Vec<Option<Kept>>,
 }
+
+/// What a breaker was told that it is kept at, and by which word.
+type Kept = Option<(OverrideKind, u64)>;
 
 // === impl Follow ===
 
@@ -43,6 +48,7 @@ impl Follow {
             step: None,
             verdicts: vec![None; server.instances.len()],
             breakers: vec![None; server.instances.len() + 1],
+            tools: vec![None; server.tools.len()],
         });
         let told = told.collect();
         Self { shared, told, shares: None }
@@ -79,12 +85,16 @@ impl Follow {
         let names = planned.instances.iter().map(|it| it.id.as_str()).chain([""]);
         for (place, name) in names.enumerate() {
             let instance = (place < planned.instances.len()).then_some(place);
-            let wanted = state.breakers.get(name);
-            let was = told.breakers[place];
-            told.breakers[place] = Some(wanted.map(|it| (it.kind, it.generation)));
-            let first = was.is_none().then(|| anew(wanted, state.override_generation));
-            for word in first.into_iter().flatten().chain(words(was.flatten(), wanted, now)) {
+            for word in news(&mut told.breakers[place], name, state, now) {
                 shared.plane.say(server, instance, word);
+            }
+        }
+        for (place, tool) in planned.tools.iter().enumerate() {
+            for word in news(&mut told.tools[place], &tool_key(tool), state, now) {
+                // The group opens none of them.
+                if let Word::Forced { what, generation } = word {
+                    shared.plane.say_of_tool(server, tool, what, generation);
+                }
             }
         }
         let step = (state.failover.generation, state.failover.step);
@@ -118,6 +128,18 @@ impl Reconciler for Follow {
     }
 }
 
+/// What the breaker that is kept under this name has to be told; `told`: what it was, and is from here on.
+fn news(told: &mut Option<Kept>, name: &str, state: &ServerState, now: u64) -> Vec<Word> {
+    let wanted = state.breakers.get(name);
+    let was = told.replace(wanted.map(|it| (it.kind, it.generation)));
+    let mut all = match was {
+        None => anew(wanted, state.override_generation),
+        Some(_) => Vec::new(),
+    };
+    all.extend(words(was.flatten(), wanted, now));
+    all
+}
+
 /// What a breaker has to be told of which nobody knows what it was told: that what holds no more was let
 /// go. `last`: the last generation that an override of the server had.
 fn anew(wanted: Option<&Override>, last: u64) -> Vec<Word> {
@@ -136,7 +158,7 @@ fn anew(wanted: Option<&Override>, last: u64) -> Vec<Word> {
 
 /// What a breaker has to be told that was told `was`. The group's word about one override is twice its
 /// generation, and that it holds no more is one above.
-fn words(was: Option<(OverrideKind, u64)>, wanted: Option<&Override>, now: u64) -> Vec<Word> {
+fn words(was: Kept, wanted: Option<&Override>, now: u64) -> Vec<Word> {
     if was == wanted.map(|it| (it.kind, it.generation)) {
         return Vec::new();
     }

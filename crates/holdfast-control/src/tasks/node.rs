@@ -13,7 +13,7 @@ use holdfast_engine::health::aside::HOLDS;
 use holdfast_engine::health::node::{
     Change, Condition, Finding, Level, Measure, Reading, measure, worst,
 };
-use holdfast_engine::replicated::{ServerCommand, ServerHappened};
+use holdfast_engine::replicated::{READS, ServerCommand, ServerHappened};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
@@ -182,7 +182,7 @@ impl NodeWatch {
         let me = self.shared.group.me();
         // One that does not agree on versions with the others counts its own.
         let runs = if self.shared.plan.together { self.shared.runs() } else { 0 };
-        let part = NodePart { level: level as u8, measure: measure as u8, runs };
+        let part = NodePart { level: level as u8, measure: measure as u8, runs, reads: READS };
         let leadership = *self.shared.group.leadership().borrow();
         let may = if leadership.me {
             self.shared.hear_of_node(me, part)

@@ -196,7 +196,7 @@ fn about(event: &ServerEvent) -> NotifyEvent {
         | ServerHappened::RolledBack
         | ServerHappened::Failed
         | ServerHappened::Settled => NotifyEvent::Failover,
-        ServerHappened::Answered { .. } => NotifyEvent::Incident,
+        ServerHappened::Answered { .. } | ServerHappened::Lost { .. } => NotifyEvent::Incident,
         ServerHappened::BreakerOpened
         | ServerHappened::BreakerForcedOpen
         | ServerHappened::BreakerForcedClosed

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use holdfast_cluster::ProposeError;
 use holdfast_engine::objectives::{Compliance, Ending, Objective, Outage, outages};
-use holdfast_engine::replicated::{ClusterState, ServerCommand, ServerHappened};
+use holdfast_engine::replicated::{ClusterState, ServerHappened};
 
 use crate::driver::{Reconciler, Status};
 use crate::plan::{Planned, millis};
@@ -20,6 +20,8 @@ const SOON: Duration = Duration::from_millis(100);
 
 /// How the record of a missed objective begins.
 const MISSED: &str = "recovery time objective missed";
+/// And that of an outage with Writes in doubt for longer than is allowed.
+const IN_DOUBT: &str = "recovery point objective missed";
 /// And that of a failover that took longer than its tier allows.
 const SLOW: &str = "failover slower than its tier";
 
@@ -64,6 +66,22 @@ impl Objectives {
                 tracing::error!(server = outage.server, took_ms = judged.took, "{MISSED}");
                 self.note(&outage, ServerHappened::Noted, text, term).await?;
             }
+            if judged.rpo == Compliance::Breached && !is_announced(state, &outage, IN_DOUBT) {
+                let text = format!(
+                    "{IN_DOUBT}: {} Writes may have run or not, the first received {} ms before the \
+                     end, and {} ms are allowed",
+                    outage.unknown,
+                    judged.in_doubt,
+                    objective(planned).rpo
+                );
+                tracing::error!(
+                    server = outage.server,
+                    writes = outage.unknown,
+                    in_doubt_ms = judged.in_doubt,
+                    "{IN_DOUBT}"
+                );
+                self.note(&outage, ServerHappened::Noted, text, term).await?;
+            }
         }
         Ok(any)
     }
@@ -86,18 +104,15 @@ impl Objectives {
         evidence: String,
         term: u64,
     ) -> Result<(), ProposeError> {
-        // A line for the record names no term, so that nobody refuses one of a deposed coordinator, whose
-        // outage may be over: it has to see that itself, each time.
+        // Where a node of an earlier version is in the cluster the line names no term, so that nobody refuses
+        // one of a deposed coordinator: it has to see that itself, each time.
         if self.shared.coordinates() != Some(term) {
             return Ok(());
         }
-        let command = ServerCommand::Note {
-            server: outage.server.clone(),
-            instance: outage.instance.clone(),
-            what,
-            evidence,
-        };
-        self.shared.propose(command).await.map(|_| ())
+        let (server, instance) = (&outage.server, &outage.instance);
+        let of = Some(outage.index);
+        let line = self.shared.remark(server, instance, what, evidence, of, term);
+        self.shared.propose(line).await.map(|_| ())
     }
 }
 
@@ -139,5 +154,5 @@ fn is_announced(state: &ClusterState, outage: &Outage, words: &str) -> bool {
 
 /// Whether a line of the record is about an objective.
 pub(crate) fn is_about_objective(evidence: &str) -> bool {
-    evidence.starts_with(MISSED) || evidence.starts_with(SLOW)
+    [MISSED, IN_DOUBT, SLOW].iter().any(|words| evidence.starts_with(words))
 }

@@ -3,7 +3,7 @@
 //! One task per instance and node: each node is a vantage point of its own, and a check that hangs
 //! delays no other. When a round's checks end, how they ended is believed or not by
 //! `engine::health::hysteresis`, and the planner says when the next is due. No round waits for checks that
-//! decide nothing by themselves ([`Asides`]).
+//! decide nothing by themselves ([`Beside`]).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use holdfast_engine::health::schedule::{LEAST, Rhythm, Round, Schedule, soon};
 use holdfast_engine::health::score::{self, Failure, Outcome, between};
 use tokio::time::Instant;
 
-use super::asides::Asides;
+use super::beside::Beside;
 use crate::driver::{Reconciler, Status};
 use crate::looks::Made;
 use crate::plane::{At, CheckResult, Checked};
@@ -37,7 +37,7 @@ pub(crate) struct Probe {
     at: At,
     schedule: Schedule,
     patience: Patience,
-    asides: Asides,
+    beside: Beside,
     due: Option<Instant>,
     last: Option<Instant>,
 }
@@ -49,8 +49,8 @@ impl Probe {
         let planned = &shared.plan.servers[at.server];
         let fall = planned.failover.as_ref().map_or(FALL, |it| it.threshold);
         let patience = Patience { fall, rise: RISE };
-        let (asides, schedule) = (Asides::new(&planned.health.checks), Schedule::new());
-        Self { shared, at, schedule, patience, asides, due: None, last: None }
+        let (beside, schedule) = (Beside::new(&planned.health.checks), Schedule::new());
+        Self { shared, at, schedule, patience, beside, due: None, last: None }
     }
 
     fn rhythm(&self) -> Rhythm {
@@ -61,7 +61,7 @@ impl Probe {
     async fn round(&mut self) -> Vec<(Check, Checked)> {
         let (shared, at) = (Arc::clone(&self.shared), self.at);
         let checks = &shared.plan.servers[at.server].health.checks;
-        self.asides.ask(|check| {
+        self.beside.ask(|check| {
             let shared = Arc::clone(&shared);
             async move {
                 let answer = ask(&shared, at, &check.kind).await;
@@ -78,11 +78,11 @@ impl Probe {
         let own: Vec<Checked> = join_all(own).await;
         // Where all is well there is time for what the monitors say now.
         let is_ill = own.iter().any(|it| matches!(it.outcome, Outcome::Failed(_)));
-        self.asides.hear(if is_ill { Duration::ZERO } else { LEAST }).await;
-        let (mut own, mut aside) = (own.into_iter(), self.asides.last());
+        self.beside.hear(if is_ill { Duration::ZERO } else { LEAST }).await;
+        let (mut own, mut others) = (own.into_iter(), self.beside.last());
         let ended = |check: &Check| match check.scores() {
             true => Some((check.clone(), own.next()?)),
-            false => aside.next()?,
+            false => others.next()?,
         };
         let mut round: Vec<(Check, Checked)> = checks.iter().filter_map(ended).collect();
         let scoring = || round.iter().filter(|(check, _)| check.scores());
@@ -120,7 +120,7 @@ impl Probe {
         let (ended, rhythm) = (Round { passed, took }, self.rhythm());
         let next = self.schedule.ended(ended, percent, rhythm, random());
         let now = shared.group.time();
-        let is_news = next.counts && self.asides.take_news();
+        let is_news = next.counts && self.beside.take_news();
         shared.looks.with(self.at, |look| {
             if is_news {
                 look.hear(&made, self.patience);

@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use holdfast_config::Role;
 use holdfast_engine::breaker::{Evidence, Phase};
+use holdfast_engine::failover::Stage;
 use holdfast_engine::failover::trigger::cause;
 use holdfast_engine::health::schedule::Silence;
 use holdfast_engine::health::votes::{self, Calls, Cause, Opinion, ballot, heard};
@@ -217,7 +218,11 @@ impl Reporter {
             let Some(known) = state.servers.by_name.get(&planned.name) else { return false };
             let active = known.verdicts.get(&known.failover.active);
             let is_out = |it: &Verdict| it.opinion == Some(Opinion::Unhealthy) && lately(it.since);
-            known.failover.moving().is_some() || active.is_some_and(is_out)
+            // Of a move that is over people are told, and where nobody may end it that lasts.
+            let moves = known.failover.moving().is_some_and(|it| {
+                !matches!(it.stage, Stage::Notify { .. }) || lately(known.failover.since)
+            });
+            moves || active.is_some_and(is_out)
         })
     }
 }

@@ -89,7 +89,7 @@ impl Verdicts {
                 // one that gives it, or finds it given. A line for the record names no term, so one that
                 // was deposed has to see that itself.
                 let now = state.time.max(self.shared.group.time());
-                if let Some(alarm) = alarm(state, planned, &command, now)
+                if let Some(alarm) = alarm(&self.shared, state, planned, &command, now)
                     && self.shared.coordinates() == Some(term)
                 {
                     tracing::error!(server = planned.name, ?alarm, "an instance is of no use");
@@ -203,24 +203,23 @@ fn active_since(server: Option<&ServerState>, instance: &str) -> u64 {
 
 /// The alarm that a verdict gives, if its score calls for one and the one before did not.
 fn alarm(
+    shared: &Shared,
     state: &ClusterState,
     planned: &Planned,
     verdict: &ServerCommand,
     now: u64,
 ) -> Option<ServerCommand> {
-    let ServerCommand::Verdict { server, instance, score, .. } = verdict else { return None };
+    let ServerCommand::Verdict { server, instance, score, term, .. } = verdict else {
+        return None;
+    };
     let emergency = |score| planned.bars.measure(score) == Measure::Emergency;
     let known = state.servers.by_name.get(server).and_then(|it| it.verdicts.get(instance));
     let before = known.filter(|it| it.opinion.is_some()).is_some_and(|it| emergency(it.score));
     if before || !emergency(*score) || is_alarmed(state, server, instance, now) {
         return None;
     }
-    Some(ServerCommand::Note {
-        server: server.clone(),
-        instance: instance.clone(),
-        what: ServerHappened::Noted,
-        evidence: format!("{ALARM}{instance} has {score} of 100, {}", Grade::of(*score).label()),
-    })
+    let text = format!("{ALARM}{instance} has {score} of 100, {}", Grade::of(*score).label());
+    Some(shared.remark(server, instance, ServerHappened::Noted, text, None, *term))
 }
 
 /// Whether an alarm is the last that the record says of an instance, and not long ago. A score gives no line of

@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use holdfast_engine::breaker::Override;
 
-use super::world::World;
+use super::world::{FakePlane, World};
 use super::{PAIR, SECONDS, well};
 use crate::operate::{Force, Operated, Order};
 use crate::plane::Word;
+use crate::report::NodePart;
 use crate::shared::lock;
 
 fn words(world: &World, node: usize) -> Vec<Word> {
@@ -65,6 +66,66 @@ async fn an_operators_word_reaches_every_node_and_is_taken_back() {
     world.control(1).order(order(Force::Clear)).await.unwrap();
     world.until("told", SECONDS, |world| (0..3).all(|node| words(world, node).len() == 2)).await;
     assert!(matches!(words(&world, 1)[1], Word::Forced { what: Override::Automatic, .. }));
+}
+
+/// The pair, with a tool that has a breaker of its own.
+fn with_tool() -> String {
+    PAIR.replace("    failover:", "    breaker: { per_tool: [write] }\n    failover:")
+}
+
+fn of_tool(tool: &str, force: Force) -> Order {
+    Order::ToolBreaker { server: "docs".into(), tool: tool.into(), force }
+}
+
+/// What a node's data plane was last told of the tool.
+fn told(plane: &FakePlane) -> Option<Override> {
+    let said = lock(&plane.tools);
+    said.iter().rev().find(|(server, tool, ..)| (*server, &**tool) == (0, "write")).map(|it| it.2)
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_operators_word_about_a_tool_reaches_every_node_and_is_taken_back() {
+    let yaml = with_tool();
+    let world = World::start(&yaml, 3);
+    well(&world).await;
+    let unknown = world.control(1).order(of_tool("wirte", Force::Open)).await.unwrap_err();
+    assert!(unknown.to_string().ends_with("did you mean write?"), "{unknown}");
+    world.control(2).order(of_tool("write", Force::Open)).await.unwrap();
+    let all = |world: &World, what| world.nodes.iter().all(|it| told(&it.plane) == Some(what));
+    world.until("told", SECONDS, |world| all(world, Override::Open)).await;
+    let kept = |node: usize| world.control(node).servers()[0].tools.clone();
+    let by = "forced open by an operator at n3".to_owned();
+    assert_eq!(kept(0), [("write".to_owned(), by)]);
+    // A node that goes by another configuration, or has just been started, is told of it too.
+    let plane = world.reload(0, &yaml);
+    world.until("told anew", SECONDS, |_| told(&plane) == Some(Override::Open)).await;
+    world.control(1).order(of_tool("write", Force::Closed)).await.unwrap();
+    world.until("closed", SECONDS, |_| told(&plane) == Some(Override::Closed)).await;
+    // What has no breaker any more can still be let go.
+    world.reload(0, PAIR);
+    assert_eq!(kept(0).len(), 1);
+    world.control(0).order(of_tool("write", Force::Clear)).await.unwrap();
+    let let_go = |world: &World| {
+        world.nodes[1..].iter().all(|it| told(&it.plane) == Some(Override::Automatic))
+    };
+    world.until("let go", SECONDS, let_go).await;
+    assert_eq!(kept(2), []);
+    let history = world.history("docs");
+    assert!(history.iter().any(|it| it.contains("breaker of its tool write forced open")));
+}
+
+/// A node that could not read such a word would follow the group no more.
+#[tokio::test(start_paused = true)]
+async fn no_tool_is_held_while_a_node_does_not_know_that_there_is_such_a_word() {
+    let world = World::start(&with_tool(), 3);
+    well(&world).await;
+    let coordinator = world.control(world.coordinator());
+    let earlier = NodePart { reads: 0, ..NodePart::default() };
+    coordinator.shared().hear_of_node(3, earlier);
+    let refused = world.control(1).order(of_tool("write", Force::Open)).await.unwrap_err();
+    assert!(refused.to_string().contains("not every node"), "{refused}");
+    tokio::time::sleep(5 * SECONDS).await;
+    world.control(1).order(of_tool("write", Force::Open)).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]

@@ -6,11 +6,9 @@ use holdfast_engine::failover::Phase;
 use holdfast_engine::replicated::ServerHappened;
 
 use super::world::World;
-use super::{PAIR, SECONDS, well};
+use super::{ALL, PAIR, SECONDS, is_found, well};
 use crate::operate::Operated as _;
 use crate::plane::At;
-
-const ALL: [usize; 3] = [0, 1, 2];
 
 fn rests_on(world: &World, instance: &str) -> bool {
     let failover = world.server("docs").failover;
@@ -72,17 +70,13 @@ async fn two_instances_whose_calls_fail_do_not_pass_a_server_to_each_other_all_t
 async fn a_server_without_a_secondary_is_shown_degraded_until_its_calls_succeed() {
     let alone = "servers: { docs: { url: \"http://127.0.0.1:1/mcp\", health: { interval: 1s } } }";
     let world = World::start(alone, 3);
-    let is = |world: &World, wanted: &str| {
-        let servers = world.control(0).servers();
-        servers.first().is_some_and(|it| it.instances[0].verdict == wanted)
-    };
-    world.until("healthy", 10 * SECONDS, |world| is(world, "healthy")).await;
+    world.until("healthy", 10 * SECONDS, |world| is_found(world, "healthy")).await;
     world.set_failing("1", &ALL, true);
-    world.until("degraded", 10 * SECONDS, |world| is(world, "degraded")).await;
+    world.until("degraded", 10 * SECONDS, |world| is_found(world, "degraded")).await;
     let why = world.control(0).servers()[0].instances[0].clone();
     assert!(format!("{why:?}").contains("breaker open"), "{why:?}");
     world.set_failing("1", &ALL, false);
-    world.until("healthy again", 120 * SECONDS, |world| is(world, "healthy")).await;
+    world.until("healthy again", 120 * SECONDS, |world| is_found(world, "healthy")).await;
 }
 
 /// The next coordinator may ask for a vote minutes later.
@@ -105,13 +99,9 @@ async fn what_others_said_before_the_coordinator_was_lost_is_forgotten() {
 async fn another_configuration_ends_no_incident_of_calls_that_fail() {
     let yaml = "servers: { docs: { url: \"http://127.0.0.1:1/mcp\", health: { interval: 30s } } }";
     let world = World::start(yaml, 3);
-    let is = |world: &World, wanted: &str| {
-        let servers = world.control(0).servers();
-        servers.first().is_some_and(|it| it.instances[0].verdict == wanted)
-    };
-    world.until("healthy", 60 * SECONDS, |world| is(world, "healthy")).await;
+    world.until("healthy", 60 * SECONDS, |world| is_found(world, "healthy")).await;
     world.set_failing("1", &ALL, true);
-    world.until("degraded", 90 * SECONDS, |world| is(world, "degraded")).await;
+    world.until("degraded", 90 * SECONDS, |world| is_found(world, "degraded")).await;
     tokio::time::sleep(120 * SECONDS).await;
     let began = world.control(0).incidents()[0].began;
     let planes = ALL.map(|node| world.reload(node, yaml));
@@ -199,14 +189,10 @@ async fn an_incident_of_calls_at_one_node_outlasts_a_time_without_a_coordinator(
     let yaml = "servers: { docs: { url: \"http://127.0.0.1:1/mcp\", health: { interval: 1s } } }";
     for (next, away) in [(0, 10_000), (1, 10_000), (2, 10_000), (2, 10_330), (1, 10_660)] {
         let world = World::start(yaml, 3);
-        let is = |world: &World, wanted: &str| {
-            let servers = world.control(0).servers();
-            servers.first().is_some_and(|it| it.instances[0].verdict == wanted)
-        };
         world.idle(&[1, 2]);
-        world.until("healthy", 10 * SECONDS, |world| is(world, "healthy")).await;
+        world.until("healthy", 10 * SECONDS, |world| is_found(world, "healthy")).await;
         world.set_failing("1", &[0], true);
-        world.until("degraded", 30 * SECONDS, |world| is(world, "degraded")).await;
+        world.until("degraded", 30 * SECONDS, |world| is_found(world, "degraded")).await;
         world.nodes.iter().for_each(super::world::Node::loses_its_coordinator);
         tokio::time::sleep(Duration::from_millis(away)).await;
         world.elect(next);
@@ -215,6 +201,6 @@ async fn an_incident_of_calls_at_one_node_outlasts_a_time_without_a_coordinator(
         let open = incidents.iter().filter(|it| it.recovered_ms.is_none()).count();
         assert_eq!((incidents.len(), open), (1, 1), "{next}: {:#?}", world.history("docs"));
         world.set_failing("1", &[0], false);
-        world.until("healthy again", 120 * SECONDS, |world| is(world, "healthy")).await;
+        world.until("healthy again", 120 * SECONDS, |world| is_found(world, "healthy")).await;
     }
 }

@@ -6,10 +6,9 @@ use holdfast_engine::health::votes::Opinion;
 use holdfast_engine::replicated::ServerHappened;
 
 use super::world::{Kill, Node, World};
-use super::{PAIR, SECONDS, well};
+use super::{ALL, PAIR, SECONDS, well};
 use crate::operate::{IncidentView, Operated as _, Order};
-
-const ALL: [usize; 3] = [0, 1, 2];
+use crate::plane::Lost;
 
 /// Checks that notice an instance that is slow.
 const LATENCY: &str = "checks: [ { type: ping, weight: 0.5 }, { type: latency, weight: 0.5, good: 50ms, bad: 150ms } ]";
@@ -181,6 +180,117 @@ async fn a_coordinator_that_is_deposed_over_it_announces_nothing_that_the_next_o
         let said = world.history("docs").iter().filter(|it| it.contains(words)).count();
         assert_eq!(said, 1, "{words}: {:#?}", world.history("docs"));
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_goes_on_where_its_server_is_moved_by_force_to_what_is_of_no_use() {
+    // Unhealthy, and not so much that it is left at once: the move comes to rest there.
+    let latency = LATENCY.replace("ping, weight: 0.5", "ping, weight: 0.45");
+    let yaml = PAIR.replace("checks: [ { type: ping } ]", &latency);
+    let world = World::start(&yaml, 3);
+    well(&world).await;
+    world.idle(&ALL);
+    world.slow("b", Duration::from_millis(300));
+    world.until("b is ill", 60 * SECONDS, |world| is(world, "b", Opinion::Unhealthy)).await;
+    world.set_down("a", true);
+    world.until("a is down", 30 * SECONDS, |world| is(world, "a", Opinion::Unhealthy)).await;
+    let order = Order::ForceOver { server: "docs".into(), to: "b".into() };
+    world.control(1).order(order).await.unwrap();
+    let on_b = |world: &World| {
+        let failover = world.server("docs").failover;
+        failover.active == "b" && failover.moving().is_none()
+    };
+    world.until("on b", 60 * SECONDS, on_b).await;
+    tokio::time::sleep(10 * SECONDS).await;
+    let incident = world.control(0).incidents().remove(0);
+    assert_eq!(incident.recovered_ms, None, "{:#?}", world.history("docs"));
+    let better = world.time();
+    world.slow("b", Duration::from_millis(3));
+    let incident = over(&world).await;
+    assert!(incident.began + incident.recovered_ms.unwrap() >= better, "{incident:?}");
+}
+
+fn lost(writes: u32, oldest: Duration, moved: u32) -> Lost {
+    let moved = if moved == 0 { Vec::new() } else { vec![(0, moved)] };
+    Lost { unknown: writes, oldest, moved }
+}
+
+/// A node's clients lose this.
+fn loses(world: &World, node: usize, lost: Lost) {
+    crate::shared::lock(&world.nodes[node].plane.lost).insert(0, lost);
+}
+
+/// The pair, of which no Write may be in doubt.
+fn strict() -> String {
+    PAIR.replace("    failover:", "    tier: 1\n    failover:")
+}
+
+fn cost(incident: &IncidentView) -> (u32, u32, &'static str) {
+    (incident.unknown_writes, incident.sessions_moved, incident.rpo)
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_an_outage_cost_is_told_by_all_nodes_and_held_against_the_rpo() {
+    let world = World::start(&strict(), 3);
+    well(&world).await;
+    // Long before: no outage's.
+    loses(&world, 1, lost(7, SECONDS, 0));
+    tokio::time::sleep(60 * SECONDS).await;
+    world.set_down("a", true);
+    // Calls notice before anybody has concluded anything.
+    loses(&world, 0, lost(1, 4 * SECONDS, 0));
+    loses(&world, 1, lost(2, 2 * SECONDS, 0));
+    let incident = over(&world).await;
+    assert_eq!(incident.objective, "kept");
+    loses(&world, 2, lost(0, Duration::ZERO, 40));
+    let is = |world: &World, expected| {
+        let cost = world.control(1).incidents().first().map(cost);
+        cost == Some(expected)
+    };
+    world.until("told", 10 * SECONDS, |world| is(world, (3, 40, "missed"))).await;
+    let incident = world.control(2).incidents().remove(0);
+    let took = incident.recovered_ms.unwrap();
+    assert!((3_000 + took..6_000 + took).contains(&incident.in_doubt_ms), "{incident:?}");
+    // Of those that were under way, one hangs until its deadline; and sessions move with their calls.
+    world.kill(0);
+    tokio::time::sleep(60 * SECONDS).await;
+    loses(&world, 2, lost(1, 120 * SECONDS, 2));
+    world.until("later", 10 * SECONDS, |world| is(world, (4, 42, "missed"))).await;
+    tokio::time::sleep(20 * SECONDS).await;
+    let history = world.history("docs");
+    let said = |words: &str| history.iter().filter(|it| it.contains(words)).count();
+    assert_eq!(said("recovery point objective missed"), 1, "{history:#?}");
+    assert_eq!(said("4 Writes in doubt, 42 sessions without their state"), 1, "{history:#?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_that_cost_nothing_keeps_its_rpo_and_a_moved_session_is_no_write() {
+    let world = World::start(&strict(), 3);
+    well(&world).await;
+    world.set_down("a", true);
+    let incident = over(&world).await;
+    assert_eq!((cost(&incident), incident.rpo_ms), ((0, 0, "kept"), 0));
+    for node in ALL {
+        loses(&world, node, lost(0, Duration::ZERO, 100));
+    }
+    tokio::time::sleep(5 * SECONDS).await;
+    let incident = over(&world).await;
+    assert_eq!((cost(&incident), incident.in_doubt_ms), ((0, 300, "kept"), 0));
+}
+
+/// What a node has not told yet is told to whoever coordinates next.
+#[tokio::test(start_paused = true)]
+async fn what_a_coordinator_did_not_hear_of_is_told_to_the_next_one() {
+    let world = World::start(&strict(), 3);
+    well(&world).await;
+    world.set_down("a", true);
+    over(&world).await;
+    world.nodes.iter().for_each(Node::loses_its_coordinator);
+    loses(&world, 2, lost(2, 20 * SECONDS, 1));
+    tokio::time::sleep(10 * SECONDS).await;
+    world.elect(1);
+    let told = |world: &World| world.control(0).incidents().first().map(cost);
+    world.until("told", 10 * SECONDS, |world| told(world) == Some((2, 1, "missed"))).await;
 }
 
 /// Not by the nodes' own clocks, which differ: the switch is in the group's time, too.

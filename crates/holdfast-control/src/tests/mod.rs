@@ -15,6 +15,8 @@ use std::time::Duration;
 
 use world::World;
 
+use crate::operate::Operated as _;
+
 /// A server with a primary and a secondary, checked often.
 const PAIR: &str = r#"
 servers:
@@ -27,6 +29,15 @@ servers:
 "#;
 
 const SECONDS: Duration = Duration::from_secs(1);
+
+/// The nodes.
+const ALL: [usize; 3] = [0, 1, 2];
+
+/// Whether the first node shows this verdict about the first instance of the first server.
+fn is_found(world: &World, verdict: &str) -> bool {
+    let servers = world.control(0).servers();
+    servers.first().is_some_and(|it| it.instances[0].verdict == verdict)
+}
 
 /// Until all nodes know that both instances are well.
 async fn well(world: &World) {

@@ -253,7 +253,26 @@ async fn a_move_that_has_begun_is_ended_by_whoever_leads_or_called_off_where_nob
         assert!(flows(&world), "{:?}", world.history("docs"));
         assert_eq!(world.server("comes").failover.active, "p");
         assert_eq!(world.server("docs").verdicts.len(), 3, "nothing is taken away");
+        // Nobody may end what is over but for telling people, and nobody waits for that.
+        tokio::time::sleep(60 * SECONDS).await;
+        let before = world.calls();
+        tokio::time::sleep(10 * SECONDS).await;
+        let said = world.calls() - before;
+        assert!(said < 50, "{said} messages in ten seconds of rest");
     }
+}
+
+/// That nothing was agreed on is known once a coordinator has waited for it.
+#[tokio::test(start_paused = true)]
+async fn a_cluster_that_never_agrees_waits_once_and_not_with_each_coordinator() {
+    let world = World::start_apart(super::PAIR, 3);
+    tokio::time::sleep(9 * SECONDS).await;
+    assert!(world.state().servers.by_name.is_empty(), "it may agree yet");
+    well(&world).await;
+    world.elect(1);
+    world.set_down("a", true);
+    let moved = |world: &World| world.server("docs").failover.active == "b";
+    world.until("moved", 5 * SECONDS, moved).await;
 }
 
 #[tokio::test(start_paused = true)]

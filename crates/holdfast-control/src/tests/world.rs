@@ -49,6 +49,8 @@ pub(crate) struct World {
     state: watch::Sender<Arc<ClusterState>>,
     term: AtomicU64,
     proposals: AtomicU64,
+    /// What nodes have said to each other.
+    calls: AtomicU64,
     kill: Mutex<Option<Kill>>,
     /// The stage at which it was.
     killed_at: Mutex<Option<&'static str>>,
@@ -138,6 +140,11 @@ impl World {
         world
     }
 
+    /// Nodes that would agree on a configuration, and never do.
+    pub(crate) fn start_apart(yaml: &str, nodes: usize) -> Arc<Self> {
+        Self::start_by(yaml, nodes, true)
+    }
+
     fn start_by(yaml: &str, nodes: usize, together: bool) -> Arc<Self> {
         let config = configuration(yaml);
         let plan = Plan { together, ..Plan::of(&config) };
@@ -155,6 +162,7 @@ impl World {
             state: watch::Sender::default(),
             term: AtomicU64::new(0),
             proposals: AtomicU64::new(0),
+            calls: AtomicU64::new(0),
             kill: Mutex::default(),
             killed_at: Mutex::default(),
             begun: Instant::now(),
@@ -247,6 +255,11 @@ impl World {
     /// Leadership is handed to this node in vain from here on: a third one is elected.
     pub(crate) fn cannot_lead(&self, node: usize) {
         lock(&self.unelectable).insert(node);
+    }
+
+    /// How often a node has said something to another.
+    pub(crate) fn calls(&self) -> u64 {
+        self.calls.load(Ordering::SeqCst)
     }
 
     /// How often somebody was elected.
@@ -555,6 +568,7 @@ impl Group for Seat {
         body: Bytes,
     ) -> BoxFuture<'_, Result<Bytes, String>> {
         Box::pin(async move {
+            self.world.calls.fetch_add(1, Ordering::SeqCst);
             tokio::time::sleep(Duration::from_millis(1)).await;
             let to = usize::try_from(to - 1).expect("a node");
             if !self.world.lives(self.node) || !self.world.lives(to) {

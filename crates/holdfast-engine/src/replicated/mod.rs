@@ -44,9 +44,9 @@ pub use control::{
 };
 pub use kv::{Expect, Kv, KvCommand, KvEntry, MAX_BATCH, MAX_KEY, MAX_TOTAL, MAX_VALUE, SESSIONS};
 pub use servers::{
-    ALARM, Configuration, MAX_EVENTS, MAX_EVENTS_OF_SERVER, MAX_INSTANCES, MAX_SERVERS,
-    MAX_VERSIONS, Override, OverrideKind, ServerCommand, ServerEvent, ServerHappened, ServerState,
-    Servers, Verdict,
+    ALARM, Configuration, MAX_EVENTS, MAX_EVENTS_OF_SERVER, MAX_INSTANCES, MAX_SERVERS, MAX_TOOLS,
+    MAX_VERSIONS, Override, OverrideKind, READS, ServerCommand, ServerEvent, ServerHappened,
+    ServerState, Servers, Verdict, tool_key, tool_of,
 };
 pub use window::{MAX_UNSETTLED, MAX_UNSETTLED_BYTES};
 
@@ -130,7 +130,8 @@ pub enum Reply {
     Settled,
     /// Refused: it was decided about a state that is past. Nothing was changed.
     Moved {
-        /// The present generation: of a failover, an override, or the configuration's version.
+        /// The present generation: of a failover, an override, or the configuration's version; of a line
+        /// about an outage, the index of the server's last one.
         generation: u64,
         /// A failover's present step.
         step: u64,
@@ -182,6 +183,9 @@ pub enum Invalid {
     /// A note is of a kind that only the group itself writes.
     #[error("a note says what a node saw")]
     Event,
+    /// Too many of a server's tools are held.
+    #[error("at most {MAX_TOOLS} tools of a server are held open or closed")]
+    Tools,
 }
 
 /// The replicated state: what `apply` changes and a snapshot holds.

@@ -417,13 +417,24 @@ async fn make_session(call: &Call, route: &Route) -> Result<(), Failure> {
 }
 
 /// The server's answer as its client gets it.
-pub(super) fn passed_on(call: &Call, route: &Route, answer: Bytes) -> Bytes {
+pub(super) async fn passed_on(call: &Call, route: &Route, answer: Bytes) -> Bytes {
     let answer = state::seal(call, route, answer);
     if fallback::keeps(call) {
         fallback::keep(call, &answer);
     }
-    match route.session.as_ref().and_then(|session| session.take_note()) {
-        Some(note) => mark::mark(&answer, mark::SESSION, &note),
+    match route.session.as_ref().filter(|session| session.owes_notice()) {
+        Some(session) => Box::pin(with_notice(call, session, answer)).await,
+        None => answer,
+    }
+}
+
+/// The answer, with what the client is to be told of its session, if it can take that.
+async fn with_notice(call: &Call, session: &Session, answer: Bytes) -> Bytes {
+    if !mark::takes(&answer) {
+        return answer;
+    }
+    match session::notice::for_answer(&call.gateway, session).await {
+        Some(notice) => mark::mark(&answer, mark::SESSION, &notice),
         None => answer,
     }
 }
@@ -442,7 +453,7 @@ async fn answered(
             if observe::matters(call.method) {
                 Box::pin(observe::observe(call, &whole.body)).await;
             }
-            whole.body = passed_on(call, route, whole.body);
+            whole.body = passed_on(call, route, whole.body).await;
             call.settle_with(&whole.body);
             Answer::Whole(whole)
         }
@@ -452,7 +463,7 @@ async fn answered(
                 if observe::matters(call.method) {
                     Box::pin(observe::observe(call, &data)).await;
                 }
-                let data = passed_on(call, route, data);
+                let data = passed_on(call, route, data).await;
                 call.settle_with(&data);
                 event.data = Some(data);
             }

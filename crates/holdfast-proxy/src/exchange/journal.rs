@@ -96,6 +96,13 @@ impl Call {
         self.class == CallClass::Write && self.server.settings.tier == Tier::One
     }
 
+    /// Whether the journal knew it already: what became of it is known where it ran.
+    pub(super) fn is_repeat(&self) -> bool {
+        let has_name =
+            self.gateway.cluster.is_some() && self.is_journaled() && self.key().is_some();
+        has_name && self.ticket.get().is_none()
+    }
+
     /// Whether a second sending by a balancer could not be told from a first one: then its response
     /// has to begin before it is sent, so that no balancer repeats it.
     pub(crate) fn must_begin_first(&self) -> bool {
@@ -296,7 +303,11 @@ async fn enter(
                 let Some((entry, revision)) = found.take() else { continue };
                 let entry = Entry { owner: cluster.me(), phase: Phase::Unknown, ..entry };
                 match gateway.store.settle(&key, revision, &entry).await {
-                    Ok(_) => return Err(unknown(call, "the node that ran it was lost")),
+                    Ok(_) => {
+                        // Its own node cannot tell any more that it is in doubt.
+                        call.server.fleet.counts.losses.unknown(call.started);
+                        return Err(unknown(call, "the node that ran it was lost"));
+                    }
                     Err(StoreError::Conflict { .. }) => found = look(call, &key).await?,
                     Err(error) => return Err(unknown(call, &error.to_string())),
                 }

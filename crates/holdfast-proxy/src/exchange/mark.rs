@@ -32,6 +32,11 @@ pub(crate) fn mark(answer: &Bytes, key: &str, value: &str) -> Bytes {
     splice(answer, &[(at..at, text.as_bytes())])
 }
 
+/// Whether [`mark`] has a place for something in this answer.
+pub(crate) fn takes(answer: &[u8]) -> bool {
+    place(answer, "", "").is_some()
+}
+
 fn place(answer: &[u8], key: &str, value: &str) -> Option<(usize, String)> {
     // A batch would be read as the members of one message.
     if holdfast_mcp::batch::is_batch(answer) {

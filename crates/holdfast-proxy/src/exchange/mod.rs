@@ -72,7 +72,7 @@ pub(crate) use self::relay::{First, Sink, relay};
 pub(crate) use self::take_up::resume_at_server;
 pub(crate) use self::tell::tell;
 pub(crate) use self::wanted::Wanted;
-use crate::failure::Failure;
+use crate::failure::{Failure, Ran};
 use crate::fleet::{Admitted, Attempt, NotAdmitted, Outcome};
 use crate::gateway::Gateway;
 use crate::hold::Held;
@@ -474,6 +474,9 @@ impl Call {
     pub(crate) fn fail(&self, failure: &Failure) {
         if let Some(ticket) = self.ticket.get() {
             ticket.failed(failure, &self.ids);
+        }
+        if failure.ran == Ran::Maybe && self.class == CallClass::Write && !self.is_repeat() {
+            self.server.fleet.counts.losses.unknown(self.started);
         }
         self.settle(failure.outcome());
         self.server.metrics.failed(&failure.reason);

@@ -666,6 +666,7 @@ fn blank(call: &Call, key: SessionKey, initialize: &[u8], initialized: bool) -> 
         subscriptions: std::collections::BTreeMap::new(),
         announces: Announces::default(),
         binding: Binding { instance: 0, server_session: None, generation: 0, node: None },
+        notice: None,
         holder: gateway_of_client(call),
         created: crate::clock::unix_millis(),
         deadline: call.gateway.expires(),

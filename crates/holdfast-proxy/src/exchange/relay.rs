@@ -415,7 +415,7 @@ impl Relay<'_> {
                 if observe::matters(self.call.method) {
                     Box::pin(observe::observe(self.call, &data)).await;
                 }
-                let data = answer::passed_on(self.call, route, data);
+                let data = answer::passed_on(self.call, route, data).await;
                 self.deliver(&data, id).await;
             }
             Kind::Request => {

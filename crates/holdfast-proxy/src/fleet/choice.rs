@@ -228,7 +228,7 @@ impl ServerFleet {
                     Role::Secondary => balance::Role::Secondary,
                     Role::Replica => balance::Role::Replica,
                 },
-                distance: u16::from(!it.is_near),
+                distance: it.distance,
                 weight: it.weight,
                 score: it.score(),
                 in_flight: it.in_flight(),
@@ -275,4 +275,50 @@ fn hash_key(body: &[u8], path: &[String]) -> Option<u64> {
         at = at.get(step)?;
     }
     Some(balance::seed(&at.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use holdfast_engine::balance::Set;
+    use holdfast_engine::class::CallClass;
+    use holdfast_engine::health::votes::Opinion;
+
+    use super::super::testing::fleet;
+    use super::super::{Ask, Verdict};
+
+    fn ask() -> Ask<'static> {
+        Ask { class: CallClass::Read, ..Ask::opening(None, Set::default()) }
+    }
+
+    #[test]
+    fn the_nearest_region_that_is_well_goes_first() {
+        let instances = [("far", "asia"), ("own", "eu"), ("next", "us"), ("farther", "moon")];
+        let instances = instances.map(|(id, region)| {
+            format!("{{ id: {id}, url: \"http://127.0.0.1:1/{id}\", region: {region} }}")
+        });
+        let text = |node: &str| {
+            let instances = instances.join(", ");
+            format!("node: {{ {node} }}\nservers: {{ all: {{ instances: [ {instances} ] }} }}")
+        };
+        // In the order in which they are found unhealthy, one after the other.
+        let order = |node: &str| {
+            let fleet = fleet(&text(node));
+            let server = fleet.server("all").unwrap();
+            let mut order = Vec::new();
+            // With one of four left so many are gone that all are used.
+            for _ in 0..2 {
+                let attempt = server.choose(&ask()).unwrap();
+                let id = server.id(attempt.instance()).to_owned();
+                let verdict =
+                    Verdict { opinion: Some(Opinion::Unhealthy), score: 10, why: "test".into() };
+                fleet.judge(fleet.at("all", &id).unwrap(), verdict);
+                order.push(id);
+            }
+            order
+        };
+        assert_eq!(order("regions: [eu, us, asia]"), ["own", "next"]);
+        assert_eq!(order("regions: [eu, asia]"), ["own", "far"], "what is not named is farther");
+        assert_eq!(order("regions: [moon, asia, us]"), ["farther", "far"]);
+        assert_eq!(order("region: us")[0], "next");
+    }
 }

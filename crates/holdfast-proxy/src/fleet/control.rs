@@ -288,6 +288,17 @@ impl Fleet {
         is_news
     }
 
+    /// What an operator holds the breaker of a tool at that has one of its own (`breaker.per_tool`); whether
+    /// there is one, and it is news: an older generation, or the same, is refused.
+    pub fn say_of_tool(&self, server: usize, tool: &str, what: Override, generation: u64) -> bool {
+        let Some(fleet) = self.servers.get(server) else { return false };
+        let Some(number) = fleet.tools.iter().position(|(name, _)| **name == *tool) else {
+            return false;
+        };
+        let now = Instant::now();
+        fleet.steer_tool(number, |breaker| breaker.force(what, generation, now))
+    }
+
     /// This node is the one at this place of so many that share what an instance may take a minute
     /// (`balance.rate`).
     pub fn share_rates(&self, place: usize, nodes: usize) {

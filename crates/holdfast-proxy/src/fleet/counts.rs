@@ -2,6 +2,7 @@
 
 use holdfast_engine::breaker::Phase;
 
+use super::Losses;
 use crate::metrics::Counter;
 
 /// Counters of one server; they only rise.
@@ -14,6 +15,7 @@ pub(crate) struct Counts {
     pub(crate) repeats_denied: Counter,
     /// Sessions that went from one instance to another.
     pub(crate) moved: Counter,
+    pub(crate) losses: Losses,
 }
 
 /// Why a call was refused at its admission.

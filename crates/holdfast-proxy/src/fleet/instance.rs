@@ -28,8 +28,8 @@ pub(super) struct Instance {
     pub(super) mark: u32,
     pub(super) role: Role,
     pub(super) weight: u32,
-    /// Whether it is in the node's region, or nobody knows.
-    pub(super) is_near: bool,
+    /// How many regions are nearer to the node than its own; 0 also where nobody knows.
+    pub(super) distance: u16,
     /// Where to knock while it is away; `None`: it is no address.
     pub(super) door: Option<Door>,
     /// Its name's, for the strategy that hashes.

@@ -16,6 +16,7 @@
 //! | `outcome` | how an attempt ended |
 //! | `check` | checks of an instance that no breaker refuses and none counts |
 //! | `counts` | what is counted for metrics |
+//! | `losses` | what clients lost that the control plane has not been told of |
 //! | `control` | what the control plane says, and what it is told |
 //! | `mark` | what an instance is known by beyond one configuration |
 //! | `knock` | whether an instance that could not be reached can be again |
@@ -39,6 +40,7 @@ mod control;
 mod counts;
 mod instance;
 mod knock;
+mod losses;
 mod mark;
 mod outcome;
 mod queue;
@@ -67,6 +69,8 @@ pub(crate) use self::check::{Kept, check};
 pub use self::control::{At, Change, CheckResult, News, Sight, Verdict, Word};
 pub(crate) use self::counts::{Counts, Served, Why};
 pub(crate) use self::knock::TICK;
+pub(crate) use self::losses::Losses;
+pub use self::losses::Lost;
 pub use self::outcome::Outcome;
 pub(crate) use self::queue::InLine;
 pub(crate) use self::refusal::{Reason, Refused};

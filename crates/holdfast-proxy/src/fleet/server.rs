@@ -143,19 +143,27 @@ impl ServerFleet {
     ) -> Self {
         let Surroundings { index, config, news, heard, counts, before, now } = around;
         let params = params(settings);
-        let here = config.node.region.as_deref();
+        let regions = &config.node.regions;
+        let distance = |region: Option<&str>| match region.filter(|_| !regions.is_empty()) {
+            // What is not known is as near as any.
+            None => 0,
+            Some(region) => {
+                let place = regions.iter().position(|it| it == region);
+                u16::try_from(place.unwrap_or(regions.len())).unwrap_or(u16::MAX)
+            }
+        };
         let door = |url: &HttpUrl| Door {
             host: url.host.as_str().into(),
             port: url.port,
             within: settings.connect_timeout,
         };
         let known = |mark: u32| before?.instances.iter().find(|it| it.mark == mark);
-        let instance = |id: &str, mark: u32, role, weight, is_near, door| Instance {
+        let instance = |id: &str, mark: u32, role, weight, distance, door| Instance {
             id: id.into(),
             mark,
             role,
             weight,
-            is_near,
+            distance,
             door,
             seed: balance::seed(id),
             life: known(mark)
@@ -165,10 +173,9 @@ impl ServerFleet {
             .instances()
             .iter()
             .map(|it| {
-                let region = it.region.as_deref();
-                let is_near = here.is_none() || region.is_none() || region == here;
                 let mark = mark_of(&it.id, &it.url.to_string());
-                instance(&it.id, mark, it.role, it.weight, is_near, Some(door(&it.url)))
+                let distance = distance(it.region.as_deref());
+                instance(&it.id, mark, it.role, it.weight, distance, Some(door(&it.url)))
             })
             .collect();
         if instances.is_empty() {
@@ -177,7 +184,7 @@ impl ServerFleet {
                 Transport::Http { .. } | Transport::Stdio(_) => None,
             };
             let mark = super::mark::only(&settings.transport);
-            instances.push(instance("default", mark, Role::Equal, 1, true, door));
+            instances.push(instance("default", mark, Role::Equal, 1, 0, door));
         }
         let primary = instances.iter().find(|it| it.role == Role::Primary);
         let first = primary

@@ -11,7 +11,7 @@ use std::time::Duration;
 use holdfast_engine::replicated::Origin;
 use holdfast_store::{Binding, SessionKey, SessionRecord, StoreError};
 
-use super::{Bound, Mux, Session};
+use super::{Bound, Mux, Session, notice};
 use crate::cluster::Cluster;
 use crate::gateway::Gateway;
 use crate::principal::Principal;
@@ -137,6 +137,7 @@ fn adopt(
 ) -> Arc<Session> {
     if let Some(session) = gateway.sessions.get(record.key) {
         session.refresh(record);
+        notice::tell_listener(gateway, &session);
         return session;
     }
     let bound = Bound::of(&record.binding);
@@ -161,6 +162,7 @@ pub(crate) async fn changed(gateway: &Arc<Gateway>, key: SessionKey) {
                 return forget(gateway, key).await;
             }
             session.refresh(record);
+            notice::tell_listener(gateway, &session);
         }
         Err(StoreError::Missing | StoreError::Gone) => forget(gateway, key).await,
         Err(_) => {}
@@ -178,7 +180,7 @@ pub(crate) async fn reclaim(gateway: Arc<Gateway>, me: Origin) {
     for session in held {
         let bound = session.bound();
         let binding = Binding { node: Some(me), ..session.record().binding.clone() };
-        match session.rebind(&gateway, bound.generation, &binding).await {
+        match session.rebind(&gateway, bound.generation, &binding, None).await {
             Ok(true) => {}
             // Another node has it, or it has ended: the change is told to this node too.
             Ok(false) | Err(_) => changed(&gateway, session.key).await,

@@ -6,6 +6,7 @@
 //! it is bound to may, and every change of binding raises the generation.
 
 mod find;
+pub(crate) mod notice;
 mod restore;
 mod standing;
 mod table;
@@ -17,7 +18,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use holdfast_mcp::version::Version;
-use holdfast_store::{Binding, SessionKey, SessionRecord, StoreError};
+use holdfast_store::{Binding, Notice, SessionKey, SessionRecord, StoreError};
 use http::HeaderValue;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -121,9 +122,9 @@ pub(crate) struct Session {
     in_use: AtomicU32,
     /// Looked up since the sweep last asked.
     sought: AtomicBool,
-    /// What its client is to be told with the next answer: JSON text.
-    note: Mutex<Option<Box<str>>>,
-    has_note: AtomicBool,
+    /// Its client is to be told of its last move with its next answer, as the record has it.
+    owes_notice: AtomicBool,
+    given: notice::Given,
 }
 
 /// While it lives, the session does not expire: a running call or an open stream.
@@ -148,6 +149,7 @@ impl Session {
         gauge: GaugeGuard,
         now: Duration,
     ) -> Arc<Self> {
+        let owes_notice = AtomicBool::new(record.notice.is_some_and(|it| it.by_answer));
         Arc::new(Self {
             key: record.key,
             id: table::id_header(record.key),
@@ -175,8 +177,8 @@ impl Session {
             calls: AtomicU64::new(0),
             in_use: AtomicU32::new(0),
             sought: AtomicBool::new(false),
-            note: Mutex::default(),
-            has_note: AtomicBool::new(false),
+            owes_notice,
+            given: notice::Given::default(),
         })
     }
 
@@ -219,19 +221,9 @@ impl Session {
         self.stop();
     }
 
-    /// Its client is told this with the next answer.
-    fn note(&self, note: Box<str>) {
-        *self.note.lock().unwrap_or_else(PoisonError::into_inner) = Some(note);
-        self.has_note.store(true, Ordering::Release);
-    }
-
-    /// What its client is to be told, once.
-    pub(crate) fn take_note(&self) -> Option<Box<str>> {
-        if !self.has_note.load(Ordering::Acquire) {
-            return None;
-        }
-        self.has_note.store(false, Ordering::Release);
-        self.note.lock().unwrap_or_else(PoisonError::into_inner).take()
+    /// Whether its client has had no answer yet that says that it was moved.
+    pub(crate) fn owes_notice(&self) -> bool {
+        self.owes_notice.load(Ordering::Acquire)
     }
 
     /// Whether it lives on at another node.
@@ -338,10 +330,7 @@ impl Session {
             change(&mut record);
             match gateway.patiently(|| store.replace(record.clone())).await {
                 Ok(stored) => {
-                    let mut newest = self.record.lock().unwrap_or_else(PoisonError::into_inner);
-                    if newest.revision < stored.revision {
-                        *newest = Arc::new(stored);
-                    }
+                    self.keep(stored);
                     return Ok(());
                 }
                 Err(StoreError::Conflict { .. }) => record = store.get(self.key).await?,
@@ -352,24 +341,27 @@ impl Session {
 
     /// Takes over a newer record that another node has written.
     fn refresh(&self, record: SessionRecord) {
-        let moved = {
-            let mut newest = self.record.lock().unwrap_or_else(PoisonError::into_inner);
-            if newest.revision >= record.revision {
-                return;
-            }
-            let moved = record.binding.generation > self.bound.load().generation;
-            let bound = moved.then(|| Arc::new(Bound::of(&record.binding)));
-            *newest = Arc::new(record);
-            bound
-        };
-        if let Some(bound) = moved {
-            self.bound.store(bound);
+        let bound = Bound::of(&record.binding);
+        if self.keep(record) && bound.generation > self.bound.load().generation {
+            self.bound.store(Arc::new(bound));
             self.rebound.notify_waiters();
         }
     }
 
-    /// Writes a new binding in place of the one of generation `present`. If another node was faster,
-    /// its binding is the session's, and this returns `false`.
+    /// Keeps the record, if it is newer than the one that is here; whether it was.
+    fn keep(&self, record: SessionRecord) -> bool {
+        let mut newest = self.record.lock().unwrap_or_else(PoisonError::into_inner);
+        if newest.revision >= record.revision {
+            return false;
+        }
+        let owes_notice = record.notice.is_some_and(|it| it.by_answer);
+        self.owes_notice.store(owes_notice, Ordering::Release);
+        *newest = Arc::new(record);
+        true
+    }
+
+    /// Writes a new binding in place of the one of generation `present`, and what its client is to be told
+    /// of that. If another node was faster, its binding is the session's, and this returns `false`.
     ///
     /// # Errors
     /// [`StoreError`] if the session ended meanwhile or the store is away.
@@ -378,6 +370,7 @@ impl Session {
         gateway: &Gateway,
         present: u32,
         binding: &Binding,
+        notice: Option<Notice>,
     ) -> Result<bool, StoreError> {
         let store = &gateway.store;
         let mut record = (*self.record()).clone();
@@ -387,12 +380,10 @@ impl Session {
                 return Ok(false);
             }
             record.binding = binding.clone();
+            record.notice = notice.or(record.notice);
             match gateway.patiently(|| store.replace(record.clone())).await {
                 Ok(stored) => {
-                    let mut newest = self.record.lock().unwrap_or_else(PoisonError::into_inner);
-                    if newest.revision < stored.revision {
-                        *newest = Arc::new(stored);
-                    }
+                    self.keep(stored);
                     return Ok(true);
                 }
                 Err(StoreError::Conflict { .. }) => record = store.get(self.key).await?,

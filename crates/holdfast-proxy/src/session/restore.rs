@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
-use holdfast_store::Binding;
+use holdfast_store::{Binding, Notice};
 use http::HeaderMap;
 use tokio::sync::{OwnedMutexGuard, mpsc};
 
-use super::{Bound, Session, find, standing};
+use super::{Bound, Session, find, notice, standing};
 use crate::exchange;
 use crate::failure::Failure;
 use crate::gateway::Gateway;
@@ -113,10 +113,18 @@ impl Bind {
             generation: next.generation,
             node: gateway.holder_of(server),
         };
-        match session.rebind(&gateway, present.generation, &binding).await {
+        let moves = next.mark != present.mark;
+        let notice = moves.then_some(Notice {
+            from: present.mark,
+            generation: next.generation,
+            by_log: true,
+            by_answer: true,
+        });
+        match session.rebind(&gateway, present.generation, &binding, notice).await {
             Ok(true) => {}
             // Another node was faster: the session is bound where that node has bound it.
             Ok(false) => {
+                notice::tell_listener(&gateway, &session);
                 exchange::close_at_server(&gateway, server, &next).await;
                 let theirs = session.bound();
                 if theirs.is_usable(server) {
@@ -140,9 +148,11 @@ impl Bind {
             "session established again at its server"
         );
         standing::rebound(&gateway, &session, &next, unclaimed);
-        if next.mark != present.mark {
-            tell_moved(server, &session, &present, &next);
+        if moves {
+            server.fleet.counts.moved.inc();
+            server.fleet.counts.losses.moved(present.mark);
         }
+        notice::tell_listener(&gateway, &session);
         // Whoever ends the session waits for this, and then closes what it is bound to.
         drop(alone);
         match &present.mux {
@@ -158,39 +168,6 @@ impl Bind {
         }
         Ok(next)
     }
-}
-
-/// Tells the client that its session is at another instance, where nothing is known of what the first
-/// one kept in memory: on its standing stream, and with the next answer.
-fn tell_moved(server: &Server, session: &Session, from: &Bound, to: &Bound) {
-    server.fleet.counts.moved.inc();
-    let ids = server.settings.instances();
-    // One that the configuration has no more has no name in it either.
-    let id = |mark: u32| match server.fleet.place(mark) {
-        Some(at) => ids.get(at).map_or("default", |it| it.id.as_str()),
-        None => "removed",
-    };
-    let note = serde_json::json!({
-        "movedFrom": id(from.mark),
-        "movedTo": id(to.mark),
-        "stateLost": true,
-    });
-    session.note(note.to_string().into());
-    let Some(standing) = session.standing().clone() else { return };
-    let message = serde_json::json!({
-        "jsonrpc": "2.0",
-        "method": "notifications/message",
-        "params": {
-            "level": "warning",
-            "logger": "holdfast",
-            "data": {
-                "message": "the session was moved to another instance of the server; what the server \
-                            kept in memory for it is lost",
-                "session": note,
-            },
-        },
-    });
-    standing.log.try_append(&message.to_string().into());
 }
 
 fn ended(session: &Session) -> Failure {

@@ -26,7 +26,7 @@ use http::header::ACCEPT;
 use http::{HeaderMap, HeaderValue, Method as HttpMethod, StatusCode};
 use tokio::sync::mpsc;
 
-use super::{Bound, Session, Whereto, reestablish};
+use super::{Bound, Session, Whereto, notice, reestablish};
 use crate::cluster::{Released, ask_to_release};
 use crate::exchange::{self, Whole};
 use crate::failure::Failure;
@@ -46,7 +46,7 @@ pub(crate) struct Standing {
 }
 
 impl Standing {
-    fn is_open(&self) -> bool {
+    pub(super) fn is_open(&self) -> bool {
         self.log.state() != LogState::Complete
     }
 
@@ -166,6 +166,7 @@ pub(crate) async fn open(
     if gateway.cluster.is_some() && after.is_some() && last.is_none() && !whole {
         tell_gap(session, &opened.log);
     }
+    notice::tell_listener(gateway, session);
     let feed = Feed {
         gateway: Arc::clone(gateway),
         session: Arc::clone(session),

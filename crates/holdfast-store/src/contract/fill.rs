@@ -11,7 +11,7 @@ use proptest::prelude::*;
 
 use super::{benches, record};
 use crate::record::Stored;
-use crate::{Announces, Binding, Malformed, SessionKey, SessionRecord, StreamRecord};
+use crate::{Announces, Binding, Malformed, Notice, SessionKey, SessionRecord, StreamRecord};
 
 fn bytes() -> impl Strategy<Value = Bytes> {
     prop::collection::vec(any::<u8>(), 0..200).prop_map(Bytes::from)
@@ -34,6 +34,15 @@ fn binding() -> impl Strategy<Value = Binding> {
     )
 }
 
+fn notice() -> impl Strategy<Value = Notice> {
+    any::<(u32, u32, bool, bool)>().prop_map(|(from, generation, by_log, by_answer)| Notice {
+        from,
+        generation,
+        by_log,
+        by_answer,
+    })
+}
+
 fn session() -> impl Strategy<Value = SessionRecord> {
     let who = (any::<u128>(), any::<u64>(), ".*", prop::sample::select(Version::ALL));
     let asked = (
@@ -44,8 +53,9 @@ fn session() -> impl Strategy<Value = SessionRecord> {
         any::<(bool, bool, bool)>(),
     );
     let times = (any::<u64>(), prop::option::of(any::<u64>()), any::<u64>());
-    (who, asked, binding(), prop::option::of(origin()), times).prop_map(
-        |(who, asked, binding, holder, times)| SessionRecord {
+    let bound = (binding(), prop::option::of(notice()));
+    (who, asked, bound, prop::option::of(origin()), times).prop_map(
+        |(who, asked, (binding, notice), holder, times)| SessionRecord {
             key: SessionKey(who.0),
             principal: who.1,
             server: Arc::from(who.2),
@@ -56,6 +66,7 @@ fn session() -> impl Strategy<Value = SessionRecord> {
             subscriptions: asked.3,
             announces: Announces { tools: asked.4.0, prompts: asked.4.1, resources: asked.4.2 },
             binding,
+            notice,
             holder,
             created: times.0,
             deadline: times.1,
@@ -123,11 +134,23 @@ proptest! {
         let call = crate::encode::decode::<Entry>(1, &value);
         if format != 1 {
             let refused = Malformed::Format { found: Some(format), reads: 1 };
-            for error in [session.unwrap_err(), stream.unwrap_err(), call.unwrap_err()] {
+            // A session with a notice has a format of its own.
+            let session = (format != 2).then(|| session.unwrap_err());
+            for error in [stream.unwrap_err(), call.unwrap_err()].into_iter().chain(session) {
                 prop_assert_eq!(&error, &refused);
             }
         }
     }
+}
+
+/// Nodes of both formats can be in a cluster, and the earlier ones read what has no notice.
+#[test]
+fn only_a_session_with_a_notice_has_the_later_format() {
+    let plain = record(1);
+    assert_eq!(plain.encode(7).unwrap()[0], 1);
+    let notice = Notice { from: 3, generation: 2, by_log: true, by_answer: false };
+    let noticed = SessionRecord { notice: Some(notice), ..plain };
+    assert_eq!(noticed.encode(7).unwrap()[0], 2);
 }
 
 #[test]

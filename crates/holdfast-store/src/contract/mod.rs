@@ -140,6 +140,7 @@ pub(crate) fn record(key: u128) -> SessionRecord {
             generation: 1,
             node: Some(ME),
         },
+        notice: None,
         holder: None,
         created: START,
         deadline: None,

@@ -1,4 +1,4 @@
-//! `holdfast breaker ACTION SERVER [INSTANCE]`: holds breakers open or closed on every node, or lets them
+//! `holdfast breaker ACTION SERVER [INSTANCE | --tool TOOL]`: holds breakers open or closed on every node, or lets them
 //! decide by themselves again.
 
 use std::process::ExitCode;
@@ -21,6 +21,9 @@ pub(crate) struct Breaker {
     server: String,
     /// One of its instances [default: all of them]
     instance: Option<String>,
+    /// One of its tools, on all instances: one that is listed under breaker.per_tool
+    #[arg(long, value_name = "TOOL", conflicts_with = "instance")]
+    tool: Option<String>,
     #[command(flatten)]
     confirm: ConfirmArgs,
     #[command(flatten)]
@@ -41,9 +44,10 @@ enum Action {
 
 impl Breaker {
     pub(crate) fn run(&self) -> Outcome {
-        let whose = match &self.instance {
-            Some(instance) => format!("{} of {}", instance, self.server),
-            None => self.server.clone(),
+        let whose = match (&self.instance, &self.tool) {
+            (Some(instance), _) => format!("{} of {}", instance, self.server),
+            (None, Some(tool)) => format!("tool {} of {}", tool, self.server),
+            (None, None) => self.server.clone(),
         };
         let (action, does, done) = match self.action {
             Action::Open => {
@@ -61,7 +65,10 @@ impl Breaker {
         };
         self.admin.run(async |client| {
             self.confirm.confirm(&does, &format!("From now on {does}. Go on?"))?;
-            let ordered = client.breaker(&self.server, self.instance.as_deref(), action).await;
+            let ordered = match &self.tool {
+                Some(tool) => client.breaker_of_tool(&self.server, tool, action).await,
+                None => client.breaker(&self.server, self.instance.as_deref(), action).await,
+            };
             let ordered = ordered.map_err(|error| explain(&self.admin, error))?;
             match self.output.output {
                 Format::Table => say(&format!("{whose}: breaker {done}"))?,

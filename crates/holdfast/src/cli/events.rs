@@ -75,6 +75,9 @@ fn incidents(page: &IncidentsDto) -> String {
         "ALLOWED",
         "OBJECTIVE",
         "TIER",
+        "IN DOUBT",
+        "RPO",
+        "MOVED",
     ];
     let row = |it: &IncidentDto| {
         let after = |ms: Option<u64>| ms.map_or_else(|| "-".to_owned(), length);
@@ -89,12 +92,27 @@ fn incidents(page: &IncidentsDto) -> String {
             length(it.rto_ms),
             it.objective.clone(),
             it.tier.clone().unwrap_or_else(|| "-".to_owned()),
+            in_doubt(it),
+            it.rpo.clone().unwrap_or_else(|| "-".to_owned()),
+            it.rpo.as_ref().map_or_else(|| "-".to_owned(), |_| it.sessions_moved.to_string()),
         ]
     };
     let rows: Vec<Vec<String>> = page.incidents.iter().map(row).collect();
     text.push_str(&format!("\n\n{}", table(&heading, &rows)));
-    text.push_str("\n\nTimes are counted from the first bad sign");
+    text.push_str(
+        "\n\nTimes are counted from the first bad sign. IN DOUBT: Writes of which nobody knows whether they\n\
+         ran, and from when the first was received to the end. MOVED: sessions without their state",
+    );
     text
+}
+
+/// The Writes of which nobody knows whether they ran, and for how long that was so.
+fn in_doubt(it: &IncidentDto) -> String {
+    match (&it.rpo, it.unknown_writes) {
+        (None, _) => "-".to_owned(),
+        (Some(_), 0) => "0".to_owned(),
+        (Some(_), writes) => format!("{writes} ({})", length(it.in_doubt_ms)),
+    }
 }
 
 fn length(ms: u64) -> String {

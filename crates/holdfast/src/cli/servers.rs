@@ -1,8 +1,10 @@
 //! `holdfast servers`: every server and instance with its health, its breaker, and where it stands.
 
+use std::collections::BTreeMap;
+
 use clap::Args;
 use holdfast_admin::Client;
-use holdfast_admin::api::{ControlDto, InstanceControlDto, ServerDto, ServersDto};
+use holdfast_admin::api::{ControlDto, InstanceControlDto, ServerDto, ServersDto, ToolDto};
 use holdfast_engine::health::{Grade, percent};
 
 use super::admin_port::AdminArgs;
@@ -115,10 +117,25 @@ fn notice(server: &ServerDto) -> Option<String> {
     })
 }
 
-/// The tools of a server whose own breakers let not every call pass at the node that was asked.
+/// The tools of a server whose own breakers let not every call pass at the node that was asked, and those
+/// whose breakers an operator keeps.
 fn kept_back(server: &ServerDto) -> impl Iterator<Item = String> {
-    let open = server.tools.iter().filter(|it| it.breaker != "closed");
-    open.map(|it| format!("{}: breaker of its tool {}: {}", server.name, it.name, it.breaker))
+    let kept: BTreeMap<&str, &str> = server
+        .control
+        .iter()
+        .flat_map(|it| &it.kept_tools)
+        .map(|it| (it.name.as_str(), it.kept.as_str()))
+        .collect();
+    let of = |tool: &str| format!("{}: breaker of its tool {tool}", server.name);
+    let line = |it: &ToolDto| match kept.get(it.name.as_str()) {
+        Some(kept) => Some(format!("{}: {} ({kept})", of(&it.name), it.breaker)),
+        None if it.breaker != "closed" => Some(format!("{}: {}", of(&it.name), it.breaker)),
+        None => None,
+    };
+    let without = kept.iter().filter(|(name, _)| !server.tools.iter().any(|it| it.name == **name));
+    let without = without.map(|(name, kept)| format!("{}: {kept}; it has none now", of(name)));
+    let lines: Vec<String> = server.tools.iter().filter_map(line).chain(without).collect();
+    lines.into_iter()
 }
 
 /// How far a move is; the commands that begin one say it too.

@@ -66,6 +66,11 @@ impl Operated for Plane {
             objective: "open",
             tier_ms: Some(1_000),
             tier: "missed",
+            unknown_writes: 3,
+            in_doubt_ms: 700,
+            rpo_ms: 0,
+            rpo: "missed",
+            sessions_moved: 40,
         }]
     }
 
@@ -116,6 +121,9 @@ async fn servers_are_shown_with_what_was_agreed_on_about_them() {
     assert_eq!(events.iter().map(|it| it.index).collect::<Vec<_>>(), [2, 3]);
     let incidents = node.client(None).incidents().await.unwrap().incidents;
     assert_eq!((incidents[0].switched_ms, incidents[0].recovered_ms), (Some(1_150), None));
+    let it = &incidents[0];
+    assert_eq!((it.unknown_writes, it.in_doubt_ms, it.sessions_moved), (3, 700, 40));
+    assert_eq!((it.rpo_ms, it.rpo.as_deref()), (Some(0), Some("missed")));
     let metrics = node.get("/metrics").await;
     assert!(metrics.contains("\nmcp_server_health{server_id=\"github\"} 0.5\n"), "{metrics}");
     node.stop().await;
@@ -131,6 +139,7 @@ async fn orders_are_passed_on_and_refusals_say_why() {
     client.failover("github", Some("a"), true).await.unwrap();
     client.failback("github", true).await.unwrap();
     client.breaker("github", Some("a"), BreakerActionDto::Close).await.unwrap();
+    client.breaker_of_tool("github", "write", BreakerActionDto::Open).await.unwrap();
     let server = || "github".to_owned();
     let expected = [
         Order::FailOver { server: server(), to: Some("a".to_owned()) },
@@ -138,6 +147,7 @@ async fn orders_are_passed_on_and_refusals_say_why() {
         Order::ForceOver { server: server(), to: "a".to_owned() },
         Order::BackAtOnce { server: server() },
         Order::Breaker { server: server(), instance: Some("a".to_owned()), force: Force::Closed },
+        Order::ToolBreaker { server: server(), tool: "write".to_owned(), force: Force::Open },
     ];
     assert_eq!(*plane.ordered.lock().unwrap(), expected);
     let error = client.failover("github", None, true).await.unwrap_err();

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use holdfast_config::CheckKind;
-use holdfast_engine::breaker::{self, Breaker, Evidence, Params};
+use holdfast_engine::breaker::{self, Breaker, Evidence, Override as Held, Params};
 use holdfast_engine::failover::{Failover, Route};
 use holdfast_engine::health::passive::Indicators;
 use holdfast_engine::health::score::{Failure, Outcome};
@@ -14,7 +14,7 @@ use holdfast_engine::health::votes::Opinion;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::plane::{Activity, At, CheckResult, Checked, Own, Plane, Sight, Verdict, Word};
+use crate::plane::{Activity, At, CheckResult, Checked, Lost, Own, Plane, Sight, Verdict, Word};
 use crate::shared::lock;
 
 use super::World;
@@ -27,6 +27,10 @@ pub(crate) struct FakePlane {
     pub(crate) routes: Mutex<BTreeMap<usize, Arc<Failover>>>,
     pub(crate) verdicts: Mutex<BTreeMap<At, Option<Opinion>>>,
     pub(crate) words: Mutex<Vec<(usize, Option<usize>, Word)>>,
+    /// What was said of tools.
+    pub(crate) tools: Mutex<Vec<(usize, String, Held, u64)>>,
+    /// What clients of a server lost, until it is asked for.
+    pub(crate) lost: Mutex<BTreeMap<usize, Lost>>,
     pub(crate) running: Mutex<BTreeMap<At, u64>>,
     pub(crate) evidence: Mutex<BTreeMap<usize, Evidence>>,
     pub(super) breakers: Mutex<BTreeMap<At, Breaker>>,
@@ -208,6 +212,14 @@ impl Plane for FakePlane {
                 breaker.opened_by_cluster(now + length, generation, now)
             });
         }
+    }
+
+    fn say_of_tool(&self, server: usize, tool: &str, what: Held, generation: u64) {
+        lock(&self.tools).push((server, tool.to_owned(), what, generation));
+    }
+
+    fn take_lost(&self, server: usize) -> Option<Lost> {
+        lock(&self.lost).remove(&server)
     }
 
     fn activity(&self) -> Activity {

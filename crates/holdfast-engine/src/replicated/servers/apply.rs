@@ -5,11 +5,12 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use super::follows::{describe, happened, is_next};
 use super::record::least_needed;
 use super::{
-    Configuration, MAX_EVENTS, MAX_EVENTS_OF_SERVER, MAX_INSTANCES, MAX_SERVERS, MAX_VERSIONS,
-    Override, OverrideKind, Place, ServerCommand, ServerEvent, ServerHappened, ServerState,
-    Servers, Verdict,
+    Configuration, MAX_EVENTS, MAX_EVENTS_OF_SERVER, MAX_INSTANCES, MAX_SERVERS, MAX_TOOLS,
+    MAX_VERSIONS, Override, OverrideKind, Place, ServerCommand, ServerEvent, ServerHappened,
+    ServerState, Servers, Verdict, tool_key, tool_of,
 };
 use crate::failover::Failover;
+use crate::objectives::{Ending, outages};
 use crate::replicated::control::cut;
 use crate::replicated::{Invalid, MAX_TEXT, Reply};
 
@@ -45,6 +46,15 @@ impl Servers {
             }
             ServerCommand::Note { server, instance, what, evidence } => {
                 self.say(at, server, instance, *what, evidence)
+            }
+            ServerCommand::Remark { server, instance, what, evidence, outage, .. } => outage
+                .map_or(Ok(()), |outage| self.is_about(server, outage, *what))
+                .and_then(|()| self.say(at, server, instance, *what, evidence)),
+            ServerCommand::Lose { server, outage, unknown, oldest, moved } => {
+                self.lose(at, server, *outage, (*unknown, *oldest, *moved))
+            }
+            ServerCommand::Tool { server, tool, kind, by } => {
+                self.force_tool(at, server, tool, *kind, by)
             }
         };
         match changed {
@@ -92,9 +102,10 @@ impl Servers {
         // What an operator holds is let go by an operator, also of what is configured again later.
         let held = |it: &Override| it.is_held(at.now);
         state.breakers.retain(|name, it| name.is_empty() || instances.contains(name) || held(it));
-        while state.breakers.len() > 2 * MAX_INSTANCES {
+        let is_instance = |name: &String| !name.is_empty() && tool_of(name).is_none();
+        while state.breakers.keys().filter(|it| is_instance(it)).count() > 2 * MAX_INSTANCES {
             let gone =
-                |(name, _): &(&String, &Override)| !name.is_empty() && !instances.contains(*name);
+                |(name, _): &(&String, &Override)| is_instance(name) && !instances.contains(*name);
             let oldest = state.breakers.iter().filter(gone).min_by_key(|(_, it)| it.generation);
             let Some(oldest) = oldest.map(|(name, _)| name.clone()) else { break };
             state.breakers.remove(&oldest);
@@ -239,17 +250,7 @@ impl Servers {
                 return Err(Reply::Moved { generation: present.generation, step: 0 });
             }
         }
-        // By the log, so that it is also above what a server of this name had before it was retired.
-        state.override_generation = at.index.max(state.override_generation.saturating_add(1));
-        let made = Override {
-            kind,
-            generation: state.override_generation,
-            until,
-            since: at.now,
-            by: by.clone(),
-            why: cut(why).to_owned(),
-        };
-        state.breakers.insert(instance.clone(), made);
+        state.keep(at, instance.clone(), kind, until, by, why);
         let what = match kind {
             OverrideKind::Opened => ServerHappened::BreakerOpened,
             OverrideKind::ForcedOpen => ServerHappened::BreakerForcedOpen,
@@ -309,6 +310,97 @@ impl Servers {
         Ok(true)
     }
 
+    /// Whether a line can still be about this outage of the server.
+    fn is_about(&self, server: &str, outage: u64, what: ServerHappened) -> Result<(), Reply> {
+        let own = outages(&self.events).into_iter().filter(|it| it.server == server);
+        let (mut last, mut found) = (0, None);
+        for it in own {
+            last = it.index;
+            found = found.or_else(|| (it.index == outage).then_some(it.ending));
+        }
+        let ends = matches!(what, ServerHappened::Answered { .. });
+        match found {
+            Some(ending) if !ends || ending == Ending::Open => Ok(()),
+            Some(_) | None => Err(Reply::Moved { generation: last, step: 0 }),
+        }
+    }
+
+    /// Adds to what an outage has cost. `cost`: Writes in doubt, when the first of them was received, and
+    /// sessions that moved.
+    fn lose(
+        &mut self,
+        at: Place,
+        server: &str,
+        outage: u64,
+        cost: (u32, u64, u32),
+    ) -> Result<bool, Reply> {
+        self.is_about(server, outage, ServerHappened::Noted)?;
+        let (more, since, left) = cost;
+        if (more, left) == (0, 0) {
+            return Ok(false);
+        }
+        let known = self.events.iter_mut().filter(|it| it.server == server).find_map(|it| {
+            let line = &mut it.what;
+            matches!(line, ServerHappened::Lost { outage: of, .. } if *of == outage).then_some(line)
+        });
+        let since = if more > 0 { since.max(1) } else { 0 };
+        match known {
+            Some(ServerHappened::Lost { unknown, oldest, moved, .. }) => {
+                *unknown = unknown.saturating_add(more);
+                *moved = moved.saturating_add(left);
+                *oldest = [*oldest, since].into_iter().filter(|it| *it > 0).min().unwrap_or(0);
+            }
+            Some(_) | None => {
+                let what =
+                    ServerHappened::Lost { outage, unknown: more, oldest: since, moved: left };
+                self.note(at, server, "", what, "");
+            }
+        }
+        Ok(true)
+    }
+
+    fn force_tool(
+        &mut self,
+        at: Place,
+        server: &str,
+        tool: &str,
+        kind: Option<OverrideKind>,
+        by: &str,
+    ) -> Result<bool, Reply> {
+        are_names([tool].into_iter())?;
+        if by.len() > MAX_TEXT {
+            return Err(Reply::Invalid(Invalid::Text));
+        }
+        let state = self.by_name.get_mut(server).filter(|it| !it.is_retired());
+        let state = state.ok_or(Reply::Unknown)?;
+        let key = tool_key(tool);
+        let Some(kind) = kind else {
+            let released = state.breakers.remove(&key).is_some();
+            if released {
+                self.note(at, server, &key, ServerHappened::BreakerReleased, by);
+            }
+            return Ok(released);
+        };
+        let what = match kind {
+            OverrideKind::Opened => return Err(Reply::Invalid(Invalid::Override)),
+            OverrideKind::ForcedOpen => ServerHappened::BreakerForcedOpen,
+            OverrideKind::ForcedClosed => ServerHappened::BreakerForcedClosed,
+        };
+        match state.breakers.get(&key) {
+            Some(present) if present.kind == kind => return Ok(false),
+            Some(_) => {}
+            None if state.breakers.keys().filter(|it| tool_of(it).is_some()).count()
+                >= MAX_TOOLS =>
+            {
+                return Err(Reply::Invalid(Invalid::Tools));
+            }
+            None => {}
+        }
+        state.keep(at, key.clone(), kind, None, by, "");
+        self.note(at, server, &key, what, &format!("by {by}"));
+        Ok(true)
+    }
+
     fn note(
         &mut self,
         at: Place,
@@ -340,6 +432,31 @@ impl Servers {
     fn forget(&mut self, of: Option<&str>) {
         let place = least_needed(&self.events, of).unwrap_or(0);
         self.events.remove(place);
+    }
+}
+
+impl ServerState {
+    /// A breaker does not decide for itself from here on.
+    fn keep(
+        &mut self,
+        at: Place,
+        key: String,
+        kind: OverrideKind,
+        until: Option<u64>,
+        by: &str,
+        why: &str,
+    ) {
+        // By the log, so that it is also above what a server of this name had before it was retired.
+        self.override_generation = at.index.max(self.override_generation.saturating_add(1));
+        let made = Override {
+            kind,
+            generation: self.override_generation,
+            until,
+            since: at.now,
+            by: by.to_owned(),
+            why: cut(why).to_owned(),
+        };
+        self.breakers.insert(key, made);
     }
 }
 

@@ -12,6 +12,9 @@
 //! | `Breaker`, forced or released by an operator | any member | its life | [`Reply::Fenced`] |
 //! | `Configure` | any member | its life, and the version that it follows | `Fenced`; `Moved` |
 //! | `Note` | any member | its life | `Fenced` |
+//! | `Remark` | coordinator | term, and the outage that it is about | `Stale`; `Moved` |
+//! | `Lose` | any member | its life, and the outage that it is about | `Fenced`; `Moved` |
+//! | `Tool` | any member | its life | `Fenced` |
 //!
 //! Whether a failover's next step is right is the coordinator's business (`failover::Failover::step`);
 //! here it is made sure that it follows the step it was made from, and that within one generation the
@@ -45,6 +48,11 @@ pub const MAX_EVENTS: usize = 1024;
 pub const MAX_EVENTS_OF_SERVER: usize = 256;
 /// How a `Noted` begins that is an alarm.
 pub const ALARM: &str = "emergency: ";
+/// The most tools of a server whose breakers operators keep.
+pub const MAX_TOOLS: usize = 128;
+/// Which commands this version reads: rises when the log gets one that the version before cannot decode. The
+/// nodes say it of themselves, and what one of them could not read is not proposed before all can.
+pub const READS: u32 = 1;
 /// The most configuration versions that are remembered.
 pub const MAX_VERSIONS: usize = 8;
 
@@ -69,8 +77,9 @@ pub struct ServerState {
     pub failover: Failover,
     /// What the group found, by instance: all that are configured; none: the server was retired.
     pub verdicts: BTreeMap<String, Verdict>,
-    /// Breakers that do not decide for themselves, by instance; the server's own under the empty name. What
-    /// an operator holds stays when the instance is configured no more.
+    /// Breakers that do not decide for themselves, by instance; the server's own under the empty name, and
+    /// those of single tools under [`tool_key`]. What an operator holds stays when the instance is configured
+    /// no more.
     pub breakers: BTreeMap<String, Override>,
     /// The last generation given to an override of this server.
     pub override_generation: u64,
@@ -185,7 +194,7 @@ pub enum ServerHappened {
     Settled,
     /// The first good answer after the failure, as a node reported it.
     Answered {
-        /// How far back what had been acknowledged is lost, in milliseconds; none: not known.
+        /// Always none: a [`Self::Lost`] says what was lost. What the record has had is read all the same.
         lost: Option<u64>,
     },
     /// The group opened a breaker.
@@ -213,6 +222,17 @@ pub enum ServerHappened {
         cause: Cause,
         /// When the first evidence for it was seen; 0: not said.
         evidence_since: u64,
+    },
+    /// What an outage has cost, as far as nodes have told: one line for each outage, which grows.
+    Lost {
+        /// The outage, by its index.
+        outage: u64,
+        /// Writes of which nobody knows whether they ran.
+        unknown: u32,
+        /// When the first of them was received, in milliseconds since the Unix epoch; 0: there is none.
+        oldest: u64,
+        /// Sessions that went to another instance, without what the first one kept for them.
+        moved: u32,
     },
 }
 
@@ -317,6 +337,46 @@ pub enum ServerCommand {
         /// On what evidence; cut.
         evidence: String,
     },
+    /// A line of the coordinator's for the history: as a `Note`, and refused where what it is about is past.
+    Remark {
+        /// The server; may be empty.
+        server: String,
+        /// Its instance; may be empty.
+        instance: String,
+        /// `Answered` or `Noted`.
+        what: ServerHappened,
+        /// On what evidence; cut.
+        evidence: String,
+        /// The outage that it is about, by its index; none: it is about none. An `Answered` ends it, and is
+        /// refused unless it goes on.
+        outage: Option<u64>,
+        /// The term in which it was decided.
+        term: u64,
+    },
+    /// A node tells what an outage has cost clients of its own, beside what was told before.
+    Lose {
+        /// The server.
+        server: String,
+        /// The outage, by its index.
+        outage: u64,
+        /// Writes of which nobody knows whether they ran.
+        unknown: u32,
+        /// When the first of them was received, in milliseconds since the Unix epoch.
+        oldest: u64,
+        /// Sessions that went to another instance.
+        moved: u32,
+    },
+    /// An operator keeps the breaker of one tool open or closed, or releases it.
+    Tool {
+        /// The server.
+        server: String,
+        /// The tool; not empty.
+        tool: String,
+        /// What it is kept at, `ForcedOpen` or `ForcedClosed`; none: it decides for itself.
+        kind: Option<OverrideKind>,
+        /// The operator behind it.
+        by: String,
+    },
 }
 
 /// Where and when a command is applied.
@@ -330,8 +390,21 @@ pub(in crate::replicated) struct Place {
     pub(in crate::replicated) now: u64,
 }
 
-// === impl ServerCommand ===
+/// Where the breaker of a tool is kept among those of instances: no instance's name has a space.
+#[must_use]
+pub fn tool_key(tool: &str) -> String {
+    format!("{TOOL} {tool}")
+}
 
+/// The tool whose breaker is kept under this name, if it is a tool's.
+#[must_use]
+pub fn tool_of(key: &str) -> Option<&str> {
+    key.strip_prefix(TOOL)?.strip_prefix(' ')
+}
+
+const TOOL: &str = "tool";
+
+// === impl ServerCommand ===
 impl ServerCommand {
     /// The term in which a coordinator decided this; none: any member may say it.
     #[must_use]
@@ -343,7 +416,26 @@ impl ServerCommand {
             | Self::Notified { term, .. }
             | Self::Failover { term, .. } => Some(*term),
             Self::Breaker { term, .. } => *term,
-            Self::Configure { .. } | Self::Note { .. } => None,
+            Self::Remark { term, .. } => Some(*term),
+            Self::Configure { .. } | Self::Note { .. } | Self::Lose { .. } | Self::Tool { .. } => {
+                None
+            }
+        }
+    }
+
+    /// The least that a node has to say of itself ([`READS`]) to read this.
+    #[must_use]
+    pub fn reads(&self) -> u32 {
+        match self {
+            Self::Define { .. }
+            | Self::Retire { .. }
+            | Self::Verdict { .. }
+            | Self::Failover { .. }
+            | Self::Breaker { .. }
+            | Self::Configure { .. }
+            | Self::Notified { .. }
+            | Self::Note { .. } => 0,
+            Self::Remark { .. } | Self::Lose { .. } | Self::Tool { .. } => 1,
         }
     }
 }
@@ -398,7 +490,8 @@ impl ServerState {
         self.verdicts.is_empty()
     }
 
-    /// The override of an instance's breaker (empty name: the server's own) that holds at `now`.
+    /// The override of an instance's breaker (empty name: the server's own; [`tool_key`]: a tool's) that
+    /// holds at `now`.
     #[must_use]
     pub fn forced(&self, instance: &str, now: u64) -> Option<&Override> {
         self.breakers.get(instance).filter(|it| it.until.is_none_or(|until| until > now))

@@ -47,6 +47,7 @@ fn kept(events: &VecDeque<ServerEvent>) -> Vec<bool> {
             ServerHappened::Progressed => outage.in_use == Some(event.at),
             // What was announced of it. That others of the server are of no use is not what it is judged by.
             ServerHappened::Noted => event.instance == outage.instance && !event.is_alarm(),
+            ServerHappened::Lost { outage: of, .. } => of == outage.index,
             ServerHappened::FailbackBegan
             | ServerHappened::RolledBack
             | ServerHappened::Settled

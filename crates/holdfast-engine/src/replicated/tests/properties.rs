@@ -157,7 +157,41 @@ fn server_commands() -> impl Strategy<Value = ServerCommand> {
         follows,
         rolls_back_to: None,
     });
+    let about = (proptest::option::of(0..60_u64), any::<bool>(), term()).prop_map(
+        |(outage, ends, term)| ServerCommand::Remark {
+            server: "db".into(),
+            instance: String::new(),
+            what: if ends {
+                ServerHappened::Answered { lost: None }
+            } else {
+                ServerHappened::Noted
+            },
+            evidence: String::new(),
+            outage,
+            term,
+        },
+    );
+    let lose = (0..60_u64, any::<(u32, u64, u32)>()).prop_map(|(outage, it)| ServerCommand::Lose {
+        server: "db".into(),
+        outage,
+        unknown: it.0,
+        oldest: it.1,
+        moved: it.2,
+    });
+    let held = proptest::option::of(prop_oneof![
+        Just(OverrideKind::ForcedOpen),
+        Just(OverrideKind::ForcedClosed),
+    ]);
+    let tool = (names(), held).prop_map(|(tool, kind)| ServerCommand::Tool {
+        server: "db".into(),
+        tool,
+        kind,
+        by: "ops".into(),
+    });
     prop_oneof![
+        1 => about,
+        1 => lose,
+        1 => tool,
         2 => define,
         2 => judge,
         8 => failover,

@@ -53,6 +53,20 @@ fn breaker(
     })
 }
 
+fn remark(what: ServerHappened, outage: Option<u64>, term: u64) -> ControlCommand {
+    let (server, instance, evidence) = ("db".into(), "a".into(), "evidence".into());
+    of_server(ServerCommand::Remark { server, instance, what, evidence, outage, term })
+}
+
+fn lose(outage: u64, unknown: u32, oldest: u64, moved: u32) -> ControlCommand {
+    of_server(ServerCommand::Lose { server: "db".into(), outage, unknown, oldest, moved })
+}
+
+fn tool(name: &str, kind: Option<OverrideKind>) -> ControlCommand {
+    let (server, tool, by) = ("db".into(), name.into(), "ops".into());
+    of_server(ServerCommand::Tool { server, tool, kind, by })
+}
+
 /// Two members, and a server with two instances.
 fn bench() -> Bench {
     let mut bench = Bench::new();
@@ -108,6 +122,7 @@ fn a_coordinator_that_is_none_any_more_changes_nothing() {
         step((0, 0), &next, 4),
         of_server(ServerCommand::Notified { up_to: 1, term: 4 }),
         breaker(Some(OverrideKind::Opened), None, Some(4)),
+        remark(ServerHappened::Noted, None, 4),
     ];
     for command in commands {
         let (reply, changed) = changes(&mut bench, command.clone());
@@ -131,6 +146,8 @@ fn what_any_member_may_say_needs_a_present_life() {
         note(ServerHappened::Noted),
         configure("x", 0),
         breaker(Some(OverrideKind::ForcedOpen), None, None),
+        tool("write", Some(OverrideKind::ForcedOpen)),
+        lose(1, 1, 1, 1),
     ] {
         let reply = bench.control(old, command);
         assert_eq!(reply, Reply::Fenced { generation: Some(1) });
@@ -138,6 +155,133 @@ fn what_any_member_may_say_needs_a_present_life() {
     revision(&bench.control(B, note(ServerHappened::Answered { lost: None })));
     let only_the_group = note(ServerHappened::Switched);
     assert_eq!(bench.control(A, only_the_group), Reply::Invalid(Invalid::Event));
+}
+
+/// What a deposed coordinator says of the outage that it knew lands on no other.
+#[test]
+fn a_line_about_an_outage_that_is_past_is_refused() {
+    let answered = ServerHappened::Answered { lost: None };
+    let mut bench = bench();
+    assert_eq!(
+        bench.control(A, remark(answered, Some(1), 5)),
+        Reply::Moved { generation: 0, step: 0 },
+        "there is none"
+    );
+    let first = revision(&bench.control(A, verdict("a", Opinion::Unhealthy, 5)));
+    assert!(changes(&mut bench, remark(answered, Some(first), 5)).1);
+    revision(&bench.control(A, verdict("a", Opinion::Healthy, 5)));
+    let second = revision(&bench.control(A, verdict("a", Opinion::Unhealthy, 5)));
+    let past = Reply::Moved { generation: second, step: 0 };
+    assert_eq!(changes(&mut bench, remark(answered, Some(first), 5)), (past, false));
+    // That it took too long may be said of one that is over.
+    assert!(changes(&mut bench, remark(ServerHappened::Noted, Some(first), 5)).1);
+    let of = |bench: &Bench| {
+        let all = crate::objectives::outages(&bench.machine.control.servers.events);
+        all.iter().map(|it| (it.index, it.ended.is_some())).collect::<Vec<_>>()
+    };
+    assert_eq!(of(&bench), [(first, true), (second, false)]);
+    assert!(changes(&mut bench, remark(answered, Some(second), 5)).1);
+    assert_eq!(of(&bench), [(first, true), (second, true)]);
+    assert!(changes(&mut bench, remark(ServerHappened::Noted, None, 5)).1, "about none");
+    let only_the_group = remark(ServerHappened::Switched, None, 5);
+    assert_eq!(bench.control(A, only_the_group), Reply::Invalid(Invalid::Event));
+}
+
+#[test]
+fn what_an_outage_costs_is_one_line_of_the_record_that_grows() {
+    let mut bench = bench();
+    let outage = revision(&bench.control(A, verdict("a", Opinion::Unhealthy, 5)));
+    let past = Reply::Moved { generation: outage, step: 0 };
+    assert_eq!(changes(&mut bench, lose(outage + 1, 1, 900, 0)), (past, false));
+    assert!(!changes(&mut bench, lose(outage, 0, 0, 0)).1, "nothing");
+    for (told, expected) in [
+        ((0, 0, 20), (0, 0, 20)),
+        ((2, 900, 0), (2, 900, 20)),
+        ((1, 950, 3), (3, 900, 23)),
+        ((1, 800, 0), (4, 800, 23)),
+        ((u32::MAX, 0, 0), (u32::MAX, 1, 23)),
+    ] {
+        assert!(changes(&mut bench, lose(outage, told.0, told.1, told.2)).1);
+        let (unknown, oldest, moved) = expected;
+        let line = ServerHappened::Lost { outage, unknown, oldest, moved };
+        assert_eq!(happened(&bench)[2..], [line]);
+    }
+    let outages = crate::objectives::outages(&bench.machine.control.servers.events);
+    assert_eq!((outages[0].oldest, outages[0].moved), (Some(1), 23));
+}
+
+#[test]
+fn operators_keep_the_breakers_of_single_tools() {
+    use OverrideKind::*;
+    let mut bench = bench();
+    let kept = |bench: &Bench, tool: &str| {
+        let it = state(bench).forced(&tool_key(tool), bench.now)?;
+        Some((it.kind, it.generation))
+    };
+    assert!(changes(&mut bench, tool("write", Some(ForcedOpen))).1);
+    assert!(!changes(&mut bench, tool("write", Some(ForcedOpen))).1, "said again");
+    let (kind, first) = kept(&bench, "write").unwrap();
+    assert_eq!((kind, kept(&bench, "read")), (ForcedOpen, None));
+    assert!(state(&bench).forced("write", bench.now).is_none(), "no instance's");
+    // What is configured otherwise, or no more for a while, goes on being kept.
+    assert!(changes(&mut bench, define("db", &["a", "c"])).1);
+    assert!(changes(&mut bench, tool("write", Some(ForcedClosed))).1);
+    let (kind, second) = kept(&bench, "write").unwrap();
+    assert_eq!((kind, second > first), (ForcedClosed, true));
+    let retire = of_server(ServerCommand::Retire { server: "db".into(), term: 5 });
+    assert!(changes(&mut bench, retire).1);
+    assert_eq!(bench.control(A, tool("write", None)), Reply::Unknown);
+    assert!(changes(&mut bench, define("db", &["a", "b"])).1);
+    assert_eq!(kept(&bench, "write"), Some((ForcedClosed, second)));
+    assert!(changes(&mut bench, tool("write", None)).1);
+    assert!(!changes(&mut bench, tool("write", None)).1, "said again");
+    assert_eq!(kept(&bench, "write"), None);
+    let events = happened(&bench);
+    assert_eq!(events.last(), Some(&ServerHappened::BreakerReleased));
+    let invalid = |it| Reply::Invalid(it);
+    assert_eq!(bench.control(A, tool("write", Some(Opened))), invalid(Invalid::Override));
+    assert_eq!(bench.control(A, tool("", Some(ForcedOpen))), invalid(Invalid::Text));
+    for number in 0..MAX_TOOLS {
+        revision(&bench.control(A, tool(&format!("t{number}"), Some(ForcedOpen))));
+    }
+    let more = tool("one more", Some(ForcedOpen));
+    assert_eq!(bench.control(A, more), invalid(Invalid::Tools));
+    // They take no place of instances that are held.
+    revision(&bench.control(A, breaker(Some(ForcedOpen), None, None)));
+    assert!(changes(&mut bench, define("db", &["b"])).1);
+    assert!(state(&bench).forced("a", bench.now).is_some());
+}
+
+/// A node reads what the log has had, whichever version wrote it; and no node is sent what it cannot read.
+#[test]
+fn commands_and_lines_keep_their_numbers() {
+    let number = |command: &ControlCommand| {
+        let bytes = postcard::to_stdvec(command).unwrap();
+        let ControlCommand::Server(it) = command else { panic!("{command:?}") };
+        assert_eq!((bytes[0], it.reads() <= READS), (5, true), "{command:?}");
+        (bytes[1], it.reads())
+    };
+    let note = ServerCommand::Note {
+        server: String::new(),
+        instance: String::new(),
+        what: ServerHappened::Noted,
+        evidence: String::new(),
+    };
+    let numbers = [
+        (define("db", &["a"]), (0, 0)),
+        (breaker(None, None, None), (4, 0)),
+        (of_server(ServerCommand::Notified { up_to: 1, term: 4 }), (6, 0)),
+        (of_server(note), (7, 0)),
+        (remark(ServerHappened::Noted, None, 1), (8, 1)),
+        (lose(1, 1, 1, 1), (9, 1)),
+        (tool("t", None), (10, 1)),
+    ];
+    for (command, expected) in numbers {
+        assert_eq!(number(&command), expected, "{command:?}");
+    }
+    let line = |what: ServerHappened| postcard::to_stdvec(&what).unwrap()[0];
+    let lost = ServerHappened::Lost { outage: 1, unknown: 1, oldest: 1, moved: 1 };
+    assert_eq!((line(ServerHappened::Noted), line(lost)), (16, 18));
 }
 
 #[test]

@@ -12,13 +12,26 @@ struct History(Vec<ServerEvent>);
 
 impl History {
     fn say(&mut self, what: ServerHappened) {
-        let is_switched = self.0.iter().any(|it| it.what == ServerHappened::Switched);
+        let switches = |it: &ServerHappened| *it == ServerHappened::Switched;
+        let before = self.0.iter().filter(|it| switches(&it.what)).count();
+        self.say_of(before + usize::from(switches(&what)), what);
+    }
+
+    /// The next instance that will be active is of no use.
+    fn next_is_ill(&mut self) {
+        let before = self.0.iter().filter(|it| it.what == ServerHappened::Switched).count();
+        let to = Opinion::Unhealthy;
+        let what = ServerHappened::Verdict { from: None, to, active: false, evidence_since: 0 };
+        self.say_of(before + 1, what);
+    }
+
+    fn say_of(&mut self, instance: usize, what: ServerHappened) {
         let index = self.0.len() as u64 + 1;
         self.0.push(ServerEvent {
             index,
             at: index * 1_000,
             server: "docs".to_owned(),
-            instance: if is_switched { "b" } else { "a" }.to_owned(),
+            instance: ["a", "b", "c"][instance].to_owned(),
             generation: 1,
             what,
             evidence: String::new(),
@@ -75,22 +88,27 @@ fn what_becomes_of_an_outage() {
         (&to_use, "in use"),
         (&ill, "ill"),
     ];
+    let is_well = |what| (what, false);
     let events = [
-        (down, "the active instance is found unhealthy"),
-        (fail(Cause::BreakerOpen), "its breakers are open on most nodes"),
-        (fail(Cause::Errors), "too many of its calls fail"),
-        (found(Opinion::Degraded), "it is found of some use"),
-        (FailoverBegan, "a failover begins"),
-        (Switched, "another instance is active"),
-        (Progressed, "the move goes on"),
-        (Answered { lost: None }, "a node reports a good answer"),
-        (Failed, "the failover comes to nothing"),
-        (Settled, "the move is over"),
-        (Retired, "the server is not configured any more"),
+        (is_well(down), "the active instance is found unhealthy"),
+        (is_well(fail(Cause::BreakerOpen)), "its breakers are open on most nodes"),
+        (is_well(fail(Cause::Errors)), "too many of its calls fail"),
+        (is_well(found(Opinion::Degraded)), "it is found of some use"),
+        (is_well(FailoverBegan), "a failover begins"),
+        (is_well(Switched), "another instance is active"),
+        ((Switched, true), "one that is of no use is made active"),
+        (is_well(Progressed), "the move goes on"),
+        (is_well(Answered { lost: None }), "a node reports a good answer"),
+        (is_well(Failed), "the failover comes to nothing"),
+        (is_well(Settled), "the move is over"),
+        (is_well(Retired), "the server is not configured any more"),
     ];
-    table("Outage", 0).check(&states, &events, |before, event| {
+    table("Outage", 0).check(&states, &events, |before, (event, is_ill)| {
         let mut history = History::default();
         before.iter().for_each(|it| history.say(*it));
+        if is_ill {
+            history.next_is_ill();
+        }
         history.say(event);
         history.state().to_owned()
     });

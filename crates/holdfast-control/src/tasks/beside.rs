@@ -14,8 +14,8 @@ use tokio_util::task::AbortOnDropHandle;
 use super::probe::skipped;
 use crate::plane::Checked;
 
-/// The checks of one instance that are asked aside.
-pub(crate) struct Asides {
+/// The checks of one instance that are asked beside its rounds.
+pub(crate) struct Beside {
     /// In the order of the configuration.
     asked: Vec<Asked>,
     /// A monitor has answered since that was last asked.
@@ -30,13 +30,13 @@ struct Asked {
     last: Option<Checked>,
 }
 
-// === impl Asides ===
+// === impl Beside ===
 
-impl Asides {
+impl Beside {
     /// Those of an instance's checks that do not score.
     pub(crate) fn new(checks: &[Check]) -> Self {
-        let aside = checks.iter().filter(|check| !check.scores()).cloned();
-        let asked = aside.map(|check| Asked { check, task: None, last: None }).collect();
+        let others = checks.iter().filter(|check| !check.scores()).cloned();
+        let asked = others.map(|check| Asked { check, task: None, last: None }).collect();
         Self { asked, is_news: false }
     }
 
