@@ -3,9 +3,11 @@
 
 use serde_json::Value;
 
-use super::{give, start, until};
+use super::{SETTINGS, start};
 use crate::harness::client::Client;
 use crate::harness::cluster::Cluster;
+use crate::harness::control::{ALL, Order};
+use crate::harness::gateway::Setup;
 use crate::harness::sse::Stream;
 
 const KEY: &str = "io.holdfast/session";
@@ -29,18 +31,16 @@ fn moved(from: &str, to: &str) -> Value {
 
 /// Moves the server, and waits until all nodes are at rest.
 async fn move_to(cluster: &Cluster, to: &str) {
-    give(cluster[2].admin, &["failover", "docs", "--to", to]).await.expect("the order");
-    for at in 0..3 {
-        until(cluster, at, "moved", |seen| {
-            seen["active"] == to && seen["phase"].as_str().is_some_and(|it| it.ends_with("_active"))
-        })
-        .await;
-    }
+    Order::give(cluster[2].admin, &["failover", "docs", "--to", to]).arrives_at(to).await;
+    let rests = |seen: &Value| {
+        seen["active"] == to && seen["phase"].as_str().is_some_and(|it| it.ends_with("_active"))
+    };
+    cluster.all_show(&ALL, "docs", "at rest", rests).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn on_its_stream_at_one_node_and_with_an_answer_of_another() {
-    let (_a, _b, cluster) = start().await;
+    let (_a, _b, cluster) = start(SETTINGS, Setup::new()).await;
     let client = cluster.client(0).initialized().await;
     let mut stream = client.get(None).await.stream();
     move_to(&cluster, "b").await;
@@ -57,7 +57,7 @@ async fn on_its_stream_at_one_node_and_with_an_answer_of_another() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn with_an_answer_and_then_on_the_stream_that_it_opens_elsewhere() {
-    let (_a, _b, cluster) = start().await;
+    let (_a, _b, cluster) = start(SETTINGS, Setup::new()).await;
     let client = cluster.client(0).initialized().await;
     assert_eq!(answer_of(&client, &cluster, 0).await, Value::Null);
     move_to(&cluster, "b").await;
