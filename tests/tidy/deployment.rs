@@ -73,6 +73,16 @@ fn addresses(text: &str) -> BTreeSet<String> {
 }
 
 #[test]
+fn whoever_is_started_alone_has_its_image_built() {
+    let findings: Vec<String> = services()
+        .iter()
+        .filter(|(_, it)| text(&it["image"]).starts_with("holdfast") && it.get("build").is_none())
+        .map(|(name, it)| format!("{name}: {}", text(&it["image"])))
+        .collect();
+    none(&findings, "these services use an image of ours, and do not say how it is built:");
+}
+
+#[test]
 fn images_are_pinned() {
     let mut images: Vec<String> =
         services().values().map(|it| text(&it["image"]).to_owned()).collect();

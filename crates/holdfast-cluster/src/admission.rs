@@ -2,8 +2,9 @@
 //!
 //! A new node first becomes a learner and gets the state; then one change makes it a voter and takes
 //! away the older incarnations of its name, so that the number of voters stays the same and a majority
-//! of the living suffices throughout. Who leaves or dies keeps its vote, to be back soon; only who is
-//! removed by name loses it.
+//! of the living suffices throughout. While an older incarnation lives there is no newer one: two processes
+//! were given one name. Who leaves or dies keeps its vote, to be back soon; only who is removed by name
+//! loses it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -63,6 +64,11 @@ impl Node {
                 request.place.name,
             ));
         }
+        if let Some(taken) = self.is_taken(request.node, &request.place.name) {
+            let Place { name, address } = &request.place;
+            tracing::debug!(name, address, taken, "a node cannot join: one of its name lives");
+            return JoinAnswer::Taken;
+        }
         let Ok(_one) = self.admission.try_lock() else {
             return JoinAnswer::Again("another node is joining or leaving".to_owned());
         };
@@ -86,6 +92,14 @@ impl Node {
             members.get(&node).is_some_and(|it| it.state == MemberState::Left)
                 && members.iter().any(here)
         })
+    }
+
+    /// Where a living node has this node's name. One whose process is gone is soon known to be dead.
+    fn is_taken(&self, node: NodeId, name: &str) -> Option<String> {
+        let state = self.applied.control().borrow().clone();
+        let lives = |state| matches!(state, MemberState::Ready | MemberState::Draining);
+        let mut others = state.members.iter().filter(|(id, it)| **id != node && it.name == name);
+        others.find(|(_, it)| lives(it.state)).map(|(_, it)| it.peer.clone())
     }
 
     async fn make_voter(&self, request: &JoinRequest) -> Result<(), String> {

@@ -148,6 +148,7 @@ impl Prepared {
             lease: Lease::new(),
             frozen: watch::Sender::new(0),
             failed: failed.clone(),
+            hindered: watch::Sender::new(None),
             serials: Serials::new(crate::random().map_err(StartError::Random)?),
             reads,
             book: Mutex::default(),
@@ -246,6 +247,13 @@ impl Cluster {
     #[must_use]
     pub fn failed(&self) -> watch::Receiver<Option<String>> {
         self.node.failed.subscribe()
+    }
+
+    /// Why this node cannot join until somebody does something about it, and what; it tries on. Without
+    /// addresses.
+    #[must_use]
+    pub fn hindered(&self) -> watch::Receiver<Option<String>> {
+        self.node.hindered.subscribe()
     }
 
     /// Proposes a change and waits for its reply; the leader is looked for and the proposal repeated

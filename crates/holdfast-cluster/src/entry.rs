@@ -79,9 +79,30 @@ impl Node {
             }
         };
         match answer {
-            JoinAnswer::Voter { .. } => Ok(self.standing().0),
+            JoinAnswer::Voter { .. } => {
+                self.hindered.send_replace(None);
+                Ok(self.standing().0)
+            }
             JoinAnswer::Refused(reason) => Err(reason),
             JoinAnswer::Elsewhere { .. } | JoinAnswer::Again(_) => Ok(false),
+            JoinAnswer::Taken => {
+                self.is_hindered();
+                Ok(false)
+            }
+        }
+    }
+
+    /// Another process has this node's name. Said once.
+    fn is_hindered(&self) {
+        let name = &self.options.name;
+        let reason = format!(
+            "another process is in the cluster as {name:?}, and alive: stop it, or give this one a name of its \
+             own (HA_NODE_ID, cluster.node_id)"
+        );
+        let anew = self.hindered.send_replace(Some(reason.clone())).is_none();
+        if anew {
+            let (at, configured) = (&self.place.address, self.options.nodes.get(name));
+            tracing::warn!(reason, at, configured, "this node cannot join the cluster");
         }
     }
 
@@ -165,6 +186,7 @@ impl Node {
             };
             match answer {
                 Ok(JoinAnswer::Voter { group }) => {
+                    self.hindered.send_replace(None);
                     if let Err(error) = self.group.adopt(group).await {
                         tracing::warn!(%error, "joining the cluster");
                     }
@@ -175,6 +197,10 @@ impl Node {
                 }
                 Ok(JoinAnswer::Refused(reason)) => return Err(reason),
                 Ok(JoinAnswer::Elsewhere { .. }) => return Ok(true),
+                Ok(JoinAnswer::Taken) => {
+                    self.is_hindered();
+                    return Ok(true);
+                }
                 Ok(JoinAnswer::Again(reason)) | Err(reason) => {
                     tracing::debug!(reason, address, "joining the cluster: not yet");
                     return Ok(true);

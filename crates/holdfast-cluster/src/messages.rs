@@ -81,6 +81,8 @@ pub(crate) enum JoinAnswer {
     Again(String),
     /// Never: why.
     Refused(String),
+    /// Not while another node of its name lives.
+    Taken,
 }
 
 /// A proposal on its way to the leader.

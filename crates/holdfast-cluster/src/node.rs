@@ -47,6 +47,8 @@ pub(crate) struct Node {
     pub(crate) lease: Lease,
     pub(crate) frozen: watch::Sender<u64>,
     pub(crate) failed: watch::Sender<Option<String>>,
+    /// Why this node cannot join until somebody does something about it.
+    pub(crate) hindered: watch::Sender<Option<String>>,
     pub(crate) serials: Serials,
     pub(crate) reads: mpsc::UnboundedSender<Asker>,
     pub(crate) book: Mutex<Option<Book>>,

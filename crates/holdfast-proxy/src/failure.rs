@@ -192,6 +192,8 @@ impl Failure {
 pub(crate) fn told(error: &StoreError) -> String {
     match error {
         StoreError::Unavailable(_) => "the session store is away".to_owned(),
+        StoreError::Declined { why, .. } => format!("the session store takes no writes: {why}"),
+        StoreError::Unknown(_) => "whether the session store has kept it is not known".to_owned(),
         other => other.to_string(),
     }
 }

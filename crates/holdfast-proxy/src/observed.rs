@@ -185,8 +185,10 @@ impl Gateway {
         let Some(cluster) = &self.cluster else { return Ok(()) };
         let own = |reason| Trouble { reason, critical: true };
         if !cluster.is_leased_or_was(Instant::now()) {
-            let reason = "this node has no lease: it has not joined, or the cluster has no quorum";
-            return Err(own(reason.to_owned()));
+            let reason = cluster.hindrance().unwrap_or_else(|| {
+                "this node has no lease: it has not joined, or the cluster has no quorum".to_owned()
+            });
+            return Err(own(reason));
         }
         let Err(reason) = self.store_answers().await else { return Ok(()) };
         match cluster::ask_for_store(self).await {

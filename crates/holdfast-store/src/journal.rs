@@ -5,7 +5,7 @@ use holdfast_engine::journal::{CallKey, Entry, KEEP, Phase};
 use holdfast_engine::replicated::{Expect, KvEntry};
 
 use crate::encode::{Malformed, decode, encode};
-use crate::kv::NotWritten;
+use crate::kv::{NotWritten, Posted};
 use crate::streams::conflict;
 use crate::{Store, StoreError, keys};
 
@@ -69,11 +69,24 @@ impl Store {
         revision: u64,
         entry: &Entry,
     ) -> Result<u64, StoreError> {
-        match self.write_entry(key, entry, Expect::Revision(revision)).await {
-            Err(NotWritten::Mismatch(found)) => Err(conflict(revision, found.as_ref())),
-            Err(NotWritten::Failed(error)) => Err(error),
-            Ok(revision) => Ok(revision),
-        }
+        settled(revision, self.write_entry(key, entry, Expect::Revision(revision)).await)
+    }
+
+    /// As [`Store::settle`], once, for somebody who does not wait: `done` is told what came of it, on this
+    /// thread or on one of the store's. Where it would have to be waited for, that is
+    /// [`StoreError::Unavailable`], at once.
+    pub fn post_settled<D>(&self, key: &CallKey, revision: u64, entry: &Entry, done: D)
+    where
+        D: FnOnce(Result<u64, StoreError>) + Send + 'static,
+    {
+        let value = match write(entry, self.serial()) {
+            Ok(value) => value,
+            Err(error) => return done(Err(error.into())),
+        };
+        self.operations.durable.inc();
+        let deadline = Some(self.after(KEEP));
+        let put = Posted { key: keys::journal(key), value, revision, deadline };
+        self.kv.post(put, move |written| done(settled(revision, written)));
     }
 
     /// Reads the entry of a call, and its revision. The caller compares its principal.
@@ -107,6 +120,15 @@ impl Store {
         let value = write(entry, self.serial())?;
         self.operations.durable.inc();
         self.kv.put(keys::journal(key), value, expect, Some(self.after(KEEP))).await
+    }
+}
+
+/// What came of a write over the entry at `revision`.
+fn settled(revision: u64, written: Result<u64, NotWritten>) -> Result<u64, StoreError> {
+    match written {
+        Err(NotWritten::Mismatch(found)) => Err(conflict(revision, found.as_ref())),
+        Err(NotWritten::Failed(error)) => Err(error),
+        Ok(revision) => Ok(revision),
     }
 }
 

@@ -14,8 +14,8 @@
 //! Redis Cluster. All keep the same rules, and one suite of tests runs against each.
 //!
 //! # What a failed write means
-//! [`StoreError::Unavailable`] and [`StoreError::Fenced`] did not happen; [`StoreError::Unknown`] may
-//! have happened, or may happen yet. Before a write is reported as unknown it is looked for: every
+//! [`StoreError::Unavailable`], [`StoreError::Declined`] and [`StoreError::Fenced`] did not happen;
+//! [`StoreError::Unknown`] may have happened, or may happen yet. Before a write is reported as unknown it is looked for: every
 //! value carries a number that no other write has, so what is found is ours or it is not.
 //!
 //! # What a write that succeeded means
@@ -90,6 +90,14 @@ pub enum StoreError {
     /// The store is away. A write did not happen.
     #[error("the store is unavailable: {0}")]
     Unavailable(String),
+    /// The store is there and takes no writes. This one did not happen, and waiting for a moment is of no use.
+    #[error("the store takes no writes: {said}")]
+    Declined {
+        /// Why, in words for anybody.
+        why: &'static str,
+        /// What the store said.
+        said: String,
+    },
     /// The write may have happened, or may happen yet.
     #[error("whether the store has kept it is not known: {0}")]
     Unknown(String),

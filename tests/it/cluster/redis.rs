@@ -177,6 +177,9 @@ async fn without_redis_reads_go_on_writes_are_refused_and_it_comes_back_by_itsel
     assert_eq!(response["error"]["code"], -31004, "{response}");
     assert_eq!(response["error"]["data"]["mayHaveRun"], false, "{response}");
     assert_eq!(recorder.calls("write").len(), writes, "it ran");
+    // One that does not know the session cannot look it up; which store that is, is no client's business.
+    let response = client.on(cluster[1].address).call(4, "read").await;
+    assert_eq!(response["error"]["data"]["reason"], "the session store is away", "{response}");
     redis.restart().await;
     // Nothing is started again but Redis, and the session is the one that it was, at every node.
     for number in 0..3 {
@@ -187,4 +190,23 @@ async fn without_redis_reads_go_on_writes_are_refused_and_it_comes_back_by_itsel
     }
     assert_eq!(recorder.calls("write").len(), writes + 3);
     assert!(cluster[0].has_metric("holdfast_store_takes_writes 1").await);
+}
+
+#[tokio::test]
+async fn a_redis_that_takes_no_writes_is_believed_and_why_is_told() {
+    let (recorder, redis, cluster) = start("").await;
+    let client = warm(&cluster).await;
+    redis.ask(&["CONFIG", "SET", "maxmemory", "1"]).await;
+    // Not only when the time is over that a primary is waited for, which would say that it is away.
+    let full = "the session store takes no writes: its memory is full";
+    let response = client.post(&message::call(1, "write")).await.response().await;
+    assert_eq!(response["error"]["code"], -31004, "{response}");
+    assert_eq!(response["error"]["data"]["reason"], full, "{response}");
+    assert_eq!(response["error"]["data"]["mayHaveRun"], false, "{response}");
+    assert!(recorder.calls("write").is_empty(), "it ran");
+    let response = client.call(2, "read").await;
+    assert!(response.get("result").is_some(), "{response}");
+    redis.ask(&["CONFIG", "SET", "maxmemory", "0"]).await;
+    let response = client.post(&message::call(3, "write")).await.response().await;
+    assert!(response.get("result").is_some(), "{response}");
 }

@@ -112,6 +112,16 @@ impl Group {
         node
     }
 
+    /// A second process under a node's name, with a directory of its own and at another address.
+    pub(crate) async fn second(&self, name: &str) -> Arc<Cluster> {
+        let data_dir = self.directory_of("second");
+        let node = Prepared::new(Options { data_dir, ..self.options(name, "127.0.0.1:0") }).await;
+        let node = node.unwrap();
+        let mut nodes = self.addresses.clone();
+        nodes.insert(name.to_owned(), node.local_addr().to_string());
+        node.with_nodes(nodes).start(Arc::new(Nothing)).await.unwrap()
+    }
+
     async fn launch(&mut self, name: &str, node: Prepared) {
         let (me, address) = (node.me(), node.local_addr().to_string());
         self.switch.is_at(name, me, &address);

@@ -201,6 +201,34 @@ async fn a_directory_that_was_replaced_does_not_come_back() {
     group.stop().await;
 }
 
+/// A second process under the name of a node that lives takes nothing from it, and says why it is no member.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_name_is_taken_for_as_long_as_its_node_lives() {
+    let mut group = Group::of(&["a", "b", "c"]).await;
+    let id = group.node("c").me();
+    let second = group.second("c").await;
+    let mut hindered = second.hindered();
+    let reason = tokio::time::timeout(PATIENCE, hindered.wait_for(Option::is_some)).await;
+    let reason = reason.unwrap().unwrap().clone().unwrap();
+    assert!(
+        reason.starts_with("another process is in the cluster as \"c\", and alive"),
+        "{reason}"
+    );
+    assert_eq!(second.origin().generation, 0, "it is no member");
+    let leader = group.leader().await;
+    let nodes = group.node(&leader).nodes().await;
+    let named: Vec<_> = nodes.iter().filter(|it| it.name == "c").map(|it| it.id).collect();
+    assert_eq!(named, [id]);
+    write(group.node("c"), "goes on", "yes").await;
+
+    group.kill("c").await;
+    assert!(second.joined(PATIENCE).await, "it is dead");
+    assert_eq!(*second.hindered().borrow(), None);
+    assert_eq!(read(&second, "goes on").await.as_deref(), Some("yes"));
+    second.stop().await;
+    group.stop().await;
+}
+
 /// A log of one group is never mixed with that of another.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_directory_of_another_group_is_refused() {

@@ -44,7 +44,12 @@ fn unknown_keys_name_the_nearest_or_say_where_to_look() {
     section("limit: {}", "limit", "no such key", "did you mean limits?");
     section("streams: { colour: 1 }", "streams.colour", "no such key", "remove it");
     section("cluster: { peers: {} }", "cluster.peers", "no such key", "cluster.nodes");
-    section("cluster: { failover: 1s }", "cluster.failover", "no such key", "remove it");
+    section(
+        "cluster: { failover: 1s }",
+        "cluster.failover",
+        "no such key",
+        "did you mean failover_timeout?",
+    );
     section("cluster: { secrt: x }", "cluster.secrt", "no such key", "did you mean secret?");
     section("sessions: { password: x }", "sessions.password", "no such key", "sessions.redis");
     server(&format!("{URL}, circuit_breaker: {{}}"), "circuit_breaker", "no such key", "breaker");

@@ -243,6 +243,8 @@ fn keys() {
     check(&at("allow_unsafe: maybe"), "redis.allow_unsafe", "not true or false", "true");
     check(&at("url: \"redis://h\""), "redis.url", "no such key", "sessions.url");
     check(&at("passwort: x"), "redis.passwort", "no such key", "did you mean password?");
+    let cure = "did you mean replicas_to_acknowledge?";
+    check(&at("replicas_to_ack: 1"), "redis.replicas_to_ack", "no such key", cure);
     let database = "redis: { cluster: { nodes: [a] }, database: 1 }";
     check(database, "redis.database", "with a Redis Cluster", "no database but 0");
     let lacks = "redis: { sentinel: { sentinels: [a] } }";

@@ -188,7 +188,7 @@ fn failovers() {
     keys("consistency: {}", "consistency", "without a tool", "tool: NAME");
     keys("tier: far", "tier", "not known", "write local");
     keys("drain: 2h", "drain", "out of range", "write 1h");
-    keys("failback: 5m", "failback", "no such key", "remove it");
+    keys("failback: 5m", "failback", "no such key", "did you mean failback_delay?");
 }
 
 #[test]

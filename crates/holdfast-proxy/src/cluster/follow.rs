@@ -142,7 +142,9 @@ async fn renew(gateway: &Gateway, ttl: Duration, renewed: &mut HashMap<SessionKe
                 renewed.insert(key, now);
             }
             // Each of the others would wait as long, and the next round comes soon.
-            Err(StoreError::Unavailable(_) | StoreError::Unknown(_)) => break,
+            Err(
+                StoreError::Unavailable(_) | StoreError::Declined { .. } | StoreError::Unknown(_),
+            ) => break,
             Err(_) => {}
         }
     }

@@ -41,6 +41,8 @@ pub trait Footing: Send + Sync + 'static {
     fn has_lease(&self) -> bool;
     /// Whether this node is the coordinator, as far as it knows.
     fn is_coordinator(&self) -> bool;
+    /// Why this node cannot join until somebody does something about it, and what. Without addresses.
+    fn hindrance(&self) -> Option<String>;
 }
 
 /// A change of a key in the replicated store, as this node applied it.
@@ -138,6 +140,11 @@ impl Cluster {
 
     pub(crate) fn is_coordinator(&self) -> bool {
         self.footing.is_coordinator()
+    }
+
+    /// Why this node cannot join until somebody does something about it.
+    pub(crate) fn hindrance(&self) -> Option<String> {
+        self.footing.hindrance()
     }
 
     /// The state, for who waits for it to change.

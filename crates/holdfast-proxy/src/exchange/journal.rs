@@ -21,6 +21,7 @@ use holdfast_engine::journal::{
 use holdfast_store::{Begin, StoreError};
 use http::StatusCode;
 use sha2::{Digest, Sha256};
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::attempt::json_headers;
 use super::{Answer, Call, Ids, Whole};
@@ -309,7 +310,7 @@ async fn enter(
                         return Err(unknown(call, "the node that ran it was lost"));
                     }
                     Err(StoreError::Conflict { .. }) => found = look(call, &key).await?,
-                    Err(error) => return Err(unknown(call, &error.to_string())),
+                    Err(error) => return Err(unknown(call, &crate::failure::told(&error))),
                 }
             }
             Arrival::NotKept => {
@@ -343,7 +344,7 @@ async fn look(call: &Call, key: &CallKey) -> Result<Option<(Entry, u64)>, Answer
     match call.gateway.store.entry(key).await {
         Ok((entry, revision)) => Ok(Some((entry, revision))),
         Err(StoreError::Missing | StoreError::Gone) => Ok(None),
-        Err(error) => Err(unknown(call, &error.to_string())),
+        Err(error) => Err(unknown(call, &crate::failure::told(&error))),
     }
 }
 
@@ -468,26 +469,66 @@ impl Ticket {
             return;
         }
         let Some(gateway) = self.gateway.upgrade() else { return };
-        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
-        let entry = Entry { phase, ..self.entry.clone() };
-        let (revision, running) = (self.revision, Arc::clone(&self.running));
-        let open = gateway.open.clone();
-        let writing = open.track_future(async move {
-            let mut pause = Backoff::new(Duration::from_millis(50), Duration::from_secs(1));
-            for _ in 0..SETTLE_TRIES {
-                match gateway.store.settle(&running.key, revision, &entry).await {
-                    Err(StoreError::Unavailable(_) | StoreError::Unknown(_)) => {
-                        tokio::time::sleep(pause.next(random::u64())).await;
-                    }
-                    Err(error) => {
-                        tracing::debug!(%error, "a call was taken over before it was settled");
-                        return;
-                    }
-                    Ok(_) => return,
-                }
+        let settling = Settling {
+            entry: Entry { phase, ..self.entry.clone() },
+            revision: self.revision,
+            running: Arc::clone(&self.running),
+            _open: gateway.open.token(),
+            gateway,
+        };
+        Arc::new(settling).begin();
+    }
+}
+
+/// What a call came to, on its way into the journal.
+struct Settling {
+    gateway: Arc<Gateway>,
+    entry: Entry,
+    /// Of the entry that it replaces.
+    revision: u64,
+    running: Arc<Running>,
+    /// The node ends after it.
+    _open: TaskTrackerToken,
+}
+
+impl Settling {
+    /// Writes it without a task, where the store can.
+    fn begin(self: Arc<Self>) {
+        let Self { gateway, entry, revision, running, .. } = &*self;
+        let (revision, settling) = (*revision, Arc::clone(&self));
+        gateway.store.post_settled(&running.key, revision, entry, move |settled| {
+            if settling.is_over(settled) {
+                return;
             }
+            // Where there is no runtime any more, it is found as an orphan.
+            let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+            runtime.spawn(async move { settling.write().await });
         });
-        runtime.spawn(writing);
+    }
+
+    async fn write(&self) {
+        let Self { gateway, entry, revision, running, .. } = self;
+        let mut pause = Backoff::new(Duration::from_millis(50), Duration::from_secs(1));
+        for _ in 0..SETTLE_TRIES {
+            if self.is_over(gateway.store.settle(&running.key, *revision, entry).await) {
+                return;
+            }
+            tokio::time::sleep(pause.next(random::u64())).await;
+        }
+    }
+
+    /// Whether there is nothing more to be done.
+    fn is_over(&self, settled: Result<u64, StoreError>) -> bool {
+        match settled {
+            Err(
+                StoreError::Unavailable(_) | StoreError::Declined { .. } | StoreError::Unknown(_),
+            ) => false,
+            Err(error) => {
+                tracing::debug!(%error, "a call was taken over before it was settled");
+                true
+            }
+            Ok(_) => true,
+        }
     }
 }
 

@@ -25,7 +25,7 @@ use super::{Before, Entered, HangUp, json, respond, streamable};
 use crate::body::Body;
 use crate::cluster::{self, Forwarding, Lost};
 use crate::exchange::{self, Answer, Call, Ids};
-use crate::failure::Failure;
+use crate::failure::{Failure, told};
 use crate::gateway::Gateway;
 use crate::metrics::Rejection;
 use crate::session::{Found, Session, find_patiently, parse_id};
@@ -165,7 +165,7 @@ async fn place(
         Found::Here(session) => Ok(Place::Here(Some(session))),
         Found::At(holder) => Ok(Place::At(holder)),
         Found::Unknown => Err(no_session(gateway, body, NoSession::Unknown)),
-        Found::Untold(error) => Err(failed(entered, body, error.to_string(), may_have_run)),
+        Found::Untold(error) => Err(failed(entered, body, told(&error), may_have_run)),
     }
 }
 

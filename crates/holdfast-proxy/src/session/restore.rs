@@ -136,7 +136,8 @@ impl Bind {
             // DELETE came between: the new session has no owner.
             Err(error) => {
                 exchange::close_at_server(&gateway, server, &next).await;
-                return Err(Failure::unavailable(&server.name, format!("{error}")));
+                let reason = crate::failure::told(&error);
+                return Err(Failure::unavailable(&server.name, reason));
             }
         }
         session.bound.store(Arc::clone(&next));

@@ -67,6 +67,36 @@ pub(super) fn of_many_that_begin_at_once_one_has_the_entry() {
 }
 
 #[tokio::test]
+pub(super) async fn what_is_settled_without_waiting_is_settled_once() {
+    for bench in benches() {
+        let (store, name) = (&bench.store, bench.name);
+        let post = async |revision, phase| {
+            let (told, hears) = tokio::sync::oneshot::channel();
+            store.post_settled(&KEY, revision, &entry(phase), move |settled| {
+                let _ = told.send(settled);
+            });
+            hears.await.unwrap()
+        };
+        let Begin::Mine(revision) = store.begin(&KEY, &entry(Phase::Pending)).await.unwrap() else {
+            panic!("{name}: there was none")
+        };
+        match post(revision, Phase::Unknown).await {
+            Ok(settled) => {
+                assert_eq!(store.entry(&KEY).await.unwrap(), (entry(Phase::Unknown), settled));
+                let again = post(revision, Phase::Failed).await;
+                assert!(matches!(again, Err(StoreError::Conflict { .. })), "{name}: {again:?}");
+                assert_eq!(store.entry(&KEY).await.unwrap(), (entry(Phase::Unknown), settled));
+            }
+            // It has to be waited for: nothing was done.
+            Err(StoreError::Unavailable(_)) => {
+                assert_eq!(store.entry(&KEY).await.unwrap(), (entry(Phase::Pending), revision));
+            }
+            Err(error) => panic!("{name}: {error}"),
+        }
+    }
+}
+
+#[tokio::test]
 pub(super) async fn who_was_overtaken_does_not_settle() {
     for bench in benches() {
         let store = &bench.store;

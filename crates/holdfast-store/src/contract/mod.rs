@@ -88,6 +88,7 @@ const EVERY_RULE: &[fn()] = &[
     sessions::what_cannot_be_read_says_so_and_goes_when_it_is_due,
     journal::a_call_has_one_entry,
     journal::of_many_that_begin_at_once_one_has_the_entry,
+    journal::what_is_settled_without_waiting_is_settled_once,
     journal::who_was_overtaken_does_not_settle,
     journal::an_answer_is_kept_and_one_that_is_too_large_is_known_to_have_been,
     journal::entries_live_as_long_as_they_are_kept,

@@ -39,6 +39,16 @@ pub(crate) enum NotWritten {
     Failed(StoreError),
 }
 
+/// What is written over an entry without waiting for it.
+#[derive(Debug)]
+pub(crate) struct Posted {
+    pub(crate) key: Bytes,
+    pub(crate) value: Bytes,
+    /// Of the entry.
+    pub(crate) revision: u64,
+    pub(crate) deadline: Option<u64>,
+}
+
 // === impl NotWritten ===
 
 impl From<Malformed> for NotWritten {
@@ -122,6 +132,26 @@ impl Kv {
                 let written = redis.put(key, value, expect, deadline, false).await;
                 written.map(|(revision, _)| revision)
             }
+        }
+    }
+
+    /// Writes a value over the one at `revision` without waiting for it, where that can be done: `done` is
+    /// told the new revision. Where it has to be waited for, it is told at once that nothing was done.
+    pub(crate) fn post(
+        &self,
+        put: Posted,
+        done: impl FnOnce(Result<u64, NotWritten>) + Send + 'static,
+    ) {
+        match self {
+            Self::Memory(memory) => {
+                let Posted { key, value, revision, deadline } = put;
+                done(memory.put(key, value, Expect::Revision(revision), deadline));
+            }
+            Self::Replicated(_) => {
+                let reason = "the group has to be waited for".to_owned();
+                done(Err(NotWritten::Failed(StoreError::Unavailable(reason))));
+            }
+            Self::Redis(redis) => redis.post(put, done),
         }
     }
 

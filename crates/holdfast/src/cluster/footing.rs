@@ -11,11 +11,17 @@ pub(super) struct Standing {
     origin: watch::Receiver<Origin>,
     lease: Lease,
     leadership: watch::Receiver<Leadership>,
+    hindered: watch::Receiver<Option<String>>,
 }
 
 impl Standing {
     pub(super) fn of(cluster: &Arc<Cluster>) -> Self {
-        Self { origin: cluster.origins(), lease: cluster.lease(), leadership: cluster.leadership() }
+        Self {
+            origin: cluster.origins(),
+            lease: cluster.lease(),
+            leadership: cluster.leadership(),
+            hindered: cluster.hindered(),
+        }
     }
 }
 
@@ -30,5 +36,9 @@ impl Footing for Standing {
 
     fn is_coordinator(&self) -> bool {
         self.leadership.borrow().me
+    }
+
+    fn hindrance(&self) -> Option<String> {
+        self.hindered.borrow().clone()
     }
 }

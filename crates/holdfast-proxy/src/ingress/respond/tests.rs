@@ -112,6 +112,10 @@ impl Footing for Leased {
     fn is_coordinator(&self) -> bool {
         true
     }
+
+    fn hindrance(&self) -> Option<String> {
+        None
+    }
 }
 
 /// A node of a cluster in which nobody else is, and its server, which answers as the test says.

@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | nothing was done | again, until its time is over | again, until its time is over: did not happen |
 //! | it may have been done | again | again, since it does what it does once: unknown when its time is over |
-//! | Redis will not do it | unavailable | did not happen |
+//! | Redis will not do it | unavailable | declined, at once: did not happen |
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +16,8 @@ use tokio::time::{Instant, sleep, timeout_at};
 use super::keeper::Reach;
 use super::link::{Link, Sent};
 use super::scripts::{Call, Outcome};
-use super::{Shared, entry};
+use super::writer::Done;
+use super::{Shared, entry, failure};
 use crate::StoreError;
 use crate::kv::NotWritten;
 
@@ -36,6 +37,9 @@ pub(super) enum Lasting {
 impl Shared {
     /// A link to where the key is. Waits until `limit` for one, less if there has been none for long.
     async fn link(&self, key: &[u8], limit: Instant) -> Result<Arc<Link>, String> {
+        if let Some(link) = self.link_now(key) {
+            return Ok(link);
+        }
         let mut reach = self.reach.subscribe();
         loop {
             let (limit, reason) = match &*reach.borrow_and_update() {
@@ -52,6 +56,14 @@ impl Shared {
                 Ok(Ok(())) => {}
                 Ok(Err(_)) | Err(_) => return Err(format!("Redis is away: {reason}")),
             }
+        }
+    }
+
+    /// The link to where the key is, if there is one.
+    fn link_now(&self, key: &[u8]) -> Option<Arc<Link>> {
+        match &*self.reach.borrow() {
+            Reach::Here(routes) => Some(routes.of(key)).filter(|link| !link.is_lost()).cloned(),
+            Reach::Away { .. } => None,
         }
     }
 
@@ -124,7 +136,7 @@ impl Shared {
                 Err(reason) => return failed(lost, reason),
             };
             let sent = match lasting {
-                Lasting::Yes => match timeout_at(last, link.writer.write(call.clone())).await {
+                Lasting::Yes => match timeout_at(last, link.writers.write(call.clone())).await {
                     Ok(sent) => sent,
                     Err(_) => Sent::Lost("Redis has not answered in time".to_owned()),
                 },
@@ -141,7 +153,11 @@ impl Shared {
                         return failed(Some(reason), String::new());
                     }
                 },
-                Sent::Refused(reason) => return failed(lost, reason),
+                Sent::Refused(reason) => {
+                    let why = failure::why_declined(&reason);
+                    let declined = StoreError::Declined { why, said: reason };
+                    return Err(NotWritten::Failed(lost.map_or(declined, StoreError::Unknown)));
+                }
                 Sent::NotDone(reason) => {
                     if Instant::now() >= limit {
                         return failed(lost, reason);
@@ -163,6 +179,18 @@ impl Shared {
         }
     }
 
+    /// Sends a script that must last, once, and does not wait. `done` is told what came of it, at once where
+    /// there is nobody to send it to.
+    pub(super) fn post(&self, key: &[u8], call: Call, done: Done) {
+        let posted = match self.link_now(key) {
+            Some(link) => link.writers.post(call, done),
+            None => Err(done),
+        };
+        if let Err(done) = posted {
+            done(Sent::NotDone("there is nobody to send it to now".to_owned()));
+        }
+    }
+
     /// The server that an `ASK` names.
     fn asked_to_ask(&self, reason: &str) -> Option<Arc<Link>> {
         let address = reason.strip_prefix("ASK ")?.rsplit(' ').next()?;
@@ -175,6 +203,11 @@ impl Shared {
 /// How long a caller waits for a primary: longer than Sentinels take to name another one. With what
 /// follows a write ends well within the ten seconds after which a call is not sent any more.
 pub(super) const PATIENCE: Duration = Duration::from_secs(4);
+
+/// How long a primary may lack replicas before that is said at once to whoever writes. One that is cut off from
+/// them is replaced within five seconds (`down-after-milliseconds` 2000, and the Sentinels' vote), and its
+/// successor has them back a second later: until then it is worth the wait.
+pub(super) const LACKING: Duration = Duration::from_secs(6);
 
 /// The pause before something is tried again.
 const SHORTLY: Duration = Duration::from_millis(20);

@@ -4,7 +4,10 @@
 //! is cut off is noticed in seconds, and whoever holds the connection learns of its end without
 //! asking.
 
-use std::sync::Arc;
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use holdfast_config::{HostPort, Redis};
@@ -14,12 +17,15 @@ use redis::{
 };
 use rustls::pki_types::ServerName;
 use secrecy::ExposeSecret as _;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc::UnboundedSender;
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use super::direct::Direct;
 use super::failure::{self, Unusable};
 
 /// How connections are made.
@@ -38,6 +44,22 @@ pub(super) struct Connection {
     lost: CancellationToken,
     _open: Arc<DropGuard>,
 }
+
+/// A connection that is set up, and whose stream can be had back.
+pub(super) struct Fresh {
+    pub(super) connection: Connection,
+    lent: Lent,
+    driver: JoinHandle<()>,
+}
+
+/// What a connection goes over.
+pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
+
+/// A stream that the client library has until it is taken back.
+#[derive(Clone)]
+struct Lent(Arc<Mutex<Option<Box<dyn Stream>>>>);
 
 /// Why there was no reply.
 #[derive(Debug)]
@@ -89,6 +111,16 @@ impl Dialler {
         server: Server,
         pushed: Option<UnboundedSender<PushInfo>>,
     ) -> Result<Connection, Unusable> {
+        self.dial_fresh(address, server, pushed).await.map(|fresh| fresh.connection)
+    }
+
+    /// As [`Self::dial`], for whoever wants the connection to itself afterwards.
+    pub(super) async fn dial_fresh(
+        &self,
+        address: &HostPort,
+        server: Server,
+        pushed: Option<UnboundedSender<PushInfo>>,
+    ) -> Result<Fresh, Unusable> {
         match timeout(self.within, self.connect(address, server, pushed)).await {
             Ok(connected) => connected,
             Err(_) => {
@@ -107,8 +139,8 @@ impl Dialler {
         address: &HostPort,
         server: Server,
         pushed: Option<UnboundedSender<PushInfo>>,
-    ) -> Result<Connection, Unusable> {
-        let away = |error: std::io::Error| Unusable::Away(format!("{address}: {error}"));
+    ) -> Result<Fresh, Unusable> {
+        let away = |error: io::Error| Unusable::Away(format!("{address}: {error}"));
         let stream = TcpStream::connect((&*address.host, address.port)).await.map_err(away)?;
         stream.set_nodelay(true).map_err(away)?;
         let socket = socket2::SockRef::from(&stream);
@@ -123,13 +155,13 @@ impl Dialler {
             Server::Sentinel => &self.sentinel,
         };
         let Some(tls) = &self.tls else {
-            return set_up(address, server, info, stream, pushed).await;
+            return set_up(address, server, info, Box::new(stream), pushed).await;
         };
         let name = ServerName::try_from(address.host.clone())
             .map_err(|error| Unusable::Wrong(format!("{address}: {error}")))?;
         let stream = tls.connect(name, stream).await.map_err(|error| {
             // A certificate that is refused is refused the next time too; what breaks off may not.
-            if error.kind() == std::io::ErrorKind::InvalidData {
+            if error.kind() == io::ErrorKind::InvalidData {
                 let cure = if error.to_string().contains("CaUsedAsEndEntity") {
                     ": its certificate is an authority's own; give it one that an authority has signed, and \
                      that authority's as sessions.redis.tls.ca"
@@ -141,7 +173,7 @@ impl Dialler {
                 Unusable::Away(format!("{address}: TLS: {error}"))
             }
         })?;
-        set_up(address, server, info, stream, pushed).await
+        set_up(address, server, info, Box::new(stream), pushed).await
     }
 }
 
@@ -152,35 +184,99 @@ impl std::fmt::Debug for Dialler {
     }
 }
 
-async fn set_up<S>(
+async fn set_up(
     address: &HostPort,
     server: Server,
     info: &RedisConnectionInfo,
-    stream: S,
+    stream: Box<dyn Stream>,
     pushed: Option<UnboundedSender<PushInfo>>,
-) -> Result<Connection, Unusable>
-where
-    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
-{
+) -> Result<Fresh, Unusable> {
+    let lent = Lent(Arc::new(Mutex::new(Some(stream))));
     // Deadlines are ours: they differ from command to command.
     let mut config =
         AsyncConnectionConfig::new().set_response_timeout(None).set_pipeline_buffer_size(WAITING);
     if let Some(pushed) = pushed {
         config = config.set_push_sender(pushed);
     }
-    let (inner, driver) = MultiplexedConnection::new_with_config(info, stream, config)
+    let (inner, driver) = MultiplexedConnection::new_with_config(info, lent.clone(), config)
         .await
         .map_err(|error| failure::setup(&address.to_string(), server, &error))?;
     let lost = CancellationToken::new();
     let ends = lost.clone();
-    tokio::spawn(async move {
+    let driver = tokio::spawn(async move {
         tokio::select! {
             () = driver => ends.cancel(),
             () = ends.cancelled() => {}
         }
     });
     let open = Arc::new(lost.clone().drop_guard());
-    Ok(Connection { inner, lost, _open: open })
+    Ok(Fresh { connection: Connection { inner, lost, _open: open }, lent, driver })
+}
+
+// === impl Fresh ===
+
+impl Fresh {
+    /// The connection without the client library, for one user. Nothing may be under way on it.
+    ///
+    /// # Errors
+    /// It was lost meanwhile.
+    pub(super) async fn into_direct(self, address: &HostPort) -> Result<Direct, Unusable> {
+        let Self { connection, lent, driver } = self;
+        let lost = || Unusable::Away(format!("{address}: the connection was lost"));
+        if connection.is_lost() {
+            return Err(lost());
+        }
+        // The library would end the stream if there were nobody any more who could send.
+        connection.close();
+        let _ = driver.await;
+        lent.take().map(Direct::new).ok_or_else(lost)
+    }
+}
+
+// === impl Lent ===
+
+impl Lent {
+    fn take(&self) -> Option<Box<dyn Stream>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    fn with<T>(
+        &self,
+        act: impl FnOnce(Pin<&mut dyn Stream>) -> Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        match &mut *self.0.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some(stream) => act(Pin::new(&mut **stream)),
+            None => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
+        }
+    }
+}
+
+impl AsyncRead for Lent {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.with(|stream| stream.poll_read(cx, into))
+    }
+}
+
+impl AsyncWrite for Lent {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.with(|stream| stream.poll_write(cx, bytes))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.with(|stream| stream.poll_flush(cx))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.with(|stream| stream.poll_shutdown(cx))
+    }
 }
 
 // === impl Connection ===

@@ -75,6 +75,11 @@ pub(super) fn setup(address: &str, server: Server, error: &RedisError) -> Unusab
     Unusable::Away(format!("{address}: {text}{hint}"))
 }
 
+/// What is said of an address that leads to several servers.
+pub(super) fn another(address: &HostPort) -> Unusable {
+    Unusable::Away(format!("{address} is one server now and another then"))
+}
+
 /// What is said of a user that lacks rights. They do not come by themselves.
 pub(super) fn forbidden(address: &HostPort, reason: &str) -> String {
     format!(
@@ -121,9 +126,25 @@ pub(super) fn is_forgotten(reply: &Value) -> bool {
     matches!(reply, Value::ServerError(error) if matches!(refusal(error), Refusal::NoScript))
 }
 
+/// Whether a reply says that the server takes no writes for want of replicas.
+pub(super) fn lacks_replicas(reply: &Value) -> bool {
+    matches!(reply, Value::ServerError(error) if error.code() == "NOREPLICAS")
+}
+
 /// Whether it means that nothing at all can be written there: memory, or the disk, is full.
 pub(super) fn takes_no_writes(error: &ServerError) -> bool {
     matches!(error.code(), "OOM" | "MISCONF")
+}
+
+/// Why a server takes no writes, in words for whoever writes.
+pub(super) fn why_declined(reason: &str) -> &'static str {
+    match reason.split(' ').next() {
+        Some("OOM") => "its memory is full",
+        Some("MISCONF") => "it cannot write to its disk",
+        Some("NOPERM" | "NOAUTH" | "WRONGPASS") => "it refuses the gateway's user",
+        Some("CROSSSLOT") => "it has the keys on several servers",
+        _ => "too few of its replicas acknowledge",
+    }
 }
 
 /// A server's error as text, without the script that met it.

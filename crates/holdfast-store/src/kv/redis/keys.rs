@@ -12,6 +12,8 @@
 //! touches is in one slot of Redis Cluster. 64 buckets spread well over any number of masters that
 //! makes sense here, and are few enough to look through for what is due.
 
+use bytes::Bytes;
+
 /// How many buckets there are. It is part of where things are: another number finds nothing.
 pub(super) const BUCKETS: u8 = 64;
 
@@ -25,7 +27,15 @@ pub(super) struct Bucket(u8);
 /// The names of keys under one prefix.
 #[derive(Clone, Debug)]
 pub(super) struct Names {
-    prefix: String,
+    /// Of every bucket, in their order: what is named with each write is named once.
+    buckets: Vec<Named>,
+    channel: Bytes,
+}
+
+#[derive(Clone, Debug)]
+struct Named {
+    tag: String,
+    due: Bytes,
 }
 
 impl Bucket {
@@ -46,29 +56,34 @@ impl Bucket {
 
 impl Names {
     pub(super) fn new(prefix: &str) -> Self {
-        Self { prefix: prefix.to_owned() }
+        let named = |bucket: Bucket| {
+            let tag = format!("{{{prefix}:{:02x}}}", bucket.0);
+            Named { due: (tag.clone() + "due").into(), tag }
+        };
+        Self {
+            buckets: Bucket::all().map(named).collect(),
+            channel: format!("{prefix}:changes").into(),
+        }
     }
 
     pub(super) fn entry(&self, key: &[u8]) -> Vec<u8> {
-        let mut name = self.tag(Bucket::of(key)).into_bytes();
-        name.extend_from_slice(key);
-        name
+        [self.tag(Bucket::of(key)).as_bytes(), key].concat()
     }
 
-    pub(super) fn due(&self, bucket: Bucket) -> String {
-        self.tag(bucket) + "due"
+    pub(super) fn due(&self, bucket: Bucket) -> Bytes {
+        self.buckets[bucket.index()].due.clone()
     }
 
     pub(super) fn mark(&self, bucket: Bucket) -> String {
-        self.tag(bucket) + "mark"
+        format!("{}mark", self.tag(bucket))
     }
 
     pub(super) fn probe(&self, bucket: Bucket) -> String {
-        self.tag(bucket) + "probe"
+        format!("{}probe", self.tag(bucket))
     }
 
-    pub(super) fn channel(&self) -> String {
-        format!("{}:changes", self.prefix)
+    pub(super) fn channel(&self) -> Bytes {
+        self.channel.clone()
     }
 
     /// The slot of a bucket in Redis Cluster.
@@ -77,8 +92,8 @@ impl Names {
         crc16(&tag.as_bytes()[1..tag.len() - 1]) % SLOTS
     }
 
-    fn tag(&self, bucket: Bucket) -> String {
-        format!("{{{}:{:02x}}}", self.prefix, bucket.0)
+    fn tag(&self, bucket: Bucket) -> &str {
+        &self.buckets[bucket.index()].tag
     }
 }
 

@@ -1,4 +1,4 @@
-//! One primary: its connection for commands, its durable writer, and its heartbeat.
+//! One primary: its connection for commands, its durable writers, and its heartbeat.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,13 +15,14 @@ use super::keys::Bucket;
 use super::scripts::Call;
 use super::succession::Succession;
 use super::topology::Target;
-use super::writer::{self, Writer};
+use super::writer;
+use super::writers::{About, Writers};
 
 /// A primary that is used.
 pub(super) struct Link {
     pub(super) target: Target,
     pub(super) about: Inspected,
-    pub(super) writer: Writer,
+    pub(super) writers: Writers,
     commands: Connection,
     lost: CancellationToken,
     _open: DropGuard,
@@ -52,25 +53,30 @@ impl Link {
         let address = &target.address;
         let commands = dialler.dial(address, Server::Data, None).await?;
         let about = inspect::inspect(&commands, address, settings).await?;
-        let writing = dialler.dial(address, Server::Data, None).await?;
+        let writing = dialler.dial_fresh(address, Server::Data, None).await?;
         // Behind one address there may be several servers.
-        let again = inspect::inspect(&writing, address, settings).await?;
+        let again = inspect::inspect(&writing.connection, address, settings).await?;
         if again.run_id != about.run_id {
-            return Err(Unusable::Away(format!("{address} is one server now and another then")));
+            return Err(failure::another(address));
         }
-        may_wait(&writing, address, settings).await?;
+        may_wait(&writing.connection, address, settings).await?;
+        let writing = writing.into_direct(address).await?;
         let lost = CancellationToken::new();
-        let run_id = Arc::clone(&about.run_id);
         let succession = Succession::of(shared, address);
         let own = target.buckets(&shared.names);
-        let probe_keys = own.map(|bucket| shared.names.probe(bucket)).collect();
-        let shared_weakly = Arc::downgrade(shared);
-        let writer =
-            writer::start(shared_weakly, writing, run_id, lost.clone(), succession, probe_keys);
+        let known = About {
+            shared: Arc::downgrade(shared),
+            address: address.clone(),
+            run_id: Arc::clone(&about.run_id),
+            lost: lost.clone(),
+            probe_keys: own.map(|bucket| shared.names.probe(bucket)).collect(),
+            standing: Arc::default(),
+        };
+        let writers = Writers::start(known, writing, succession);
         let link = Arc::new(Self {
             target,
             about,
-            writer,
+            writers,
             commands,
             _open: lost.clone().drop_guard(),
             lost,

@@ -1,8 +1,8 @@
 //! Values in Redis: one server, one that Sentinels watch, or a Redis Cluster.
 //!
 //! Three kinds of connection to each primary, so that none waits for another: one for commands, which
-//! many share (`dial`), one that writes what must last in groups (`writer`), and one that listens for
-//! what other nodes write (`changes`). `keeper` finds the primaries and makes lost connections anew;
+//! many share (`dial`), one for each runtime that writes what must last, in groups (`writers`), and one that
+//! listens for what other nodes write (`changes`). `keeper` finds the primaries and makes lost connections anew;
 //! `inspect` looks at what they are and at their settings.
 //!
 //! # What a write does
@@ -26,12 +26,14 @@ mod changes;
 mod clock;
 mod copy;
 mod dial;
+mod direct;
 mod entry;
 mod failure;
 mod inspect;
 mod keeper;
 mod keys;
 mod link;
+mod resp;
 mod scripts;
 mod sentinels;
 mod succession;
@@ -40,6 +42,7 @@ mod tests;
 mod tls;
 mod topology;
 mod writer;
+mod writers;
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher as _, RandomState};
@@ -62,8 +65,9 @@ use self::dial::Dialler;
 use self::failure::Unusable;
 use self::keeper::{Keeper, Reach};
 use self::keys::{Bucket, Names};
+use self::link::Sent;
 use self::scripts::{Call, Outcome, Put};
-use super::{Became, NotWritten, became};
+use super::{Became, NotWritten, Posted, became};
 use crate::StoreError;
 use crate::operations::{Operations, TakesWrites};
 
@@ -225,9 +229,7 @@ impl RedisKv {
         check(&key, &value)?;
         let shared = &self.shared;
         let put = Put { key, value, expect, deadline, later };
-        let (lasting, channel) = kind(&put.key);
-        let channel = if channel { shared.names.channel() } else { String::new() };
-        let call = Call::put(&shared.names, &put, shared.clock.given(), &channel);
+        let (call, lasting) = self.put_call(&put);
         let Carried { outcome, lost } = shared.carry_out(&put.key, call, lasting).await?;
         match (outcome, lost) {
             (Outcome::Done { revision, deadline }, _) => {
@@ -249,6 +251,43 @@ impl RedisKv {
                 }
             }
         }
+    }
+
+    /// Writes over the entry at `revision`, once, and does not wait. `done` is told the new revision.
+    pub(crate) fn post(
+        &self,
+        put: Posted,
+        done: impl FnOnce(Result<u64, NotWritten>) + Send + 'static,
+    ) {
+        let Posted { key, value, revision, deadline } = put;
+        if let Err(error) = check(&key, &value) {
+            return done(Err(error));
+        }
+        let expect = Expect::Revision(revision);
+        let put = Put { key, value, expect, deadline, later: false };
+        let (call, _) = self.put_call(&put);
+        let told = move |sent| {
+            done(match sent {
+                Sent::Reply(reply) => match Outcome::read(reply) {
+                    Some(Outcome::Done { revision, .. }) => Ok(revision),
+                    Some(Outcome::Mismatch(found)) => Err(NotWritten::Mismatch(found)),
+                    None => unknown("Redis' reply cannot be read".to_owned()),
+                },
+                Sent::NotDone(reason) | Sent::Refused(reason) => {
+                    Err(NotWritten::Failed(StoreError::Unavailable(reason)))
+                }
+                Sent::Lost(reason) => unknown(reason),
+            });
+        };
+        self.shared.post(&put.key, call, Box::new(told));
+    }
+
+    /// The script of a put, and whether it must last.
+    fn put_call(&self, put: &Put) -> (Call, Lasting) {
+        let shared = &self.shared;
+        let (lasting, channel) = kind(&put.key);
+        let channel = if channel { shared.names.channel() } else { Bytes::new() };
+        (Call::put(&shared.names, put, shared.clock.given(), channel), lasting)
     }
 
     pub(crate) async fn delete(&self, key: Bytes, expect: Expect) -> Result<(), NotWritten> {
@@ -297,7 +336,7 @@ impl RedisKv {
             let mut commands = Pipeline::new();
             for bucket in link.target.buckets(&shared.names) {
                 let mut range = cmd("ZRANGEBYSCORE");
-                range.arg(shared.names.due(bucket)).arg("-inf").arg(self.now());
+                range.arg(&shared.names.due(bucket)[..]).arg("-inf").arg(self.now());
                 range.arg("WITHSCORES").arg("LIMIT").arg(0).arg(limit);
                 commands.add_command(range);
             }
@@ -326,14 +365,15 @@ impl RedisKv {
         for sign in futures_util::future::join_all(signs).await {
             sign?;
         }
-        if let Some(reason) = routes.links.iter().find_map(|link| link.writer.refusal()) {
+        if let Some(reason) = routes.links.iter().find_map(|link| link.writers.standing().refusal())
+        {
             return Err(format!("Redis takes no writes: {reason}"));
         }
-        if routes.links.iter().any(|link| link.writer.is_short()) {
+        if routes.links.iter().any(|link| link.writers.standing().is_short()) {
             return Err("too few of Redis' replicas acknowledge what is written".to_owned());
         }
-        if routes.links.iter().any(|link| link.writer.goes()) {
-            return Err("Redis' Sentinels do not say that its primary stays".to_owned());
+        if let Some(reason) = routes.links.iter().find_map(|link| link.writers.standing().goes()) {
+            return Err(reason.to_owned());
         }
         if shared.is_adopted() {
             return Ok(());
@@ -360,11 +400,9 @@ impl Shared {
     /// Whether writes are taken, as far as is known without asking.
     fn takes_writes(&self) -> bool {
         match &*self.reach.borrow() {
-            Reach::Here(routes) => routes
-                .links
-                .iter()
-                .map(|link| &link.writer)
-                .all(|it| it.refusal().is_none() && !it.is_short() && !it.goes()),
+            Reach::Here(routes) => {
+                routes.links.iter().all(|link| link.writers.standing().takes_writes())
+            }
             Reach::Away { .. } => false,
         }
     }
@@ -453,6 +491,10 @@ impl Shared {
 fn kind(key: &[u8]) -> (Lasting, bool) {
     let hints = crate::keys::hints_of(key).is_some();
     (if hints { Lasting::No } else { Lasting::Yes }, hints || key.starts_with(SESSIONS))
+}
+
+fn unknown<T>(reason: String) -> Result<T, NotWritten> {
+    Err(NotWritten::Failed(StoreError::Unknown(reason)))
 }
 
 /// The limits of the replicated machine: a record that fits in one store fits in the other.

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use holdfast_engine::replicated::{Expect, KvEntry};
 use redis::{Cmd, Script, Value};
 
+use super::direct::{Commands, decimal};
 use super::entry;
 use super::keys::{Bucket, Names};
 
@@ -27,8 +28,8 @@ struct Source {
 #[derive(Clone, Debug)]
 pub(super) struct Call {
     script: Kind,
-    keys: Vec<Vec<u8>>,
-    args: Vec<Bytes>,
+    /// Its keys, and then its arguments.
+    words: Vec<Bytes>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -69,8 +70,11 @@ impl Source {
 
 impl Call {
     /// `now` is 0 for Redis' own time. `channel` is told of the change, unless it is empty.
-    pub(super) fn put(names: &Names, put: &Put, now: u64, channel: &str) -> Self {
-        let args = vec![
+    pub(super) fn put(names: &Names, put: &Put, now: u64, channel: Bytes) -> Self {
+        let [entry, due] = of(names, &put.key);
+        let words = vec![
+            entry,
+            due,
             number(now),
             expectation(put.expect),
             put.value.clone(),
@@ -78,51 +82,78 @@ impl Call {
             put.key.clone(),
             kind(&put.key),
             Bytes::from_static(if put.later { b"later" } else { b"" }),
-            Bytes::copy_from_slice(channel.as_bytes()),
+            channel,
         ];
-        Self { script: Kind::Put, keys: of(names, &put.key), args }
+        Self { script: Kind::Put, words }
     }
 
     pub(super) fn delete(names: &Names, key: &Bytes, expect: Expect, now: u64) -> Self {
-        let args = vec![number(now), expectation(expect), key.clone()];
-        Self { script: Kind::Delete, keys: of(names, key), args }
+        let [entry, due] = of(names, key);
+        let words = vec![entry, due, number(now), expectation(expect), key.clone()];
+        Self { script: Kind::Delete, words }
     }
 
     pub(super) fn touch(names: &Names, key: &Bytes, deadline: u64, now: u64) -> Self {
+        let [entry, due] = of(names, key);
         let deadline = number(entry::deadline(Some(deadline)));
-        let args = vec![number(now), deadline, key.clone(), kind(key)];
-        Self { script: Kind::Touch, keys: of(names, key), args }
+        let words = vec![entry, due, number(now), deadline, key.clone(), kind(key)];
+        Self { script: Kind::Touch, words }
     }
 
     /// `mark` is set if there is none; empty: it is not.
     pub(super) fn beat(names: &Names, bucket: Bucket, mark: &str) -> Self {
-        let mark = Bytes::copy_from_slice(mark.as_bytes());
-        Self { script: Kind::Beat, keys: vec![names.mark(bucket).into_bytes()], args: vec![mark] }
+        let words = vec![names.mark(bucket).into(), Bytes::copy_from_slice(mark.as_bytes())];
+        Self { script: Kind::Beat, words }
     }
 
     /// By its digest: the server knows it.
     pub(super) fn by_digest(&self) -> Cmd {
-        let mut command = redis::cmd("EVALSHA");
-        command.arg(self.source().script.get_hash());
-        self.arguments(command)
+        self.command(self.digest())
     }
 
     /// With its text: the server learns it.
     pub(super) fn by_text(&self) -> Cmd {
-        let mut command = redis::cmd("EVAL");
-        command.arg(self.source().text);
-        self.arguments(command)
+        self.command(self.text())
     }
 
-    fn arguments(&self, mut command: Cmd) -> Cmd {
-        command.arg(self.keys.len());
-        for key in &self.keys {
-            command.arg(&key[..]);
-        }
-        for arg in &self.args {
-            command.arg(&arg[..]);
+    /// As [`Self::by_digest`], behind others.
+    pub(super) fn add_by_digest(&self, commands: &mut Commands) {
+        self.add(self.digest(), commands);
+    }
+
+    /// As [`Self::by_text`], behind others.
+    pub(super) fn add_by_text(&self, commands: &mut Commands) {
+        self.add(self.text(), commands);
+    }
+
+    fn command(&self, head: [&[u8]; 3]) -> Cmd {
+        let mut command = Cmd::new();
+        for word in head.into_iter().chain(self.words.iter().map(|word| &word[..])) {
+            command.arg(word);
         }
         command
+    }
+
+    fn add(&self, head: [&[u8]; 3], commands: &mut Commands) {
+        let many = (head.len() + self.words.len()) as u64;
+        let words = self.words.iter().map(|word| &word[..]);
+        commands.add(many, head.into_iter().chain(words));
+    }
+
+    fn digest(&self) -> [&[u8]; 3] {
+        [b"EVALSHA", self.source().script.get_hash().as_bytes(), self.keys()]
+    }
+
+    fn text(&self) -> [&[u8]; 3] {
+        [b"EVAL", self.source().text.as_bytes(), self.keys()]
+    }
+
+    /// How many of its words are keys.
+    fn keys(&self) -> &'static [u8] {
+        match self.script {
+            Kind::Put | Kind::Delete | Kind::Touch => b"2",
+            Kind::Beat => b"1",
+        }
     }
 
     fn source(&self) -> &'static Source {
@@ -160,12 +191,18 @@ impl Outcome {
     }
 }
 
-fn of(names: &Names, key: &[u8]) -> Vec<Vec<u8>> {
-    vec![names.entry(key), names.due(Bucket::of(key)).into_bytes()]
+/// The keys of an entry, and of the index of its bucket's deadlines.
+fn of(names: &Names, key: &[u8]) -> [Bytes; 2] {
+    [names.entry(key).into(), names.due(Bucket::of(key))]
 }
 
 fn number(number: u64) -> Bytes {
-    number.to_string().into()
+    if number == 0 {
+        return Bytes::from_static(b"0");
+    }
+    let mut text = Vec::with_capacity(20);
+    decimal(number, &mut text);
+    text.into()
 }
 
 fn expectation(expect: Expect) -> Bytes {

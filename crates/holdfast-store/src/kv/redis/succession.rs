@@ -175,8 +175,8 @@ impl Succession {
     fn set_goes(&mut self, primary: Primary) {
         let goes = match primary {
             Primary::Stays | Primary::MayStay => None,
-            Primary::Goes => Some("redis is about to have another primary"),
-            Primary::Unknown => Some("too few of redis' Sentinels say that the primary stays"),
+            Primary::Goes => Some("Redis is about to have another primary"),
+            Primary::Unknown => Some("too few of Redis' Sentinels say that its primary stays"),
         };
         let before = std::mem::replace(&mut self.goes, goes);
         match goes {

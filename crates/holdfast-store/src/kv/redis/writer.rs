@@ -1,4 +1,4 @@
-//! The durable writer of one primary: a connection of its own, and one `WAIT` for many writes.
+//! A durable writer of one primary: a connection of its own, and one `WAIT` for many writes.
 //!
 //! `WAIT` holds up its whole connection until the replicas have what was written before it, so it has
 //! a connection where nothing else goes. Writes that come while a group is under way are the next
@@ -11,7 +11,8 @@
 //! | nothing in time, or the connection is lost | as lost, and the link is made anew |
 //!
 //! After a `WAIT` that was short, and on a new connection, there is one of its own before anything is
-//! written: as long as the replicas are away, writes are refused and do not become unknown.
+//! written: as long as the replicas are away, writes are refused and do not become unknown. A server that
+//! refuses them for want of replicas (`NOREPLICAS`) is asked in the same way.
 //!
 //! Since Redis 7.2 `WAIT` counts from the last command of its connection *that wrote something*, before from
 //! the last command. A script that is sent again after its connection was lost finds its own value and
@@ -20,52 +21,44 @@
 //!
 //! Enough replicas may still be the wrong ones: `succession`.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use redis::{Cmd, Pipeline, ServerError, Value};
+use redis::{Cmd, Value};
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Instant, sleep};
-use tokio_util::sync::CancellationToken;
+use tokio::time::sleep;
 
 use super::Shared;
-use super::carry::PATIENCE;
-use super::dial::Connection;
+use super::direct::{Commands, Direct};
 use super::failure::{self, Refusal};
 use super::link::Sent;
 use super::scripts::Call;
 use super::succession::Succession;
+use super::writers::{About, Standing};
 
 /// The way to a writer.
 #[derive(Clone, Debug)]
 pub(super) struct Writer {
     waiting: mpsc::Sender<Write>,
-    short: Arc<AtomicBool>,
-    goes: Arc<AtomicBool>,
-    refusing: Arc<Mutex<Option<String>>>,
 }
+
+/// Told what became of a write.
+pub(super) type Done = Box<dyn FnOnce(Sent) + Send>;
 
 struct Write {
     call: Call,
-    done: oneshot::Sender<Sent>,
+    /// Nobody, once they are told.
+    waits: Option<Waits>,
+}
+
+/// Who waits for a write.
+enum Waits {
+    Call(oneshot::Sender<Sent>),
+    Done(Done),
 }
 
 struct Task {
-    shared: Weak<Shared>,
-    connection: Connection,
-    /// Of its primary.
-    run_id: Arc<str>,
-    lost: CancellationToken,
-    /// The last `WAIT` was short.
-    short: Arc<AtomicBool>,
-    short_since: Option<Instant>,
-    /// What is written may not last: another primary may be about to come.
-    goes: Arc<AtomicBool>,
-    /// What the server says of writes, while it takes none.
-    refusing: Arc<Mutex<Option<String>>>,
-    /// Keys that are the server's own, in its slots: to the first goes the write before each `WAIT`.
-    probe_keys: Vec<String>,
+    about: About,
+    connection: Direct,
     /// Where Sentinels name the primary.
     succession: Option<Succession>,
 }
@@ -77,58 +70,42 @@ struct Said {
     role: Option<Value>,
 }
 
-/// Starts the writer over a connection. It ends with the connection, or with `lost`.
-pub(super) fn start(
-    shared: Weak<Shared>,
-    connection: Connection,
-    run_id: Arc<str>,
-    lost: CancellationToken,
-    succession: Option<Succession>,
-    probe_keys: Vec<String>,
-) -> Writer {
-    let (sender, waiting) = mpsc::channel(WAITING);
-    let (short, goes) = (Arc::<AtomicBool>::default(), Arc::<AtomicBool>::default());
-    let refusing = Arc::<Mutex<Option<String>>>::default();
-    let task = Task {
-        shared,
-        connection,
-        run_id,
-        lost,
-        short: Arc::clone(&short),
-        short_since: None,
-        goes: Arc::clone(&goes),
-        refusing: Arc::clone(&refusing),
-        probe_keys,
-        succession,
-    };
-    tokio::spawn(task.run(waiting));
-    Writer { waiting: sender, short, goes, refusing }
+/// Starts a writer over a connection, on this runtime. It ends with the connection, and then the link does.
+pub(super) fn start(about: About, connection: Direct, succession: Option<Succession>) -> Writer {
+    let (waiting, taken) = mpsc::channel(WAITING);
+    tokio::spawn(Task { about, connection, succession }.run(taken));
+    Writer { waiting }
 }
 
 impl Writer {
-    /// Whether too few replicas acknowledged the last time.
-    pub(super) fn is_short(&self) -> bool {
-        self.short.load(Ordering::Relaxed)
-    }
-
-    /// Whether what is written may not last, since another primary may be about to come.
-    pub(super) fn goes(&self) -> bool {
-        self.goes.load(Ordering::Relaxed)
-    }
-
-    /// Why the server takes no writes at all, while it does not: its memory is full, or its disk.
-    pub(super) fn refusal(&self) -> Option<String> {
-        self.refusing.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    /// Whether its runtime has not ended, nor its connection.
+    pub(super) fn is_alive(&self) -> bool {
+        !self.waiting.is_closed()
     }
 
     /// Has a script carried out so that it lasts.
     pub(super) async fn write(&self, call: Call) -> Sent {
         let (done, answer) = oneshot::channel();
-        if self.waiting.send(Write { call, done }).await.is_err() {
-            return Sent::NotDone("the connection to Redis is lost".to_owned());
+        let write = Write { call, waits: Some(Waits::Call(done)) };
+        if let Err(refused) = self.waiting.send(write).await {
+            refused.0.answer(Sent::NotDone(GONE.to_owned()));
         }
-        // What was not answered may have been sent.
-        answer.await.unwrap_or_else(|_| Sent::Lost("the connection to Redis was lost".to_owned()))
+        answer.await.unwrap_or_else(|_| Sent::Lost(WENT.to_owned()))
+    }
+
+    /// As [`Self::write`], for somebody who does not wait.
+    ///
+    /// # Errors
+    /// Whoever was to be told: too many writes wait, or the connection is lost, and nothing was sent.
+    pub(super) fn post(&self, call: Call, done: Done) -> Result<(), Done> {
+        let refused = match self.waiting.try_reserve() {
+            Ok(place) => {
+                place.send(Write { call, waits: Some(Waits::Done(done)) });
+                return Ok(());
+            }
+            Err(_) => done,
+        };
+        Err(refused)
     }
 }
 
@@ -136,19 +113,17 @@ impl Task {
     async fn run(mut self, mut waiting: mpsc::Receiver<Write>) {
         // A primary that has just taken over may have no replicas yet.
         if self.probe().await.is_err() {
-            self.lost.cancel();
+            self.about.lost.cancel();
         }
         loop {
-            let short = self.short.load(Ordering::Relaxed);
-            let refusing = self.refusing().is_some();
-            let goes = self.goes.load(Ordering::Relaxed);
+            let doubtful = !self.standing().takes_writes();
             let first = tokio::select! {
                 biased;
-                () = self.lost.cancelled() => return,
+                () = self.about.lost.cancelled() => return,
                 () = self.connection.lost() => break,
                 first = waiting.recv() => first,
-                () = sleep(PROBE), if short || refusing || goes => {
-                    let Some(shared) = self.shared.upgrade() else { return };
+                () = sleep(PROBE), if doubtful => {
+                    let Some(shared) = self.about.shared.upgrade() else { return };
                     self.look_at_succession(&shared).await;
                     if self.probe().await.is_err() {
                         break;
@@ -167,14 +142,18 @@ impl Task {
                 break;
             }
         }
-        self.lost.cancel();
+        self.about.lost.cancel();
+    }
+
+    fn standing(&self) -> &Standing {
+        &self.about.standing
     }
 
     /// # Errors
     /// The connection is of no use any more.
     async fn write(&mut self, group: Vec<Write>) -> Result<(), ()> {
-        let Some(shared) = self.shared.upgrade() else { return Err(()) };
-        if !shared.may_write(&self.run_id) {
+        let Some(shared) = self.about.shared.upgrade() else { return Err(()) };
+        if !shared.may_write(&self.about.run_id) {
             let reason = "the cluster has not adopted this Redis primary";
             answer(group, |_| Sent::NotDone(reason.to_owned()));
             return Ok(());
@@ -183,11 +162,11 @@ impl Task {
         let within = shared.settings.command_timeout + shared.settings.acknowledge_within;
         let wanted = self.succession.as_ref().map_or(replicas, |it| it.wanted(replicas));
         let wait = (replicas > 0).then(|| wait(wanted, shared.settings.acknowledge_within));
-        if self.short.load(Ordering::Relaxed) {
+        if self.standing().is_short() {
             let probed = self.probe().await;
-            if self.short.load(Ordering::Relaxed) {
-                // Who has been away for longer than anybody waits is not waited for.
-                let long = self.short_since.is_some_and(|since| since.elapsed() > PATIENCE);
+            if self.standing().is_short() {
+                // Who has been away for longer than a failover takes is not waited for.
+                let long = self.standing().is_short_for_long();
                 let sent = if long { Sent::Refused } else { Sent::NotDone };
                 answer(group, |_| sent(few(replicas)));
                 return probed;
@@ -199,9 +178,9 @@ impl Task {
         }
         shared.operations.groups.inc();
         shared.operations.scripts.add(u64::try_from(group.len()).unwrap_or(u64::MAX));
-        let mut commands = Pipeline::with_capacity(group.len() + AFTER);
+        let mut commands = Commands::default();
         for write in &group {
-            commands.add_command(write.call.by_digest());
+            write.call.add_by_digest(&mut commands);
         }
         self.add_wait(&mut commands, wait.as_ref());
         let replies = match self.connection.ask_all(&commands, within).await {
@@ -220,7 +199,7 @@ impl Task {
         let succession = self.succession.as_mut().filter(|it| it.goes().is_some())?;
         succession.look().await;
         let goes = succession.goes();
-        self.goes.store(goes.is_some(), Ordering::Relaxed);
+        self.about.standing.set_goes(goes);
         if goes.is_some() {
             // Its successor may be named by now.
             shared.look.notify_one();
@@ -230,7 +209,7 @@ impl Task {
     }
 
     /// Who has it, and, where that matters, who of the replicas is there afterwards.
-    fn add_wait(&self, commands: &mut Pipeline, wait: Option<&Cmd>) {
+    fn add_wait(&self, commands: &mut Commands, wait: Option<&Cmd>) {
         let Some(wait) = wait else { return };
         commands.add_command(self.mark());
         commands.add_command(wait.clone());
@@ -250,30 +229,21 @@ impl Task {
     /// Writes something that nobody reads.
     fn mark(&self) -> Cmd {
         let mut mark = redis::cmd("SET");
-        mark.arg(self.probe_keys.first().map_or("", String::as_str)).arg("").arg("PX").arg(1_000);
+        mark.arg(self.about.probe_keys.first().map_or("", String::as_str))
+            .arg("")
+            .arg("PX")
+            .arg(1_000);
         mark
     }
 
     /// Has the next mark go to another slot. Says no where each of them has been tried.
     fn mark_elsewhere(&mut self, tried: &mut usize) -> bool {
         *tried += 1;
-        let more = *tried < self.probe_keys.len();
+        let more = *tried < self.about.probe_keys.len();
         if more {
-            self.probe_keys.rotate_left(1);
+            self.about.probe_keys.rotate_left(1);
         }
         more
-    }
-
-    fn set_short(&mut self, short: bool) {
-        let was = self.short.swap(short, Ordering::Relaxed);
-        match (was, short) {
-            (false, true) => {
-                tracing::warn!("too few of redis' replicas acknowledge what is written")
-            }
-            (true, false) => tracing::info!("enough of redis' replicas acknowledge again"),
-            (true, true) | (false, false) => {}
-        }
-        self.short_since = short.then(|| self.short_since.unwrap_or_else(Instant::now));
     }
 
     /// Asks whether the server takes writes, and whether the replicas have what was written so far.
@@ -281,13 +251,13 @@ impl Task {
     /// # Errors
     /// The connection is of no use any more.
     async fn probe(&mut self) -> Result<(), ()> {
-        let Some(shared) = self.shared.upgrade() else { return Err(()) };
+        let Some(shared) = self.about.shared.upgrade() else { return Err(()) };
         let settings = &shared.settings;
         let replicas = settings.replicas_to_acknowledge;
         let within = settings.command_timeout + settings.acknowledge_within;
         let mut tried = 0;
         let replies = loop {
-            let mut commands = Pipeline::with_capacity(AFTER);
+            let mut commands = Commands::default();
             commands.add_command(self.mark());
             if replicas > 0 {
                 commands.add_command(wait(replicas, settings.acknowledge_within));
@@ -300,46 +270,31 @@ impl Task {
         };
         match replies.first() {
             Some(Value::ServerError(error)) if failure::takes_no_writes(error) => {
-                self.set_refusing(Some(error));
+                self.standing().set_refusing(Some(error));
             }
             Some(Value::ServerError(error))
                 if matches!(failure::refusal(error), Refusal::Elsewhere) =>
             {
                 return Err(());
             }
-            // Its own rule about replicas (`min-replicas-to-write`): each write is told so.
+            Some(reply) if failure::lacks_replicas(reply) => {
+                self.standing().set_short(true);
+                return Ok(());
+            }
             Some(Value::ServerError(_)) => {}
             None => return Err(()),
-            Some(_) => self.set_refusing(None),
+            Some(_) => self.standing().set_refusing(None),
         }
         match replies.get(1) {
-            None => Ok(()),
+            None => {
+                self.standing().set_short(false);
+                Ok(())
+            }
             Some(Value::Int(count)) => {
-                self.set_short(*count < i64::from(replicas));
+                self.standing().set_short(*count < i64::from(replicas));
                 Ok(())
             }
             Some(_) => Err(()),
-        }
-    }
-
-    fn refusing(&self) -> MutexGuard<'_, Option<String>> {
-        self.refusing.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Notes whether the server takes writes. Both are said once.
-    fn set_refusing(&self, said: Option<&ServerError>) {
-        let mut refusing = self.refusing();
-        match (said, &*refusing) {
-            (Some(error), None) => {
-                let reason = failure::text(error);
-                tracing::error!(reason, "redis takes no writes");
-                *refusing = Some(reason);
-            }
-            (None, Some(_)) => {
-                tracing::info!("redis takes writes again");
-                *refusing = None;
-            }
-            (Some(_), Some(_)) | (None, None) => {}
         }
     }
 
@@ -356,7 +311,7 @@ impl Task {
         while said.marked.as_ref().is_some_and(failure::is_moved) && self.mark_elsewhere(&mut tried)
         {
             // The scripts have been carried out: what is asked again is who has them.
-            let mut commands = Pipeline::with_capacity(AFTER);
+            let mut commands = Commands::default();
             self.add_wait(&mut commands, wait);
             match self.connection.ask_all(&commands, within).await {
                 Ok(mut replies) => said = self.take_said(&mut replies, wait),
@@ -374,7 +329,8 @@ impl Task {
             (Some(Value::Int(count)), _) => *count >= i64::from(replicas),
             (Some(_), _) => false,
         };
-        self.set_short(!enough);
+        // Its own rule about replicas (`min-replicas-to-write`) counts like ours.
+        self.standing().set_short(!enough || replies.iter().any(failure::lacks_replicas));
         let forgotten = replies.iter().all(failure::is_forgotten);
         let enough = match (&mut self.succession, &count) {
             // Scripts that the server has forgotten have written nothing yet.
@@ -382,9 +338,9 @@ impl Task {
                 let lasts = tokio::select! {
                     lasts = succession.lasts(*count, role.as_ref()) => lasts,
                     // Its successor is in use already.
-                    () = self.lost.cancelled() => false,
+                    () = self.about.lost.cancelled() => false,
                 };
-                self.goes.store(succession.goes().is_some(), Ordering::Relaxed);
+                self.about.standing.set_goes(succession.goes());
                 lasts
             }
             _ => enough,
@@ -394,10 +350,10 @@ impl Task {
         for (write, reply) in group.into_iter().zip(replies) {
             match &reply {
                 Value::ServerError(error) if failure::takes_no_writes(error) => {
-                    self.set_refusing(Some(error));
+                    self.standing().set_refusing(Some(error));
                 }
                 Value::ServerError(_) => {}
-                _ => self.set_refusing(None),
+                _ => self.standing().set_refusing(None),
             }
             if let Value::ServerError(error) = &reply {
                 match failure::refusal(error) {
@@ -431,12 +387,12 @@ impl Task {
         within: Duration,
         replicas: u8,
     ) -> Result<(), ()> {
-        let Some(shared) = self.shared.upgrade() else { return Err(()) };
+        let Some(shared) = self.about.shared.upgrade() else { return Err(()) };
         shared.operations.groups.inc();
         shared.operations.scripts.add(u64::try_from(group.len()).unwrap_or(u64::MAX));
-        let mut commands = Pipeline::with_capacity(group.len() + AFTER);
+        let mut commands = Commands::default();
         for write in &group {
-            commands.add_command(write.call.by_text());
+            write.call.add_by_text(&mut commands);
         }
         self.add_wait(&mut commands, wait);
         match self.connection.ask_all(&commands, within).await {
@@ -452,9 +408,24 @@ impl Task {
 }
 
 impl Write {
-    fn answer(self, sent: Sent) {
-        // Whoever asked may have given up.
-        let _ = self.done.send(sent);
+    fn answer(mut self, sent: Sent) {
+        self.tell(sent);
+    }
+
+    fn tell(&mut self, sent: Sent) {
+        match self.waits.take() {
+            // Whoever asked may have given up.
+            Some(Waits::Call(call)) => drop(call.send(sent)),
+            Some(Waits::Done(done)) => done(sent),
+            None => {}
+        }
+    }
+}
+
+impl Drop for Write {
+    /// What was not answered may have been sent.
+    fn drop(&mut self) {
+        self.tell(Sent::Lost(WENT.to_owned()));
     }
 }
 
@@ -472,14 +443,19 @@ pub(super) fn wait(replicas: u8, within: Duration) -> Cmd {
 }
 
 fn few(replicas: u8) -> String {
+    if replicas == 0 {
+        return "Redis lacks the replicas without which it takes no writes (min-replicas-to-write)"
+            .to_owned();
+    }
     format!("fewer than {replicas} of Redis' replicas have acknowledged in time")
 }
 
+/// Why nothing was sent, and why what was sent has no answer.
+const GONE: &str = "the connection to Redis is lost";
+const WENT: &str = "the connection to Redis was lost";
+
 /// How often replicas that were missing are asked for while nothing is written.
 const PROBE: Duration = Duration::from_millis(500);
-
-/// Commands behind the scripts of a group: a write, `WAIT`, and `ROLE`.
-const AFTER: usize = 3;
 
 /// The pause between two questions to the Sentinels while the primary may be about to be replaced.
 const ASK_AGAIN: Duration = Duration::from_millis(50);

@@ -17,8 +17,11 @@ use crate::contract::{entry, record};
 use crate::kv::Kv;
 use crate::{RedisStore, SessionKey, SessionRecord, Store, StoreChange, StoreError};
 
+const SHORT: &str = "too few of Redis' replicas acknowledge what is written";
+
 /// Writers that note what was acknowledged.
 struct Writers {
+    store: Arc<Store>,
     stop: Arc<AtomicBool>,
     acknowledged: Arc<Mutex<BTreeMap<u128, u64>>>,
     tasks: Vec<tokio::task::JoinHandle<u64>>,
@@ -43,9 +46,11 @@ impl Writers {
                             Ok(created) => {
                                 acknowledged.lock().unwrap().insert(key, created.revision);
                             }
-                            Err(StoreError::Unavailable(_) | StoreError::Unknown(_)) => {
-                                refused += 1
-                            }
+                            Err(
+                                StoreError::Unavailable(_)
+                                | StoreError::Declined { .. }
+                                | StoreError::Unknown(_),
+                            ) => refused += 1,
                             Err(error) => panic!("{error}"),
                         }
                         assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
@@ -54,7 +59,7 @@ impl Writers {
                 })
             })
             .collect();
-        Self { stop, acknowledged, tasks }
+        Self { store: Arc::clone(store), stop, acknowledged, tasks }
     }
 
     fn count(&self) -> usize {
@@ -63,7 +68,15 @@ impl Writers {
 
     async fn more(&self, by: usize) {
         let goal = self.count() + by;
-        within(60, || self.count() >= goal).await;
+        let written = async {
+            while self.count() < goal {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        if tokio::time::timeout(Duration::from_secs(60), written).await.is_err() {
+            let (count, health) = (self.count(), self.store.health().await);
+            panic!("{count} are written and not {goal}; the store's health is {health:?}");
+        }
     }
 
     /// Stops them; how many acknowledged writes are not there.
@@ -158,7 +171,16 @@ async fn a_failover_loses_nothing_that_was_acknowledged() {
     let second = tokio::time::timeout(Duration::from_secs(30), second).await;
     let second = second.unwrap().unwrap().clone().unwrap();
     assert_ne!(second.address, first.address);
+    // On a machine that has no time for them the Sentinels may name a third.
     adopt.send_replace(Some(second.run_id));
+    tokio::spawn(async move {
+        while primary.changed().await.is_ok() {
+            let seen = primary.borrow_and_update().as_ref().map(|it| Arc::clone(&it.run_id));
+            if seen.is_some() {
+                adopt.send_replace(seen);
+            }
+        }
+    });
     writers.more(300).await;
     let (acknowledged, lost) = writers.lost(&store).await;
     assert_eq!(lost, 0, "of {acknowledged}");
@@ -351,8 +373,10 @@ async fn a_server_whose_memory_is_full_says_so_until_it_has_room() {
     let RedisStore { store, .. } = opened;
     let live = store.create(record(1)).await.unwrap();
     server.ask(&["CONFIG", "SET", "maxmemory", "1"]).unwrap();
-    let error = store.create(record(2)).await.unwrap_err().to_string();
-    assert!(error.contains("OOM command not allowed") && !error.contains("script"), "{error}");
+    let error = store.create(record(2)).await.unwrap_err();
+    let StoreError::Declined { why, said } = &error else { panic!("{error:?}") };
+    assert_eq!(*why, "its memory is full");
+    assert!(said.contains("OOM command not allowed") && !said.contains("script"), "{said}");
     let health = store.health().await.unwrap_err();
     assert!(health.starts_with("Redis takes no writes: OOM"), "{health}");
     // Nobody has to write for it to be noticed that there is room again.
@@ -361,6 +385,46 @@ async fn a_server_whose_memory_is_full_says_so_until_it_has_room() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     store.replace(live).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_server_that_lacks_replicas_is_waited_for_as_after_a_failover_and_no_longer() {
+    let (server, opened) = one().await;
+    let store = Arc::new(opened.store);
+    let lacks = |replicas| server.ask(&["CONFIG", "SET", "min-replicas-to-write", replicas]);
+    // As a primary that has just taken over: its replicas come.
+    lacks("1").unwrap();
+    let create = {
+        let store = Arc::clone(&store);
+        tokio::spawn(async move { store.create(record(1)).await })
+    };
+    while store.health().await != Err(SHORT.to_owned()) {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    lacks("0").unwrap();
+    let live = create.await.unwrap().unwrap();
+    assert_eq!(store.health().await, Ok(()));
+
+    lacks("1").unwrap();
+    let declined = |error| match error {
+        StoreError::Declined { why, .. } => why == "too few of its replicas acknowledge",
+        _ => false,
+    };
+    let error = store.create(record(2)).await.unwrap_err();
+    assert!(declined(error.clone()), "{error:?}");
+    // From here on everybody is told at once: nothing more is sent.
+    let scripts = store.operations().counts().scripts;
+    for key in 3..6 {
+        let error = store.create(record(key)).await.unwrap_err();
+        assert!(declined(error.clone()), "{error:?}");
+    }
+    assert_eq!(store.operations().counts().scripts, scripts);
+    lacks("0").unwrap();
+    while store.health().await.is_err() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    store.replace(live).await.unwrap();
+    assert_eq!(store.get(SessionKey(2)).await.unwrap_err(), StoreError::Missing);
 }
 
 #[tokio::test]
