@@ -1,6 +1,5 @@
 //! Streamable HTTP, 2025-03-26 to 2026-07-28: POST, GET and DELETE on one path.
 
-use std::cell::RefCell;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -10,6 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use holdfast_mcp::headers::name;
 use holdfast_mcp::method::Method as RpcMethod;
+use holdfast_mcp::peek::Kind;
 use http::header::ACCEPT;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use tokio::time::Instant;
@@ -23,7 +23,7 @@ use super::{
     Entered, HangUp, bad_body, json, method_not_allowed, no_room_for_stream, refuse, respond,
 };
 use crate::body::Body;
-use crate::boxes::{Boxed, Boxes};
+use crate::boxes::{Boxed, Boxes, worker};
 use crate::cluster;
 use crate::exchange::{self, Answer, Call, headers};
 use crate::failure::Failure;
@@ -89,8 +89,7 @@ async fn post(entered: Entered, body: RequestBody) -> Result<Response<Body>, Han
             serve_placed(call, placed.may_have_run, entered.connection, Follows::Yes).await
         }
         Ok(Received::Message(call, kind)) => {
-            let own = Arc::clone(&call);
-            let told = Boxed::new(&WORK, async move { exchange::tell(&own, kind).await });
+            let told = Boxed::new(&TOLD, (Arc::clone(&call), kind));
             let told = Survivor::new(call, told);
             let Answer::Whole(whole) = told.await else {
                 return Ok(json(StatusCode::ACCEPTED, Bytes::new()));
@@ -149,7 +148,7 @@ async fn run(
         let begun = respond::commit_first(&call, work, deadline, connection.as_ref());
         return Ok(Box::pin(begun).await);
     }
-    let work = Boxed::new(&WORK, exchange::first_answer(Arc::clone(&call)));
+    let work = Boxed::new(&WORK, Arc::clone(&call));
     let mut work = Survivor::new(Arc::clone(&call), work);
     let patience = if can_wait_as_stream { hold } else { deadline };
     let until = Instant::from_std(call.started) + patience;
@@ -180,7 +179,13 @@ async fn run(
 }
 
 thread_local! {
-    static WORK: Boxes<Answer> = const { RefCell::new(Vec::new()) };
+    static WORK: Boxes<Arc<Call>, Answer> =
+        const { Boxes::new(|| worker(&WORK, exchange::first_answer)) };
+    static TOLD: Boxes<(Arc<Call>, Kind), Answer> = const {
+        Boxes::new(|| worker(&TOLD, async |(call, kind): (Arc<Call>, Kind)| {
+            exchange::tell(&call, kind).await
+        }))
+    };
 }
 
 // --- GET ---

@@ -7,7 +7,6 @@
 //! therefore refused by hyper alone (`docs/decisions/0016-a-short-way-for-plain-requests.md`). How answers
 //! leave, streams among them, is [`Outgoing`]'s part.
 
-use std::cell::RefCell;
 use std::future::{Future as _, poll_fn};
 use std::io;
 use std::pin::Pin;
@@ -26,8 +25,8 @@ use super::half_close::HalfClose;
 use super::orders::{Order, Orders};
 use super::outgoing::Outgoing;
 use crate::body::Body;
-use crate::boxes::{Boxed, Boxes};
-use crate::gateway::Current;
+use crate::boxes::{Boxed, Boxes, worker};
+use crate::gateway::{Current, Gateway};
 use crate::ingress::{self, Connection, HangUp, RequestBody};
 use crate::scratch;
 
@@ -74,8 +73,15 @@ const SOON: Duration = Duration::from_millis(250);
 const GOODBYE: Duration = Duration::from_secs(1);
 
 thread_local! {
-    static SERVING: Boxes<Result<Response<Body>, HangUp>> = const { RefCell::new(Vec::new()) };
+    static SERVING: Boxes<Asked, Result<Response<Body>, HangUp>> = const {
+        Boxes::new(|| worker(&SERVING, |(gateway, parts, body, connection): Asked| {
+            ingress::serve(gateway, parts, RequestBody::Whole(body), connection)
+        }))
+    };
 }
+
+/// A request, as it is served.
+type Asked = (Arc<Gateway>, Box<Parts>, Bytes, Connection);
 
 /// What came while something else was waited for.
 enum Heard {
@@ -228,9 +234,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Lane<S> {
         parts: Box<Parts>,
         body: Bytes,
     ) -> Result<Response<Body>, io::Result<()>> {
-        let (gateway, body) = (self.current.load_full(), RequestBody::Whole(body));
-        let serving = ingress::serve(gateway, parts, body, self.connection.clone());
-        let mut serving = Boxed::new(&SERVING, serving);
+        let asked = (self.current.load_full(), parts, body, self.connection.clone());
+        let mut serving = Boxed::new(&SERVING, asked);
         let served = poll_fn(|cx| {
             loop {
                 if let Poll::Ready(served) = Pin::new(&mut serving).poll(cx) {
