@@ -88,8 +88,8 @@ const LONG: Duration = Duration::from_secs(60);
 /// it is given up.
 const RECENT: Duration = Duration::from_secs(30);
 
-/// How often a settled outcome is written before it is left to be found as an orphan.
-const SETTLE_TRIES: u32 = 5;
+/// How long it is tried to write a settled outcome before it is left to be found as an orphan.
+const SETTLE_FOR: Duration = Duration::from_secs(20);
 
 impl Call {
     /// Whether the journal is to know of it, where it has a name.
@@ -509,7 +509,8 @@ impl Settling {
     async fn write(&self) {
         let Self { gateway, entry, revision, running, .. } = self;
         let mut pause = Backoff::new(Duration::from_millis(50), Duration::from_secs(1));
-        for _ in 0..SETTLE_TRIES {
+        let begun = tokio::time::Instant::now();
+        while begun.elapsed() < SETTLE_FOR {
             if self.is_over(gateway.store.settle(&running.key, *revision, entry).await) {
                 return;
             }

@@ -110,7 +110,11 @@ impl Succession {
     /// Asks again, where what was written last did not last.
     pub(super) async fn look(&mut self) {
         if self.goes.is_some() {
-            let primary = conclude(&self.ask_once().await, false);
+            // Where too few say anything all replicas may have what is written, and then it lasts.
+            let primary = match conclude(&self.ask_once().await, false) {
+                Primary::Unknown => Primary::MayStay,
+                primary => primary,
+            };
             self.set_goes(primary);
         }
     }
@@ -124,12 +128,14 @@ impl Succession {
         let counted = self.counted.is_some_and(|at| at.elapsed() < COUNTED_FOR);
         let lasts = counted && self.have_all(acknowledged) || {
             let primary = self.ask(acknowledged).await;
-            self.set_goes(primary);
-            match primary {
+            let lasts = match primary {
                 Primary::Stays => true,
                 Primary::Goes => false,
                 Primary::MayStay | Primary::Unknown => self.have_all(acknowledged),
-            }
+            };
+            // What every replica has is worth writing, whoever cannot be asked.
+            self.set_goes(if lasts { Primary::Stays } else { primary });
+            lasts
         };
         if lasts {
             self.connected = connected;
