@@ -184,9 +184,12 @@ async fn sessions_of_a_killed_primary_go_on_on_the_secondary() {
     loop {
         let incidents = cluster[0].says("/api/incidents").await.unwrap_or_default();
         let incident = &incidents["incidents"][0];
-        if incident["unknown_writes"] == writes && incident["sessions_moved"] == left {
+        // A reply between nodes that is lost has something told twice.
+        let has = |name: &str, least| incident[name].as_u64().is_some_and(|it| it >= least);
+        if has("unknown_writes", writes) && has("sessions_moved", left) {
             println!("{writes} Writes in doubt for {} ms", incident["in_doubt_ms"]);
-            assert_eq!(incident["rpo"], if writes == 0 { "kept" } else { "missed" }, "{incident}");
+            let none = incident["unknown_writes"] == 0;
+            assert_eq!(incident["rpo"], if none { "kept" } else { "missed" }, "{incident}");
             return;
         }
         assert!(Instant::now() < deadline, "{writes} and {left} are expected: {incident}");

@@ -8,7 +8,9 @@ use futures_util::future::BoxFuture;
 use holdfast_cluster::ProposeError;
 use holdfast_config::Webhook;
 use holdfast_engine::failover::{Input, Refusal};
-use holdfast_engine::replicated::{ClusterState, NodeId, OverrideKind, Reply, ServerCommand};
+use holdfast_engine::replicated::{
+    ClusterState, NodeId, OverrideKind, Reply, ServerCommand, tool_key,
+};
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -415,7 +417,11 @@ async fn force_tool(
 ) -> Result<(), OrderError> {
     let server = planned.name.clone();
     // What is held and configured no more can be let go.
-    if force != Force::Clear && !planned.tools.iter().any(|it| it == tool) {
+    let state = shared.state();
+    let kept = state.servers.by_name.get(&server);
+    let is_held = kept.is_some_and(|it| it.breakers.contains_key(&tool_key(tool)));
+    let may_be = force == Force::Clear && is_held;
+    if !may_be && !planned.tools.iter().any(|it| it == tool) {
         let known = planned.tools.clone();
         return Err(OrderError::UnknownTool { server, tool: tool.to_owned(), known });
     }

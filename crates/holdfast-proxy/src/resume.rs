@@ -407,6 +407,10 @@ async fn fate(
     }
     let reason = "the gateway no longer has the stream".to_owned();
     let failure = Failure::unknown(&call.server.name, reason);
-    call.fail(&failure);
+    // The call stands in for one that may have been a Read: its stream's ids say.
+    match CallClass::from_u8(id.class) {
+        CallClass::Write => call.fail(&failure),
+        _ => call.settle(failure.outcome()),
+    }
     respond::one_event(&failure.render(&call.ids))
 }

@@ -68,7 +68,7 @@ impl Losses {
         held.drain(..excess);
     }
 
-    /// What has an outage, by that; the rest goes on being held.
+    /// What has an outage, by that. All of it goes on being held: a reload ends a turn wherever it is.
     fn due(&self) -> BTreeMap<u64, (Cost, Vec<Loss>)> {
         let mut due = BTreeMap::new();
         let mut held = lock(&self.shared.losses);
@@ -78,21 +78,29 @@ impl Losses {
         let state = self.shared.state();
         let (events, now) = (&state.servers.events, self.shared.group.time());
         let all = outages(events);
-        for loss in std::mem::take(&mut *held) {
+        held.retain(|loss| {
             let planned = self.shared.plan.find(&loss.server).map(|(_, planned)| planned);
             let lead = planned.map_or(0, |it| millis(it.health.interval));
-            match loss.outage(&all, events, lead) {
-                Some(outage) => {
-                    let new = || (Cost::of(&loss.server, outage), Vec::new());
-                    let (cost, losses) = due.entry(outage).or_insert_with(new);
-                    cost.add(&loss.what);
-                    losses.push(loss);
-                }
-                None if now.saturating_sub(loss.at) < HELD => held.push(loss),
-                None => {}
+            let Some(outage) = loss.outage(&all, events, lead) else {
+                return now.saturating_sub(loss.at) < HELD;
+            };
+            let new = || (Cost::of(&loss.server, outage), Vec::new());
+            let (cost, losses) = due.entry(outage).or_insert_with(new);
+            cost.add(&loss.what);
+            losses.push(loss.clone());
+            true
+        });
+        due
+    }
+
+    /// These have been told.
+    fn forget(&self, told: &[Loss]) {
+        let mut held = lock(&self.shared.losses);
+        for loss in told {
+            if let Some(at) = held.iter().position(|it| it == loss) {
+                held.remove(at);
             }
         }
-        due
     }
 
     async fn tell(&self, cost: &Cost) -> Result<(), String> {
@@ -113,9 +121,9 @@ impl Reconciler for Losses {
         self.take();
         let mut failed = None;
         for (cost, losses) in self.due().into_values() {
-            if let Err(error) = self.tell(&cost).await {
-                lock(&self.shared.losses).extend(losses);
-                failed = Some(error);
+            match self.tell(&cost).await {
+                Ok(()) => self.forget(&losses),
+                Err(error) => failed = Some(error),
             }
         }
         match failed {

@@ -71,7 +71,8 @@ async fn log(gateway: Arc<Gateway>, session: Arc<Session>) {
         // Under the lock under which another node gets the stream: it gets the line with it.
         let standing = session.standing();
         let open = standing.as_ref().filter(|it| it.is_open());
-        open.is_some_and(|it| it.log.try_append(&message.to_string().into()))
+        // One line for each move is no queue's to refuse: put back, it would be tried again at once.
+        open.map(|it| it.log.append_last(&message.to_string().into(), None)).is_some()
     };
     if !told {
         // The next stream has it.
