@@ -33,7 +33,8 @@ pub(crate) const LOSS: &str = "control/loss";
 
 /// How long a decision may take; then the next turn looks at what became of it.
 const PROPOSE_WITHIN: Duration = Duration::from_secs(2);
-/// How long another node may take to answer.
+/// How long another node may take to answer: longer than a decision takes there, or what it decided would be
+/// told again.
 const CALL_WITHIN: Duration = Duration::from_secs(3);
 
 /// What all nodes agree on, and the way to change it.

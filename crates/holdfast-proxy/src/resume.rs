@@ -410,7 +410,10 @@ async fn fate(
     // The call stands in for one that may have been a Read: its stream's ids say.
     match CallClass::from_u8(id.class) {
         CallClass::Write => call.fail(&failure),
-        _ => call.settle(failure.outcome()),
+        _ => {
+            call.settle(failure.outcome());
+            call.server.metrics.failed(&failure.reason);
+        }
     }
     respond::one_event(&failure.render(&call.ids))
 }

@@ -1,4 +1,4 @@
-//! `servers.NAME.objectives`: how soon a server must be back, and what may be lost.
+//! `servers.NAME.objectives`: how soon a server must be back, and for how long Writes may be in doubt.
 
 use std::time::Duration;
 
@@ -11,7 +11,8 @@ use crate::section::Section;
 pub struct Objectives {
     /// From the first bad sign to the first good answer. 1s to 1d.
     pub rto: Duration,
-    /// How far back what was acknowledged may be lost. 0s to 1d.
+    /// For how long Writes may be in doubt, from when the first was received to the end of an outage; 0: none may
+    /// be. 0s to 1d.
     pub rpo: Duration,
 }
 

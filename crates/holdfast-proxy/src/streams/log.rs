@@ -287,9 +287,8 @@ impl StreamLog {
         goes
     }
 
-    /// Appends what ends the exchange, whether there is room or not: its writer is done after it,
-    /// so there is nothing to hold back, and a stream whose reader is gone for good must not keep
-    /// its relay.
+    /// Appends a message, whether there is room or not: what ends the exchange, after which its writer is
+    /// done, or the one line about a move. A stream whose reader is gone for good must not keep its relay.
     pub(crate) fn append_last(&self, data: &Bytes, server_event: Option<&str>) {
         self.push(&mut self.inner(), data, server_event);
     }

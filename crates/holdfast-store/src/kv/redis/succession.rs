@@ -13,7 +13,7 @@
 //!
 //! A Sentinel says `failover_in_progress` before it tells the replica, and until it names it. Then it tells the
 //! other Sentinels, which name the old primary for up to two seconds more: under a lower configuration epoch.
-//! So one that this node cannot ask is waited for for three seconds, unless most of the others take it for dead.
+//! So one that this node cannot ask is waited for, three seconds,, unless most of the others take it for dead.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -107,16 +107,15 @@ impl Succession {
         self.goes
     }
 
-    /// Asks again, where what was written last did not last.
-    pub(super) async fn look(&mut self) {
-        if self.goes.is_some() {
-            // Where too few say anything all replicas may have what is written, and then it lasts.
-            let primary = match conclude(&self.ask_once().await, false) {
-                Primary::Unknown => Primary::MayStay,
-                primary => primary,
-            };
-            self.set_goes(primary);
+    /// Asks again, where what was written last did not last. Whether nothing should be written.
+    pub(super) async fn look(&mut self) -> bool {
+        if self.goes.is_none() {
+            return false;
         }
+        let primary = conclude(&self.ask_once().await, false);
+        self.set_goes(primary);
+        // Where too few say anything all replicas may have what is written, and then it lasts.
+        primary == Primary::Goes
     }
 
     /// Whether what `acknowledged` replicas have lasts, where `role` is what the primary says of itself

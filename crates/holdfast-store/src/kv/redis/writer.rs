@@ -197,14 +197,15 @@ impl Task {
     /// Why nothing should be written here, since it may not last.
     async fn look_at_succession(&mut self, shared: &Shared) -> Option<&'static str> {
         let succession = self.succession.as_mut().filter(|it| it.goes().is_some())?;
-        succession.look().await;
+        let refuses = succession.look().await;
         let goes = succession.goes();
         self.about.standing.set_goes(goes);
-        if goes.is_some() {
-            // Its successor may be named by now.
-            shared.look.notify_one();
-            sleep(ASK_AGAIN).await;
+        if !refuses {
+            return None;
         }
+        // Its successor may be named by now.
+        shared.look.notify_one();
+        sleep(ASK_AGAIN).await;
         goes
     }
 
@@ -330,7 +331,10 @@ impl Task {
             (Some(_), _) => false,
         };
         // Its own rule about replicas (`min-replicas-to-write`) counts like ours.
-        self.standing().set_short(!enough || replies.iter().any(failure::lacks_replicas));
+        let full =
+            matches!(&marked, Some(Value::ServerError(error)) if failure::takes_no_writes(error));
+        let lacks = replies.iter().any(failure::lacks_replicas);
+        self.standing().set_short(!enough && !full || lacks);
         let forgotten = replies.iter().all(failure::is_forgotten);
         let enough = match (&mut self.succession, &count) {
             // Scripts that the server has forgotten have written nothing yet.
