@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use holdfast_drill::bench::{self, Dialect, LoadPlan};
+use holdfast_tests::ports::free_address;
 use serde_json::json;
 
 use crate::callgrind::{self, Profile, Share};
@@ -106,7 +107,7 @@ fn write_functions(text: &mut String, mut shares: Vec<Share>, many: usize) -> Re
 /// One run of the script with so many calls.
 fn measure(form: &Form, servers: &[SocketAddr], calls: usize) -> Result<Profile, Error> {
     let (folder, address, admin) =
-        (targets::folder("instructions")?, targets::free()?, targets::free()?);
+        (targets::folder("instructions")?, free_address()?, free_address()?);
     let out = folder.join("callgrind.out");
     let config = folder.join("holdfast.yaml");
     std::fs::write(&config, configuration(address, admin, &servers[..form.instances]))?;

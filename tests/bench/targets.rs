@@ -2,12 +2,13 @@
 
 use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use holdfast_drill::bench::Holding;
+use holdfast_tests::ports::free_address;
 
 use crate::{Error, measure, sessions};
 
@@ -66,7 +67,7 @@ const WORKERS: usize = 2;
 impl Target {
     /// A plain proxy with kept connections: what the gateway is compared with.
     pub(crate) fn nginx(server: SocketAddr) -> Result<Self, Error> {
-        let (folder, address) = (folder("nginx")?, free()?);
+        let (folder, address) = (folder("nginx")?, free_address()?);
         let at = folder.display();
         let text = format!(
             "worker_processes {WORKERS};
@@ -230,7 +231,7 @@ fn node(
     environment: &[(&str, &str)],
 ) -> Result<(Process, SocketAddr), Error> {
     let binary = binary()?;
-    let (folder, address, admin) = (folder(name)?, free()?, free()?);
+    let (folder, address, admin) = (folder(name)?, free_address()?, free_address()?);
     let text = format!(
         "listen: {{ address: \"{address}\", workers: {WORKERS} }}
 admin: {{ address: \"{admin}\" }}
@@ -251,7 +252,7 @@ fn cluster(
     configuration: &str,
     environment: &[(&str, &str)],
 ) -> Result<(Vec<Process>, Vec<SocketAddr>), Error> {
-    let peers: Vec<SocketAddr> = (0..many).map(|_| free()).collect::<Result<_, _>>()?;
+    let peers: Vec<SocketAddr> = (0..many).map(|_| free_address()).collect::<Result<_, _>>()?;
     let names: Vec<String> = (1..=many).map(|number| format!("node-{number}")).collect();
     let listed: Vec<String> =
         names.iter().zip(&peers).map(|(name, peer)| format!("{name}={peer}")).collect();
@@ -299,7 +300,7 @@ fn get(address: SocketAddr, path: &str) -> std::io::Result<String> {
 
 /// A Redis that keeps what it acknowledges as the shipped one does.
 fn redis() -> Result<(Process, SocketAddr), Error> {
-    let (folder, address) = (folder("redis")?, free()?);
+    let (folder, address) = (folder("redis")?, free_address()?);
     let mut command = Command::new("redis-server");
     let port = address.port().to_string();
     command.args(["--bind", "127.0.0.1", "--port", &port, "--appendonly", "yes"]);
@@ -310,7 +311,7 @@ fn redis() -> Result<(Process, SocketAddr), Error> {
 /// The nginx of `nginx/nginx.conf` before three nodes.
 fn shipped_nginx(nodes: &[SocketAddr]) -> Result<(Process, SocketAddr), Error> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().ok_or("no workspace")?;
-    let (folder, address) = (folder("front")?, free()?);
+    let (folder, address) = (folder("front")?, free_address()?);
     let mut text = fs::read_to_string(root.join("nginx/nginx.conf"))?
         .replace("${HOLDFAST_LISTEN}", &address.to_string());
     for (number, node) in nodes.iter().enumerate() {
@@ -414,8 +415,4 @@ pub(crate) fn folder(name: &str) -> Result<PathBuf, Error> {
     let path = std::env::temp_dir().join(format!("holdfast-bench-{}-{name}", std::process::id()));
     fs::create_dir_all(&path)?;
     Ok(path)
-}
-
-pub(crate) fn free() -> Result<SocketAddr, Error> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
 }

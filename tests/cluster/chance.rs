@@ -1,7 +1,5 @@
 //! Reproducible randomness: the schedule of a run follows from its seed.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 /// A SplitMix64 generator: small, and good enough to choose victims with.
 #[derive(Clone)]
 pub(crate) struct Chance(u64);
@@ -11,12 +9,6 @@ pub(crate) struct Chance(u64);
 impl Chance {
     pub(crate) fn new(seed: u64) -> Self {
         Self(seed)
-    }
-
-    /// Differs from run to run and from process to process.
-    pub(crate) fn of_this_moment() -> Self {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Self(u64::try_from(now.as_nanos()).unwrap_or(u64::MAX) ^ u64::from(std::process::id()))
     }
 
     pub(crate) fn next(&mut self) -> u64 {

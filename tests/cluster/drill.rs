@@ -17,11 +17,11 @@ mod spaces;
 mod stack;
 mod terms;
 
+use std::hash::{BuildHasher as _, RandomState};
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
-use chance::Chance;
 use options::{Options, USAGE};
 use report::Report;
 use spaces::INSIDE;
@@ -60,7 +60,7 @@ fn drill() -> Result<bool, Error> {
         .map(PathBuf::from)
         .ok_or("HOLDFAST_BIN is not set: start this with `cargo xtask drill`")?;
     // A seed of few digits is easier to type again.
-    let seed = Chance::of_this_moment().below(1_000_000);
+    let seed = RandomState::new().hash_one(()) % 1_000_000;
     let options = Options::from_args(std::env::args().skip(1), binary, seed)?;
     let temporary = std::env::temp_dir().join(format!("holdfast-drill-{}", std::process::id()));
     let folder = options.folder.clone().unwrap_or_else(|| temporary.clone());

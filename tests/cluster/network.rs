@@ -6,12 +6,13 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
+use holdfast_tests::ports::free_address;
+
 use crate::Error;
 use crate::links::{Links, Port, Weather};
 use crate::nemesis::What;
 use crate::spaces::{self, Spaces};
 use crate::stack::NODES;
-use crate::stack::ports::Ports;
 
 /// Longer than a heartbeat's interval.
 const SLOW: Duration = Duration::from_millis(150);
@@ -37,14 +38,11 @@ pub(crate) struct Addresses {
 impl Network {
     /// # Errors
     /// When there are no free ports, or no namespaces.
-    pub(crate) fn new(
-        namespaces: bool,
-        ports: &mut Ports,
-    ) -> Result<(Self, Vec<Addresses>), Error> {
+    pub(crate) fn new(namespaces: bool) -> Result<(Self, Vec<Addresses>), Error> {
         let mut nodes = Vec::new();
         for at in 0..NODES {
-            let mut free = || -> Result<SocketAddr, Error> {
-                let port = ports.free()?.port();
+            let free = || -> Result<SocketAddr, Error> {
+                let port = free_address()?.port();
                 let ip = if namespaces { spaces::address(at) } else { Ipv4Addr::LOCALHOST.into() };
                 Ok(SocketAddr::new(ip, port))
             };

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use crate::redis::resp::{self, Value};
 use crate::redis::{Kind, Redis, faults, topology};
-use crate::stack::ports::Ports;
 use crate::{Error, PATIENCE};
 
 /// A Redis in a folder of its own.
@@ -22,7 +21,7 @@ impl Drop for Alone {
 async fn start(kind: Kind, plain: bool, name: &str) -> Alone {
     let folder = format!("holdfast-redis-{}-{name}", std::process::id());
     let folder = std::env::temp_dir().join(folder);
-    let redis = Redis::start(kind, plain, &folder, &mut Ports::new()).await;
+    let redis = Redis::start(kind, plain, &folder).await;
     Alone { redis: redis.expect("Redis starts").expect("not replicated"), folder }
 }
 

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use holdfast_tests::ports::free_address;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -14,7 +15,6 @@ use crate::nemesis::{Scope, What};
 use crate::network::Network;
 use crate::options::{Options, USAGE};
 use crate::run::faults;
-use crate::stack::ports::Ports;
 
 const CUT: Weather = Weather { cut: true, delay: Duration::ZERO };
 
@@ -30,8 +30,7 @@ async fn two_nodes() -> (Arc<Links>, SocketAddr) {
             });
         }
     });
-    let mut ports = Ports::new();
-    let mut free = || ports.free().expect("a free port");
+    let free = || free_address().expect("a free port");
     let known = free();
     let silent = Port { party: 0, known: free(), real: free() };
     let links = Links::new(2, vec![silent, Port { party: 1, known, real }]);
@@ -106,7 +105,7 @@ async fn the_port_of_a_dead_node_refuses() {
 
 #[tokio::test]
 async fn a_fault_that_this_network_does_not_have_makes_a_run_void() {
-    let (network, _) = Network::new(false, &mut Ports::new()).expect("free ports");
+    let (network, _) = Network::new(false).expect("free ports");
     let refused = network.spoil(0, What::Isolate).await.expect_err("proxies reach no client");
     assert!(refused.to_string().starts_with("void"), "{refused}");
     assert!(!network.took_effect(network.mark(), 0, &[]), "nothing was held up");

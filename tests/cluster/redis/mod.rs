@@ -17,11 +17,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use holdfast_tests::ports::free_address;
 use process::Member;
 use resp::Value;
 
 use crate::links::{Links, Port, Weather};
-use crate::stack::ports::Ports;
 use crate::{Error, PATIENCE};
 
 /// Where the nodes keep sessions and the journal.
@@ -101,13 +101,12 @@ impl Redis {
         kind: Kind,
         plain: bool,
         folder: &Path,
-        ports: &mut Ports,
     ) -> Result<Option<Self>, Error> {
         if kind == Kind::Replicated {
             return Ok(None);
         }
         fs::create_dir_all(folder)?;
-        let mut redis = Self::prepare(kind, plain, folder, ports)?;
+        let mut redis = Self::prepare(kind, plain, folder)?;
         for at in 0..redis.servers.len() {
             redis.start_server(at).await?;
         }
@@ -141,16 +140,16 @@ impl Redis {
         }
     }
 
-    fn prepare(kind: Kind, plain: bool, folder: &Path, ports: &mut Ports) -> Result<Self, Error> {
+    fn prepare(kind: Kind, plain: bool, folder: &Path) -> Result<Self, Error> {
         let (servers, sentinels) = kind.size();
         let wanted = topology::Wanted::read(kind, plain)?;
         let (mut members, mut links) = (Vec::new(), Vec::new());
         for at in 0..servers {
-            let (real, known) = (ports.free()?, ports.free()?);
+            let (real, known) = (free_address()?, free_address()?);
             links.push(Port { party: FIRST + at, known, real });
             let mut own = Vec::new();
             if kind == Kind::Cluster {
-                let (bus, known_bus) = (ports.free()?, ports.free()?);
+                let (bus, known_bus) = (free_address()?, free_address()?);
                 links.push(Port { party: FIRST + at, known: known_bus, real: bus });
                 own.extend(topology::cluster(known, bus, known_bus));
             }
@@ -160,7 +159,7 @@ impl Redis {
         let primary = members.first().map(|first| first.known).ok_or("no servers")?;
         let mut watchers = Vec::new();
         for at in 0..sentinels {
-            watchers.push(wanted.sentinel(at, ports.free()?, primary, folder)?);
+            watchers.push(wanted.sentinel(at, free_address()?, primary, folder)?);
         }
         let own = members.iter().chain(&watchers).map(|member| member.source);
         let links = Links::with_sources(

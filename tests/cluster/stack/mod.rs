@@ -3,7 +3,6 @@
 
 pub(crate) mod front;
 pub(crate) mod node;
-pub(crate) mod ports;
 pub(crate) mod process;
 
 use std::collections::BTreeMap;
@@ -15,8 +14,8 @@ use std::time::{Duration, Instant};
 
 use front::Front;
 use futures_util::future::join_all;
+use holdfast_tests::ports::free_address;
 use node::{Node, Seen, View};
-use ports::Ports;
 use process::Process;
 
 use crate::network::{Addresses, Network};
@@ -85,14 +84,13 @@ impl Stack {
         let binary = folder.join("holdfast");
         fs::copy(wanted.binary, &binary)
             .map_err(|error| format!("copy {}: {error}", wanted.binary.display()))?;
-        let mut ports = Ports::new();
-        let (network, addresses) = Network::new(wanted.namespaces, &mut ports)?;
-        let (servers, urls) = servers(&binary, folder, network.servers(), &mut ports).await?;
+        let (network, addresses) = Network::new(wanted.namespaces)?;
+        let (servers, urls) = servers(&binary, folder, network.servers()).await?;
         if wanted.namespaces && wanted.store != redis::Kind::Replicated {
             return Err("void: the namespaces of the nodes have no way to a Redis".into());
         }
         let beside = folder.join("redis");
-        let redis = Redis::start(wanted.store, wanted.plain, &beside, &mut ports).await?;
+        let redis = Redis::start(wanted.store, wanted.plain, &beside).await?;
         let config = folder.join("holdfast.yaml");
         let mut text = network.configuration() + &configuration(&binary, folder, &urls);
         if let Some(redis) = &redis {
@@ -123,7 +121,7 @@ impl Stack {
             folder,
             binary: &binary,
         };
-        let front = Front::start(&front, &nodes, &mut ports).await?;
+        let front = Front::start(&front, &nodes).await?;
         let mut stack = Self {
             nodes,
             network,
@@ -309,11 +307,10 @@ async fn servers(
     binary: &Path,
     folder: &Path,
     ip: IpAddr,
-    ports: &mut Ports,
 ) -> Result<(Vec<Process>, Vec<SocketAddr>), Error> {
     let (mut servers, mut urls) = (Vec::new(), Vec::new());
     for (name, extra) in [(COUNT, None), (STREAM, Some("--resumable"))] {
-        let address = SocketAddr::new(ip, ports.free()?.port());
+        let address = SocketAddr::new(ip, free_address()?.port());
         let mut command = Command::new(binary);
         command.args(["sample-server", "--name", name, "--http", &address.to_string()]);
         command.arg("--execution-log").arg(execution_log(folder, name)).args(extra);

@@ -76,14 +76,27 @@ export function run(command, args, { env = {}, within = 120_000, cwd } = {}) {
     });
 }
 
-export function freePort() {
-    return new Promise((done, failed) => {
+const given = new Set();
+
+/**
+ * A port of loopback where nobody listens, each one once. From below those that the kernel gives out:
+ * asked for any port it gives the same one twice, since the first is not bound yet.
+ */
+export async function freePort() {
+    for (let tries = 0; tries < 1000; tries++) {
+        const port = 10_000 + Math.floor(10_000 * Math.random());
+        if (given.has(port)) continue;
+        given.add(port);
+        if (await isFree(port)) return port;
+    }
+    throw new Error('no free port from 10000 to 20000');
+}
+
+function isFree(port) {
+    return new Promise((done) => {
         const probe = createServer();
-        probe.on('error', failed);
-        probe.listen(0, '127.0.0.1', () => {
-            const { port } = probe.address();
-            probe.close(() => done(port));
-        });
+        probe.on('error', () => done(false));
+        probe.listen(port, '127.0.0.1', () => probe.close(() => done(true)));
     });
 }
 

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read};
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
@@ -107,8 +107,7 @@ pub(crate) fn with_environment(entry: &str) -> Vec<u32> {
 /// An address that was free a moment ago. Whoever starts a process on it tries another if it has
 /// been taken since.
 pub(crate) fn free_address() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("bind a free port");
-    listener.local_addr().expect("a bound socket has an address")
+    holdfast_tests::ports::free_address().expect("a free port")
 }
 
 /// The gateway's binary: `HOLDFAST_BIN`, or the one beside this test in the target folder.

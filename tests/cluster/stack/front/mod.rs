@@ -11,10 +11,10 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use balancer::Balancer;
+use holdfast_tests::ports::free_address;
 use standby::Floating;
 
 use super::node::Node;
-use super::ports::Ports;
 use crate::{Error, PATIENCE, http};
 
 const ASKING: Duration = Duration::from_secs(3);
@@ -81,17 +81,13 @@ pub(crate) struct Wanted<'a> {
 impl Front {
     /// # Errors
     /// When it does not start.
-    pub(crate) async fn start(
-        wanted: &Wanted<'_>,
-        nodes: &[Node],
-        ports: &mut Ports,
-    ) -> Result<Self, Error> {
+    pub(crate) async fn start(wanted: &Wanted<'_>, nodes: &[Node]) -> Result<Self, Error> {
         let kind = wanted.kind;
         let clients: Vec<SocketAddr> = nodes.iter().map(|node| node.client).collect();
         let admins: Vec<SocketAddr> = nodes.iter().map(|node| node.admin).collect();
         let mut balancers = Vec::new();
         for at in 0..=usize::from(wanted.standby) {
-            let address = ports.free()?;
+            let address = free_address()?;
             let name =
                 if at == 0 { kind.name().to_owned() } else { format!("{}-standby", kind.name()) };
             let folder = wanted.folder.join(&name);
@@ -110,7 +106,7 @@ impl Front {
         if !wanted.standby {
             return Ok(Self { kind, address: first, balancers, floating: None });
         }
-        let address = ports.free()?;
+        let address = free_address()?;
         let behind = balancers.iter().map(|balancer| balancer.address).collect();
         let floating = Floating::start(address, behind).await?;
         Ok(Self { kind, address, balancers, floating: Some(floating) })

@@ -22,7 +22,7 @@ use redis::Value;
 pub(crate) const FREE_PORT: &str = "(a free port)";
 
 /// Ports below the kernel's own.
-const PORTS: std::ops::Range<u64> = 10_000..32_000;
+const PORTS: std::ops::Range<u64> = 10_000..20_000;
 
 /// How often a server is started on other ports.
 const STARTS: usize = 10;
