@@ -16,6 +16,7 @@ use holdfast_engine::health::node::{Limits, Reading};
 use holdfast_engine::health::passive::Thresholds;
 use holdfast_engine::health::schedule::Rhythm;
 use holdfast_engine::health::votes::{Rules, Weights};
+use holdfast_engine::replicated::{ServerState, Verdict};
 
 use crate::plane::At;
 
@@ -219,6 +220,15 @@ impl Planned {
     }
 
     /// Which instance serves while all is well: the primary, or the first.
+    /// The group's verdict on an instance. None without checks: what was found by earlier ones holds no more.
+    pub(crate) fn verdict<'a>(
+        &self,
+        known: &'a ServerState,
+        instance: &str,
+    ) -> Option<&'a Verdict> {
+        known.verdicts.get(instance).filter(|_| self.health.enabled)
+    }
+
     pub(crate) fn primary(&self) -> &str {
         let primary = self.instances.iter().find(|it| it.role == Role::Primary);
         primary.or_else(|| self.instances.first()).map_or("", |it| &it.id)

@@ -2,7 +2,7 @@
 
 use holdfast_engine::failover::{Hindrance, Phase, Stage};
 use holdfast_engine::health::votes::Opinion;
-use holdfast_engine::objectives::{Compliance, outages};
+use holdfast_engine::objectives::Compliance;
 use holdfast_engine::replicated::{
     ClusterState, ServerEvent, ServerHappened, ServerState, tool_of,
 };
@@ -13,18 +13,17 @@ use crate::plan::{Plan, Planned};
 use crate::plane::At;
 use crate::shared::Shared;
 use crate::tasks::failover::seen;
-use crate::tasks::objectives::{objective, tier};
+use crate::tasks::objectives::{objective, outages, tier};
 
 /// One server.
 pub(crate) fn server(shared: &Shared, state: &ClusterState, place: usize) -> ServerView {
     let planned = &shared.plan.servers[place];
     let known = state.servers.by_name.get(&planned.name);
     let failover = known.filter(|_| planned.failover.is_some()).map(|it| &it.failover);
-    let active = known.map(|it| it.failover.active.as_str());
     let waits = known.and_then(|known| waits(shared, state, planned, known)).unwrap_or_default();
     ServerView {
         name: planned.name.clone(),
-        verdict: verdict(known, active.unwrap_or_else(|| planned.primary())),
+        verdict: overall(planned, known),
         active: failover.map(|it| it.active.clone()),
         phase: failover.map(|it| it.phase.label()),
         stage: failover.and_then(|it| it.moving()).map(|it| it.stage.label()),
@@ -46,7 +45,8 @@ fn instance(
     known: Option<&ServerState>,
     at: At,
 ) -> InstanceView {
-    let it = &shared.plan.servers[at.server].instances[at.instance];
+    let planned = &shared.plan.servers[at.server];
+    let it = &planned.instances[at.instance];
     let (look, sight) = (shared.looks.get(at), shared.plane.sight(at));
     let share = known.and_then(|known| {
         let moving = known.failover.moving()?;
@@ -58,7 +58,7 @@ fn instance(
             _ => None,
         }
     });
-    let verdict_of = known.and_then(|known| known.verdicts.get(&it.id));
+    let verdict_of = known.and_then(|known| planned.verdict(known, &it.id));
     let mut why = look.why;
     let judged = sight.indicators.judge(&shared.plan.thresholds);
     if let Some(judged) = judged.filter(|it| it.poor) {
@@ -74,7 +74,7 @@ fn instance(
         id: it.id.clone(),
         role: role(it.role),
         region: it.region.clone(),
-        verdict: verdict(known, &it.id),
+        verdict: verdict(planned, known, &it.id),
         votes: verdict_of.map(|verdict| verdict.why.clone()).unwrap_or_default(),
         score: look.own,
         why,
@@ -114,8 +114,18 @@ fn forced(
     })
 }
 
-fn verdict(known: Option<&ServerState>, instance: &str) -> &'static str {
-    let verdict = known.and_then(|known| known.verdicts.get(instance));
+/// What a server is found to be: what its active instance is, or the best of those that are equal.
+fn overall(planned: &Planned, known: Option<&ServerState>) -> &'static str {
+    let Some(known) = known else { return "unknown" };
+    if planned.failover.is_some() {
+        return verdict(planned, Some(known), &known.failover.active);
+    }
+    let found = planned.instances.iter().filter_map(|it| planned.verdict(known, &it.id)?.opinion);
+    found.min().map_or("unknown", Opinion::label)
+}
+
+fn verdict(planned: &Planned, known: Option<&ServerState>, instance: &str) -> &'static str {
+    let verdict = known.and_then(|known| planned.verdict(known, instance));
     verdict.and_then(|verdict| verdict.opinion).map_or("unknown", Opinion::label)
 }
 
@@ -271,8 +281,5 @@ pub(crate) fn incidents(plan: &Plan, state: &ClusterState, now: u64) -> Vec<Inci
             sessions_moved: it.moved,
         }
     };
-    outages(&state.servers.events)
-        .iter()
-        .filter_map(|it| Some(of(planned(&it.server)?, it)))
-        .collect()
+    outages(plan, state).iter().filter_map(|it| Some(of(planned(&it.server)?, it))).collect()
 }

@@ -16,14 +16,19 @@
 //! again, or when the failover is over and the new instance is not known to be ill. Where all nodes used the
 //! new instance by then, or the move no longer waited for those that are silent (a second), the outage ended at
 //! that moment: that people are told of it, or that somebody calls, takes longer and is no part of it. A
-//! failover by hand, or one for a fallen score, is none.
+//! failover by hand, or one for a fallen score, is none. A server that does not move is out while no instance of
+//! it is usable ([`as_one`]).
 //!
 //! The RPO is compared with what the gateway knows may be lost: Writes of which nobody knows whether they ran,
 //! from when the first of them was received to the end of the outage. Nodes tell of them and of the sessions
 //! that were moved ([`crate::loss`]); no word of any node is none. What a server had acknowledged and lost
 //! by itself the gateway cannot know (`docs/decisions/0028-what-an-outage-cost-as-far-as-nodes-can-know.md`).
 
+mod equals;
+
 use std::collections::{BTreeMap, BTreeSet};
+
+pub use equals::{Equals, as_one};
 
 use crate::health::votes::{Cause, Opinion};
 use crate::replicated::{ServerEvent, ServerHappened};
@@ -58,6 +63,8 @@ pub struct Outage {
     pub ended: Option<u64>,
     /// How it ended.
     pub ending: Ending,
+    /// The log index of the line that ended it.
+    pub over: Option<u64>,
     /// Writes of which nobody knows whether they ran, as far as nodes have told.
     pub unknown: u32,
     /// When the first of them was received; none: there is none.
@@ -230,6 +237,7 @@ pub fn outages<'a>(events: impl IntoIterator<Item = &'a ServerEvent>) -> Vec<Out
         }
         let Some(outage) = open.get_mut(server) else { continue };
         if outage.hear(event, ill.contains(&instance)) {
+            outage.over = Some(event.index);
             ended.extend(open.remove(server));
         }
     }
@@ -432,6 +440,7 @@ fn begun(event: &ServerEvent, evidence_since: u64) -> Outage {
         switched: None,
         ended: None,
         ending: Ending::Open,
+        over: None,
         unknown: 0,
         oldest: None,
         moved: 0,

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use holdfast_engine::replicated::{Expect, KvEntry, SESSIONS};
 
 use crate::kv::{Kv, NotWritten};
@@ -21,9 +22,13 @@ impl Store {
     /// # Cancel safety
     /// Cancelled, it may be written; nobody has its key.
     pub async fn create(&self, mut record: SessionRecord) -> Result<SessionRecord, StoreError> {
-        match self.write_session(&record, Expect::Absent).await {
+        let value = record.encode(self.serial())?;
+        self.operations.durable.inc();
+        let at = keys::session(record.key);
+        match self.kv.put(at, value.clone(), Expect::Absent, record.deadline).await {
             Ok(revision) => {
                 record.revision = revision;
+                self.share(&mut record, &value);
                 Ok(record)
             }
             Err(NotWritten::Mismatch(None)) => {
@@ -92,9 +97,11 @@ impl Store {
         let (expected, deadline) = (record.revision, record.deadline);
         let value = record.encode(self.serial())?;
         self.operations.durable.inc();
-        match self.kv.replace(keys::session(record.key), value, expected, deadline).await {
+        let at = keys::session(record.key);
+        match self.kv.replace(at, value.clone(), expected, deadline).await {
             Ok((revision, deadline)) => {
                 record.revision = revision;
+                self.share(&mut record, &value);
                 record.deadline = deadline;
                 Ok(record)
             }
@@ -202,14 +209,15 @@ impl Store {
         found
     }
 
-    async fn write_session(
-        &self,
-        record: &SessionRecord,
-        expect: Expect,
-    ) -> Result<u64, NotWritten> {
-        let value = record.encode(self.serial())?;
-        self.operations.durable.inc();
-        self.kv.put(keys::session(record.key), value, expect, record.deadline).await
+    /// Has the record take its largest part from the value, where that is kept in this process as it is.
+    fn share(&self, record: &mut SessionRecord, value: &Bytes) {
+        if let Kv::Memory(_) = self.kv
+            && !record.initialize.is_empty()
+            && let Some(at) =
+                value.windows(record.initialize.len()).position(|it| it == record.initialize)
+        {
+            record.initialize = value.slice(at..at + record.initialize.len());
+        }
     }
 }
 

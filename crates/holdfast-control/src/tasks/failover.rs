@@ -16,7 +16,9 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use holdfast_cluster::ProposeError;
-use holdfast_engine::failover::{Command, Failover, Input, Refusal, Report, Seen, Stage, Stepped};
+use holdfast_engine::failover::{
+    Command, Failover, Input, Phase, Refusal, Report, Seen, Stage, Stepped,
+};
 use holdfast_engine::replicated::{ClusterState, Origin, Reply, ServerCommand, ServerState};
 
 use crate::compare::{Compared, Wanted, compare};
@@ -231,7 +233,7 @@ pub(crate) fn seen<'a>(
     members: &[Origin],
 ) -> Vec<Seen<'a>> {
     let of = |it: &'a crate::plan::PlannedInstance| {
-        let verdict = known.verdicts.get(&it.id).cloned().unwrap_or_default();
+        let verdict = planned.verdict(known, &it.id).cloned().unwrap_or_default();
         Seen {
             name: &it.id,
             role: role(it.role),
@@ -256,13 +258,18 @@ pub(crate) fn seen<'a>(
     seen
 }
 
-/// What speaks for this step: how the votes about the instance that is left stood when the move began.
+/// What speaks for this step: how the votes stood when the move began, about the instance that is left, or
+/// on the way back about the one that is returned to.
 fn evidence(known: &ServerState, next: &Failover) -> String {
     if next.generation == known.failover.generation {
         return String::new();
     }
-    let left = next.moving().and_then(|it| known.verdicts.get(&it.from));
-    left.map(|verdict| verdict.why.clone()).unwrap_or_default()
+    let about = next.moving().map(|it| match &next.phase {
+        Phase::FailingBack(_) => &it.to,
+        _ => &it.from,
+    });
+    let verdict = about.and_then(|it| known.verdicts.get(it));
+    verdict.map(|verdict| verdict.why.clone()).unwrap_or_default()
 }
 
 /// Whether a move is under way that this node can end by what it knows. Once people are merely told, nothing

@@ -71,7 +71,7 @@ impl Follow {
         let planned = &shared.plan.servers[server];
         let told = &mut self.told[server];
         for (instance, it) in planned.instances.iter().enumerate() {
-            let verdict = state.verdicts.get(&it.id);
+            let verdict = planned.verdict(state, &it.id);
             let verdict = verdict.map_or_else(Verdict::unknown, |it| Verdict {
                 opinion: it.opinion,
                 score: it.score,

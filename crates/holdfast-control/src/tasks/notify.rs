@@ -7,20 +7,23 @@
 //! repetition. A receiver that does not take one is tried again, with growing pauses, as often as is
 //! configured.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use holdfast_config::{NotifyEvent, Webhook};
 use holdfast_engine::backoff::Backoff;
-use holdfast_engine::replicated::{ClusterState, ServerCommand, ServerEvent, ServerHappened};
+use holdfast_engine::replicated::{
+    ClusterState, Happened, Incident, ServerCommand, ServerEvent, ServerHappened,
+};
 use serde::Serialize;
 
 use super::node::is_about_node;
-use super::objectives::is_about_objective;
+use super::objectives::{is_about_objective, outages};
 use crate::driver::{Reconciler, Status};
 use crate::metrics::Announced;
+use crate::plan::Plan;
 use crate::random;
 use crate::shared::{Announcing, Line, Shared, lock};
 use crate::view::{kind, text};
@@ -42,6 +45,20 @@ pub(crate) struct Notify {
     /// Its place among the webhooks.
     place: usize,
     tls: Arc<rustls::ClientConfig>,
+}
+
+/// A line of the group's history, as it is announced.
+struct News {
+    line: Line,
+    /// What it is to the configuration.
+    about: NotifyEvent,
+    /// It begins or ends an outage besides.
+    incident: Option<&'static str>,
+    kind: &'static str,
+    at: u64,
+    server: String,
+    instance: String,
+    text: String,
 }
 
 /// What a webhook gets.
@@ -72,45 +89,55 @@ impl Notify {
     }
 
     /// The lines that were not announced yet, oldest first.
-    fn news(&self, state: &ClusterState, term: u64) -> Vec<(Line, ServerEvent)> {
+    fn news(&self, state: &ClusterState, term: u64) -> Vec<News> {
         let mark = state.servers.notified;
         let from = state.time.saturating_sub(BEFORE);
         let (since, announced) = *lock(&self.announcing.since);
         let taken_over = since != Some(term);
         let mut places: BTreeMap<u64, u64> = BTreeMap::new();
-        let lines = state.servers.events.iter().map(|event| {
-            let place = places.entry(event.index).or_default();
+        let lines = of_servers(&self.shared.plan, state).into_iter().chain(of_nodes(state));
+        let mut news: Vec<News> = lines.collect();
+        // Stable: lines of one index stay in their order.
+        news.sort_by_key(|it| it.line.0);
+        for it in &mut news {
+            let place = places.entry(it.line.0).or_default();
             *place += 1;
-            ((event.index, *place), event.clone())
+            it.line.1 = *place;
+        }
+        news.retain(|it| match announced {
+            Some(announced) => it.line > announced,
+            None if mark > 0 => taken_over && it.line.0 > mark,
+            None => taken_over && it.at >= from,
         });
-        let news = lines.filter(|(line, event)| match announced {
-            Some(announced) => *line > announced,
-            None if mark > 0 => taken_over && event.index > mark,
-            None => taken_over && event.at >= from,
-        });
-        news.collect()
+        news
     }
 
-    async fn announce(&self, line: Line, event: &ServerEvent, node: &str) {
-        let about = about(event);
-        if !self.webhook.wants(about) {
-            return;
-        }
-        let id = format!("{}.{}", line.0, line.1);
-        let text = text(event);
-        let message = Message {
+    async fn announce(&self, news: &News, node: &str) {
+        let id = format!("{}.{}", news.line.0, news.line.1);
+        let mut message = Message {
             id: &id,
-            event: about.label(),
-            kind: kind(event.what),
-            at: event.at,
-            server: &event.server,
-            instance: &event.instance,
-            text: &text,
+            event: news.about.label(),
+            kind: news.kind,
+            at: news.at,
+            server: &news.server,
+            instance: &news.instance,
+            text: &news.text,
             node,
         };
+        if self.webhook.wants(news.about) {
+            self.post(&message).await;
+        }
+        if let Some(kind) = news.incident.filter(|_| self.webhook.wants(NotifyEvent::Incident)) {
+            let id = format!("{id}.incident");
+            (message.id, message.event, message.kind) = (&id, NotifyEvent::Incident.label(), kind);
+            self.post(&message).await;
+        }
+    }
+
+    async fn post(&self, message: &Message<'_>) {
         // Strings and numbers: there is a JSON form.
-        let Ok(body) = serde_json::to_vec(&message) else { return };
-        self.deliver(&id, body.into()).await;
+        let Ok(body) = serde_json::to_vec(message) else { return };
+        self.deliver(message.id, body.into()).await;
     }
 
     /// Has the group know how far all webhooks have come. Whether it does is seen at the next turn.
@@ -163,33 +190,104 @@ impl Reconciler for Notify {
         let me = state.members.get(&self.shared.group.me());
         let node = me.map(|member| member.name.clone()).unwrap_or_default();
         let mut news = news.into_iter().peekable();
-        while let Some((line, event)) = news.next() {
+        while let Some(it) = news.next() {
             // In the middle of it another may have taken over, which announces the rest.
             if self.shared.coordinates() != Some(term) {
                 return Status::Settled(EVERY);
             }
-            self.announce(line, &event, &node).await;
-            lock(&self.announcing.since).1 = Some(line);
+            self.announce(&it, &node).await;
+            lock(&self.announcing.since).1 = Some(it.line);
             // Of several lines with one index the last says that all of them were told.
-            let more = news.peek().is_some_and(|((index, _), _)| *index == event.index);
-            self.shared.now_told(self.place, event.index - u64::from(more));
+            let more = news.peek().is_some_and(|next| next.line.0 == it.line.0);
+            self.shared.now_told(self.place, it.line.0 - u64::from(more));
             self.mark(term).await;
         }
         // What was there before, or is of no interest to anybody, counts as told.
-        if let Some(last) = state.servers.events.back() {
-            lock(&self.announcing.since).1.get_or_insert((last.index, u64::MAX));
-            self.shared.now_told(self.place, last.index);
+        let last = [
+            state.servers.events.back().map(|it| it.index),
+            state.incidents.back().map(|it| it.index),
+        ];
+        if let Some(last) = last.into_iter().flatten().max() {
+            lock(&self.announcing.since).1.get_or_insert((last, u64::MAX));
+            self.shared.now_told(self.place, last);
         }
         self.mark(term).await;
         Status::Settled(EVERY)
     }
 }
 
-/// What an event is to the configuration.
-fn about(event: &ServerEvent) -> NotifyEvent {
+/// What the record says of the servers.
+fn of_servers(plan: &Plan, state: &ClusterState) -> Vec<News> {
+    let outages = outages(plan, state);
+    let incident = |index: u64| {
+        let begins = outages.iter().any(|it| it.index == index).then_some("incident_began");
+        begins
+            .or_else(|| outages.iter().any(|it| it.over == Some(index)).then_some("incident_ended"))
+    };
+    // Whose last move was back.
+    let mut back: BTreeSet<&str> = BTreeSet::new();
+    let of = |event: &ServerEvent, is_back: bool| News {
+        line: (event.index, 0),
+        about: about(event, is_back),
+        incident: incident(event.index),
+        kind: kind(event.what),
+        at: event.at,
+        server: event.server.clone(),
+        instance: event.instance.clone(),
+        text: text(event),
+    };
+    let news = state.servers.events.iter().map(|event| {
+        match event.what {
+            ServerHappened::FailbackBegan => back.insert(&event.server),
+            ServerHappened::FailoverBegan => back.remove(event.server.as_str()),
+            _ => false,
+        };
+        of(event, back.contains(event.server.as_str()))
+    });
+    news.collect()
+}
+
+/// Which nodes came and went.
+fn of_nodes(state: &ClusterState) -> impl Iterator<Item = News> {
+    let of = |it: &Incident| {
+        let (kind, what) = match it.what {
+            Happened::Joined => ("node_joined", "joined"),
+            Happened::Rejoined => ("node_joined", "joined again"),
+            Happened::Left => ("node_left", "left"),
+            Happened::Died => ("node_died", "died"),
+            Happened::Replaced | Happened::Suspected | Happened::Recovered | Happened::Draining => {
+                return None;
+            }
+        };
+        let why = if it.reason.is_empty() { String::new() } else { format!(": {}", it.reason) };
+        Some(News {
+            line: (it.index, 0),
+            about: NotifyEvent::Node,
+            incident: None,
+            kind,
+            at: it.at,
+            server: String::new(),
+            instance: String::new(),
+            text: format!("node {} {what}{why}", it.name),
+        })
+    };
+    state.incidents.iter().filter_map(of)
+}
+
+/// What an event is to the configuration; `is_back`: the server's move is one back.
+fn about(event: &ServerEvent, is_back: bool) -> NotifyEvent {
     match event.what {
         ServerHappened::Verdict { .. } | ServerHappened::CallsFail { .. } => NotifyEvent::Health,
         ServerHappened::FailbackBegan => NotifyEvent::Failback,
+        ServerHappened::Progressed
+        | ServerHappened::Switched
+        | ServerHappened::RolledBack
+        | ServerHappened::Failed
+        | ServerHappened::Settled
+            if is_back =>
+        {
+            NotifyEvent::Failback
+        }
         ServerHappened::FailoverBegan
         | ServerHappened::Progressed
         | ServerHappened::Switched

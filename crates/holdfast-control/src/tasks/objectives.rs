@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use holdfast_cluster::ProposeError;
-use holdfast_engine::objectives::{Compliance, Ending, Objective, Outage, outages};
+use holdfast_engine::objectives::{self, Compliance, Ending, Objective, Outage, as_one};
 use holdfast_engine::replicated::{ClusterState, ServerHappened};
 
 use crate::driver::{Reconciler, Status};
-use crate::plan::{Planned, millis};
+use crate::plan::{Plan, Planned, millis};
 use crate::shared::{Shared, concluded};
 
 /// While no server is out.
@@ -40,7 +40,7 @@ impl Objectives {
     async fn judge(&self, state: &ClusterState, term: u64) -> Result<bool, ProposeError> {
         let mut any = false;
         let now = state.time.max(self.shared.group.time());
-        for outage in outages(&state.servers.events) {
+        for outage in outages(&self.shared.plan, state) {
             let Some((_, planned)) = self.shared.plan.find(&outage.server) else { continue };
             if outage.ending == Ending::Open {
                 any = true;
@@ -110,7 +110,9 @@ impl Objectives {
             return Ok(());
         }
         let (server, instance) = (&outage.server, &outage.instance);
-        let of = Some(outage.index);
+        // Of a server that does not move the group may know another outage, or none.
+        let known = objectives::outages(&self.shared.state().servers.events);
+        let of = known.iter().any(|it| it.index == outage.index).then_some(outage.index);
         let line = self.shared.remark(server, instance, what, evidence, of, term);
         self.shared.propose(line).await.map(|_| ())
     }
@@ -128,6 +130,19 @@ impl Reconciler for Objectives {
             Err(error) => concluded(Err(error), EVERY),
         }
     }
+}
+
+/// The outages that the record tells of, where this plan says which servers move.
+pub(crate) fn outages(plan: &Plan, state: &ClusterState) -> Vec<Outage> {
+    let stay = plan.servers.iter().filter(|it| it.failover.is_none());
+    let equals = stay.map(|planned| {
+        let known = state.servers.by_name.get(&planned.name);
+        let opinion = |id: &str| known.and_then(|known| planned.verdict(known, id)?.opinion);
+        let instances = planned.instances.iter();
+        (planned.name.as_str(), instances.map(|it| (it.id.as_str(), opinion(&it.id))).collect())
+    });
+    let events = as_one(&state.servers.events, &equals.collect());
+    objectives::outages(events.iter().map(AsRef::as_ref))
 }
 
 /// What a server is allowed.

@@ -95,6 +95,43 @@ async fn an_outage_after_another_begins_after_it() {
     assert!(last >= gone, "{} ms too early", gone - last);
 }
 
+/// Two instances that are alike.
+const EQUALS: &str = r#"
+servers:
+  docs:
+    instances:
+      - { id: a, url: "http://127.0.0.1:1/mcp" }
+      - { id: b, url: "http://127.0.0.1:2/mcp" }
+    health: { interval: 1s, timeout: 500ms, retries: 1, checks: [ { type: ping } ] }
+    objectives: { rto: 30s }
+"#;
+
+#[tokio::test(start_paused = true)]
+async fn a_server_whose_instances_are_alike_is_out_when_the_last_of_them_is() {
+    let world = World::start(EQUALS, 3);
+    let all = |opinion| move |world: &World| is(world, "a", opinion) && is(world, "b", opinion);
+    let known = |world: &World| world.state().servers.by_name.contains_key("docs");
+    world.until("known", 10 * SECONDS, known).await;
+    world.until("well", 10 * SECONDS, all(Opinion::Healthy)).await;
+    // The first of the list is the one that the record takes for the active one.
+    world.set_down("a", true);
+    world.until("one is out", 30 * SECONDS, |world| is(world, "a", Opinion::Unhealthy)).await;
+    tokio::time::sleep(120 * SECONDS).await;
+    assert_eq!(world.control(0).incidents(), []);
+    assert_eq!(world.control(0).servers()[0].verdict, "healthy");
+    assert!(!world.history("docs").iter().any(|it| it.contains("missed")));
+    world.set_down("b", true);
+    world.until("both are out", 30 * SECONDS, all(Opinion::Unhealthy)).await;
+    assert_eq!(world.control(0).servers()[0].verdict, "unhealthy");
+    tokio::time::sleep(60 * SECONDS).await;
+    let missed =
+        |world: &World| world.history("docs").iter().filter(|it| it.contains("missed")).count();
+    assert_eq!(missed(&world), 1, "{:#?}", world.history("docs"));
+    world.set_down("b", false);
+    let incident = over(&world).await;
+    assert_eq!((incident.instance.as_str(), incident.objective), ("b", "missed"));
+}
+
 /// On the real clock: there is a real connection, which is never answered.
 #[tokio::test]
 async fn an_idle_servers_outage_is_over_when_all_nodes_use_another_instance_whoever_hears_of_it() {

@@ -4,10 +4,11 @@
 use std::sync::Arc;
 
 use holdfast_engine::failover::{Move, Stage};
+use holdfast_engine::health::votes::Opinion;
 use holdfast_engine::replicated::OverrideKind;
 
-use super::world::World;
-use super::{SECONDS, well};
+use super::world::{FakePlane, World};
+use super::{ALL, PAIR, SECONDS, well};
 use crate::machine::Reading;
 use crate::operate::{Force, Operated, Order};
 use crate::plane::At;
@@ -300,4 +301,25 @@ async fn a_node_that_has_the_version_and_cannot_lead_does_not_keep_the_others_fr
         let on_b = |world: &World| world.server("docs").failover.active == "b";
         world.until("moved", 40 * SECONDS, on_b).await;
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_checks_found_holds_no_more_once_there_are_none() {
+    let world = World::start(PAIR, 3);
+    well(&world).await;
+    world.set_down("b", true);
+    let b = At { server: 0, instance: 1 };
+    let found =
+        |world: &World, opinion| world.server("docs").verdicts["b"].opinion == Some(opinion);
+    world.until("ill", 30 * SECONDS, |world| found(world, Opinion::Unhealthy)).await;
+    let unchecked = PAIR.replace("health: { ", "health: { enabled: false, ");
+    let planes = ALL.map(|node| world.reload(node, &unchecked));
+    let opinion = |plane: &FakePlane| lock(&plane.verdicts).get(&b).copied();
+    let unknown = |_: &World| planes.iter().all(|plane| opinion(plane) == Some(None));
+    world.until("unknown", 30 * SECONDS, unknown).await;
+    assert_eq!(world.control(0).servers()[0].instances[1].verdict, "unknown");
+    // And again, once it is checked again.
+    let planes = ALL.map(|node| world.reload(node, PAIR));
+    let ill = |_: &World| planes.iter().all(|it| opinion(it) == Some(Some(Opinion::Unhealthy)));
+    world.until("ill again", 30 * SECONDS, ill).await;
 }

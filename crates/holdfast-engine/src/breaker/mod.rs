@@ -234,13 +234,17 @@ impl Breaker {
         true
     }
 
-    /// The cluster takes its opening back: an open breaker becomes half-open. Generations as above.
+    /// The cluster takes its opening back: a breaker that it has opened becomes half-open, and one that this
+    /// node has opened since stays open. Generations as above.
     pub fn released_by_cluster(&mut self, generation: u64, now: Instant) -> bool {
         if generation <= self.cluster_generation {
             return false;
         }
         self.cluster_generation = generation;
-        if let State::Open { .. } = self.state {
+        let is_clusters = self.is_servers && !self.own_doubt;
+        if let State::Open { .. } = self.state
+            && is_clusters
+        {
             self.half_open(Cause::Cluster, now);
         }
         true

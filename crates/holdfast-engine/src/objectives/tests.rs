@@ -309,6 +309,53 @@ fn servers_do_not_end_each_others_outages() {
 }
 
 #[test]
+fn a_server_that_does_not_move_is_out_while_none_of_its_instances_is_usable() {
+    let of = |instance, at, from, to, active| {
+        event(at, instance, Verdict { from, to, active, evidence_since: 0 })
+    };
+    // The history takes `a` for the active one, as it does where there is none.
+    let (first, second) =
+        (|at, from, to| of("a", at, from, to, true), |at, from, to| of("b", at, from, to, false));
+    let well = [first(1, None, WELL), second(2, None, WELL)];
+    let read = |more: &[ServerEvent], b: Option<Opinion>| {
+        let equals = Equals::from([("db", BTreeMap::from([("a", None), ("b", b)]))]);
+        let all = [&well[..], more].concat();
+        let all = as_one(&all, &equals);
+        let all = outages(all.iter().map(AsRef::as_ref));
+        all.iter().map(|it| (it.instance.clone(), it.detected, it.ended)).collect::<Vec<_>>()
+    };
+    let one = |instance: &str, at, ended| vec![(instance.to_owned(), at, ended)];
+    let a_falls = first(100, Some(WELL), DOWN);
+    assert_eq!(read(std::slice::from_ref(&a_falls), None), [], "the other one serves");
+    let both = [a_falls.clone(), second(200, Some(WELL), DOWN)];
+    assert_eq!(read(&both, None), one("b", 200, None));
+    let again =
+        [&both[..], &[second(300, Some(DOWN), WELL), first(400, Some(DOWN), WELL)]].concat();
+    assert_eq!(read(&again, None), one("b", 200, Some(300)));
+    let other = [&both[..], &[first(300, Some(DOWN), Opinion::Degraded)]].concat();
+    assert_eq!(read(&other, None), one("b", 200, Some(300)), "with errors, but it serves");
+    let calls = |at, cause| CallsFail { from: Some(WELL), cause, evidence_since: at };
+    let opens = event(100, "a", calls(90, Cause::BreakerOpen));
+    assert_eq!(read(std::slice::from_ref(&opens), None), [], "its calls go to the other one");
+    let opens = [second(50, Some(WELL), DOWN), opens];
+    assert_eq!(read(&opens, None), one("a", 100, None));
+    // What the history has forgotten of one without a line is what it still is.
+    let equals = |b| Equals::from([("db", BTreeMap::from([("a", None), ("b", b)]))]);
+    let only = [a_falls];
+    let out = |b| outages(as_one(&only, &equals(b)).iter().map(AsRef::as_ref)).len();
+    assert_eq!((out(Some(WELL)), out(Some(DOWN)), out(None)), (0, 1, 1));
+    // The name that it had before it had several instances.
+    let renamed = event(100, "a", verdict(DOWN, 0));
+    let ServerEvent { what: Verdict { from, to, evidence_since, .. }, .. } = renamed else {
+        panic!()
+    };
+    let stale = [event(100, "a", Verdict { from, to, active: false, evidence_since })];
+    assert_eq!(outages(&stale).len(), 0);
+    let alone = Equals::from([("db", BTreeMap::from([("a", None)]))]);
+    assert_eq!(outages(as_one(&stale, &alone).iter().map(AsRef::as_ref)).len(), 1);
+}
+
+#[test]
 fn totals_add_up() {
     let events = [
         event(1_000, "a", verdict(DOWN, 0)),

@@ -13,7 +13,7 @@ mod table;
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -95,8 +95,8 @@ pub(crate) struct Session {
     _gauge: GaugeGuard,
     bound: ArcSwap<Bound>,
     record: Mutex<Arc<SessionRecord>>,
-    /// One re-establishment at a time; the others wait for its result.
-    rebind: Arc<tokio::sync::Mutex<Option<Failure>>>,
+    /// One re-establishment at a time; the others wait for its result. Few sessions ever need one.
+    rebind: OnceLock<Arc<tokio::sync::Mutex<Option<Failure>>>>,
     /// Counts re-establishments that failed.
     failed_rebinds: AtomicU64,
     /// Tells the standing stream that the binding has changed.
@@ -162,7 +162,7 @@ impl Session {
             _gauge: gauge,
             bound: ArcSwap::from_pointee(bound),
             record: Mutex::new(Arc::new(record)),
-            rebind: Arc::default(),
+            rebind: OnceLock::new(),
             failed_rebinds: AtomicU64::new(0),
             rebound: Notify::new(),
             standing: Mutex::default(),
@@ -262,8 +262,12 @@ impl Session {
 
     /// Waits for what [`Self::stop`] found half-done; what the session is bound to then is the last.
     pub(crate) async fn last_bound(&self) -> Arc<Bound> {
-        let _none_is_running = self.rebind.lock().await;
+        let _none_is_running = self.rebinding().lock().await;
         self.bound()
+    }
+
+    fn rebinding(&self) -> &Arc<tokio::sync::Mutex<Option<Failure>>> {
+        self.rebind.get_or_init(Arc::default)
     }
 
     pub(crate) fn record(&self) -> Arc<SessionRecord> {

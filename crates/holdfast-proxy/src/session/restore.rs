@@ -41,7 +41,7 @@ pub(crate) async fn reestablish(
     whereto: Whereto,
 ) -> Result<Arc<Bound>, Failure> {
     let failed = session.failed_rebinds.load(Ordering::Acquire);
-    let mut alone = Arc::clone(&session.rebind).lock_owned().await;
+    let mut alone = Arc::clone(session.rebinding()).lock_owned().await;
     if session.ended.is_cancelled() {
         return Err(ended(session));
     }
