@@ -226,15 +226,20 @@ fn of_servers(plan: &Plan, state: &ClusterState) -> Vec<News> {
     };
     // Whose last move was back.
     let mut back: BTreeSet<&str> = BTreeSet::new();
-    let of = |event: &ServerEvent, is_back: bool| News {
-        line: (event.index, 0),
-        about: about(event, is_back),
-        incident: incident(event.index),
-        kind: kind(event.what),
-        at: event.at,
-        server: event.server.clone(),
-        instance: event.instance.clone(),
-        text: text(event),
+    let of = |event: &ServerEvent, is_back: bool| {
+        let (about, incident) = (about(event, is_back), incident(event.index));
+        // One message, where the line is about nothing else.
+        let is_told = about == NotifyEvent::Incident;
+        News {
+            line: (event.index, 0),
+            about,
+            incident: incident.filter(|_| !is_told),
+            kind: incident.filter(|_| is_told).unwrap_or_else(|| kind(event.what)),
+            at: event.at,
+            server: event.server.clone(),
+            instance: event.instance.clone(),
+            text: text(event),
+        }
     };
     let news = state.servers.events.iter().map(|event| {
         match event.what {
