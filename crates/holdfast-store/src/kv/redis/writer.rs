@@ -214,7 +214,8 @@ impl Task {
 
     /// Takes the replies to those from the end.
     fn take_said(&self, replies: &mut Vec<Value>, wait: Option<&Cmd>) -> Said {
-        let role = wait.and(self.standing().succession.as_ref()).and_then(|_| replies.pop());
+        let asked = wait.is_some() && self.standing().succession.is_some();
+        let role = if asked { replies.pop() } else { None };
         let count = wait.and_then(|_| replies.pop());
         let marked = wait.and_then(|_| replies.pop());
         Said { marked, count, role }

@@ -65,9 +65,11 @@ impl<A: Asked> Rounds<A> {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
+    use std::time::Duration;
 
     use tokio::sync::mpsc;
     use tokio::task::{JoinHandle, yield_now};
+    use tokio::time::timeout;
 
     use super::*;
 
@@ -109,18 +111,24 @@ mod tests {
             }
             asks
         }
+
+        /// A round has begun.
+        async fn begins(&mut self) {
+            let begun = timeout(Duration::from_secs(1), self.asked.recv()).await;
+            begun.expect("somebody asks").unwrap();
+        }
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn a_round_that_was_under_way_does_not_count_and_the_next_one_counts_for_all() {
         let mut world = World::new();
         let first = world.asks().await;
-        world.asked.recv().await.unwrap();
+        world.begins().await;
         // Their writes are acknowledged while the first is under way.
         let (second, third) = (world.asks().await, world.asks().await);
         world.answers.send("it stays").unwrap();
         assert_eq!(first.await.unwrap(), Round { number: 1, answer: "it stays" });
-        world.asked.recv().await.unwrap();
+        world.begins().await;
         // And this one's is acknowledged while the second is.
         let fourth = world.asks().await;
         world.answers.send("it goes").unwrap();
@@ -134,14 +142,14 @@ mod tests {
         assert_eq!(world.rounds.ask().await, Round { number: 4, answer: "that one stays" });
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn who_gives_up_holds_up_nobody() {
         let mut world = World::new();
         let first = world.asks().await;
-        world.asked.recv().await.unwrap();
+        world.begins().await;
         let second = world.asks().await;
         first.abort();
-        world.asked.recv().await.unwrap();
+        world.begins().await;
         world.answers.send("it stays").unwrap();
         assert_eq!(second.await.unwrap(), Round { number: 2, answer: "it stays" });
     }

@@ -1,6 +1,6 @@
 //! Servers that are killed, cut off, emptied, slow, or no primary any more.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -18,44 +18,6 @@ use crate::kv::Kv;
 use crate::{RedisStore, SessionKey, SessionRecord, Store, StoreChange, StoreError};
 
 const SHORT: &str = "too few of Redis' replicas acknowledge what is written";
-
-/// A runtime whose writes go over a connection of its own.
-struct Worker {
-    runtime: Option<tokio::runtime::Runtime>,
-    store: Arc<Store>,
-}
-
-impl Worker {
-    fn new(store: &Arc<Store>) -> Self {
-        let mut builder = tokio::runtime::Builder::new_multi_thread();
-        let runtime = builder.worker_threads(1).enable_all().build().unwrap();
-        Self { runtime: Some(runtime), store: Arc::clone(store) }
-    }
-
-    async fn create(&self, key: u128) -> Result<SessionRecord, StoreError> {
-        let store = Arc::clone(&self.store);
-        let runtime = self.runtime.as_ref().unwrap();
-        runtime.spawn(async move { store.create(record(key)).await }).await.unwrap()
-    }
-}
-
-impl Drop for Worker {
-    /// A test may not wait for it.
-    fn drop(&mut self) {
-        self.runtime.take().unwrap().shutdown_background();
-    }
-}
-
-/// The connections of a server whose last command was one of these.
-fn clients(server: &Server, which: impl Fn(&str) -> bool) -> BTreeSet<u64> {
-    let list = server.ask(&["CLIENT", "LIST"]).unwrap();
-    let list: String = redis::from_redis_value(list).unwrap();
-    let found = list.lines().filter_map(|line| {
-        let field = |name| line.split(' ').find_map(|it| it.strip_prefix(name));
-        which(field("cmd=")?).then(|| field("id=")?.parse().ok())?
-    });
-    found.collect()
-}
 
 /// Writers that note what was acknowledged.
 struct Writers {
@@ -666,88 +628,6 @@ async fn a_silent_sentinel_and_a_silent_replica_are_waited_for_once() {
     assert!(begun.elapsed() < Duration::from_secs(30), "{:?}", begun.elapsed());
     watched.data[2].thaw();
     watched.sentinels[2].thaw();
-}
-
-/// A worker's first write goes over a connection by which nobody has written or asked anything.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_was_counted_for_one_worker_holds_for_the_first_write_of_another() {
-    let watched = tokio::task::spawn_blocking(|| Watched::start(&[])).await.unwrap();
-    let store = Arc::new(open(sentinel(&watched)).await.store);
-    // What a writer asks last is who the replicas are, and before its first write, who has what.
-    let writers = || clients(&watched.data[0], |it| matches!(it, "role" | "wait")).len();
-    store.create(record(0)).await.unwrap();
-    store.create(record(1)).await.unwrap();
-    assert_eq!(writers(), 1, "the store's own");
-    let away = &watched.sentinels[1..];
-    away.iter().for_each(Server::freeze);
-    let worker = Worker::new(&store);
-    let begun = Instant::now();
-    let mut keys = 2..;
-    while writers() == 1 {
-        worker.create(keys.next().unwrap()).await.unwrap();
-        assert!(begun.elapsed() < Duration::from_secs(60), "it is dialled");
-    }
-    for key in keys.by_ref().take(5) {
-        worker.create(key).await.unwrap();
-    }
-    assert_eq!(store.health().await, Ok(()));
-    // What one of the replicas lacks may be lost with the primary, for all that is known.
-    watched.data[2].freeze();
-    let error = worker.create(keys.next().unwrap()).await.unwrap_err();
-    assert!(error.is_of_store(), "{error}");
-    watched.data[2].thaw();
-    away.iter().for_each(Server::thaw);
-    while store.health().await.is_err() {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    worker.create(keys.next().unwrap()).await.unwrap();
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_workers_connection_that_breaks_is_made_anew_and_the_others_are_left_alone() {
-    let (server, opened) = one().await;
-    let RedisStore { store, mut primary, .. } = opened;
-    let store = Arc::new(store);
-    let connections = || clients(&server, |it| it != "client|list");
-    // For commands, to write, and to hear of changes.
-    within(10, || connections().len() == 3).await;
-    let links = connections();
-    let (breaks, stays) = (Worker::new(&store), Worker::new(&store));
-    let mut keys = 0..;
-    let mut own = async |worker: &Worker, others: &BTreeSet<u64>| {
-        let begun = Instant::now();
-        loop {
-            worker.create(keys.next().unwrap()).await.unwrap();
-            if let Some(own) = connections().difference(others).next() {
-                break *own;
-            }
-            assert!(begun.elapsed() < Duration::from_secs(60), "it is dialled");
-        }
-    };
-    let broken = own(&breaks, &links).await;
-    let other = own(&stays, &(&links | &BTreeSet::from([broken]))).await;
-    primary.mark_unchanged();
-    let kept = &links | &BTreeSet::from([other]);
-
-    // Their writes are under way, and Redis waits with them.
-    server.ask(&["CLIENT", "PAUSE", "500", "WRITE"]).unwrap();
-    let both = async { tokio::join!(breaks.create(1 << 64), stays.create(2 << 64)) };
-    let kill = async {
-        tokio::time::sleep(Duration::from_millis(100)).await;
-        server.ask(&["CLIENT", "KILL", "ID", &broken.to_string()]).unwrap();
-    };
-    let ((one, another), ()) = tokio::join!(both, kill);
-    for written in [one.unwrap(), another.unwrap()] {
-        assert_eq!(store.get_fresh(written.key).await.unwrap(), written);
-    }
-    let anew = own(&breaks, &kept).await;
-    assert_ne!(anew, broken);
-    for key in 3..8_u128 {
-        breaks.create(key << 64).await.unwrap();
-        stays.create(key << 64 | 1).await.unwrap();
-    }
-    assert_eq!(connections(), &kept | &BTreeSet::from([anew]));
-    assert!(!primary.has_changed().unwrap(), "the link was given up");
 }
 
 #[tokio::test]
