@@ -112,6 +112,24 @@ pub enum StoreError {
     Refused(Invalid),
 }
 
+impl StoreError {
+    /// Whether it says that the store is away, takes nothing or was not heard, and nothing about the record. A
+    /// write that is safe to repeat has a point later.
+    #[must_use]
+    pub fn is_of_store(&self) -> bool {
+        match self {
+            Self::Unavailable(_) | Self::Declined { .. } | Self::Unknown(_) => true,
+            Self::Conflict { .. }
+            | Self::Gone
+            | Self::Missing
+            | Self::Exists
+            | Self::Fenced
+            | Self::Malformed(_)
+            | Self::Refused(_) => false,
+        }
+    }
+}
+
 /// The store of this node.
 #[derive(Debug)]
 pub struct Store {

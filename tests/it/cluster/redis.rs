@@ -9,11 +9,13 @@ use crate::harness::client::Client;
 use crate::harness::cluster::Cluster;
 use crate::harness::gateway::Setup;
 use crate::harness::message;
+use crate::harness::process::{is_alive, signal};
 use crate::harness::recorder::Recorder;
 use crate::harness::redis::resp::Value;
 use crate::harness::redis::{Monitor, Redis};
+use crate::harness::sample::{ExecutionLog, stdio};
 use crate::harness::wire::Conn;
-use crate::harness::within;
+use crate::harness::{eventually, within};
 
 /// The record of a response that is begun before its call.
 const BEGUN: (&str, f64) = ("put stream", 1.0);
@@ -209,4 +211,51 @@ async fn a_redis_that_takes_no_writes_is_believed_and_why_is_told() {
     redis.ask(&["CONFIG", "SET", "maxmemory", "0"]).await;
     let response = client.post(&message::call(3, "write")).await.response().await;
     assert!(response.get("result").is_some(), "{response}");
+}
+
+/// The write that binds it anew is carried out and not acknowledged, and no change hint tells the node of it: its
+/// user may not listen.
+#[tokio::test]
+async fn a_session_whose_new_binding_is_unknown_is_opened_again_by_the_node_that_holds_it() {
+    let (redis, replica) = (Redis::start().await, Redis::start().await);
+    let deaf = ["on", ">secret", "~*", "&*", "+@all", "-subscribe"];
+    redis.ask(&[&["ACL", "SETUSER", "deaf"][..], &deaf].concat()).await;
+    let (host, port) = (redis.address.ip().to_string(), redis.address.port().to_string());
+    let follows = async || {
+        replica.ask(&["REPLICAOF", &host, &port]).await;
+        while !matches!(redis.ask(&["WAIT", "1", "100"]).await, Value::Number(1)) {}
+    };
+    follows().await;
+    let section = format!(
+        r#"sessions: {{ store: redis, url: "redis://deaf:secret@{}/0", redis: {{ replicas_to_acknowledge: 1 }} }}"#,
+        redis.address
+    );
+    let log = ExecutionLog::new();
+    let setup = Setup::new().server("main", &stdio(&log, "unknown-binding")).section(&section);
+    let cluster = setup.cluster().await;
+    let client = cluster.client(0).initialized().await;
+    assert!(client.ask(1, "tools/list", "{}").await["result"]["tools"].is_array());
+    let slow = |id: u32| {
+        let (client, params) =
+            (&client, format!(r#"{{"name":"slow","arguments":{{"key":"{id}","ms":1}}}}"#));
+        async move { client.ask(id, "tools/call", &params).await }
+    };
+    assert!(slow(2).await.get("result").is_some());
+    let first = log.pid("2").expect("an execution");
+
+    replica.ask(&["REPLICAOF", "NO", "ONE"]).await;
+    signal(first, "KILL");
+    eventually("the end of its process", || (!is_alive(first)).then_some(())).await;
+    let failed = slow(3).await;
+    let unknown = "whether the session store has kept it is not known";
+    assert_eq!(failed["error"]["data"]["reason"], unknown, "{failed}");
+    follows().await;
+    within("the node has its store again", async {
+        while !has_store(&cluster, 0).await {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+    let read = slow(4).await;
+    assert!(read.get("result").is_some(), "{read}");
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
-use holdfast_store::{SessionKey, StoreError};
+use holdfast_store::SessionKey;
 use tokio::task::JoinHandle;
 
 use super::{Changed, Feeds};
@@ -142,9 +142,7 @@ async fn renew(gateway: &Gateway, ttl: Duration, renewed: &mut HashMap<SessionKe
                 renewed.insert(key, now);
             }
             // Each of the others would wait as long, and the next round comes soon.
-            Err(
-                StoreError::Unavailable(_) | StoreError::Declined { .. } | StoreError::Unknown(_),
-            ) => break,
+            Err(error) if error.is_of_store() => break,
             Err(_) => {}
         }
     }

@@ -521,9 +521,7 @@ impl Settling {
     /// Whether there is nothing more to be done.
     fn is_over(&self, settled: Result<u64, StoreError>) -> bool {
         match settled {
-            Err(
-                StoreError::Unavailable(_) | StoreError::Declined { .. } | StoreError::Unknown(_),
-            ) => false,
+            Err(error) if error.is_of_store() => false,
             Err(error) => {
                 tracing::debug!(%error, "a call was taken over before it was settled");
                 true

@@ -17,6 +17,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use holdfast_engine::replicated::Origin;
 use holdfast_mcp::version::Version;
 use holdfast_store::{Binding, Notice, SessionKey, SessionRecord, StoreError};
 use http::HeaderValue;
@@ -394,6 +395,11 @@ impl Session {
                 Err(gone) => return Err(gone),
             }
         }
+    }
+
+    /// Whether its record names this node as the holder of a connection that is not open here.
+    fn is_held_in_name_by(&self, me: Option<Origin>) -> bool {
+        me.is_some() && self.record().binding.node == me && self.bound().mux.is_none()
     }
 
     /// Numbers a new call.

@@ -69,13 +69,13 @@ pub(crate) async fn reestablish(
         Ok(replayed) => {
             *alone = None;
             let (mux, unclaimed) = replayed.duplex.unzip();
-            let next = Arc::new(Bound {
+            let next = Bound {
                 mark: server.fleet.mark(replayed.instance),
                 life: server.life.number,
                 generation: present.generation + 1,
                 server_session: replayed.server_session,
                 mux,
-            });
+            };
             let bind = Bind { server, present, next, unclaimed, alone };
             let bind = bind.run(Arc::clone(gateway), Arc::clone(session));
             // A task of its own: a caller that goes away must not leave half a binding.
@@ -94,7 +94,7 @@ struct Bind {
     /// As it was when it opened this.
     server: Arc<Server>,
     present: Arc<Bound>,
-    next: Arc<Bound>,
+    next: Bound,
     unclaimed: Option<mpsc::Receiver<Bytes>>,
     alone: OwnedMutexGuard<Option<Failure>>,
 }
@@ -105,41 +105,49 @@ impl Bind {
         gateway: Arc<Gateway>,
         session: Arc<Session>,
     ) -> Result<Arc<Bound>, Failure> {
-        let Self { server, present, next, unclaimed, alone } = self;
+        let Self { server, present, mut next, unclaimed, alone } = self;
         let server = &server;
-        let binding = Binding {
-            instance: next.mark,
-            server_session: next.server_session_text().map(Arc::from),
-            generation: next.generation,
-            node: gateway.holder_of(server),
-        };
         let moves = next.mark != present.mark;
-        let notice = moves.then_some(Notice {
-            from: present.mark,
-            generation: next.generation,
-            by_log: true,
-            by_answer: true,
-        });
-        match session.rebind(&gateway, present.generation, &binding, notice).await {
-            Ok(true) => {}
-            // Another node was faster: the session is bound where that node has bound it.
-            Ok(false) => {
-                notice::tell_listener(&gateway, &session);
-                exchange::close_at_server(&gateway, server, &next).await;
-                let theirs = session.bound();
-                if theirs.is_usable(server) {
-                    return Ok(theirs);
+        loop {
+            let binding = Binding {
+                instance: next.mark,
+                server_session: next.server_session_text().map(Arc::from),
+                generation: next.generation,
+                node: gateway.holder_of(server),
+            };
+            let notice = moves.then_some(Notice {
+                from: present.mark,
+                generation: next.generation,
+                by_log: true,
+                by_answer: true,
+            });
+            match session.rebind(&gateway, next.generation - 1, &binding, notice).await {
+                Ok(true) => break,
+                // This node holds it by what it wrote before without hearing that it was written, and nothing is
+                // open by that: so this is what is.
+                Ok(false) if session.is_held_in_name_by(binding.node) => {
+                    next.generation = session.bound().generation + 1;
                 }
-                let reason = "another node has opened the session".to_owned();
-                return Err(Failure::unavailable(&server.name, reason));
-            }
-            // DELETE came between: the new session has no owner.
-            Err(error) => {
-                exchange::close_at_server(&gateway, server, &next).await;
-                let reason = crate::failure::told(&error);
-                return Err(Failure::unavailable(&server.name, reason));
+                // Another node was faster: the session is bound where that node has bound it.
+                Ok(false) => {
+                    notice::tell_listener(&gateway, &session);
+                    exchange::close_at_server(&gateway, server, &next).await;
+                    let theirs = session.bound();
+                    if theirs.is_usable(server) {
+                        return Ok(theirs);
+                    }
+                    let reason = "another node has opened the session".to_owned();
+                    return Err(Failure::unavailable(&server.name, reason));
+                }
+                // DELETE came between: the new session has no owner.
+                Err(error) => {
+                    exchange::close_at_server(&gateway, server, &next).await;
+                    let reason = crate::failure::told(&error);
+                    return Err(Failure::unavailable(&server.name, reason));
+                }
             }
         }
+        let next = Arc::new(next);
         session.bound.store(Arc::clone(&next));
         gateway.metrics.sessions_restored.inc();
         tracing::info!(

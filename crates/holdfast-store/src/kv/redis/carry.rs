@@ -101,7 +101,7 @@ impl Shared {
                     return Err(StoreError::Unavailable(reason));
                 }
                 Sent::Refused(reason) => return Err(StoreError::Unavailable(reason)),
-                Sent::NotDone(reason) | Sent::Lost(reason) => {
+                Sent::NotDone(reason) | Sent::Lost(reason) | Sent::Broke(reason) => {
                     if Instant::now() + SHORTLY >= limit {
                         return Err(StoreError::Unavailable(reason));
                     }
@@ -145,6 +145,7 @@ impl Shared {
                     link.call(&call, self.settings.command_timeout).await
                 }
             };
+            broke |= matches!(sent, Sent::Broke(_));
             match sent {
                 Sent::Reply(reply) => match Outcome::read(reply) {
                     Some(outcome) => return Ok(Carried { outcome, lost }),
@@ -163,7 +164,7 @@ impl Shared {
                         return failed(lost, reason);
                     }
                 }
-                Sent::Lost(reason) => {
+                Sent::Lost(reason) | Sent::Broke(reason) => {
                     losses += 1;
                     broke |= link.is_lost();
                     // A connection that broke says nothing about the next one; an answer that was

@@ -105,12 +105,7 @@ fn combined(ids: &[&str]) -> Arc<str> {
 
 impl Keeper {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
-        let settings = &shared.settings;
-        let finder = Finder::new(
-            settings.topology.clone(),
-            shared.dialler.clone(),
-            settings.command_timeout.min(settings.connect_timeout),
-        );
+        let finder = Finder::new(&shared);
         Self {
             shared,
             finder,

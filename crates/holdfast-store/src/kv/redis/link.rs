@@ -16,7 +16,7 @@ use super::scripts::Call;
 use super::succession::Succession;
 use super::topology::Target;
 use super::writer;
-use super::writers::{About, Writers};
+use super::writers::{About, Standing, Writers};
 
 /// A primary that is used.
 pub(super) struct Link {
@@ -38,6 +38,8 @@ pub(super) enum Sent {
     Refused(String),
     /// It may have been carried out.
     Lost(String),
+    /// As well: the connection by which it went is of no use any more.
+    Broke(String),
 }
 
 impl Link {
@@ -62,7 +64,6 @@ impl Link {
         may_wait(&writing.connection, address, settings).await?;
         let writing = writing.into_direct(address).await?;
         let lost = CancellationToken::new();
-        let succession = Succession::of(shared, address);
         let own = target.buckets(&shared.names);
         let known = About {
             shared: Arc::downgrade(shared),
@@ -70,9 +71,9 @@ impl Link {
             run_id: Arc::clone(&about.run_id),
             lost: lost.clone(),
             probe_keys: own.map(|bucket| shared.names.probe(bucket)).collect(),
-            standing: Arc::default(),
+            standing: Arc::new(Standing::new(Succession::of(shared, address))),
         };
-        let writers = Writers::start(known, writing, succession);
+        let writers = Writers::start(known, writing);
         let link = Arc::new(Self {
             target,
             about,
@@ -180,9 +181,10 @@ impl Link {
             Sent::Refused(reason) if reason.starts_with("NOPERM") => {
                 Err(Unusable::Wrong(failure::forbidden(&self.target.address, &reason)))
             }
-            Sent::NotDone(reason) | Sent::Refused(reason) | Sent::Lost(reason) => {
-                Err(Unusable::Away(reason))
-            }
+            Sent::NotDone(reason)
+            | Sent::Refused(reason)
+            | Sent::Lost(reason)
+            | Sent::Broke(reason) => Err(Unusable::Away(reason)),
         }
     }
 

@@ -276,7 +276,7 @@ impl RedisKv {
                 Sent::NotDone(reason) | Sent::Refused(reason) => {
                     Err(NotWritten::Failed(StoreError::Unavailable(reason)))
                 }
-                Sent::Lost(reason) => unknown(reason),
+                Sent::Lost(reason) | Sent::Broke(reason) => unknown(reason),
             });
         };
         self.shared.post(&put.key, call, Box::new(told));

@@ -6,9 +6,11 @@ use std::time::Duration;
 use holdfast_config::{HostPort, Topology};
 use redis::{Value, cmd};
 
+use super::Shared;
 use super::dial::{Connection, Dialler, Server};
 use super::failure::{self, Unusable};
 use super::keys::{Bucket, Names, SLOTS};
+use super::sentinels::Sentinels;
 
 /// A primary.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,27 +32,41 @@ impl Target {
 }
 
 /// Asks whoever knows.
-#[derive(Debug)]
-pub(super) struct Finder {
-    topology: Topology,
+pub(super) enum Finder {
+    /// Nobody: there is one server.
+    One(HostPort),
+    Sentinels(Sentinels),
+    Cluster(Nodes),
+}
+
+/// The nodes of a cluster.
+pub(super) struct Nodes {
+    configured: Vec<HostPort>,
     dialler: Dialler,
     within: Duration,
-    /// Connections to whoever is asked.
+    /// Connections to those that were asked.
     open: HashMap<HostPort, Connection>,
-    /// Of a cluster: who is asked first. It changes, so that a node that is cut off from the others
-    /// and does not know it is not the only one that is heard.
+    /// Who is asked first. It changes, so that a node that is cut off from the others and does not know it is
+    /// not the only one that is heard.
     turn: usize,
 }
 
-impl std::fmt::Debug for Connection {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Connection").field("lost", &self.is_lost()).finish_non_exhaustive()
-    }
-}
-
 impl Finder {
-    pub(super) fn new(topology: Topology, dialler: Dialler, within: Duration) -> Self {
-        Self { topology, dialler, within, open: HashMap::new(), turn: 0 }
+    pub(super) fn new(shared: &Shared) -> Self {
+        let settings = &shared.settings;
+        match &settings.topology {
+            Topology::Standalone(address) => Self::One(address.clone()),
+            Topology::Sentinel { sentinels, master } => {
+                Self::Sentinels(Sentinels::new(shared, sentinels, master))
+            }
+            Topology::Cluster { nodes } => Self::Cluster(Nodes {
+                configured: nodes.clone(),
+                dialler: shared.dialler.clone(),
+                within: settings.command_timeout.min(settings.connect_timeout),
+                open: HashMap::new(),
+                turn: 0,
+            }),
+        }
     }
 
     /// The primaries as they are now. Never empty.
@@ -58,62 +74,42 @@ impl Finder {
     /// # Errors
     /// That nobody who knows can be reached, or that the configuration is wrong.
     pub(super) async fn find(&mut self) -> Result<Vec<Target>, Unusable> {
-        match self.topology.clone() {
-            Topology::Standalone(address) => Ok(vec![whole(address)]),
-            Topology::Sentinel { sentinels, master } => {
-                self.ask_sentinels(&sentinels, &master).await
-            }
-            Topology::Cluster { nodes } => self.ask_cluster(&nodes).await,
+        match self {
+            Self::One(address) => Ok(vec![whole(address.clone())]),
+            Self::Sentinels(sentinels) => ask_sentinels(sentinels).await,
+            Self::Cluster(nodes) => nodes.ask().await,
         }
     }
+}
 
-    async fn ask_sentinels(
-        &mut self,
-        sentinels: &[HostPort],
-        master: &str,
-    ) -> Result<Vec<Target>, Unusable> {
-        let (dialler, within) = (&self.dialler, self.within);
-        let asked = sentinels.iter().map(|sentinel| {
-            let open = self.open.get(sentinel).cloned();
-            async move {
-                let connection = match open.filter(|open| !open.is_lost()) {
-                    Some(connection) => connection,
-                    None => dialler.dial(sentinel, Server::Sentinel, None).await?,
-                };
-                let answer = ask_sentinel(&connection, sentinel, master, within).await;
-                if let Err(Unusable::Away(_)) = answer {
-                    connection.close();
-                }
-                answer.map(|address| (sentinel.clone(), connection, address))
-            }
-        });
-        let mut votes: Vec<(HostPort, usize)> = Vec::new();
-        let mut refused = None;
-        for answer in futures_util::future::join_all(asked).await {
-            match answer {
-                Ok((sentinel, connection, address)) => {
-                    self.open.insert(sentinel, connection);
-                    match votes.iter_mut().find(|(other, _)| *other == address) {
-                        Some((_, votes)) => *votes += 1,
-                        None => votes.push((address, 1)),
-                    }
-                }
-                // What is wrong is said rather than what is away.
-                Err(error) => match &refused {
-                    Some(Unusable::Wrong(_)) => {}
-                    _ => refused = Some(error),
-                },
-            }
-        }
-        // One that was cut off may still name the old one: most decide, and its role is checked.
-        match votes.into_iter().max_by_key(|(_, votes)| *votes) {
-            Some((address, _)) => Ok(vec![whole(address)]),
-            None => Err(refused.unwrap_or_else(|| Unusable::Away("there is no Sentinel".into()))),
+/// Which primary most of the Sentinels name.
+async fn ask_sentinels(sentinels: &mut Sentinels) -> Result<Vec<Target>, Unusable> {
+    let answers = sentinels.ask_patiently([NAMED]).await;
+    let mut votes: Vec<(HostPort, usize)> = Vec::new();
+    let mut refused = None;
+    for (sentinel, answer) in sentinels.addresses().zip(answers) {
+        match answer.and_then(|[reply]| named(reply, sentinel, sentinels.master())) {
+            Ok(address) => match votes.iter_mut().find(|(other, _)| *other == address) {
+                Some((_, votes)) => *votes += 1,
+                None => votes.push((address, 1)),
+            },
+            // What is wrong is said rather than what is away.
+            Err(error) => match &refused {
+                Some(Unusable::Wrong(_)) => {}
+                _ => refused = Some(error),
+            },
         }
     }
+    // One that was cut off may still name the old one: most decide, and its role is checked.
+    match votes.into_iter().max_by_key(|(_, votes)| *votes) {
+        Some((address, _)) => Ok(vec![whole(address)]),
+        None => Err(refused.unwrap_or_else(|| Unusable::Away("there is no Sentinel".into()))),
+    }
+}
 
-    async fn ask_cluster(&mut self, nodes: &[HostPort]) -> Result<Vec<Target>, Unusable> {
-        let mut candidates: Vec<HostPort> = nodes.to_vec();
+impl Nodes {
+    async fn ask(&mut self) -> Result<Vec<Target>, Unusable> {
+        let mut candidates = self.configured.clone();
         for known in self.open.keys() {
             if !candidates.contains(known) {
                 candidates.push(known.clone());
@@ -153,16 +149,8 @@ fn whole(address: HostPort) -> Target {
     Target { address, slots: vec![(0, SLOTS - 1)] }
 }
 
-async fn ask_sentinel(
-    connection: &Connection,
-    sentinel: &HostPort,
-    master: &str,
-    within: Duration,
-) -> Result<HostPort, Unusable> {
-    let mut command = cmd("SENTINEL");
-    command.arg("GET-MASTER-ADDR-BY-NAME").arg(master);
-    let reply = connection.ask(&command, within).await;
-    let reply = reply.map_err(|error| Unusable::Away(format!("{sentinel}: {}", error.reason())))?;
+/// Reads whom a Sentinel names.
+fn named(reply: Value, sentinel: &HostPort, master: &str) -> Result<HostPort, Unusable> {
     match reply {
         Value::Nil => Err(Unusable::Wrong(format!(
             "the Sentinel {sentinel} watches no master of the name \"{master}\" (the end of the \
@@ -259,6 +247,9 @@ fn targets(reply: Value, asked: &HostPort) -> Option<Vec<Target>> {
     targets.sort_by(|one, other| one.address.cmp(&other.address));
     Some(targets)
 }
+
+/// The question whom a Sentinel names as the primary.
+pub(super) const NAMED: &str = "GET-MASTER-ADDR-BY-NAME";
 
 #[cfg(test)]
 mod tests {

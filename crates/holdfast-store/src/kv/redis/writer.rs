@@ -8,7 +8,7 @@
 //! |---|---|
 //! | as many replicas as are asked for, or more | each write is answered as its script said |
 //! | fewer | each is answered as lost: it is at the primary, and may last or not |
-//! | nothing in time, or the connection is lost | as lost, and the link is made anew |
+//! | nothing in time, or the connection is lost | as lost, and the connection is made anew (`writers`) |
 //!
 //! After a `WAIT` that was short, and on a new connection, there is one of its own before anything is
 //! written: as long as the replicas are away, writes are refused and do not become unknown. A server that
@@ -32,7 +32,6 @@ use super::direct::{Commands, Direct};
 use super::failure::{self, Refusal};
 use super::link::Sent;
 use super::scripts::Call;
-use super::succession::Succession;
 use super::writers::{About, Standing};
 
 /// The way to a writer.
@@ -59,8 +58,8 @@ enum Waits {
 struct Task {
     about: About,
     connection: Direct,
-    /// Where Sentinels name the primary.
-    succession: Option<Succession>,
+    /// Replicas that were there after what was last written here and lasts; where Sentinels name the primary.
+    connected: Option<usize>,
 }
 
 /// What the commands behind a group's scripts said, as far as there are any.
@@ -70,19 +69,25 @@ struct Said {
     role: Option<Value>,
 }
 
-/// Starts a writer over a connection, on this runtime. It ends with the connection, and then the link does.
-pub(super) fn start(about: About, connection: Direct, succession: Option<Succession>) -> Writer {
+/// Why a writer has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// Its connection is of no use any more.
+    Connection,
+    /// The link is not, or there is nobody left who writes.
+    Link,
+}
+
+/// A writer over a connection, and what it does until it ends.
+pub(super) fn over(
+    about: About,
+    connection: Direct,
+) -> (Writer, impl Future<Output = Ended> + Send) {
     let (waiting, taken) = mpsc::channel(WAITING);
-    tokio::spawn(Task { about, connection, succession }.run(taken));
-    Writer { waiting }
+    (Writer { waiting }, Task { about, connection, connected: None }.run(taken))
 }
 
 impl Writer {
-    /// Whether its runtime has not ended, nor its connection.
-    pub(super) fn is_alive(&self) -> bool {
-        !self.waiting.is_closed()
-    }
-
     /// Has a script carried out so that it lasts.
     pub(super) async fn write(&self, call: Call) -> Sent {
         let (done, answer) = oneshot::channel();
@@ -90,7 +95,7 @@ impl Writer {
         if let Err(refused) = self.waiting.send(write).await {
             refused.0.answer(Sent::NotDone(GONE.to_owned()));
         }
-        answer.await.unwrap_or_else(|_| Sent::Lost(WENT.to_owned()))
+        answer.await.unwrap_or_else(|_| Sent::Broke(WENT.to_owned()))
     }
 
     /// As [`Self::write`], for somebody who does not wait.
@@ -110,39 +115,41 @@ impl Writer {
 }
 
 impl Task {
-    async fn run(mut self, mut waiting: mpsc::Receiver<Write>) {
-        // A primary that has just taken over may have no replicas yet.
-        if self.probe().await.is_err() {
-            self.about.lost.cancel();
+    async fn run(mut self, mut waiting: mpsc::Receiver<Write>) -> Ended {
+        match self.serve(&mut waiting).await {
+            Ok(()) => Ended::Link,
+            Err(ended) => ended,
         }
+    }
+
+    /// # Errors
+    /// What is of no use any more.
+    async fn serve(&mut self, waiting: &mut mpsc::Receiver<Write>) -> Result<(), Ended> {
+        // A primary that has just taken over may have no replicas yet.
+        self.probe().await?;
         loop {
             let doubtful = !self.standing().takes_writes();
             let first = tokio::select! {
                 biased;
-                () = self.about.lost.cancelled() => return,
-                () = self.connection.lost() => break,
+                () = self.about.lost.cancelled() => return Ok(()),
+                () = self.connection.lost() => return Err(Ended::Connection),
                 first = waiting.recv() => first,
                 () = sleep(PROBE), if doubtful => {
-                    let Some(shared) = self.about.shared.upgrade() else { return };
-                    self.look_at_succession(&shared).await;
-                    if self.probe().await.is_err() {
-                        break;
-                    }
+                    let Some(shared) = self.about.shared.upgrade() else { return Ok(()) };
+                    look_at_succession(self.standing(), &shared).await;
+                    self.probe().await?;
                     continue;
                 }
             };
-            let Some(first) = first else { return };
+            let Some(first) = first else { return Ok(()) };
             let mut group = vec![first];
             while group.len() < GROUP
                 && let Ok(next) = waiting.try_recv()
             {
                 group.push(next);
             }
-            if self.write(group).await.is_err() {
-                break;
-            }
+            self.write(group).await?;
         }
-        self.about.lost.cancel();
     }
 
     fn standing(&self) -> &Standing {
@@ -150,9 +157,9 @@ impl Task {
     }
 
     /// # Errors
-    /// The connection is of no use any more.
-    async fn write(&mut self, group: Vec<Write>) -> Result<(), ()> {
-        let Some(shared) = self.about.shared.upgrade() else { return Err(()) };
+    /// What is of no use any more.
+    async fn write(&mut self, group: Vec<Write>) -> Result<(), Ended> {
+        let Some(shared) = self.about.shared.upgrade() else { return Err(Ended::Link) };
         if !shared.may_write(&self.about.run_id) {
             let reason = "the cluster has not adopted this Redis primary";
             answer(group, |_| Sent::NotDone(reason.to_owned()));
@@ -160,7 +167,8 @@ impl Task {
         }
         let replicas = shared.settings.replicas_to_acknowledge;
         let within = shared.settings.command_timeout + shared.settings.acknowledge_within;
-        let wanted = self.succession.as_ref().map_or(replicas, |it| it.wanted(replicas));
+        let succession = self.standing().succession.as_ref();
+        let wanted = succession.map_or(replicas, |it| it.wanted(self.connected, replicas));
         let wait = (replicas > 0).then(|| wait(wanted, shared.settings.acknowledge_within));
         if self.standing().is_short() {
             let probed = self.probe().await;
@@ -172,7 +180,7 @@ impl Task {
                 return probed;
             }
         }
-        if let Some(reason) = self.look_at_succession(&shared).await {
+        if let Some(reason) = look_at_succession(self.standing(), &shared).await {
             answer(group, |_| Sent::NotDone(reason.to_owned()));
             return Ok(());
         }
@@ -187,26 +195,11 @@ impl Task {
             Ok(replies) => replies,
             Err(error) => {
                 let reason = error.reason();
-                answer(group, |_| Sent::Lost(reason.clone()));
-                return Err(());
+                answer(group, |_| Sent::Broke(reason.clone()));
+                return Err(Ended::Connection);
             }
         };
         self.settle(group, replies, wait.as_ref(), within, replicas).await
-    }
-
-    /// Why nothing should be written here, since it may not last.
-    async fn look_at_succession(&mut self, shared: &Shared) -> Option<&'static str> {
-        let succession = self.succession.as_mut().filter(|it| it.goes().is_some())?;
-        let refuses = succession.look().await;
-        let goes = succession.goes();
-        self.about.standing.set_goes(goes);
-        if !refuses {
-            return None;
-        }
-        // Its successor may be named by now.
-        shared.look.notify_one();
-        sleep(ASK_AGAIN).await;
-        goes
     }
 
     /// Who has it, and, where that matters, who of the replicas is there afterwards.
@@ -214,14 +207,15 @@ impl Task {
         let Some(wait) = wait else { return };
         commands.add_command(self.mark());
         commands.add_command(wait.clone());
-        if self.succession.is_some() {
+        if self.standing().succession.is_some() {
             commands.add_command(redis::cmd("ROLE"));
         }
     }
 
     /// Takes the replies to those from the end.
     fn take_said(&self, replies: &mut Vec<Value>, wait: Option<&Cmd>) -> Said {
-        let role = wait.and(self.succession.as_ref()).and_then(|_| replies.pop());
+        let asked = wait.is_some() && self.standing().succession.is_some();
+        let role = if asked { replies.pop() } else { None };
         let count = wait.and_then(|_| replies.pop());
         let marked = wait.and_then(|_| replies.pop());
         Said { marked, count, role }
@@ -250,9 +244,9 @@ impl Task {
     /// Asks whether the server takes writes, and whether the replicas have what was written so far.
     ///
     /// # Errors
-    /// The connection is of no use any more.
-    async fn probe(&mut self) -> Result<(), ()> {
-        let Some(shared) = self.about.shared.upgrade() else { return Err(()) };
+    /// What is of no use any more.
+    async fn probe(&mut self) -> Result<(), Ended> {
+        let Some(shared) = self.about.shared.upgrade() else { return Err(Ended::Link) };
         let settings = &shared.settings;
         let replicas = settings.replicas_to_acknowledge;
         let within = settings.command_timeout + settings.acknowledge_within;
@@ -263,7 +257,8 @@ impl Task {
             if replicas > 0 {
                 commands.add_command(wait(replicas, settings.acknowledge_within));
             }
-            let replies = self.connection.ask_all(&commands, within).await.map_err(|_| ())?;
+            let replies = self.connection.ask_all(&commands, within).await;
+            let replies = replies.map_err(|_| Ended::Connection)?;
             let moves = replies.first().is_some_and(failure::is_moved);
             if !(moves && self.mark_elsewhere(&mut tried)) {
                 break replies;
@@ -276,14 +271,14 @@ impl Task {
             Some(Value::ServerError(error))
                 if matches!(failure::refusal(error), Refusal::Elsewhere) =>
             {
-                return Err(());
+                return Err(Ended::Link);
             }
             Some(reply) if failure::lacks_replicas(reply) => {
                 self.standing().set_short(true);
                 return Ok(());
             }
             Some(Value::ServerError(_)) => {}
-            None => return Err(()),
+            None => return Err(Ended::Connection),
             Some(_) => self.standing().set_refusing(None),
         }
         match replies.get(1) {
@@ -295,7 +290,7 @@ impl Task {
                 self.standing().set_short(*count < i64::from(replicas));
                 Ok(())
             }
-            Some(_) => Err(()),
+            Some(_) => Err(Ended::Connection),
         }
     }
 
@@ -306,7 +301,7 @@ impl Task {
         wait: Option<&Cmd>,
         within: Duration,
         replicas: u8,
-    ) -> Result<(), ()> {
+    ) -> Result<(), Ended> {
         let mut said = self.take_said(&mut replies, wait);
         let mut tried = 0;
         while said.marked.as_ref().is_some_and(failure::is_moved) && self.mark_elsewhere(&mut tried)
@@ -318,8 +313,8 @@ impl Task {
                 Ok(mut replies) => said = self.take_said(&mut replies, wait),
                 Err(error) => {
                     let reason = error.reason();
-                    answer(group, |_| Sent::Lost(reason.clone()));
-                    return Err(());
+                    answer(group, |_| Sent::Broke(reason.clone()));
+                    return Err(Ended::Connection);
                 }
             }
         }
@@ -336,18 +331,17 @@ impl Task {
         let lacks = replies.iter().any(failure::lacks_replicas);
         self.standing().set_short(!enough && !full || lacks);
         let forgotten = replies.iter().all(failure::is_forgotten);
-        let enough = match (&mut self.succession, &count) {
+        let lasts = match (&self.about.standing.succession, &count) {
             // Scripts that the server has forgotten have written nothing yet.
-            (Some(succession), Some(Value::Int(count))) if enough && !forgotten => {
-                let lasts = tokio::select! {
-                    lasts = succession.lasts(*count, role.as_ref()) => lasts,
-                    // Its successor is in use already.
-                    () = self.about.lost.cancelled() => false,
-                };
-                self.about.standing.set_goes(succession.goes());
-                lasts
-            }
-            _ => enough,
+            (Some(succession), Some(Value::Int(count))) if enough && !forgotten => tokio::select! {
+                lasts = succession.lasts(&mut self.connected, *count, role.as_ref()) => {
+                    lasts.map_err(str::to_owned)
+                }
+                // Its successor is in use already.
+                () = self.about.lost.cancelled() => Err(WENT.to_owned()),
+            },
+            _ if enough => Ok(()),
+            _ => Err(few(replicas)),
         };
         let mut again = Vec::new();
         let mut elsewhere = false;
@@ -369,16 +363,16 @@ impl Task {
                     Refusal::Ask(_) | Refusal::Later | Refusal::Never | Refusal::Other => {}
                 }
                 write.answer(Sent::understand(Ok(reply)));
-            } else if enough {
-                write.answer(Sent::Reply(reply));
             } else {
-                let goes = self.succession.as_ref().and_then(Succession::goes);
-                write.answer(Sent::Lost(goes.map_or_else(|| few(replicas), str::to_owned)));
+                write.answer(match &lasts {
+                    Ok(()) => Sent::Reply(reply),
+                    Err(reason) => Sent::Lost(reason.clone()),
+                });
             }
         }
         if elsewhere {
             again.into_iter().for_each(|write| write.answer(Sent::NotDone("READONLY".into())));
-            return Err(());
+            return Err(Ended::Link);
         }
         if again.is_empty() { Ok(()) } else { self.teach(again, wait, within, replicas).await }
     }
@@ -390,8 +384,8 @@ impl Task {
         wait: Option<&Cmd>,
         within: Duration,
         replicas: u8,
-    ) -> Result<(), ()> {
-        let Some(shared) = self.about.shared.upgrade() else { return Err(()) };
+    ) -> Result<(), Ended> {
+        let Some(shared) = self.about.shared.upgrade() else { return Err(Ended::Link) };
         shared.operations.groups.inc();
         shared.operations.scripts.add(u64::try_from(group.len()).unwrap_or(u64::MAX));
         let mut commands = Commands::default();
@@ -404,11 +398,21 @@ impl Task {
             Ok(replies) => Box::pin(self.settle(group, replies, wait, within, replicas)).await,
             Err(error) => {
                 let reason = error.reason();
-                answer(group, |_| Sent::Lost(reason.clone()));
-                Err(())
+                answer(group, |_| Sent::Broke(reason.clone()));
+                Err(Ended::Connection)
             }
         }
     }
+}
+
+/// Why nothing should be written to this primary, since it may not last.
+async fn look_at_succession(standing: &Standing, shared: &Shared) -> Option<&'static str> {
+    let succession = standing.succession.as_ref().filter(|it| it.goes().is_some())?;
+    let refuses = succession.look().await?;
+    // Its successor may be named by now.
+    shared.look.notify_one();
+    sleep(ASK_AGAIN).await;
+    Some(refuses)
 }
 
 impl Write {
@@ -429,7 +433,7 @@ impl Write {
 impl Drop for Write {
     /// What was not answered may have been sent.
     fn drop(&mut self) {
-        self.tell(Sent::Lost(WENT.to_owned()));
+        self.tell(Sent::Broke(WENT.to_owned()));
     }
 }
 

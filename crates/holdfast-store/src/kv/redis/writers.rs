@@ -3,13 +3,17 @@
 //! A write that goes to another thread and back costs more than all that is done with it: two threads are
 //! woken, each by a system call. So a worker's writes go through a writer on the worker's own runtime,
 //! over a connection of its own. Its first write has that one dialled, and goes by way of the link's
-//! own writer, as do all until it is there. Whichever it is: the link lives for as long as all of them.
+//! own writer, as do all until it is there, and while it is made anew.
+//!
+//! The link lives for as long as its own writer, and a worker's connection that breaks is no fault of the other
+//! workers': it is made anew, if behind the address is still the same process and that still is the primary. If that
+//! cannot be found out, or is not so, the link is given up, and all that wait find its successor.
 
 use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 
 use holdfast_config::HostPort;
 use tokio::runtime::{Handle, Id};
-use tokio::time::{Duration, Instant, sleep};
+use tokio::time::{Duration, Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::Shared;
@@ -21,7 +25,7 @@ use super::inspect;
 use super::link::Sent;
 use super::scripts::Call;
 use super::succession::Succession;
-use super::writer::{self, Done, Writer};
+use super::writer::{self, Done, Ended, Writer};
 
 /// The way to the writers.
 #[derive(Clone, Debug)]
@@ -55,6 +59,13 @@ struct Other {
     writer: Option<Writer>,
 }
 
+/// The place of a runtime's writer among the others, for as long as the runtime lives.
+struct Place {
+    inner: Weak<Inner>,
+    about: About,
+    runtime: Id,
+}
+
 /// What the writers have found out about whether their server takes writes.
 #[derive(Debug, Default)]
 pub(super) struct Standing {
@@ -62,14 +73,19 @@ pub(super) struct Standing {
     short: Mutex<Option<Instant>>,
     /// What the server says of writes, while it takes none.
     refusing: Mutex<Option<String>>,
-    /// Why what is written may not last: another primary may be about to come.
-    goes: Mutex<Option<&'static str>>,
+    /// Where Sentinels name the primary.
+    pub(super) succession: Option<Succession>,
 }
 
 impl Writers {
     /// Starts the link's own writer, on this runtime.
-    pub(super) fn start(about: About, connection: Direct, succession: Option<Succession>) -> Self {
-        let own = writer::start(about.clone(), connection, succession);
+    pub(super) fn start(about: About, connection: Direct) -> Self {
+        let (own, serve) = writer::over(about.clone(), connection);
+        let lost = about.lost.clone();
+        tokio::spawn(async move {
+            serve.await;
+            lost.cancel();
+        });
         let (home, others) = (Handle::current().id(), RwLock::default());
         Self(Arc::new(Inner { about, own, home, others }))
     }
@@ -122,44 +138,74 @@ impl Writers {
             if others.iter().any(|other| other.runtime == runtime) {
                 return;
             }
-            // Those of runtimes that have ended.
-            others.retain(|other| other.writer.as_ref().is_none_or(Writer::is_alive));
             others.push(Other { runtime, writer: None });
         }
-        let inner = Arc::downgrade(&self.0);
-        let about = self.0.about.clone();
-        handle.spawn(async move {
+        let place = Place { inner: Arc::downgrade(&self.0), about: self.0.about.clone(), runtime };
+        handle.spawn(place.keep());
+    }
+}
+
+impl Place {
+    /// Keeps a writer on this runtime, for the life of both.
+    async fn keep(self) {
+        let (address, lost) = (&self.about.address, &self.about.lost);
+        let mut has_been = false;
+        loop {
+            let begun = Instant::now();
             let connected = tokio::select! {
-                connected = connect(&about) => connected,
-                () = about.lost.cancelled() => return,
+                connected = connect(&self.about) => connected,
+                () = lost.cancelled() => return,
             };
-            let writer = match connected {
-                Ok((connection, succession)) => {
-                    Some(writer::start(about.clone(), connection, succession))
-                }
+            let connection = match connected {
+                Ok(connection) => connection,
                 Err(error) => {
+                    let reason = error.reason();
+                    tracing::debug!(%address, reason, "no writer of a worker's own");
+                    if has_been {
+                        // It may be gone, or be another one.
+                        return lost.cancel();
+                    }
                     // The link's own does meanwhile.
-                    let address = &about.address;
-                    tracing::debug!(%address, reason = error.reason(), "no writer of a worker's own");
-                    sleep(ANEW).await;
-                    None
+                    let _ = timeout(ANEW, lost.cancelled()).await;
+                    return;
                 }
             };
-            let Some(inner) = inner.upgrade() else { return };
-            let mut others = inner.others.write().unwrap_or_else(PoisonError::into_inner);
-            match writer {
-                None => others.retain(|other| other.runtime != runtime),
-                made => others
-                    .iter_mut()
-                    .filter(|other| other.runtime == runtime)
-                    .for_each(|other| other.writer.clone_from(&made)),
+            has_been = true;
+            let (writer, serve) = writer::over(self.about.clone(), connection);
+            self.set(Some(writer));
+            let ended = serve.await;
+            self.set(None);
+            match ended {
+                Ended::Link => return lost.cancel(),
+                Ended::Connection => {
+                    tracing::info!(%address, "the connection of a worker that writes to redis broke");
+                }
             }
-        });
+            // Where they break at once, they are not dialled in a row.
+            let _ = timeout(ANEW.saturating_sub(begun.elapsed()), lost.cancelled()).await;
+        }
+    }
+
+    fn set(&self, writer: Option<Writer>) {
+        let Some(inner) = self.inner.upgrade() else { return };
+        let mut others = inner.others.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(other) = others.iter_mut().find(|other| other.runtime == self.runtime) {
+            other.writer = writer;
+        }
+    }
+}
+
+impl Drop for Place {
+    /// Also when the runtime ends.
+    fn drop(&mut self) {
+        let Some(inner) = self.inner.upgrade() else { return };
+        let mut others = inner.others.write().unwrap_or_else(PoisonError::into_inner);
+        others.retain(|other| other.runtime != self.runtime);
     }
 }
 
 /// Another connection to the server that the link has.
-async fn connect(about: &About) -> Result<(Direct, Option<Succession>), Unusable> {
+async fn connect(about: &About) -> Result<Direct, Unusable> {
     let address = &about.address;
     let Some(shared) = about.shared.upgrade() else {
         return Err(Unusable::Away("the store has ended".to_owned()));
@@ -169,12 +215,16 @@ async fn connect(about: &About) -> Result<(Direct, Option<Succession>), Unusable
     if there.run_id != about.run_id {
         return Err(failure::another(address));
     }
-    Ok((fresh.into_direct(address).await?, Succession::of(&shared, address)))
+    fresh.into_direct(address).await
 }
 
 // === impl Standing ===
 
 impl Standing {
+    pub(super) fn new(succession: Option<Succession>) -> Self {
+        Self { succession, ..Self::default() }
+    }
+
     /// Whether too few replicas acknowledged the last time.
     pub(super) fn is_short(&self) -> bool {
         self.short().is_some()
@@ -192,16 +242,12 @@ impl Standing {
 
     /// Why what is written may not last, while that is so.
     pub(super) fn goes(&self) -> Option<&'static str> {
-        *self.goes.lock().unwrap_or_else(PoisonError::into_inner)
+        self.succession.as_ref()?.goes()
     }
 
     /// Whether nothing is known that speaks against a write.
     pub(super) fn takes_writes(&self) -> bool {
         !self.is_short() && self.refusal().is_none() && self.goes().is_none()
-    }
-
-    pub(super) fn set_goes(&self, goes: Option<&'static str>) {
-        *self.goes.lock().unwrap_or_else(PoisonError::into_inner) = goes;
     }
 
     /// Notes whether enough replicas are there. Both are said once.
@@ -242,5 +288,5 @@ impl Standing {
     }
 }
 
-/// How long a runtime whose writer could not be made does without.
+/// How long a runtime whose writer could not be made, or broke at once, does without.
 const ANEW: Duration = Duration::from_secs(1);

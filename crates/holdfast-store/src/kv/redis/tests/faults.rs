@@ -46,11 +46,7 @@ impl Writers {
                             Ok(created) => {
                                 acknowledged.lock().unwrap().insert(key, created.revision);
                             }
-                            Err(
-                                StoreError::Unavailable(_)
-                                | StoreError::Declined { .. }
-                                | StoreError::Unknown(_),
-                            ) => refused += 1,
+                            Err(error) if error.is_of_store() => refused += 1,
                             Err(error) => panic!("{error}"),
                         }
                         assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());

@@ -7,8 +7,8 @@ use holdfast_config::{Redis, Topology};
 use holdfast_engine::journal::CallKey;
 
 use super::faults::within;
+use super::open;
 use super::servers::Watched;
-use super::{one, open};
 use crate::contract::{entry, record};
 use crate::{Begin, SessionKey, SessionRecord, StoreError};
 
@@ -71,42 +71,6 @@ async fn many_writers_share_few_waits_and_too_few_replicas_acknowledge_nothing()
     let now = store.get(SessionKey(1)).await.unwrap();
     assert!(now.revision > live.revision, "what was unknown had been written");
     store.replace(SessionRecord { initialized: true, ..now }).await.unwrap();
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_runtime_that_writes_has_a_writer_of_its_own_for_as_long_as_it_lives() {
-    let (server, opened) = one().await;
-    let store = Arc::new(opened.store);
-    let connections = || server.info("connected_clients").unwrap().parse::<u32>().unwrap();
-    // For commands, to write, to hear of changes, and the one that asks.
-    let before = 4;
-    within(10, || connections() == before).await;
-    store.create(record(0)).await.unwrap();
-    assert_eq!(connections(), before, "that was the store's own");
-    std::thread::scope(|scope| {
-        let worker = || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            runtime.unwrap().block_on(async {
-                let begun = tokio::time::Instant::now();
-                for key in 1.. {
-                    store.create(record(key)).await.unwrap();
-                    if connections() > before {
-                        break;
-                    }
-                    assert!(begun.elapsed() < Duration::from_secs(30), "it is dialled");
-                }
-                let writes = (1_000..1_020).map(|key| store.create(record(key)));
-                let written = futures_util::future::join_all(writes).await;
-                assert!(written.iter().all(Result::is_ok), "{written:?}");
-                assert_eq!(connections(), before + 1, "one for all of them");
-            });
-        };
-        scope.spawn(worker).join().unwrap();
-    });
-    // Its runtime has ended, and nobody misses it.
-    within(10, || connections() == before).await;
-    store.create(record(2_000)).await.unwrap();
-    assert_eq!(store.health().await, Ok(()));
 }
 
 #[tokio::test]

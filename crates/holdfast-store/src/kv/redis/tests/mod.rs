@@ -5,6 +5,7 @@ mod faults;
 mod groups;
 mod servers;
 mod settings;
+mod workers;
 
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;

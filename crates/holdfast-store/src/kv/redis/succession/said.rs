@@ -1,47 +1,18 @@
-//! Whether a replica that has not acknowledged may be about to become the primary.
-//!
-//! `WAIT` counts any replica. While a failover by command is under way the old primary lives and has
-//! the other replicas: those acknowledge what the one that is promoted never sees. So a write lasts
-//! only if *every* replica that could be promoted has it, or if no Sentinel is about to put one in this
-//! primary's place. (When a primary is gone the Sentinels take the replica that is furthest, of those with the
-//! same `replica-priority`, and one acknowledgement is enough.)
-//!
-//! Which could be promoted is the Sentinels' to say, and not the primary's: one that was away may come
-//! back, be promoted and be gone from the primary's list again between two writes. They keep those that are
-//! away, so a write that all of them have lasts without a question, and while one is away they are
-//! asked about each group.
+//! What the Sentinels say of a primary, and what that comes to.
 //!
 //! A Sentinel says `failover_in_progress` before it tells the replica, and until it names it. Then it tells the
 //! other Sentinels, which name the old primary for up to two seconds more: under a lower configuration epoch.
-//! So one that this node cannot ask is waited for, three seconds,, unless most of the others take it for dead.
 
 use std::collections::HashMap;
-use std::time::Duration;
 
-use holdfast_config::{HostPort, Topology};
-use redis::{Value, from_redis_value};
-use tokio::time::{Instant, sleep};
+use holdfast_config::HostPort;
+use redis::from_redis_value;
 
-use super::Shared;
-use super::sentinels::{Replies, Sentinels};
-
-/// What a primary's writer knows of its replicas and of who may succeed it.
-pub(super) struct Succession {
-    sentinels: Sentinels,
-    primary: HostPort,
-    /// Replicas that were connected after the last write.
-    connected: usize,
-    /// Replicas that could become the primary: as many as the Sentinels know, or as were connected.
-    could: usize,
-    /// When most of the Sentinels last said how many; `None` before the first time.
-    counted: Option<Instant>,
-    /// Why what is written may not last, since it was last asked.
-    goes: Option<&'static str>,
-}
+use super::Replies;
 
 /// What a Sentinel says of the primary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Said {
+pub(super) struct Said {
     /// It names the one that is written to as the primary.
     ours: bool,
     /// It is putting another in the place of a primary.
@@ -51,7 +22,7 @@ struct Said {
     /// Of the failover that made the one that it names the primary: later ones have higher numbers.
     epoch: u64,
     /// How many replicas it knows, with those that are away.
-    replicas: usize,
+    pub(super) replicas: usize,
     /// How many other Sentinels it knows, and how many of these it takes for dead.
     others: usize,
     dead: usize,
@@ -59,7 +30,7 @@ struct Said {
 
 /// What that comes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Says {
+pub(super) enum Says {
     Stays,
     Goes,
     /// It names one that ours has replaced: it has not been told yet.
@@ -71,7 +42,7 @@ enum Says {
 
 /// What all of them come to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Primary {
+pub(super) enum Primary {
     Stays,
     Goes,
     /// It stays if those that said nothing do not know better.
@@ -80,125 +51,9 @@ enum Primary {
     Unknown,
 }
 
-impl Succession {
-    /// `None` where no Sentinels name the primary.
-    pub(super) fn of(shared: &Shared, primary: &HostPort) -> Option<Self> {
-        let Topology::Sentinel { sentinels, master } = &shared.settings.topology else {
-            return None;
-        };
-        let within = shared.settings.connect_timeout.min(shared.settings.command_timeout);
-        Some(Self {
-            sentinels: Sentinels::new(sentinels, master, shared.dialler.clone(), within),
-            primary: primary.clone(),
-            connected: 0,
-            could: 0,
-            counted: None,
-            goes: None,
-        })
-    }
-
-    /// How many replicas `WAIT` is to wait for, where `least` have to acknowledge.
-    pub(super) fn wanted(&self, least: u8) -> u8 {
-        least.max(u8::try_from(self.connected).unwrap_or(u8::MAX))
-    }
-
-    /// Why what is written now may not last, as far as is known: then nothing should be.
-    pub(super) fn goes(&self) -> Option<&'static str> {
-        self.goes
-    }
-
-    /// Asks again, where what was written last did not last. Whether nothing should be written.
-    pub(super) async fn look(&mut self) -> bool {
-        if self.goes.is_none() {
-            return false;
-        }
-        let primary = conclude(&self.ask_once().await, false);
-        self.set_goes(primary);
-        // Where too few say anything all replicas may have what is written, and then it lasts.
-        primary == Primary::Goes
-    }
-
-    /// Whether what `acknowledged` replicas have lasts, where `role` is what the primary says of itself
-    /// afterwards.
-    pub(super) async fn lasts(&mut self, acknowledged: i64, role: Option<&Value>) -> bool {
-        let connected = connected(role);
-        self.could = self.could.max(connected);
-        // One that nobody has counted yet may be promoted in a moment as well.
-        let counted = self.counted.is_some_and(|at| at.elapsed() < COUNTED_FOR);
-        let lasts = counted && self.have_all(acknowledged) || {
-            let primary = self.ask(acknowledged).await;
-            let lasts = match primary {
-                Primary::Stays => true,
-                Primary::Goes => false,
-                Primary::MayStay | Primary::Unknown => self.have_all(acknowledged),
-            };
-            // What every replica has is worth writing, whoever cannot be asked.
-            self.set_goes(if lasts { Primary::Stays } else { primary });
-            lasts
-        };
-        if lasts {
-            self.connected = connected;
-        }
-        lasts
-    }
-
-    /// Whether every replica that could become the primary has acknowledged. On a new connection the one that
-    /// is to be the primary may have gone before it was counted.
-    fn have_all(&self, acknowledged: i64) -> bool {
-        self.counted.is_some() && usize::try_from(acknowledged).is_ok_and(|it| it >= self.could)
-    }
-
-    /// Asks whether the primary stays, and waits for what one that cannot be asked may know, unless every
-    /// replica has the write.
-    async fn ask(&mut self, acknowledged: i64) -> Primary {
-        let primary = conclude(&self.ask_once().await, false);
-        if primary != Primary::MayStay || self.have_all(acknowledged) {
-            return primary;
-        }
-        sleep(TOLD_WITHIN).await;
-        conclude(&self.ask_once().await, true)
-    }
-
-    async fn ask_once(&mut self) -> Vec<Says> {
-        let asked = Instant::now();
-        let replies = self.sentinels.ask().await;
-        let said: Vec<_> =
-            replies.into_iter().map(|it| it.and_then(|it| read(it, &self.primary))).collect();
-        let says = understand(&said);
-        let stay = said.iter().zip(&says).filter(|(_, says)| **says == Says::Stays);
-        let known: Vec<_> = stay.filter_map(|(said, _)| *said).map(|it| it.replicas).collect();
-        if let Some(most) = known.iter().max()
-            && known.len() * 2 > says.len()
-        {
-            self.could = self.connected.max(*most);
-            self.counted = Some(asked);
-        }
-        says
-    }
-
-    /// Says once that what is written here may not last, and that it does again.
-    fn set_goes(&mut self, primary: Primary) {
-        let goes = match primary {
-            Primary::Stays | Primary::MayStay => None,
-            Primary::Goes => Some("Redis is about to have another primary"),
-            Primary::Unknown => Some("too few of Redis' Sentinels say that its primary stays"),
-        };
-        let before = std::mem::replace(&mut self.goes, goes);
-        match goes {
-            Some(reason) if before != goes => {
-                tracing::warn!(address = %self.primary, reason, "what is written to redis may not last");
-            }
-            None if before.is_some() => {
-                tracing::info!(address = %self.primary, "what is written to redis lasts again");
-            }
-            Some(_) | None => {}
-        }
-    }
-}
-
 /// What they say together: any of them may be the one that replaces the primary, and most must know it.
 /// `waited` is whether those that do not know better have had the time to hear it.
-fn conclude(says: &[Says], waited: bool) -> Primary {
+pub(super) fn conclude(says: &[Says], waited: bool) -> Primary {
     let are_most =
         |which: &[Says]| says.iter().filter(|says| which.contains(says)).count() * 2 > says.len();
     let all = !says.contains(&Says::Nothing);
@@ -215,7 +70,7 @@ fn conclude(says: &[Says], waited: bool) -> Primary {
 
 /// Reads the answers to `SENTINEL MASTER`, names and values, and to who is the primary. In the middle of a
 /// failover they differ: the second names the one that has been promoted, the first the one before.
-fn read([master, named, others]: Replies, primary: &HostPort) -> Option<Said> {
+pub(super) fn read([master, named, others]: Replies, primary: &HostPort) -> Option<Said> {
     let fields = from_redis_value::<HashMap<String, String>>(master).ok()?;
     let (host, port) = from_redis_value::<(String, String)>(named).ok()?;
     let field = |name: &str| fields.get(name).map_or("", String::as_str);
@@ -238,7 +93,7 @@ fn read([master, named, others]: Replies, primary: &HostPort) -> Option<Said> {
     })
 }
 
-fn understand(said: &[Option<Said>]) -> Vec<Says> {
+pub(super) fn understand(said: &[Option<Said>]) -> Vec<Says> {
     let replaces = |said: &Said| said.failing_over && said.of_ours;
     let ours = said.iter().flatten().filter(|said| said.ours && !said.failing_over);
     let epoch = ours.map(|said| said.epoch).max();
@@ -260,25 +115,10 @@ fn understand(said: &[Option<Said>]) -> Vec<Says> {
     said.iter().map(one).collect()
 }
 
-/// Replicas in the answer to `ROLE` of a primary: `["master", offset, [replica, …]]`.
-fn connected(role: Option<&Value>) -> usize {
-    match role {
-        Some(Value::Array(role)) => match role.get(2) {
-            Some(Value::Array(replicas)) => replicas.len(),
-            _ => 0,
-        },
-        _ => 0,
-    }
-}
-
-/// Longer than Sentinels take to tell one another, which they do every two seconds.
-const TOLD_WITHIN: Duration = Duration::from_secs(3);
-
-/// How long a count of the replicas holds: a new one has to be found by the Sentinels before they promote it.
-const COUNTED_FOR: Duration = Duration::from_millis(250);
-
 #[cfg(test)]
 mod tests {
+    use redis::Value;
+
     use super::*;
 
     fn text(text: &str) -> Value {
@@ -369,17 +209,5 @@ mod tests {
             assert_eq!(conclude(&says, false), at_once, "{says:?}");
             assert_eq!(conclude(&says, true), later, "{says:?}");
         }
-    }
-
-    #[test]
-    fn replicas_that_are_connected_are_counted() {
-        let role = Value::Array(vec![
-            text("master"),
-            Value::Int(7),
-            Value::Array(vec![Value::Array(vec![]), Value::Array(vec![])]),
-        ]);
-        assert_eq!(connected(Some(&role)), 2);
-        assert_eq!(connected(Some(&Value::Nil)), 0);
-        assert_eq!(connected(None), 0);
     }
 }
