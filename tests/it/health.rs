@@ -6,8 +6,9 @@ use serde_json::Value;
 
 use crate::harness::client::Client;
 use crate::harness::gateway::{Gateway, Setup};
+use crate::harness::message;
 use crate::harness::process::{binary, free_address};
-use crate::harness::recorder::Recorder;
+use crate::harness::recorder::{Recorder, Reply, Seen};
 use crate::harness::wire::{Answer, Conn};
 
 async fn get(address: std::net::SocketAddr, path: &str) -> Answer {
@@ -134,4 +135,52 @@ async fn calls_are_logged_at_debug_only() {
     .await;
     assert_eq!(lines.len(), 2, "{lines:?}");
     assert!(lines.iter().all(|line| line.contains("debug")), "{lines:?}");
+}
+
+/// A server that is well and refuses connections from here: whoever looks at this node is told.
+#[tokio::test]
+async fn a_node_says_that_it_cannot_reach_what_is_healthy() {
+    let monitor = Recorder::scripted(|_| Some(Reply::json("{}".into()))).await;
+    let checks = format!(r#"checks: [ {{ type: http, url: "{}" }} ]"#, monitor.url());
+    let settings = format!(
+        r#"{{ url: "http://{}/mcp", health: {{ interval: 500ms, {checks} }} }}"#,
+        free_address()
+    );
+    let gateway = Setup::new().server("main", &settings).start().await;
+    let verdict = r#"holdfast_control_instance_verdict{server="main",instance="1"}"#;
+    gateway.wait_metric(verdict, |it| it == 0.0).await;
+    let reach = |body: &Value| {
+        let checks = body["checks"].as_array().expect("checks");
+        checks.iter().find(|it| it["name"] == "server:main/reach").cloned()
+    };
+    assert_eq!(reach(&get(gateway.admin, "/health").await.json()), None);
+    let refused = Client::modern(&gateway).call(1, "tool").await;
+    assert_eq!(refused["error"]["code"], -31001, "{refused}");
+    let unreachable = r#"holdfast_instance_unreachable{server_id="main",instance="1"}"#;
+    assert_eq!(gateway.metric(unreachable).await, 1.0);
+    let health = get(gateway.admin, "/health").await;
+    let found = reach(&health.json()).expect("a check of its own");
+    assert_eq!((health.status, &found["ok"]), (200, &Value::Bool(false)), "{found}");
+}
+
+/// A server of the modern era has no `ping`, and is not asked for one: its first check is as good as the others.
+#[tokio::test]
+async fn a_server_of_the_modern_era_is_well_from_its_first_check_on() {
+    let recorder = Recorder::scripted(|seen| match &*seen.rpc() {
+        "initialize" | "ping" => {
+            let error = message::error(&seen.id(), -32601, "Method not found");
+            Some(Reply::refused(404, error))
+        }
+        _ => None,
+    })
+    .await;
+    let settings = format!(
+        r#"{{ url: "{}", health: {{ interval: 500ms, checks: [ {{ type: ping }} ] }} }}"#,
+        recorder.url()
+    );
+    let _gateway = Setup::new().server("main", &settings).start().await;
+    let is_check = |seen: &Seen| seen.rpc() == "server/discover";
+    // Its session is opened with the first.
+    recorder.wait_for("a second check", 3, is_check).await;
+    assert!(recorder.rpc("ping").is_empty());
 }

@@ -129,6 +129,44 @@ async fn requests_per_minute_of_a_server() {
     assert!(free.call(3, "free").await.get("result").is_some());
 }
 
+/// Whoever is refused has spent nothing: not of the tool's calls, nor of the server's, nor of its own.
+#[tokio::test]
+async fn a_call_that_one_limit_refuses_spends_none_of_the_others() {
+    let recorder = Recorder::start().await;
+    let settings = format!(
+        r#"{{ url: "{}", requests_per_minute: 1, burst: 4, tools: {{ rare: {{ requests_per_minute: 1, burst: 1 }} }} }}"#,
+        recorder.url()
+    );
+    let gateway = Setup::new()
+        .server("main", &settings)
+        .server("free", &format!(r#"{{ url: "{}" }}"#, recorder.url()))
+        .section("limits: { requests_per_minute: 1, burst: 5 }")
+        .start()
+        .await;
+    let client = Client::modern(&gateway).at("/mcp/main");
+    assert!(client.call(0, "rare").await.get("result").is_some());
+    for id in 1..8 {
+        let refused = client.call(id, "rare").await;
+        overloaded_by(&refused, "this tool");
+    }
+    for id in 11..14 {
+        let answer = client.call(id, "tool").await;
+        assert!(answer.get("result").is_some(), "{answer}");
+    }
+    for id in 21..24 {
+        overloaded_by(&client.call(id, "tool").await, "this server");
+    }
+    let free = client.at("/mcp/free");
+    assert!(free.call(31, "tool").await.get("result").is_some());
+    overloaded_by(&free.call(32, "tool").await, "this principal");
+    assert_eq!(recorder.calls("rare").len() + recorder.calls("tool").len(), 5);
+}
+
+fn overloaded_by(response: &serde_json::Value, limit: &str) {
+    assert_eq!(response["error"]["code"], -31003, "{response}");
+    assert!(response.to_string().contains(limit), "{response}");
+}
+
 /// Clients would take an error of ours on discover for a server of an old era, for good.
 #[tokio::test]
 async fn discover_is_not_limited() {

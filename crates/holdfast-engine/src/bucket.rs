@@ -60,6 +60,12 @@ impl Bucket {
         Ok(())
     }
 
+    /// Gives so many tokens back that were taken for calls that were then not made.
+    pub fn give_back(&mut self, count: u32) {
+        let taken = self.interval.saturating_mul(count);
+        self.full_at = self.full_at.and_then(|full_at| full_at.checked_sub(taken));
+    }
+
     /// What is left, 0 to 1; 0 while there is no whole token.
     #[must_use]
     pub fn left(&self, now: Instant) -> f32 {
@@ -103,6 +109,25 @@ mod tests {
             assert_eq!(bucket.take(later), Ok(()));
         }
         assert!(!bucket.is_full(later));
+        assert_eq!(bucket.take(later), Err(SECOND));
+    }
+
+    #[test]
+    fn what_is_given_back_is_there_again_and_no_more_than_that() {
+        let now = Instant::now();
+        let mut bucket = Bucket::new(60, 3);
+        bucket.take(now).unwrap();
+        bucket.take_together(4, now).unwrap();
+        assert_eq!(bucket.take(now), Err(SECOND * 3));
+        bucket.give_back(4);
+        assert_eq!((bucket.take(now), bucket.take(now)), (Ok(()), Ok(())));
+        assert_eq!(bucket.take(now), Err(SECOND));
+        // A full one is full.
+        let later = now + SECOND * 60;
+        bucket.give_back(3);
+        for _ in 0..3 {
+            assert_eq!(bucket.take(later), Ok(()));
+        }
         assert_eq!(bucket.take(later), Err(SECOND));
     }
 

@@ -2,8 +2,8 @@
 //!
 //! Only complete results of Reads are kept. To whom one may be given is the server's word where the
 //! protocol has it say so (2026-07-28: `ttlMs` and `cacheScope`), and otherwise only to the same
-//! *audience*: the same principal with the same credential. An answer that is given from here is
-//! marked as such by the caller, with its age.
+//! *audience*: whoever the server cannot tell apart. An answer that is given from here is marked as such
+//! by the caller, with its age.
 //!
 //! | answer to | kept |
 //! |---|---|
@@ -71,7 +71,7 @@ pub enum Kind {
 pub enum Audience {
     /// For everybody.
     Everybody,
-    /// For one authorization context: a digest of the principal and the credential that was sent.
+    /// For one authorization context: a digest of all that may say who asked.
     One(u128),
 }
 
@@ -249,11 +249,6 @@ impl Answers {
     /// The server says that these have changed.
     pub fn invalidate(&mut self, server: u32, topic: Topic) {
         self.remove_where(|key, kept| key.server == server && kept.topic == topic);
-    }
-
-    /// The server is gone from the configuration, or is another one now.
-    pub fn forget_server(&mut self, server: u32) {
-        self.remove_where(|key, _| key.server == server);
     }
 
     /// Drops what is too old to be given.
@@ -438,9 +433,6 @@ mod tests {
         assert!(answers.get(1, 5, 2, now + SECOND * 10).is_none());
         assert_eq!(answers.size().0, 2, "it is gone");
         answers.expire(now + SECOND * 10);
-        assert_eq!(answers.size(), (0, 0));
-        put(&mut answers, 1, Topic::Tools);
-        answers.forget_server(1);
         assert_eq!(answers.size(), (0, 0));
     }
 

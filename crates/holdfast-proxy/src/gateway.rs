@@ -352,6 +352,15 @@ impl Gateway {
         allowed.bucket.take_together(calls, Instant::now())
     }
 
+    /// Gives back what was taken for calls that something else has refused.
+    #[cold]
+    pub(crate) fn give_back(&self, principal: u64, calls: u32) {
+        let mut buckets = self.node.limits.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(allowed) = buckets.get_mut(&principal) {
+            allowed.bucket.give_back(calls);
+        }
+    }
+
     /// Ends a session for good: its id is 404 from here on. `told`: the generation of the binding
     /// that its server was told to end already.
     ///
@@ -454,6 +463,9 @@ impl Gateway {
             }
         }
         let now = Instant::now();
+        for answers in self.servers.iter().filter_map(|server| server.answers.as_ref()) {
+            answers.expire(now);
+        }
         self.streams.sweep(now, self.config.streams.retain);
         self.close_unread(now);
         self.metrics.sessions.set(self.sessions.len());

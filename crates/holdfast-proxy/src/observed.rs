@@ -118,6 +118,23 @@ fn kept_back(server: &str, (tool, breaker): &(Box<str>, breaker::Status)) -> Opt
     })
 }
 
+/// That this node alone cannot reach an instance, if it is so: its calls are refused or go elsewhere, and nothing
+/// fails over for that.
+fn cut_off(it: &InstanceSnapshot, name: &impl Fn(&str) -> String) -> Option<Check> {
+    let away_for = it.away_for.filter(|_| it.verdict.opinion == Some(Opinion::Healthy))?;
+    Some(Check {
+        name: name("reach"),
+        ok: false,
+        critical: false,
+        elapsed: Duration::ZERO,
+        age: Duration::ZERO,
+        detail: Some(format!(
+            "it refuses connections from this node for {} s, and is found healthy: look at this node's network",
+            away_for.as_secs()
+        )),
+    })
+}
+
 /// What the group has found of an instance, and what this node's calls and its readings say.
 fn found(
     it: &InstanceSnapshot,
@@ -159,6 +176,7 @@ impl Gateway {
             let name = |check: &str| format!("server:{server}{instance}/{check}");
             if !it.checks.is_empty() {
                 checks.extend(found(&it, measure, &name));
+                checks.extend(cut_off(&it, &name));
             }
             for made in it.checks.iter() {
                 checks.push(Check {

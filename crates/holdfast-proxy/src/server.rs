@@ -43,6 +43,8 @@ pub(crate) struct Server {
     pub(crate) fleet: Arc<ServerFleet>,
     /// Answers that are kept for the time when it is away, where the configuration wants that.
     pub(crate) answers: Option<Arc<Answers>>,
+    /// The last good `server/discover` results, for the same time.
+    pub(crate) discovered: Arc<Discovered>,
     /// What its checks are asked on, by instance.
     pub(crate) checks: Box<[Arc<Kept>]>,
     /// What is counted of it.
@@ -72,8 +74,6 @@ pub(crate) struct Life {
     implicit: Mutex<HashMap<u64, Vec<Arc<Session>>>>,
     /// Calls of such clients at once.
     pub(crate) implicit_calls: Arc<Semaphore>,
-    /// The last good `server/discover` result by principal, for the time when the server is away.
-    discovered: Mutex<HashMap<u64, Bytes>>,
     /// Set once, when the configuration has it no more: streams end, and what runs goes on.
     pub(crate) leaving: CancellationToken,
     /// Set once, when another life of the server takes this one's place.
@@ -89,6 +89,15 @@ pub(crate) struct Life {
 struct Allowed {
     of: (u32, Option<u32>),
     bucket: Mutex<Bucket>,
+}
+
+/// An allowance that is used up.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Spent {
+    /// After how long there is a call again.
+    pub(crate) wait: Duration,
+    /// It is a tool's, and not the server's.
+    pub(crate) of_tool: bool,
 }
 
 /// What a server is built of, beside its settings.
@@ -129,7 +138,19 @@ pub struct ServerError {
 /// ids of two clients may be the same. More wait.
 const IMPLICIT_CALLS: usize = 64;
 
-/// Principals whose discover result is kept per server; more would only be forgetful clients.
+/// What a server has said of itself (`server/discover`).
+#[derive(Debug, Default)]
+pub(crate) struct Discovered(Mutex<DiscoveredBy>);
+
+#[derive(Debug, Default)]
+struct DiscoveredBy {
+    /// What it says that everybody may have.
+    everybody: Option<Bytes>,
+    /// By a digest of who asked.
+    audience: HashMap<u128, Bytes>,
+}
+
+/// Askers whose discover result is kept per server; more would only be forgetful clients.
 const MAX_DISCOVERED: usize = 1024;
 
 impl Deref for Server {
@@ -204,11 +225,19 @@ impl Server {
             let known = before.and_then(|it| it.tool_limits.get(tool));
             Some((tool.clone(), allowed(rule.requests_per_minute?, rule.burst, known)))
         });
-        let kept = before.filter(|it| it.settings.fallback.cache == settings.fallback.cache);
+        // What it has answered speaks for another server, or for one that is asked under another name, as
+        // little as for another server's clients.
+        let same = before.filter(|it| {
+            goes_on
+                && it.headers == headers
+                && it.settings.forward_authorization == settings.forward_authorization
+        });
+        let kept = same.filter(|it| it.settings.fallback.cache == settings.fallback.cache);
         let answers = match kept {
             Some(before) => before.answers.clone(),
             None => settings.fallback.cache.map(|cache| Arc::new(Answers::new(cache))),
         };
+        let discovered = same.map_or_else(Arc::default, |it| Arc::clone(&it.discovered));
         let life = before.filter(|_| goes_on).map_or_else(
             || Arc::new(Life::new(name, node, &settings)),
             |before| Arc::clone(&before.life),
@@ -227,6 +256,7 @@ impl Server {
             metrics,
             tool_limits: tool_limits.collect(),
             answers,
+            discovered,
             endpoint,
             headers,
             limit,
@@ -309,23 +339,34 @@ impl Server {
         }
     }
 
-    /// Takes so many calls from the server's allowance.
-    pub(crate) fn admit(&self, calls: u32, now: Instant) -> Result<(), Duration> {
-        match &self.limit {
-            Some(allowed) => allowed.take(calls, now),
-            None => Ok(()),
+    /// Takes so many calls from the server's allowance, and those of each tool from the tool's, where they have
+    /// one: from all of them, or from none.
+    ///
+    /// # Errors
+    /// [`Spent`].
+    pub(crate) fn admit<'a>(
+        &self,
+        calls: u32,
+        tools: impl IntoIterator<Item = (&'a str, u32)> + Clone,
+        now: Instant,
+    ) -> Result<(), Spent> {
+        if let Some(allowed) = &self.limit {
+            allowed.take(calls, now).map_err(|wait| Spent { wait, of_tool: false })?;
         }
-    }
-
-    /// Takes so many calls from their tool's allowance, where the tool has one.
-    pub(crate) fn admit_tool(&self, tool: &str, calls: u32, now: Instant) -> Result<(), Duration> {
         if self.tool_limits.is_empty() {
             return Ok(());
         }
-        match self.tool_limits.get(tool) {
-            Some(allowed) => allowed.take(calls, now),
-            None => Ok(()),
+        for (at, (tool, own)) in tools.clone().into_iter().enumerate() {
+            let Some(allowed) = self.tool_limits.get(tool) else { continue };
+            if let Err(wait) = allowed.take(own, now) {
+                for (tool, own) in tools.into_iter().take(at) {
+                    self.tool_limits.get(tool).into_iter().for_each(|it| it.give_back(own));
+                }
+                self.limit.iter().for_each(|it| it.give_back(calls));
+                return Err(Spent { wait, of_tool: true });
+            }
         }
+        Ok(())
     }
 
     pub(crate) fn instances(&self) -> usize {
@@ -361,7 +402,6 @@ impl Life {
             shared: tokio::sync::Mutex::default(),
             implicit: Mutex::default(),
             implicit_calls: Arc::new(Semaphore::new(IMPLICIT_CALLS)),
-            discovered: Mutex::default(),
             leaving: CancellationToken::new(),
             replaced: CancellationToken::new(),
             giving_up: (0..shard_count()).map(|_| gives_up.child_token()).collect(),
@@ -428,17 +468,6 @@ impl Life {
         let mut implicit = self.implicit.lock().unwrap_or_else(PoisonError::into_inner);
         implicit.entry(session.principal).or_default().push(session);
     }
-
-    pub(crate) fn keep_discovered(&self, principal: u64, answer: Bytes) {
-        let mut kept = self.discovered.lock().unwrap_or_else(PoisonError::into_inner);
-        if kept.len() < MAX_DISCOVERED || kept.contains_key(&principal) {
-            kept.insert(principal, answer);
-        }
-    }
-
-    pub(crate) fn discovered(&self, principal: u64) -> Option<Bytes> {
-        self.discovered.lock().unwrap_or_else(PoisonError::into_inner).get(&principal).cloned()
-    }
 }
 
 fn duplex(server: &str, way: Way) -> Endpoint {
@@ -452,6 +481,31 @@ fn overrides(settings: &holdfast_config::Server) -> BTreeMap<String, ToolClass> 
     rules.filter_map(|(tool, rule)| Some((tool.clone(), rule.effect?))).collect()
 }
 
+// === impl Discovered ===
+
+impl Discovered {
+    /// `audience`: whose it is; `None`: everybody's.
+    pub(crate) fn keep(&self, audience: Option<u128>, answer: Bytes) {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(audience) = audience else {
+            kept.everybody = Some(answer);
+            return;
+        };
+        if kept.audience.len() >= MAX_DISCOVERED && !kept.audience.contains_key(&audience) {
+            // Whoever still asks is known again at once.
+            let any = kept.audience.keys().next().copied();
+            any.and_then(|any| kept.audience.remove(&any));
+        }
+        kept.audience.insert(audience, answer);
+    }
+
+    /// The audience's own, else everybody's.
+    pub(crate) fn get(&self, audience: u128) -> Option<Bytes> {
+        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.audience.get(&audience).or(kept.everybody.as_ref()).cloned()
+    }
+}
+
 // === impl Allowed ===
 
 impl Allowed {
@@ -463,6 +517,10 @@ impl Allowed {
 
     fn take(&self, calls: u32, now: Instant) -> Result<(), Duration> {
         self.bucket.lock().unwrap_or_else(PoisonError::into_inner).take_together(calls, now)
+    }
+
+    fn give_back(&self, calls: u32) {
+        self.bucket.lock().unwrap_or_else(PoisonError::into_inner).give_back(calls);
     }
 }
 

@@ -153,5 +153,33 @@ pub(super) fn dead(table: &mut Table, options: &Options) -> Result<(), Error> {
         let what = format!("Reads that reach a lone server with: {name}, to those offered");
         table.put("dead", &what, &figure, "≤ 1.1", share <= 1.1);
     }
+    half_dead(table, options, RATE)
+}
+
+/// The same of two replicas that answer every other call, so that no breaker opens: each Read would be sent 1.75
+/// times, and all that keeps them from it is the budget of repeats.
+fn half_dead(table: &mut Table, options: &Options, rate: f64) -> Result<(), Error> {
+    let errors = || Failing::start(Manner::Errors { one_in: 2 });
+    let (one, other) = (errors()?, errors()?);
+    let settings = format!(
+        "breaker: {{ failure_rate: 1, consecutive_failures: 15 }}, instances: [ {{ id: a, url: \"{}\" }}, \
+         {{ id: b, url: \"{}\" }} ]",
+        one.url(),
+        other.url()
+    );
+    let gateway = Gateway::alone(&format!("servers:\n{}", server("main", &settings)))?;
+    let seconds = options.duration.as_secs().max(5);
+    let mut plan = paced(gateway.address(0), "main", rate, seconds);
+    // A Read whose repeat has to wait for its turn holds on to its connection meanwhile.
+    (plan.warm_up, plan.connections) = (Duration::ZERO, 4_096);
+    plan.grace = Duration::from_secs(10);
+    let report = load(&plan)?;
+    let (offered, came) = (all(&report).max(1), one.manners.calls() + other.manners.calls());
+    let share = came as f64 / offered as f64;
+    let denied = gateway.metric(0, "holdfast_repeats_denied_total")?;
+    let figure = format!("{share:.3} ({came} of {offered}; {denied:.0} repeats denied)");
+    let what = "Reads that reach two replicas that fail every other call, to those offered";
+    let aim = "1.1 to 1.4, and repeats are denied";
+    table.put("dead", what, &figure, aim, (1.1..=1.4).contains(&share) && denied > 0.0);
     Ok(())
 }

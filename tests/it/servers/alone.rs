@@ -1,7 +1,13 @@
 //! A server that fails and has nobody beside it.
 
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use crate::harness::client::Client;
 use crate::harness::gateway::{Gateway, Setup};
+use crate::harness::message;
+use crate::harness::process::binary;
 use crate::harness::recorder::{Recorder, Reply, Seen};
 use crate::harness::wire::Conn;
 
@@ -116,10 +122,9 @@ async fn is_tried_again_and_let_back() {
     let settings =
         ", breaker: { open_for: 200ms, max_open_for: 1s, probe_interval: 100ms, ramp_over: 0s }";
     let (_recorder, gateway) = start(settings, move |seen| match is_well.load(Ordering::SeqCst) {
-        true => Reply::json(crate::harness::message::result(
-            seen.id(),
-            r#"{"content":[],"resultType":"complete"}"#,
-        )),
+        true => {
+            Reply::json(message::result(seen.id(), r#"{"content":[],"resultType":"complete"}"#))
+        }
         false => Reply::refused(500, String::new()),
     })
     .await;
@@ -173,10 +178,7 @@ async fn is_not_called_for_one_that_depends_on_it_while_it_is_open() {
 async fn a_tool_has_its_own_allowance() {
     let settings = ", tools: { dear: { requests_per_minute: 1, burst: 2 } }";
     let (recorder, gateway) = start(settings, |seen| {
-        Reply::json(crate::harness::message::result(
-            seen.id(),
-            r#"{"content":[],"resultType":"complete"}"#,
-        ))
+        Reply::json(message::result(seen.id(), r#"{"content":[],"resultType":"complete"}"#))
     })
     .await;
     let client = Client::modern(&gateway);
@@ -186,4 +188,68 @@ async fn a_tool_has_its_own_allowance() {
     refused(&client.call(3, "dear").await, -31003);
     assert!(client.call(4, "cheap").await.get("result").is_some());
     assert_eq!(recorder.calls("dear").len(), 2);
+}
+
+/// The operator's word holds whatever the configuration says of breakers.
+#[tokio::test]
+async fn is_refused_by_an_operator_where_breakers_are_off() {
+    let reply = |seen: &Seen| Reply::json(message::result(seen.id(), r#"{"content":[]}"#));
+    let (recorder, gateway) = start(", breaker: { enabled: false }", reply).await;
+    let client = Client::modern(&gateway);
+    let hold = |action: &str| {
+        let output = Command::new(binary())
+            .args(["breaker", action, "main", "--yes", "--admin", &gateway.admin.to_string()])
+            .output()
+            .expect("start the binary");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    };
+    assert!(client.call(1, "tool").await.get("result").is_some());
+    hold("open");
+    let state = |state: &str| {
+        format!(r#"holdfast_breaker_state{{server_id="main",instance="1",state="{state}"}}"#)
+    };
+    gateway.wait_metric(&state("forced_open"), |it| it == 1.0).await;
+    refused(&client.call(2, "tool").await, -31001);
+    assert_eq!(recorder.calls("tool").len(), 1);
+    hold("clear");
+    gateway.wait_metric(&state("closed"), |it| it == 1.0).await;
+    assert!(client.call(3, "tool").await.get("result").is_some());
+}
+
+/// A breaker that is open is open no more when the configuration says that there is none.
+#[tokio::test]
+async fn takes_calls_again_when_its_breaker_is_switched_off() {
+    let fails = Arc::new(AtomicBool::new(true));
+    let now = Arc::clone(&fails);
+    let recorder = Recorder::scripted(move |seen: &Seen| {
+        let fails = !seen.tool().is_empty() && now.load(Ordering::SeqCst);
+        fails.then(|| Reply::refused(500, String::new()))
+    })
+    .await;
+    let setup = |enabled: bool| {
+        let settings = format!(
+            r#"{{ url: "{}", breaker: {{ enabled: {enabled} }}, health: {{ interval: 500ms }} }}"#,
+            recorder.url()
+        );
+        Setup::new().server("main", &settings)
+    };
+    let mut gateway = setup(true).start().await;
+    let client = Client::modern(&gateway);
+    for id in 0..5 {
+        client.call(id, "tool").await;
+    }
+    let state = |state: &str| {
+        format!(r#"holdfast_breaker_state{{server_id="main",instance="1",state="{state}"}}"#)
+    };
+    assert_eq!(gateway.metric(&state("open")).await, 1.0);
+    let verdict = r#"holdfast_control_instance_verdict{server="main",instance="1"}"#;
+    gateway.wait_metric(verdict, |it| it > 0.0).await;
+    fails.store(false, Ordering::SeqCst);
+    assert!(gateway.reconfigure(setup(false)).await);
+    assert_eq!(gateway.metric(&state("closed")).await, 1.0);
+    for id in 10..13 {
+        let answer = client.call(id, "tool").await;
+        assert!(answer.get("result").is_some(), "{answer}");
+    }
+    gateway.wait_metric(verdict, |it| it == 0.0).await;
 }

@@ -1,6 +1,9 @@
 //! One of two replicas is bad: Reads have their results all the same, Writes run at most once, and the
 //! bad one is left alone.
 
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
+
 use crate::harness::client::Client;
 use crate::harness::gateway::{Gateway, Setup};
 use crate::harness::message;
@@ -205,8 +208,8 @@ async fn with_a_client_that_only_listens_to_the_one_that_is_left() {
 async fn with_sessions_that_end_in_the_middle_of_their_calls() {
     // When the server is asked to end the session, and when it has.
     let gates = || (Gate::new(), Gate::new());
-    let now = std::sync::Arc::new(std::sync::Mutex::new(gates()));
-    let present = std::sync::Arc::clone(&now);
+    let now = Arc::new(Mutex::new(gates()));
+    let present = Arc::clone(&now);
     let recorder = Recorder::scripted(move |seen| {
         let (asked, ended) = present.lock().expect("nobody panics").clone();
         if seen.method == "DELETE" {
@@ -239,4 +242,55 @@ async fn with_sessions_that_end_in_the_middle_of_their_calls() {
     let client = Client::legacy(&gateway).initialized().await;
     let answer = client.call(1, "quick").await;
     assert!(answer.get("result").is_some(), "{answer}");
+}
+
+/// So many repeats at once, and no more: the others wait for a while and end as their first attempt did.
+#[tokio::test]
+async fn repeats_are_no_more_than_their_budget() {
+    let (gate, seen) = (Gate::new(), Arc::new(Mutex::new(BTreeSet::new())));
+    let server = || {
+        let (gate, seen) = (gate.clone(), Arc::clone(&seen));
+        Recorder::scripted(move |call: &Seen| {
+            if call.tool() != "look" {
+                return None;
+            }
+            // The first sending of each call fails, and the second one hangs.
+            Some(match seen.lock().unwrap().insert(call.id()) {
+                true => Reply::refused(500, String::new()),
+                false => Reply::after(
+                    &gate,
+                    Reply::json(message::result(call.id(), r#"{"content":[]}"#)),
+                ),
+            })
+        })
+    };
+    let (one, other) = (server().await, server().await);
+    let settings = format!(
+        r#"{{ instances: [ {{ id: a, url: "{}" }}, {{ id: b, url: "{}" }} ], tools: {{ look: read }},
+             breaker: {{ consecutive_failures: 15, failure_rate: 1 }} }}"#,
+        one.url(),
+        other.url()
+    );
+    let gateway = Setup::new()
+        .server("main", &settings)
+        .section("retry_budget: { share: 0, at_least: 3 }")
+        .start()
+        .await;
+    let client = Client::modern(&gateway);
+    let calls: Vec<_> = (0..8)
+        .map(|id| {
+            let client = client.clone();
+            tokio::spawn(async move { client.call(id, "look").await })
+        })
+        .collect();
+    let denied = r#"holdfast_repeats_denied_total{server_id="main"}"#;
+    gateway.wait_metric(denied, |it| it == 5.0).await;
+    assert_eq!(one.calls("look").len() + other.calls("look").len(), 8 + 3);
+    gate.open();
+    let mut good = 0;
+    for call in calls {
+        let answer = call.await.unwrap();
+        good += usize::from(answer.get("result").is_some());
+    }
+    assert_eq!(good, 3);
 }

@@ -1,10 +1,15 @@
 //! What stands in for a server that cannot answer, and says so.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use serde_json::Value;
 
 use crate::harness::client::Client;
 use crate::harness::gateway::Setup;
-use crate::harness::recorder::Recorder;
+use crate::harness::message;
+use crate::harness::process::free_address;
+use crate::harness::recorder::{Recorder, Reply};
 use crate::harness::sample::Sample;
 
 use super::url;
@@ -35,6 +40,116 @@ async fn an_earlier_answer_under_the_new_calls_id() {
     assert_eq!(write["error"]["code"], -31001, "{write}");
     let served = r#"holdfast_fallbacks_total{server_id="main",kind="cached"}"#;
     assert_eq!(gateway.metric(served).await, 1.0);
+}
+
+/// A server that knows its users by a cookie, until it goes away.
+async fn personal() -> (Recorder, Arc<AtomicBool>) {
+    let away = Arc::new(AtomicBool::new(false));
+    let switch = Arc::clone(&away);
+    let recorder = Recorder::scripted(move |seen| {
+        if seen.rpc().is_empty() || seen.rpc() == "initialize" {
+            return None;
+        }
+        if switch.load(Ordering::SeqCst) {
+            return Some(Reply::Cut);
+        }
+        let who = seen.header("cookie").unwrap_or_default().to_owned();
+        let result = match &*seen.rpc() {
+            "tools/call" => format!(r#"{{"content":[{{"type":"text","text":"of {who}"}}]}}"#),
+            "prompts/list" => r#"{"prompts":[],"cacheScope":"private","ttlMs":0}"#.into(),
+            "resources/list" => r#"{"resources":[],"cacheScope":"public","ttlMs":0}"#.into(),
+            _ => return None,
+        };
+        Some(Reply::json(message::result(seen.id(), &result)))
+    })
+    .await;
+    (recorder, away)
+}
+
+/// What the gateway knows nothing of may be what the server knows its users by.
+#[tokio::test]
+async fn an_earlier_answer_is_only_for_whom_the_server_could_have_meant() {
+    let (recorder, away) = personal().await;
+    let settings = format!(
+        r#"{{ url: "{}", tools: {{ look: read }}, fallback: {{ cache: {{ ttl: 5m }} }} }}"#,
+        recorder.url()
+    );
+    let gateway = Setup::new().server("main", &settings).start().await;
+    let ann = Client::modern(&gateway).with("Cookie", "user=ann");
+    let bob = Client::modern(&gateway).with("Cookie", "user=bob");
+    let first = ann.call(1, "look").await;
+    assert_eq!(first["result"]["content"][0]["text"], "of user=ann", "{first}");
+    let params = format!("{{{}}}", message::META);
+    for list in ["prompts/list", "resources/list"] {
+        assert!(ann.ask(2, list, &params).await.get("result").is_some());
+    }
+    away.store(true, Ordering::SeqCst);
+    let again = ann.call(3, "look").await;
+    assert_eq!(mark(&again)["kind"], "cached", "{again}");
+    assert_eq!(again["result"]["content"], first["result"]["content"]);
+    for answer in [bob.call(4, "look").await, bob.ask(5, "prompts/list", &params).await] {
+        assert!(answer.get("error").is_some() && !answer.to_string().contains("ann"), "{answer}");
+    }
+    // What the server calls public is everybody's.
+    let public = bob.ask(6, "resources/list", &params).await;
+    assert_eq!(mark(&public)["kind"], "cached", "{public}");
+    let kept = ann.ask(7, "prompts/list", &params).await;
+    assert_eq!(mark(&kept)["kind"], "cached", "{kept}");
+}
+
+/// A session may have logged in by a tool, with the same headers as everybody.
+#[tokio::test]
+async fn an_earlier_answer_of_a_session_is_no_other_sessions() {
+    let (recorder, away) = personal().await;
+    let settings = format!(
+        r#"{{ url: "{}", tools: {{ look: read }}, fallback: {{ cache: {{ ttl: 5m }} }} }}"#,
+        recorder.url()
+    );
+    let gateway = Setup::new().server("main", &settings).start().await;
+    let one = Client::legacy(&gateway).initialized().await;
+    let other = Client::legacy(&gateway).initialized().await;
+    assert!(one.call(1, "look").await.get("result").is_some());
+    away.store(true, Ordering::SeqCst);
+    let own = one.call(2, "look").await;
+    assert_eq!(mark(&own)["kind"], "cached", "{own}");
+    let others = other.call(3, "look").await;
+    assert!(others.get("error").is_some(), "{others}");
+}
+
+/// What is kept was the answer of what stood under the name then, to whom it knew then.
+#[tokio::test]
+async fn an_earlier_answer_does_not_outlive_its_server_or_its_credential() {
+    let (recorder, away) = personal().await;
+    let setup = |url: &str, more: &str| {
+        let settings = format!(
+            r#"{{ url: "{url}", tools: {{ look: read }}, breaker: {{ enabled: false }},
+                 fallback: {{ cache: {{ ttl: 5m }} }}{more} }}"#
+        );
+        Setup::new().server("main", &settings)
+    };
+    let mut gateway = setup(&recorder.url(), "").start().await;
+    let client = Client::modern(&gateway);
+    assert!(client.call(1, "look").await.get("result").is_some());
+    let gone = format!("http://{}/mcp", free_address());
+    // Another limit changes nothing of what was answered.
+    assert!(gateway.reconfigure(setup(&recorder.url(), ", requests_per_minute: 6000")).await);
+    away.store(true, Ordering::SeqCst);
+    assert_eq!(mark(&client.call(2, "look").await)["kind"], "cached");
+    for changed in [
+        setup(&recorder.url(), ", headers: { X-Account: other }"),
+        setup(&recorder.url(), ", forward_authorization: true"),
+        setup(&gone, ""),
+    ] {
+        // From and back to where there is an answer to keep.
+        away.store(false, Ordering::SeqCst);
+        assert!(gateway.reconfigure(setup(&recorder.url(), "")).await);
+        assert!(client.call(3, "look").await.get("result").is_some());
+        away.store(true, Ordering::SeqCst);
+        assert_eq!(mark(&client.call(4, "look").await)["kind"], "cached");
+        assert!(gateway.reconfigure(changed).await);
+        let answer = client.call(5, "look").await;
+        assert!(answer.get("error").is_some(), "{answer}");
+    }
 }
 
 #[tokio::test]

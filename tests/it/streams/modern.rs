@@ -6,6 +6,7 @@ use crate::harness::eventually;
 use crate::harness::message::{self, META};
 use crate::harness::recorder::{Gate, Reply, Seen, Step};
 use crate::harness::sse::End;
+use crate::harness::wire::Conn;
 
 #[tokio::test]
 async fn a_client_that_leaves_has_cancelled() {
@@ -21,7 +22,7 @@ async fn a_client_that_leaves_has_cancelled() {
     eventually("the cancellation at the server", || (recorder.abandoned() == 1).then_some(()))
         .await;
     // … and once while the answer is still being waited for.
-    let mut conn = crate::harness::wire::Conn::open(gateway.address).await;
+    let mut conn = Conn::open(gateway.address).await;
     let body = message::modern_call(2, "slow");
     conn.send(client.request("POST", &[], Some(&body))).await;
     recorder.wait_for("the call at the server", 2, |seen| seen.tool() == "slow").await;
@@ -140,4 +141,9 @@ async fn discover_is_answered_from_memory_while_the_server_is_away() {
     let second = client.post(&ask(2)).await.response().await;
     assert_eq!(second["id"], 2, "{second}");
     assert_eq!(second["result"], first["result"], "{second}");
+    // It was private: whoever else asks is told nothing of it, and no error either.
+    let other = client.with("Cookie", "user=other");
+    let mut conn = Conn::open(gateway.address).await;
+    conn.send(other.request("POST", &[], Some(&ask(3)))).await;
+    assert_eq!(conn.rest().await, b"");
 }

@@ -24,7 +24,8 @@
 //!   rate and chance explain.
 //! - *Stragglers*: how a call ends that was admitted before the breaker last opened says nothing any
 //!   more; it neither closes a half-open breaker nor opens it again.
-//! - A new breaker is Closed: a cold start has no recovery.
+//! - A new breaker is Closed: a cold start has no recovery. One that is not [enabled](Params::enabled) stays
+//!   Closed, except for an operator's word.
 
 mod cluster;
 mod gate;
@@ -225,7 +226,7 @@ impl Breaker {
                 self.set_wake(now);
             }
             State::Closed | State::HalfOpen { .. } | State::Recovering { .. } => {
-                if until > now {
+                if until > now && self.params.enabled {
                     self.is_servers = true;
                     self.open_until(until, Cause::Cluster, now);
                 }
@@ -251,7 +252,8 @@ impl Breaker {
     }
 
     /// An operator holds the breaker open or closed, or lets it decide again: from forced open it goes
-    /// on half-open, from forced closed it is closed and nothing is counted. `generation` rises with
+    /// on half-open (closed, where it is not enabled), from forced closed it is closed and nothing is
+    /// counted. `generation` rises with
     /// each of the operators' words about this breaker: an older or equal one is refused (false).
     pub fn force(&mut self, what: Override, generation: u64, now: Instant) -> bool {
         if generation <= self.operator_generation {
@@ -263,8 +265,12 @@ impl Breaker {
             (Override::Open, Phase::ForcedOpen) | (Override::Closed, Phase::ForcedClosed) => {}
             (Override::Open, _) => self.enter(State::ForcedOpen, Cause::Operator, now),
             (Override::Closed, _) => self.enter(State::ForcedClosed, Cause::Operator, now),
-            (Override::Automatic, Phase::ForcedOpen) => self.half_open(Cause::Operator, now),
-            (Override::Automatic, Phase::ForcedClosed) => self.close(Cause::Operator, now),
+            (Override::Automatic, Phase::ForcedOpen) if self.params.enabled => {
+                self.half_open(Cause::Operator, now);
+            }
+            (Override::Automatic, Phase::ForcedOpen | Phase::ForcedClosed) => {
+                self.close(Cause::Operator, now);
+            }
             (Override::Automatic, _) => {}
         }
         true
@@ -280,13 +286,22 @@ impl Breaker {
     }
 
     /// Goes on with other settings in the same state. What was counted is forgotten, and calls under
-    /// way say nothing any more. The same settings change nothing.
+    /// way say nothing any more. The same settings change nothing. Where it is enabled no more it is
+    /// closed, unless an operator holds it: nobody would ever try it again.
     pub fn reconfigure(&mut self, params: Params, now: Instant) {
         let params = params.sane();
         if params != self.params {
             self.params = params;
             self.forget(now);
             self.set_wake(now);
+            if !params.enabled {
+                self.held_until = None;
+                if let State::Open { .. } | State::HalfOpen { .. } | State::Recovering { .. } =
+                    self.state
+                {
+                    self.close(Cause::SwitchedOff, now);
+                }
+            }
         }
     }
 

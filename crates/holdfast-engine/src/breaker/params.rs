@@ -5,6 +5,9 @@ use std::time::Duration;
 /// The settings of one breaker. What lies outside its range counts as the nearest end of it.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Params {
+    /// Whether it opens by itself, or for the cluster. Where it does not, only an operator's word makes it
+    /// refuse a call.
+    pub enabled: bool,
     /// So many failures in a row open it: at least 1.
     pub consecutive_failures: u32,
     /// The share of failed calls that opens it: 0 to 1, where 1 and more means never. It has to be
@@ -43,6 +46,7 @@ impl Params {
         let window = self.window.clamp(1000 * MS, 86_400_000 * MS);
         let open_for = self.open_for.clamp(MS, 86_400_000 * MS);
         Self {
+            enabled: self.enabled,
             consecutive_failures: self.consecutive_failures.max(1),
             failure_rate: share(self.failure_rate, 1.0),
             minimum_calls: self.minimum_calls.max(1),
@@ -79,6 +83,7 @@ fn share(value: f64, if_not_a_number: f64) -> f64 {
 impl Default for Params {
     fn default() -> Self {
         Self {
+            enabled: true,
             consecutive_failures: 5,
             failure_rate: 0.05,
             minimum_calls: 50,

@@ -176,6 +176,9 @@ impl Breaker {
     // --- changes of state ---
 
     fn open(&mut self, cause: Cause, now: Instant, chance: u64) {
+        if !self.params.enabled {
+            return;
+        }
         let until = now + self.params.open_time(self.strikes, chance);
         self.own_doubt = cause.is_the_servers();
         self.is_servers = self.own_doubt;

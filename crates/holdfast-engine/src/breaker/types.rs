@@ -128,6 +128,8 @@ pub enum Cause {
     Cluster,
     /// An operator said so.
     Operator,
+    /// The configuration has no breaker here any more.
+    SwitchedOff,
 }
 
 /// A change of state, or a step back within a recovery.
@@ -246,6 +248,7 @@ impl fmt::Display for Cause {
             Self::Recovered => f.write_str("it has recovered"),
             Self::Cluster => f.write_str("the cluster said so"),
             Self::Operator => f.write_str("an operator said so"),
+            Self::SwitchedOff => f.write_str("breakers are switched off"),
         }
     }
 }

@@ -134,6 +134,8 @@ struct Class {
     quarantined: u32,
     /// In the order of their arrival.
     queue: VecDeque<Waiting>,
+    /// It is held to a quarter of its room.
+    spared: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -203,6 +205,21 @@ impl Bulkheads {
         for (class, params) in self.classes.iter_mut().zip(classes) {
             class.reconfigure(params, self.total);
         }
+    }
+
+    /// Holds a class to a quarter of its room from here on, or no more: who waits in it is let in only while
+    /// fewer of its calls run, and its newcomers are [refused](Self::would_exceed) by whoever asks. What runs
+    /// goes on. Ask [`next`](Self::next) afterwards.
+    pub fn spare(&mut self, class: ClassId, spared: bool) {
+        if let Some(class) = self.classes.get_mut(usize::from(class.0)) {
+            class.spared = spared;
+        }
+    }
+
+    /// Whether with so many more calls a class would hold more than the quarter that it is held to.
+    #[must_use]
+    pub fn would_exceed(&self, class: ClassId, calls: u32) -> bool {
+        self.classes.get(usize::from(class.0)).is_some_and(|class| class.would_exceed(calls))
     }
 
     /// A call for `tool` wants in. If it is queued, that may have made room for others: ask
@@ -329,7 +346,7 @@ impl Bulkheads {
         let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
         Some(ClassStatus {
             concurrency: class.most,
-            running: class.tools.values().map(|held| held.calls).sum(),
+            running: class.running(),
             counted: class.counted,
             waiting: count(class.queue.len()),
             quarantined: class.quarantined,
@@ -420,7 +437,7 @@ impl Class {
         let params = ClassParams { concurrency: params.concurrency.max(1), ..params };
         let most = params.concurrency.min(total);
         let (tools, queue) = (BTreeMap::new(), VecDeque::new());
-        Self { params, most, counted: 0, tools, quarantined: 0, queue }
+        Self { params, most, counted: 0, tools, quarantined: 0, queue, spared: false }
     }
 
     fn reconfigure(&mut self, params: ClassParams, total: u32) {
@@ -439,12 +456,20 @@ impl Class {
         self.counted >= self.most
     }
 
+    fn running(&self) -> u32 {
+        self.tools.values().map(|held| held.calls).sum()
+    }
+
+    fn would_exceed(&self, calls: u32) -> bool {
+        self.spared && self.running().saturating_add(calls) > self.limit()
+    }
+
     /// Whether nobody more may wait.
     fn has_no_place(&self) -> bool {
         self.queue.len() >= self.params.queue as usize
     }
 
-    /// What a tool in quarantine may hold.
+    /// A quarter: what a tool in quarantine may hold, and the class where it is held to that.
     fn limit(&self) -> u32 {
         (self.most / 4).max(1)
     }
@@ -551,7 +576,7 @@ impl Class {
 
     /// The place of the first waiting call that may run now.
     fn first_that_may_go(&self) -> Option<usize> {
-        if self.is_full() {
+        if self.is_full() || self.queue.is_empty() || self.would_exceed(1) {
             return None;
         }
         self.queue.iter().position(|waiting| self.may_hold_more(waiting.tool))

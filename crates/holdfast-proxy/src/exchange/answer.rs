@@ -82,7 +82,7 @@ async fn tried(call: &Arc<Call>) -> Result<Answer, Failure> {
             Err(NoRoute::Failed(failure)) => return not_run(call, failure),
         };
         tries.goes();
-        let error = match attempt::send(call, &route).await {
+        let error = match attempt::send(call, &route, attempt.begun()).await {
             Ok(reply) => match lost_session(call, &route, &reply) {
                 None => {
                     let outcome = judge::outcome(&reply);
@@ -249,9 +249,9 @@ pub(crate) fn gave_up(call: &Call, failure: Failure) -> Answer {
     Answer::Failed(failure)
 }
 
-/// The last good discover result of this principal, under the id of this call.
+/// The last good discover result that this client may have, under the id of this call.
 fn known_discovery(call: &Call) -> Option<Bytes> {
-    let known = call.server.discovered(call.principal.digest)?;
+    let known = call.server.discovered.get(fallback::audience(call))?;
     let range = peek(&known).ok()?.id?.range_in(&known);
     let id = call.ids.one()?;
     Some(holdfast_mcp::splice::splice(&known, &[(range, id.as_bytes())]))

@@ -88,15 +88,19 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 /// The same where a session can be moved to another instance.
 pub(super) const SHORT_PATIENCE: Duration = Duration::from_millis(500);
 
-/// Sends the call once.
+/// Sends the call once, to an instance that was chosen at `since`.
 ///
 /// # Cancel safety
 /// Dropped after the request was written, an HTTP instance sees the connection close; a duplex
 /// forgets the call (and tells a modern server so).
-pub(super) async fn send(call: &Call, route: &Route) -> Result<Reply, AttemptError> {
+pub(super) async fn send(
+    call: &Call,
+    route: &Route,
+    since: Instant,
+) -> Result<Reply, AttemptError> {
     match (&call.server.endpoint, &route.mux) {
         (Endpoint::Http(targets), _) if targets.len() > 1 && call.class == CallClass::Read => {
-            let gone = call.server.fleet.gone(route.instance);
+            let gone = call.server.fleet.gone(route.instance, since);
             tokio::select! {
                 biased;
                 sent = send_http(call, route) => sent,

@@ -11,8 +11,8 @@ use holdfast_engine::fallback::{Audience, Hints, Key, Kind, Params, Scope, may_k
 use holdfast_mcp::method::Method;
 use holdfast_mcp::peek::{self, peek};
 use holdfast_mcp::splice::splice;
-use http::StatusCode;
-use http::header::AUTHORIZATION;
+use holdfast_store::SessionKey;
+use http::{HeaderMap, StatusCode};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
@@ -86,17 +86,7 @@ pub(super) fn keep(call: &Call, answer: &Bytes) {
     let carried = asked.params.has_input_responses || asked.params.request_state.is_some();
     let Ok(value) = serde_json::from_slice::<Value>(answer) else { return };
     let Some(result) = value.get("result") else { return };
-    let complete = result["resultType"].as_str().is_none_or(|kind| kind == "complete")
-        && result["isError"] != true
-        && result.get("taskId").is_none();
-    let kind = if complete { Kind::Complete } else { Kind::Other };
-    let scope = match result["cacheScope"].as_str() {
-        Some("public") => Some(Scope::Public),
-        Some("private") => Some(Scope::Private),
-        _ => None,
-    };
-    let ttl = result["ttlMs"].as_u64().map(std::time::Duration::from_millis);
-    let hints = Hints { ttl, scope };
+    let (kind, hints) = (kind(result), hints(result));
     let mut answers = answers.lock();
     let method = &*asked.method;
     let keep = may_keep(method, call.class, carried, kind, hints, &answers.params);
@@ -105,14 +95,14 @@ pub(super) fn keep(call: &Call, answer: &Bytes) {
         Scope::Public => Audience::Everybody,
         Scope::Private => Audience::One(audience(call)),
     };
-    let key = Key { server: 0, audience, question: question(call) };
+    let key = Key { server: 0, audience, question: question(&call.body) };
     answers.kept.put(key, topic, answer.clone(), keep, Instant::now());
 }
 
 fn kept(call: &Call, failure: &Failure) -> Option<Answer> {
     let answers = call.server.answers.as_ref()?;
     let (answer, age) =
-        answers.lock().kept.get(0, audience(call), question(call), Instant::now())?;
+        answers.lock().kept.get(0, audience(call), question(&call.body), Instant::now())?;
     let age = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
     let range = peek(&answer).ok()?.id?.range_in(&answer);
     let Ids::One(id) = &call.ids else { return None };
@@ -121,19 +111,77 @@ fn kept(call: &Call, failure: &Failure) -> Option<Answer> {
     Some(served(call, Served::Cached, answer, &note))
 }
 
-/// Who may be given what this call was given: the same principal with the same credential.
-fn audience(call: &Call) -> u128 {
+/// What kind of result it is.
+fn kind(result: &Value) -> Kind {
+    let complete = result["resultType"].as_str().is_none_or(|kind| kind == "complete")
+        && result["isError"] != true
+        && result.get("taskId").is_none();
+    if complete { Kind::Complete } else { Kind::Other }
+}
+
+/// What a result says of how long it holds, and for whom.
+fn hints(result: &Value) -> Hints {
+    let scope = match result["cacheScope"].as_str() {
+        Some("public") => Some(Scope::Public),
+        Some("private") => Some(Scope::Private),
+        _ => None,
+    };
+    let ttl = result["ttlMs"].as_u64().map(std::time::Duration::from_millis);
+    Hints { ttl, scope }
+}
+
+/// Whether the server says of a whole answer that everybody may have it.
+pub(super) fn is_public(answer: &[u8]) -> bool {
+    let answer: Value = serde_json::from_slice(answer).unwrap_or_default();
+    hints(&answer["result"]).scope == Some(Scope::Public)
+}
+
+/// Who may be given what this call was given.
+pub(super) fn audience(call: &Call) -> u128 {
+    let session = call.session.as_ref().map(|session| session.key);
+    audience_of(call.principal.digest, session, &call.headers, &call.body)
+}
+
+/// Whoever cannot be told apart by the server: the same principal, in the same session (where it may have
+/// logged in), with the same headers and the same `_meta` as far as they may say who asks.
+fn audience_of(
+    principal: u64,
+    session: Option<SessionKey>,
+    headers: &HeaderMap,
+    body: &[u8],
+) -> u128 {
     let mut hash = Sha256::new();
-    hash.update(call.principal.digest.to_be_bytes());
-    if let Some(credential) = call.headers.get(AUTHORIZATION) {
-        hash.update(credential.as_bytes());
+    hash.update(principal.to_be_bytes());
+    let session = session.map_or([0; 17], |SessionKey(key)| {
+        let mut bytes = [1; 17];
+        bytes[1..].copy_from_slice(&key.to_be_bytes());
+        bytes
+    });
+    hash.update(session);
+    super::headers::digest_of_who(headers, &mut hash);
+    let mut message: Value = serde_json::from_slice(body).unwrap_or_default();
+    if let Some(meta) = message["params"]["_meta"].as_object_mut() {
+        meta.retain(|name, _| !OF_ONE_MESSAGE.contains(&&**name));
+        if !meta.is_empty() {
+            hash.update(message["params"]["_meta"].to_string());
+        }
     }
     first(hash)
 }
 
-/// What the call asks: its method and what its result depends on.
-fn question(call: &Call) -> u128 {
-    let mut message: Value = serde_json::from_slice(&call.body).unwrap_or_default();
+/// What of a request's `_meta` changes with each message or names the program that sent it, and says nothing
+/// of who asks.
+const OF_ONE_MESSAGE: [&str; 5] = [
+    "progressToken",
+    "traceparent",
+    "tracestate",
+    "io.modelcontextprotocol/clientInfo",
+    "io.modelcontextprotocol/logLevel",
+];
+
+/// What is asked: the method and what the result depends on.
+fn question(body: &[u8]) -> u128 {
+    let mut message: Value = serde_json::from_slice(body).unwrap_or_default();
     if let Some(params) = message.get_mut("params").and_then(Value::as_object_mut) {
         params.remove("_meta");
     }
@@ -181,13 +229,8 @@ async fn elsewhere(call: &Arc<Call>, failure: &Failure) -> Option<Answer> {
         let class = server.classify(&gateway.store, &asked.method, named.as_deref());
         (named.map(|it| it.to_string()), class)
     };
-    let now = Instant::now();
-    let limits = || {
-        server.admit(1, now)?;
-        tool.as_deref().map_or(Ok(()), |tool| server.admit_tool(tool, 1, now))
-    };
     // An outage of one server is no reason to ask more of the other than it may be asked.
-    limits().ok()?;
+    server.admit(1, tool.as_deref().map(|tool| (tool, 1)), Instant::now()).ok()?;
     let other = Arc::new(Call {
         gateway: Arc::clone(gateway),
         server: Arc::clone(server),
@@ -282,7 +325,145 @@ impl Answers {
         }))
     }
 
+    /// Drops what is too old to be given.
+    pub(crate) fn expire(&self, now: Instant) {
+        self.lock().kept.expire(now);
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, Kept> {
         self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use http::{HeaderName, HeaderValue};
+
+    use super::*;
+
+    const CALL: &str = r#"{"id":1,"method":"tools/list","params":{}}"#;
+
+    fn map(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
+        pairs
+            .iter()
+            .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)))
+            .collect()
+    }
+
+    fn with(pairs: &[(&'static str, &'static str)]) -> u128 {
+        audience_of(7, None, &map(pairs), CALL.as_bytes())
+    }
+
+    #[test]
+    fn whatever_may_say_who_asks_makes_another_audience() {
+        let pairs = [
+            ("authorization", "Bearer a"),
+            ("cookie", "session=a"),
+            ("x-user-token", "a"),
+            ("x-tenant", "a"),
+            ("baggage", "user=a"),
+            ("x-forwarded-for", "192.0.2.1"),
+            ("forwarded", "for=192.0.2.1"),
+            ("accept-language", "de"),
+            ("mcp-protocol-version", "2025-06-18"),
+        ];
+        let mut all = vec![with(&[])];
+        all.extend(pairs.iter().map(|pair| with(&[*pair])));
+        all.push(with(&pairs));
+        // The same text under another name, in another place, or twice.
+        all.push(with(&[("x-tenant", "b")]));
+        all.push(with(&[("x-tenan", "ta")]));
+        all.push(with(&[("x-tenant", "a"), ("x-tenant", "a")]));
+        let principal = audience_of(8, None, &map(&[]), CALL.as_bytes());
+        let sessions =
+            [0, 1].map(|key| audience_of(7, Some(SessionKey(key)), &map(&[]), CALL.as_bytes()));
+        all.extend([principal, sessions[0], sessions[1]]);
+        let different: std::collections::BTreeSet<u128> = all.iter().copied().collect();
+        assert_eq!(different.len(), all.len(), "{all:?}");
+    }
+
+    #[test]
+    fn what_changes_with_each_message_makes_none() {
+        let who = [("cookie", "a"), ("x-tenant", "b")];
+        let turned = [("x-tenant", "b"), ("cookie", "a")];
+        assert_eq!(with(&who), with(&turned), "the order says nothing");
+        let message = [
+            ("accept", "application/json"),
+            ("content-type", "application/json"),
+            ("user-agent", "node"),
+            ("traceparent", "00-1-2-00"),
+            ("tracestate", "a=1"),
+            ("x-request-id", "r-1"),
+            ("x-b3-traceid", "1"),
+            ("mcp-method", "tools/call"),
+            ("mcp-name", "echo"),
+            ("mcp-param-region", "eu"),
+        ];
+        for pair in message {
+            assert_eq!(with(&[who[0], who[1], pair]), with(&who), "{pair:?}");
+        }
+    }
+
+    #[test]
+    fn of_meta_counts_what_may_say_who_asks() {
+        let of = |meta: &str| {
+            let body = format!(r#"{{"method":"tools/list","params":{{"_meta":{{{meta}}}}}}}"#);
+            audience_of(7, None, &map(&[]), body.as_bytes())
+        };
+        assert_eq!(of(""), of(r#""progressToken":5,"traceparent":"00-1-2-00""#));
+        assert_eq!(of(""), with(&[]));
+        assert_ne!(of(""), of(r#""com.example/user":"ann""#));
+        assert_ne!(of(r#""com.example/user":"ann""#), of(r#""com.example/user":"bob""#));
+        let can = r#""io.modelcontextprotocol/clientCapabilities""#;
+        assert_ne!(of(&format!("{can}:{{}}")), of(&format!(r#"{can}:{{"roots":{{}}}}"#)));
+    }
+
+    #[test]
+    fn a_question_is_its_method_and_its_parameters() {
+        let of = |text: &str| question(text.as_bytes());
+        let plain =
+            of(r#"{"id":1,"method":"tools/call","params":{"name":"a","arguments":{"x":1,"y":2}}}"#);
+        let same = r#"{"params":{"arguments":{"y":2,"x":1},"_meta":{"progressToken":9},"name":"a"},"method":"tools/call","id":"7"}"#;
+        assert_eq!(plain, of(same));
+        for other in [
+            r#"{"id":1,"method":"tools/list","params":{"name":"a","arguments":{"x":1,"y":2}}}"#,
+            r#"{"id":1,"method":"tools/call","params":{"name":"b","arguments":{"x":1,"y":2}}}"#,
+            r#"{"id":1,"method":"tools/call","params":{"name":"a","arguments":{"x":1,"y":"2"}}}"#,
+            r#"{"id":1,"method":"tools/call","params":{"name":"a","arguments":{"x":1}}}"#,
+            r#"{"id":1,"method":"tools/call"}"#,
+        ] {
+            assert_ne!(plain, of(other), "{other}");
+        }
+    }
+
+    #[test]
+    fn only_what_says_public_is_public() {
+        let scope = |text: &str| hints(&serde_json::from_str(text).unwrap()).scope;
+        assert_eq!(scope(r#"{"cacheScope":"public","ttlMs":5}"#), Some(Scope::Public));
+        assert_eq!(scope(r#"{"cacheScope":"private"}"#), Some(Scope::Private));
+        for text in ["{}", r#"{"cacheScope":"Public"}"#, r#"{"cacheScope":true}"#, r#"{"ttlMs":5}"#]
+        {
+            assert_eq!(scope(text), None, "{text}");
+        }
+        let ttl = |text: &str| hints(&serde_json::from_str(text).unwrap()).ttl;
+        assert_eq!(ttl(r#"{"ttlMs":1500}"#), Some(Duration::from_millis(1500)));
+        assert_eq!(ttl(r#"{"ttlMs":-1}"#), None);
+        assert!(is_public(br#"{"id":1,"result":{"cacheScope":"public"}}"#));
+        assert!(!is_public(br#"{"id":1,"result":{"tools":[]},"cacheScope":"public"}"#));
+        assert!(!is_public(b"not JSON"));
+    }
+
+    #[test]
+    fn what_is_no_complete_result_is_none() {
+        let kind = |text: &str| kind(&serde_json::from_str(text).unwrap());
+        assert_eq!(kind(r#"{"content":[]}"#), Kind::Complete);
+        assert_eq!(kind(r#"{"resultType":"complete","isError":false}"#), Kind::Complete);
+        for text in
+            [r#"{"isError":true}"#, r#"{"resultType":"input_required"}"#, r#"{"taskId":"t"}"#]
+        {
+            assert_eq!(kind(text), Kind::Other, "{text}");
+        }
     }
 }

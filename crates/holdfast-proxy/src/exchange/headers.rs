@@ -7,9 +7,10 @@
 use holdfast_mcp::headers::{is_hop_by_hop, name};
 use http::header::{
     ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH,
-    CONTENT_TYPE, EXPECT, HOST, HeaderName, ORIGIN,
+    CONTENT_TYPE, EXPECT, HOST, HeaderName, ORIGIN, USER_AGENT,
 };
 use http::{HeaderMap, HeaderValue};
+use sha2::{Digest as _, Sha256};
 
 use crate::server::Server;
 
@@ -48,6 +49,54 @@ pub(super) fn for_other_server(
     }
     headers.remove(AUTHORIZATION);
     for_server(headers, other)
+}
+
+/// Headers that trace one request. They change with each, whoever asks.
+const TRACES: [&str; 14] = [
+    "b3",
+    "request-id",
+    "traceparent",
+    "tracestate",
+    "x-amzn-trace-id",
+    "x-b3-flags",
+    "x-b3-parentspanid",
+    "x-b3-sampled",
+    "x-b3-spanid",
+    "x-b3-traceid",
+    "x-cloud-trace-context",
+    "x-correlation-id",
+    "x-request-id",
+    "x-trace-id",
+];
+
+/// Whether a header that goes to the server says nothing of who asks: it is about the form of this message,
+/// repeats what its body says, traces it, or names the program that sent it. Every other one may be what the
+/// server knows its user by: a cookie, a token under a name of its own, a tenant, `baggage`, and, behind a
+/// balancer, the address in `X-Forwarded-For` and its like. `Accept-Language` says what is answered, and
+/// `MCP-Protocol-Version` in which form.
+fn says_nothing_of_who(header: &HeaderName) -> bool {
+    matches!(*header, ACCEPT | ACCEPT_ENCODING | CONTENT_LENGTH | CONTENT_TYPE | USER_AGENT)
+        || [name::METHOD, name::NAME, name::SESSION_ID, name::LAST_EVENT_ID].contains(header)
+        || header.as_str().starts_with(name::PARAM_PREFIX)
+        || TRACES.contains(&header.as_str())
+}
+
+/// Takes into a digest all that headers on their way to the server say of who asks, in whatever order they came.
+pub(super) fn digest_of_who(headers: &HeaderMap, hash: &mut Sha256) {
+    let mut names: Vec<&HeaderName> =
+        headers.keys().filter(|header| !says_nothing_of_who(header)).collect();
+    names.sort_unstable_by_key(|header| header.as_str());
+    // With each length before its bytes, two different lists never read the same.
+    let mut take = |bytes: &[u8]| {
+        hash.update((bytes.len() as u64).to_be_bytes());
+        hash.update(bytes);
+    };
+    for header in names {
+        for value in headers.get_all(header) {
+            take(header.as_str().as_bytes());
+            take(value.as_bytes());
+        }
+    }
 }
 
 /// The subset of a live request's headers with which the gateway itself may speak for its session:

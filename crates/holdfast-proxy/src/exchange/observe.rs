@@ -7,7 +7,7 @@ use holdfast_mcp::method::Method;
 use holdfast_mcp::peek::{Kind, peek};
 use memchr::memmem::Finder;
 
-use super::Call;
+use super::{Call, fallback};
 
 /// Larger bodies are never taken for errors: a JSON-RPC error is small, and looking costs.
 const LARGEST_ERROR: usize = 16 * 1024;
@@ -35,7 +35,8 @@ pub(super) async fn observe(call: &Call, answer: &Bytes) {
             }
         }
         Method::Discover if succeeded(answer) => {
-            call.server.keep_discovered(call.principal.digest, Bytes::copy_from_slice(answer));
+            let own = (!fallback::is_public(answer)).then(|| fallback::audience(call));
+            call.server.discovered.keep(own, Bytes::copy_from_slice(answer));
         }
         Method::LoggingSetLevel if succeeded(answer) => {
             record(call, |record| record.log_level = Some(Bytes::copy_from_slice(&call.body)))

@@ -41,8 +41,8 @@ struct Inner {
 /// What is asked.
 #[derive(Clone, Debug)]
 pub(crate) enum Asked {
+    /// Whether it answers at all.
     Ping,
-    Discover,
     /// A page of the list.
     Tools(Option<String>),
     Tool {
@@ -93,7 +93,7 @@ impl Session {
             }
             // It refuses the handshake: perhaps there is none any more.
             let modern = session(None, Version::V2026_07_28);
-            modern.ask(gateway, server, instance, &Asked::Discover).await?;
+            modern.ask(gateway, server, instance, &Asked::Ping).await?;
             return Ok(modern);
         };
         let (mux, unclaimed) = replayed.duplex.unzip();
@@ -113,7 +113,7 @@ impl Session {
         Ok(session)
     }
 
-    pub(crate) fn is_modern(&self) -> bool {
+    fn is_modern(&self) -> bool {
         self.0.bound.is_none()
     }
 
@@ -156,8 +156,9 @@ impl Session {
     ) -> Result<Value, Trouble> {
         let id = self.0.next.fetch_add(1, Ordering::Relaxed);
         let (method, named, mut params) = match asked {
+            // The modern era has no `ping`.
+            Asked::Ping if self.is_modern() => ("server/discover", None, json!({})),
             Asked::Ping => ("ping", None, json!({})),
-            Asked::Discover => ("server/discover", None, json!({})),
             Asked::Tools(None) => ("tools/list", None, json!({})),
             Asked::Tools(Some(cursor)) => ("tools/list", None, json!({ "cursor": cursor })),
             Asked::Tool { name, arguments } => {

@@ -153,6 +153,13 @@ impl Gate {
         state.relieve(server, now);
     }
 
+    /// From here on calls that can be left out have a quarter of their room, or all of it again.
+    pub(super) fn spare(&self, server: &str, spared: bool, now: Instant) {
+        let mut state = self.lock();
+        state.bulkheads.spare(id(BulkheadClass::Background), spared);
+        state.relieve(server, now);
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -187,6 +194,9 @@ impl State {
         places: u32,
         now: Instant,
     ) -> Result<(), Duration> {
+        if self.bulkheads.would_exceed(class, places) {
+            return Err(SHORTLY);
+        }
         for taken in 0..places {
             let retry_after = match self.bulkheads.enter(class, tool, now) {
                 Entry::Entered => continue,
@@ -200,13 +210,6 @@ impl State {
             return Err(retry_after);
         }
         Ok(())
-    }
-
-    /// Whether so many more background calls would hold more than they may while the server is poorly.
-    fn exceed_their_quarter(&self, places: u32) -> bool {
-        let class = id(BulkheadClass::Background);
-        let most = |it: &ClassStatus| (it.concurrency / 4).max(1);
-        self.bulkheads.status(class).is_some_and(|it| it.running.saturating_add(places) > most(&it))
     }
 
     /// So many places of the class are free.
@@ -329,10 +332,7 @@ impl ServerFleet {
         let now = Instant::now();
         let (ticket, granted) = {
             let mut state = self.gate.lock();
-            if class == BulkheadClass::Background
-                && self.is_degraded()
-                && state.exceed_their_quarter(places)
-            {
+            if state.bulkheads.would_exceed(id(class), places) {
                 return Err(NotAdmitted::Degraded { class });
             }
             let entry = state.bulkheads.enter(id(class), tool, now);

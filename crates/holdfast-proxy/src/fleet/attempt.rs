@@ -48,6 +48,11 @@ impl Attempt {
         self.instance
     }
 
+    /// When its instance was chosen: nothing was looked at before that.
+    pub(crate) fn begun(&self) -> Instant {
+        self.begun
+    }
+
     /// It has begun to answer with a stream: that is a success, and what lasts for long is none the
     /// worse for it. Should the stream break, that is told then.
     pub(crate) fn heard(&mut self) {

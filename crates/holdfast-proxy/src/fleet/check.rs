@@ -81,9 +81,7 @@ async fn one(
     match kind {
         CheckKind::Connect => connect(server, instance).await.and_then(|()| well(String::new())),
         CheckKind::Ping => {
-            let asked =
-                if speaks_modern(server, instance).await { Asked::Discover } else { Asked::Ping };
-            ask(gateway, server, instance, asked).await.and_then(|_| well(String::new()))
+            ask(gateway, server, instance, Asked::Ping).await.and_then(|_| well(String::new()))
         }
         CheckKind::Initialize => {
             let session = Session::open(gateway, server, instance).await?;
@@ -167,11 +165,6 @@ async fn connect(server: &Server, instance: usize) -> Result<(), Trouble> {
         Ok(_closed_at_once) => Ok(()),
         Err(error) => Err(Trouble::new(Failure::Unreachable, &error.kind().to_string())),
     }
-}
-
-async fn speaks_modern(server: &Server, instance: usize) -> bool {
-    let Some(kept) = server.checks.get(instance) else { return false };
-    kept.lock().await.as_ref().is_some_and(Session::is_modern)
 }
 
 /// Asks on the session that is kept; on a new one where there is none, or it is not known any more.

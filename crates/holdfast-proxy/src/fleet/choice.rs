@@ -11,7 +11,6 @@ use holdfast_config::Role;
 use holdfast_engine::balance::{self, Candidate, NoInstance, Request, Set, Why as Unfit};
 use holdfast_engine::class::CallClass;
 use holdfast_engine::failover::{Failover, Route};
-use tokio::sync::futures::Notified;
 
 use super::attempt::Attempt;
 use super::chance;
@@ -195,9 +194,9 @@ impl ServerFleet {
             .any(|it| self.instances[it].weight > 0 && self.takes(it, key))
     }
 
-    /// Resolves when Reads that wait for this instance had better go elsewhere.
-    pub(crate) fn gone(&self, instance: usize) -> Notified<'_> {
-        self.instances[instance.min(self.instances.len() - 1)].gone.notified()
+    /// Resolves when Reads that wait for this instance, which was chosen at `since`, had better go elsewhere.
+    pub(crate) fn gone(&self, instance: usize, since: Instant) -> impl Future<Output = ()> {
+        self.instances[instance.min(self.instances.len() - 1)].given_up(since)
     }
 
     /// The next instance for the call, beside those that were tried.

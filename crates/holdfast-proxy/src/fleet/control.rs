@@ -233,7 +233,7 @@ impl Fleet {
             let served = old.as_ref().is_some_and(|old| old.serves(&it.id));
             let serves = failover.serves(&it.id);
             if served && !serves {
-                it.gone.notify_waiters();
+                it.give_up();
             }
             // How many calls come back to it is the failover's to say.
             if old.is_some() && serves && !served {

@@ -83,7 +83,9 @@ pub(super) struct Life {
     /// Since when it takes calls again, in milliseconds; 0: it always has.
     since: AtomicU64,
     /// Tells Reads that wait for its answer that it has been given up.
-    pub(super) gone: Notify,
+    gone: Notify,
+    /// When that was last told, in nanoseconds; 0: never.
+    gave_up_at: AtomicU64,
 }
 
 /// What operators hold its breaker at: its own, and with it all of its server's.
@@ -101,11 +103,9 @@ struct Hold {
     generation: u64,
 }
 
-/// Calls that try a half-open instance at once: one that hangs must not hang more of them.
+/// Calls that try a half-open instance at once, whatever share passes: one that hangs must not hang more of
+/// them. If they hang, one more tries it per probe interval.
 const AT_ONCE: u32 = 3;
-
-/// If they hang, one more tries it after so many milliseconds.
-const AGAIN: u64 = 10_000;
 
 /// The best score of an instance that may not be used, in thousandths.
 const UNHEALTHY: u32 = 400;
@@ -155,6 +155,32 @@ impl Life {
             news: AtomicBool::new(false),
             since: AtomicU64::new(0),
             gone: Notify::new(),
+            gave_up_at: AtomicU64::new(0),
+        }
+    }
+
+    /// Nanoseconds since the node started, and one.
+    fn nanos(&self, now: Instant) -> u64 {
+        let nanos = now.saturating_duration_since(self.zero).as_nanos();
+        u64::try_from(nanos).unwrap_or(u64::MAX - 1) + 1
+    }
+
+    /// Reads that wait for its answer had better go elsewhere. To be said after whatever keeps new ones away.
+    pub(super) fn give_up(&self) {
+        self.gave_up_at.store(self.nanos(Instant::now()), Ordering::SeqCst);
+        self.gone.notify_waiters();
+    }
+
+    /// Resolves when it is given up; at once, if that was after `since`: whoever looked at it before, and found
+    /// it well, may not have listened yet.
+    pub(super) fn given_up(&self, since: Instant) -> impl Future<Output = ()> {
+        // It listens first and looks then, so that it misses nothing in between.
+        let told = self.gone.notified();
+        let missed = self.gave_up_at.load(Ordering::SeqCst) > self.nanos(since);
+        async move {
+            if !missed {
+                told.await;
+            }
         }
     }
 
@@ -212,10 +238,19 @@ impl Life {
     }
 
     /// Whether enough calls try it as it is.
-    pub(super) fn is_being_tried(&self, now: Instant) -> bool {
+    pub(super) fn is_being_tried(&self, probe_interval: Duration, now: Instant) -> bool {
+        let next = || {
+            let interval = u64::try_from(probe_interval.as_millis()).unwrap_or(UNTIL_TOLD);
+            self.tried_at.load(Ordering::Relaxed).saturating_add(interval)
+        };
         self.tries.load(Ordering::Relaxed)
             && self.trying.load(Ordering::Relaxed) >= AT_ONCE
-            && self.millis(now) < self.tried_at.load(Ordering::Relaxed) + AGAIN
+            && self.millis(now) < next()
+    }
+
+    /// Whether an operator holds its breaker open.
+    pub(super) fn is_held_open(&self) -> bool {
+        self.open_until.load(Ordering::Relaxed) == UNTIL_TOLD
     }
 
     /// Takes one of its places, if there is one; of 0 places there is always one.
@@ -359,7 +394,7 @@ impl Life {
             self.since.store(self.millis(now), Ordering::Relaxed);
         }
         if new == Opinion::Unhealthy && old != new {
-            self.gone.notify_waiters();
+            self.give_up();
         }
         (old != new).then_some((old, new))
     }
@@ -517,7 +552,7 @@ impl Life {
         }
         self.tries.store(status.phase == Phase::HalfOpen, Ordering::Relaxed);
         if until != NOT_OPEN {
-            self.gone.notify_waiters();
+            self.give_up();
         }
         // One that was let back in step by step has its whole share already.
         if (transition.from, transition.to) == (Phase::HalfOpen, Phase::Closed) {

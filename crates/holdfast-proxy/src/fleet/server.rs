@@ -8,7 +8,7 @@ use arc_swap::ArcSwapOption;
 use holdfast_config::{Config, HttpUrl, Role, Strategy, Transport};
 use holdfast_engine::balance::rate::{Allowance, Rate};
 use holdfast_engine::balance::{self, Set};
-use holdfast_engine::breaker::{self, Breaker, Params, Permit};
+use holdfast_engine::breaker::{self, Breaker, Params, Permit, Phase};
 use holdfast_engine::class::CallClass;
 use holdfast_engine::failover::Failover;
 use holdfast_engine::health::passive::Thresholds;
@@ -34,7 +34,7 @@ pub struct ServerFleet {
     pub(super) index: usize,
     pub(super) name: Arc<str>,
     pub(super) instances: Box<[Instance]>,
-    /// Whether breakers are asked.
+    /// Whether breakers are asked; operators are heeded all the same.
     pub(super) breaks: bool,
     pub(super) strategy: balance::Params,
     /// Where the key stands, for the strategy that hashes one.
@@ -366,6 +366,7 @@ impl ServerFleet {
     ) -> Result<Attempt, Shut> {
         let at = &self.instances[instance];
         if !self.breaks {
+            self.heed_orders(at, ask)?;
             self.take_allowance(instance, ask, now)?;
             return Ok(Attempt::new(Arc::clone(self), instance, None, None, now));
         }
@@ -376,9 +377,9 @@ impl ServerFleet {
             }
             None => None,
         };
-        let admitted = if at.is_being_tried(now) {
-            let retry_after = Duration::from_secs(1);
-            Err(breaker::Refused { retry_after, why: breaker::Why::HalfOpen })
+        let interval = self.params.probe_interval;
+        let admitted = if at.is_being_tried(interval, now) {
+            Err(breaker::Refused { retry_after: interval, why: breaker::Why::HalfOpen })
         } else {
             at.admit(now, |change| self.tell(instance, change))
         };
@@ -399,6 +400,23 @@ impl ServerFleet {
             self.steer_tool(number, |breaker| breaker.abandon(permit, now, chance()));
         }
         Err(shut)
+    }
+
+    /// What an operator holds open is refused also where breakers are asked for nothing else.
+    fn heed_orders(&self, at: &Instance, ask: &Ask<'_>) -> Result<(), Shut> {
+        let refused = breaker::Refused {
+            retry_after: self.params.probe_interval,
+            why: breaker::Why::ForcedOpen,
+        };
+        if at.is_held_open() {
+            return Err(Shut::Breaker(refused));
+        }
+        match ask.tool.filter(|number| *number < self.tools.len()) {
+            Some(tool) if self.steer_tool(tool, |it| it.phase()) == Phase::ForcedOpen => {
+                Err(Shut::Tool(tool, refused))
+            }
+            Some(_) | None => Ok(()),
+        }
     }
 
     /// Asks a tool's breaker, or tells it, and hands out what changed.
@@ -534,6 +552,7 @@ impl ServerFleet {
         let best = found.filter(|it| it.opinion.is_some()).map(|it| it.score).max();
         let measure = best.map_or(Measure::Nothing, |score| self.bars.measure(score));
         let before = self.measure.swap(measure as u8, Ordering::Relaxed);
+        self.gate.spare(&self.name, self.is_degraded(), Instant::now());
         if before != measure as u8 {
             let score = best.unwrap_or(100);
             tracing::warn!(
@@ -596,6 +615,7 @@ const SLOW: Duration = Duration::from_secs(60);
 pub(super) fn params(settings: &holdfast_config::Server) -> Params {
     let breaker = &settings.breaker;
     Params {
+        enabled: breaker.enabled,
         consecutive_failures: breaker.consecutive_failures,
         failure_rate: breaker.failure_rate,
         minimum_calls: breaker.minimum_calls,

@@ -137,11 +137,11 @@ fn check_claims(inbound: &Inbound<'_>, message: &Peek<'_>, ids: &Ids) -> Result<
     })
 }
 
-/// The limits that a call counts against, and a batch as often as it holds calls. Refusals are answers,
-/// not HTTP errors.
+/// The limits that a call counts against, and a batch as often as it holds calls. What one of them refuses
+/// is spent at none. Refusals are answers, not HTTP errors.
 fn admit<'a>(
     inbound: &Inbound<'_>,
-    tools: impl IntoIterator<Item = (&'a str, u32)>,
+    tools: impl IntoIterator<Item = (&'a str, u32)> + Clone,
     ids: &Ids,
 ) -> Result<(), Refused> {
     let gateway = inbound.gateway;
@@ -159,15 +159,13 @@ fn admit<'a>(
         let reason = "this principal has used up its calls (limits.requests_per_minute)".into();
         return refuse(Rejection::RateLimited, reason, wait);
     }
-    if let Err(wait) = inbound.server.admit(calls, inbound.at) {
-        let reason = "this server has used up its calls (servers.*.requests_per_minute)".into();
-        return refuse(Rejection::RateLimited, reason, wait);
-    }
-    for (tool, calls) in tools {
-        if let Err(wait) = inbound.server.admit_tool(tool, calls, inbound.at) {
-            let reason = "this tool has used up its calls (servers.*.tools.*.requests_per_minute)";
-            return refuse(Rejection::RateLimited, reason.into(), wait);
-        }
+    if let Err(spent) = inbound.server.admit(calls, tools, inbound.at) {
+        gateway.give_back(inbound.principal.digest, calls);
+        let reason = match spent.of_tool {
+            false => "this server has used up its calls (servers.*.requests_per_minute)",
+            true => "this tool has used up its calls (servers.*.tools.*.requests_per_minute)",
+        };
+        return refuse(Rejection::RateLimited, reason.into(), spent.wait);
     }
     Ok(())
 }

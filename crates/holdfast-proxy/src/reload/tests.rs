@@ -310,7 +310,7 @@ async fn an_allowance_that_is_the_same_is_not_filled_by_a_reload() {
     let proxy = node(&yaml("5s", "1"));
     let taken = |proxy: &Proxy| {
         let gateway = proxy.current.load_full();
-        gateway.server("one").unwrap().admit(1, std::time::Instant::now()).is_ok()
+        gateway.server("one").unwrap().admit(1, None, std::time::Instant::now()).is_ok()
     };
     assert!(taken(&proxy));
     take_over(&proxy, &yaml("6s", "1"));

@@ -318,6 +318,7 @@ fn clocks_that_are_read_a_little_out_of_order_do_no_harm() {
 #[test]
 fn settings_out_of_range_do_no_harm() {
     let zero = Params {
+        enabled: true,
         consecutive_failures: 0,
         failure_rate: f64::NAN,
         minimum_calls: 0,
@@ -332,6 +333,7 @@ fn settings_out_of_range_do_no_harm() {
         back_pressure_at_most: Duration::ZERO,
     };
     let huge = Params {
+        enabled: true,
         consecutive_failures: u32::MAX,
         failure_rate: f64::INFINITY,
         minimum_calls: u32::MAX,

@@ -65,6 +65,7 @@ fn params() -> impl Strategy<Value = Params> {
             ramp,
         )| {
             Params {
+                enabled: true,
                 consecutive_failures,
                 failure_rate,
                 minimum_calls,

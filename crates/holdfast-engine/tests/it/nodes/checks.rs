@@ -93,7 +93,7 @@ pub(crate) fn opened(
             truths.iter().filter(|it| it.failures_within(long, now) >= 1).count() >= 2
         }
         Cause::Operator => true,
-        Cause::TimePassed | Cause::ProbesSucceeded | Cause::Recovered => false,
+        Cause::TimePassed | Cause::ProbesSucceeded | Cause::Recovered | Cause::SwitchedOff => false,
     };
     if really { Ok(()) } else { Err(format!("node {node} opened without a reason: {}", it.cause)) }
 }

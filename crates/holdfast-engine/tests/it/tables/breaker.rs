@@ -37,6 +37,10 @@ enum Event {
     OperatorAutomatic,
     OperatorOld,
     Settings,
+    Off,
+    OffCluster,
+    OffFailures,
+    OffAutomatic,
 }
 
 /// The name of each event; the match is what keeps the list complete.
@@ -67,10 +71,14 @@ fn name(event: Event) -> &'static str {
         Event::OperatorAutomatic => "an operator lets it decide",
         Event::OperatorOld => "an operator's older word",
         Event::Settings => "other settings",
+        Event::Off => "it is switched off",
+        Event::OffCluster => "it is switched off, and the cluster opens it",
+        Event::OffFailures => "it is switched off, and a hundred calls fail",
+        Event::OffAutomatic => "it is switched off, and an operator lets it decide",
     }
 }
 
-const EVENTS: [Event; 25] = [
+const EVENTS: [Event; 29] = [
     Event::Success,
     Event::ThirdSuccess,
     Event::Failure,
@@ -96,6 +104,10 @@ const EVENTS: [Event; 25] = [
     Event::OperatorAutomatic,
     Event::OperatorOld,
     Event::Settings,
+    Event::Off,
+    Event::OffCluster,
+    Event::OffFailures,
+    Event::OffAutomatic,
 ];
 
 const STATES: [(Phase, &str); 6] = [
@@ -159,6 +171,10 @@ impl Rig {
     fn half_open(&mut self) {
         self.open();
         self.wait(38 * SECOND);
+    }
+
+    fn switch_off(&mut self) {
+        self.breaker.reconfigure(Params { enabled: false, ..Params::default() }, self.now);
     }
 
     fn wait(&mut self, time: Duration) {
@@ -291,6 +307,20 @@ fn happens(phase: Phase, event: Event) -> Phase {
         Event::Settings => {
             let params = Params { consecutive_failures: 7, ..Params::default() };
             rig.breaker.reconfigure(params, rig.now);
+        }
+        Event::Off => rig.switch_off(),
+        Event::OffCluster => {
+            rig.switch_off();
+            assert!(rig.breaker.opened_by_cluster(later, 1, rig.now));
+        }
+        Event::OffFailures => {
+            rig.switch_off();
+            rig.send(Outcome::Failure, 50);
+            rig.send(Outcome::NotReached, 50);
+        }
+        Event::OffAutomatic => {
+            rig.switch_off();
+            assert!(rig.breaker.force(Override::Automatic, 5, rig.now));
         }
     }
     rig.breaker.phase()

@@ -139,6 +139,34 @@ async fn a_batch_of_the_background_has_no_more_than_a_quarter() {
     assert!(batch(1).await.is_ok());
 }
 
+/// Those that wait when it becomes so are no exception.
+#[tokio::test]
+async fn who_waits_in_the_background_is_held_to_the_quarter() {
+    let fleet = with("background: { concurrency: 8, queue: 8 }");
+    let server = one(&fleet);
+    let call = || server.admit_calls(1, BulkheadClass::Background, ToolKey(0));
+    let judge = |opinion, score| {
+        let verdict = Verdict { opinion: Some(opinion), score, why: "test".into() };
+        fleet.judge(At { server: 0, instance: 0 }, verdict);
+    };
+    let mut running = Vec::new();
+    for _ in 0..8 {
+        running.push(call().await.unwrap());
+    }
+    let mut waiting = std::pin::pin!(call());
+    let mut last = std::pin::pin!(call());
+    assert!(poll!(waiting.as_mut()).is_pending() && poll!(last.as_mut()).is_pending());
+    judge(Opinion::Degraded, 50);
+    running.truncate(2);
+    assert!(poll!(waiting.as_mut()).is_pending(), "two are a quarter");
+    running.truncate(1);
+    let one_more = poll!(waiting.as_mut());
+    assert!(one_more.is_ready() && poll!(last.as_mut()).is_pending());
+    // It is well again: so is whoever waits.
+    judge(Opinion::Healthy, 90);
+    assert!(poll!(last.as_mut()).is_ready());
+}
+
 /// A slow batch says nothing of what else is no tool.
 #[test]
 fn batches_and_what_is_no_tool_are_told_apart() {
