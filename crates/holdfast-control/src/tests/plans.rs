@@ -198,7 +198,7 @@ async fn nodes_that_all_start_with_another_file_than_was_agreed_on_take_nothing_
 
 #[tokio::test(start_paused = true)]
 async fn where_no_node_has_what_was_agreed_on_a_server_that_all_know_is_still_failed_over() {
-    let world = World::start_together(super::PAIR, 3);
+    let world = World::start_together(PAIR, 3);
     well(&world).await;
     // Of a version that none of them can take over.
     world.agree();
@@ -266,7 +266,7 @@ async fn a_move_that_has_begun_is_ended_by_whoever_leads_or_called_off_where_nob
 /// That nothing was agreed on is known once a coordinator has waited for it.
 #[tokio::test(start_paused = true)]
 async fn a_cluster_that_never_agrees_waits_once_and_not_with_each_coordinator() {
-    let world = World::start_apart(super::PAIR, 3);
+    let world = World::start_apart(PAIR, 3);
     tokio::time::sleep(9 * SECONDS).await;
     assert!(world.state().servers.by_name.is_empty(), "it may agree yet");
     well(&world).await;
@@ -280,7 +280,7 @@ async fn a_cluster_that_never_agrees_waits_once_and_not_with_each_coordinator() 
 async fn a_node_that_has_the_version_and_cannot_lead_does_not_keep_the_others_from_deciding() {
     // It is short of memory, or it is just not elected.
     for is_ill in [true, false] {
-        let world = World::start_together(super::PAIR, 3);
+        let world = World::start_together(PAIR, 3);
         well(&world).await;
         let version = world.agree();
         world.control(0).runs(version);

@@ -10,7 +10,7 @@ use redis::{Cmd, Value};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::timeout;
 
-use super::dial::{NoReply, Stream};
+use super::dial::Stream;
 use super::resp;
 
 /// Commands as they go onto the wire.
@@ -27,6 +27,15 @@ pub(super) struct Direct {
     input: Vec<u8>,
     start: usize,
     end: usize,
+}
+
+/// Why there were no replies. What was asked for may have been carried out.
+#[derive(Debug)]
+pub(super) enum Broken {
+    /// The connection broke.
+    Connection(String),
+    /// The server says nothing, so it will say nothing over another connection either.
+    Silent(String),
 }
 
 impl Commands {
@@ -87,16 +96,16 @@ impl Direct {
     /// Sends commands; one reply for each, in their order. A server's error is a reply.
     ///
     /// # Errors
-    /// They may have been carried out.
+    /// Whether it is the connection or the server.
     pub(super) async fn ask_all(
         &mut self,
         commands: &Commands,
         within: Duration,
-    ) -> Result<Vec<Value>, NoReply> {
+    ) -> Result<Vec<Value>, Broken> {
         match timeout(within, self.exchange(commands)).await {
             Ok(Ok(replies)) => Ok(replies),
-            Ok(Err(error)) => Err(NoReply::Lost(error)),
-            Err(_) => Err(NoReply::Lost(format!("Redis has not answered within {within:?}"))),
+            Ok(Err(error)) => Err(Broken::Connection(error)),
+            Err(_) => Err(Broken::Silent(format!("Redis has not answered within {within:?}"))),
         }
     }
 
@@ -203,7 +212,7 @@ mod tests {
         }
         let mut direct = saying(b"+one\r\n:", 3);
         let error = direct.ask_all(&two, Duration::from_secs(1)).await.unwrap_err();
-        assert_eq!(error.reason(), "Redis has not answered within 1s");
+        assert!(matches!(error, Broken::Silent(_)), "{error:?}");
         let mut direct = saying(b":1\r\n:2\r\n:3\r\n", 12);
         assert!(direct.ask_all(&two, Duration::from_secs(1)).await.is_err(), "one too many");
     }

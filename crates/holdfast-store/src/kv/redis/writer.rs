@@ -28,7 +28,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::sleep;
 
 use super::Shared;
-use super::direct::{Commands, Direct};
+use super::direct::{Broken, Commands, Direct};
 use super::failure::{self, Refusal};
 use super::link::Sent;
 use super::scripts::Call;
@@ -193,11 +193,7 @@ impl Task {
         self.add_wait(&mut commands, wait.as_ref());
         let replies = match self.connection.ask_all(&commands, within).await {
             Ok(replies) => replies,
-            Err(error) => {
-                let reason = error.reason();
-                answer(group, |_| Sent::Broke(reason.clone()));
-                return Err(Ended::Connection);
-            }
+            Err(broken) => return Err(give_up(group, broken)),
         };
         self.settle(group, replies, wait.as_ref(), within, replicas).await
     }
@@ -258,7 +254,7 @@ impl Task {
                 commands.add_command(wait(replicas, settings.acknowledge_within));
             }
             let replies = self.connection.ask_all(&commands, within).await;
-            let replies = replies.map_err(|_| Ended::Connection)?;
+            let replies = replies.map_err(|broken| give_up(Vec::new(), broken))?;
             let moves = replies.first().is_some_and(failure::is_moved);
             if !(moves && self.mark_elsewhere(&mut tried)) {
                 break replies;
@@ -311,11 +307,7 @@ impl Task {
             self.add_wait(&mut commands, wait);
             match self.connection.ask_all(&commands, within).await {
                 Ok(mut replies) => said = self.take_said(&mut replies, wait),
-                Err(error) => {
-                    let reason = error.reason();
-                    answer(group, |_| Sent::Broke(reason.clone()));
-                    return Err(Ended::Connection);
-                }
+                Err(broken) => return Err(give_up(group, broken)),
             }
         }
         let Said { marked, count, role } = said;
@@ -396,11 +388,7 @@ impl Task {
         match self.connection.ask_all(&commands, within).await {
             // A server that knows a script's text does not ask for it again.
             Ok(replies) => Box::pin(self.settle(group, replies, wait, within, replicas)).await,
-            Err(error) => {
-                let reason = error.reason();
-                answer(group, |_| Sent::Broke(reason.clone()));
-                Err(Ended::Connection)
-            }
+            Err(broken) => Err(give_up(group, broken)),
         }
     }
 }
@@ -441,6 +429,20 @@ fn answer(group: Vec<Write>, sent: impl Fn(&Call) -> Sent) {
     for write in group {
         let sent = sent(&write.call);
         write.answer(sent);
+    }
+}
+
+/// Nobody knows what came of these; what of it ends with that.
+fn give_up(group: Vec<Write>, broken: Broken) -> Ended {
+    match broken {
+        Broken::Connection(reason) => {
+            answer(group, |_| Sent::Broke(reason.clone()));
+            Ended::Connection
+        }
+        Broken::Silent(reason) => {
+            answer(group, |_| Sent::Lost(reason.clone()));
+            Ended::Link
+        }
     }
 }
 

@@ -215,6 +215,8 @@ impl Succession {
         known.goes_by = round;
         let before = std::mem::replace(&mut known.goes, goes);
         self.doubtful.store(goes.is_some(), Ordering::Release);
+        // Whoever writes waits for the lock, and need not wait for a log that is slow.
+        drop(known);
         match goes {
             Some(reason) if before != goes => {
                 tracing::warn!(address = %self.primary, reason, "what is written to redis may not last");
@@ -282,8 +284,9 @@ impl Asked for Watch {
         let says = said::understand(&said);
         let stay = said.iter().zip(&says).filter(|(_, says)| **says == Says::Stays);
         let known: Vec<_> = stay.filter_map(|(said, _)| *said).map(|it| it.replicas).collect();
-        let most = known.len() * 2 > says.len();
-        Heard { asked, replicas: known.into_iter().max().filter(|_| most), says }
+        // One that is about to replace the primary may know of a replica that the others do not.
+        let counts = known.len() * 2 > says.len() && !says.contains(&Says::Goes);
+        Heard { asked, replicas: known.into_iter().max().filter(|_| counts), says }
     }
 }
 
