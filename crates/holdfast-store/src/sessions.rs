@@ -90,7 +90,7 @@ impl Store {
     /// Cancelled, it may be written.
     pub async fn replace(&self, mut record: SessionRecord) -> Result<SessionRecord, StoreError> {
         let (expected, deadline) = (record.revision, record.deadline);
-        let value = record.encode(self.serial())?;
+        let value = record.encode(self.serial(), self.writes_notices())?;
         self.operations.durable.inc();
         match self.kv.replace(keys::session(record.key), value, expected, deadline).await {
             Ok((revision, deadline)) => {
@@ -207,7 +207,7 @@ impl Store {
         record: &SessionRecord,
         expect: Expect,
     ) -> Result<u64, NotWritten> {
-        let value = record.encode(self.serial())?;
+        let value = record.encode(self.serial(), self.writes_notices())?;
         self.operations.durable.inc();
         self.kv.put(keys::session(record.key), value, expect, record.deadline).await
     }

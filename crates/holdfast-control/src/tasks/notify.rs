@@ -6,6 +6,9 @@
 //! left out; an announcement carries the name of its line in the history, so that a receiver can tell a
 //! repetition. A receiver that does not take one is tried again, with growing pauses, as often as is
 //! configured.
+//!
+//! What an outage cost is a line that grows for minutes. It is told when it has rested for some seconds, each time
+//! under another name, and not in its turn.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,6 +19,7 @@ use holdfast_config::{NotifyEvent, Webhook};
 use holdfast_engine::backoff::Backoff;
 use holdfast_engine::replicated::{ClusterState, ServerCommand, ServerEvent, ServerHappened};
 use serde::Serialize;
+use tokio::time::Instant;
 
 use super::node::is_about_node;
 use super::objectives::is_about_objective;
@@ -31,6 +35,11 @@ const EVERY: Duration = Duration::from_secs(5);
 /// How far back a coordinator begins in a group in which nobody has ever announced anything, in
 /// milliseconds.
 const BEFORE: u64 = 10_000;
+/// What an outage cost is told when it has not grown for so long.
+const RESTS: Duration = Duration::from_secs(5);
+/// A coordinator that takes over tells the cost of an outage once more that was found within this time, in
+/// milliseconds: it does not know what was told. The name is the same.
+const LATELY: u64 = 600_000;
 /// Between two tries.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
@@ -91,15 +100,35 @@ impl Notify {
         news.collect()
     }
 
-    async fn announce(&self, line: Line, event: &ServerEvent, node: &str) {
+    /// What outages cost that has grown and rests now, with the name under which it is told.
+    fn costs(&self, state: &ClusterState) -> Vec<(String, ServerEvent)> {
+        let known = &mut *lock(&self.announcing.costs);
+        let (mut due, mut present) = (Vec::new(), BTreeMap::new());
+        for event in &state.servers.events {
+            let ServerHappened::Lost { outage, unknown, moved, .. } = event.what else { continue };
+            let (cost, now) = ((unknown, moved), Instant::now());
+            let is_old = state.time.saturating_sub(event.at) > LATELY;
+            let new = || (Some(cost).filter(|_| is_old).unwrap_or_default(), cost, now);
+            let (told, seen, since) = known.remove(&outage).unwrap_or_else(new);
+            let since = if seen == cost { since } else { now };
+            let is_due = told != cost && since.elapsed() >= RESTS;
+            if is_due {
+                due.push((format!("{}.lost.{unknown}.{moved}", event.index), event.clone()));
+            }
+            present.insert(outage, (if is_due { cost } else { told }, cost, since));
+        }
+        *known = present;
+        due
+    }
+
+    async fn announce(&self, id: &str, event: &ServerEvent, node: &str) {
         let about = about(event);
         if !self.webhook.wants(about) {
             return;
         }
-        let id = format!("{}.{}", line.0, line.1);
         let text = text(event);
         let message = Message {
-            id: &id,
+            id,
             event: about.label(),
             kind: kind(event.what),
             at: event.at,
@@ -110,7 +139,7 @@ impl Notify {
         };
         // Strings and numbers: there is a JSON form.
         let Ok(body) = serde_json::to_vec(&message) else { return };
-        self.deliver(&id, body.into()).await;
+        self.deliver(id, body.into()).await;
     }
 
     /// Has the group know how far all webhooks have come. Whether it does is seen at the next turn.
@@ -155,6 +184,7 @@ impl Reconciler for Notify {
     async fn activate(&mut self) -> Status {
         let Some(term) = self.shared.coordinates() else {
             *lock(&self.announcing.since) = (None, None);
+            lock(&self.announcing.costs).clear();
             return Status::Settled(EVERY);
         };
         let state = self.shared.state();
@@ -168,7 +198,9 @@ impl Reconciler for Notify {
             if self.shared.coordinates() != Some(term) {
                 return Status::Settled(EVERY);
             }
-            self.announce(line, &event, &node).await;
+            if !matches!(event.what, ServerHappened::Lost { .. }) {
+                self.announce(&format!("{}.{}", line.0, line.1), &event, &node).await;
+            }
             lock(&self.announcing.since).1 = Some(line);
             // Of several lines with one index the last says that all of them were told.
             let more = news.peek().is_some_and(|((index, _), _)| *index == event.index);
@@ -181,6 +213,9 @@ impl Reconciler for Notify {
             self.shared.now_told(self.place, last.index);
         }
         self.mark(term).await;
+        for (id, event) in self.costs(&state) {
+            self.announce(&id, &event, &node).await;
+        }
         Status::Settled(EVERY)
     }
 }
