@@ -44,12 +44,12 @@ impl Objectives {
 
     /// Whether a server is out.
     async fn judge(&mut self, state: &ClusterState, term: u64) -> Result<bool, ProposeError> {
-        let mut any = false;
+        let (mut any, shared) = (false, Arc::clone(&self.shared));
         let now = state.time.max(self.shared.group.time());
         let outages = outages(&state.servers.events);
         self.measured.retain(|known| outages.iter().any(|it| it.index == *known));
         for outage in outages {
-            let Some((_, planned)) = self.shared.plan.find(&outage.server) else { continue };
+            let Some((_, planned)) = shared.plan.find(&outage.server) else { continue };
             if outage.ending == Ending::Open {
                 any = true;
                 self.measure(&outage, term).await?;

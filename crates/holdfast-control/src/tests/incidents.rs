@@ -378,7 +378,7 @@ async fn of_what_is_given_up_in_one_second_each_call_has_met_the_outage_or_not()
     tokio::time::sleep(60 * SECONDS).await;
     let ago = |at: u64| Duration::from_millis(world.time() - at);
     let ended = incident.began + incident.recovered_ms.unwrap();
-    let unknown = vec![(ago(incident.began + 10), 3), (ago(ended + 30_000), 2)];
+    let unknown = vec![(ago(incident.began - 2_000), 3), (ago(ended + 30_000), 2)];
     loses(&world, 2, Lost { unknown, moved: Vec::new() });
     let told = |world: &World| world.control(0).incidents()[0].unknown_writes;
     world.until("told", 10 * SECONDS, |world| told(world) > 0).await;
