@@ -14,7 +14,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 
 use crate::harness::client::Client;
-use crate::harness::cluster::{Cluster, PATIENCE};
+use crate::harness::cluster::{Cluster, PATIENCE, get};
 use crate::harness::control::ALL;
 use crate::harness::gateway::Setup;
 use crate::harness::process::free_address;
@@ -55,6 +55,10 @@ async fn all_well(cluster: &Cluster) {
     let well = |it: &serde_json::Value| it["verdict"] == "healthy" && it["score"] == 1.0;
     let both = |it: &serde_json::Value| well(&it["instances"][0]) && well(&it["instances"][1]);
     cluster.all_show(&ALL, "docs", "well", |it| it["active"] == "a" && both(it)).await;
+    // Until then a session's move is not told of in its record.
+    for at in ALL {
+        cluster[at].comes_to_metric("holdfast_control_all_read 1").await;
+    }
 }
 
 fn write(key: &str, ms: u32) -> String {
@@ -193,6 +197,42 @@ async fn sessions_of_a_killed_primary_go_on_on_the_secondary() {
             return;
         }
         assert!(Instant::now() < deadline, "{writes} and {left} are expected: {incident}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// Of what is given up without an answer, only what may have an effect leaves its client in doubt.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_read_that_is_given_up_is_no_write_in_doubt() {
+    let sample = Sample::start(&["--name", "a"]).await;
+    let settings = "tier: 1, timeout: 3s, tools: { echo: read }, \
+                    health: { interval: 500ms, timeout: 500ms, retries: 0, checks: [ { type: ping } ] }";
+    let url = format!("http://{}/mcp", sample.address);
+    let server = format!(r#"{{ url: "{url}", {settings} }}"#);
+    let gateway = Setup::new().server("docs", &server).start().await;
+    let [reader, writer] =
+        [Client::legacy(&gateway).at("/mcp/docs"), Client::legacy(&gateway).at("/mcp/docs")];
+    let (reader, writer) = (reader.initialized().await, writer.initialized().await);
+    sample.behave(r#"{"always":true,"fault":{"kind":"hang"}}"#).await;
+    let read = tokio::spawn(async move { reader.call(1, "echo").await });
+    let write = writer.post(&write("w", 0)).await.response().await;
+    let read = read.await.expect("an answer");
+    for answer in [&read, &write] {
+        assert_eq!(answer["error"]["data"]["mayHaveRun"], true, "{answer}");
+    }
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let seen = get(gateway.admin, "/api/incidents").await.expect("it answers").1;
+        let seen: serde_json::Value = serde_json::from_slice(&seen).expect("JSON");
+        let incident = &seen["incidents"][0];
+        if incident["unknown_writes"].as_u64().is_some_and(|it| it > 0) {
+            assert_eq!(
+                (&incident["unknown_writes"], &incident["rpo"]),
+                (&1.into(), &"missed".into())
+            );
+            return;
+        }
+        assert!(Instant::now() < deadline, "no Write is in doubt: {seen}");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }

@@ -186,6 +186,7 @@ async fn order(shared: &Shared, order: Order) -> Result<(StatusCode, Json<Ordere
             | OrderError::There { .. }
             | OrderError::Running { .. }
             | OrderError::Refused { .. }
+            | OrderError::NotHeld { .. }
             | OrderError::TooEarly { .. } => StatusCode::CONFLICT,
             OrderError::NoQuorum => StatusCode::SERVICE_UNAVAILABLE,
             OrderError::TimedOut => StatusCode::GATEWAY_TIMEOUT,

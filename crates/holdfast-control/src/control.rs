@@ -1,5 +1,6 @@
 //! The control plane of one node: starts the tasks, hears the other nodes, and obeys operators.
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use holdfast_cluster::ProposeError;
 use holdfast_config::Webhook;
 use holdfast_engine::failover::{Input, Refusal};
 use holdfast_engine::replicated::{
-    ClusterState, NodeId, OverrideKind, Reply, ServerCommand, tool_key,
+    ClusterState, NodeId, OverrideKind, READS, Reply, ServerCommand, tool_key,
 };
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
@@ -165,7 +166,7 @@ impl Control {
 
     fn hear_of_node(&self, from: NodeId, body: &[u8]) -> Result<Bytes, String> {
         let part: NodePart = decode_long(body)?;
-        encode(&self.shared().hear_of_node(from, part)).map(Bytes::from)
+        encode_long(self.shared().hear_of_node(from, part)).map(Bytes::from)
     }
 
     async fn hear_of_loss(&self, body: &[u8]) -> Result<Bytes, String> {
@@ -325,6 +326,7 @@ impl Operated for Control {
             let (findings, aside) = &*lock(&shared.own);
             crate::metrics::render_node(findings, *aside, out);
         }
+        crate::metrics::render_reads(shared.reads.load(Ordering::Acquire) >= READS, out);
         crate::metrics::render_servers(&self.servers(), out);
         crate::metrics::render_incidents(&view::incidents(&shared.plan, &state, now), out);
     }
@@ -429,7 +431,7 @@ async fn force_tool(
     let (tool, by) = (tool.to_owned(), by.to_owned());
     let command = ServerCommand::Tool { server: server.clone(), tool, kind, by };
     if !shared.all_read(&command) {
-        return Err(OrderError::Refused { server, why: NOT_ALL.to_owned() });
+        return Err(OrderError::NotHeld { server, why: NOT_ALL.to_owned() });
     }
     keep(shared, planned, command).await
 }
@@ -451,8 +453,8 @@ async fn keep(
     match shared.propose(command).await.map_err(unheard)? {
         Reply::Done { .. } => Ok(()),
         Reply::Unknown => Err(OrderError::TooEarly { server }),
-        Reply::Invalid(invalid) => Err(OrderError::Refused { server, why: invalid.to_string() }),
-        other => Err(OrderError::Refused { server, why: format!("{other:?}") }),
+        Reply::Invalid(invalid) => Err(OrderError::NotHeld { server, why: invalid.to_string() }),
+        other => Err(OrderError::NotHeld { server, why: format!("{other:?}") }),
     }
 }
 

@@ -9,7 +9,7 @@ use holdfast_engine::health::votes::{Vote, voters};
 use holdfast_engine::replicated::{ClusterState, NodeId, Origin};
 use tokio::time::Instant;
 
-use crate::report::{Others, Report, ServerPart};
+use crate::report::{Of, Others, Report, ServerPart};
 
 /// What is older than this is of no use where a vote rests on it, says nothing of breakers, nor of what its node
 /// does not know: its node is away, or the coordinator is.
@@ -84,25 +84,22 @@ impl Desk {
         good.get(members.len() / 2).copied().unwrap_or(0)
     }
 
-    /// What the members that were heard lately say of a breaker: of an instance's, or the server's own.
-    /// `since`: an opening before this time is no news.
+    /// What the members that were heard lately say of a breaker. `since`: an opening before this time is no news.
     pub(crate) fn evidence(
         &self,
         server: &str,
-        instance: Option<&str>,
+        of: Of<'_>,
         members: &[Origin],
         since: u64,
     ) -> Vec<Evidence> {
-        let of = |part: &ServerPart| match instance {
-            None => Some(part.breaker),
-            Some(id) => Some(part.instance(id)?.breaker),
-        };
-        let evidence = |part: ServerPart| {
-            let breaker = of(&part)?;
+        let desk = self.open();
+        let evidence = |member: &Origin| {
+            let heard = desk.get(&member.node).filter(|it| it.is_fresh_of(*member))?;
+            let breaker = heard.report.breaker(server, of)?;
             let opened = breaker.opened && breaker.opened_at > since;
             Some(Evidence { opened, calls: breaker.calls, failed: breaker.failed })
         };
-        self.parts(server, members).filter_map(evidence).collect()
+        members.iter().filter_map(evidence).collect()
     }
 
     /// Whether every one of `members` goes by this step, or a later one, of a server's failover.

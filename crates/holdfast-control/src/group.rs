@@ -11,7 +11,8 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use holdfast_cluster::{Cluster, Leadership, ProposeError};
 use holdfast_engine::replicated::{
-    Body, ClusterState, Command, ControlCommand, Machine, NodeId, Origin, Reply, ServerEvent,
+    Body, ClusterState, Command, ControlCommand, Machine, NodeId, Origin, Reply, ServerCommand,
+    ServerEvent, ServerHappened,
 };
 use holdfast_peer::Lane;
 use tokio::sync::watch;
@@ -199,8 +200,10 @@ impl Alone {
         let reply = machine.apply(index, ONE, &command);
         if let Some(history) = &self.history {
             let all = machine.control.servers.events.iter();
+            let grown =
+                all.clone().filter(|event| event.index < index && grows(event, &command.body));
             let new = all.skip_while(|event| event.index < index);
-            history.lock().unwrap_or_else(PoisonError::into_inner).add(new);
+            history.lock().unwrap_or_else(PoisonError::into_inner).add(grown.chain(new));
         }
         self.state.send_replace(Arc::new(machine.control.clone()));
         reply
@@ -250,6 +253,16 @@ impl Group for Alone {
     ) -> BoxFuture<'_, Result<Bytes, String>> {
         Box::pin(std::future::ready(Err("there is no other node".to_owned())))
     }
+}
+
+/// Whether a command adds to this line: what an outage cost is one line, which grows.
+fn grows(event: &ServerEvent, body: &Body) -> bool {
+    let Body::Control(ControlCommand::Server(ServerCommand::Lose { server, outage, .. })) = body
+    else {
+        return false;
+    };
+    event.server == *server
+        && matches!(event.what, ServerHappened::Lost { outage: of, .. } if of == *outage)
 }
 
 fn last<'e>(

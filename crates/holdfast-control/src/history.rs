@@ -2,7 +2,8 @@
 //! process ends, and people want to know afterwards why it did.
 //!
 //! A file of lines, one event each, that is only ever appended to; it is written anew, in one step, when
-//! it has become twice as long as what is kept. A line that cannot be read (the last one of a process that
+//! it has become twice as long as what is kept. An event that has grown is written once more, and takes the place of
+//! what it was. A line that cannot be read (the last one of a process that
 //! died over it, or what a later version wrote) is as if it were not there.
 
 use std::collections::VecDeque;
@@ -10,7 +11,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
-use holdfast_engine::replicated::ServerEvent;
+use holdfast_engine::replicated::{ServerEvent, ServerHappened};
 
 /// How many events are kept: as many as can be asked for.
 const KEPT: usize = 1_000;
@@ -97,6 +98,12 @@ impl History {
 }
 
 fn push(events: &mut VecDeque<ServerEvent>, event: ServerEvent) {
+    let grows = |it: &ServerEvent| matches!(it.what, ServerHappened::Lost { .. });
+    let same = |it: &&mut ServerEvent| it.index == event.index && grows(it);
+    if let Some(known) = events.iter_mut().rev().find(same).filter(|_| grows(&event)) {
+        *known = event;
+        return;
+    }
     if events.len() == KEPT {
         events.pop_front();
     }
@@ -174,6 +181,22 @@ mod tests {
         let history = History::open(&folder.0).unwrap();
         assert_eq!(history.events().next(), Some(&event(1)));
         assert_eq!(indices(&history), [1, 2, 4]);
+    }
+
+    #[test]
+    fn what_an_outage_cost_in_the_end_is_what_is_kept() {
+        let folder = Folder::new("grows");
+        let lost = |index, moved| {
+            let what = ServerHappened::Lost { outage: 1, unknown: 0, oldest: 0, moved };
+            ServerEvent { what, ..event(index) }
+        };
+        let mut history = History::open(&folder.0).unwrap();
+        history.add([event(1), event(2), lost(2, 0), event(3), lost(2, 7), lost(4, 1)].iter());
+        let expected = [event(1), event(2), lost(2, 7), event(3), lost(4, 1)];
+        let all = |history: &History| history.events().cloned().collect::<Vec<_>>();
+        assert_eq!(all(&history), expected);
+        drop(history);
+        assert_eq!(all(&History::open(&folder.0).unwrap()), expected);
     }
 
     #[test]

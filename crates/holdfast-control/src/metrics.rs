@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use holdfast_engine::health::node::Finding;
 
 use crate::operate::{IncidentView, InstanceView, ServerView};
+use crate::view::UNMEASURED;
 
 /// The counters of one node's control plane.
 #[derive(Default, Debug)]
@@ -167,7 +168,7 @@ pub(crate) fn render_incidents(incidents: &[IncidentView], out: &mut String) {
     }
     let name = "holdfast_control_incidents_in_doubt";
     head(out, name, "gauge", "Outages in the group's record, by what became of the RPO.");
-    for rpo in ["kept", "missed", "open"] {
+    for rpo in ["kept", "missed", "open", UNMEASURED] {
         let count = incidents.iter().filter(|it| it.rpo == rpo).count();
         let _ = writeln!(out, "{name}{{rpo=\"{rpo}\"}} {count}");
     }
@@ -184,6 +185,18 @@ pub(crate) fn render_incidents(incidents: &[IncidentView], out: &mut String) {
     head(out, name, "gauge", "The longest recovery in the group's record.");
     let longest = incidents.iter().filter_map(|it| it.recovered_ms).max().unwrap_or(0);
     let _ = writeln!(out, "{name} {}", longest as f64 / 1e3);
+}
+
+/// Whether all nodes read what this one can write.
+pub(crate) fn render_reads(all: bool, out: &mut String) {
+    let name = "holdfast_control_all_read";
+    head(
+        out,
+        name,
+        "gauge",
+        "1 if every node is known to read everything that this one can write.",
+    );
+    let _ = writeln!(out, "{name} {}", u8::from(all));
 }
 
 fn each(servers: &[ServerView], mut write: impl FnMut(&ServerView, &InstanceView)) {
@@ -250,6 +263,7 @@ mod tests {
         metrics.render(&mut text);
         let disk = Finding { reading: Reading::Disk, value: 0.92, level: Level::Critical };
         render_node(&[disk], true, &mut text);
+        render_reads(true, &mut text);
         render_servers(&[server], &mut text);
         render_incidents(&[incident], &mut text);
         for line in [
@@ -268,6 +282,7 @@ mod tests {
             "holdfast_control_node_reading{reading=\"disk\"} 0.92",
             "holdfast_control_node_level{reading=\"disk\"} 2",
             "holdfast_control_node_aside 1",
+            "holdfast_control_all_read 1",
         ] {
             assert!(text.lines().any(|it| it == line), "{line} in\n{text}");
         }

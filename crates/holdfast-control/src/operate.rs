@@ -49,7 +49,7 @@ pub struct ServerView {
     pub reason: String,
     /// What the group or an operator keeps its own breaker at.
     pub breaker: Option<String>,
-    /// Its tools whose breakers an operator keeps, and at what.
+    /// Its tools whose breakers the group or an operator keeps, and at what.
     pub tools: Vec<(String, String)>,
     /// Its instances in the order of the configuration.
     pub instances: Vec<InstanceView>,
@@ -132,7 +132,7 @@ pub struct IncidentView {
     pub in_doubt_ms: u64,
     /// How long that may be.
     pub rpo_ms: u64,
-    /// Whether it is no longer: as `objective`.
+    /// Whether it is no longer: as `objective`; or `unmeasured`, where nodes did not count.
     pub rpo: &'static str,
     /// Sessions that went to another instance, without what the first one kept for them.
     pub sessions_moved: u32,
@@ -279,6 +279,14 @@ pub enum OrderError {
         tool: String,
         /// The tools that have one.
         known: Vec<String>,
+    },
+    /// A breaker is not held, or not let go. Comes after the others, as above.
+    #[error("the breaker of {server} is left as it is: {why}")]
+    NotHeld {
+        /// The server.
+        server: String,
+        /// Why.
+        why: String,
     },
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use holdfast_config::CheckKind;
-use holdfast_engine::breaker::{Evidence, Override as Held};
+use holdfast_engine::breaker::Evidence;
 use holdfast_engine::failover::Failover;
 use holdfast_proxy::Servers;
 pub(crate) use holdfast_proxy::fleet::{At, CheckResult, Checked, Lost, Sight, Verdict, Word};
@@ -33,6 +33,9 @@ pub trait Plane: Send + Sync + 'static {
     /// What this node's breakers of a whole server have to tell the others.
     fn server_evidence(&self, server: usize) -> Evidence;
 
+    /// What this node's breaker of one of a server's tools has to tell the others, that has one of its own.
+    fn tool_evidence(&self, server: usize, tool: &str) -> Evidence;
+
     /// Waits until a breaker has changed, or an instance has failed a call, since the last time that
     /// this returned; which instances have, so that they are checked at once.
     ///
@@ -55,8 +58,11 @@ pub trait Plane: Send + Sync + 'static {
     /// What the group or an operator says of a breaker: an instance's, or with none all of the server's.
     fn say(&self, server: usize, instance: Option<usize>, word: Word);
 
-    /// What an operator holds the breaker of one of a server's tools at, that has one of its own.
-    fn say_of_tool(&self, server: usize, tool: &str, what: Held, generation: u64);
+    /// The same of the breaker of one of a server's tools, that has one of its own.
+    fn say_of_tool(&self, server: usize, tool: &str, word: Word);
+
+    /// Every node reads what nodes of this number do (`replicated::READS`), as far as is known; until it is told, 0.
+    fn all_read(&self, reads: u32);
 
     /// What clients of a server lost since this was last asked.
     fn take_lost(&self, server: usize) -> Option<Lost>;
@@ -89,6 +95,10 @@ impl Plane for Servers {
         self.fleet().server_evidence(server)
     }
 
+    fn tool_evidence(&self, server: usize, tool: &str) -> Evidence {
+        self.fleet().tool_evidence(server, tool)
+    }
+
     fn changed(&self) -> BoxFuture<'_, Vec<At>> {
         Box::pin(self.fleet().changed())
     }
@@ -113,8 +123,12 @@ impl Plane for Servers {
         self.fleet().say(server, instance, word);
     }
 
-    fn say_of_tool(&self, server: usize, tool: &str, what: Held, generation: u64) {
-        self.fleet().say_of_tool(server, tool, what, generation);
+    fn say_of_tool(&self, server: usize, tool: &str, word: Word) {
+        self.fleet().say_of_tool(server, tool, word);
+    }
+
+    fn all_read(&self, reads: u32) {
+        Self::all_read(self, reads);
     }
 
     fn take_lost(&self, server: usize) -> Option<Lost> {

@@ -7,6 +7,7 @@
 //! look there, and from them there is nothing.
 
 use holdfast_engine::health::votes::{Calls, Cause, Opinion};
+use holdfast_engine::replicated::Origin;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -19,6 +20,9 @@ pub(crate) struct Report {
     /// What its calls say of servers' instances that its checks find healthy. Comes after the rest.
     #[serde(skip)]
     pub(crate) calls: Vec<(String, String, Calls)>,
+    /// What breakers of single tools have to say, where they have anything: by server and tool. Comes after that.
+    #[serde(skip)]
+    pub(crate) tools: Vec<(String, String, BreakerPart)>,
 }
 
 /// What it says of a server.
@@ -86,6 +90,16 @@ pub(crate) struct NodePart {
     pub(crate) reads: u32,
 }
 
+/// What the coordinator answers to what a node tells of itself.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Allowed {
+    /// The node may step aside.
+    pub(crate) aside: bool,
+    /// What these members all read (`replicated::READS`), by what each has told of this life. Comes after the rest.
+    #[serde(skip)]
+    pub(crate) all_read: (u32, Vec<Origin>),
+}
+
 /// What the coordinator answers: what the others say of each instance.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Others {
@@ -101,6 +115,16 @@ pub(crate) struct Others {
 pub(crate) struct Heard {
     pub(crate) scores: Vec<f64>,
     pub(crate) calls: Vec<Calls>,
+}
+
+/// Whose breaker.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Of<'a> {
+    /// All of a server's.
+    Server,
+    Instance(&'a str),
+    /// One of its tools', which has one of its own.
+    Tool(&'a str),
 }
 
 /// A message with something after it.
@@ -136,6 +160,18 @@ impl Report {
     pub(crate) fn server(&self, name: &str) -> Option<&ServerPart> {
         self.servers.iter().find(|it| it.name == name)
     }
+
+    /// What a breaker of a server has to say, if the node has it.
+    pub(crate) fn breaker(&self, server: &str, of: Of<'_>) -> Option<BreakerPart> {
+        match of {
+            Of::Server => Some(self.server(server)?.breaker),
+            Of::Instance(id) => Some(self.server(server)?.instance(id)?.breaker),
+            Of::Tool(tool) => {
+                let known = self.tools.iter().find(|it| (&*it.0, &*it.1) == (server, tool));
+                known.map(|(.., breaker)| *breaker)
+            }
+        }
+    }
 }
 
 impl ServerPart {
@@ -146,13 +182,19 @@ impl ServerPart {
 
 impl Longer for Report {
     fn more(&mut self) -> Vec<&mut dyn Part> {
-        vec![&mut self.calls]
+        vec![&mut self.calls, &mut self.tools]
     }
 }
 
 impl Longer for NodePart {
     fn more(&mut self) -> Vec<&mut dyn Part> {
         vec![&mut self.runs, &mut self.reads]
+    }
+}
+
+impl Longer for Allowed {
+    fn more(&mut self) -> Vec<&mut dyn Part> {
+        vec![&mut self.all_read]
     }
 }
 
@@ -210,15 +252,21 @@ mod tests {
             ..Default::default()
         };
         let calls = vec![("docs".into(), "a".into(), Calls::Fail(Cause::BreakerOpen))];
-        let report = Report { generation: 4, servers: vec![server], calls };
+        let breaker = BreakerPart { opened: true, opened_at: 5, calls: 9, failed: 6 };
+        let tools = vec![("docs".into(), "write".into(), breaker)];
+        let report = Report { generation: 4, servers: vec![server], calls, tools };
         let bytes = encode_long(report.clone()).unwrap();
         assert_eq!(decode_long(&bytes), Ok(report.clone()));
         // An earlier version does not see the end, and says none.
-        let earlier = Report { calls: Vec::new(), ..report };
+        let before = Report { tools: Vec::new(), ..report };
+        let earlier = Report { calls: Vec::new(), ..before.clone() };
         assert_eq!(decode::<Report>(&bytes), Ok(earlier.clone()));
         let first = encode(&earlier).unwrap();
         assert_eq!(decode_long(&first), Ok(earlier));
-        for end in (0..bytes.len()).filter(|end| *end != first.len()) {
+        let second = Part::write(&before.calls, first.clone()).unwrap();
+        assert_eq!(decode_long(&second), Ok(before));
+        let ends = [first.len(), second.len()];
+        for end in (0..bytes.len()).filter(|end| !ends.contains(end)) {
             assert!(decode_long::<Report>(&bytes[..end]).is_err(), "cut at {end}");
         }
     }
@@ -237,5 +285,12 @@ mod tests {
         assert_eq!(decode_long(first), Ok(NodePart { runs: 0, reads: 0, ..part }));
         let later = [&bytes[..], &[7, 7]].concat();
         assert_eq!(decode_long(&later), Ok(part));
+        let all_read = (2, vec![Origin { node: 7, generation: 3 }]);
+        let allowed = Allowed { aside: true, all_read };
+        let bytes = encode_long(allowed.clone()).unwrap();
+        assert_eq!(decode_long(&bytes), Ok(allowed));
+        assert_eq!(decode::<bool>(&bytes), Ok(true), "as the version before reads it");
+        let before = encode(&true).unwrap();
+        assert_eq!(decode_long(&before), Ok(Allowed { aside: true, ..Allowed::default() }));
     }
 }

@@ -3,7 +3,7 @@
 mod mandate;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use holdfast_engine::health::aside::Aside;
 use holdfast_engine::health::node::{Finding, Measure};
 use holdfast_engine::loss::Loss;
 use holdfast_engine::replicated::{
-    ClusterState, ControlCommand, MemberState, NodeId, Reply, ServerCommand, ServerState,
+    ClusterState, ControlCommand, MemberState, NodeId, Origin, Reply, ServerCommand, ServerState,
 };
 
 pub(crate) use self::mandate::{GRACE, Mandate};
@@ -24,7 +24,7 @@ use crate::looks::Looks;
 use crate::metrics::Metrics;
 use crate::plan::{Plan, Planned};
 use crate::plane::{At, Plane};
-use crate::report::{Heard, NodePart, Others, Report};
+use crate::report::{Allowed, Heard, NodePart, Others, Report};
 
 /// In this time every node has told the coordinator what it finds, and was told of the rest: they report once a
 /// second.
@@ -45,7 +45,7 @@ pub(crate) struct Shared {
     others: Mutex<Told>,
     /// Generation and step of the failover that the data plane goes by, by server.
     follows: Mutex<Vec<(u64, u32)>>,
-    /// When each breaker last opened; the last place of each server is for its own.
+    /// When each breaker last opened: of each server its instances', its own, and its tools'.
     pub(crate) openings: Mutex<Vec<Vec<Opening>>>,
     /// Since when calls have failed here, by place.
     pub(crate) troubles: Mutex<BTreeMap<At, Trouble>>,
@@ -53,8 +53,12 @@ pub(crate) struct Shared {
     pub(crate) webhooks: Vec<(Webhook, Arc<Announcing>)>,
     /// What was found of this node itself, and whether it has stepped aside.
     pub(crate) own: Mutex<(Vec<Finding>, bool)>,
+    /// What all nodes read, as far as this one knows (`replicated::READS`).
+    pub(crate) reads: AtomicU32,
+    /// What the coordinator has told that all nodes read, and of whom.
+    all_read: Arc<Mutex<(u32, Vec<Origin>)>>,
     /// The coordinator's: what each node says of itself, and who is aside, with the term of the book.
-    nodes: Mutex<BTreeMap<NodeId, (NodePart, tokio::time::Instant)>>,
+    nodes: Mutex<BTreeMap<NodeId, Known>>,
     aside: Mutex<Option<(u64, Aside)>>,
     /// The version of the configuration that this node runs; 0: none of the group's.
     runs: Arc<AtomicU64>,
@@ -75,6 +79,15 @@ struct Told {
     /// Since when it has, without a pause in which what it had said was of no use any more.
     since: Option<tokio::time::Instant>,
     heard: BTreeMap<At, Heard>,
+}
+
+/// What a node has told of itself.
+#[derive(Clone, Copy, Debug)]
+struct Known {
+    part: NodePart,
+    at: tokio::time::Instant,
+    /// The generation that it had here then: what it can read is another matter once it was started again.
+    generation: u64,
 }
 
 /// Tells whether this process has been running all the time.
@@ -111,7 +124,13 @@ pub(crate) struct Announcing {
     told: AtomicU64,
     /// The term in which this node began to announce; and the last line that it has announced.
     pub(crate) since: Mutex<(Option<u64>, Option<Line>)>,
+    /// What it was told that each outage cost, what that was at the last look, and since when; by the outage's
+    /// index.
+    pub(crate) costs: Mutex<BTreeMap<u64, Cost>>,
 }
+
+/// Writes in doubt and sessions moved that were told; those that were seen; since when these are so many.
+pub(crate) type Cost = ((u32, u32), (u32, u32), tokio::time::Instant);
 
 /// A line of the history: its log index, and its place among those with the same one.
 pub(crate) type Line = (u64, u64);
@@ -162,7 +181,8 @@ impl Shared {
         let new = || {
             let last = before.state().servers.events.back().map_or(0, |event| event.index);
             let since = (before.coordinates(), Some((last, u64::MAX)));
-            Arc::new(Announcing { told: AtomicU64::new(last), since: Mutex::new(since) })
+            let (told, since) = (AtomicU64::new(last), Mutex::new(since));
+            Arc::new(Announcing { told, since, ..Announcing::default() })
         };
         let mut announcing = announcing;
         let webhooks = webhooks.into_iter().map(|webhook| {
@@ -174,6 +194,7 @@ impl Shared {
         shared.desk = Arc::clone(&before.desk);
         shared.metrics = Arc::clone(&before.metrics);
         shared.own = Mutex::new(lock(&before.own).clone());
+        shared.all_read = Arc::clone(&before.all_read);
         shared.nodes = Mutex::new(lock(&before.nodes).clone());
         shared.aside = Mutex::new(lock(&before.aside).clone());
         shared.runs = Arc::clone(&before.runs);
@@ -184,6 +205,19 @@ impl Shared {
         {
             let (mut others, told) = (lock(&shared.others), lock(&before.others));
             (others.at, others.since) = (told.at, told.since);
+        }
+        for (server, planned) in shared.plan.servers.iter().enumerate() {
+            let Some((was, known)) = before.plan.find(&planned.name) else { continue };
+            let (mut all, before) = (lock(&shared.openings), lock(&before.openings));
+            // Of what is no instance.
+            let (openings, before) = (&mut all[server], &before[was]);
+            let (own, own_before) = (planned.instances.len(), known.instances.len());
+            openings[own] = before[own_before];
+            for (place, tool) in planned.tools.iter().enumerate() {
+                if let Some(at) = known.tools.iter().position(|it| it == tool) {
+                    openings[own + 1 + place] = before[own_before + 1 + at];
+                }
+            }
         }
         for at in shared.plan.all() {
             let Some(was) = shared.plan.place_in(at, &before.plan) else { continue };
@@ -208,8 +242,9 @@ impl Shared {
         let moves = |(_, server): &(usize, &Planned)| server.failover.is_some();
         let failover = plan.servers.iter().enumerate().filter(moves);
         let failover = failover.map(|(server, _)| (server, Nudge::default())).collect();
-        let closed = |instances: usize| vec![Opening::default(); instances + 1];
-        let openings = plan.servers.iter().map(|it| closed(it.instances.len())).collect();
+        let closed =
+            |it: &Planned| vec![Opening::default(); it.instances.len() + 1 + it.tools.len()];
+        let openings = plan.servers.iter().map(closed).collect();
         Self {
             looks: Looks::new(&plan),
             follows: Mutex::new(vec![(0, 0); plan.servers.len()]),
@@ -226,6 +261,8 @@ impl Shared {
             others: Mutex::default(),
             webhooks,
             own: Mutex::default(),
+            reads: AtomicU32::new(0),
+            all_read: Arc::default(),
             nodes: Mutex::default(),
             aside: Mutex::default(),
             runs: Arc::default(),
@@ -274,14 +311,32 @@ impl Shared {
         tokio::time::Instant::now() < lock(&self.pulse).deaf_until
     }
 
-    /// Takes what a node says of itself; whether it may step aside.
-    pub(crate) fn hear_of_node(&self, from: NodeId, part: NodePart) -> bool {
+    /// Takes what a node says of itself, and answers it.
+    pub(crate) fn hear_of_node(&self, from: NodeId, part: NodePart) -> Allowed {
         if self.is_deaf() {
-            return false;
+            return Allowed::default();
         }
+        let at = tokio::time::Instant::now();
+        let state = self.state();
+        let generation = state.members.get(&from).map_or(0, |it| it.generation);
+        lock(&self.nodes).insert(from, Known { part, at, generation });
+        match self.coordinates() {
+            None => Allowed::default(),
+            Some(term) => Allowed {
+                aside: self.may_step_aside(from, part, &state, term),
+                all_read: self.all_of_them_read(&state),
+            },
+        }
+    }
+
+    fn may_step_aside(
+        &self,
+        from: NodeId,
+        part: NodePart,
+        state: &ClusterState,
+        term: u64,
+    ) -> bool {
         let now = tokio::time::Instant::now();
-        lock(&self.nodes).insert(from, (part, now));
-        let Some(term) = self.coordinates() else { return false };
         let mut book = lock(&self.aside);
         let fresh = || (term, Aside::new(now.into_std()));
         let (of, aside) = book.get_or_insert_with(fresh);
@@ -292,7 +347,6 @@ impl Shared {
             aside.back(from);
             return false;
         }
-        let state = self.state();
         let ready = state.members.iter().filter(|(_, it)| it.state == MemberState::Ready);
         let ready: BTreeSet<NodeId> = ready.map(|(node, _)| *node).collect();
         let names: BTreeSet<&str> = state.members.values().map(|it| it.name.as_str()).collect();

@@ -15,6 +15,9 @@ use crate::shared::Shared;
 use crate::tasks::failover::seen;
 use crate::tasks::objectives::{objective, outages, tier};
 
+/// What became of an RPO where nobody counted.
+pub(crate) const UNMEASURED: &str = "unmeasured";
+
 /// One server.
 pub(crate) fn server(shared: &Shared, state: &ClusterState, place: usize) -> ServerView {
     let planned = &shared.plan.servers[place];
@@ -234,6 +237,9 @@ pub(crate) fn text(event: &ServerEvent) -> String {
         ServerHappened::Retired => "not configured any more".to_owned(),
         ServerHappened::Configured => "configuration".to_owned(),
         ServerHappened::Noted => return event.evidence.clone(),
+        ServerHappened::Lost { unknown: 0, moved: 0, .. } => {
+            "what it costs clients is counted: nothing so far".to_owned()
+        }
         ServerHappened::Lost { unknown, moved, .. } => {
             format!("{unknown} Writes in doubt, {moved} sessions without their state")
         }
@@ -277,7 +283,7 @@ pub(crate) fn incidents(plan: &Plan, state: &ClusterState, now: u64) -> Vec<Inci
             unknown_writes: it.unknown,
             in_doubt_ms: judged.in_doubt,
             rpo_ms: objective(planned).rpo,
-            rpo: word(judged.rpo),
+            rpo: judged.rpo.map_or(UNMEASURED, word),
             sessions_moved: it.moved,
         }
     };

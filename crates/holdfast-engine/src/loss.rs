@@ -9,7 +9,10 @@
 //! | what | belongs to the last outage of its server |
 //! |---|---|
 //! | Writes of unknown outcome | that had not ended when the first of them was received, and whose first sign came no later than a little after the last was given up |
-//! | sessions that left an instance | of that instance, from its first sign on until the instance is active again |
+//! | sessions that left an instance | of that instance, from its first sign on until a move back to it begins |
+//!
+//! From that moment on the instance has sessions again: what leaves it then leaves it for another cause, as where a
+//! failback is taken back.
 
 use crate::objectives::{Ending, Outage};
 use crate::replicated::{ServerEvent, ServerHappened};
@@ -73,7 +76,7 @@ impl Loss {
     }
 }
 
-/// Whether the instance of an outage was active again at this time.
+/// Whether the instance of an outage was active again at this time, or on the way to that.
 fn is_back<'a>(
     events: impl IntoIterator<Item = &'a ServerEvent>,
     outage: &Outage,
@@ -84,7 +87,12 @@ fn is_back<'a>(
             && it.at <= at
             && it.server == outage.server
             && it.instance == outage.instance
-            && it.what == ServerHappened::Switched
+            && matches!(
+                it.what,
+                ServerHappened::Switched
+                    | ServerHappened::FailoverBegan
+                    | ServerHappened::FailbackBegan
+            )
     })
 }
 
@@ -93,7 +101,7 @@ mod tests {
     use super::*;
     use crate::health::votes::Opinion;
     use crate::objectives::outages;
-    use ServerHappened::{FailoverBegan, Settled, Switched, Verdict};
+    use ServerHappened::{FailbackBegan, FailoverBegan, RolledBack, Settled, Switched, Verdict};
 
     fn event(at: u64, instance: &str, what: ServerHappened) -> ServerEvent {
         let (server, instance) = ("db".to_owned(), instance.to_owned());
@@ -154,6 +162,11 @@ mod tests {
         let back = [record(), moved(2_000, "a").to_vec()].concat();
         assert_eq!(found(sessions("a", 1_900), &back), Some(1_000));
         assert_eq!(found(sessions("a", 2_100), &back), None, "it was active again: moved by hand");
+        let taken_back =
+            [record(), vec![event(2_000, "a", FailbackBegan), event(2_500, "a", RolledBack)]];
+        let taken_back = taken_back.concat();
+        assert_eq!(found(sessions("a", 1_999), &taken_back), Some(1_000));
+        assert_eq!(found(sessions("a", 2_500), &taken_back), None, "they had come back to it");
         let well = Verdict { from: None, to: Opinion::Healthy, active: true, evidence_since: 0 };
         let recovered = [down(1_000, 800), event(1_500, "a", well)];
         assert_eq!(found(sessions("a", 1_400), &recovered), Some(1_000), "to another replica");

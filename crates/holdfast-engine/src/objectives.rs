@@ -21,8 +21,8 @@
 //!
 //! The RPO is compared with what the gateway knows may be lost: Writes of which nobody knows whether they ran,
 //! from when the first of them was received to the end of the outage. Nodes tell of them and of the sessions
-//! that were moved ([`crate::loss`]); no word of any node is none. What a server had acknowledged and lost
-//! by itself the gateway cannot know (`docs/decisions/0028-what-an-outage-cost-as-far-as-nodes-can-know.md`).
+//! that were moved ([`crate::loss`]); no word of any node is none, where the record says that nodes count. What a
+//! server had acknowledged and lost by itself the gateway cannot know (`docs/decisions/0028-what-an-outage-cost-as-far-as-nodes-can-know.md`).
 
 mod equals;
 
@@ -65,6 +65,8 @@ pub struct Outage {
     pub ending: Ending,
     /// The log index of the line that ended it.
     pub over: Option<u64>,
+    /// Nodes tell what it costs: the record has a line for that.
+    pub is_measured: bool,
     /// Writes of which nobody knows whether they ran, as far as nodes have told.
     pub unknown: u32,
     /// When the first of them was received; none: there is none.
@@ -118,8 +120,8 @@ pub struct Judged {
     /// From when the first Write in doubt was received to the end, or until now, in milliseconds; 0: no Write
     /// is in doubt.
     pub in_doubt: u64,
-    /// Against the RPO.
-    pub rpo: Compliance,
+    /// Against the RPO; none: nobody counted, or not all nodes could.
+    pub rpo: Option<Compliance>,
 }
 
 /// Sums over outages. Times in milliseconds.
@@ -267,7 +269,7 @@ pub fn totals<'a>(
         totals.open += u32::from(outage.ending == Ending::Open);
         totals.met += u32::from(judged.rto == Compliance::Met);
         totals.breached += u32::from(judged.rto == Compliance::Breached);
-        totals.lost += u32::from(judged.rpo == Compliance::Breached);
+        totals.lost += u32::from(judged.rpo == Some(Compliance::Breached));
         totals.failed_over += u32::from(outage.ending == Ending::FailedOver);
         totals.failed += u32::from(outage.has_failed);
         totals.worst = totals.worst.max(judged.took);
@@ -316,6 +318,7 @@ impl Outage {
             None => Compliance::Running,
             Some(_) => Compliance::Met,
         };
+        let rpo = self.is_measured.then_some(rpo);
         Judged { took, rto, in_doubt, rpo }
     }
 
@@ -412,6 +415,7 @@ impl Outage {
     }
 
     fn cost(&mut self, unknown: u32, oldest: u64, moved: u32) {
+        self.is_measured = true;
         self.unknown = self.unknown.saturating_add(unknown);
         self.moved = self.moved.saturating_add(moved);
         if unknown > 0 {
@@ -441,6 +445,7 @@ fn begun(event: &ServerEvent, evidence_since: u64) -> Outage {
         ended: None,
         ending: Ending::Open,
         over: None,
+        is_measured: false,
         unknown: 0,
         oldest: None,
         moved: 0,

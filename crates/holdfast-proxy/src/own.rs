@@ -7,6 +7,9 @@ use crate::health::Check;
 use crate::metrics::Traffic;
 use crate::reload::Servers;
 
+/// A node that says that it reads this much (`replicated::READS`) reads the record of a session with a notice.
+const NOTICES: u32 = 2;
+
 /// What the control plane finds of the node.
 #[derive(Clone, Default, Debug)]
 pub struct Own {
@@ -26,6 +29,12 @@ pub struct Activity {
 }
 
 impl Servers {
+    /// Every node reads what nodes of this number do (`replicated::READS`): what has to be read by all of them is
+    /// written from here on, or no more.
+    pub fn all_read(&self, reads: u32) {
+        self.gateway.store.write_notices(reads >= NOTICES);
+    }
+
     /// What this node is busy with.
     #[must_use]
     pub fn activity(&self) -> Activity {

@@ -48,7 +48,7 @@ mod streams;
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use holdfast_config::Redis;
@@ -137,6 +137,8 @@ pub struct Store {
     operations: Arc<Operations>,
     /// The number of the next write.
     serial: AtomicU64,
+    /// Every node reads a session's record with a notice.
+    notices: AtomicBool,
 }
 
 /// A store in Redis, and what it tells.
@@ -188,7 +190,18 @@ impl Store {
         // The seed of a hash map comes from the operating system's randomness: two processes that
         // count from there do not meet.
         let serial = AtomicU64::new(RandomState::new().hash_one(std::process::id()));
-        Self { kv, operations, serial }
+        Self { kv, operations, serial, notices: AtomicBool::new(false) }
+    }
+
+    /// Whether a session's record is written with what its client is still to be told of a move, as every node
+    /// has to be able to read it. Until then the notice is the node's own that moved the session: it is kept in
+    /// the record that [`Store::replace`] returns, and not in what the others read. Not before it is said.
+    pub fn write_notices(&self, can: bool) {
+        self.notices.store(can, Ordering::Release);
+    }
+
+    pub(crate) fn writes_notices(&self) -> bool {
+        self.notices.load(Ordering::Acquire)
     }
 
     /// Whether other nodes see what is written here. What is not shared ends with this process.

@@ -98,7 +98,8 @@ pub(crate) enum Stored {
 }
 
 const FORMAT: u8 = 1;
-/// Of a session with a notice, and of no other: nodes that know the first format alone read all the rest.
+/// Of a session with a notice, and of no other: nodes that know the first format alone read all the rest. It is
+/// written where every node reads it ([`Store::write_notices`](crate::Store::write_notices)).
 const WITH_NOTICE: u8 = 2;
 
 #[derive(Serialize, Deserialize)]
@@ -147,7 +148,8 @@ impl std::fmt::Debug for SessionKey {
 // === impl SessionRecord ===
 
 impl SessionRecord {
-    pub(crate) fn encode(&self, serial: u64) -> Result<Bytes, Malformed> {
+    /// `notices`: whether every node reads what is to be told; else it is left out.
+    pub(crate) fn encode(&self, serial: u64, notices: bool) -> Result<Bytes, Malformed> {
         let subscriptions =
             self.subscriptions.iter().map(|(uri, body)| (&**uri, body.clone())).collect();
         let wire = WireSession {
@@ -166,7 +168,7 @@ impl SessionRecord {
             holder: self.holder,
             created: self.created,
         };
-        match self.notice {
+        match self.notice.filter(|_| notices) {
             None => encode(FORMAT, serial, &Wire::Live(Box::new(wire))),
             Some(notice) => encode(WITH_NOTICE, serial, &WireNoticed { session: wire, notice }),
         }

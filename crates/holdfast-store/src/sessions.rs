@@ -22,7 +22,7 @@ impl Store {
     /// # Cancel safety
     /// Cancelled, it may be written; nobody has its key.
     pub async fn create(&self, mut record: SessionRecord) -> Result<SessionRecord, StoreError> {
-        let value = record.encode(self.serial())?;
+        let value = record.encode(self.serial(), self.writes_notices())?;
         self.operations.durable.inc();
         let at = keys::session(record.key);
         match self.kv.put(at, value.clone(), Expect::Absent, record.deadline).await {
@@ -95,7 +95,7 @@ impl Store {
     /// Cancelled, it may be written.
     pub async fn replace(&self, mut record: SessionRecord) -> Result<SessionRecord, StoreError> {
         let (expected, deadline) = (record.revision, record.deadline);
-        let value = record.encode(self.serial())?;
+        let value = record.encode(self.serial(), self.writes_notices())?;
         self.operations.durable.inc();
         let at = keys::session(record.key);
         match self.kv.replace(at, value.clone(), expected, deadline).await {

@@ -330,6 +330,15 @@ impl Node {
         self.metrics().await.lines().any(|it| it == line)
     }
 
+    /// Waits until its metrics have this line.
+    pub(crate) async fn comes_to_metric(&self, line: &str) {
+        let deadline = Instant::now() + PATIENCE;
+        while !self.has_metric(line).await {
+            assert!(Instant::now() < deadline, "{} does not come to {line}", self.name);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
     /// The value of a metric without labels, or the sum over its labels.
     pub(crate) async fn metric(&self, name: &str) -> f64 {
         metric_in(&self.metrics().await, name)

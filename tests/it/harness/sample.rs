@@ -68,6 +68,13 @@ impl Sample {
         assert_eq!(status, 200, "{said}");
     }
 
+    /// Sends a notification to all of its sessions.
+    pub(crate) async fn emits(&self, notification: &str) {
+        let (status, said) =
+            post(self.address, "/_drill/emit", notification).await.expect("it answers");
+        assert_eq!(status, 200, "{said}");
+    }
+
     /// How many requests its rules have struck, whether they ran or not.
     pub(crate) async fn struck(&self) -> u64 {
         let (_, rules) = get(self.address, "/_drill/behaviour").await.expect("it answers");

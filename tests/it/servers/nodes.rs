@@ -6,6 +6,7 @@ mod kinds;
 mod quarantine;
 mod rates;
 mod signs;
+mod tools;
 
 use crate::harness::client::Client;
 use crate::harness::cluster::Cluster;

@@ -55,6 +55,28 @@ async fn on_its_stream_at_one_node_and_with_an_answer_of_another() {
     assert_eq!(answer_of(&client, &cluster, 2).await, moved("b", "a"));
 }
 
+/// What waits on a stream for its reader may be all that it takes. The one line about the move comes all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn on_a_stream_that_is_full_and_that_it_takes_up_again() {
+    let setup = Setup::new().section("limits: { stream_queue: 64KiB }");
+    let (a, _b, cluster) = start(SETTINGS, setup).await;
+    let client = cluster.client(0).initialized().await;
+    let mut stream = client.get(None).await.stream();
+    let filler = |text: &str| {
+        let params = serde_json::json!({ "level": "info", "logger": "filler", "data": text });
+        serde_json::json!({ "method": "notifications/message", "params": params }).to_string()
+    };
+    a.emits(&filler("first")).await;
+    stream.find("the first", |it| it["params"]["data"] == "first").await;
+    let last = stream.last_id.clone().expect("an id to take it up by");
+    drop(stream);
+    cluster[0].comes_to_metric("holdfast_streams 0").await;
+    a.emits(&filler(&"x".repeat(80 << 10))).await;
+    move_to(&cluster, "b").await;
+    let mut stream = client.get(Some(&last)).await.stream();
+    assert_eq!(line_of(&mut stream).await, moved("a", "b"));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn with_an_answer_and_then_on_the_stream_that_it_opens_elsewhere() {
     let (_a, _b, cluster) = start(SETTINGS, Setup::new()).await;

@@ -25,7 +25,7 @@ pub struct ControlDto {
     pub reason: String,
     /// What the cluster or an operator keeps the server's breaker at.
     pub kept: Option<String>,
-    /// The tools whose breakers an operator keeps.
+    /// The tools whose breakers the cluster or an operator keeps.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub kept_tools: Vec<KeptToolDto>,
     /// In the order of the configuration.
@@ -137,7 +137,7 @@ pub struct IncidentDto {
     /// How long that may be (`objectives.rpo`); none: the node is of a version that does not say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rpo_ms: Option<u64>,
-    /// `kept`, `missed` or `open`; none: as above.
+    /// `kept`, `missed` or `open`; `unmeasured`: the nodes did not count what it cost; none: as above.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rpo: Option<String>,
     /// Sessions that went to another instance, without what the first one kept for them.

@@ -8,10 +8,11 @@ use std::time::Duration;
 use holdfast_cluster::Leadership;
 use holdfast_engine::health::node::Measure;
 use holdfast_engine::replicated::{
-    ClusterState, MemberState, NodeId, ServerCommand, ServerHappened,
+    ClusterState, MemberState, NodeId, Origin, READS, ServerCommand, ServerHappened,
 };
 
-use super::{Shared, lock};
+use super::{Known, Shared, lock};
+use crate::desk::members;
 
 /// How long a coordinator that does not run the configuration that holds decides nothing, for another node
 /// to take its place; and how long a server is kept that is not configured any more.
@@ -41,7 +42,7 @@ impl Shared {
     fn successors(&self, state: &ClusterState, needs: Option<u64>) -> BTreeSet<NodeId> {
         let heard = lock(&self.nodes);
         let is_fit = |node: &NodeId| {
-            heard.get(node).is_some_and(|(part, at)| {
+            heard.get(node).is_some_and(|Known { part, at, .. }| {
                 at.elapsed() < HEARD_OF
                     && part.measure < Measure::HandOver as u8
                     && needs.is_none_or(|needs| part.runs == needs)
@@ -146,13 +147,44 @@ impl Shared {
     /// Whether every node that acts has told this coordinator that it can read such a command. One that could
     /// not would follow the group no more.
     pub(crate) fn all_read(&self, command: &ServerCommand) -> bool {
-        let (needs, me, state) = (command.reads(), self.group.me(), self.state());
+        self.all_of_them_read(&self.state()).0 >= command.reads()
+    }
+
+    /// What all members read that act, by what each has told this coordinator in its present life, and who they
+    /// are.
+    pub(super) fn all_of_them_read(&self, state: &ClusterState) -> (u32, Vec<Origin>) {
+        let (me, acting) = (self.group.me(), members(state));
         let heard = lock(&self.nodes);
-        let reads = |node: &NodeId| {
-            *node == me || heard.get(node).is_some_and(|(part, _)| part.reads >= needs)
+        let reads = |member: &Origin| match heard.get(&member.node) {
+            _ if member.node == me => READS,
+            Some(known) if known.generation == member.generation => known.part.reads,
+            Some(_) | None => 0,
         };
-        let acting = state.members.iter().filter(|(_, it)| it.state.may_act());
-        acting.map(|(node, _)| node).all(|node| needs == 0 || reads(node))
+        (acting.iter().map(reads).min().unwrap_or(READS), acting)
+    }
+
+    /// Takes what the coordinator tells that all nodes read.
+    pub(crate) fn heed_what_is_read(&self, all_read: (u32, Vec<Origin>)) {
+        {
+            let mut known = lock(&self.all_read);
+            // A new coordinator has heard of nobody yet. What was known of these lives holds as long as they do.
+            let is_less = all_read.0 < known.0 && all_read.1.iter().all(|it| known.1.contains(it));
+            if !is_less {
+                *known = all_read;
+            }
+        }
+        self.tell_what_is_read();
+    }
+
+    /// Has the data plane know what all nodes read. The coordinator spoke of the members that it knew: one that is
+    /// new since may be of another version.
+    pub(crate) fn tell_what_is_read(&self) {
+        let members = members(&self.state());
+        let told = lock(&self.all_read);
+        let known = members.iter().all(|member| told.1.contains(member));
+        let reads = if known { told.0 } else { 0 };
+        self.reads.store(reads, Ordering::Release);
+        self.plane.all_read(reads);
     }
 
     /// The coordinator's line for the record, refused where what it is about is past; of a cluster in which a

@@ -9,11 +9,14 @@ use std::time::Duration;
 
 use holdfast_cluster::ProposeError;
 use holdfast_engine::breaker::{ClusterCause, cluster_verdict};
-use holdfast_engine::replicated::{ClusterState, Origin, OverrideKind, ServerCommand, ServerState};
+use holdfast_engine::replicated::{
+    ClusterState, Origin, OverrideKind, ServerCommand, ServerState, tool_key,
+};
 
 use crate::desk::members;
 use crate::driver::{Reconciler, Status};
 use crate::plan::{Planned, millis};
+use crate::report::Of;
 use crate::shared::{Shared, concluded};
 
 /// Reports nudge; this is for a nudge that was lost.
@@ -36,9 +39,12 @@ impl BreakerSync {
         for planned in &self.shared.plan.servers {
             let Some(known) = state.servers.by_name.get(&planned.name) else { continue };
             let ids = planned.ids();
-            for instance in std::iter::once("").chain(ids.iter().map(String::as_str)) {
-                let opening = self.opening(&state, planned, known, instance, &members, now, term);
-                if let Some(command) = opening {
+            let instances = ids.iter().map(|id| Of::Instance(id));
+            let tools = planned.tools.iter().map(|tool| Of::Tool(tool));
+            for of in std::iter::once(Of::Server).chain(instances).chain(tools) {
+                let opening = self.opening(&state, planned, known, of, &members, now, term);
+                // What a node could not read it would follow no more: its own breakers open by themselves.
+                if let Some(command) = opening.filter(|it| self.shared.all_read(it)) {
                     self.shared.propose(command).await?;
                 }
             }
@@ -46,25 +52,29 @@ impl BreakerSync {
         Ok(())
     }
 
-    /// What has to be proposed about a breaker, if anything; the empty name is the server's own.
+    /// What has to be proposed about a breaker, if anything.
     #[expect(clippy::too_many_arguments, reason = "one look at everything that decides")]
     fn opening(
         &self,
         state: &ClusterState,
         planned: &Planned,
         known: &ServerState,
-        instance: &str,
+        of: Of<'_>,
         members: &[Origin],
         now: u64,
         term: u64,
     ) -> Option<ServerCommand> {
         let rules = planned.breaker?;
-        if known.forced(instance, now).is_some() {
+        let key = match of {
+            Of::Server => String::new(),
+            Of::Instance(id) => id.to_owned(),
+            Of::Tool(tool) => tool_key(tool),
+        };
+        if known.forced(&key, now).is_some() {
             return None;
         }
-        let last = known.breakers.get(instance).map_or(0, |it| it.since);
-        let name = (!instance.is_empty()).then_some(instance);
-        let evidence = self.shared.desk.evidence(&planned.name, name, members, last);
+        let last = known.breakers.get(&key).map_or(0, |it| it.since);
+        let evidence = self.shared.desk.evidence(&planned.name, of, members, last);
         let why = match cluster_verdict(&evidence, &rules.params)? {
             ClusterCause::Nodes(nodes) => {
                 format!("it is open on {nodes} of {} nodes", members.len())
@@ -74,15 +84,22 @@ impl BreakerSync {
             }
         };
         let me = state.members.get(&self.shared.group.me());
-        Some(ServerCommand::Breaker {
-            server: planned.name.clone(),
-            instance: instance.to_owned(),
-            kind: Some(OverrideKind::Opened),
-            generation: None,
-            until: Some(now.saturating_add(millis(rules.open_for))),
-            by: me.map(|member| member.name.clone()).unwrap_or_default(),
-            why,
-            term: Some(term),
+        let by = me.map(|member| member.name.clone()).unwrap_or_default();
+        let (server, until) = (planned.name.clone(), now.saturating_add(millis(rules.open_for)));
+        Some(match of {
+            Of::Tool(tool) => {
+                ServerCommand::OpenTool { server, tool: tool.to_owned(), until, by, why, term }
+            }
+            Of::Server | Of::Instance(_) => ServerCommand::Breaker {
+                server,
+                instance: key,
+                kind: Some(OverrideKind::Opened),
+                generation: None,
+                until: Some(until),
+                by,
+                why,
+                term: Some(term),
+            },
         })
     }
 }

@@ -1,7 +1,8 @@
 //! Tells the data plane what the group has agreed on: where calls go, how well every instance is, and
 //! which breakers are kept open or closed.
 //!
-//! What it was told is remembered, so that it is told changes only. With another configuration it is told
+//! What it was told is remembered, so that it is told changes only. What an operator held and let go between two
+//! looks is not there any more, and every breaker ends as if it had heard of it: the record says so. With another configuration it is told
 //! everything, also what holds no more: who told it before may have ended before it could say so. It never
 //! waits for anything.
 
@@ -9,7 +10,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use holdfast_engine::breaker::Override as Held;
-use holdfast_engine::replicated::{ClusterState, Override, OverrideKind, ServerState, tool_key};
+use holdfast_engine::replicated::{
+    ClusterState, Override, OverrideKind, ServerEvent, ServerHappened, ServerState, tool_key,
+};
 
 use crate::desk::members;
 use crate::driver::{Reconciler, Status};
@@ -35,6 +38,8 @@ struct Told {
     breakers: Vec<Option<Kept>>,
     /// By tool that has a breaker of its own.
     tools: Vec<Option<Kept>>,
+    /// The last number of an override that was seen; none before the first word.
+    seen: Option<u64>,
 }
 
 /// What a breaker was told that it is kept at, and by which word.
@@ -49,6 +54,7 @@ impl Follow {
             verdicts: vec![None; server.instances.len()],
             breakers: vec![None; server.instances.len() + 1],
             tools: vec![None; server.tools.len()],
+            seen: None,
         });
         let told = told.collect();
         Self { shared, told, shares: None }
@@ -66,7 +72,7 @@ impl Follow {
         self.shares = shares;
     }
 
-    fn tell(&mut self, server: usize, state: &ServerState, now: u64) -> bool {
+    fn tell(&mut self, server: usize, all: &ClusterState, state: &ServerState, now: u64) -> bool {
         let shared = Arc::clone(&self.shared);
         let planned = &shared.plan.servers[server];
         let told = &mut self.told[server];
@@ -82,21 +88,26 @@ impl Follow {
                 shared.plane.judge(At { server, instance }, verdict);
             }
         }
+        // Nothing was held since.
+        let since = told.seen.filter(|seen| *seen < state.override_generation);
+        let meanwhile = |name: &str| {
+            let of = |it: &&ServerEvent| it.server == planned.name && it.instance == name;
+            since.and_then(|since| last_held(all.servers.events.iter().filter(of), since))
+        };
         let names = planned.instances.iter().map(|it| it.id.as_str()).chain([""]);
         for (place, name) in names.enumerate() {
             let instance = (place < planned.instances.len()).then_some(place);
-            for word in news(&mut told.breakers[place], name, state, now) {
+            for word in news(&mut told.breakers[place], name, meanwhile(name), state, now) {
                 shared.plane.say(server, instance, word);
             }
         }
         for (place, tool) in planned.tools.iter().enumerate() {
-            for word in news(&mut told.tools[place], &tool_key(tool), state, now) {
-                // The group opens none of them.
-                if let Word::Forced { what, generation } = word {
-                    shared.plane.say_of_tool(server, tool, what, generation);
-                }
+            let key = tool_key(tool);
+            for word in news(&mut told.tools[place], &key, meanwhile(&key), state, now) {
+                shared.plane.say_of_tool(server, tool, word);
             }
         }
+        told.seen = Some(state.override_generation);
         let step = (state.failover.generation, state.failover.step);
         let moved = told.step != Some(step);
         if moved && planned.failover.is_some() {
@@ -115,10 +126,11 @@ impl Reconciler for Follow {
         let state = self.shared.state();
         let now = self.shared.group.time();
         self.share_rates(&state);
+        self.shared.tell_what_is_read();
         let mut moved = false;
         for server in 0..self.shared.plan.servers.len() {
             if let Some(known) = self.shared.server(&state, server) {
-                moved |= self.tell(server, &known, now);
+                moved |= self.tell(server, &state, &known, now);
             }
         }
         if moved {
@@ -129,15 +141,40 @@ impl Reconciler for Follow {
 }
 
 /// What the breaker that is kept under this name has to be told; `told`: what it was, and is from here on.
-fn news(told: &mut Option<Kept>, name: &str, state: &ServerState, now: u64) -> Vec<Word> {
+/// `meanwhile`: what an operator held it at since, for the last time.
+fn news(
+    told: &mut Option<Kept>,
+    name: &str,
+    meanwhile: Kept,
+    state: &ServerState,
+    now: u64,
+) -> Vec<Word> {
     let wanted = state.breakers.get(name);
     let was = told.replace(wanted.map(|it| (it.kind, it.generation)));
     let mut all = match was {
         None => anew(wanted, state.override_generation),
         Some(_) => Vec::new(),
     };
-    all.extend(words(was.flatten(), wanted, now));
+    let was = was.flatten();
+    let past =
+        meanwhile.filter(|it| Some(*it) != was && wanted.is_none_or(|now| it.1 < now.generation));
+    if let Some((kind, generation)) = past {
+        let (by, why) = (String::new(), String::new());
+        let past = Override { kind, generation, until: None, since: 0, by, why };
+        all.extend(words(was, Some(&past), now));
+    }
+    all.extend(words(past.or(was), wanted, now));
     all
+}
+
+/// What an operator held a breaker at after this number, for the last time, by what the record says of it.
+fn last_held<'e>(of: impl DoubleEndedIterator<Item = &'e ServerEvent>, since: u64) -> Kept {
+    let held = |it: &ServerEvent| match it.what {
+        ServerHappened::BreakerForcedOpen => Some((OverrideKind::ForcedOpen, it.index)),
+        ServerHappened::BreakerForcedClosed => Some((OverrideKind::ForcedClosed, it.index)),
+        _ => None,
+    };
+    of.rev().take_while(|it| it.index > since).find_map(held)
 }
 
 /// What a breaker has to be told of which nobody knows what it was told: that what holds no more was let
@@ -211,6 +248,36 @@ mod tests {
         ];
         for (wanted, last, expected) in table {
             assert_eq!(anew(wanted.as_ref(), last), expected, "{wanted:?} {last}");
+        }
+    }
+
+    /// Each row: what it was told, what was held and let go since, and what it hears of that.
+    #[test]
+    fn what_was_held_and_let_go_between_two_looks_is_told_all_the_same() {
+        use OverrideKind::{ForcedClosed, ForcedOpen, Opened};
+        let state = ServerState {
+            failover: holdfast_engine::failover::Failover::new("a"),
+            verdicts: Default::default(),
+            breakers: Default::default(),
+            override_generation: 9,
+        };
+        let forced = |what, generation| Word::Forced { what, generation };
+        let closed = [forced(Held::Closed, 18), forced(Held::Automatic, 19)];
+        let table = [
+            (None, Some((ForcedClosed, 9)), closed.to_vec()),
+            (Some((ForcedOpen, 4)), Some((ForcedClosed, 9)), closed.to_vec()),
+            (
+                Some((Opened, 4)),
+                Some((ForcedClosed, 9)),
+                [&[Word::Released { generation: 9 }], &closed[..]].concat(),
+            ),
+            (Some((ForcedClosed, 9)), Some((ForcedClosed, 9)), vec![closed[1]]),
+            (None, None, vec![]),
+        ];
+        for (was, meanwhile, expected) in table {
+            let mut told = Some(was);
+            assert_eq!(news(&mut told, "a", meanwhile, &state, 1_000), expected, "{was:?}");
+            assert_eq!(told, Some(None));
         }
     }
 

@@ -55,9 +55,8 @@ impl Losses {
         for (place, planned) in shared.plan.servers.iter().enumerate() {
             let Some(lost) = shared.plane.take_lost(place) else { continue };
             let mut hold = |what| held.push(Loss { server: planned.name.clone(), at: now, what });
-            if lost.unknown > 0 {
-                let oldest = now.saturating_sub(millis(lost.oldest));
-                hold(Lost::Writes { count: lost.unknown, oldest });
+            for (age, count) in lost.unknown {
+                hold(Lost::Writes { count, oldest: now.saturating_sub(millis(age)) });
             }
             for (instance, count) in lost.moved {
                 let from = planned.instances[instance].id.clone();

@@ -21,7 +21,7 @@ use crate::driver::{Reconciler, Status};
 use crate::group::NODE;
 use crate::machine::Senses;
 use crate::plane::{Activity, Check, Own, Traffic};
-use crate::report::{NodePart, decode, encode_long};
+use crate::report::{Allowed, NodePart, decode_long, encode_long};
 use crate::shared::{Shared, lock};
 
 /// Between two samples.
@@ -184,13 +184,15 @@ impl NodeWatch {
         let runs = if self.shared.plan.together { self.shared.runs() } else { 0 };
         let part = NodePart { level: level as u8, measure: measure as u8, runs, reads: READS };
         let leadership = *self.shared.group.leadership().borrow();
-        let may = if leadership.me {
+        let allowed = if leadership.me {
             self.shared.hear_of_node(me, part)
         } else {
             let coordinator = leadership.leader.ok_or("no coordinator is known")?;
             let body = encode_long(part)?;
-            decode::<bool>(&self.shared.group.call(coordinator, NODE, body.into()).await?)?
+            decode_long(&self.shared.group.call(coordinator, NODE, body.into()).await?)?
         };
+        let Allowed { aside: may, all_read } = allowed;
+        self.shared.heed_what_is_read(all_read);
         self.aside_until = (may && measure == Measure::StepAside).then(|| asked + HOLDS);
         Ok(())
     }

@@ -6,6 +6,9 @@
 //! left out; an announcement carries the name of its line in the history, so that a receiver can tell a
 //! repetition. A receiver that does not take one is tried again, with growing pauses, as often as is
 //! configured.
+//!
+//! What an outage cost is a line that grows for minutes. It is told when it has rested for some seconds, each time
+//! under another name, and not in its turn.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -18,6 +21,7 @@ use holdfast_engine::replicated::{
     ClusterState, Happened, Incident, ServerCommand, ServerEvent, ServerHappened,
 };
 use serde::Serialize;
+use tokio::time::Instant;
 
 use super::node::is_about_node;
 use super::objectives::{is_about_objective, outages};
@@ -34,6 +38,11 @@ const EVERY: Duration = Duration::from_secs(5);
 /// How far back a coordinator begins in a group in which nobody has ever announced anything, in
 /// milliseconds.
 const BEFORE: u64 = 10_000;
+/// What an outage cost is told when it has not grown for so long.
+const RESTS: Duration = Duration::from_secs(5);
+/// A coordinator that takes over tells the cost of an outage once more that was found within this time, in
+/// milliseconds: it does not know what was told. The name is the same.
+const LATELY: u64 = 600_000;
 /// Between two tries.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
@@ -55,6 +64,8 @@ struct News {
     /// It begins or ends an outage besides.
     incident: Option<&'static str>,
     kind: &'static str,
+    /// It is not told in its turn.
+    grows: bool,
     at: u64,
     server: String,
     instance: String,
@@ -112,10 +123,31 @@ impl Notify {
         news
     }
 
-    async fn announce(&self, news: &News, node: &str) {
-        let id = format!("{}.{}", news.line.0, news.line.1);
+    /// What outages cost that has grown and rests now, with the name under which it is told.
+    fn costs(&self, state: &ClusterState) -> Vec<(String, News)> {
+        let known = &mut *lock(&self.announcing.costs);
+        let (mut due, mut present) = (Vec::new(), BTreeMap::new());
+        for event in &state.servers.events {
+            let ServerHappened::Lost { outage, unknown, moved, .. } = event.what else { continue };
+            let (cost, now) = ((unknown, moved), Instant::now());
+            let is_old = state.time.saturating_sub(event.at) > LATELY;
+            let new = || (Some(cost).filter(|_| is_old).unwrap_or_default(), cost, now);
+            let (told, seen, since) = known.remove(&outage).unwrap_or_else(new);
+            let since = if seen == cost { since } else { now };
+            let is_due = told != cost && since.elapsed() >= RESTS;
+            if is_due {
+                let id = format!("{}.lost.{unknown}.{moved}", event.index);
+                due.push((id, News::of(event, false, None)));
+            }
+            present.insert(outage, (if is_due { cost } else { told }, cost, since));
+        }
+        *known = present;
+        due
+    }
+
+    async fn announce(&self, id: &str, news: &News, node: &str) {
         let mut message = Message {
-            id: &id,
+            id,
             event: news.about.label(),
             kind: news.kind,
             at: news.at,
@@ -182,6 +214,7 @@ impl Reconciler for Notify {
     async fn activate(&mut self) -> Status {
         let Some(term) = self.shared.coordinates() else {
             *lock(&self.announcing.since) = (None, None);
+            lock(&self.announcing.costs).clear();
             return Status::Settled(EVERY);
         };
         let state = self.shared.state();
@@ -195,7 +228,9 @@ impl Reconciler for Notify {
             if self.shared.coordinates() != Some(term) {
                 return Status::Settled(EVERY);
             }
-            self.announce(&it, &node).await;
+            if !it.grows {
+                self.announce(&format!("{}.{}", it.line.0, it.line.1), &it, &node).await;
+            }
             lock(&self.announcing.since).1 = Some(it.line);
             // Of several lines with one index the last says that all of them were told.
             let more = news.peek().is_some_and(|next| next.line.0 == it.line.0);
@@ -212,7 +247,32 @@ impl Reconciler for Notify {
             self.shared.now_told(self.place, last);
         }
         self.mark(term).await;
+        for (id, event) in self.costs(&state) {
+            self.announce(&id, &event, &node).await;
+        }
         Status::Settled(EVERY)
+    }
+}
+
+// === impl News ===
+
+impl News {
+    /// A line about a server. `is_back`: its move is one back; `incident`: what it does to an outage.
+    fn of(event: &ServerEvent, is_back: bool, incident: Option<&'static str>) -> Self {
+        let about = about(event, is_back);
+        // One message, where the line is about nothing else.
+        let is_told = about == NotifyEvent::Incident;
+        Self {
+            line: (event.index, 0),
+            about,
+            incident: incident.filter(|_| !is_told),
+            kind: incident.filter(|_| is_told).unwrap_or_else(|| kind(event.what)),
+            grows: matches!(event.what, ServerHappened::Lost { .. }),
+            at: event.at,
+            server: event.server.clone(),
+            instance: event.instance.clone(),
+            text: text(event),
+        }
     }
 }
 
@@ -226,28 +286,13 @@ fn of_servers(plan: &Plan, state: &ClusterState) -> Vec<News> {
     };
     // Whose last move was back.
     let mut back: BTreeSet<&str> = BTreeSet::new();
-    let of = |event: &ServerEvent, is_back: bool| {
-        let (about, incident) = (about(event, is_back), incident(event.index));
-        // One message, where the line is about nothing else.
-        let is_told = about == NotifyEvent::Incident;
-        News {
-            line: (event.index, 0),
-            about,
-            incident: incident.filter(|_| !is_told),
-            kind: incident.filter(|_| is_told).unwrap_or_else(|| kind(event.what)),
-            at: event.at,
-            server: event.server.clone(),
-            instance: event.instance.clone(),
-            text: text(event),
-        }
-    };
     let news = state.servers.events.iter().map(|event| {
         match event.what {
             ServerHappened::FailbackBegan => back.insert(&event.server),
             ServerHappened::FailoverBegan => back.remove(event.server.as_str()),
             _ => false,
         };
-        of(event, back.contains(event.server.as_str()))
+        News::of(event, back.contains(event.server.as_str()), incident(event.index))
     });
     news.collect()
 }
@@ -270,6 +315,7 @@ fn of_nodes(state: &ClusterState) -> impl Iterator<Item = News> {
             about: NotifyEvent::Node,
             incident: None,
             kind,
+            grows: false,
             at: it.at,
             server: String::new(),
             instance: String::new(),

@@ -2,12 +2,13 @@
 //! announces an objective that was missed, in the log, as a metric and in the group's record, from
 //! where it reaches the webhooks.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use holdfast_cluster::ProposeError;
 use holdfast_engine::objectives::{self, Compliance, Ending, Objective, Outage, as_one};
-use holdfast_engine::replicated::{ClusterState, ServerHappened};
+use holdfast_engine::replicated::{ClusterState, ServerCommand, ServerHappened};
 
 use crate::driver::{Reconciler, Status};
 use crate::plan::{Plan, Planned, millis};
@@ -22,28 +23,36 @@ const SOON: Duration = Duration::from_millis(100);
 const MISSED: &str = "recovery time objective missed";
 /// And that of an outage with Writes in doubt for longer than is allowed.
 const IN_DOUBT: &str = "recovery point objective missed";
+/// What follows is the log index of the verdict.
+const OF: &str = " (outage ";
 /// And that of a failover that took longer than its tier allows.
 const SLOW: &str = "failover slower than its tier";
 
 pub(crate) struct Objectives {
     shared: Arc<Shared>,
+    /// The outages, by index, of which this node had the record say that they are measured: a full record may have
+    /// forgotten that, and is not to be told again and again.
+    measured: BTreeSet<u64>,
 }
 
 // === impl Objectives ===
 
 impl Objectives {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared }
+        Self { shared, measured: BTreeSet::new() }
     }
 
     /// Whether a server is out.
-    async fn judge(&self, state: &ClusterState, term: u64) -> Result<bool, ProposeError> {
-        let mut any = false;
+    async fn judge(&mut self, state: &ClusterState, term: u64) -> Result<bool, ProposeError> {
+        let (mut any, shared) = (false, Arc::clone(&self.shared));
         let now = state.time.max(self.shared.group.time());
-        for outage in outages(&self.shared.plan, state) {
-            let Some((_, planned)) = self.shared.plan.find(&outage.server) else { continue };
+        let outages = outages(&shared.plan, state);
+        self.measured.retain(|known| outages.iter().any(|it| it.index == *known));
+        for outage in outages {
+            let Some((_, planned)) = shared.plan.find(&outage.server) else { continue };
             if outage.ending == Ending::Open {
                 any = true;
+                self.measure(&outage, term).await?;
                 if let Some(answered) = self.answered(state, &outage) {
                     let what = ServerHappened::Answered { lost: None };
                     self.note(&outage, what, answered, term).await?;
@@ -52,27 +61,34 @@ impl Objectives {
             if let Some((took, Compliance::Breached)) = outage.failover(tier(planned), now)
                 && !is_announced(state, &outage, SLOW)
             {
-                let text = format!("{SLOW}: {took} ms, and {} ms are allowed", tier(planned));
+                let of = named(&outage);
+                let text = format!("{SLOW}: {took} ms, and {} ms are allowed{of}", tier(planned));
                 tracing::warn!(server = outage.server, took_ms = took, "{SLOW}");
                 self.note(&outage, ServerHappened::Noted, text, term).await?;
             }
             let judged = outage.judge(objective(planned), now);
             if judged.rto == Compliance::Breached && !is_announced(state, &outage, MISSED) {
                 let text = format!(
-                    "{MISSED}: out for {} ms, and {} ms are allowed",
+                    "{MISSED}: out for {} ms, and {} ms are allowed{}",
                     judged.took,
-                    millis(planned.objectives.rto)
+                    millis(planned.objectives.rto),
+                    named(&outage)
                 );
                 tracing::error!(server = outage.server, took_ms = judged.took, "{MISSED}");
                 self.note(&outage, ServerHappened::Noted, text, term).await?;
             }
-            if judged.rpo == Compliance::Breached && !is_announced(state, &outage, IN_DOUBT) {
+            if judged.rpo == Some(Compliance::Breached) && !is_announced(state, &outage, IN_DOUBT) {
+                let end = match outage.ending {
+                    Ending::Open => "ago",
+                    Ending::FailedOver | Ending::Recovered | Ending::Retired => "before the end",
+                };
                 let text = format!(
-                    "{IN_DOUBT}: {} Writes may have run or not, the first received {} ms before the \
-                     end, and {} ms are allowed",
+                    "{IN_DOUBT}: {} Writes may have run or not, the first received {} ms {end}, and {} ms \
+                     are allowed{}",
                     outage.unknown,
                     judged.in_doubt,
-                    objective(planned).rpo
+                    objective(planned).rpo,
+                    named(&outage)
                 );
                 tracing::error!(
                     server = outage.server,
@@ -84,6 +100,19 @@ impl Objectives {
             }
         }
         Ok(any)
+    }
+
+    /// Has the record say that the nodes count what it costs, once they all do: without a line nobody would know
+    /// whether nothing was lost or nobody counted, as before a node knew how to.
+    async fn measure(&mut self, outage: &Outage, term: u64) -> Result<(), ProposeError> {
+        let (server, of) = (outage.server.clone(), outage.index);
+        let command = ServerCommand::Lose { server, outage: of, unknown: 0, oldest: 0, moved: 0 };
+        let may = self.shared.coordinates() == Some(term) && self.shared.all_read(&command);
+        if may && !outage.is_measured && !self.measured.contains(&of) {
+            self.shared.propose(command).await?;
+            self.measured.insert(of);
+        }
+        Ok(())
     }
 
     /// The first good answer of what is active now, as evidence; none yet.
@@ -156,13 +185,21 @@ pub(crate) fn tier(planned: &Planned) -> u64 {
     planned.failover.as_ref().map_or(u64::MAX, |it| it.target)
 }
 
-/// Whether the record says already that the outage took too long, in these words.
+/// How a line names the outage that it is about: another of the same instance may have begun by then.
+fn named(outage: &Outage) -> String {
+    format!("{OF}{})", outage.index)
+}
+
+/// Whether the record says already that the outage took too long, in these words. A line of an earlier version
+/// names no outage, and is about the last.
 fn is_announced(state: &ClusterState, outage: &Outage, words: &str) -> bool {
+    let named = named(outage);
     state.servers.events.iter().any(|event| {
         event.index > outage.index
             && event.server == outage.server
             && event.what == ServerHappened::Noted
             && event.evidence.starts_with(words)
+            && (event.evidence.ends_with(&named) || !event.evidence.contains(OF))
             && event.instance == outage.instance
     })
 }

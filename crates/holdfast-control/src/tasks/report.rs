@@ -52,9 +52,16 @@ impl Reporter {
         let me = self.shared.group.me();
         let generation = state.members.get(&me).map_or(0, |member| member.generation);
         let shared = Arc::clone(&self.shared);
-        let mut calls = Vec::new();
+        let (mut calls, mut tools) = (Vec::new(), Vec::new());
         let servers = shared.plan.servers.iter().enumerate().map(|(server, planned)| {
             let own = planned.instances.len();
+            for (place, tool) in planned.tools.iter().enumerate() {
+                let evidence = shared.plane.tool_evidence(server, tool);
+                let part = self.breaker(server, own + 1 + place, evidence);
+                if evidence != Evidence::default() {
+                    tools.push((planned.name.clone(), tool.clone(), part));
+                }
+            }
             ServerPart {
                 name: planned.name.clone(),
                 follows: shared.follows(server),
@@ -70,7 +77,7 @@ impl Reporter {
             }
         });
         let servers = servers.collect();
-        Report { generation, servers, calls }
+        Report { generation, servers, calls, tools }
     }
 
     /// What this node says of an instance, and what its calls say of one that its checks find healthy.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use holdfast_engine::breaker::Override;
+use holdfast_engine::replicated::{ControlCommand, OverrideKind, ServerCommand};
 
 use super::world::{FakePlane, World};
 use super::{PAIR, SECONDS, well};
@@ -77,10 +78,118 @@ fn of_tool(tool: &str, force: Force) -> Order {
     Order::ToolBreaker { server: "docs".into(), tool: tool.into(), force }
 }
 
-/// What a node's data plane was last told of the tool.
-fn told(plane: &FakePlane) -> Option<Override> {
+/// What a node's data plane was told of the tool.
+fn said(plane: &FakePlane) -> Vec<Word> {
     let said = lock(&plane.tools);
-    said.iter().rev().find(|(server, tool, ..)| (*server, &**tool) == (0, "write")).map(|it| it.2)
+    said.iter().filter(|it| (it.0, &*it.1) == (0, "write")).map(|it| it.2).collect()
+}
+
+/// What it was last told that an operator holds it at.
+fn told(plane: &FakePlane) -> Option<Override> {
+    said(plane).into_iter().rev().find_map(|word| match word {
+        Word::Forced { what, .. } => Some(what),
+        Word::Opened { .. } | Word::Released { .. } => None,
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_nodes_open_a_tool_for_the_third_and_one_does_not() {
+    let world = World::start(&with_tool(), 3);
+    well(&world).await;
+    world.nodes[1].plane.tool("write", true);
+    tokio::time::sleep(5 * SECONDS).await;
+    assert_eq!(said(&world.nodes[2].plane), [], "one node's word opens nothing");
+    let second = world.time();
+    world.nodes[2].plane.tool("write", true);
+    let is_told = |world: &World| !said(&world.nodes[0].plane).is_empty();
+    world.until("told", SECONDS, is_told).await;
+    let took = world.time() - second;
+    assert!(took <= 50, "{took} ms from the second opening to the other node's refusal");
+    let opened = said(&world.nodes[0].plane);
+    let [Word::Opened { length, .. }] = opened[..] else { panic!("{opened:?}") };
+    assert!(length > 29 * SECONDS && length <= 30 * SECONDS, "{length:?}");
+    assert_eq!(words(&world, 0), [], "no other breaker is meant");
+    let kept = world.control(0).servers()[0].tools.clone();
+    let why = "open for all: it is open on 2 of 3 nodes".to_owned();
+    assert_eq!(kept, [("write".to_owned(), why)]);
+    let history = world.history("docs");
+    assert!(history.iter().any(|it| it.contains("breaker of its tool write open for all: by n1")));
+    // The same evidence is the reason for one word.
+    tokio::time::sleep(60 * SECONDS).await;
+    assert_eq!(said(&world.nodes[0].plane).len(), 1);
+    assert_eq!(world.control(1).servers()[0].tools, [], "its time is over");
+    for opened in [false, true] {
+        for node in [1, 2] {
+            world.nodes[node].plane.tool("write", opened);
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let is_told = |world: &World| said(&world.nodes[0].plane).len() == 2;
+    world.until("told again", SECONDS, is_told).await;
+    // An operator's word stands above it.
+    world.control(1).order(of_tool("write", Force::Closed)).await.unwrap();
+    let closed = |world: &World| told(&world.nodes[0].plane) == Some(Override::Closed);
+    world.until("closed", SECONDS, closed).await;
+    assert!(matches!(said(&world.nodes[0].plane)[2], Word::Released { .. }));
+}
+
+/// No node's log has a word that it cannot read, whatever the others' breakers do.
+#[tokio::test(start_paused = true)]
+async fn no_tool_is_opened_for_all_while_a_node_does_not_know_that_there_is_such_a_word() {
+    let world = World::start(&with_tool(), 3);
+    well(&world).await;
+    let coordinator = world.control(world.coordinator());
+    coordinator.shared().hear_of_node(3, NodePart { reads: 1, ..NodePart::default() });
+    for node in [1, 2] {
+        world.nodes[node].plane.tool("write", true);
+    }
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(said(&world.nodes[0].plane), []);
+    // It says of itself what it reads now.
+    let is_told = |world: &World| !said(&world.nodes[0].plane).is_empty();
+    world.until("told", 5 * SECONDS, is_told).await;
+}
+
+/// An opening that was the reason for a word is none for the next one, whatever configuration a node goes by.
+#[tokio::test(start_paused = true)]
+async fn a_tools_opening_is_as_old_as_it_was_after_a_reload() {
+    let world = World::start(&with_tool(), 3);
+    well(&world).await;
+    for node in [1, 2] {
+        world.nodes[node].plane.tool("write", true);
+    }
+    let is_told = |world: &World| !said(&world.nodes[0].plane).is_empty();
+    world.until("told", SECONDS, is_told).await;
+    tokio::time::sleep(60 * SECONDS).await;
+    for node in [1, 2] {
+        let plane = world.reload(node, &with_tool().replace("[write]", "[read, write]"));
+        plane.tool("write", true);
+    }
+    tokio::time::sleep(5 * SECONDS).await;
+    assert_eq!(said(&world.nodes[0].plane).len(), 1);
+}
+
+/// The state that a node sees is the last there was: what came between is in the record.
+#[tokio::test(start_paused = true)]
+async fn what_is_closed_and_let_go_at_once_is_closed_on_every_node() {
+    let world = World::start(&with_tool(), 3);
+    well(&world).await;
+    world.control(0).order(of_tool("write", Force::Open)).await.unwrap();
+    let open = |world: &World| world.nodes.iter().all(|it| told(&it.plane) == Some(Override::Open));
+    world.until("open", SECONDS, open).await;
+    for kind in [Some(OverrideKind::ForcedClosed), None] {
+        let (server, tool, by) = ("docs".into(), "write".into(), "ops".into());
+        let command = ServerCommand::Tool { server, tool, kind, by };
+        world.apply(0, ControlCommand::Server(command));
+    }
+    let let_go =
+        |world: &World| world.nodes.iter().all(|it| told(&it.plane) == Some(Override::Automatic));
+    world.until("let go", SECONDS, let_go).await;
+    for node in &world.nodes {
+        let said = said(&node.plane);
+        let closed = |word: &Word| matches!(word, Word::Forced { what: Override::Closed, .. });
+        assert!(closed(&said[said.len() - 2]), "half-open: {said:?}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -90,6 +199,9 @@ async fn an_operators_word_about_a_tool_reaches_every_node_and_is_taken_back() {
     well(&world).await;
     let unknown = world.control(1).order(of_tool("wirte", Force::Open)).await.unwrap_err();
     assert!(unknown.to_string().ends_with("did you mean write?"), "{unknown}");
+    let unknown = world.control(2).order(of_tool("wirte", Force::Clear)).await.unwrap_err();
+    assert!(unknown.to_string().ends_with("did you mean write?"), "nothing to let go: {unknown}");
+    world.control(2).order(of_tool("write", Force::Clear)).await.unwrap();
     world.control(2).order(of_tool("write", Force::Open)).await.unwrap();
     let all = |world: &World, what| world.nodes.iter().all(|it| told(&it.plane) == Some(what));
     world.until("told", SECONDS, |world| all(world, Override::Open)).await;
@@ -123,7 +235,8 @@ async fn no_tool_is_held_while_a_node_does_not_know_that_there_is_such_a_word() 
     let earlier = NodePart { reads: 0, ..NodePart::default() };
     coordinator.shared().hear_of_node(3, earlier);
     let refused = world.control(1).order(of_tool("write", Force::Open)).await.unwrap_err();
-    assert!(refused.to_string().contains("not every node"), "{refused}");
+    let said = "the breaker of docs is left as it is: not every node";
+    assert!(refused.to_string().starts_with(said), "{refused}");
     tokio::time::sleep(5 * SECONDS).await;
     world.control(1).order(of_tool("write", Force::Open)).await.unwrap();
 }

@@ -27,10 +27,9 @@ async fn a_coordinator_that_thaws_has_heard_nothing() {
     shared.take(2, crate::report::Report::default());
     assert_eq!(votes(), 0, "it was said before");
     assert!(
-        !shared.hear_of_node(
-            2,
-            crate::report::NodePart { level: 3, measure: 2, ..Default::default() }
-        )
+        !shared
+            .hear_of_node(2, crate::report::NodePart { level: 3, measure: 2, ..Default::default() })
+            .aside
     );
     world.until("heard anew", 10 * SECONDS, |_| votes() == 3).await;
     let moves = world.history("docs").iter().filter(|it| it.contains("failover")).count();

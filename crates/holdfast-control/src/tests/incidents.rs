@@ -3,12 +3,15 @@
 use std::time::Duration;
 
 use holdfast_engine::health::votes::Opinion;
-use holdfast_engine::replicated::ServerHappened;
+use holdfast_engine::replicated::{ControlCommand, ServerCommand, ServerHappened};
 
 use super::world::{Kill, Node, World};
 use super::{ALL, PAIR, SECONDS, well};
+use crate::driver::Reconciler as _;
 use crate::operate::{IncidentView, Operated as _, Order};
 use crate::plane::Lost;
+use crate::shared::lock;
+use crate::tasks::losses::Losses;
 
 /// Checks that notice an instance that is slow.
 const LATENCY: &str = "checks: [ { type: ping, weight: 0.5 }, { type: latency, weight: 0.5, good: 50ms, bad: 150ms } ]";
@@ -23,6 +26,18 @@ fn pair() -> String {
 fn is(world: &World, instance: &str, opinion: Opinion) -> bool {
     let verdicts = world.server("docs").verdicts;
     verdicts.get(instance).is_some_and(|it| it.opinion == Some(opinion))
+}
+
+/// A server of one instance, which no Write may be in doubt of.
+fn alone(checks: &str) -> String {
+    format!(
+        "servers: {{ docs: {{ tier: 1, url: \"http://127.0.0.1:1/mcp\", health: {{ interval: 1s, {checks} }} }} }}"
+    )
+}
+
+/// Whether that instance is found so.
+fn so(opinion: Opinion) -> impl Fn(&World) -> bool {
+    move |world| world.state().servers.by_name.contains_key("docs") && is(world, "1", opinion)
 }
 
 async fn until_degraded(world: &World) {
@@ -70,15 +85,7 @@ async fn what_an_outvoted_node_saw_is_not_the_beginning() {
 
 #[tokio::test(start_paused = true)]
 async fn an_outage_after_another_begins_after_it() {
-    let alone = format!(
-        "servers: {{ docs: {{ url: \"http://127.0.0.1:1/mcp\", health: {{ interval: 1s, {LATENCY} }} }} }}"
-    );
-    let world = World::start(&alone, 3);
-    let so = |opinion| {
-        move |world: &World| {
-            world.state().servers.by_name.contains_key("docs") && is(world, "1", opinion)
-        }
-    };
+    let world = World::start(&alone(LATENCY), 3);
     world.until("well", 10 * SECONDS, so(Opinion::Healthy)).await;
     world.set_down("1", true);
     world.until("out", 10 * SECONDS, so(Opinion::Unhealthy)).await;
@@ -249,12 +256,13 @@ async fn an_outage_goes_on_where_its_server_is_moved_by_force_to_what_is_of_no_u
 
 fn lost(writes: u32, oldest: Duration, moved: u32) -> Lost {
     let moved = if moved == 0 { Vec::new() } else { vec![(0, moved)] };
-    Lost { unknown: writes, oldest, moved }
+    let unknown = if writes == 0 { Vec::new() } else { vec![(oldest, writes)] };
+    Lost { unknown, moved }
 }
 
 /// A node's clients lose this.
 fn loses(world: &World, node: usize, lost: Lost) {
-    crate::shared::lock(&world.nodes[node].plane.lost).insert(0, lost);
+    lock(&world.nodes[node].plane.lost).insert(0, lost);
 }
 
 /// The pair, of which no Write may be in doubt.
@@ -328,6 +336,91 @@ async fn what_a_coordinator_did_not_hear_of_is_told_to_the_next_one() {
     world.elect(1);
     let told = |world: &World| world.control(0).incidents().first().map(cost);
     world.until("told", 10 * SECONDS, |world| told(world) == Some((2, 1, "missed"))).await;
+}
+
+/// Where a node may be of a version that does not count, that nobody told of a loss means nothing.
+#[tokio::test(start_paused = true)]
+async fn an_outage_is_not_measured_while_a_node_may_not_know_how() {
+    let world = World::start(&strict(), 3);
+    well(&world).await;
+    // It never says what it reads.
+    world.apply(0, super::nodes::join(4, "n4"));
+    world.set_down("a", true);
+    let incident = over(&world).await;
+    assert_eq!(cost(&incident), (0, 0, "unmeasured"));
+    tokio::time::sleep(20 * SECONDS).await;
+    assert_eq!(world.count(|it| matches!(it, ServerHappened::Lost { .. })), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_missed_objective_is_told_of_each_outage_however_late_the_line_of_another_comes() {
+    let world = World::start(&alone("checks: [ { type: ping } ]"), 3);
+    let said = |world: &World| {
+        let history = world.history("docs");
+        let of = |it: &&String| it.contains("recovery point objective missed");
+        history.iter().filter(of).cloned().collect::<Vec<_>>()
+    };
+    world.until("well", 10 * SECONDS, so(Opinion::Healthy)).await;
+    world.set_down("1", true);
+    world.until("out", 10 * SECONDS, so(Opinion::Unhealthy)).await;
+    world.set_down("1", false);
+    world.until("well", 30 * SECONDS, so(Opinion::Healthy)).await;
+    world.set_down("1", true);
+    world.until("out again", 10 * SECONDS, so(Opinion::Unhealthy)).await;
+    let outages = holdfast_engine::objectives::outages(&world.state().servers.events);
+    let [first, second] = [0, 1].map(|at| outages[at].index);
+    let lose = |outage| {
+        let (server, oldest) = ("docs".to_owned(), world.time() - 20_000);
+        let lost = ServerCommand::Lose { server, outage, unknown: 1, oldest, moved: 0 };
+        world.apply(0, ControlCommand::Server(lost));
+    };
+    lose(first);
+    world.until("told of the first", 10 * SECONDS, |world| said(world).len() == 1).await;
+    lose(second);
+    world.until("told of the second", 10 * SECONDS, |world| said(world).len() == 2).await;
+    tokio::time::sleep(20 * SECONDS).await;
+    let said = said(&world);
+    assert_eq!(said.len(), 2, "{said:#?}");
+    assert!(said[0].contains(" ms before the end, "), "{said:#?}");
+    assert!(said[1].contains(" ms ago, "), "it goes on: {said:#?}");
+}
+
+/// A reload ends a turn wherever it is.
+#[tokio::test(start_paused = true)]
+async fn what_was_about_to_be_told_when_a_node_was_reconfigured_is_told() {
+    let world = World::start(&strict(), 3);
+    well(&world).await;
+    world.set_down("a", true);
+    over(&world).await;
+    loses(&world, 1, lost(2, 20 * SECONDS, 1));
+    let mut turn = Losses::new(world.control(1).shared());
+    tokio::select! {
+        biased;
+        _ = turn.activate() => panic!("the way to the coordinator takes time"),
+        () = std::future::ready(()) => {}
+    }
+    assert!(lock(&world.nodes[1].plane.lost).is_empty(), "it was taken");
+    world.reload(1, &strict());
+    let told = |world: &World| world.control(0).incidents().first().map(cost);
+    world.until("told", 10 * SECONDS, |world| told(world) == Some((2, 1, "missed"))).await;
+}
+
+/// A call that hangs is given up with others that came when the outage was over.
+#[tokio::test(start_paused = true)]
+async fn of_what_is_given_up_in_one_second_each_call_has_met_the_outage_or_not() {
+    let world = World::start(PAIR, 3);
+    well(&world).await;
+    world.set_down("a", true);
+    let incident = over(&world).await;
+    tokio::time::sleep(60 * SECONDS).await;
+    let ago = |at: u64| Duration::from_millis(world.time() - at);
+    let ended = incident.began + incident.recovered_ms.unwrap();
+    let unknown = vec![(ago(incident.began - 2_000), 3), (ago(ended + 30_000), 2)];
+    loses(&world, 2, Lost { unknown, moved: Vec::new() });
+    let told = |world: &World| world.control(0).incidents()[0].unknown_writes;
+    world.until("told", 10 * SECONDS, |world| told(world) > 0).await;
+    tokio::time::sleep(10 * SECONDS).await;
+    assert_eq!(told(&world), 3);
 }
 
 /// Not by the nodes' own clocks, which differ: the switch is in the group's time, too.
@@ -436,10 +529,7 @@ async fn a_score_that_goes_to_and_fro_at_a_bar_stays_below_it() {
 #[tokio::test(start_paused = true)]
 async fn an_emergency_after_a_better_time_gives_an_alarm_again() {
     let checks = "checks: [ { type: ping, weight: 0.1 }, { type: latency, weight: 0.9, good: 50ms, bad: 150ms } ]";
-    let yaml = format!(
-        "servers: {{ docs: {{ url: \"http://127.0.0.1:1/mcp\", health: {{ interval: 1s, {checks} }} }} }}"
-    );
-    let world = World::start(&yaml, 3);
+    let world = World::start(&alone(checks), 3);
     world.idle(&ALL);
     let score = |world: &World| {
         let known = world.state().servers.by_name.get("docs").cloned();

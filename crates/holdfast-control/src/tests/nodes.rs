@@ -1,6 +1,7 @@
 //! Nodes that are not well: what is shown and recorded, who coordinates, and who has no traffic.
 
 use holdfast_engine::health::node::Level;
+use holdfast_engine::replicated::{ControlCommand, NodeId, READS};
 
 use super::world::World;
 use super::{PAIR, SECONDS};
@@ -28,6 +29,40 @@ fn record(world: &World) -> Vec<String> {
     let state = world.state();
     let of_nodes = state.servers.events.iter().filter(|event| event.server.is_empty());
     of_nodes.map(|event| event.evidence.clone()).collect()
+}
+
+/// A process of this name has come.
+pub(super) fn join(node: NodeId, name: &str) -> ControlCommand {
+    let (name, nowhere) = (name.to_owned(), String::new);
+    let (peer, client, admin, version) = (nowhere(), nowhere(), nowhere(), nowhere());
+    ControlCommand::Join { node, name, peer, client, admin, version }
+}
+
+fn reads(world: &World) -> Vec<u32> {
+    world.nodes.iter().map(|it| *lock(&it.plane.reads)).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_node_knows_what_all_of_them_read_and_one_that_is_new_may_not() {
+    let world = World::start(PAIR, 3);
+    let all = |world: &World| reads(world) == [READS; 3];
+    world.until("known", 10 * SECONDS, all).await;
+    // Whoever coordinates next has heard of nobody yet, and these lives read what they did.
+    world.elect(1);
+    for _ in 0..50 {
+        tokio::time::sleep(SECONDS / 10).await;
+        assert_eq!(reads(&world), [READS; 3]);
+    }
+    // The third is started again, by an earlier build perhaps.
+    world.apply(2, join(3, "n3"));
+    let none = |world: &World| reads(world) == [0; 3];
+    world.until("not known", SECONDS, none).await;
+    world.until("known", 10 * SECONDS, all).await;
+    // One that does not say is of an earlier version.
+    world.apply(0, join(4, "n4"));
+    world.until("not known", SECONDS, none).await;
+    tokio::time::sleep(20 * SECONDS).await;
+    assert_eq!(reads(&world), [0; 3]);
 }
 
 #[tokio::test(start_paused = true)]

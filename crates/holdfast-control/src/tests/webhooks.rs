@@ -1,16 +1,19 @@
 //! What an operator's webhook hears of a failover, across coordinators. On the real clock: there is a
 //! real connection.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use holdfast_engine::replicated::ServerHappened;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
 use super::world::{Kill, World};
 use super::{PAIR, SECONDS, well};
 use crate::operate::{Force, Operated as _, Order};
+use crate::plane::Lost;
 use crate::shared::lock;
 
 /// What a receiver got.
@@ -86,7 +89,7 @@ async fn a_webhook_hears_of_every_step_also_when_the_coordinator_dies() {
         .await;
     // Repetitions carry the same name.
     let all = lock(&got).clone();
-    let mut seen = std::collections::BTreeMap::new();
+    let mut seen = BTreeMap::new();
     for message in &all {
         let id = message["id"].as_str().unwrap().to_owned();
         let first = seen.entry(id).or_insert_with(|| message["text"].clone());
@@ -95,6 +98,41 @@ async fn a_webhook_hears_of_every_step_also_when_the_coordinator_dies() {
     }
     let switched = seen.values().filter(|text| text.as_str().unwrap().starts_with("b is active"));
     assert_eq!(switched.count(), 1, "{all:#?}");
+}
+
+/// The line of an outage's cost grows for as long as calls are given up: a webhook hears what it came to.
+#[tokio::test]
+async fn what_an_outage_cost_is_told_when_it_has_grown_and_not_before() {
+    let (url, got) = receiver_that(|_| Some("200 OK")).await;
+    let notify = format!("notify: [ {{ url: \"{url}\", events: [incident] }} ]\n");
+    let fast = PAIR.replace("interval: 1s, timeout: 500ms", "interval: 500ms, timeout: 500ms");
+    let world = World::start(&format!("{notify}{fast}"), 3);
+    well(&world).await;
+    world.set_down("a", true);
+    let is_counted = |it: &ServerHappened| matches!(it, ServerHappened::Lost { .. });
+    world.until("out", 30 * SECONDS, |world| world.count(is_counted) == 1).await;
+    for node in 0..3 {
+        let lost = Lost { unknown: vec![(2 * SECONDS, 1)], moved: vec![(0, 10)] };
+        lock(&world.nodes[node].plane.lost).insert(0, lost);
+    }
+    let heard = || {
+        let got = lock(&got);
+        let lost = got.iter().filter(|it| it["kind"] == "lost");
+        lost.map(|it| it["text"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    world.until("told", 30 * SECONDS, |_| !heard().is_empty()).await;
+    assert_eq!(heard(), ["3 Writes in doubt, 30 sessions without their state"]);
+    // The next coordinator does not know what was told, and says it under the same name.
+    world.kill(0);
+    let lost = Lost { unknown: vec![(20 * SECONDS, 1)], moved: Vec::new() };
+    lock(&world.nodes[1].plane.lost).insert(0, lost);
+    let more = "4 Writes in doubt, 30 sessions without their state";
+    world.until("told again", 30 * SECONDS, |_| heard().iter().any(|it| it == more)).await;
+    let got = lock(&got).clone();
+    let lost = got.iter().filter(|it| it["kind"] == "lost");
+    let names: BTreeMap<&str, &str> =
+        lost.map(|it| (it["id"].as_str().unwrap(), it["text"].as_str().unwrap())).collect();
+    assert_eq!(names.len(), 2, "{got:#?}");
 }
 
 #[tokio::test]

@@ -461,7 +461,7 @@ impl World {
         })
     }
 
-    fn apply(&self, by: usize, command: ControlCommand) -> Reply {
+    pub(crate) fn apply(&self, by: usize, command: ControlCommand) -> Reply {
         let mut machine = lock(&self.machine);
         let index = machine.control.index + 1;
         let command = Command {

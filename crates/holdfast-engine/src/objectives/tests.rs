@@ -30,8 +30,7 @@ fn an_outage_is_measured_from_the_first_evidence_to_the_first_good_answer() {
     assert_eq!((it.detection(), it.decision()), (600, Some(50)));
     assert_eq!((it.switch(), it.answer()), (Some(250), Some(400)));
     assert_eq!(it.ending, Ending::FailedOver);
-    let (rto, rpo) = (Compliance::Met, Compliance::Met);
-    let met = Judged { took: 1_300, rto, in_doubt: 0, rpo };
+    let met = Judged { took: 1_300, rto: Compliance::Met, in_doubt: 0, rpo: None };
     assert_eq!(it.judge(Objective::of_tier(1), 9_999), met);
     assert_eq!(it.failover(700, 9_999), Some((700, Compliance::Met)));
     assert_eq!(it.failover(699, 9_999), Some((700, Compliance::Breached)));
@@ -273,31 +272,37 @@ fn lost(at: u64, outage: u64, unknown: u32, oldest: u64, moved: u32) -> ServerEv
 fn a_write_in_doubt_is_held_against_the_rpo_from_its_receipt_to_the_end_of_the_outage() {
     let began = [event(1_000, "a", verdict(DOWN, 0))];
     let over = [&began[..], &[event(5_000, "a", verdict(WELL, 0))]].concat();
+    // As the coordinator writes it when it finds the outage.
+    let counted = lost(1_100, 1_000, 0, 0, 0);
     let judged = |events: &[ServerEvent], rpo: u64, now| {
         let it = &outages(events)[0];
         let judged = it.judge(Objective { rto: 30_000, rpo }, now);
         (it.unknown, it.moved, judged.in_doubt, judged.rpo)
     };
-    use Compliance::{Breached, Met, Running};
-    assert_eq!(judged(&over, 0, 9_000), (0, 0, 0, Met), "nothing is in doubt");
+    let (met, breached) = (Some(Compliance::Met), Some(Compliance::Breached));
+    let running = Some(Compliance::Running);
+    assert_eq!(judged(&over, 0, 9_000), (0, 0, 0, None), "nobody counted");
+    assert_eq!(judged(&began, 0, 3_000).3, None);
+    let nothing = [&over[..], std::slice::from_ref(&counted)].concat();
+    assert_eq!(judged(&nothing, 0, 9_000), (0, 0, 0, met), "nothing is in doubt");
     // It was known only when the outage was over, and another node tells of more.
     let late = [&over[..], &[lost(70_000, 1_000, 1, 3_000, 0)]].concat();
-    assert_eq!(judged(&late, 0, 99_000), (1, 0, 2_000, Breached), "tier 1 allows none");
-    assert_eq!(judged(&late, 1_999, 99_000).3, Breached);
-    assert_eq!(judged(&late, 2_000, 99_000).3, Met);
+    assert_eq!(judged(&late, 0, 99_000), (1, 0, 2_000, breached), "tier 1 allows none");
+    assert_eq!(judged(&late, 1_999, 99_000).3, breached);
+    assert_eq!(judged(&late, 2_000, 99_000).3, met);
     let more = [&late[..], &[lost(71_000, 1_000, 2, 900, 7)]].concat();
-    assert_eq!(judged(&more, 0, 99_000), (3, 7, 4_100, Breached), "before the first sign");
+    assert_eq!(judged(&more, 0, 99_000), (3, 7, 4_100, breached), "before the first sign");
     let moved = [&over[..], &[lost(6_000, 1_000, 0, 0, 200)]].concat();
-    assert_eq!(judged(&moved, 0, 9_000), (0, 200, 0, Met), "a session is no Write");
+    assert_eq!(judged(&moved, 0, 9_000), (0, 200, 0, met), "a session is no Write");
     let open = [&began[..], &[lost(2_000, 1_000, 1, 900, 0)]].concat();
-    assert_eq!(judged(&open, 0, 3_000).3, Breached, "it cannot be kept any more");
-    assert_eq!(judged(&open, 2_100, 3_000), (1, 0, 2_100, Running));
-    assert_eq!(judged(&began, 0, 3_000).3, Running);
+    assert_eq!(judged(&open, 0, 3_000).3, breached, "it cannot be kept any more");
+    assert_eq!(judged(&open, 2_100, 3_000), (1, 0, 2_100, running));
+    assert_eq!(judged(&[&began[..], &[counted]].concat(), 0, 3_000).3, running);
     // One that was received as the last thing.
     let last = [&over[..], &[lost(6_000, 1_000, 1, 5_000, 0)]].concat();
-    assert_eq!(judged(&last, 0, 9_000), (1, 0, 1, Breached));
+    assert_eq!(judged(&last, 0, 9_000), (1, 0, 1, breached));
     let forgotten = [&over[..], &[lost(6_000, 999, 1, 900, 0)]].concat();
-    assert_eq!(judged(&forgotten, 0, 9_000).0, 0, "of another outage");
+    assert_eq!(judged(&forgotten, 0, 9_000), (0, 0, 0, None), "of another outage");
 }
 
 #[test]

@@ -306,7 +306,8 @@ async fn enter(
                 match gateway.store.settle(&key, revision, &entry).await {
                     Ok(_) => {
                         // Its own node cannot tell any more that it is in doubt.
-                        call.server.fleet.counts.losses.unknown(call.started);
+                        let received = crate::clock::seen_at(entry.started, call.started);
+                        call.server.fleet.counts.losses.unknown(received);
                         return Err(unknown(call, "the node that ran it was lost"));
                     }
                     Err(StoreError::Conflict { .. }) => found = look(call, &key).await?,

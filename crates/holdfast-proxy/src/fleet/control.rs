@@ -148,22 +148,23 @@ impl Fleet {
     }
 
     /// Waits until a breaker has changed, or an instance has failed a call, since this last returned;
-    /// which instances have.
+    /// which instances have. Where only a tool's breaker has changed, none.
     ///
     /// # Cancel safety
     /// A change is not lost.
     pub async fn changed(&self) -> Vec<At> {
         loop {
             let heard = self.heard.notified();
-            let mut changed = Vec::new();
+            let (mut changed, mut any) = (Vec::new(), false);
             for server in &self.servers {
+                any |= server.tools_changed.swap(false, Ordering::AcqRel);
                 for (instance, it) in server.instances.iter().enumerate() {
                     if it.news.swap(false, Ordering::AcqRel) {
                         changed.push(At { server: server.index, instance });
                     }
                 }
             }
-            if !changed.is_empty() {
+            if any || !changed.is_empty() {
                 return changed;
             }
             heard.await;
@@ -218,6 +219,19 @@ impl Fleet {
             ..if share(&other) < share(&one) { other } else { one }
         };
         all.map(|it| it.evidence).reduce(best).unwrap_or_default()
+    }
+
+    /// What this node has to tell the others of a tool that has a breaker of its own.
+    #[must_use]
+    pub fn tool_evidence(&self, server: usize, tool: &str) -> breaker::Evidence {
+        let found = self.servers.get(server).and_then(|it| Some((it, it.tool(tool)?)));
+        let evidence = found.map(|(fleet, number)| {
+            fleet.steer_tool(number, |breaker| {
+                breaker.tick(Instant::now(), chance());
+                breaker.evidence()
+            })
+        });
+        evidence.unwrap_or_default()
     }
 
     // --- what is said ---
@@ -288,15 +302,19 @@ impl Fleet {
         is_news
     }
 
-    /// What an operator holds the breaker of a tool at that has one of its own (`breaker.per_tool`); whether
-    /// there is one, and it is news: an older generation, or the same, is refused.
-    pub fn say_of_tool(&self, server: usize, tool: &str, what: Override, generation: u64) -> bool {
+    /// The same of the breaker of a tool that has one of its own (`breaker.per_tool`); whether there is one, and
+    /// it is news.
+    pub fn say_of_tool(&self, server: usize, tool: &str, word: Word) -> bool {
         let Some(fleet) = self.servers.get(server) else { return false };
-        let Some(number) = fleet.tools.iter().position(|(name, _)| **name == *tool) else {
-            return false;
-        };
+        let Some(number) = fleet.tool(tool) else { return false };
         let now = Instant::now();
-        fleet.steer_tool(number, |breaker| breaker.force(what, generation, now))
+        fleet.steer_tool(number, |breaker| match word {
+            Word::Opened { length, generation } => {
+                breaker.opened_by_cluster(now + length, generation, now)
+            }
+            Word::Released { generation } => breaker.released_by_cluster(generation, now),
+            Word::Forced { what, generation } => breaker.force(what, generation, now),
+        })
     }
 
     /// This node is the one at this place of so many that share what an instance may take a minute

@@ -1,6 +1,6 @@
 //! One server: its instances, and who is admitted there.
 
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -50,6 +50,8 @@ pub struct ServerFleet {
     pub(super) turn: AtomicU64,
     /// Breakers of single tools, by name.
     pub(super) tools: Box<[ToolBreaker]>,
+    /// One of them has changed, and whoever tells the other nodes has not looked since.
+    pub(super) tools_changed: AtomicBool,
     /// What each instance may take a minute, and this node's part of it.
     pub(super) rate: Option<Rate>,
     pub(super) allowances: Box<[Arc<Mutex<Allowance>>]>,
@@ -239,6 +241,7 @@ impl ServerFleet {
             failover: failover.unwrap_or_else(|| Arc::new(ArcSwapOption::from(first))),
             turn: AtomicU64::new(before.map_or(0, |it| it.turn.load(Ordering::Relaxed))),
             tools: settings.breaker.per_tool.iter().map(breaker).collect(),
+            tools_changed: AtomicBool::new(false),
             rate,
             allowances,
             gate,
@@ -442,6 +445,9 @@ impl ServerFleet {
         );
         self.counts.turned(transition.to);
         self.queue.look_again();
+        if !self.tools_changed.swap(true, Ordering::AcqRel) {
+            self.heard.notify_waiters();
+        }
     }
 
     /// An attempt has ended.

@@ -15,6 +15,8 @@ use holdfast_engine::limits::bulkhead::ToolKey;
 use super::testing::fleet;
 use super::*;
 
+mod tools;
+
 const ONE: &str = r#"servers: { one: { url: "http://127.0.0.1:1/mcp" } }"#;
 /// In turn: what the other strategies go by takes microseconds here.
 const PAIR: &str = r#"servers: { pair: { balance: { strategy: round_robin }, instances: [
@@ -128,25 +130,6 @@ fn what_the_group_finds_unhealthy_is_left_out_and_left() {
     assert!(!server.takes(0, 1));
     fleet.judge(at, verdict(Opinion::Healthy, 100));
     assert!(server.takes(0, 1));
-}
-
-#[test]
-fn an_operator_holds_one_tool_and_old_words_are_refused() {
-    let fleet = fleet(
-        r#"servers: { one: { url: "http://127.0.0.1:1/mcp", breaker: { per_tool: [write, read] } } }"#,
-    );
-    let server = fleet.server("one").unwrap();
-    let passes = |number| {
-        let ask = Ask { tool: Some(number), ..ask(CallClass::Write) };
-        server.enter(0, &ask).map(|attempt| attempt.settle(Outcome::Answered)).is_ok()
-    };
-    assert!(fleet.say_of_tool(0, "write", Override::Open, 4));
-    assert_eq!((passes(0), passes(1)), (false, true));
-    assert!(!fleet.say_of_tool(0, "write", Override::Automatic, 3), "an older word");
-    assert!(!fleet.say_of_tool(0, "search", Override::Open, 9), "it has none");
-    assert_eq!((passes(0), passes(1)), (false, true));
-    assert!(fleet.say_of_tool(0, "write", Override::Automatic, 5));
-    assert_eq!((passes(0), passes(1)), (true, true));
 }
 
 #[test]

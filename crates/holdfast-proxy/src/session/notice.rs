@@ -77,7 +77,7 @@ async fn log(gateway: Arc<Gateway>, session: Arc<Session>) {
     if !told {
         // The next stream has it.
         write(&gateway, &session, &notice, Way::Log, true).await;
-        Way::Log.given(&session).store(0, Ordering::Release);
+        Way::Log.is_not_given(&session, &notice);
     }
 }
 
@@ -108,6 +108,9 @@ async fn claim(gateway: &Gateway, session: &Session, way: Way) -> Option<Notice>
     }
     let written = write(gateway, session, &notice, way, false);
     let is_ours = tokio::time::timeout(CLAIM_WITHIN, written).await.unwrap_or(true);
+    if !is_ours {
+        way.is_not_given(session, &notice);
+    }
     is_ours.then_some(notice)
 }
 
@@ -152,6 +155,13 @@ impl Way {
             Self::Log => notice.by_log = due,
             Self::Answer => notice.by_answer = due,
         }
+    }
+
+    /// This node has not told the client of it: whoever has may have failed, and then it is due again.
+    fn is_not_given(self, session: &Session, notice: &Notice) {
+        // Of a later move it may have.
+        let (of, order) = (notice.generation, Ordering::AcqRel);
+        let _ = self.given(session).compare_exchange(of, 0, order, Ordering::Acquire);
     }
 
     fn given(self, session: &Session) -> &AtomicU32 {

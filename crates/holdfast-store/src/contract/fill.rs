@@ -11,7 +11,9 @@ use proptest::prelude::*;
 
 use super::{benches, record};
 use crate::record::Stored;
-use crate::{Announces, Binding, Malformed, Notice, SessionKey, SessionRecord, StreamRecord};
+use crate::{
+    Announces, Binding, Malformed, Notice, SessionKey, SessionRecord, Store, StreamRecord,
+};
 
 fn bytes() -> impl Strategy<Value = Bytes> {
     prop::collection::vec(any::<u8>(), 0..200).prop_map(Bytes::from)
@@ -98,7 +100,7 @@ fn entry_of(value: Bytes, deadline: Option<u64>, revision: u64) -> KvEntry {
 proptest! {
     #[test]
     fn a_session_is_read_back(record in session(), serial: u64) {
-        let value = record.encode(serial).unwrap();
+        let value = record.encode(serial, true).unwrap();
         let entry = entry_of(value.clone(), record.deadline, record.revision);
         match Stored::decode(record.key, &entry).unwrap() {
             Stored::Live(read) => prop_assert_eq!(&*read, &record),
@@ -122,7 +124,7 @@ proptest! {
     #[test]
     fn two_writes_of_one_record_differ(record in session(), one: u64, other: u64) {
         prop_assume!(one != other);
-        prop_assert_ne!(record.encode(one).unwrap(), record.encode(other).unwrap());
+        prop_assert_ne!(record.encode(one, true).unwrap(), record.encode(other, true).unwrap());
     }
 
     #[test]
@@ -147,17 +149,40 @@ proptest! {
 #[test]
 fn only_a_session_with_a_notice_has_the_later_format() {
     let plain = record(1);
-    assert_eq!(plain.encode(7).unwrap()[0], 1);
+    assert_eq!(plain.encode(7, true).unwrap()[0], 1);
     let notice = Notice { from: 3, generation: 2, by_log: true, by_answer: false };
     let noticed = SessionRecord { notice: Some(notice), ..plain };
-    assert_eq!(noticed.encode(7).unwrap()[0], 2);
+    assert_eq!(noticed.encode(7, true).unwrap()[0], 2);
+    let value = noticed.encode(7, false).unwrap();
+    let Stored::Live(read) = Stored::decode(noticed.key, &entry_of(value, None, 1)).unwrap() else {
+        panic!("a session");
+    };
+    assert_eq!((read.binding, read.notice), (noticed.binding, None), "moved, and nothing to tell");
+}
+
+/// A node of an earlier version can take over each session at any time.
+#[tokio::test]
+async fn a_notice_is_its_nodes_own_until_all_nodes_read_it() {
+    let store = Store::memory();
+    let notice = Some(Notice { from: 3, generation: 2, by_log: true, by_answer: true });
+    let created = store.create(SessionRecord { notice, ..record(1) }).await.unwrap();
+    let stored = async || store.get(created.key).await.unwrap().notice;
+    assert_eq!((created.notice, stored().await), (notice, None));
+    let replaced = store.replace(created.clone()).await.unwrap();
+    assert_eq!((replaced.notice, stored().await), (notice, None), "it can tell its client itself");
+    store.write_notices(true);
+    let replaced = store.replace(replaced).await.unwrap();
+    assert_eq!(stored().await, notice);
+    store.write_notices(false);
+    store.replace(replaced).await.unwrap();
+    assert_eq!(stored().await, None, "one has come that does not");
 }
 
 #[test]
 fn a_tombstone_is_read_back_and_a_strange_version_is_named() {
     let tombstone = entry_of(Stored::tombstone(3).unwrap(), None, 1);
     assert!(matches!(Stored::decode(SessionKey(1), &tombstone).unwrap(), Stored::Tombstone));
-    let value = record(1).encode(1).unwrap();
+    let value = record(1).encode(1, true).unwrap();
     let at = value.windows(10).position(|window| window == b"2025-11-25").unwrap();
     let mut later = value.to_vec();
     later[at] = b'9';

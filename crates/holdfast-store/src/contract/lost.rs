@@ -28,7 +28,7 @@ fn unavailable() -> StoreError {
 /// What another node writes at the key of a session, whatever is there.
 fn theirs(session: SessionKey) -> KvCommand {
     let other = SessionRecord { initialized: true, ..record(session.0) };
-    let (key, value) = (keys::session(session), other.encode(99).unwrap());
+    let (key, value) = (keys::session(session), other.encode(99, true).unwrap());
     KvCommand::Put { key, value, expect: Expect::Any, deadline: None }
 }
 

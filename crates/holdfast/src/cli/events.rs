@@ -94,7 +94,7 @@ fn incidents(page: &IncidentsDto) -> String {
             it.tier.clone().unwrap_or_else(|| "-".to_owned()),
             in_doubt(it),
             it.rpo.clone().unwrap_or_else(|| "-".to_owned()),
-            it.rpo.as_ref().map_or_else(|| "-".to_owned(), |_| it.sessions_moved.to_string()),
+            counted(it).map_or_else(|| "-".to_owned(), |_| it.sessions_moved.to_string()),
         ]
     };
     let rows: Vec<Vec<String>> = page.incidents.iter().map(row).collect();
@@ -106,9 +106,14 @@ fn incidents(page: &IncidentsDto) -> String {
     text
 }
 
+/// What became of the RPO, where nodes counted what the outage cost.
+fn counted(it: &IncidentDto) -> Option<&str> {
+    it.rpo.as_deref().filter(|rpo| *rpo != "unmeasured")
+}
+
 /// The Writes of which nobody knows whether they ran, and for how long that was so.
 fn in_doubt(it: &IncidentDto) -> String {
-    match (&it.rpo, it.unknown_writes) {
+    match (counted(it), it.unknown_writes) {
         (None, _) => "-".to_owned(),
         (Some(_), 0) => "0".to_owned(),
         (Some(_), writes) => format!("{writes} ({})", length(it.in_doubt_ms)),

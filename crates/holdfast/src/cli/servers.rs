@@ -118,7 +118,7 @@ fn notice(server: &ServerDto) -> Option<String> {
 }
 
 /// The tools of a server whose own breakers let not every call pass at the node that was asked, and those
-/// whose breakers an operator keeps.
+/// whose breakers the cluster or an operator keeps.
 fn kept_back(server: &ServerDto) -> impl Iterator<Item = String> {
     let kept: BTreeMap<&str, &str> = server
         .control

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use holdfast_config::CheckKind;
-use holdfast_engine::breaker::{self, Breaker, Evidence, Override as Held, Params};
+use holdfast_engine::breaker::{self, Breaker, Evidence, Params};
 use holdfast_engine::failover::{Failover, Route};
 use holdfast_engine::health::passive::Indicators;
 use holdfast_engine::health::score::{Failure, Outcome};
@@ -28,7 +28,11 @@ pub(crate) struct FakePlane {
     pub(crate) verdicts: Mutex<BTreeMap<At, Option<Opinion>>>,
     pub(crate) words: Mutex<Vec<(usize, Option<usize>, Word)>>,
     /// What was said of tools.
-    pub(crate) tools: Mutex<Vec<(usize, String, Held, u64)>>,
+    pub(crate) tools: Mutex<Vec<(usize, String, Word)>>,
+    /// What all nodes read, as far as it was told.
+    pub(crate) reads: Mutex<u32>,
+    /// What its breakers of tools have to tell.
+    pub(crate) tool_evidence: Mutex<BTreeMap<String, Evidence>>,
     /// What clients of a server lost, until it is asked for.
     pub(crate) lost: Mutex<BTreeMap<usize, Lost>>,
     pub(crate) running: Mutex<BTreeMap<At, u64>>,
@@ -85,6 +89,13 @@ impl FakePlane {
         let down = lock(&world.down).contains(&self.ids[at.server][at.instance]);
         let blind = lock(&world.blind).contains(&self.node);
         !down && !blind
+    }
+
+    /// What this node's breaker of a tool says from now on.
+    pub(crate) fn tool(&self, tool: &str, opened: bool) {
+        let evidence = Evidence { opened, calls: 10, failed: if opened { 10 } else { 0 } };
+        lock(&self.tool_evidence).insert(tool.to_owned(), evidence);
+        self.changed.notify_one();
     }
 
     /// What this node's breaker of a server says from now on.
@@ -171,6 +182,10 @@ impl Plane for FakePlane {
         lock(&self.evidence).get(&server).copied().unwrap_or_default()
     }
 
+    fn tool_evidence(&self, _server: usize, tool: &str) -> Evidence {
+        lock(&self.tool_evidence).get(tool).copied().unwrap_or_default()
+    }
+
     fn changed(&self) -> BoxFuture<'_, Vec<At>> {
         Box::pin(async {
             self.changed.notified().await;
@@ -214,8 +229,12 @@ impl Plane for FakePlane {
         }
     }
 
-    fn say_of_tool(&self, server: usize, tool: &str, what: Held, generation: u64) {
-        lock(&self.tools).push((server, tool.to_owned(), what, generation));
+    fn say_of_tool(&self, server: usize, tool: &str, word: Word) {
+        lock(&self.tools).push((server, tool.to_owned(), word));
+    }
+
+    fn all_read(&self, reads: u32) {
+        *lock(&self.reads) = reads;
     }
 
     fn take_lost(&self, server: usize) -> Option<Lost> {

@@ -56,6 +56,9 @@ impl Servers {
             ServerCommand::Tool { server, tool, kind, by } => {
                 self.force_tool(at, server, tool, *kind, by)
             }
+            ServerCommand::OpenTool { server, tool, until, by, why, .. } => {
+                self.open_tool(at, server, tool, *until, (by, why))
+            }
         };
         match changed {
             Ok(changed) => (Reply::Done { revision: at.index }, changed),
@@ -99,9 +102,13 @@ impl Servers {
             return Ok(false);
         }
         state.verdicts.retain(|name, _| instances.contains(name));
-        // What an operator holds is let go by an operator, also of what is configured again later.
-        let held = |it: &Override| it.is_held(at.now);
-        state.breakers.retain(|name, it| name.is_empty() || instances.contains(name) || held(it));
+        // What an operator holds is let go by an operator, also of what is configured again later. A tool is of
+        // no instance.
+        let stays = |name: &str, it: &Override| {
+            it.is_held(at.now) || (tool_of(name).is_some() && !it.is_over(at.now))
+        };
+        let known = |name: &String| name.is_empty() || instances.contains(name);
+        state.breakers.retain(|name, it| known(name) || stays(name, it));
         let is_instance = |name: &String| !name.is_empty() && tool_of(name).is_none();
         while state.breakers.keys().filter(|it| is_instance(it)).count() > 2 * MAX_INSTANCES {
             let gone =
@@ -336,15 +343,13 @@ impl Servers {
     ) -> Result<bool, Reply> {
         self.is_about(server, outage, ServerHappened::Noted)?;
         let (more, since, left) = cost;
-        if (more, left) == (0, 0) {
-            return Ok(false);
-        }
         let known = self.events.iter_mut().filter(|it| it.server == server).find_map(|it| {
             let line = &mut it.what;
             matches!(line, ServerHappened::Lost { outage: of, .. } if *of == outage).then_some(line)
         });
         let since = if more > 0 { since.max(1) } else { 0 };
         match known {
+            Some(_) if (more, left) == (0, 0) => return Ok(false),
             Some(ServerHappened::Lost { unknown, oldest, moved, .. }) => {
                 *unknown = unknown.saturating_add(more);
                 *moved = moved.saturating_add(left);
@@ -367,13 +372,7 @@ impl Servers {
         kind: Option<OverrideKind>,
         by: &str,
     ) -> Result<bool, Reply> {
-        are_names([tool].into_iter())?;
-        if by.len() > MAX_TEXT {
-            return Err(Reply::Invalid(Invalid::Text));
-        }
-        let state = self.by_name.get_mut(server).filter(|it| !it.is_retired());
-        let state = state.ok_or(Reply::Unknown)?;
-        let key = tool_key(tool);
+        let (state, key) = self.of_tool(server, tool, by)?;
         let Some(kind) = kind else {
             let released = state.breakers.remove(&key).is_some();
             if released {
@@ -386,19 +385,55 @@ impl Servers {
             OverrideKind::ForcedOpen => ServerHappened::BreakerForcedOpen,
             OverrideKind::ForcedClosed => ServerHappened::BreakerForcedClosed,
         };
-        match state.breakers.get(&key) {
-            Some(present) if present.kind == kind => return Ok(false),
-            Some(_) => {}
-            None if state.breakers.keys().filter(|it| tool_of(it).is_some()).count()
-                >= MAX_TOOLS =>
-            {
-                return Err(Reply::Invalid(Invalid::Tools));
-            }
-            None => {}
+        if state.breakers.get(&key).is_some_and(|present| present.kind == kind) {
+            return Ok(false);
         }
+        state.has_room_for(&key, at.now)?;
         state.keep(at, key.clone(), kind, None, by, "");
         self.note(at, server, &key, what, &format!("by {by}"));
         Ok(true)
+    }
+
+    /// `said`: by which node, and why.
+    fn open_tool(
+        &mut self,
+        at: Place,
+        server: &str,
+        tool: &str,
+        until: u64,
+        said: (&str, &str),
+    ) -> Result<bool, Reply> {
+        let (by, why) = said;
+        let (state, key) = self.of_tool(server, tool, by)?;
+        if let Some(present) = state.breakers.get(&key) {
+            // What an operator holds, an operator lets go.
+            if present.is_held(at.now) {
+                return Err(Reply::Moved { generation: present.generation, step: 0 });
+            }
+            if present.kind == OverrideKind::Opened && present.until == Some(until) {
+                return Ok(false);
+            }
+        }
+        state.has_room_for(&key, at.now)?;
+        state.keep(at, key.clone(), OverrideKind::Opened, Some(until), by, why);
+        let evidence = format!("by {by}: {why}");
+        self.note(at, server, &key, ServerHappened::BreakerOpened, &evidence);
+        Ok(true)
+    }
+
+    /// The server of a tool, and the name under which the tool's breaker is kept. `by`: who says something of it.
+    fn of_tool(
+        &mut self,
+        server: &str,
+        tool: &str,
+        by: &str,
+    ) -> Result<(&mut ServerState, String), Reply> {
+        are_names([tool].into_iter())?;
+        if by.len() > MAX_TEXT {
+            return Err(Reply::Invalid(Invalid::Text));
+        }
+        let state = self.by_name.get_mut(server).filter(|it| !it.is_retired());
+        Ok((state.ok_or(Reply::Unknown)?, tool_key(tool)))
     }
 
     fn note(
@@ -436,6 +471,21 @@ impl Servers {
 }
 
 impl ServerState {
+    /// Whether one more breaker of a tool may be kept, unless this one is. Where there are too many, what the group
+    /// opened makes room once it is over.
+    fn has_room_for(&mut self, key: &str, now: u64) -> Result<(), Reply> {
+        let tools = self.breakers.iter().filter(|(name, _)| tool_of(name).is_some());
+        let (over, hold): (Vec<_>, Vec<_>) = tools.partition(|(_, it)| it.is_over(now));
+        if self.breakers.contains_key(key) || over.len() + hold.len() < MAX_TOOLS {
+            return Ok(());
+        }
+        if hold.len() >= MAX_TOOLS {
+            return Err(Reply::Invalid(Invalid::Tools));
+        }
+        self.breakers.retain(|name, it| tool_of(name).is_none() || !it.is_over(now));
+        Ok(())
+    }
+
     /// A breaker does not decide for itself from here on.
     fn keep(
         &mut self,

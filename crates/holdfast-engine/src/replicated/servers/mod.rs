@@ -15,6 +15,7 @@
 //! | `Remark` | coordinator | term, and the outage that it is about | `Stale`; `Moved` |
 //! | `Lose` | any member | its life, and the outage that it is about | `Fenced`; `Moved` |
 //! | `Tool` | any member | its life | `Fenced` |
+//! | `OpenTool` | coordinator | term | `Stale`; `Moved`, where an operator holds it |
 //!
 //! Whether a failover's next step is right is the coordinator's business (`failover::Failover::step`);
 //! here it is made sure that it follows the step it was made from, and that within one generation the
@@ -48,11 +49,11 @@ pub const MAX_EVENTS: usize = 1024;
 pub const MAX_EVENTS_OF_SERVER: usize = 256;
 /// How a `Noted` begins that is an alarm.
 pub const ALARM: &str = "emergency: ";
-/// The most tools of a server whose breakers operators keep.
+/// The most tools of a server whose breakers are kept.
 pub const MAX_TOOLS: usize = 128;
 /// Which commands this version reads: rises when the log gets one that the version before cannot decode. The
 /// nodes say it of themselves, and what one of them could not read is not proposed before all can.
-pub const READS: u32 = 1;
+pub const READS: u32 = 2;
 /// The most configuration versions that are remembered.
 pub const MAX_VERSIONS: usize = 8;
 
@@ -353,7 +354,8 @@ pub enum ServerCommand {
         /// The term in which it was decided.
         term: u64,
     },
-    /// A node tells what an outage has cost clients of its own, beside what was told before.
+    /// A node tells what an outage has cost clients of its own, beside what was told before. Of nothing there is
+    /// a line too: that it was measured.
     Lose {
         /// The server.
         server: String,
@@ -376,6 +378,21 @@ pub enum ServerCommand {
         kind: Option<OverrideKind>,
         /// The operator behind it.
         by: String,
+    },
+    /// The group opens the breaker of one tool.
+    OpenTool {
+        /// The server.
+        server: String,
+        /// The tool; not empty.
+        tool: String,
+        /// Until when, in milliseconds since the Unix epoch.
+        until: u64,
+        /// The node behind it.
+        by: String,
+        /// Why, for people; cut.
+        why: String,
+        /// The term in which the coordinator decided.
+        term: u64,
     },
 }
 
@@ -414,7 +431,8 @@ impl ServerCommand {
             | Self::Retire { term, .. }
             | Self::Verdict { term, .. }
             | Self::Notified { term, .. }
-            | Self::Failover { term, .. } => Some(*term),
+            | Self::Failover { term, .. }
+            | Self::OpenTool { term, .. } => Some(*term),
             Self::Breaker { term, .. } => *term,
             Self::Remark { term, .. } => Some(*term),
             Self::Configure { .. } | Self::Note { .. } | Self::Lose { .. } | Self::Tool { .. } => {
@@ -435,6 +453,8 @@ impl ServerCommand {
             | Self::Configure { .. }
             | Self::Notified { .. }
             | Self::Note { .. } => 0,
+            // The version before takes it for nothing, and its record would be another one.
+            Self::Lose { unknown: 0, moved: 0, .. } | Self::OpenTool { .. } => 2,
             Self::Remark { .. } | Self::Lose { .. } | Self::Tool { .. } => 1,
         }
     }
@@ -477,7 +497,13 @@ impl Override {
     /// Whether an operator keeps it at `now`.
     #[must_use]
     pub fn is_held(&self, now: u64) -> bool {
-        self.kind != OverrideKind::Opened && self.until.is_none_or(|until| until > now)
+        self.kind != OverrideKind::Opened && !self.is_over(now)
+    }
+
+    /// Whether it holds no more at `now`.
+    #[must_use]
+    pub fn is_over(&self, now: u64) -> bool {
+        self.until.is_some_and(|until| until <= now)
     }
 }
 
@@ -494,6 +520,6 @@ impl ServerState {
     /// holds at `now`.
     #[must_use]
     pub fn forced(&self, instance: &str, now: u64) -> Option<&Override> {
-        self.breakers.get(instance).filter(|it| it.until.is_none_or(|until| until > now))
+        self.breakers.get(instance).filter(|it| !it.is_over(now))
     }
 }

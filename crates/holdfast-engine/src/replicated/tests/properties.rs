@@ -188,8 +188,13 @@ fn server_commands() -> impl Strategy<Value = ServerCommand> {
         kind,
         by: "ops".into(),
     });
+    let opened = (names(), any::<u64>(), term()).prop_map(|(tool, until, term)| {
+        let (server, by, why) = ("db".into(), "n1".into(), String::new());
+        ServerCommand::OpenTool { server, tool, until, by, why, term }
+    });
     prop_oneof![
         1 => about,
+        1 => opened,
         1 => lose,
         1 => tool,
         2 => define,

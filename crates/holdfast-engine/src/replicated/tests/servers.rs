@@ -67,6 +67,11 @@ fn tool(name: &str, kind: Option<OverrideKind>) -> ControlCommand {
     of_server(ServerCommand::Tool { server, tool, kind, by })
 }
 
+fn open_tool(name: &str, until: u64, term: u64) -> ControlCommand {
+    let (server, tool, by, why) = ("db".into(), name.into(), "n1".into(), "why".into());
+    of_server(ServerCommand::OpenTool { server, tool, until, by, why, term })
+}
+
 /// Two members, and a server with two instances.
 fn bench() -> Bench {
     let mut bench = Bench::new();
@@ -123,6 +128,7 @@ fn a_coordinator_that_is_none_any_more_changes_nothing() {
         of_server(ServerCommand::Notified { up_to: 1, term: 4 }),
         breaker(Some(OverrideKind::Opened), None, Some(4)),
         remark(ServerHappened::Noted, None, 4),
+        open_tool("write", u64::MAX, 4),
     ];
     for command in commands {
         let (reply, changed) = changes(&mut bench, command.clone());
@@ -193,7 +199,8 @@ fn what_an_outage_costs_is_one_line_of_the_record_that_grows() {
     let outage = revision(&bench.control(A, verdict("a", Opinion::Unhealthy, 5)));
     let past = Reply::Moved { generation: outage, step: 0 };
     assert_eq!(changes(&mut bench, lose(outage + 1, 1, 900, 0)), (past, false));
-    assert!(!changes(&mut bench, lose(outage, 0, 0, 0)).1, "nothing");
+    assert!(changes(&mut bench, lose(outage, 0, 0, 0)).1, "that it is measured");
+    assert!(!changes(&mut bench, lose(outage, 0, 0, 0)).1, "said again");
     for (told, expected) in [
         ((0, 0, 20), (0, 0, 20)),
         ((2, 900, 0), (2, 900, 20)),
@@ -252,6 +259,47 @@ fn operators_keep_the_breakers_of_single_tools() {
     assert!(state(&bench).forced("a", bench.now).is_some());
 }
 
+#[test]
+fn the_group_opens_single_tools_and_leaves_those_that_are_held() {
+    use OverrideKind::*;
+    let mut bench = bench();
+    let kept = |bench: &Bench, tool: &str| {
+        state(bench).forced(&tool_key(tool), bench.now).map(|it| (it.kind, it.until))
+    };
+    let until = bench.now + 1_000;
+    assert!(changes(&mut bench, open_tool("write", until, 5)).1);
+    assert!(!changes(&mut bench, open_tool("write", until, 5)).1, "said again");
+    assert_eq!(kept(&bench, "write"), Some((Opened, Some(until))));
+    assert_eq!(happened(&bench).last(), Some(&ServerHappened::BreakerOpened));
+    // An instance that comes or goes is no news of a tool.
+    assert!(changes(&mut bench, define("db", &["a", "c"])).1);
+    assert_eq!(kept(&bench, "write"), Some((Opened, Some(until))));
+    assert!(changes(&mut bench, tool("write", Some(ForcedClosed))).1);
+    let (reply, changed) = changes(&mut bench, open_tool("write", until + 1, 5));
+    assert!(matches!((reply, changed), (Reply::Moved { .. }, false)), "an operator holds it");
+    assert!(changes(&mut bench, tool("write", None)).1);
+    assert!(changes(&mut bench, open_tool("write", until, 5)).1);
+    assert!(changes(&mut bench, tool("write", None)).1, "an operator lets it go");
+    assert_eq!(kept(&bench, "write"), None);
+    assert_eq!(bench.control(A, open_tool("", until, 5)), Reply::Invalid(Invalid::Text));
+    // What is over makes room, and nothing else does.
+    for number in 0..MAX_TOOLS {
+        revision(&bench.control(A, open_tool(&format!("t{number}"), until, 5)));
+    }
+    let full = Reply::Invalid(Invalid::Tools);
+    assert_eq!(changes(&mut bench, tool("write", Some(ForcedOpen))), (full.clone(), false));
+    assert_eq!(changes(&mut bench, open_tool("write", until, 5)), (full, false));
+    bench.now = until;
+    assert!(changes(&mut bench, define("db", &["a", "b"])).1);
+    assert_eq!(state(&bench).breakers.len(), 0);
+    for number in 0..MAX_TOOLS {
+        revision(&bench.control(A, open_tool(&format!("t{number}"), until + 1, 5)));
+    }
+    bench.now = until + 1;
+    assert!(changes(&mut bench, tool("write", Some(ForcedOpen))).1);
+    assert_eq!(state(&bench).breakers.len(), 1);
+}
+
 /// A node reads what the log has had, whichever version wrote it; and no node is sent what it cannot read.
 #[test]
 fn commands_and_lines_keep_their_numbers() {
@@ -274,7 +322,9 @@ fn commands_and_lines_keep_their_numbers() {
         (of_server(note), (7, 0)),
         (remark(ServerHappened::Noted, None, 1), (8, 1)),
         (lose(1, 1, 1, 1), (9, 1)),
+        (lose(1, 0, 0, 0), (9, 2)),
         (tool("t", None), (10, 1)),
+        (open_tool("t", 1, 1), (11, 2)),
     ];
     for (command, expected) in numbers {
         assert_eq!(number(&command), expected, "{command:?}");

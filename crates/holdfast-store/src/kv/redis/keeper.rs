@@ -165,33 +165,37 @@ impl Keeper {
         if self.links.len() < before {
             self.shared.away("the connection was lost");
         }
-        let has_ours = |target: &Target| target.buckets(&self.shared.names).next().is_some();
-        let targets = match self.finder.find().await {
-            // A master that has other slots alone is nobody to write to, nor to wait for.
-            Ok(targets) => targets.into_iter().filter(has_ours).collect::<Vec<_>>(),
+        let done = match self.finder.find().await {
+            Ok(targets) => self.go_to(targets).await,
             // Who cannot be asked does not change what is known.
-            Err(_) if before > 0 && self.links.len() == before => return Ok(()),
-            Err(error) => return Err(self.failed(error)),
+            Err(_) if before > 0 && self.links.len() == before => Ok(()),
+            Err(error) => Err(error),
         };
-        let kept = |links: &[Arc<Link>], target: &Target| {
+        done.map_err(|error| self.failed(error))
+    }
+
+    /// Has these primaries in use, and no other.
+    async fn go_to(&mut self, targets: Vec<Target>) -> Result<(), Unusable> {
+        // A master that has other slots alone is nobody to write to, nor to wait for.
+        let has_ours = |target: &Target| target.buckets(&self.shared.names).next().is_some();
+        let targets: Vec<Target> = targets.into_iter().filter(has_ours).collect();
+        let has = |links: &[Arc<Link>], target: &Target| {
             links.iter().any(|link| link.target == *target && !link.is_lost())
         };
-        let same = targets.len() == self.links.len();
+        let same = targets.len() == self.links.len()
+            && targets.iter().all(|target| has(&self.links, target));
         // After a node has named a primary that is none, the links are there and in no use.
         let in_use = matches!(*self.shared.reach.borrow(), Reach::Here(_));
-        if in_use && same && targets.iter().all(|it| kept(&self.links, it)) {
+        if same && in_use {
             self.look_at_settings().await;
             return Ok(());
         }
-        let new: Vec<_> = targets.iter().filter(|it| !kept(&self.links, it)).cloned().collect();
+        let new: Vec<Target> = targets.iter().filter(|it| !has(&self.links, it)).cloned().collect();
         let dialled =
             join_all(new.into_iter().map(|target| Link::connect(&self.shared, target))).await;
         let mut links = Vec::with_capacity(targets.len());
         for link in dialled {
-            match link.and_then(|link| self.admit(link)) {
-                Ok(link) => links.push(link),
-                Err(error) => return Err(self.failed(error)),
-            }
+            links.push(self.admit(link?)?);
         }
         // What waits for one that is left is sent to its successor.
         let left = self.links.iter().filter(|link| !targets.contains(&link.target));
@@ -201,10 +205,10 @@ impl Keeper {
         );
         links.sort_by(|one, other| one.target.address.cmp(&other.target.address));
         self.links = links;
-        let Some(routes) = Routes::new(&self.shared, self.links.clone()) else {
-            let reason = "no master has some of the cluster's slots".to_owned();
-            return Err(self.failed(Unusable::Away(reason)));
-        };
+        let routes = Routes::new(&self.shared, self.links.clone());
+        let routes = routes.ok_or_else(|| {
+            Unusable::Away("no master has some of the cluster's slots".to_owned())
+        })?;
         self.has_been = true;
         self.announce(&routes);
         self.shared.here(routes);
