@@ -14,7 +14,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
-use holdfast_mcp::http1::{self, ChunkError, Chunks, Framing, Head, HeadError, Piece};
+use holdfast_mcp::http1::{AnswerHeads, ChunkError, Chunks, Framing, Head, HeadError, Piece};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
@@ -24,6 +24,7 @@ use crate::scratch;
 /// A connection that no request is on.
 pub(crate) struct Connection {
     io: Io,
+    heads: AnswerHeads,
     /// What was read and not yet understood.
     read: BytesMut,
     /// The request that is being written, and later room for the next one.
@@ -117,7 +118,7 @@ impl Connection {
     }
 
     fn new(io: Io) -> Self {
-        Self { io, read: BytesMut::new(), out: Vec::new() }
+        Self { io, heads: AnswerHeads::default(), read: BytesMut::new(), out: Vec::new() }
     }
 
     /// Whether a request may go out on it: it is open, and nothing has come that nobody asked for. Such
@@ -191,7 +192,7 @@ impl Connection {
             }
         }
         loop {
-            if let Some(head) = http1::head(&mut self.read)? {
+            if let Some(head) = self.heads.head(&mut self.read)? {
                 return Poll::Ready(Ok(head));
             }
             match self.poll_fill(cx, READ) {
