@@ -26,6 +26,7 @@ use super::orders::{Order, Orders};
 use super::outgoing::Outgoing;
 use crate::body::Body;
 use crate::boxes::{Boxed, Boxes, worker};
+use crate::clock;
 use crate::gateway::{Current, Gateway};
 use crate::ingress::{self, Connection, HangUp, RequestBody};
 use crate::scratch;
@@ -238,7 +239,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Lane<S> {
         let mut serving = Boxed::new(&SERVING, asked);
         let served = poll_fn(|cx| {
             loop {
-                if let Poll::Ready(served) = Pin::new(&mut serving).poll(cx) {
+                if let Poll::Ready(served) = clock::turn(|| Pin::new(&mut serving).poll(cx)) {
                     return Poll::Ready(Ok(served));
                 }
                 // A client that leaves is noticed, and what it says already is kept.

@@ -21,7 +21,7 @@ use tokio_rustls::client::TlsStream;
 
 use crate::scratch;
 
-/// A connection that no request is on.
+/// A connection that no request is on. Boxed: each call passes it through many hands.
 pub(crate) struct Connection {
     io: Io,
     heads: AnswerHeads,
@@ -48,7 +48,7 @@ pub(crate) enum Look {
 
 /// The body of an answer, on its connection.
 pub(crate) struct AnswerBody {
-    connection: Connection,
+    connection: Box<Connection>,
     /// The body of the request and how much of the request is out, where that is not all.
     rest: Option<(Bytes, usize)>,
     left: Left,
@@ -109,16 +109,17 @@ impl WireError {
 // === impl Connection ===
 
 impl Connection {
-    pub(crate) fn plain(stream: TcpStream) -> Self {
+    pub(crate) fn plain(stream: TcpStream) -> Box<Self> {
         Self::new(Io::Plain(stream))
     }
 
-    pub(crate) fn tls(stream: TlsStream<TcpStream>) -> Self {
+    pub(crate) fn tls(stream: TlsStream<TcpStream>) -> Box<Self> {
         Self::new(Io::Tls(Box::new(stream)))
     }
 
-    fn new(io: Io) -> Self {
-        Self { io, heads: AnswerHeads::default(), read: BytesMut::new(), out: Vec::new() }
+    fn new(io: Io) -> Box<Self> {
+        let heads = AnswerHeads::default();
+        Box::new(Self { io, heads, read: BytesMut::new(), out: Vec::new() })
     }
 
     /// Whether a request may go out on it: it is open, and nothing has come that nobody asked for. Such
@@ -152,7 +153,7 @@ impl Connection {
     /// # Cancel safety
     /// The connection is closed.
     pub(crate) async fn exchange(
-        mut self,
+        mut self: Box<Self>,
         mut body: Bytes,
     ) -> Result<(http::StatusCode, http::HeaderMap, AnswerBody), WireError> {
         if body.len() <= SMALL {
@@ -323,7 +324,7 @@ impl AnswerBody {
     }
 
     /// The connection, if the body has been read to its end and another request may follow.
-    pub(crate) fn into_connection(self) -> Option<Connection> {
+    pub(crate) fn into_connection(self) -> Option<Box<Connection>> {
         let Self { mut connection, left, keeps, .. } = self;
         let usable = keeps && matches!(left, Left::Nothing) && connection.read.is_empty();
         if connection.out.capacity() > KEPT {
