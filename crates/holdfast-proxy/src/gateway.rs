@@ -24,7 +24,7 @@ use holdfast_store::{Store, StoreError};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::clock::Clock;
+use crate::clock::{Clock, recent};
 use crate::cluster::Cluster;
 use crate::exchange::{self, OpenEntries};
 use crate::fleet::{self, Fleet};
@@ -314,7 +314,7 @@ impl Gateway {
     where
         F: Future<Output = Result<T, StoreError>>,
     {
-        let deadline = Instant::now() + STORE_PATIENCE;
+        let deadline = recent() + STORE_PATIENCE;
         let mut pause = Backoff::new(Duration::from_millis(20), Duration::from_millis(200));
         loop {
             match act().await {
@@ -349,7 +349,7 @@ impl Gateway {
         if allowed.of != of {
             *allowed = Allowed::new(of);
         }
-        allowed.bucket.take_together(calls, Instant::now())
+        allowed.bucket.take_together(calls, recent())
     }
 
     /// Gives back what was taken for calls that something else has refused.

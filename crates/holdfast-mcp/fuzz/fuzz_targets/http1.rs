@@ -3,7 +3,9 @@
 #![no_main]
 
 use bytes::{Bytes, BytesMut};
-use holdfast_mcp::http1::{Chunks, Found, Framing, Head, Limits, Piece, head, plain};
+use holdfast_mcp::http1::{
+    AnswerHeads, Chunks, Found, Framing, Head, Limits, Piece, RequestHeads,
+};
 use libfuzzer_sys::fuzz_target;
 
 /// What an answer was read as: its head and its body, and what is left behind it.
@@ -20,6 +22,7 @@ fuzz_target!(|input: &[u8]| {
     let in_pieces = read(bytes, usize::from(*piece).max(1));
     assert_eq!(at_once, in_pieces, "the cuts between reads mean nothing");
     check_request(bytes);
+    check_again(bytes);
     // Nothing is made up and nothing is lost: body and rest stand in the input.
     if let Answer::Whole { body, left, .. } = &at_once {
         assert!(bytes.ends_with(left));
@@ -31,32 +34,64 @@ const LIMITS: Limits = Limits { fields: 100, head: 8192, body: 65_536 };
 
 /// Less of a plain request is the beginning of it, and what follows it is not looked at.
 fn check_request(bytes: &[u8]) {
-    let Found::Whole(whole) = plain(bytes, &LIMITS) else { return };
+    let plain = |bytes: &[u8]| RequestHeads::default().plain(bytes, &LIMITS);
+    let parts = |found, bytes: &[u8]| {
+        RequestHeads::default().parts(found, &Bytes::copy_from_slice(bytes))
+    };
+    let Found::Whole(whole) = plain(bytes) else { return };
     let length = whole.length;
-    let parts = whole.parts(&Bytes::copy_from_slice(bytes));
-    if let Some((_, headers, body)) = &parts {
+    let first = parts(whole, bytes);
+    if let Some((_, _, headers, body)) = &first {
         assert!(bytes[..length].ends_with(body));
         let declared = headers.get("content-length").map_or("0", |it| it.to_str().unwrap());
         assert_eq!(declared.parse(), Ok(body.len()));
         assert!(!headers.contains_key("transfer-encoding"));
     }
-    match plain(&bytes[..length], &LIMITS) {
-        Found::Whole(again) => {
-            assert_eq!(again.parts(&Bytes::copy_from_slice(&bytes[..length])), parts);
-        }
+    match plain(&bytes[..length]) {
+        Found::Whole(again) => assert_eq!(parts(again, &bytes[..length]), first),
         other => panic!("{other:?}"),
     }
     for end in [length / 2, length - 1] {
-        let found = plain(&bytes[..end], &LIMITS);
+        let found = plain(&bytes[..end]);
         assert!(matches!(found, Found::Partial | Found::Head(_)), "{end}: {found:?}");
     }
+}
+
+/// What a connection remembers changes the meaning of nothing that comes. The parts of the input, which 0xff
+/// ends, come on one connection: each twice, so that it is remembered, and then all of them in turn.
+fn check_again(bytes: &[u8]) {
+    let (mut requests, mut answers) = (RequestHeads::default(), AnswerHeads::default());
+    let parts = || bytes.split(|byte| *byte == 0xff);
+    for part in parts().flat_map(|part| [part, part]).chain(parts()) {
+        let fresh = request(&mut RequestHeads::default(), part);
+        assert_eq!(request(&mut requests, part), fresh);
+        let fresh = answer(&mut AnswerHeads::default(), part);
+        assert_eq!(answer(&mut answers, part), fresh);
+    }
+}
+
+fn request(heads: &mut RequestHeads, bytes: &[u8]) -> String {
+    match heads.plain(bytes, &LIMITS) {
+        Found::Whole(found) => {
+            let length = found.length;
+            format!("{length} {:?}", heads.parts(found, &Bytes::copy_from_slice(bytes)))
+        }
+        other => format!("{other:?}"),
+    }
+}
+
+fn answer(heads: &mut AnswerHeads, bytes: &[u8]) -> String {
+    let mut buffer = BytesMut::from(bytes);
+    let head = heads.head(&mut buffer);
+    format!("{head:?} {buffer:?}")
 }
 
 fn read(bytes: &[u8], piece: usize) -> Answer {
     let mut pieces = bytes.chunks(piece);
     let mut buffer = BytesMut::new();
+    let mut heads = AnswerHeads::default();
     let head: Head = loop {
-        match head(&mut buffer) {
+        match heads.head(&mut buffer) {
             Ok(Some(head)) => break head,
             Err(_) => return Answer::Refused,
             Ok(None) => match pieces.next() {

@@ -7,8 +7,8 @@
 //! connection one that is not used again: a body that is cut in the wrong place would be the beginning of
 //! another call's answer.
 //!
-//! **Requests** are read only if they are plain ([`plain`]); all others are left to hyper, and [`Framings`]
-//! sees which of them are framed in two ways.
+//! **Requests** are read only if they are plain ([`RequestHeads`]); all others are left to hyper, and
+//! [`Framings`] sees which of them are framed in two ways.
 //!
 //! | rule | source |
 //! |---|---|
@@ -17,6 +17,7 @@
 //! | which of coding, length and close ends the body | 9112 section 6.3 |
 //! | whether the connection may be used again | 9112 section 9.3 |
 
+mod again;
 mod chunks;
 mod framings;
 mod request;
@@ -25,15 +26,16 @@ mod tests;
 
 use std::mem::MaybeUninit;
 
-use bytes::BytesMut;
+use bytes::{Buf as _, BytesMut};
 use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderName, StatusCode};
 
+use self::again::{Last, Same, map};
 use crate::headers::name;
 
 pub use chunks::{CHUNK_END, ChunkError, Chunks, LAST_CHUNK, Piece, begin_chunk, chunk};
 pub use framings::Framings;
-pub use request::{Found, Limits, Plain, plain};
+pub use request::{Found, Limits, Plain, RequestHeads};
 
 /// A head of more bytes is refused.
 pub const LONGEST_HEAD: usize = 256 * 1024;
@@ -85,66 +87,94 @@ pub enum HeadError {
     Coding,
 }
 
-/// Takes the head of the answer off the front of `buffer`; `None` while it is not whole.
-///
-/// # Errors
-/// [`HeadError`]; nothing that follows can be understood either.
-pub fn head(buffer: &mut BytesMut) -> Result<Option<Head>, HeadError> {
-    loop {
-        if buffer.is_empty() {
-            return Ok(None);
-        }
-        match one(buffer)? {
-            Some(head) if head.status == 101 => return Err(HeadError::Switched),
-            // An interim answer.
-            Some(head) if head.status.is_informational() => {}
-            other => return Ok(other),
-        }
-    }
+/// Reads the heads of the answers on one connection.
+#[derive(Debug, Default)]
+pub struct AnswerHeads {
+    last: Last<(StatusCode, Seen)>,
 }
 
-fn one(buffer: &mut BytesMut) -> Result<Option<Head>, HeadError> {
-    let mut fields = [const { MaybeUninit::uninit() }; MOST_FIELDS];
-    let mut answer = httparse::Response::new(&mut []);
-    let parsed = httparse::ParserConfig::default().parse_response_with_uninit_headers(
-        &mut answer,
-        buffer,
-        &mut fields,
-    );
-    let length = match parsed {
-        Ok(httparse::Status::Complete(length)) if length <= LONGEST_HEAD => length,
-        Ok(httparse::Status::Partial) if buffer.len() <= LONGEST_HEAD => return Ok(None),
-        Ok(_) | Err(httparse::Error::TooManyHeaders) => return Err(HeadError::TooLong),
-        Err(error) => return Err(HeadError::Malformed(error)),
-    };
-    let is_1_1 = answer.version == Some(1);
-    let status = answer.code.and_then(|code| StatusCode::from_u16(code).ok());
-    let status = status.ok_or(HeadError::Malformed(httparse::Error::Status))?;
-    let mut seen = Seen { is_1_1, closes: !is_1_1, ..Seen::default() };
-    // Where the values stand: they share the buffer once the head has been taken off it.
-    let start = buffer.as_ptr().addr();
-    let mut named = Vec::with_capacity(answer.headers.len());
-    for field in &*answer.headers {
-        let name =
-            field_name(field.name).ok_or(HeadError::Malformed(httparse::Error::HeaderName))?;
-        seen.field(&name, field.value)?;
-        // What is empty may point anywhere.
-        let at = if field.value.is_empty() { start } else { field.value.as_ptr().addr() } - start;
-        named.push((name, at, field.value.len()));
+// === impl AnswerHeads ===
+
+impl AnswerHeads {
+    /// Takes the head of the next answer off the front of `buffer`; `None` while it is not whole.
+    ///
+    /// # Errors
+    /// [`HeadError`]; nothing that follows can be understood either.
+    pub fn head(&mut self, buffer: &mut BytesMut) -> Result<Option<Head>, HeadError> {
+        if let Some(same) = self.last.same(buffer) {
+            return self.again(buffer, &same);
+        }
+        loop {
+            if buffer.is_empty() {
+                return Ok(None);
+            }
+            match self.read(buffer)? {
+                Some(head) if head.status == 101 => return Err(HeadError::Switched),
+                // An interim answer.
+                Some(head) if head.status.is_informational() => {}
+                other => return Ok(other),
+            }
+        }
     }
-    let raw = buffer.split_to(length).freeze();
-    let mut headers = HeaderMap::with_capacity(named.len());
-    for (name, at, length) in named {
-        let value = HeaderValue::from_maybe_shared(raw.slice(at..at + length))
-            .map_err(|_| HeadError::Malformed(httparse::Error::HeaderValue))?;
-        headers.append(name, value);
+
+    /// A head that is known, all but the length of the body and the date.
+    fn again(&mut self, buffer: &mut BytesMut, same: &Same) -> Result<Option<Head>, HeadError> {
+        let length = match &same.length {
+            Some(length) => Some(number(&buffer[length.clone()]).ok_or(HeadError::Length)?),
+            None => None,
+        };
+        let Some((headers, (status, seen))) = self.last.known(buffer, same) else {
+            return self.read(buffer);
+        };
+        let (framing, keeps) = Seen { length: length.or(seen.length), ..*seen }.settle(*status)?;
+        let head = Head { status: *status, headers: headers.clone(), framing, keeps };
+        buffer.advance(same.head);
+        Ok(Some(head))
     }
-    let (framing, keeps) = seen.settle(status)?;
-    Ok(Some(Head { status, headers, framing, keeps }))
+
+    fn read(&mut self, buffer: &mut BytesMut) -> Result<Option<Head>, HeadError> {
+        let mut fields = [const { MaybeUninit::uninit() }; MOST_FIELDS];
+        let mut answer = httparse::Response::new(&mut []);
+        let parsed = httparse::ParserConfig::default().parse_response_with_uninit_headers(
+            &mut answer,
+            buffer,
+            &mut fields,
+        );
+        let length = match parsed {
+            Ok(httparse::Status::Complete(length)) if length <= LONGEST_HEAD => length,
+            Ok(httparse::Status::Partial) if buffer.len() <= LONGEST_HEAD => return Ok(None),
+            Ok(_) | Err(httparse::Error::TooManyHeaders) => return Err(HeadError::TooLong),
+            Err(error) => return Err(HeadError::Malformed(error)),
+        };
+        let is_1_1 = answer.version == Some(1);
+        let status = answer.code.and_then(|code| StatusCode::from_u16(code).ok());
+        let status = status.ok_or(HeadError::Malformed(httparse::Error::Status))?;
+        let mut seen = Seen { is_1_1, closes: !is_1_1, ..Seen::default() };
+        // Where the values stand: they share the buffer once the head has been taken off it.
+        let start = buffer.as_ptr().addr();
+        let mut named = Vec::with_capacity(answer.headers.len());
+        for field in &*answer.headers {
+            let name =
+                field_name(field.name).ok_or(HeadError::Malformed(httparse::Error::HeaderName))?;
+            seen.field(&name, field.value)?;
+            // What is empty may point anywhere.
+            let at = if field.value.is_empty() { start } else { field.value.as_ptr().addr() };
+            let at = at - start;
+            named.push((name, at..at + field.value.len()));
+        }
+        let (framing, keeps) = seen.settle(status)?;
+        let raw = buffer.split_to(length).freeze();
+        if !status.is_informational() {
+            self.last.learn(&raw, &named, |_| Some((status, seen)));
+        }
+        let headers = map(&raw, named.into_iter());
+        let headers = headers.ok_or(HeadError::Malformed(httparse::Error::HeaderValue))?;
+        Ok(Some(Head { status, headers, framing, keeps }))
+    }
 }
 
 /// What the fields say about the body and the connection.
-#[derive(Default)]
+#[derive(Clone, Copy, Debug, Default)]
 struct Seen {
     is_1_1: bool,
     closes: bool,

@@ -11,9 +11,17 @@ use std::ops::Range;
 
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, TRANSFER_ENCODING, UPGRADE};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
+use http::{HeaderMap, Method, Uri};
 
+use super::again::{Field, Last, Same, map};
 use super::{MOST_FIELDS, field_name, number};
+
+/// Reads the plain requests on one connection.
+#[derive(Debug, Default)]
+pub struct RequestHeads {
+    /// Only that of a POST is remembered.
+    pub(super) last: Last<Uri>,
+}
 
 /// What stands at the front of the bytes that a client has sent.
 #[derive(Debug)]
@@ -36,8 +44,18 @@ pub struct Plain {
     /// Bytes of head and body together.
     pub length: usize,
     body: Range<usize>,
-    target: Range<usize>,
-    fields: Vec<(HeaderName, Range<usize>)>,
+    head: Head,
+}
+
+/// How the head of a request is known.
+#[derive(Debug)]
+enum Head {
+    Read {
+        target: Range<usize>,
+        fields: Vec<Field>,
+    },
+    /// It says what the one before it said.
+    Again(Same),
 }
 
 /// What a request may have to be read here.
@@ -51,9 +69,54 @@ pub struct Limits {
     pub body: usize,
 }
 
-/// Looks for a plain request at the front of `bytes`.
-#[must_use]
-pub fn plain(bytes: &[u8], limits: &Limits) -> Found {
+// === impl RequestHeads ===
+
+impl RequestHeads {
+    /// Looks for a plain request at the front of `bytes`.
+    #[must_use]
+    pub fn plain(&self, bytes: &[u8], limits: &Limits) -> Found {
+        match self.last.same(bytes) {
+            Some(same) => again(same, bytes, limits).unwrap_or(Found::Other),
+            None => read(bytes, limits),
+        }
+    }
+
+    /// Method, target, headers and body of the request that was found at the front of these bytes, which the
+    /// body shares, and mostly the headers too. `None`: its target or a value is none after all, and it is
+    /// another reader's.
+    #[must_use]
+    pub fn parts(
+        &mut self,
+        found: Plain,
+        request: &Bytes,
+    ) -> Option<(Method, Uri, HeaderMap, Bytes)> {
+        let Plain { method, body, head, .. } = found;
+        match head {
+            Head::Again(same) => {
+                let (headers, target) = self.last.known(request, &same)?;
+                Some((method, target.clone(), headers.clone(), request.slice(body)))
+            }
+            Head::Read { target, fields } => {
+                let uri = |bytes: &Bytes| Uri::from_maybe_shared(bytes.slice(target.clone())).ok();
+                // Who asks for a stream asks once.
+                if method == Method::POST {
+                    self.last.learn(&request[..body.start], &fields, uri);
+                }
+                let headers = map(request, fields.into_iter())?;
+                Some((method, uri(request)?, headers, request.slice(body)))
+            }
+        }
+    }
+}
+
+/// A request whose head is known, all but the length of its body.
+fn again(same: Same, bytes: &[u8], limits: &Limits) -> Option<Found> {
+    let length = number(&bytes[same.length.clone()?])?;
+    whole(Method::POST, same.head, length, Head::Again(same), bytes, limits)
+}
+
+/// Reads a head.
+fn read(bytes: &[u8], limits: &Limits) -> Found {
     // Others need not wait for their head's end.
     let begins = |start: &[u8]| bytes.iter().zip(start).all(|(byte, of)| byte == of);
     let method = if begins(b"POST /") {
@@ -67,7 +130,7 @@ pub fn plain(bytes: &[u8], limits: &Limits) -> Found {
     let mut request = httparse::Request::new(&mut []);
     let parsed = request.parse_with_uninit_headers(bytes, &mut fields);
     let head = match parsed {
-        Ok(httparse::Status::Complete(head)) if head <= limits.head => head,
+        Ok(httparse::Status::Complete(head)) => head,
         Ok(httparse::Status::Partial) if bytes.len() <= limits.head => return Found::Partial,
         Ok(_) | Err(_) => return Found::Other,
     };
@@ -107,25 +170,26 @@ fn found(
         (&Method::GET, Some(_)) => return None,
         (_, length) => length?,
     };
+    let target = place(request.path?.as_bytes());
+    whole(method, head, length, Head::Read { target, fields }, bytes, limits)
+}
+
+/// The request with this head, which ends at `start`, if it may be so large.
+fn whole(
+    method: Method,
+    start: usize,
+    length: u64,
+    head: Head,
+    bytes: &[u8],
+    limits: &Limits,
+) -> Option<Found> {
+    if start > limits.head {
+        return None;
+    }
     let body = usize::try_from(length).ok().filter(|body| *body <= limits.body)?;
-    let length = head + body;
+    let length = start + body;
     if bytes.len() < length {
         return Some(Found::Head(length));
     }
-    let target = place(request.path?.as_bytes());
-    Some(Found::Whole(Plain { method, length, body: head..length, target, fields }))
-}
-
-impl Plain {
-    /// Target, headers and body, which share the request's bytes; `None`: its target or a value is none
-    /// after all, and it is another reader's.
-    #[must_use]
-    pub fn parts(self, request: &Bytes) -> Option<(Uri, HeaderMap, Bytes)> {
-        let target = Uri::from_maybe_shared(request.slice(self.target)).ok()?;
-        let mut headers = HeaderMap::with_capacity(self.fields.len());
-        for (name, value) in self.fields {
-            headers.append(name, HeaderValue::from_maybe_shared(request.slice(value)).ok()?);
-        }
-        Some((target, headers, request.slice(self.body)))
-    }
+    Some(Found::Whole(Plain { method, length, body: start..length, head }))
 }

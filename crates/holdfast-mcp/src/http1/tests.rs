@@ -1,9 +1,27 @@
 //! Tables of heads and chunks, and bodies that arrive in pieces of any size.
 
 use bytes::{Bytes, BytesMut};
+use http::HeaderValue;
 use proptest::prelude::*;
 
 use super::*;
+
+/// As a connection reads its first answer.
+fn head(buffer: &mut BytesMut) -> Result<Option<Head>, HeadError> {
+    AnswerHeads::default().head(buffer)
+}
+
+/// As a connection reads its first request.
+fn plain(bytes: &[u8], limits: &Limits) -> Found {
+    RequestHeads::default().plain(bytes, limits)
+}
+
+/// Target, headers and body of what [`plain`] has found.
+fn parts(found: Plain, text: &str) -> Option<(http::Uri, HeaderMap, Bytes)> {
+    let request = Bytes::copy_from_slice(text.as_bytes());
+    let (_, target, headers, body) = RequestHeads::default().parts(found, &request)?;
+    Some((target, headers, body))
+}
 
 fn whole(text: &str) -> Result<Option<Head>, HeadError> {
     head(&mut BytesMut::from(text))
@@ -179,7 +197,7 @@ fn a_get_is_plain_without_a_body() {
     let text = "GET /mcp HTTP/1.1\r\nHost: x\r\n\r\nGET";
     let Found::Whole(found) = plain(text.as_bytes(), &LIMITS) else { panic!("{text}") };
     assert_eq!((&found.method, found.length), (&http::Method::GET, text.len() - 3));
-    let (target, headers, body) = found.parts(&Bytes::copy_from_slice(text.as_bytes())).unwrap();
+    let (target, headers, body) = parts(found, text).unwrap();
     assert_eq!((target.path(), headers.len(), body.len()), ("/mcp", 1, 0));
     for end in 0..text.len() - 3 {
         let found = plain(&text.as_bytes()[..end], &LIMITS);
@@ -223,7 +241,7 @@ fn chunks_are_written_as_bare_sizes_and_an_empty_one_never() {
 fn request(text: &str) -> Option<(String, Vec<String>, Bytes, usize)> {
     let Found::Whole(found) = plain(text.as_bytes(), &LIMITS) else { return None };
     let length = found.length;
-    let (target, headers, body) = found.parts(&Bytes::copy_from_slice(text.as_bytes()))?;
+    let (target, headers, body) = parts(found, text)?;
     let field = |(name, value): (&HeaderName, &HeaderValue)| {
         format!("{name}: {}", value.to_str().unwrap_or("?"))
     };
@@ -305,7 +323,155 @@ fn whatever_is_not_plain_is_left_to_others() {
     assert!(matches!(plain(endless.as_bytes(), &LIMITS), Found::Other));
 }
 
+/// What a reader that remembers, and one that has seen nothing, say of these bytes.
+fn request_read_by(heads: &mut RequestHeads, bytes: &[u8]) -> String {
+    match heads.plain(bytes, &LIMITS) {
+        Found::Whole(found) => {
+            let length = found.length;
+            let parts = heads.parts(found, &Bytes::copy_from_slice(bytes));
+            format!("{length} {parts:?}")
+        }
+        other => format!("{other:?}"),
+    }
+}
+
+fn answer_read_by(heads: &mut AnswerHeads, bytes: &[u8]) -> String {
+    let mut buffer = BytesMut::from(bytes);
+    let head = heads.head(&mut buffer);
+    format!("{head:?} {buffer:?}")
+}
+
+const POST: &str =
+    "POST /mcp HTTP/1.1\r\nHost: x:1\r\nA: b\r\nContent-Length: LENGTH\r\nA: c\r\n\r\n";
+const ANSWER: &str = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nDate: Sun, 06 Nov 1994 08:49:SS GMT\r\nContent-Length: LENGTH\r\nMcp-Session-Id: a\r\n\r\n";
+
+#[test]
+fn a_head_that_comes_again_is_not_read_again_and_means_the_same() {
+    let (mut requests, mut answers) = (RequestHeads::default(), AnswerHeads::default());
+    // Of the first one its bytes are remembered, of the second what it means.
+    for (turn, (length, second)) in
+        [("7", "01"), ("7", "01"), ("7", "01"), ("12", "01"), ("0", "59"), ("031", "59")]
+            .into_iter()
+            .enumerate()
+    {
+        let body = " ".repeat(length.parse().unwrap());
+        let request = POST.replace("LENGTH", length) + &body;
+        let answer = ANSWER.replace("LENGTH", length).replace("SS", second) + &body;
+        let (knows_request, knows_answer) = (
+            requests.last.same(request.as_bytes()).is_some(),
+            answers.last.same(answer.as_bytes()).is_some(),
+        );
+        assert_eq!((knows_request, knows_answer), (turn >= 2, turn >= 2), "{turn}");
+        let fresh = request_read_by(&mut RequestHeads::default(), request.as_bytes());
+        assert_eq!(request_read_by(&mut requests, request.as_bytes()), fresh);
+        let fresh = answer_read_by(&mut AnswerHeads::default(), answer.as_bytes());
+        assert_eq!(answer_read_by(&mut answers, answer.as_bytes()), fresh);
+    }
+}
+
+#[test]
+fn a_head_that_differs_anywhere_else_is_read() {
+    for (from, to) in [
+        ("7", ""),
+        ("7", "+7"),
+        ("7", "7,7"),
+        ("7", "7 "),
+        ("7", "77777777777777777777"),
+        ("7", "7\r\nTransfer-Encoding: chunked"),
+        ("7", "7\r\nContent-Length: 8"),
+        ("7", "51"),
+        ("A: b", "A: B"),
+        ("/mcp", "/mcq"),
+        ("08:49:01 GMT", "08:49:01\0GMT"),
+        ("08:49:01 GMT", "08:49\r\nB: c"),
+        ("08:49:01 GMT", "08:49:01    "),
+        ("application/json", "text/event-stream"),
+        ("200", "204"),
+        ("HTTP/1.1", "HTTP/1.0"),
+    ] {
+        let request = POST.replace("LENGTH", "7") + "       ";
+        let answer = ANSWER.replace("LENGTH", "7").replace("SS", "01");
+        let (mut requests, mut answers) = (RequestHeads::default(), AnswerHeads::default());
+        for _ in 0..3 {
+            request_read_by(&mut requests, request.as_bytes());
+            answer_read_by(&mut answers, answer.as_bytes());
+        }
+        let (request, answer) = (request.replacen(from, to, 1), answer.replacen(from, to, 1));
+        let fresh = request_read_by(&mut RequestHeads::default(), request.as_bytes());
+        assert_eq!(request_read_by(&mut requests, request.as_bytes()), fresh, "{to:?}");
+        let fresh = answer_read_by(&mut AnswerHeads::default(), answer.as_bytes());
+        assert_eq!(answer_read_by(&mut answers, answer.as_bytes()), fresh, "{to:?}");
+    }
+}
+
+#[test]
+fn a_length_or_date_that_comes_twice_in_a_head_is_no_gap_in_it() {
+    let date = "Date: Sun, 06 Nov 1994 08:49:37 GMT\r\n";
+    for (fields, other) in [
+        ("Content-Length: 7\r\nContent-Length: 7\r\n".to_owned(), "Content-Length: 8\r\n"),
+        (format!("{date}{date}Content-Length: 7\r\n"), "Date: Sun, 06 Nov 1994 08:49:38 GMT\r\n"),
+    ] {
+        let mut heads = AnswerHeads::default();
+        let answer = format!("HTTP/1.1 200 OK\r\n{fields}\r\n");
+        (0..3).for_each(|_| _ = answer_read_by(&mut heads, answer.as_bytes()));
+        assert!(heads.last.same(answer.as_bytes()).is_some());
+        let first = answer.find(&other[..4]).unwrap();
+        let answer = format!("{}{other}{}", &answer[..first], &answer[first + other.len()..]);
+        let fresh = answer_read_by(&mut AnswerHeads::default(), answer.as_bytes());
+        assert_eq!(answer_read_by(&mut heads, answer.as_bytes()), fresh, "{answer:?}");
+    }
+}
+
+#[test]
+fn what_is_long_or_asks_for_a_stream_is_not_remembered() {
+    let long = POST.replace("LENGTH", "0").replace("A: b", &format!("A: {}", "b".repeat(2048)));
+    let limits = Limits { head: 4096, ..LIMITS };
+    for text in [&long, "GET /mcp HTTP/1.1\r\nHost: x\r\n\r\n"] {
+        let mut heads = RequestHeads::default();
+        for _ in 0..3 {
+            let Found::Whole(found) = heads.plain(text.as_bytes(), &limits) else {
+                panic!("{text}")
+            };
+            assert!(heads.parts(found, &Bytes::copy_from_slice(text.as_bytes())).is_some());
+        }
+        assert!(heads.last.same(text.as_bytes()).is_none());
+    }
+}
+
 proptest! {
+    /// Whatever was read before, a head is read as if it were the first.
+    #[test]
+    fn what_is_remembered_changes_no_meaning(
+        heads in prop::collection::vec(
+            ("[0-9]{1,2}|[0-9]{20}|", "[0-5][0-9]", prop::option::of((0..100usize, any::<u8>())), 1..4usize),
+            1..8,
+        ),
+    ) {
+        let (mut requests, mut answers) = (RequestHeads::default(), AnswerHeads::default());
+        for (length, second, change, times) in heads {
+            for (is_answer, text) in [(false, POST), (true, ANSWER)] {
+                let mut bytes = text.replace("LENGTH", &length).replace("SS", &second).into_bytes();
+                bytes.extend_from_slice(&[b' '; 60]);
+                if let Some((at, byte)) = change {
+                    bytes[at] = byte;
+                }
+                for _ in 0..times {
+                    let (read, fresh) = match is_answer {
+                        true => (
+                            answer_read_by(&mut answers, &bytes),
+                            answer_read_by(&mut AnswerHeads::default(), &bytes),
+                        ),
+                        false => (
+                            request_read_by(&mut requests, &bytes),
+                            request_read_by(&mut RequestHeads::default(), &bytes),
+                        ),
+                    };
+                    prop_assert_eq!(read, fresh);
+                }
+            }
+        }
+    }
+
     /// Whatever is cut into chunks comes out whole, however it arrives.
     #[test]
     fn any_body_survives_its_chunks(

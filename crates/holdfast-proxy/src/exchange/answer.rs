@@ -223,7 +223,7 @@ pub(super) fn cancelled(call: &Call) -> Answer {
         ticket.complete(&whole.body);
     }
     call.settle(CallOutcome::Cancelled);
-    Answer::Whole(whole)
+    Answer::whole(whole)
 }
 
 /// Ends a call with a failure of the gateway's own, or with what may stand in for its answer.
@@ -236,7 +236,7 @@ pub(crate) fn gave_up(call: &Call, failure: Failure) -> Answer {
     if call.method == Method::Discover && call.modern() {
         if let Some(body) = known_discovery(call) {
             call.settle_with(&body);
-            return Answer::Whole(Whole {
+            return Answer::whole(Whole {
                 status: StatusCode::OK,
                 headers: attempt::json_headers(),
                 body,
@@ -457,17 +457,17 @@ async fn answered(
             call.settle_with(&whole.body);
             Answer::Whole(whole)
         }
-        Reply::One { status, headers, mut event } => {
+        Reply::One(mut one) => {
             attempt.settle(outcome);
-            if let Some(data) = event.data.take() {
+            if let Some(data) = one.event.data.take() {
                 if observe::matters(call.method) {
                     Box::pin(observe::observe(call, &data)).await;
                 }
                 let data = passed_on(call, route, data).await;
                 call.settle_with(&data);
-                event.data = Some(data);
+                one.event.data = Some(data);
             }
-            Answer::One { status, headers, event }
+            Answer::One(one)
         }
         Reply::Large(large) => {
             attempt.settle(outcome);

@@ -15,7 +15,7 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use bytes::{BufMut as _, BytesMut};
 
 use super::open::Borrowed;
-use super::{Call, Events, Ids, Large, Whole, addressed, headers, state};
+use super::{Call, Events, Ids, Large, One, Whole, addressed, headers, state};
 use crate::fleet::Outcome;
 use crate::gateway::Gateway;
 use crate::random;
@@ -57,9 +57,9 @@ impl Route {
 
 /// What an attempt brought.
 pub(super) enum Reply {
-    Whole(Whole),
-    Large(Large),
-    One { status: StatusCode, headers: HeaderMap, event: holdfast_mcp::sse::Event },
+    Whole(Box<Whole>),
+    Large(Box<Large>),
+    One(Box<One>),
     Events(Box<Events>),
 }
 
@@ -147,7 +147,7 @@ async fn send_http(call: &Call, route: &Route) -> Result<Reply, AttemptError> {
     match response.collect(limit).await {
         Ok(Collected::Whole { body, lease }) if !status.is_success() => {
             lease.done();
-            Ok(Reply::Whole(Whole { status, headers, body }))
+            Ok(Reply::Whole(Box::new(Whole { status, headers, body })))
         }
         Ok(Collected::Whole { body, lease }) => {
             let Some(body) = addressed::answer(&body, &call.ids) else {
@@ -156,10 +156,10 @@ async fn send_http(call: &Call, route: &Route) -> Result<Reply, AttemptError> {
                 return Err(AttemptError::sent(reason).with(Outcome::Garbled));
             };
             lease.done();
-            Ok(Reply::Whole(Whole { status, headers, body }))
+            Ok(Reply::Whole(Box::new(Whole { status, headers, body })))
         }
         Ok(Collected::Large { head, rest }) => {
-            Ok(Reply::Large(Large { status, headers, head, rest }))
+            Ok(Reply::Large(Box::new(Large { status, headers, head, rest })))
         }
         Err(error) => Err(AttemptError::sent(error.to_string())),
     }
@@ -274,7 +274,7 @@ async fn first_event(
                 && event.data.as_deref().is_some_and(|data| call.ids.is_whole_answer(data));
             if only {
                 finish_reading(source);
-                return Ok(Reply::One { status, headers, event });
+                return Ok(Reply::One(Box::new(One { status, headers, event })));
             }
             Ok(Reply::Events(Box::new(Events {
                 headers,
@@ -286,7 +286,7 @@ async fn first_event(
         }
         Err(End::Clean) => Err(AttemptError::sent("the stream ended before the answer".into())),
         Err(End::Broken(reason)) => Err(AttemptError::sent(reason)),
-        Err(End::Cancelled) => Ok(Reply::Whole(cancelled(call))),
+        Err(End::Cancelled) => Ok(Reply::Whole(Box::new(cancelled(call)))),
     }
 }
 
@@ -328,7 +328,7 @@ async fn send_mux(call: &Call, route: &Route, mux: &Arc<Mux>) -> Result<Reply, A
     match running.next().await {
         Some(CallEvent::Response(body)) => {
             let status = status_of(call, &body);
-            Ok(Reply::Whole(Whole { status, headers: json_headers(), body }))
+            Ok(Reply::Whole(Box::new(Whole { status, headers: json_headers(), body })))
         }
         Some(CallEvent::Message(data)) => {
             let headers = stream_headers();
@@ -338,7 +338,7 @@ async fn send_mux(call: &Call, route: &Route, mux: &Arc<Mux>) -> Result<Reply, A
             Ok(Reply::Events(Box::new(Events { headers, first, source, route, attempt: None })))
         }
         Some(CallEvent::Lost(reason)) => Err(AttemptError::sent(reason)),
-        Some(CallEvent::Cancelled) => Ok(Reply::Whole(cancelled(call))),
+        Some(CallEvent::Cancelled) => Ok(Reply::Whole(Box::new(cancelled(call)))),
         None => Err(AttemptError::sent("the connection ended".into())),
     }
 }
@@ -395,7 +395,7 @@ async fn send_batch(call: &Call, mux: &Arc<Mux>) -> Result<Reply, AttemptError> 
     }
     body.put_u8(b']');
     let whole = Whole { status: StatusCode::OK, headers: json_headers(), body: body.freeze() };
-    Ok(Reply::Whole(whole))
+    Ok(Reply::Whole(Box::new(whole)))
 }
 
 /// The HTTP status that a modern client expects beside an error (mcp-wire 2.4); legacy errors come

@@ -265,7 +265,7 @@ async fn elsewhere(call: &Arc<Call>, failure: &Failure) -> Option<Answer> {
     });
     let body = match Box::pin(answer::first_answer(other)).await {
         Answer::Whole(whole) if whole.status.is_success() => whole.body,
-        Answer::One { event, .. } => event.data?,
+        Answer::One(one) => one.event.data?,
         _ => return None,
     };
     if peek(&body).ok()?.kind != peek::Kind::Response || super::observe::is_rpc_error(&body) {
@@ -296,7 +296,7 @@ fn served(call: &Call, what: Served, body: Bytes, note: &Value) -> Answer {
         // Not by its server.
         admitted.answered(false);
     }
-    Answer::Whole(Whole { status: StatusCode::OK, headers: json_headers(), body })
+    Answer::whole(Whole { status: StatusCode::OK, headers: json_headers(), body })
 }
 
 /// The answers of one server that are kept.

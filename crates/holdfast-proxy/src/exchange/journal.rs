@@ -371,7 +371,7 @@ fn unknown(call: &Call, reason: &str) -> Answer {
 
 fn delivered(call: &Call, body: Bytes) -> Answer {
     call.settle_with(&body);
-    Answer::Whole(Whole { status: StatusCode::OK, headers: json_headers(), body })
+    Answer::whole(Whole { status: StatusCode::OK, headers: json_headers(), body })
 }
 
 /// What became of a call whose stream another node had, as its entry says.

@@ -26,10 +26,11 @@ use crate::fleet::Outcome;
 /// [`Failure`] where the server's response is no answer to the request.
 pub(super) fn judge(call: &Call, reply: Reply) -> Result<Reply, Failure> {
     match reply {
-        Reply::Whole(whole) => {
+        Reply::Whole(mut whole) => {
             let discover = call.method == Method::Discover && call.modern();
-            let whole = judge_whole(&call.server.name, discover, whole)?;
-            Ok(Reply::Whole(with_error_body(call, whole)))
+            judge_whole(&call.server.name, discover, &mut whole)?;
+            with_error_body(call, &mut whole);
+            Ok(Reply::Whole(whole))
         }
         Reply::Large(large) if !large.status.is_success() => {
             let reason = format!("it answered with HTTP status {}", large.status);
@@ -44,7 +45,7 @@ pub(super) fn outcome(reply: &Reply) -> Outcome {
     let (status, headers) = match reply {
         Reply::Whole(whole) => (whole.status, &whole.headers),
         Reply::Large(large) => (large.status, &large.headers),
-        Reply::One { .. } | Reply::Events(_) => return Outcome::Answered,
+        Reply::One(_) | Reply::Events(_) => return Outcome::Answered,
     };
     outcome_of(status, headers)
 }
@@ -73,13 +74,13 @@ pub(super) fn outcome_of(status: StatusCode, headers: &HeaderMap) -> Outcome {
 pub(super) fn judge_whole(
     server: &Arc<str>,
     discover: bool,
-    mut whole: Whole,
-) -> Result<Whole, Failure> {
+    whole: &mut Whole,
+) -> Result<(), Failure> {
     let status = whole.status;
     if status.is_success() {
         let first = whole.body.iter().find(|byte| !byte.is_ascii_whitespace());
         return match first {
-            Some(b'{' | b'[') => Ok(whole),
+            Some(b'{' | b'[') => Ok(()),
             Some(_) => {
                 let reason = format!("it answered {status} with something that is not JSON-RPC");
                 Err(Failure::unknown(server, reason))
@@ -95,17 +96,17 @@ pub(super) fn judge_whole(
     // The first discover decides the era for a client's whole life: what is only the server's bad
     // moment must not be read as an old server.
     if discover && (limited || is_servers_fault(status)) {
-        return Err(overloaded(server, &whole));
+        return Err(overloaded(server, whole));
     }
     if is_servers_fault(status) || limited {
         if is_answer {
             whole.status = StatusCode::OK;
-            return Ok(whole);
+            return Ok(());
         }
         if limited
             || (status == StatusCode::SERVICE_UNAVAILABLE && retry_after(&whole.headers).is_some())
         {
-            return Err(overloaded(server, &whole));
+            return Err(overloaded(server, whole));
         }
         let reason = format!("it answered with HTTP status {status}");
         return Err(Failure::unknown(server, reason));
@@ -122,7 +123,7 @@ pub(super) fn judge_whole(
             false => Failure::unknown(server, reason),
         });
     }
-    Ok(whole)
+    Ok(())
 }
 
 /// Nobody has said what a status from 600 on means (RFC 9110, section 15): it is taken for a 5xx.
@@ -132,18 +133,17 @@ fn is_servers_fault(status: StatusCode) -> bool {
 
 /// A refusal whose status the protocol wants to be seen gets a body that a client can read, unless it
 /// is about credentials.
-fn with_error_body(call: &Call, mut whole: Whole) -> Whole {
+fn with_error_body(call: &Call, whole: &mut Whole) {
     let status = whole.status;
     let about_credentials = matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN);
     let looks_like_json = whole.body.trim_ascii_start().starts_with(b"{");
     if !status.is_client_error() || about_credentials || looks_like_json {
-        return whole;
+        return;
     }
     let text = format!("server {} answered with HTTP status {status}", call.server.name);
     let error = RpcError::new(code::SERVER_UNAVAILABLE, text);
     whole.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     whole.body = failure::render(&error, &call.ids);
-    whole
 }
 
 fn answers(body: &[u8]) -> bool {

@@ -72,6 +72,7 @@ pub(crate) use self::relay::{First, Sink, relay};
 pub(crate) use self::take_up::resume_at_server;
 pub(crate) use self::tell::tell;
 pub(crate) use self::wanted::Wanted;
+use crate::clock::recent;
 use crate::failure::{Failure, Ran};
 use crate::fleet::{Admitted, Attempt, NotAdmitted, Outcome};
 use crate::gateway::Gateway;
@@ -156,14 +157,14 @@ pub(crate) enum Ids {
     Batch(Vec<Box<str>>),
 }
 
-/// The first thing that a client can be told.
+/// The first thing that a client can be told. Small, since it goes through many hands.
 pub(crate) enum Answer {
     /// A whole response.
-    Whole(Whole),
+    Whole(Box<Whole>),
     /// A response too large to hold back; streamed from here on.
-    Large(Large),
+    Large(Box<Large>),
     /// A stream that held exactly the answer.
-    One { status: StatusCode, headers: HeaderMap, event: Event },
+    One(Box<One>),
     /// A stream, from its first event on.
     Events(Box<Events>),
     /// The gateway's own failure.
@@ -182,6 +183,13 @@ pub(crate) struct Whole {
     pub(crate) body: Bytes,
 }
 
+/// The one event that a stream held.
+pub(crate) struct One {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) event: Event,
+}
+
 /// A response whose body is still coming.
 pub(crate) struct Large {
     pub(crate) status: StatusCode,
@@ -198,6 +206,14 @@ pub(crate) struct Events {
     pub(crate) route: Route,
     /// The attempt that brought it, until it is settled.
     pub(crate) attempt: Option<Attempt>,
+}
+
+// === impl Answer ===
+
+impl Answer {
+    pub(crate) fn whole(whole: Whole) -> Self {
+        Self::Whole(Box::new(whole))
+    }
 }
 
 // === impl Whole ===
@@ -445,7 +461,7 @@ impl Call {
         {
             admitted.answered(true);
         }
-        let elapsed = self.started.elapsed();
+        let elapsed = recent().saturating_duration_since(self.started);
         self.server.metrics.call(self.method, outcome, elapsed);
         tracing::debug!(
             server = %self.server.name,

@@ -89,18 +89,18 @@ pub(super) async fn initialize(call: &Arc<Call>) -> Answer {
         let body = opened.message.clone();
         whole = Whole { status: StatusCode::OK, headers: json_headers(), body };
     }
-    let Some(replayed) = opened.replayed else { return Answer::Whole(whole) };
+    let Some(replayed) = opened.replayed else { return Answer::whole(whole) };
     call.server.saw_version(replayed.version);
     if replayed.server_session.is_none() && replayed.duplex.is_none() {
         // A server without sessions: its client gets none from us either.
-        return Answer::Whole(whole);
+        return Answer::whole(whole);
     }
     match begin(call, key, &call.body, replayed, false).await {
         Ok(session) => {
             reserved.principal = None;
             whole.headers.insert(name::SESSION_ID, session.id.clone());
             gateway.metrics.sessions_created.inc();
-            Answer::Whole(whole)
+            Answer::whole(whole)
         }
         Err(failure) => Answer::Failed(failure),
     }
@@ -426,9 +426,9 @@ pub(super) async fn send(
             match response.collect(LARGEST_ANSWER).await {
                 Ok(Collected::Whole { body, lease }) => {
                     lease.done();
-                    let whole = Whole { status, headers: kept, body };
+                    let mut whole = Whole { status, headers: kept, body };
                     let outcome = judge::outcome_of(whole.status, &whole.headers);
-                    let whole = judge::judge_whole(&server.name, false, whole)
+                    judge::judge_whole(&server.name, false, &mut whole)
                         .map_err(|failure| refused(failure, outcome))?;
                     let message = whole.body.clone();
                     let replayed = agreed(&message, instance, server_session, None);

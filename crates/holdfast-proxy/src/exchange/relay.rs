@@ -213,12 +213,12 @@ impl Relay<'_> {
                     Failure::unknown(&self.call.server.name, reason)
                 }
             },
-            Answer::One { event, .. } => {
-                let data = event.data.unwrap_or_default();
+            Answer::One(one) => {
+                let data = one.event.data.unwrap_or_default();
                 return self.only(&data).await;
             }
             Answer::Large(_) if matches!(self.sink, Sink::Nobody) => return,
-            Answer::Large(large) => match self.rest_of(large).await {
+            Answer::Large(large) => match self.rest_of(*large).await {
                 Ok(body) => return self.only(&body).await,
                 Err(failure) => failure,
             },

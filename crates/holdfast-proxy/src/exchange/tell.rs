@@ -72,7 +72,7 @@ async fn tell_unbounded(call: &Call, kind: Kind) -> Answer {
     match send(call, &route, call.body.clone()).await {
         Some(whole) if lost(call, &route, &whole) => {
             let (Some(session), Some(bound)) = (&call.session, &route.bound) else {
-                return Answer::Whole(whole);
+                return Answer::whole(whole);
             };
             let again =
                 session::reestablish(&call.gateway, session, bound, &call.headers, Whereto::Same);
@@ -85,7 +85,7 @@ async fn tell_unbounded(call: &Call, kind: Kind) -> Answer {
             }
             accepted()
         }
-        Some(whole) if whole.status.is_client_error() => Answer::Whole(whole),
+        Some(whole) if whole.status.is_client_error() => Answer::whole(whole),
         _ => accepted(),
     }
 }
@@ -115,7 +115,7 @@ async fn answer_server(call: &Call, session: &Arc<Session>) -> Answer {
         let Some(body) = spliced::restore(&body, bound.generation) else { continue };
         match send(call, &route, body).await {
             Some(whole) if whole.status.is_client_error() && !lost(call, &route, &whole) => {
-                return Answer::Whole(whole);
+                return Answer::whole(whole);
             }
             _ => {}
         }
@@ -181,7 +181,7 @@ fn lost(call: &Call, route: &Route, whole: &Whole) -> bool {
 }
 
 fn accepted() -> Answer {
-    Answer::Whole(Whole {
+    Answer::whole(Whole {
         status: StatusCode::ACCEPTED,
         headers: HeaderMap::new(),
         body: Bytes::new(),

@@ -23,6 +23,7 @@ use tokio::sync::oneshot;
 
 use super::counts::Why;
 use super::server::ServerFleet;
+use crate::clock::recent;
 use crate::exchange::Shelf;
 
 /// The way into one server.
@@ -214,7 +215,7 @@ impl State {
 
     /// So many places of the class are free.
     fn leave(&mut self, class: ClassId, tool: ToolKey, places: u32, answered: bool) {
-        let answered = answered.then(Instant::now);
+        let answered = answered.then(recent);
         for _ in 0..places {
             self.bulkheads.leave(class, tool, answered);
         }
@@ -308,7 +309,7 @@ impl ServerFleet {
     /// Lets a call in that counts against no class: it opens or keeps a conversation, or lasts for as
     /// long as its client likes.
     pub(crate) fn let_in(self: &Arc<Self>) -> Admitted {
-        self.gate.lock().budget.began(Instant::now());
+        self.gate.lock().budget.began(recent());
         Admitted::new(self, None, NO_TOOL)
     }
 
@@ -329,7 +330,7 @@ impl ServerFleet {
             Box::pin(self.pause_over()).await?;
         }
         self.check_needs()?;
-        let now = Instant::now();
+        let now = recent();
         let (ticket, granted) = {
             let mut state = self.gate.lock();
             if state.bulkheads.would_exceed(id(class), places) {

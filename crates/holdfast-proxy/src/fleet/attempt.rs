@@ -7,6 +7,7 @@ use holdfast_engine::breaker::Permit;
 
 use super::outcome::Outcome;
 use super::server::ServerFleet;
+use crate::clock::recent;
 
 /// An admitted attempt. Dropped without a word it was abandoned: its client left, or nothing was sent.
 /// One that has been silent for the server's whole time is a failure all the same.
@@ -71,7 +72,7 @@ impl Attempt {
 
     /// It has ended.
     pub(crate) fn settle(mut self, outcome: Outcome) {
-        self.end(outcome, Instant::now());
+        self.end(outcome, recent());
     }
 
     fn end(&mut self, outcome: Outcome, now: Instant) {

@@ -17,6 +17,7 @@ use super::chance;
 use super::instance::Instance;
 use super::refusal::{Refused, Shut};
 use super::server::{Ask, ServerFleet};
+use crate::clock::recent;
 
 // === impl ServerFleet ===
 
@@ -30,7 +31,7 @@ impl ServerFleet {
         if let [_] = &*self.instances {
             return self.enter(0, ask);
         }
-        let now = Instant::now();
+        let now = recent();
         loop {
             let failover = self.failover.load_full();
             let attempt = self.choose_by(ask, failover.as_deref(), now)?;
@@ -107,7 +108,7 @@ impl ServerFleet {
         ask: &Ask<'_>,
     ) -> Result<Attempt, Refused> {
         let instance = instance.min(self.instances.len() - 1);
-        let now = Instant::now();
+        let now = recent();
         let failover = self.failover.load_full();
         if let Some(failover) = &failover
             && failover.route(ask.key) == Route::Hold

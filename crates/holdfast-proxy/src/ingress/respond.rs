@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{HangUp, Recorded};
 use crate::body::Body;
-use crate::exchange::{Answer, Call, First, Sink, headers, relay};
+use crate::exchange::{Answer, Call, First, Large, One, Sink, Whole, headers, relay};
 use crate::failure::Failure;
 use crate::metrics::CallOutcome;
 use crate::random;
@@ -33,11 +33,16 @@ pub(crate) async fn answer(
     connection: Option<&CancellationToken>,
 ) -> Result<Response<Body>, HangUp> {
     Ok(match answer {
-        Answer::Whole(whole) => build(whole.status, whole.headers, Body::full(whole.body)),
-        Answer::Large(large) => {
-            build(large.status, large.headers, Body::rest(large.head, large.rest))
+        Answer::Whole(whole) => {
+            let Whole { status, headers, body } = *whole;
+            build(status, headers, Body::full(body))
         }
-        Answer::One { status, headers, event } => {
+        Answer::Large(large) => {
+            let Large { status, headers, head, rest } = *large;
+            build(status, headers, Body::rest(head, rest))
+        }
+        Answer::One(one) => {
+            let One { status, headers, event } = *one;
             let mut out = BytesMut::new();
             sse::encode(&event, &mut out);
             build(status, headers, Body::full(out.freeze()))

@@ -24,8 +24,9 @@ use super::{
 };
 use crate::body::Body;
 use crate::boxes::{Boxed, Boxes, worker};
+use crate::clock::recent;
 use crate::cluster;
-use crate::exchange::{self, Answer, Call, headers};
+use crate::exchange::{self, Answer, Call, Whole, headers};
 use crate::failure::Failure;
 use crate::gateway::Gateway;
 use crate::hold::{Held, Hold, Over};
@@ -73,7 +74,7 @@ async fn post(entered: Entered, body: RequestBody) -> Result<Response<Body>, Han
         gateway,
         server: &entered.server,
         principal: &entered.principal,
-        at: std::time::Instant::now(),
+        at: recent(),
         headers: entered.parts.headers,
         body,
         session,
@@ -94,7 +95,8 @@ async fn post(entered: Entered, body: RequestBody) -> Result<Response<Body>, Han
             let Answer::Whole(whole) = told.await else {
                 return Ok(json(StatusCode::ACCEPTED, Bytes::new()));
             };
-            Ok(respond::build(whole.status, whole.headers, Body::full(whole.body)))
+            let Whole { status, headers, body } = *whole;
+            Ok(respond::build(status, headers, Body::full(body)))
         }
         Err(refused) => {
             gateway.metrics.rejected(refused.why);

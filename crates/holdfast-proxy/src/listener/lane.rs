@@ -15,7 +15,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use holdfast_mcp::http1::{self, Found, Limits, Plain};
+use holdfast_mcp::http1::{self, Found, Limits, Plain, RequestHeads};
 use holdfast_net::{Impatient, Prefixed, Requests};
 use http::request::Parts;
 use http::{Request, Response};
@@ -26,6 +26,7 @@ use super::orders::{Order, Orders};
 use super::outgoing::Outgoing;
 use crate::body::Body;
 use crate::boxes::{Boxed, Boxes, worker};
+use crate::clock;
 use crate::gateway::{Current, Gateway};
 use crate::ingress::{self, Connection, HangUp, RequestBody};
 use crate::scratch;
@@ -35,6 +36,7 @@ pub(super) struct Lane<S> {
     current: Arc<Current>,
     connection: Connection,
     limits: Limits,
+    heads: RequestHeads,
     stream: Impatient<S>,
     requests: Requests,
     orders: Orders,
@@ -109,8 +111,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Lane<S> {
             head: settings.header_bytes.min(scratch::ROOM),
             body: settings.body.min(LONGEST),
         };
-        let read = BytesMut::new();
-        Self { current, connection, limits, stream, requests, orders, read, drains: false }
+        let (heads, read) = (RequestHeads::default(), BytesMut::new());
+        Self { current, connection, limits, heads, stream, requests, orders, read, drains: false }
     }
 
     /// Serves plain requests until something else comes.
@@ -167,7 +169,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Lane<S> {
         loop {
             let needed = match self.read.is_empty() {
                 true => 0,
-                false => match http1::plain(&self.read, &self.limits) {
+                false => match self.heads.plain(&self.read, &self.limits) {
                     Found::Whole(found) => return Ok(Some(found)),
                     Found::Head(needed) => needed,
                     Found::Partial => 0,
@@ -215,8 +217,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Lane<S> {
             true => std::mem::take(&mut self.read).freeze(),
             false => self.read.split_to(found.length).freeze(),
         };
-        let method = found.method.clone();
-        let Some((target, headers, body)) = found.parts(&request) else {
+        let Some((method, target, headers, body)) = self.heads.parts(found, &request) else {
             let behind = std::mem::take(&mut self.read);
             self.read = BytesMut::from(&request[..]);
             self.read.extend_from_slice(&behind);
@@ -238,7 +239,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Lane<S> {
         let mut serving = Boxed::new(&SERVING, asked);
         let served = poll_fn(|cx| {
             loop {
-                if let Poll::Ready(served) = Pin::new(&mut serving).poll(cx) {
+                if let Poll::Ready(served) = clock::turn(|| Pin::new(&mut serving).poll(cx)) {
                     return Poll::Ready(Ok(served));
                 }
                 // A client that leaves is noticed, and what it says already is kept.

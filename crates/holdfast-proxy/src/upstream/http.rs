@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST};
@@ -12,6 +12,7 @@ use super::pool::{self, ConnectError};
 use super::wire::{AnswerBody, Connection, WireError};
 
 pub(crate) use super::wire::Look;
+use crate::clock::recent;
 use crate::decimal::decimal;
 use holdfast_config::HttpUrl;
 use holdfast_mcp::headers::name;
@@ -85,7 +86,7 @@ pub(crate) struct ResponseBody {
 
 /// The connection of a response that has been read to its end.
 pub(crate) struct Lease {
-    connection: Option<Connection>,
+    connection: Option<Box<Connection>>,
     key: usize,
     idle: Duration,
 }
@@ -227,7 +228,7 @@ pub(crate) async fn send(
 ) -> Result<Response, HttpError> {
     let look = gate.map_or(Look::Kernel, |gate| gate.look);
     let mut taken = pool::take(target.key, look);
-    let begun = taken.as_ref().filter(|_| look == Look::Runtime).map(|_| Instant::now());
+    let begun = taken.as_ref().filter(|_| look == Look::Runtime).map(|_| recent());
     loop {
         let pooled = taken.is_some();
         let mut connection = match taken.take() {

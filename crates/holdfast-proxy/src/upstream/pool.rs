@@ -14,6 +14,7 @@ use tokio::net::TcpStream;
 
 use super::http::HttpTarget;
 use super::wire::{Connection, Look};
+use crate::clock::recent;
 
 /// Idle connections are not used after this long unless the configuration says otherwise: Node and
 /// uvicorn close theirs at 5 s, and a request that meets the close is a request whose fate is unknown.
@@ -27,7 +28,7 @@ thread_local! {
 }
 
 struct Idle {
-    connection: Connection,
+    connection: Box<Connection>,
     since: Instant,
     /// How long it is kept.
     within: Duration,
@@ -56,8 +57,8 @@ pub(crate) enum ConnectError {
 
 /// An idle connection to the target that is still usable, if this thread has one. `look`: whether the
 /// runtime's word for that is enough.
-pub(crate) fn take(key: usize, look: Look) -> Option<Connection> {
-    let now = Instant::now();
+pub(crate) fn take(key: usize, look: Look) -> Option<Box<Connection>> {
+    let now = recent();
     loop {
         let idle = POOL.with_borrow_mut(|pool| pool.get_mut(&key)?.pop())?;
         if !idle.is_old(now) && idle.connection.is_quiet(look) {
@@ -67,8 +68,8 @@ pub(crate) fn take(key: usize, look: Look) -> Option<Connection> {
 }
 
 /// Gives a connection back after its response has been read to the end, to be used again `within`.
-pub(crate) fn put(key: usize, connection: Connection, within: Duration) {
-    let now = Instant::now();
+pub(crate) fn put(key: usize, connection: Box<Connection>, within: Duration) {
+    let now = recent();
     POOL.with_borrow_mut(|pool| {
         let idle = pool.entry(key).or_default();
         let stale = idle.iter().take_while(|it| it.is_old(now)).count();
@@ -102,7 +103,7 @@ pub(crate) async fn connect(
     target: &HttpTarget,
     timeout: Duration,
     tls: &Arc<rustls::ClientConfig>,
-) -> Result<Connection, ConnectError> {
+) -> Result<Box<Connection>, ConnectError> {
     match tokio::time::timeout(timeout, connect_unbounded(target, tls)).await {
         Ok(done) => done,
         Err(_) => Err(ConnectError::TimedOut { address: target.address(), after: timeout }),
@@ -112,7 +113,7 @@ pub(crate) async fn connect(
 async fn connect_unbounded(
     target: &HttpTarget,
     tls: &Arc<rustls::ClientConfig>,
-) -> Result<Connection, ConnectError> {
+) -> Result<Box<Connection>, ConnectError> {
     let addresses = tokio::net::lookup_host((target.url.host.as_str(), target.url.port))
         .await
         .map_err(|source| ConnectError::Resolve { host: target.url.host.clone(), source })?;
@@ -156,7 +157,7 @@ mod tests {
 
     const LONG: Duration = Duration::from_secs(3600);
 
-    async fn pair() -> (Connection, TcpStream) {
+    async fn pair() -> (Box<Connection>, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let ours = TcpStream::connect(listener.local_addr().unwrap());
         let (ours, theirs) = tokio::join!(ours, listener.accept());

@@ -14,16 +14,17 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
-use holdfast_mcp::http1::{self, ChunkError, Chunks, Framing, Head, HeadError, Piece};
+use holdfast_mcp::http1::{AnswerHeads, ChunkError, Chunks, Framing, Head, HeadError, Piece};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
 use crate::scratch;
 
-/// A connection that no request is on.
+/// A connection that no request is on. Boxed: each call passes it through many hands.
 pub(crate) struct Connection {
     io: Io,
+    heads: AnswerHeads,
     /// What was read and not yet understood.
     read: BytesMut,
     /// The request that is being written, and later room for the next one.
@@ -47,7 +48,7 @@ pub(crate) enum Look {
 
 /// The body of an answer, on its connection.
 pub(crate) struct AnswerBody {
-    connection: Connection,
+    connection: Box<Connection>,
     /// The body of the request and how much of the request is out, where that is not all.
     rest: Option<(Bytes, usize)>,
     left: Left,
@@ -108,16 +109,17 @@ impl WireError {
 // === impl Connection ===
 
 impl Connection {
-    pub(crate) fn plain(stream: TcpStream) -> Self {
+    pub(crate) fn plain(stream: TcpStream) -> Box<Self> {
         Self::new(Io::Plain(stream))
     }
 
-    pub(crate) fn tls(stream: TlsStream<TcpStream>) -> Self {
+    pub(crate) fn tls(stream: TlsStream<TcpStream>) -> Box<Self> {
         Self::new(Io::Tls(Box::new(stream)))
     }
 
-    fn new(io: Io) -> Self {
-        Self { io, read: BytesMut::new(), out: Vec::new() }
+    fn new(io: Io) -> Box<Self> {
+        let heads = AnswerHeads::default();
+        Box::new(Self { io, heads, read: BytesMut::new(), out: Vec::new() })
     }
 
     /// Whether a request may go out on it: it is open, and nothing has come that nobody asked for. Such
@@ -151,7 +153,7 @@ impl Connection {
     /// # Cancel safety
     /// The connection is closed.
     pub(crate) async fn exchange(
-        mut self,
+        mut self: Box<Self>,
         mut body: Bytes,
     ) -> Result<(http::StatusCode, http::HeaderMap, AnswerBody), WireError> {
         if body.len() <= SMALL {
@@ -191,7 +193,7 @@ impl Connection {
             }
         }
         loop {
-            if let Some(head) = http1::head(&mut self.read)? {
+            if let Some(head) = self.heads.head(&mut self.read)? {
                 return Poll::Ready(Ok(head));
             }
             match self.poll_fill(cx, READ) {
@@ -322,7 +324,7 @@ impl AnswerBody {
     }
 
     /// The connection, if the body has been read to its end and another request may follow.
-    pub(crate) fn into_connection(self) -> Option<Connection> {
+    pub(crate) fn into_connection(self) -> Option<Box<Connection>> {
         let Self { mut connection, left, keeps, .. } = self;
         let usable = keeps && matches!(left, Left::Nothing) && connection.read.is_empty();
         if connection.out.capacity() > KEPT {

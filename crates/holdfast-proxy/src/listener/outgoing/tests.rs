@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use holdfast_mcp::http1::{self, Chunks, Framing as Read, Piece};
+use holdfast_mcp::http1::{AnswerHeads, Chunks, Framing as Read, Piece};
 
 use super::*;
 use crate::streams::StreamLog;
@@ -79,7 +79,7 @@ fn poll(outgoing: &mut Outgoing, client: &mut Client) -> Poll<io::Result<()>> {
 /// Status line, framing and body of what was written.
 fn read(bytes: &[u8]) -> (Read, Vec<u8>, Vec<u8>) {
     let mut buffer = BytesMut::from(bytes);
-    let head = http1::head(&mut buffer).unwrap().expect("a head");
+    let head = AnswerHeads::default().head(&mut buffer).unwrap().expect("a head");
     let mut body = Vec::new();
     if head.framing == Read::Chunked {
         let mut chunks = Chunks::default();

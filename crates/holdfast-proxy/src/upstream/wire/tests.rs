@@ -12,7 +12,7 @@ use super::*;
 const SOON: Duration = Duration::from_secs(30);
 
 /// A connection whose other side reads a request of so many bytes, and then says and does as told.
-async fn against<F>(server: impl FnOnce(TcpStream) -> F) -> (Connection, JoinHandle<()>)
+async fn against<F>(server: impl FnOnce(TcpStream) -> F) -> (Box<Connection>, JoinHandle<()>)
 where
     F: Future<Output = ()> + Send + 'static,
 {
@@ -24,7 +24,7 @@ where
 
 type Pieces = &'static [&'static str];
 
-async fn says(pieces: Pieces) -> Connection {
+async fn says(pieces: Pieces) -> Box<Connection> {
     let (connection, _) = against(|mut theirs| async move {
         theirs.set_nodelay(true).unwrap();
         let mut request = [0; 4];
@@ -38,7 +38,7 @@ async fn says(pieces: Pieces) -> Connection {
     connection
 }
 
-async fn asked(mut connection: Connection) -> Result<(u16, AnswerBody), WireError> {
+async fn asked(mut connection: Box<Connection>) -> Result<(u16, AnswerBody), WireError> {
     connection.request().extend_from_slice(b"ping");
     let (status, _, body) = connection.exchange(Bytes::new()).await?;
     Ok((status.as_u16(), body))
