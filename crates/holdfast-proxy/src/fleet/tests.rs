@@ -496,10 +496,10 @@ fn an_operator_is_heeded_where_breakers_are_switched_off() {
     assert!(server.is_shut());
     assert!(say(Override::Automatic, 2));
     assert_eq!(phase(server, 0), Phase::Closed, "nobody would try it");
-    assert!(fleet.say_of_tool(0, "look", Override::Open, 1));
+    assert!(fleet.say_of_tool(0, "look", Word::Forced { what: Override::Open, generation: 1 }));
     assert_eq!(server.choose(&look).unwrap_err().why, Why::Breaker);
     assert!(server.choose(&ask(CallClass::Read)).is_ok(), "other tools are called");
-    assert!(fleet.say_of_tool(0, "look", Override::Automatic, 2));
+    assert!(fleet.say_of_tool(0, "look", Word::Forced { what: Override::Automatic, generation: 2 }));
     assert!(server.choose(&look).is_ok());
 }
 
