@@ -397,9 +397,13 @@ impl Session {
         }
     }
 
-    /// Whether its record names this node as the holder of a connection that is not open here.
-    fn is_held_in_name_by(&self, me: Option<Origin>) -> bool {
-        me.is_some() && self.record().binding.node == me && self.bound().mux.is_none()
+    /// The generation of the binding by which its record names this node as the holder of a connection, where
+    /// none is open here by it.
+    fn held_in_name_by(&self, me: Option<Origin>) -> Option<u32> {
+        let (record, bound) = (self.record(), self.bound());
+        let generation = record.binding.generation;
+        let open = bound.generation >= generation && bound.mux.is_some();
+        (me.is_some() && record.binding.node == me && !open).then_some(generation)
     }
 
     /// Numbers a new call.

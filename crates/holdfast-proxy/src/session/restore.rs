@@ -123,13 +123,16 @@ impl Bind {
             });
             match session.rebind(&gateway, next.generation - 1, &binding, notice).await {
                 Ok(true) => break,
-                // This node holds it by what it wrote before without hearing that it was written, and nothing is
-                // open by that: so this is what is.
-                Ok(false) if session.is_held_in_name_by(binding.node) => {
-                    next.generation = session.bound().generation + 1;
-                }
                 // Another node was faster: the session is bound where that node has bound it.
                 Ok(false) => {
+                    // Or this node holds it by what it wrote before without hearing that it was written, and
+                    // nothing is open by that: this is what is. Only by a later generation, so that it ends: a
+                    // store may also have fallen back to an earlier one, with what it had not acknowledged.
+                    let held = session.held_in_name_by(binding.node);
+                    if let Some(held) = held.filter(|held| *held >= next.generation) {
+                        next.generation = held + 1;
+                        continue;
+                    }
                     notice::tell_listener(&gateway, &session);
                     exchange::close_at_server(&gateway, server, &next).await;
                     let theirs = session.bound();
