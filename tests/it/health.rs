@@ -168,7 +168,7 @@ async fn a_node_says_that_it_cannot_reach_what_is_healthy() {
 async fn a_server_of_the_modern_era_is_well_from_its_first_check_on() {
     let recorder = Recorder::scripted(|seen| match &*seen.rpc() {
         "initialize" | "ping" => {
-            let error = message::error(&seen.id(), -32601, "Method not found");
+            let error = message::error(seen.id(), -32601, "Method not found");
             Some(Reply::refused(404, error))
         }
         _ => None,
