@@ -41,9 +41,9 @@ pub enum NotifyEvent {
     Incident,
     /// A recovery objective was missed.
     Objective,
-    /// A node joined, left or died.
+    /// A node joined, left or died, or does not do well.
     Node,
-    /// The session store went away, came back or changed its primary.
+    /// The group has adopted another Redis server as the session store.
     Store,
     /// A configuration was applied, refused or rolled back.
     Config,

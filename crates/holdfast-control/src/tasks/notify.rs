@@ -18,7 +18,7 @@ use bytes::Bytes;
 use holdfast_config::{NotifyEvent, Webhook};
 use holdfast_engine::backoff::Backoff;
 use holdfast_engine::replicated::{
-    ClusterState, Happened, Incident, ServerCommand, ServerEvent, ServerHappened,
+    ClusterState, Happened, Incident, STORE, ServerCommand, ServerEvent, ServerHappened,
 };
 use serde::Serialize;
 use tokio::time::Instant;
@@ -352,10 +352,36 @@ fn about(event: &ServerEvent, is_back: bool) -> NotifyEvent {
         | ServerHappened::BreakerReleased => NotifyEvent::Breaker,
         ServerHappened::Noted if is_about_objective(&event.evidence) => NotifyEvent::Objective,
         ServerHappened::Noted if event.is_alarm() => NotifyEvent::Health,
+        ServerHappened::Noted if event.evidence.starts_with(STORE) => NotifyEvent::Store,
         ServerHappened::Noted if is_about_node(&event.evidence) => NotifyEvent::Node,
         ServerHappened::Defined
         | ServerHappened::Retired
         | ServerHappened::Configured
         | ServerHappened::Noted => NotifyEvent::Config,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_told_as_what_it_is_about() {
+        let line = |what, evidence: &str| ServerEvent {
+            index: 1,
+            at: 1,
+            server: String::new(),
+            instance: String::new(),
+            generation: 0,
+            what,
+            evidence: evidence.to_owned(),
+        };
+        let noted = |evidence| about(&line(ServerHappened::Noted, evidence), false);
+        assert_eq!(noted("session store: redis:6379 is the primary"), NotifyEvent::Store);
+        assert_eq!(noted("emergency: a has 12 of 100"), NotifyEvent::Health);
+        assert_eq!(noted("anything else"), NotifyEvent::Config);
+        let settled = line(ServerHappened::Settled, "");
+        assert_eq!(about(&settled, true), NotifyEvent::Failback);
+        assert_eq!(about(&settled, false), NotifyEvent::Failover);
     }
 }

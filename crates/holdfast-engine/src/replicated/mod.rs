@@ -45,7 +45,7 @@ pub use control::{
 pub use kv::{Expect, Kv, KvCommand, KvEntry, MAX_BATCH, MAX_KEY, MAX_TOTAL, MAX_VALUE, SESSIONS};
 pub use servers::{
     ALARM, Configuration, MAX_EVENTS, MAX_EVENTS_OF_SERVER, MAX_INSTANCES, MAX_SERVERS, MAX_TOOLS,
-    MAX_VERSIONS, Override, OverrideKind, READS, ServerCommand, ServerEvent, ServerHappened,
+    MAX_VERSIONS, Override, OverrideKind, READS, STORE, ServerCommand, ServerEvent, ServerHappened,
     ServerState, Servers, Verdict, tool_key, tool_of,
 };
 pub use window::{MAX_UNSETTLED, MAX_UNSETTLED_BYTES};

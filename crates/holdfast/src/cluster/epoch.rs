@@ -10,7 +10,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use holdfast_cluster::{Cluster, Leadership};
-use holdfast_engine::replicated::{Body, ClusterState, ControlCommand, Reply, StoreEpoch};
+use holdfast_engine::replicated::{
+    Body, ClusterState, ControlCommand, Reply, STORE, ServerCommand, ServerHappened, StoreEpoch,
+};
 use holdfast_store::Primary;
 use tokio::sync::watch;
 
@@ -33,7 +35,7 @@ pub(super) async fn adopt(cluster: Arc<Cluster>, mut primary: watch::Receiver<Op
         );
         if let Some(command) = wanted {
             match cluster.propose(Body::Control(command.clone()), WITHIN).await {
-                Ok(Reply::Done { .. }) => tell(&command),
+                Ok(Reply::Done { .. }) => tell(&cluster, &command).await,
                 Ok(reply) => tracing::debug!(?reply, "the store's primary was not adopted"),
                 Err(error) => tracing::debug!(%error, "the store's primary was not adopted"),
             }
@@ -88,9 +90,23 @@ fn decide(
     })
 }
 
-fn tell(command: &ControlCommand) {
-    if let ControlCommand::AdoptStore { run_id, address, .. } = command {
-        tracing::info!(%address, %run_id, "the cluster has adopted this Redis server as its store");
+/// In the log, and in the group's record, from where it reaches the webhooks. A coordinator that dies in between
+/// tells only what the other nodes see of it: `ClusterState::store`.
+async fn tell(cluster: &Cluster, command: &ControlCommand) {
+    let ControlCommand::AdoptStore { run_id, address, .. } = command else { return };
+    tracing::info!(%address, %run_id, "the cluster has adopted this Redis server as its store");
+    let note = Body::Control(ControlCommand::Server(note(address)));
+    if let Err(error) = cluster.propose(note, WITHIN).await {
+        tracing::debug!(%error, "the record does not say which server is the store");
+    }
+}
+
+fn note(address: &str) -> ServerCommand {
+    ServerCommand::Note {
+        server: String::new(),
+        instance: String::new(),
+        what: ServerHappened::Noted,
+        evidence: format!("{STORE}{address} is the primary"),
     }
 }
 
@@ -124,5 +140,14 @@ mod tests {
         };
         assert_eq!(decide(coordinator, Some(&a), None), adopt("a"));
         assert_eq!(decide(coordinator, Some(&b), Some(&epoch("a"))), adopt("b"));
+    }
+
+    #[test]
+    fn the_record_says_which_server_it_is_as_webhooks_know_it() {
+        let ServerCommand::Note { server, what, evidence, .. } = note("redis:6379") else {
+            panic!("a line of the record");
+        };
+        assert_eq!((server.as_str(), what), ("", ServerHappened::Noted));
+        assert_eq!(evidence, "session store: redis:6379 is the primary");
     }
 }

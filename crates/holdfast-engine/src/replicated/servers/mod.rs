@@ -49,6 +49,8 @@ pub const MAX_EVENTS: usize = 1024;
 pub const MAX_EVENTS_OF_SERVER: usize = 256;
 /// How a `Noted` begins that is an alarm.
 pub const ALARM: &str = "emergency: ";
+/// And one that says which Redis server is the store from there on.
+pub const STORE: &str = "session store: ";
 /// The most tools of a server whose breakers are kept.
 pub const MAX_TOOLS: usize = 128;
 /// Which commands this version reads: rises when the log gets one that the version before cannot decode. The

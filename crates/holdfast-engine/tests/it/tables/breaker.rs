@@ -32,6 +32,7 @@ enum Event {
     ClusterOpens,
     ClusterOld,
     ClusterReleases,
+    ClusterTakesBack,
     OperatorOpen,
     OperatorClosed,
     OperatorAutomatic,
@@ -66,6 +67,7 @@ fn name(event: Event) -> &'static str {
         Event::ClusterOpens => "the cluster opens it",
         Event::ClusterOld => "the cluster opens it, an older word",
         Event::ClusterReleases => "the cluster releases it",
+        Event::ClusterTakesBack => "the cluster opens it, and takes that back",
         Event::OperatorOpen => "an operator holds it open",
         Event::OperatorClosed => "an operator holds it closed",
         Event::OperatorAutomatic => "an operator lets it decide",
@@ -78,7 +80,7 @@ fn name(event: Event) -> &'static str {
     }
 }
 
-const EVENTS: [Event; 29] = [
+const EVENTS: [Event; 30] = [
     Event::Success,
     Event::ThirdSuccess,
     Event::Failure,
@@ -99,6 +101,7 @@ const EVENTS: [Event; 29] = [
     Event::ClusterOpens,
     Event::ClusterOld,
     Event::ClusterReleases,
+    Event::ClusterTakesBack,
     Event::OperatorOpen,
     Event::OperatorClosed,
     Event::OperatorAutomatic,
@@ -296,6 +299,10 @@ fn happens(phase: Phase, event: Event) -> Phase {
             assert!(!rig.breaker.opened_by_cluster(later, 9, rig.now));
         }
         Event::ClusterReleases => assert!(rig.breaker.released_by_cluster(1, rig.now)),
+        Event::ClusterTakesBack => {
+            assert!(rig.breaker.opened_by_cluster(later, 1, rig.now));
+            assert!(rig.breaker.released_by_cluster(2, rig.now));
+        }
         Event::OperatorOpen => assert!(rig.breaker.force(Override::Open, 5, rig.now)),
         Event::OperatorClosed => assert!(rig.breaker.force(Override::Closed, 5, rig.now)),
         Event::OperatorAutomatic => assert!(rig.breaker.force(Override::Automatic, 5, rig.now)),
