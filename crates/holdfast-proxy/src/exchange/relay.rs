@@ -51,7 +51,6 @@ pub(crate) enum Sink {
 }
 
 /// What a relay begins with.
-#[expect(clippy::large_enum_variant, reason = "nearly all are here, and are moved once")]
 pub(crate) enum First {
     Here(Answer),
     /// It is waited for: the client has the beginning of its response already.
