@@ -546,7 +546,7 @@ fn refused(
                 Input::Back { .. } => Some(planned.primary()),
                 _ => None,
             };
-            let verdict = target.and_then(|id| known.verdicts.get(id));
+            let verdict = target.and_then(|id| planned.verdict(known, id));
             let why = match verdict {
                 Some(verdict) if !verdict.why.is_empty() => format!("{refusal} ({})", verdict.why),
                 Some(_) | None => refusal.to_string(),

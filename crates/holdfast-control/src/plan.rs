@@ -219,7 +219,6 @@ impl Planned {
         planned
     }
 
-    /// Which instance serves while all is well: the primary, or the first.
     /// The group's verdict on an instance. None without checks: what was found by earlier ones holds no more.
     pub(crate) fn verdict<'a>(
         &self,
@@ -229,6 +228,7 @@ impl Planned {
         known.verdicts.get(instance).filter(|_| self.health.enabled)
     }
 
+    /// Which instance serves while all is well: the primary, or the first.
     pub(crate) fn primary(&self) -> &str {
         let primary = self.instances.iter().find(|it| it.role == Role::Primary);
         primary.or_else(|| self.instances.first()).map_or("", |it| &it.id)

@@ -63,6 +63,8 @@ pub struct Outage {
     pub ended: Option<u64>,
     /// How it ended.
     pub ending: Ending,
+    /// The log index of the line with which it was one: of too many errors that is the move, which comes after.
+    pub began_by: u64,
     /// The log index of the line that ended it.
     pub over: Option<u64>,
     /// Nodes tell what it costs: the record has a line for that.
@@ -226,6 +228,7 @@ pub fn outages<'a>(events: impl IntoIterator<Item = &'a ServerEvent>) -> Vec<Out
             }
             ServerHappened::FailoverBegan => {
                 if let Some(outage) = bad.remove(server) {
+                    let outage = Outage { began_by: event.index, ..outage };
                     open.entry(server).or_insert(outage);
                 }
             }
@@ -444,6 +447,7 @@ fn begun(event: &ServerEvent, evidence_since: u64) -> Outage {
         switched: None,
         ended: None,
         ending: Ending::Open,
+        began_by: event.index,
         over: None,
         is_measured: false,
         unknown: 0,

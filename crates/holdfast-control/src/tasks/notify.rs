@@ -101,6 +101,9 @@ impl Notify {
 
     /// The lines that were not announced yet, oldest first.
     fn news(&self, state: &ClusterState, term: u64) -> Vec<News> {
+        if newest(state) <= lock(&self.announcing.since).1.map(|(index, _)| index) {
+            return Vec::new();
+        }
         let mark = state.servers.notified;
         let from = state.time.saturating_sub(BEFORE);
         let (since, announced) = *lock(&self.announcing.since);
@@ -238,16 +241,15 @@ impl Reconciler for Notify {
             self.mark(term).await;
         }
         // What was there before, or is of no interest to anybody, counts as told.
-        let last = [
-            state.servers.events.back().map(|it| it.index),
-            state.incidents.back().map(|it| it.index),
-        ];
-        if let Some(last) = last.into_iter().flatten().max() {
+        if let Some(last) = newest(&state) {
             lock(&self.announcing.since).1.get_or_insert((last, u64::MAX));
             self.shared.now_told(self.place, last);
         }
         self.mark(term).await;
         for (id, event) in self.costs(&state) {
+            if self.shared.coordinates() != Some(term) {
+                return Status::Settled(EVERY);
+            }
             self.announce(&id, &event, &node).await;
         }
         Status::Settled(EVERY)
@@ -276,11 +278,18 @@ impl News {
     }
 }
 
+/// The log index of the last line.
+pub(crate) fn newest(state: &ClusterState) -> Option<u64> {
+    let last =
+        [state.servers.events.back().map(|it| it.index), state.incidents.back().map(|it| it.index)];
+    last.into_iter().flatten().max()
+}
+
 /// What the record says of the servers.
 fn of_servers(plan: &Plan, state: &ClusterState) -> Vec<News> {
     let outages = outages(plan, state);
     let incident = |index: u64| {
-        let begins = outages.iter().any(|it| it.index == index).then_some("incident_began");
+        let begins = outages.iter().any(|it| it.began_by == index).then_some("incident_began");
         begins
             .or_else(|| outages.iter().any(|it| it.over == Some(index)).then_some("incident_ended"))
     };

@@ -19,6 +19,9 @@ const EVERY: Duration = Duration::from_secs(5);
 /// While one is.
 const SOON: Duration = Duration::from_millis(100);
 
+/// An outage that ended longer ago is not announced any more, in milliseconds.
+const LATELY: u64 = 600_000;
+
 /// How the record of a missed objective begins.
 const MISSED: &str = "recovery time objective missed";
 /// And that of an outage with Writes in doubt for longer than is allowed.
@@ -57,6 +60,10 @@ impl Objectives {
                     let what = ServerHappened::Answered { lost: None };
                     self.note(&outage, what, answered, term).await?;
                 }
+            }
+            // What the configuration makes of last night is no news.
+            if outage.ended.is_some_and(|ended| now.saturating_sub(ended) > LATELY) {
+                continue;
             }
             if let Some((took, Compliance::Breached)) = outage.failover(tier(planned), now)
                 && !is_announced(state, &outage, SLOW)
@@ -105,7 +112,11 @@ impl Objectives {
     /// Has the record say that the nodes count what it costs, once they all do: without a line nobody would know
     /// whether nothing was lost or nobody counted, as before a node knew how to.
     async fn measure(&mut self, outage: &Outage, term: u64) -> Result<(), ProposeError> {
-        let (server, of) = (outage.server.clone(), outage.index);
+        let known = objectives::outages(&self.shared.state().servers.events);
+        let Some(of) = as_the_group_has_it(&known, outage).map(|it| it.index) else {
+            return Ok(());
+        };
+        let server = outage.server.clone();
         let command = ServerCommand::Lose { server, outage: of, unknown: 0, oldest: 0, moved: 0 };
         let may = self.shared.coordinates() == Some(term) && self.shared.all_read(&command);
         if may && !outage.is_measured && !self.measured.contains(&of) {
@@ -117,6 +128,9 @@ impl Objectives {
 
     /// The first good answer of what is active now, as evidence; none yet.
     fn answered(&self, state: &ClusterState, outage: &Outage) -> Option<String> {
+        // Where calls go to any instance, also to one that is ill if all are, an answer ends nothing: a verdict does.
+        let (_, planned) = self.shared.plan.find(&outage.server)?;
+        planned.failover.as_ref()?;
         let known = state.servers.by_name.get(&outage.server)?;
         let active = &known.failover.active;
         // What the failed instance answered before it was found out is no recovery.
@@ -139,9 +153,8 @@ impl Objectives {
             return Ok(());
         }
         let (server, instance) = (&outage.server, &outage.instance);
-        // Of a server that does not move the group may know another outage, or none.
         let known = objectives::outages(&self.shared.state().servers.events);
-        let of = known.iter().any(|it| it.index == outage.index).then_some(outage.index);
+        let of = as_the_group_has_it(&known, outage).map(|it| it.index);
         let line = self.shared.remark(server, instance, what, evidence, of, term);
         self.shared.propose(line).await.map(|_| ())
     }
@@ -171,7 +184,31 @@ pub(crate) fn outages(plan: &Plan, state: &ClusterState) -> Vec<Outage> {
         (planned.name.as_str(), instances.map(|it| (it.id.as_str(), opinion(&it.id))).collect())
     });
     let events = as_one(&state.servers.events, &equals.collect());
-    objectives::outages(events.iter().map(AsRef::as_ref))
+    let known = objectives::outages(&state.servers.events);
+    let mut all = objectives::outages(events.iter().map(AsRef::as_ref));
+    // Of what is not checked any more nobody says when it is over.
+    let is_seen = |it: &Outage| plan.find(&it.server).is_none_or(|(_, it)| it.health.enabled);
+    all.retain(|it| it.ending != Ending::Open || is_seen(it));
+    for outage in &mut all {
+        if let Some(known) = as_the_group_has_it(&known, outage)
+            && known.index != outage.index
+        {
+            outage.is_measured = known.is_measured;
+            (outage.unknown, outage.oldest) = (known.unknown, known.oldest);
+            outage.moved = known.moved;
+        }
+    }
+    all
+}
+
+/// The outage of the record that this one is: of a server that does not move the record has that of one instance,
+/// which was out by then and still is. `None`: it has none.
+fn as_the_group_has_it<'a>(known: &'a [Outage], outage: &Outage) -> Option<&'a Outage> {
+    let mut own = known.iter().filter(|it| it.server == outage.server);
+    own.clone().find(|it| it.index == outage.index).or_else(|| {
+        let at = outage.detected;
+        own.find(|it| it.detected <= at && it.ended.is_none_or(|ended| ended > at))
+    })
 }
 
 /// What a server is allowed.

@@ -344,6 +344,24 @@ fn a_server_that_does_not_move_is_out_while_none_of_its_instances_is_usable() {
     assert_eq!(read(std::slice::from_ref(&opens), None), [], "its calls go to the other one");
     let opens = [second(50, Some(WELL), DOWN), opens];
     assert_eq!(read(&opens, None), one("a", 100, None));
+    // Of one that is not the active one only the evidence says that its breakers are open.
+    let mut b_opens = second(50, Some(WELL), Opinion::Degraded);
+    b_opens.evidence = "3 of 3 nodes voted: score 1.00, breaker open".to_owned();
+    let a_opens = event(100, "a", calls(90, Cause::BreakerOpen));
+    assert_eq!(read(&[b_opens.clone(), a_opens.clone()], None), one("a", 100, None));
+    b_opens.at = 200;
+    assert_eq!(read(&[a_opens, b_opens], None), one("b", 200, None));
+    // What is not configured any more was there at its time.
+    let mut defined = event(300, "", Defined);
+    defined.evidence = "a".to_owned();
+    let alone = Equals::from([("db", BTreeMap::from([("a", None)]))]);
+    let gone = [&well[..], &[a_falls.clone(), first(200, Some(DOWN), WELL), defined]].concat();
+    let now = |more: &[ServerEvent]| {
+        let all = [&gone[..], more].concat();
+        outages(as_one(&all, &alone).iter().map(AsRef::as_ref)).len()
+    };
+    assert_eq!(now(&[]), 0, "the other one served");
+    assert_eq!(now(&[first(400, Some(WELL), DOWN)]), 1);
     // What the history has forgotten of one without a line is what it still is.
     let equals = |b| Equals::from([("db", BTreeMap::from([("a", None), ("b", b)]))]);
     let only = [a_falls];

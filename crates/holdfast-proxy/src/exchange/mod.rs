@@ -72,7 +72,6 @@ pub(crate) use self::relay::{First, Sink, relay};
 pub(crate) use self::take_up::resume_at_server;
 pub(crate) use self::tell::tell;
 pub(crate) use self::wanted::Wanted;
-use crate::clock::recent;
 use crate::failure::{Failure, Ran};
 use crate::fleet::{Admitted, Attempt, NotAdmitted, Outcome};
 use crate::gateway::Gateway;
@@ -461,7 +460,8 @@ impl Call {
         {
             admitted.answered(true);
         }
-        let elapsed = recent().saturating_duration_since(self.started);
+        // To the last byte, so by the clock and not by the turn.
+        let elapsed = self.started.elapsed();
         self.server.metrics.call(self.method, outcome, elapsed);
         tracing::debug!(
             server = %self.server.name,
