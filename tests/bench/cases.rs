@@ -131,6 +131,24 @@ pub(crate) fn run(server: SocketAddr, options: &Options) -> Result<String, Error
     Ok(table(&cases, &samples, options))
 }
 
+/// Has the gateway serve every case once, so that whatever a node does for its clients has been seen. The
+/// nodes behind nginx do what the others do.
+pub(crate) fn train(server: SocketAddr, options: &Options) -> Result<(), Error> {
+    let mut forms: Vec<Form> = CASES.iter().map(|case| case.form).collect();
+    forms.dedup();
+    for form in forms.into_iter().filter(|form| *form != Form::ThreeBehindNginx) {
+        let gateway = Target::form(form, server)?;
+        for case in CASES.iter().filter(|case| case.form == form) {
+            let sample = measure(case, server, Some(&gateway), options.duration)?;
+            println!(
+                "{:17} {:7.0} calls/s  {} errors",
+                case.name, sample.throughput, sample.errors
+            );
+        }
+    }
+    Ok(())
+}
+
 /// All rounds of a case: the targets in turn, so that a machine whose speed drifts treats them alike.
 fn rounds(
     case: &Case,

@@ -55,6 +55,9 @@ fn run(options: Options) -> Result<(), Error> {
         return Ok(());
     }
     let server = bench::serve(TcpListener::bind("127.0.0.1:0")?, 1)?;
+    if options.train {
+        return cases::train(server.address(), &options);
+    }
     let text = match options.sessions {
         Some(many) => sessions::run(server.address(), many)?,
         None if !options.cases.is_empty() => cases::run(server.address(), &options)?,

@@ -12,6 +12,8 @@ pub(crate) struct Options {
     pub(crate) sessions: Option<usize>,
     /// Measure what failing servers cost instead: these parts; empty: all of them.
     pub(crate) resilience: Option<Vec<String>>,
+    /// Only have the gateway serve all cases, for a build that counts.
+    pub(crate) train: bool,
     /// Count instructions instead.
     pub(crate) instructions: bool,
     /// How many of them a call may cost.
@@ -32,6 +34,7 @@ impl Options {
             cases: Vec::new(),
             sessions: None,
             resilience: None,
+            train: false,
             instructions: false,
             at_most: None,
             functions: 0,
@@ -59,6 +62,7 @@ impl Options {
                     parts.extend(value()?.split(',').map(str::to_owned));
                 }
                 "--sessions" => options.sessions = Some(number(value()?)?),
+                "--train" => options.train = true,
                 "--instructions" => options.instructions = true,
                 "--at-most" => options.at_most = Some(number(value()?)?),
                 "--functions" => options.functions = number(value()?)?,

@@ -4,10 +4,10 @@
 //! profile, the rig) and hands over to the rig in `tests/bench`, which needs a runtime. Nothing here
 //! runs in CI: two shared cores tell nothing about a single run.
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 
 use crate::args::Args;
-use crate::{shell, tools};
+use crate::{release, shell, tools};
 
 const USAGE: &str = "\
 Usage: cargo xtask bench [OPTIONS]
@@ -20,6 +20,7 @@ Usage: cargo xtask bench [OPTIONS]
   --resilience      instead: what failing servers, overload and decisions cost; appends to
                     docs/reliability.md
   --part NAME       of those only this part (repeatable by commas); an unknown one lists them
+  --trained         measure what `cargo xtask release` has built, instead of a plain release
   --note TEXT       a remark that goes into docs/performance.md with the figures
   --dry-run         print the table, do not append it to docs/performance.md
 ";
@@ -30,8 +31,16 @@ pub(crate) fn run(mut args: Args) -> Result<()> {
         return Ok(());
     }
     tools::system(&[tools::NGINX, tools::REDIS])?;
-    shell::run(shell::cargo().args(["build", "--release", "--package", "holdfast"]))?;
-    let gateway = shell::target_dir()?.join("release/holdfast");
+    let gateway = if args.flag("--trained") {
+        let trained = release::trained()?;
+        if !trained.is_file() {
+            bail!("there is no {}: build it with `cargo xtask release`", trained.display());
+        }
+        trained
+    } else {
+        shell::run(shell::cargo().args(["build", "--release", "--package", "holdfast"]))?;
+        shell::target_dir()?.join("release/holdfast")
+    };
     let mut rig = shell::cargo();
     rig.args(["bench", "--quiet", "--package", "holdfast-tests", "--bench", "rig", "--"]);
     rig.args(args.everything());

@@ -1,4 +1,4 @@
-//! The project's own commands: `cargo xtask test | fuzz | bench | instructions | drill`.
+//! The project's own commands: `cargo xtask test | fuzz | release | bench | instructions | drill`.
 //!
 //! One place for what a developer and CI run, so that both run the same thing. The commands start
 //! the ordinary tools (cargo, nextest, libFuzzer, nginx) and say what they start; they hold no
@@ -14,6 +14,7 @@ mod bench;
 mod drill;
 mod fuzz;
 mod instructions;
+mod release;
 mod shell;
 mod test;
 mod tools;
@@ -30,6 +31,7 @@ Usage: cargo xtask COMMAND
                                         --fast leaves out interop, cost and fuzz
   fuzz [--seconds N] [--jobs N] [TARGET…]
                                         libFuzzer targets on stable Rust, 60 s each by default
+  release [OPTIONS]                     a release that has been trained by calls; `--help`
   bench [OPTIONS]                       the gateway beside nginx; `cargo xtask bench --help`
   instructions [OPTIONS]                what a call costs, under callgrind; `--help`
   drill [OPTIONS]                       a cluster under load that loses nodes; `cargo xtask drill --help`
@@ -41,6 +43,7 @@ fn main() -> ExitCode {
     let outcome = match command.as_deref() {
         Some("test") => test::run(args),
         Some("fuzz") => fuzz::run(args),
+        Some("release") => release::run(args),
         Some("bench") => bench::run(args),
         Some("instructions") => instructions::run(args),
         Some("drill") => drill::run(args),
