@@ -257,7 +257,12 @@ impl Gateway {
 
     /// The server of this name, if the configuration has it.
     pub(crate) fn server(&self, name: &str) -> Option<&Arc<Server>> {
-        self.by_name.get(name).map(|index| &self.servers[*index])
+        self.place_of(name).map(|place| &self.servers[place])
+    }
+
+    /// Where a server of this name stands among all.
+    pub(crate) fn place_of(&self, name: &str) -> Option<usize> {
+        self.by_name.get(name).copied()
     }
 
     pub(crate) fn names(&self) -> impl Iterator<Item = &str> {

@@ -25,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::body::Body;
 use crate::cluster::{Forwarding, forward};
+use crate::exchange::headers::ForServer;
 use crate::exchange::{
     self, Answer, Call, Events, Fate, Guards, Ids, Route, headers, inherit, resume_at_server,
 };
@@ -97,8 +98,7 @@ pub(crate) async fn resume(
         // A standing stream without its session has nothing to stand on.
         (StreamKind::Standing, None) => Err(ResumeError::NotYours),
         (StreamKind::Call, _) => {
-            let live = headers::for_server(parts.headers.clone(), server);
-            let call = call_of(gateway, server, principal, session, &id, live);
+            let call = call_of(gateway, server, principal, session, &id, &parts.headers);
             if let Some(log) = known {
                 // What is gone was said on the way; the newest event, which is the answer once there
                 // is one, is never forgotten.
@@ -207,8 +207,8 @@ impl Orphaned {
     /// The call is of this session.
     fn has(&mut self, session: Arc<Session>) {
         let (gateway, server) = (&self.gateway, &self.server);
-        let live = headers::for_server(self.parts.headers.clone(), server);
-        self.call = call_of(gateway, server, &self.principal, Some(&session), &self.id, live);
+        let (live, session_here) = (&self.parts.headers, Some(&session));
+        self.call = call_of(gateway, server, &self.principal, session_here, &self.id, live);
         self.session = Some(session);
     }
 
@@ -349,7 +349,7 @@ fn call_of(
     principal: &Principal,
     session: Option<&Arc<Session>>,
     id: &EventId,
-    headers: HeaderMap,
+    live: &HeaderMap,
 ) -> Arc<Call> {
     Arc::new(Call {
         gateway: Arc::clone(gateway),
@@ -363,7 +363,7 @@ fn call_of(
         // The body is not here any more, so nothing can be sent again.
         class: CallClass::Write,
         ids: id.request_id.clone().map_or(Ids::None, Ids::One),
-        headers,
+        headers: Arc::new(ForServer::once(live.clone(), server)),
         body: Bytes::new(),
         takes_stream: true,
         framed: false,

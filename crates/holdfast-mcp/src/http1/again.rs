@@ -35,6 +35,8 @@ pub(super) type Field = (HeaderName, Range<usize>);
 #[derive(Debug)]
 pub(super) struct Last<M> {
     head: Vec<u8>,
+    /// Counts the heads that were remembered.
+    number: u64,
     /// Where values stand that may differ, in their order.
     gaps: [Option<Gap>; 2],
     known: Option<(HeaderMap, M)>,
@@ -92,7 +94,7 @@ impl What {
 
 impl<M> Default for Last<M> {
     fn default() -> Self {
-        Self { head: Vec::new(), gaps: [const { None }; 2], known: None }
+        Self { head: Vec::new(), number: 0, gaps: [const { None }; 2], known: None }
     }
 }
 
@@ -101,6 +103,13 @@ impl<M> Last<M> {
     pub(super) fn same(&self, bytes: &[u8]) -> Option<Same> {
         self.known.as_ref()?;
         self.compare(bytes)
+    }
+
+    /// What the last head is known by: all that are the same as it have this number, and differ in their
+    /// `Content-Length` alone. `None`: they may differ in more.
+    pub(super) fn number(&self) -> Option<u64> {
+        let dated = self.gaps.iter().flatten().any(|gap| gap.what == What::Date);
+        (!dated).then_some(self.number)
     }
 
     fn compare(&self, bytes: &[u8]) -> Option<Same> {
@@ -160,6 +169,7 @@ impl<M> Last<M> {
 
     fn remember(&mut self, head: &[u8], fields: &[Field]) {
         (self.known, self.gaps) = (None, [const { None }; 2]);
+        self.number += 1;
         self.head.clear();
         if head.len() > LONGEST || fields.len() > MOST {
             return;

@@ -69,6 +69,16 @@ pub struct Limits {
     pub body: usize,
 }
 
+// === impl Plain ===
+
+impl Plain {
+    /// The body of the request that was found at the front of these bytes, which it shares.
+    #[must_use]
+    pub fn body(self, request: &Bytes) -> Bytes {
+        request.slice(self.body)
+    }
+}
+
 // === impl RequestHeads ===
 
 impl RequestHeads {
@@ -78,6 +88,16 @@ impl RequestHeads {
         match self.last.same(bytes) {
             Some(same) => again(same, bytes, limits).unwrap_or(Found::Other),
             None => read(bytes, limits),
+        }
+    }
+
+    /// The number of a head that says again what one before it has said, so that what that one meant need not
+    /// be found out anew: heads of the same number differ in their `Content-Length` alone. `None`: it has none.
+    #[must_use]
+    pub fn number(&self, found: &Plain) -> Option<u64> {
+        match found.head {
+            Head::Again(_) => self.last.number(),
+            Head::Read { .. } => None,
         }
     }
 

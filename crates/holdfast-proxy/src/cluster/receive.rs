@@ -101,7 +101,7 @@ async fn on_worker(gateway: Arc<Gateway>, request: Request<Incoming>) -> Respons
     let Some(name) = name else { return bare(StatusCode::BAD_REQUEST) };
     let again = parts.headers.remove(AGAIN).is_some();
     let arrived = Arrived { principal: Principal::named(&name), balancer_id, again };
-    ingress::serve_forwarded(gateway, arrived, Box::new(parts), body.into()).await
+    ingress::serve_forwarded(gateway, arrived, parts, body.into()).await
 }
 
 fn bare(status: StatusCode) -> Response<Forwarded> {

@@ -124,7 +124,7 @@ pub(super) async fn send(
 async fn send_http(call: &Call, route: &Route) -> Result<Reply, AttemptError> {
     let outgoing = Outgoing {
         method: Method::POST,
-        headers: &call.headers,
+        fields: call.headers.fields(),
         session: route.server_session(),
         body: state::unseal(call).unwrap_or_else(|| call.body.clone()),
     };

@@ -11,7 +11,7 @@ use super::open::LARGEST_ANSWER;
 use crate::gateway::Gateway;
 use crate::server::Server;
 use crate::session::Bound;
-use crate::upstream::http::Outgoing;
+use crate::upstream::http::{Fields, Outgoing};
 
 /// Ends a session at its server, within ten seconds.
 ///
@@ -27,7 +27,7 @@ pub(crate) async fn close_at_server(gateway: &Gateway, server: &Server, bound: &
     let own: HeaderMap = server.headers.iter().cloned().collect();
     let outgoing = Outgoing {
         method: HttpMethod::DELETE,
-        headers: &own,
+        fields: Fields::Map(&own),
         session: Some(session),
         body: Bytes::new(),
     };

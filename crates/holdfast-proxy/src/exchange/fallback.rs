@@ -220,7 +220,7 @@ pub(crate) fn forget(server: &crate::server::Server, method: &str) {
 async fn elsewhere(call: &Arc<Call>, failure: &Failure) -> Option<Answer> {
     let name = call.server.settings.fallback.server.as_deref()?;
     let server = call.gateway.server(name)?;
-    let headers = super::headers::for_other_server(call.headers.clone(), &call.server, server);
+    let headers = Arc::new(call.headers.for_other(&call.server, server));
     let gateway = &call.gateway;
     let (tool, class) = {
         let asked = peek(&call.body).ok()?;

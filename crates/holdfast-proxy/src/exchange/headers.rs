@@ -4,6 +4,8 @@
 //! `Origin`, encodings), without its credential for the gateway, and with the server's session id in
 //! place of ours. Unknown headers, `Mcp-Param-*` and trace context pass.
 
+use std::ops::Deref;
+
 use holdfast_mcp::headers::{is_hop_by_hop, name};
 use http::header::{
     ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH,
@@ -13,9 +15,60 @@ use http::{HeaderMap, HeaderValue};
 use sha2::{Digest as _, Sha256};
 
 use crate::server::Server;
+use crate::upstream::http::Fields;
 
 const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
+
+/// A client's headers as its server gets them.
+#[derive(Debug)]
+pub(crate) struct ForServer {
+    headers: HeaderMap,
+    /// The same as they stand in a request, without what every request has of its own.
+    written: Option<Box<[u8]>>,
+}
+
+impl ForServer {
+    /// Of one request.
+    pub(crate) fn once(headers: HeaderMap, server: &Server) -> Self {
+        Self { headers: for_server(headers, server), written: None }
+    }
+
+    /// Of one request and of those that follow it with the same.
+    pub(crate) fn kept(headers: &HeaderMap, server: &Server) -> Self {
+        let headers = for_server(headers.clone(), server);
+        // A session that the configuration names is for those requests that have none of their own.
+        let written = (!headers.contains_key(name::SESSION_ID)).then(|| {
+            let mut out = Vec::new();
+            Fields::Map(&headers).write(false, &mut out);
+            out.into_boxed_slice()
+        });
+        Self { headers, written }
+    }
+
+    /// What was meant for `first`, for another server: with what its own configuration adds, and without what
+    /// that of the first did. Whose a credential was cannot be told any more, so none goes along.
+    pub(super) fn for_other(&self, first: &Server, other: &Server) -> Self {
+        let mut headers = self.headers.clone();
+        for (name, _) in &first.headers {
+            headers.remove(name);
+        }
+        headers.remove(AUTHORIZATION);
+        Self::once(headers, other)
+    }
+
+    pub(crate) fn fields(&self) -> Fields<'_> {
+        self.written.as_deref().map_or(Fields::Map(&self.headers), Fields::Written)
+    }
+}
+
+impl Deref for ForServer {
+    type Target = HeaderMap;
+
+    fn deref(&self) -> &HeaderMap {
+        &self.headers
+    }
+}
 
 /// Makes a client's headers fit for the server.
 pub(crate) fn for_server(mut headers: HeaderMap, server: &Server) -> HeaderMap {
@@ -35,20 +88,6 @@ pub(crate) fn for_server(mut headers: HeaderMap, server: &Server) -> HeaderMap {
         headers.insert(name.clone(), value.clone());
     }
     headers
-}
-
-/// Makes the headers that were meant for `first` fit for another server: with what its own configuration adds,
-/// and without what that of the first did. Whose a credential was cannot be told any more, so none goes along.
-pub(super) fn for_other_server(
-    mut headers: HeaderMap,
-    first: &Server,
-    other: &Server,
-) -> HeaderMap {
-    for (name, _) in &first.headers {
-        headers.remove(name);
-    }
-    headers.remove(AUTHORIZATION);
-    for_server(headers, other)
 }
 
 /// Headers that trace one request. They change with each, whoever asks.

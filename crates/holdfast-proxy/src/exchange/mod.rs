@@ -66,6 +66,7 @@ pub(crate) use self::answer::{first_answer, gave_up};
 pub(crate) use self::attempt::{PATIENCE, Route, request_http};
 pub(crate) use self::close::close_at_server;
 pub(crate) use self::fallback::{Answers, forget};
+use self::headers::ForServer;
 pub(crate) use self::journal::{Fate, Open as OpenEntries, Ticket, inherit};
 pub(crate) use self::open::replay;
 pub(crate) use self::relay::{First, Sink, relay};
@@ -101,7 +102,7 @@ pub(crate) struct Call {
     /// Its number among the calls of its session.
     pub(crate) number: u64,
     /// What goes upstream: the client's headers without what belongs to its own connection.
-    pub(crate) headers: HeaderMap,
+    pub(crate) headers: Arc<ForServer>,
     pub(crate) body: Bytes,
     /// Whether the client takes an event stream for an answer.
     pub(crate) takes_stream: bool,

@@ -33,7 +33,7 @@ use crate::session::{Bound, InUse, Session, Whereto, steering_key};
 use crate::upstream::Endpoint;
 use crate::upstream::duplex::{self, OpenError};
 use crate::upstream::events::HttpEvents;
-use crate::upstream::http::{Collected, Outgoing};
+use crate::upstream::http::{Collected, Fields, Outgoing};
 use crate::upstream::mux::{CallEvent, Mux, Sharing};
 
 /// A server's session, opened anew from a record.
@@ -275,7 +275,12 @@ async fn repeat(
         },
         Some((mux, _)) => mux.tell(body).await.is_err(),
         None => {
-            let outgoing = Outgoing { method: HttpMethod::POST, headers, session: None, body };
+            let outgoing = Outgoing {
+                method: HttpMethod::POST,
+                fields: Fields::Map(headers),
+                session: None,
+                body,
+            };
             match request_http(gateway, server, true, replayed.instance, outgoing).await {
                 Ok((response, _)) => {
                     let refused = !response.status.is_success();
@@ -403,7 +408,8 @@ pub(super) async fn send(
     match &server.endpoint {
         Endpoint::Http(_) => {
             let method = HttpMethod::POST;
-            let outgoing = Outgoing { method, headers, session: None, body: body.clone() };
+            let fields = Fields::Map(headers);
+            let outgoing = Outgoing { method, fields, session: None, body: body.clone() };
             let response = send_once(gateway, server, instance, &outgoing, None).await?;
             let status = response.status;
             // As it came it would keep the buffer that it was read in, for as long as the session.

@@ -23,7 +23,7 @@ use crate::gateway::Gateway;
 use crate::server::Server;
 use crate::session::Bound;
 use crate::upstream::events::HttpEvents;
-use crate::upstream::http::{self as upstream, Collected, HttpTarget, Outgoing};
+use crate::upstream::http::{self as upstream, Collected, Fields, HttpTarget, Outgoing};
 use crate::upstream::mux::{CallEvent, Mux};
 
 /// The session that the checks of an instance share.
@@ -214,7 +214,8 @@ impl Session {
             }
         }
         let session = self.0.bound.as_ref().and_then(|bound| bound.server_session.clone());
-        let outgoing = Outgoing { method: Method::POST, headers: &headers, session, body };
+        let outgoing =
+            Outgoing { method: Method::POST, fields: Fields::Map(&headers), session, body };
         attempt::send_once(gateway, server, instance, &outgoing, None).await.map_err(Trouble::of)
     }
 
@@ -288,8 +289,8 @@ pub(crate) async fn get(gateway: &Gateway, url: &HttpUrl) -> Result<(u16, Bytes)
     let target = HttpTarget::new(url.clone(), usize::MAX)
         .map_err(|_| Trouble::wrong("the address cannot be used"))?;
     let headers = HeaderMap::new();
-    let outgoing =
-        Outgoing { method: Method::GET, headers: &headers, session: None, body: Bytes::new() };
+    let fields = Fields::Map(&headers);
+    let outgoing = Outgoing { method: Method::GET, fields, session: None, body: Bytes::new() };
     let within = std::time::Duration::from_secs(10);
     let sent = upstream::send(&target, &outgoing, within, &gateway.client_tls, None).await;
     let response = match sent {

@@ -8,7 +8,7 @@ use http::{HeaderValue, Method};
 use super::{Call, attempt, headers};
 use crate::session::Bound;
 use crate::upstream::events::{EventSource, HttpEvents};
-use crate::upstream::http::Outgoing;
+use crate::upstream::http::{Fields, Outgoing};
 
 /// What a server says to that.
 pub(super) enum TakenUp {
@@ -30,7 +30,7 @@ pub(super) async fn take_up(
     request.insert(name::LAST_EVENT_ID, last);
     let outgoing = Outgoing {
         method: Method::GET,
-        headers: &request,
+        fields: Fields::Map(&request),
         session: bound.and_then(|bound| bound.server_session.clone()),
         body: Bytes::new(),
     };

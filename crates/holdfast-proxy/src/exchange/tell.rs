@@ -136,7 +136,7 @@ async fn send(call: &Call, route: &Route, body: Bytes) -> Option<Whole> {
         (Endpoint::Http(_), _) => {
             let outgoing = Outgoing {
                 method: HttpMethod::POST,
-                headers: &call.headers,
+                fields: call.headers.fields(),
                 session: route.server_session(),
                 body,
             };

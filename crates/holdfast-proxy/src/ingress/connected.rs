@@ -25,7 +25,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::receive::{Inbound, Received, receive};
+use super::receive::{Inbound, Own, Received, receive};
 use super::{listed, respond};
 use crate::exchange::{self, Answer, Call, First, Ids, Sink};
 use crate::failure::{self, Failure};
@@ -155,9 +155,9 @@ impl Connected {
         let received = receive(Inbound {
             gateway: &gateway,
             server,
-            principal: &shared.principal,
+            principal: shared.principal.clone(),
             at: std::time::Instant::now(),
-            headers: shared.headers_for(&body),
+            headers: Own::Once(shared.headers_for(&body)),
             body,
             session: shared.session().as_ref().map(|open| Arc::clone(&open.session)),
             check_headers: false,

@@ -44,13 +44,14 @@ pub(super) fn preflight(parts: &Parts) -> Response<Body> {
     response
 }
 
-/// Lets the page of this origin read the response.
-pub(super) fn expose(response: &mut Response<Body>, origin: HeaderValue) {
+/// Lets the page of this origin, if it is one that asks, read the response.
+pub(super) fn expose(response: &mut Response<Body>, origin: Option<&HeaderValue>) {
+    let Some(origin) = origin else { return };
     let headers = response.headers_mut();
     if headers.contains_key(ACCESS_CONTROL_ALLOW_ORIGIN) {
         return;
     }
-    headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+    headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
     headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED);
     headers.append(VARY, HeaderValue::from_static("origin"));
 }

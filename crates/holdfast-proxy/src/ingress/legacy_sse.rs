@@ -23,7 +23,7 @@ use tokio::time::{Instant, Sleep};
 
 use super::connected::{Connected, FRAMES};
 use super::request_body::RequestBody;
-use super::{bad_body, method_not_allowed, no_room_for_stream, refuse, respond};
+use super::{Head, bad_body, method_not_allowed, no_room_for_stream, refuse, respond};
 use crate::body::Body;
 use crate::cluster::{Forwarding, forward};
 use crate::gateway::Gateway;
@@ -126,11 +126,11 @@ fn endpoint(parts: &Parts, token: u128, node: Option<NodeId>) -> Bytes {
 pub(super) async fn message(
     gateway: &Arc<Gateway>,
     server: &Arc<Server>,
-    principal: &Principal,
-    parts: Parts,
+    head: &Head,
     body: RequestBody,
     may_forward: bool,
 ) -> Response<Body> {
+    let Head { parts, principal, .. } = head;
     if parts.method != Method::POST {
         return method_not_allowed(gateway, "POST");
     }
@@ -140,7 +140,7 @@ pub(super) async fn message(
         && let Some(elsewhere) = holder(gateway, node)
     {
         return match elsewhere {
-            Ok(holder) => forward_to(gateway, principal, &parts, body, holder).await,
+            Ok(holder) => forward_to(gateway, principal, parts, body, holder).await,
             Err(()) => unknown_stream(gateway),
         };
     }

@@ -10,6 +10,7 @@
 mod connected;
 mod cors;
 pub(crate) mod edge;
+mod head;
 mod legacy_sse;
 pub(crate) mod placement;
 mod receive;
@@ -21,6 +22,7 @@ mod websocket;
 
 use std::sync::Arc;
 
+pub(crate) use self::head::{Head, Kept};
 pub(crate) use self::legacy_sse::{Connections, LineBody};
 pub(crate) use self::recorded::Recorded;
 pub(crate) use self::request_body::RequestBody;
@@ -29,10 +31,11 @@ use bytes::Bytes;
 use holdfast_mcp::rpc_error::{ErrorId, RpcError, code};
 use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, ORIGIN, WWW_AUTHENTICATE};
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use tokio_util::sync::CancellationToken;
 
 use self::edge::EdgeError;
+use self::receive::Own;
 use self::request_body::BodyError;
 use crate::body::Body;
 use crate::exchange::Call;
@@ -66,6 +69,76 @@ pub(crate) struct Arrived {
 #[error("no answer that this client could bear")]
 pub(crate) struct HangUp;
 
+/// What becomes of a request, by its head.
+pub(crate) enum Admission {
+    In(Admitted),
+    Out(Box<Otherwise>),
+}
+
+/// A request that is addressed to us by somebody who may.
+pub(crate) struct Admitted {
+    head: Arc<Head>,
+    endpoint: Endpoint,
+    /// Its place in the configuration.
+    server: usize,
+}
+
+/// A request that reaches no server.
+pub(crate) enum Otherwise {
+    Answer(Response<Body>),
+    /// A question about this node's health, under this path.
+    Health(String),
+    /// Nothing is served there, for the reason that is given.
+    NotFound(Head, String),
+}
+
+/// Decides whether a request is let in, and what its head says. Nothing of it depends on anything but the
+/// head, the connection and the configuration.
+pub(crate) fn admit(gateway: &Gateway, mut parts: Parts, connection: &Connection) -> Admission {
+    let otherwise = |otherwise| Admission::Out(Box::new(otherwise));
+    let answer = |response| otherwise(Otherwise::Answer(response));
+    if let Err(error) = gateway.edge.check_framing(&parts) {
+        return answer(refuse_framing(gateway, error));
+    }
+    if let Err(limit) = gateway.edge.check_size(&parts.headers) {
+        let text = format!("the headers are over the limit of {limit} bytes (limits.header_bytes)");
+        let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+        return answer(refuse(gateway, Rejection::Malformed, status, &text));
+    }
+    let path = parts.uri.path();
+    if health::serves(path) || gateway.config.listen.health_path.as_deref() == Some(path) {
+        let path = if health::serves(path) { path } else { "/health/ready" };
+        return otherwise(Otherwise::Health(path.to_owned()));
+    }
+    if let Err(error) = gateway.edge.check_names(&parts) {
+        let status = StatusCode::FORBIDDEN;
+        return answer(refuse(gateway, error.rejection(), status, &error.to_string()));
+    }
+    if cors::is_preflight(&parts) {
+        let mut response = cors::preflight(&parts);
+        cors::expose(&mut response, parts.headers.get(ORIGIN));
+        return answer(response);
+    }
+    let principal = match gateway.auth.authenticate(&mut parts.headers) {
+        Ok(principal) => principal,
+        Err(error) => {
+            let status = StatusCode::UNAUTHORIZED;
+            let mut response = refuse(gateway, Rejection::Unauthorized, status, &error.to_string());
+            let challenge = HeaderValue::from_static("Bearer realm=\"holdfast\"");
+            response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
+            cors::expose(&mut response, parts.headers.get(ORIGIN));
+            return answer(response);
+        }
+    };
+    let head = Head::new(parts, principal).balanced(gateway, connection);
+    match find(gateway, head.parts.uri.path()) {
+        Ok((endpoint, server)) => {
+            Admission::In(Admitted { head: Arc::new(head), endpoint, server })
+        }
+        Err(text) => otherwise(Otherwise::NotFound(head, text)),
+    }
+}
+
 /// Serves one request of a client.
 ///
 /// # Cancel safety
@@ -73,87 +146,59 @@ pub(crate) struct HangUp;
 /// modern one is cancelled, which is what its disconnect means.
 pub(crate) async fn serve(
     gateway: Arc<Gateway>,
-    parts: Box<Parts>,
+    admission: Admission,
     body: RequestBody,
     connection: Connection,
 ) -> Result<Response<Body>, HangUp> {
-    if let Err(error) = gateway.edge.check_framing(&parts) {
-        return Ok(refuse_framing(&gateway, error));
-    }
-    if let Err(limit) = gateway.edge.check_size(&parts.headers) {
-        let text = format!("the headers are over the limit of {limit} bytes (limits.header_bytes)");
-        let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
-        return Ok(refuse(&gateway, Rejection::Malformed, status, &text));
-    }
-    let path = parts.uri.path();
-    if health::serves(path) || gateway.config.listen.health_path.as_deref() == Some(path) {
-        let path = if health::serves(path) { path } else { "/health/ready" };
-        return Ok(Box::pin(health::respond(path, &*gateway)).await.map(Body::full));
-    }
-    if let Err(error) = gateway.edge.check_names(&parts) {
-        return Ok(refuse(&gateway, error.rejection(), StatusCode::FORBIDDEN, &error.to_string()));
-    }
-    let origin = parts.headers.get(ORIGIN).cloned();
-    if cors::is_preflight(&parts) {
-        let mut response = cors::preflight(&parts);
-        if let Some(origin) = origin {
-            cors::expose(&mut response, origin);
-        }
-        return Ok(response);
-    }
-    let mut response = enter(gateway, parts, body, connection).await?;
-    if let Some(origin) = origin {
-        cors::expose(&mut response, origin);
-    }
+    let admitted = match admission {
+        Admission::In(admitted) => admitted,
+        // Boxed: few requests are, and a call's future stays small without them.
+        Admission::Out(otherwise) => return Ok(Box::pin(answer(gateway, *otherwise, body)).await),
+    };
+    let origin = admitted.head.origin.clone();
+    let mut response = enter(gateway, admitted, body, connection).await?;
+    cors::expose(&mut response, origin.as_ref());
     Ok(response)
 }
 
-/// Serves a request that is addressed to us by somebody who may.
+/// Answers a request that reaches no server.
+async fn answer(gateway: Arc<Gateway>, otherwise: Otherwise, body: RequestBody) -> Response<Body> {
+    match otherwise {
+        Otherwise::Answer(response) => response,
+        Otherwise::Health(path) => health::respond(&path, &*gateway).await.map(Body::full),
+        Otherwise::NotFound(head, text) => {
+            let mut response = not_found(&gateway, &head.parts, body, &text).await;
+            cors::expose(&mut response, head.origin.as_ref());
+            response
+        }
+    }
+}
+
 async fn enter(
     gateway: Arc<Gateway>,
-    mut parts: Box<Parts>,
+    admitted: Admitted,
     body: RequestBody,
     connection: Connection,
 ) -> Result<Response<Body>, HangUp> {
-    let principal = match gateway.auth.authenticate(&mut parts.headers) {
-        Ok(principal) => principal,
-        Err(error) => {
-            let status = StatusCode::UNAUTHORIZED;
-            let mut response =
-                refuse(&gateway, Rejection::Unauthorized, status, &error.to_string());
-            let challenge = HeaderValue::from_static("Bearer realm=\"holdfast\"");
-            response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
-            return Ok(response);
-        }
-    };
-    let (endpoint, server) = match find(&gateway, parts.uri.path()) {
-        Ok(found) => found,
-        Err(text) => return Ok(Box::pin(not_found(&gateway, &parts, body, &text)).await),
-    };
+    let Admitted { head, endpoint, server } = admitted;
+    let server = Arc::clone(&gateway.servers[server]);
     match endpoint {
-        Endpoint::Mcp if websocket::wants(&parts) => {
+        Endpoint::Mcp if websocket::wants(&head.parts) => {
+            let Head { principal, mut parts, .. } = Arc::unwrap_or_clone(head);
             Ok(websocket::upgrade(&gateway, server, principal, &mut parts))
         }
         Endpoint::Mcp => {
-            let balancer_id = balancer_id(&gateway, &parts, &connection);
             let connection = connection.cut;
             let (forwarded, again) = (false, false);
-            let entered = Entered {
-                gateway,
-                server,
-                principal,
-                parts,
-                connection,
-                balancer_id,
-                forwarded,
-                again,
-            };
+            let entered = Entered { gateway, server, head, connection, forwarded, again };
             streamable::serve(entered, body).await
         }
-        Endpoint::Sse => Ok(Box::pin(legacy_sse::open(&gateway, server, principal, &parts)).await),
+        Endpoint::Sse => {
+            let Head { principal, parts, .. } = Arc::unwrap_or_clone(head);
+            Ok(Box::pin(legacy_sse::open(&gateway, server, principal, &parts)).await)
+        }
         Endpoint::Messages => {
-            let message = legacy_sse::message(&gateway, &server, &principal, *parts, body, true);
-            Ok(Box::pin(message).await)
+            Ok(Box::pin(legacy_sse::message(&gateway, &server, &head, body, true)).await)
         }
     }
 }
@@ -163,33 +208,23 @@ async fn enter(
 pub(crate) async fn serve_forwarded(
     gateway: Arc<Gateway>,
     arrived: Arrived,
-    parts: Box<Parts>,
+    parts: Parts,
     body: RequestBody,
 ) -> Response<Body> {
     let Arrived { principal, balancer_id, again } = arrived;
     let misdirected =
         || respond::build(StatusCode::MISDIRECTED_REQUEST, HeaderMap::new(), Body::Full(None));
     let Ok((endpoint, server)) = find(&gateway, parts.uri.path()) else { return misdirected() };
+    let server = Arc::clone(&gateway.servers[server]);
+    let head = Arc::new(Head { balancer_id, ..Head::new(parts, principal) });
     match endpoint {
         Endpoint::Mcp => {
-            let connection = None;
-            let forwarded = true;
-            let entered = Entered {
-                gateway,
-                server,
-                principal,
-                parts,
-                connection,
-                balancer_id,
-                forwarded,
-                again,
-            };
+            let (connection, forwarded) = (None, true);
+            let entered = Entered { gateway, server, head, connection, forwarded, again };
             // Hanging up is an answer here too: the client's node hears nothing more of it.
             streamable::serve(entered, body).await.unwrap_or_else(|HangUp| misdirected())
         }
-        Endpoint::Messages => {
-            legacy_sse::message(&gateway, &server, &principal, *parts, body, false).await
-        }
+        Endpoint::Messages => legacy_sse::message(&gateway, &server, &head, body, false).await,
         Endpoint::Sse => misdirected(),
     }
 }
@@ -220,9 +255,9 @@ pub(crate) fn received_before(
     let received = receive::receive(receive::Inbound {
         gateway,
         server,
-        principal,
+        principal: principal.clone(),
         at: std::time::Instant::now(),
-        headers,
+        headers: Own::Once(headers),
         body,
         session: session.cloned(),
         // They agreed when they were received, and what comes now are the headers of a GET.
@@ -239,20 +274,6 @@ pub(crate) fn received_before(
     }
 }
 
-/// The id that a balancer of ours gave the request: the same for every sending of it.
-fn balancer_id(gateway: &Gateway, parts: &Parts, connection: &Connection) -> Option<Box<str>> {
-    if gateway.cluster.is_none() || !connection.trusted {
-        return None;
-    }
-    let id = parts.headers.get(REQUEST_ID)?.to_str().ok()?;
-    (!id.is_empty() && id.len() <= LONGEST_REQUEST_ID).then(|| id.into())
-}
-
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-
-/// A longer id is nobody's idea of one.
-const LONGEST_REQUEST_ID: usize = 256;
-
 /// Refuses a head that names two lengths.
 pub(crate) fn refuse_ambiguous(gateway: &Gateway) -> Response<Body> {
     refuse_framing(gateway, EdgeError::BothLengths)
@@ -267,14 +288,15 @@ fn refuse_framing(gateway: &Gateway, error: EdgeError) -> Response<Body> {
     response
 }
 
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Endpoint {
     Mcp,
     Sse,
     Messages,
 }
 
-/// Which adapter and which server a path names.
-fn find(gateway: &Gateway, path: &str) -> Result<(Endpoint, Arc<Server>), String> {
+/// Which adapter and which server a path names, this by its place in the configuration.
+fn find(gateway: &Gateway, path: &str) -> Result<(Endpoint, usize), String> {
     let rest = path.strip_prefix('/').unwrap_or(path);
     let (first, name) = rest.split_once('/').map_or((rest, None), |(a, b)| (a, Some(b)));
     let endpoint = match first {
@@ -290,12 +312,12 @@ fn find(gateway: &Gateway, path: &str) -> Result<(Endpoint, Arc<Server>), String
     };
     let name = name.map(|name| name.strip_suffix('/').unwrap_or(name)).filter(|n| !n.is_empty());
     let server = match (name, gateway.servers.as_slice()) {
-        (None, [only]) => Some(only),
-        (Some(name), _) => gateway.server(name),
+        (None, [_]) => Some(0),
+        (Some(name), _) => gateway.place_of(name),
         (None, _) => None,
     };
     if let Some(server) = server {
-        return Ok((endpoint, Arc::clone(server)));
+        return Ok((endpoint, server));
     }
     Err(match name {
         Some(name) => format!("there is no server `{name}`; there is{}", listed(gateway, first)),
@@ -392,22 +414,13 @@ fn json(status: StatusCode, body: Bytes) -> Response<Body> {
 struct Entered {
     gateway: Arc<Gateway>,
     server: Arc<Server>,
-    principal: Principal,
-    /// Boxed: it goes through many hands.
-    parts: Box<Parts>,
+    /// Shared by the requests that have the same, and small: it goes through many hands.
+    head: Arc<Head>,
     /// Cutting it closes the client's connection, for one that does not read; none if other calls are
     /// on it.
     connection: Option<CancellationToken>,
-    /// The id of a trusted balancer.
-    balancer_id: Option<Box<str>>,
     /// Whether another node has let it in: then it is served here or nowhere.
     forwarded: bool,
     /// Whether it was forwarded before, to a node that may have run it.
     again: bool,
-}
-
-impl Entered {
-    fn method(&self) -> &Method {
-        &self.parts.method
-    }
 }

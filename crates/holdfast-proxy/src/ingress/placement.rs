@@ -16,19 +16,19 @@ use bytes::Bytes;
 use holdfast_engine::replicated::Origin;
 use holdfast_mcp::headers::name;
 use holdfast_mcp::rpc_error::{ErrorId, RpcError, code};
-use holdfast_mcp::version::{Era, Version};
 use holdfast_store::SessionKey;
 use http::{HeaderMap, Response, StatusCode};
 
+use super::head::Named;
 use super::streamable::Follows;
-use super::{Before, Entered, HangUp, json, respond, streamable};
+use super::{Before, Entered, HangUp, Head, json, respond, streamable};
 use crate::body::Body;
 use crate::cluster::{self, Forwarding, Lost};
 use crate::exchange::{self, Answer, Call, Ids};
 use crate::failure::{Failure, told};
 use crate::gateway::Gateway;
 use crate::metrics::Rejection;
-use crate::session::{Found, Session, find_patiently, parse_id};
+use crate::session::{Found, Session, find_patiently};
 use tokio_util::sync::CancellationToken;
 
 /// A request that is served here.
@@ -130,10 +130,10 @@ async fn pass(
 ) -> Result<Response<Body>, Lost> {
     let forwarding = Forwarding {
         gateway: &entered.gateway,
-        principal: &entered.principal,
-        balancer_id: entered.balancer_id.as_deref(),
+        principal: &entered.head.principal,
+        balancer_id: entered.head.balancer_id.as_deref(),
         again,
-        parts: &entered.parts,
+        parts: &entered.head.parts,
         body: body.clone(),
     };
     cluster::forward(&forwarding, holder).await
@@ -144,24 +144,17 @@ async fn place(
     body: &[u8],
     may_have_run: bool,
 ) -> Result<Place, Response<Body>> {
-    let Entered { gateway, server, principal, parts, .. } = entered;
-    if is_modern(&parts.headers) {
-        // Modern requests have no session; an id that a client still sends is ignored.
-        let place = match server.is_process() {
-            true => Box::pin(shared_process(gateway, &server.name)).await,
-            false => Place::Here(None),
-        };
-        return Ok(place);
-    }
-    let mut ids = parts.headers.get_all(name::SESSION_ID).iter();
-    let Some(id) = ids.next() else { return Ok(Place::Here(None)) };
-    if ids.next().is_some() {
-        return Err(no_session(gateway, body, NoSession::Repeated));
-    }
-    let Some(key) = parse_id(id.as_bytes()) else {
-        return Err(no_session(gateway, body, NoSession::Unknown));
+    let Entered { gateway, server, head, .. } = entered;
+    let key = match head.session {
+        Named::Key(key) => key,
+        Named::None { is_modern: true } if server.is_process() => {
+            return Ok(Box::pin(shared_process(gateway, &server.name)).await);
+        }
+        Named::None { .. } => return Ok(Place::Here(None)),
+        Named::Repeated => return Err(no_session(gateway, body, NoSession::Repeated)),
+        Named::Unknown => return Err(no_session(gateway, body, NoSession::Unknown)),
     };
-    match find_patiently(gateway, server, principal, key).await {
+    match find_patiently(gateway, server, &head.principal, key).await {
         Found::Here(session) => Ok(Place::Here(Some(session))),
         Found::At(holder) => Ok(Place::At(holder)),
         Found::Unknown => Err(no_session(gateway, body, NoSession::Unknown)),
@@ -180,7 +173,7 @@ pub(super) async fn follow(
     let Some(session) = &call.session else {
         return respond::answer(call, Answer::Moved, connection).await;
     };
-    let mut headers = exchange::headers::for_repeat(call.headers.clone());
+    let mut headers = exchange::headers::for_repeat(HeaderMap::clone(&call.headers));
     headers.insert(name::SESSION_ID, session.id.clone());
     let mut request = http::Request::new(());
     *request.method_mut() = http::Method::POST;
@@ -188,13 +181,13 @@ pub(super) async fn follow(
         *request.uri_mut() = path;
     }
     *request.headers_mut() = headers;
+    let head = Head::new(request.into_parts().0, call.principal.clone());
     let entered = Entered {
         gateway: Arc::clone(&call.gateway),
         server: Arc::clone(&call.server),
-        principal: call.principal.clone(),
-        parts: Box::new(request.into_parts().0),
+        // Under the balancer's id as before: the journal is to know it again, wherever it was meanwhile.
+        head: Arc::new(Head { balancer_id: call.balancer_id.clone(), ..head }),
         connection: connection.cloned(),
-        balancer_id: call.balancer_id.clone(),
         again: call.again,
         forwarded: false,
     };
@@ -203,10 +196,10 @@ pub(super) async fn follow(
         Err(response) => return Ok(response),
     };
     let (gateway, server, session) = (&call.gateway, &call.server, placed.session.as_ref());
-    let (headers, body) = (entered.parts.headers, call.body.clone());
+    let Head { parts, balancer_id, .. } = Arc::unwrap_or_clone(entered.head);
+    let (headers, body) = (parts.headers, call.body.clone());
     let principal = &call.principal;
-    // Under the balancer's id as before: the journal is to know it again, wherever it was meanwhile.
-    let (balancer_id, again) = (entered.balancer_id, placed.may_have_run);
+    let again = placed.may_have_run;
     let before = Before { balancer_id, again, told: None, json_only: !call.takes_stream };
     let anew = super::received_before(gateway, server, principal, headers, body, session, before);
     let Some(anew) = anew else {
@@ -220,18 +213,18 @@ pub(super) async fn follow(
 
 /// The session that the request names, if this node has it in hand.
 pub(super) fn here(entered: &Entered) -> Option<Arc<Session>> {
-    let key = named(&entered.parts.headers)?;
+    let Named::Key(key) = entered.head.session else { return None };
     let session = entered.gateway.sessions.get(key)?;
-    let own = session.principal == entered.principal.digest;
+    let own = session.principal == entered.head.principal.digest;
     (own && session.is_of(&entered.server)).then_some(session)
 }
 
 /// The session that a legacy request names.
 pub(crate) fn named(headers: &HeaderMap) -> Option<SessionKey> {
-    if is_modern(headers) {
-        return None;
+    match Named::of(headers) {
+        Named::Key(key) => Some(key),
+        Named::None { .. } | Named::Unknown | Named::Repeated => None,
     }
-    parse_id(headers.get(name::SESSION_ID)?.as_bytes())
 }
 
 /// The node that runs the one process of a stdio server that modern clients share.
@@ -248,20 +241,13 @@ async fn shared_process(gateway: &Gateway, server: &str) -> Place {
     }
 }
 
-fn is_modern(headers: &HeaderMap) -> bool {
-    headers.get(name::PROTOCOL_VERSION).is_some_and(|version| {
-        let version = version.to_str().ok().and_then(Version::parse);
-        version.is_some_and(|version| version.era() == Era::Modern)
-    })
-}
-
 /// Says that the request cannot be served now, under its id.
 fn failed(entered: &Entered, body: &[u8], reason: String, ran: bool) -> Response<Body> {
     let name = &entered.server.name;
     let failure =
         if ran { Failure::unknown(name, reason) } else { Failure::dependency(name, reason) };
     let ids = Ids::of(body);
-    if ids.count() == 0 && entered.parts.method != http::Method::POST {
+    if ids.count() == 0 && *entered.head.method() != http::Method::POST {
         // Some clients never ask for a stream again that was once refused: it ends, and they do.
         return respond::stream(Body::full(Bytes::from_static(holdfast_mcp::sse::COMMENT)));
     }

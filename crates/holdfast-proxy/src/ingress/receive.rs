@@ -15,7 +15,9 @@ use holdfast_mcp::rpc_error::{RpcError, code};
 use holdfast_mcp::version::{Era, Version, classify};
 use http::{HeaderMap, StatusCode};
 
-use crate::exchange::{Call, Guards, Ids, Shelf, Wanted, headers};
+use super::Head;
+use crate::exchange::headers::ForServer;
+use crate::exchange::{Call, Guards, Ids, Shelf, Wanted};
 use crate::failure;
 use crate::fleet::chance;
 use crate::gateway::Gateway;
@@ -28,11 +30,10 @@ use crate::session::Session;
 pub(super) struct Inbound<'a> {
     pub(super) gateway: &'a Arc<Gateway>,
     pub(super) server: &'a Arc<Server>,
-    pub(super) principal: &'a Principal,
+    pub(super) principal: Principal,
     /// When it was received.
     pub(super) at: Instant,
-    /// The client's headers, taken over.
-    pub(super) headers: HeaderMap,
+    pub(super) headers: Own,
     pub(super) body: Bytes,
     /// The session that the transport has found, if any.
     pub(super) session: Option<Arc<Session>>,
@@ -53,6 +54,37 @@ impl Inbound<'_> {
     fn classify(&self, message: &Peek<'_>) -> CallClass {
         let tool = message.params.name.as_deref();
         self.server.classify(&self.gateway.store, &message.method, tool)
+    }
+}
+
+/// The client's own headers.
+pub(super) enum Own {
+    /// Taken over.
+    Once(HeaderMap),
+    /// Of a head that came before, and which knows what goes to the server of it.
+    Again(Arc<Head>, Arc<ForServer>),
+}
+
+impl Own {
+    pub(super) fn of(head: Arc<Head>) -> Self {
+        match head.for_server.clone() {
+            Some(for_server) => Self::Again(head, for_server),
+            None => Self::Once(Arc::unwrap_or_clone(head).parts.headers),
+        }
+    }
+
+    fn map(&self) -> &HeaderMap {
+        match self {
+            Self::Once(headers) => headers,
+            Self::Again(head, _) => head.headers(),
+        }
+    }
+
+    fn for_server(self, server: &Server) -> Arc<ForServer> {
+        match self {
+            Self::Once(headers) => Arc::new(ForServer::once(headers, server)),
+            Self::Again(_, for_server) => for_server,
+        }
     }
 }
 
@@ -87,7 +119,7 @@ pub(super) fn receive(inbound: Inbound<'_>) -> Result<Received, Refused> {
         Some(id) if message.kind == Kind::Request => Ids::One(id.to_owned_text()),
         _ => Ids::None,
     };
-    let header = version_header(&inbound.headers);
+    let header = version_header(inbound.headers.map());
     let era = classify(header, &message);
     let version = header.and_then(Version::parse);
     if header.is_some() && version.is_none() && message.params.claimed_version.is_none() {
@@ -131,7 +163,7 @@ fn check_claims(inbound: &Inbound<'_>, message: &Peek<'_>, ids: &Ids) -> Result<
     if !inbound.check_headers || message.kind != Kind::Request {
         return Ok(());
     }
-    check_modern(&inbound.headers, message).map_err(|error| {
+    check_modern(inbound.headers.map(), message).map_err(|error| {
         let error = RpcError::new(error.code(), error.to_string());
         Refused::new(StatusCode::BAD_REQUEST, Rejection::HeaderMismatch, &error, ids)
     })
@@ -212,7 +244,7 @@ fn receive_batch(inbound: Inbound<'_>) -> Result<Received, Refused> {
             kind = Kind::Response;
         }
     }
-    let version = version_header(&inbound.headers).and_then(Version::parse);
+    let version = version_header(inbound.headers.map()).and_then(Version::parse);
     let shelf = inbound.server.fleet.shelf_of_batch();
     if ids.is_empty() {
         let call = build(inbound, Era::Legacy, version, Method::Other, class, shelf, Ids::None);
@@ -268,7 +300,7 @@ fn build(
             && method != Method::Initialize,
         takes_stream: inbound.takes_stream,
         framed: !inbound.has_event_ids,
-        headers: headers::for_server(headers, server),
+        headers: headers.for_server(server),
         _guards: Guards {
             _node: gateway.metrics.in_flight.enter(),
             _server: server.metrics.in_flight.enter(),
@@ -276,7 +308,7 @@ fn build(
         },
         gateway: Arc::clone(gateway),
         server: Arc::clone(server),
-        principal: principal.clone(),
+        principal,
         number: session.as_ref().map_or(0, |session| session.next_call()),
         steered_by: chance(),
         started: at,

@@ -17,7 +17,6 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use holdfast_mcp::http1::{self, Found, Limits, Plain, RequestHeads};
 use holdfast_net::{Impatient, Prefixed, Requests};
-use http::request::Parts;
 use http::{Request, Response};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
@@ -28,7 +27,7 @@ use crate::body::Body;
 use crate::boxes::{Boxed, Boxes, worker};
 use crate::clock;
 use crate::gateway::{Current, Gateway};
-use crate::ingress::{self, Connection, HangUp, RequestBody};
+use crate::ingress::{self, Admission, Connection, HangUp, Kept, RequestBody};
 use crate::scratch;
 
 /// A client connection that has seen nothing but plain requests.
@@ -37,6 +36,8 @@ pub(super) struct Lane<S> {
     connection: Connection,
     limits: Limits,
     heads: RequestHeads,
+    /// The last head that came again, by its number, and what it meant.
+    kept: Option<(u64, HalfClose, Kept)>,
     stream: Impatient<S>,
     requests: Requests,
     orders: Orders,
@@ -76,14 +77,14 @@ const GOODBYE: Duration = Duration::from_secs(1);
 
 thread_local! {
     static SERVING: Boxes<Asked, Result<Response<Body>, HangUp>> = const {
-        Boxes::new(|| worker(&SERVING, |(gateway, parts, body, connection): Asked| {
-            ingress::serve(gateway, parts, RequestBody::Whole(body), connection)
+        Boxes::new(|| worker(&SERVING, |(gateway, admission, body, connection): Asked| {
+            ingress::serve(gateway, admission, RequestBody::Whole(body), connection)
         }))
     };
 }
 
 /// A request, as it is served.
-type Asked = (Arc<Gateway>, Box<Parts>, Bytes, Connection);
+type Asked = (Arc<Gateway>, Admission, Bytes, Connection);
 
 /// What came while something else was waited for.
 enum Heard {
@@ -112,7 +113,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Lane<S> {
             body: settings.body.min(LONGEST),
         };
         let (heads, read) = (RequestHeads::default(), BytesMut::new());
-        Self { current, connection, limits, heads, stream, requests, orders, read, drains: false }
+        let (kept, drains) = (None, false);
+        Self { current, connection, limits, heads, kept, stream, requests, orders, read, drains }
     }
 
     /// Serves plain requests until something else comes.
@@ -126,12 +128,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Lane<S> {
                 Ok(None) => return self.other(),
                 Err(ended) => return Exit::Ended(self.goodbye(ended).await),
             };
-            let Some((parts, body)) = self.take(found) else { return self.other() };
+            let Some((asked, half)) = self.take(found) else { return self.other() };
             // Until its answer is out, neither a head nor idleness is watched for.
             let in_service = self.requests.start();
-            let half = HalfClose::of(&parts.method, &parts.headers);
             self.requests.may_half_close(half.is_answered());
-            let keeps = match self.serve(parts, body).await {
+            let keeps = match self.serve(asked).await {
                 Ok(response) => {
                     self.requests.may_half_close(half.is_sent(response.body()));
                     self.send(response).await
@@ -211,31 +212,46 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Lane<S> {
     }
 
     /// Takes the plain request at the front. `None`: it is hyper's after all, and stays.
-    fn take(&mut self, found: Plain) -> Option<(Box<Parts>, Bytes)> {
+    fn take(&mut self, found: Plain) -> Option<(Asked, HalfClose)> {
         let request = match found.length == self.read.len() {
             // Idle connections have no buffer.
             true => std::mem::take(&mut self.read).freeze(),
             false => self.read.split_to(found.length).freeze(),
         };
+        let gateway = self.current.load_full();
+        let number = self.heads.number(&found);
+        if let Some((known, half, kept)) = &self.kept
+            && number == Some(*known)
+            && let Some(admitted) = kept.at(&gateway)
+        {
+            let body = found.body(&request);
+            return Some((
+                (gateway, Admission::In(admitted), body, self.connection.clone()),
+                *half,
+            ));
+        }
         let Some((method, target, headers, body)) = self.heads.parts(found, &request) else {
             let behind = std::mem::take(&mut self.read);
             self.read = BytesMut::from(&request[..]);
             self.read.extend_from_slice(&behind);
             return None;
         };
-        let mut parts = Box::new(Request::new(()).into_parts().0);
+        let mut parts = Request::new(()).into_parts().0;
         (parts.method, parts.uri, parts.headers) = (method, target, headers);
-        Some((parts, body))
+        let half = HalfClose::of(&parts.method, &parts.headers);
+        let admission = ingress::admit(&gateway, parts, &self.connection);
+        self.kept = match (number, &admission) {
+            (Some(number), Admission::In(admitted)) => {
+                Kept::of(admitted, &gateway).map(|kept| (number, half, kept))
+            }
+            _ => None,
+        };
+        Some(((gateway, admission, body, self.connection.clone()), half))
     }
 
     /// # Errors
     /// The connection has ended before there was a response, or instead of one.
-    async fn serve(
-        &mut self,
-        parts: Box<Parts>,
-        body: Bytes,
-    ) -> Result<Response<Body>, io::Result<()>> {
-        let asked = (self.current.load_full(), parts, body, self.connection.clone());
+    async fn serve(&mut self, asked: Asked) -> Result<Response<Body>, io::Result<()>> {
         let mut serving = Boxed::new(&SERVING, asked);
         let served = poll_fn(|cx| {
             loop {

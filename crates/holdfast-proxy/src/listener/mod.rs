@@ -194,7 +194,8 @@ where
             let response = if ambiguous {
                 ingress::refuse_ambiguous(&gateway)
             } else {
-                let response = ingress::serve(gateway, Box::new(parts), body, connection).await?;
+                let admission = ingress::admit(&gateway, parts, &connection);
+                let response = ingress::serve(gateway, admission, body, connection).await?;
                 unread.discard().await;
                 response
             };
@@ -259,7 +260,8 @@ where
         async move {
             let (parts, body) = request.into_parts();
             let body = RequestBody::from(body);
-            let response = ingress::serve(gateway, Box::new(parts), body, connection).await?;
+            let admission = ingress::admit(&gateway, parts, &connection);
+            let response = ingress::serve(gateway, admission, body, connection).await?;
             Ok::<_, ingress::HangUp>(response.map(|body| Counted::new(body, busy)))
         }
     });

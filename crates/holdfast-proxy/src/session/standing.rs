@@ -37,7 +37,7 @@ use crate::server::Server;
 use crate::spliced;
 use crate::streams::{LogState, NewLog, Origin, StreamLog};
 use crate::upstream::events::{End, HttpEvents};
-use crate::upstream::http::{Collected, Outgoing};
+use crate::upstream::http::{Collected, Fields, Outgoing};
 
 /// A session's standing stream.
 #[derive(Debug)]
@@ -392,7 +392,7 @@ async fn get(
     }
     let outgoing = Outgoing {
         method: HttpMethod::GET,
-        headers: &headers,
+        fields: Fields::Map(&headers),
         session: bound.server_session.clone(),
         body: Bytes::new(),
     };

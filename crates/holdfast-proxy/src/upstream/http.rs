@@ -63,10 +63,18 @@ pub(crate) struct Gate<'a> {
 #[derive(Clone)]
 pub(crate) struct Outgoing<'a> {
     pub(crate) method: Method,
-    pub(crate) headers: &'a HeaderMap,
+    pub(crate) fields: Fields<'a>,
     /// The instance's own session, where it has one.
     pub(crate) session: Option<HeaderValue>,
     pub(crate) body: Bytes,
+}
+
+/// The header fields of a request.
+#[derive(Clone, Copy)]
+pub(crate) enum Fields<'a> {
+    Map(&'a HeaderMap),
+    /// As [`Fields::write`] has written them, with no session among them.
+    Written(&'a [u8]),
 }
 
 /// A response whose head has arrived.
@@ -134,33 +142,49 @@ impl HttpTarget {
     fn write(&self, outgoing: &Outgoing<'_>, out: &mut Vec<u8>) {
         out.extend_from_slice(outgoing.method.as_str().as_bytes());
         out.extend_from_slice(self.start.as_bytes());
-        let mut field = |name: &[u8], value: &[u8]| {
-            out.extend_from_slice(name);
-            out.extend_from_slice(b": ");
-            out.extend_from_slice(value);
-            out.extend_from_slice(b"\r\n");
-        };
-        for (name, value) in outgoing.headers {
-            let ours = *name == HOST
-                || *name == CONTENT_LENGTH
-                || (*name == name::SESSION_ID && outgoing.session.is_some());
-            if !ours {
-                field(name.as_str().as_bytes(), value.as_bytes());
-            }
-        }
+        outgoing.fields.write(outgoing.session.is_some(), out);
         if let Some(session) = &outgoing.session {
-            field(name::SESSION_ID.as_str().as_bytes(), session.as_bytes());
+            field(name::SESSION_ID.as_str().as_bytes(), session.as_bytes(), out);
         }
         // A POST says that it has no body, and others do by saying nothing (RFC 9110, section 8.6).
         if !outgoing.body.is_empty() || outgoing.method == Method::POST {
             let mut digits = [0; 20];
-            field(CONTENT_LENGTH.as_str().as_bytes(), decimal(outgoing.body.len(), &mut digits));
+            let length = decimal(outgoing.body.len(), &mut digits);
+            field(CONTENT_LENGTH.as_str().as_bytes(), length, out);
         }
         out.extend_from_slice(b"\r\n");
     }
 
     pub(crate) fn address(&self) -> String {
         format!("{}:{}", self.url.host, self.url.port)
+    }
+}
+
+fn field(name: &[u8], value: &[u8], out: &mut Vec<u8>) {
+    out.extend_from_slice(name);
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
+}
+
+// === impl Fields ===
+
+impl Fields<'_> {
+    /// Writes all but `Host` and length, which are the gateway's own, and the session where there is
+    /// another one.
+    pub(crate) fn write(&self, has_session: bool, out: &mut Vec<u8>) {
+        let map = match self {
+            Self::Map(map) => map,
+            Self::Written(written) => return out.extend_from_slice(written),
+        };
+        for (name, value) in *map {
+            let ours = *name == HOST
+                || *name == CONTENT_LENGTH
+                || (*name == name::SESSION_ID && has_session);
+            if !ours {
+                field(name.as_str().as_bytes(), value.as_bytes(), out);
+            }
+        }
     }
 }
 

@@ -32,7 +32,7 @@ fn target(listener: &TcpListener, key: usize) -> HttpTarget {
 async fn ask(target: &HttpTarget, look: Look) -> Result<Bytes, HttpError> {
     let headers = HeaderMap::new();
     let (method, session, body) = (Method::POST, None, Bytes::new());
-    let outgoing = Outgoing { method, headers: &headers, session, body };
+    let outgoing = Outgoing { method, fields: Fields::Map(&headers), session, body };
     let gate = Gate { may_send: &|| Ok(()), look };
     let tls = client_config(&Expiries::default());
     let within = Duration::from_secs(30);
