@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::harness::client::Client;
 use crate::harness::gateway::{Gateway, Setup};
 use crate::harness::message;
-use crate::harness::recorder::{Gate, Recorder, Reply, Step};
+use crate::harness::recorder::{Gate, Recorder, Reply, Seen, Step};
 use crate::harness::wire::Conn;
 use crate::harness::within;
 
@@ -48,6 +48,78 @@ async fn requests_that_come_at_once_are_answered_in_their_order() {
         answered(&mut conn, id).await;
     }
     assert_eq!(recorder.calls("tool").len(), 20);
+}
+
+/// What a head means is kept from the third one on that is the same; a server cannot tell.
+#[tokio::test]
+async fn heads_that_come_again_reach_the_server_as_the_first_did() {
+    let recorder = Recorder::start().await;
+    let settings = format!("{{ url: {}, headers: {{ X-Configured: yes }} }}", recorder.url());
+    let gateway = Setup::new().server("only", &settings).start().await;
+    let own = [("X-Own", "kept"), ("Connection", "keep-alive"), ("X-API-Key", "not the server's")];
+    for is_modern in [true, false] {
+        let client = match is_modern {
+            true => Client::modern(&gateway),
+            false => Client::legacy(&gateway).initialized().await,
+        };
+        let mut conn = Conn::open(gateway.address).await;
+        for id in [1, 22, 333, 4, 55_555, 6] {
+            let body = match is_modern {
+                true => message::modern_call(id, "tool"),
+                false => message::call(id, "tool"),
+            };
+            conn.send(client.request("POST", &own, Some(&body))).await;
+            answered(&mut conn, id).await;
+        }
+    }
+    let calls = recorder.calls("tool");
+    assert_eq!(calls.len(), 12);
+    for era in calls.chunks(6) {
+        let fields = |seen: &Seen| -> Vec<_> {
+            let names =
+                |(name, _): &&(String, String)| !name.eq_ignore_ascii_case("content-length");
+            let mut fields: Vec<_> = seen.headers.iter().filter(names).cloned().collect();
+            fields.sort();
+            fields
+        };
+        for seen in era {
+            assert_eq!(fields(seen), fields(&era[0]), "{}", seen.head);
+            assert_eq!(seen.header("content-length"), Some(&*seen.body.len().to_string()));
+            assert_eq!(seen.header("x-configured"), Some("yes"));
+            assert_eq!(seen.header("x-own"), Some("kept"));
+            assert_eq!(seen.header("x-api-key"), None);
+            assert!(seen.header("host").is_some_and(|host| recorder.url().contains(host)));
+        }
+    }
+}
+
+/// Whose session a call is of says its own head, and not the one before it.
+#[tokio::test]
+async fn another_session_on_the_same_connection_is_another_session() {
+    let recorder = Recorder::start().await;
+    let gateway = Setup::http(&recorder.url()).start().await;
+    let clients = [
+        Client::legacy(&gateway).initialized().await,
+        Client::legacy(&gateway).initialized().await,
+    ];
+    let mut conn = Conn::open(gateway.address).await;
+    for (id, at) in [0, 0, 0, 0, 1, 0, 1, 1, 1, 1, 0].into_iter().enumerate() {
+        conn.send(clients[at].request("POST", &[], Some(&message::call(id, "tool")))).await;
+        answered(&mut conn, id).await;
+    }
+    let of = |seen: &Seen| seen.header("mcp-session-id").unwrap_or_default().to_owned();
+    let seen: Vec<_> = recorder.calls("tool").iter().map(of).collect();
+    let (one, two) = (&seen[0], &seen[4]);
+    assert_ne!(one, two);
+    assert_eq!(seen, [one, one, one, one, two, one, two, two, two, two, one].map(String::as_str));
+    let gone = clients[1].delete().await;
+    assert_eq!(gone.status, 200);
+    let mut last = None;
+    for id in 20..25 {
+        conn.send(clients[1].request("POST", &[], Some(&message::call(id, "tool")))).await;
+        last = conn.answer().await.map(|answer| answer.status);
+    }
+    assert_eq!(last, Some(404), "a head that came again, of a session that has ended");
 }
 
 #[tokio::test]

@@ -186,6 +186,45 @@ async fn keys_that_are_taken_out_open_nothing_any_more() {
     assert!(bobs.call(3, "tool").await.get("result").is_some());
 }
 
+/// The same on one connection, which keeps what its last head meant: under the configuration of that time.
+#[tokio::test]
+async fn what_a_connection_knows_of_its_client_ends_with_the_configuration() {
+    let recorder = Recorder::start().await;
+    // Of `alice-key-one` and `bob-key-one`.
+    let alice = "{ principal: alice, sha256: 9ed640183e3b3b77fe8db34e151b54cb8895cdfa4be23c9d56c2f5735a057610 }";
+    let bob = "{ principal: bob, sha256: b714c4186a91a889fe7e99a025340982d5dd0b81e1e0dedf8aab52b45ea50089 }";
+    let setup = |key: &str, header: &str| {
+        let settings = format!("{{ url: {}, headers: {{ X-Which: {header} }} }}", recorder.url());
+        let setup = Setup::new().server("only", &settings);
+        setup.section(&format!("auth: {{ keys: [ {key} ] }}"))
+    };
+    let mut gateway = setup(alice, "one").start().await;
+    let client = Client::modern(&gateway).with("X-API-Key", "alice-key-one");
+    let mut conn = Conn::open(gateway.address).await;
+    let mut call = async |id: usize| {
+        let body = message::modern_call(id, "tool");
+        conn.exchange(client.request("POST", &[], Some(&body))).await.status
+    };
+    for id in 0..5 {
+        assert_eq!(call(id).await, 200);
+    }
+    assert!(gateway.reconfigure(setup(alice, "two")).await);
+    for id in 5..10 {
+        assert_eq!(call(id).await, 200);
+    }
+    let which: Vec<_> =
+        recorder.calls("tool").iter().map(|it| it.header("x-which").map(str::to_owned)).collect();
+    let (one, two) = (Some("one".to_owned()), Some("two".to_owned()));
+    assert_eq!(which, [vec![one; 5], vec![two; 5]].concat());
+    assert!(gateway.reconfigure(setup(bob, "two")).await);
+    for id in 10..15 {
+        assert_eq!(call(id).await, 401);
+    }
+    assert!(gateway.reconfigure(setup(alice, "two")).await);
+    assert_eq!(call(15).await, 200);
+    assert_eq!(recorder.calls("tool").len(), 11);
+}
+
 #[tokio::test]
 async fn what_cannot_be_taken_over_changes_nothing() {
     let recorder = Recorder::start().await;

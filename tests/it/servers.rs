@@ -2,6 +2,7 @@
 //! twice, and that nobody else notices.
 
 mod alone;
+mod hash;
 mod kinds;
 mod measures;
 mod moves;

@@ -105,16 +105,23 @@ fn set_aside(server: &str, (class, status): &(BulkheadClass, ClassStatus)) -> Op
     })
 }
 
-/// That a tool's own breaker lets not every call pass, if it is so.
-fn kept_back(server: &str, (tool, breaker): &(Box<str>, breaker::Status)) -> Option<Check> {
-    let phase = breaker.phase;
-    (!matches!(phase, Phase::Closed | Phase::ForcedClosed)).then(|| Check {
-        name: format!("server:{server}/tool/{tool}/breaker"),
+/// That a breaker lets not every call pass, if it is so.
+fn kept_back(name: String, whose: &str, breaker: &breaker::Status) -> Option<Check> {
+    let held = breaker.held_until.map(|at| at.saturating_duration_since(Instant::now()));
+    let detail = match (breaker.phase, held.filter(|left| !left.is_zero())) {
+        (Phase::Closed | Phase::ForcedClosed, None) => return None,
+        (Phase::Closed | Phase::ForcedClosed, Some(left)) => {
+            format!("it has asked for fewer calls, and gets none for another {} s", left.as_secs())
+        }
+        (phase, _) => format!("{whose} circuit breaker is {}", phase.label()),
+    };
+    Some(Check {
+        name,
         ok: false,
         critical: false,
         elapsed: Duration::ZERO,
         age: Duration::ZERO,
-        detail: Some(format!("the tool's own circuit breaker is {}", phase.label())),
+        detail: Some(detail),
     })
 }
 
@@ -177,6 +184,7 @@ impl Gateway {
             if !it.checks.is_empty() {
                 checks.extend(found(&it, measure, &name));
                 checks.extend(cut_off(&it, &name));
+                checks.extend(kept_back(name("breaker"), "its", &it.breaker));
             }
             for made in it.checks.iter() {
                 checks.push(Check {
@@ -191,7 +199,10 @@ impl Gateway {
         }
         if !checks.is_empty() {
             checks.extend(snapshot.classes.iter().filter_map(|it| set_aside(server, it)));
-            checks.extend(snapshot.tools.iter().filter_map(|it| kept_back(server, it)));
+            checks.extend(snapshot.tools.iter().filter_map(|(tool, breaker)| {
+                let name = format!("server:{server}/tool/{tool}/breaker");
+                kept_back(name, "the tool's own", breaker)
+            }));
         }
         checks
     }

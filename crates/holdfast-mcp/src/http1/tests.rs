@@ -411,6 +411,28 @@ fn a_head_that_differs_anywhere_else_is_read() {
 }
 
 #[test]
+fn heads_have_the_same_number_if_their_lengths_alone_differ() {
+    let undated = POST.replace("Date", "Then");
+    let mut heads = RequestHeads::default();
+    let mut number = |text: &str, length: &str| {
+        let bytes = text.replace("LENGTH", length).replace("SS", "01") + "       ";
+        let Found::Whole(found) = heads.plain(bytes.as_bytes(), &LIMITS) else { panic!("{bytes}") };
+        let number = heads.number(&found);
+        heads.parts(found, &Bytes::copy_from_slice(bytes.as_bytes())).expect("a request");
+        number
+    };
+    assert_eq!((number(&undated, "7"), number(&undated, "7")), (None, None));
+    let first = number(&undated, "7");
+    assert!(first.is_some());
+    assert_eq!((number(&undated, "0"), number(&undated, "5")), (first, first));
+    let other = undated.replace("A: b", "A: c");
+    assert_eq!((number(&other, "7"), number(&other, "7")), (None, None));
+    assert!(![first, None].contains(&number(&other, "7")));
+    // A date may differ too.
+    assert_eq!([number(POST, "7"), number(POST, "7"), number(POST, "7")], [None; 3]);
+}
+
+#[test]
 fn a_length_or_date_that_comes_twice_in_a_head_is_no_gap_in_it() {
     let date = "Date: Sun, 06 Nov 1994 08:49:37 GMT\r\n";
     for (fields, other) in [

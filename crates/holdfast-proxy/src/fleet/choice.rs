@@ -267,10 +267,10 @@ impl ServerFleet {
 /// Servers of at most so many instances are balanced without an allocation.
 const FEW: usize = 8;
 
-/// The value that the path names in the arguments, hashed; `None` where there is none.
+/// The value that the path names in a call's arguments, hashed; `None` where there is none.
 fn hash_key(body: &[u8], path: &[String]) -> Option<u64> {
     let message: serde_json::Value = serde_json::from_slice(body).ok()?;
-    let mut at = message.get("params")?;
+    let mut at = message.get("params")?.get("arguments")?;
     for step in path {
         at = at.get(step)?;
     }

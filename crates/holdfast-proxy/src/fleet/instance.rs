@@ -20,6 +20,9 @@ use super::knock::Door;
 use super::outcome::Outcome;
 use super::{CheckResult, Verdict, chance};
 
+/// How long a client may well wait before it comes back to what an operator holds open: nobody knows the end.
+pub(super) const HELD_FOR: Duration = Duration::from_secs(30);
+
 /// One address or process of a server, as one configuration has it.
 #[derive(Debug)]
 pub(super) struct Instance {
@@ -222,7 +225,7 @@ impl Life {
     pub(super) fn opens_in(&self) -> Option<Duration> {
         match self.open_until.load(Ordering::Relaxed) {
             NOT_OPEN => None,
-            UNTIL_TOLD => Some(Duration::from_secs(30)),
+            UNTIL_TOLD => Some(HELD_FOR),
             until => {
                 let left = until.saturating_sub(self.millis(Instant::now()));
                 Some(Duration::from_millis(left.max(1)))

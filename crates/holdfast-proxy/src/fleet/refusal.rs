@@ -7,6 +7,7 @@ use holdfast_engine::balance::{NoInstance, Why as Unfit};
 use holdfast_engine::breaker;
 
 use super::counts::Why;
+use super::instance::HELD_FOR;
 use super::server::ServerFleet;
 
 /// No instance takes the call now. It was not sent.
@@ -53,6 +54,8 @@ pub(super) const SOON: Duration = Duration::from_secs(1);
 /// For how long a server that cannot be reached is taken for one that restarts.
 const RESTART: Duration = Duration::from_secs(5);
 
+const TAKEN_OUT: &str = "an operator has taken it out";
+
 /// How many instances have their reasons said.
 const REASONS: usize = 8;
 
@@ -83,16 +86,20 @@ impl ServerFleet {
                     breaker::Why::Open => "its circuit breaker is open after it failed",
                     breaker::Why::HalfOpen => "it is being tried again after it failed",
                     breaker::Why::Recovering => "it recovers and does not take every call yet",
-                    breaker::Why::ForcedOpen => "an operator has taken it out",
+                    breaker::Why::ForcedOpen => TAKEN_OUT,
                     breaker::Why::BackPressure => "it asked for fewer calls",
                 };
-                let why = match refused.why {
-                    breaker::Why::BackPressure => Why::BackPressure,
-                    _ => Why::Breaker,
+                let (why, wait) = match refused.why {
+                    breaker::Why::BackPressure => (Why::BackPressure, refused.retry_after),
+                    breaker::Why::ForcedOpen => (Why::Breaker, HELD_FOR),
+                    _ => (Why::Breaker, refused.retry_after),
                 };
-                (refused.retry_after, why, what)
+                (wait, why, what)
             }
             (None, Some(Shut::Away | Shut::Busy)) => (SOON, Why::Away, "it cannot be reached"),
+            (None, None) if self.instances.iter().all(|it| it.is_held_open()) => {
+                (HELD_FOR, Why::Breaker, TAKEN_OUT)
+            }
             (None, None) if self.instances.iter().any(|it| it.is_open()) => {
                 let soonest = self.opens_in().unwrap_or(SOON);
                 (soonest, Why::Breaker, "its circuit breaker is open after it failed")

@@ -13,6 +13,7 @@ use holdfast_engine::failover::{Failover, Phase as Stage};
 use holdfast_engine::health::votes::Opinion;
 use holdfast_engine::limits::bulkhead::ToolKey;
 
+use super::instance::HELD_FOR;
 use super::testing::fleet;
 use super::*;
 
@@ -145,6 +146,25 @@ fn an_operator_takes_an_instance_out_and_old_words_are_refused() {
     assert!(fleet.say(0, Some(1), forced(Override::Automatic, 6)));
     assert!(fleet.say(0, None, forced(Override::Closed, 7)), "of all of them");
     assert_eq!([phase(server, 0), phase(server, 1)], [Phase::ForcedClosed; 2]);
+}
+
+#[test]
+fn who_asks_for_what_an_operator_holds_open_hears_so() {
+    for (text, name) in [(PAIR, "pair"), (ONE, "one")] {
+        let fleet = fleet(text);
+        let server = fleet.server(name).unwrap();
+        fleet.say(0, None, Word::Forced { what: Override::Open, generation: 1 });
+        // Whether it has been asked for before or not.
+        for _ in 0..2 {
+            let refused = server.choose(&ask(CallClass::Read)).unwrap_err();
+            assert!(
+                refused.reason.starts_with("an operator has taken it out"),
+                "{}",
+                refused.reason
+            );
+            assert_eq!(refused.retry_after, HELD_FOR);
+        }
+    }
 }
 
 #[test]
