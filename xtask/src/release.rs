@@ -8,6 +8,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result, bail};
 
@@ -37,10 +38,15 @@ pub(crate) fn run(mut args: Args) -> Result<()> {
     tools::system(&[tools::REDIS])?;
 
     let folder = folder()?;
-    let (counts, merged) = (folder.join("counts"), folder.join("holdfast.profdata"));
-    if counts.exists() {
-        fs::remove_dir_all(&counts).with_context(|| format!("empty {}", counts.display()))?;
+    let (counts, profiles) = (folder.join("counts"), folder.join("profiles"));
+    for old in [&counts, &profiles].into_iter().filter(|old| old.exists()) {
+        fs::remove_dir_all(old).with_context(|| format!("empty {}", old.display()))?;
     }
+    fs::create_dir_all(&profiles).with_context(|| format!("make {}", profiles.display()))?;
+    // Cargo builds a dependency again for a flag that it has not seen, and never looks into a profile: one of
+    // another training has another name.
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let merged = profiles.join(format!("{}.profdata", now.as_secs()));
     let counting = compiler.build(&folder, &format!("-Cprofile-generate={}", counts.display()))?;
     let mut rig = shell::cargo();
     rig.args(["bench", "--quiet", "--package", "holdfast-tests", "--bench", "rig", "--"]);
