@@ -50,13 +50,19 @@ async fn requests_that_come_at_once_are_answered_in_their_order() {
     assert_eq!(recorder.calls("tool").len(), 20);
 }
 
-/// What a head means is kept from the third one on that is the same; a server cannot tell.
+/// What a head means is kept once it has come three times; a server cannot tell.
 #[tokio::test]
 async fn heads_that_come_again_reach_the_server_as_the_first_did() {
     let recorder = Recorder::start().await;
     let settings = format!("{{ url: {}, headers: {{ X-Configured: yes }} }}", recorder.url());
     let gateway = Setup::new().server("only", &settings).start().await;
-    let own = [("X-Own", "kept"), ("Connection", "keep-alive"), ("X-API-Key", "not the server's")];
+    let origin = format!("http://{}", gateway.address);
+    let own = [
+        ("X-Own", "kept"),
+        ("Connection", "keep-alive"),
+        ("X-API-Key", "not the server's"),
+        ("Origin", &*origin),
+    ];
     for is_modern in [true, false] {
         let client = match is_modern {
             true => Client::modern(&gateway),
@@ -69,7 +75,15 @@ async fn heads_that_come_again_reach_the_server_as_the_first_did() {
                 false => message::call(id, "tool"),
             };
             conn.send(client.request("POST", &own, Some(&body))).await;
-            answered(&mut conn, id).await;
+            let answer = conn.answer().await.expect("an answer");
+            assert!(answer.text().contains(&format!("\"id\":{id}")), "{}", answer.text());
+            assert_eq!(answer.header("access-control-allow-origin"), Some(&*origin));
+            // Nothing of it is kept, and it is no POST.
+            if id == 4 {
+                let health =
+                    format!("GET /health/live HTTP/1.1\r\nHost: {}\r\n\r\n", gateway.address);
+                assert_eq!(conn.exchange(health).await.status, 200);
+            }
         }
     }
     let calls = recorder.calls("tool");

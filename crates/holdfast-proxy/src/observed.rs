@@ -109,9 +109,11 @@ fn set_aside(server: &str, (class, status): &(BulkheadClass, ClassStatus)) -> Op
 fn kept_back(name: String, whose: &str, breaker: &breaker::Status) -> Option<Check> {
     let held = breaker.held_until.map(|at| at.saturating_duration_since(Instant::now()));
     let detail = match (breaker.phase, held.filter(|left| !left.is_zero())) {
-        (Phase::Closed | Phase::ForcedClosed, None) => return None,
-        (Phase::Closed | Phase::ForcedClosed, Some(left)) => {
-            format!("it has asked for fewer calls, and gets none for another {} s", left.as_secs())
+        // What an operator holds closed is called whatever it asks for.
+        (Phase::Closed, None) | (Phase::ForcedClosed, _) => return None,
+        (Phase::Closed, Some(left)) => {
+            let seconds = left.as_secs() + 1;
+            format!("it has asked for fewer calls, and gets none for another {seconds} s")
         }
         (phase, _) => format!("{whose} circuit breaker is {}", phase.label()),
     };

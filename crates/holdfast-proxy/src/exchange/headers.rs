@@ -36,9 +36,11 @@ impl ForServer {
 
     /// Of one request and of those that follow it with the same.
     pub(crate) fn kept(headers: &HeaderMap, server: &Server) -> Self {
-        let headers = for_server(headers.clone(), server);
-        // A session that the configuration names is for those requests that have none of their own.
-        let written = (!headers.contains_key(name::SESSION_ID)).then(|| {
+        // Collected anew, it has no room for what was taken out.
+        let fit = for_server(headers.clone(), server);
+        let mut headers = HeaderMap::with_capacity(fit.len());
+        fit.iter().for_each(|(name, value)| _ = headers.append(name, value.clone()));
+        let written = (!server.is_duplex()).then(|| {
             let mut out = Vec::new();
             Fields::Map(&headers).write(false, &mut out);
             out.into_boxed_slice()

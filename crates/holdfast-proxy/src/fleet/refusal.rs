@@ -55,6 +55,7 @@ pub(super) const SOON: Duration = Duration::from_secs(1);
 const RESTART: Duration = Duration::from_secs(5);
 
 const TAKEN_OUT: &str = "an operator has taken it out";
+const FAILED: &str = "its circuit breaker is open after it failed";
 
 /// How many instances have their reasons said.
 const REASONS: usize = 8;
@@ -73,6 +74,7 @@ impl ServerFleet {
         let away = self.instances.iter().filter_map(|it| it.away_for(now)).min();
         let turn = self.next_turn(shut, none, now);
         let busy_at = self.busy(shut, none);
+        let open = || self.instances.iter().filter(|it| it.is_open());
         let (retry_after, why, what) = match (turn, shut.last().map(|(_, shut)| *shut)) {
             _ if !busy_at.is_empty() => {
                 let what = "all connections that it may have are busy (pool.max_connections)";
@@ -82,27 +84,28 @@ impl ServerFleet {
                 (wait, Why::Rate, "the calls that it takes a minute are used up (balance.rate)")
             }
             (None, Some(Shut::Breaker(refused) | Shut::Tool(_, refused))) => {
-                let what = match refused.why {
-                    breaker::Why::Open => "its circuit breaker is open after it failed",
-                    breaker::Why::HalfOpen => "it is being tried again after it failed",
-                    breaker::Why::Recovering => "it recovers and does not take every call yet",
-                    breaker::Why::ForcedOpen => TAKEN_OUT,
-                    breaker::Why::BackPressure => "it asked for fewer calls",
-                };
-                let (why, wait) = match refused.why {
-                    breaker::Why::BackPressure => (Why::BackPressure, refused.retry_after),
-                    breaker::Why::ForcedOpen => (Why::Breaker, HELD_FOR),
-                    _ => (Why::Breaker, refused.retry_after),
-                };
-                (wait, why, what)
+                let asked = refused.retry_after;
+                match refused.why {
+                    breaker::Why::Open => (asked, Why::Breaker, FAILED),
+                    breaker::Why::HalfOpen => {
+                        (asked, Why::Breaker, "it is being tried again after it failed")
+                    }
+                    breaker::Why::Recovering => {
+                        (asked, Why::Breaker, "it recovers and does not take every call yet")
+                    }
+                    breaker::Why::ForcedOpen => (HELD_FOR, Why::Breaker, TAKEN_OUT),
+                    breaker::Why::BackPressure => {
+                        (asked, Why::BackPressure, "it asked for fewer calls")
+                    }
+                }
             }
             (None, Some(Shut::Away | Shut::Busy)) => (SOON, Why::Away, "it cannot be reached"),
-            (None, None) if self.instances.iter().all(|it| it.is_held_open()) => {
-                (HELD_FOR, Why::Breaker, TAKEN_OUT)
+            (None, None) if open().any(|it| !it.is_held_open()) => {
+                (self.opens_in().unwrap_or(SOON), Why::Breaker, FAILED)
             }
-            (None, None) if self.instances.iter().any(|it| it.is_open()) => {
-                let soonest = self.opens_in().unwrap_or(SOON);
-                (soonest, Why::Breaker, "its circuit breaker is open after it failed")
+            // One that is only away may be back before the operator lets go.
+            (None, None) if open().next().is_some() => {
+                (if away.is_some() { SOON } else { HELD_FOR }, Why::Breaker, TAKEN_OUT)
             }
             (None, None) if away.is_some() => (SOON, Why::Away, "it cannot be reached"),
             (None, None) => (SOON, Why::NoInstance, "no instance takes this call now"),

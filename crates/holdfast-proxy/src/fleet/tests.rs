@@ -150,13 +150,17 @@ fn an_operator_takes_an_instance_out_and_old_words_are_refused() {
 
 #[test]
 fn who_asks_for_what_an_operator_holds_open_hears_so() {
-    for (text, name) in [(PAIR, "pair"), (ONE, "one")] {
+    const REPLICA: &str = r#"servers: { with: { balance: { strategy: read_write }, instances: [
+        { id: a, role: primary, url: "http://127.0.0.1:1/mcp" },
+        { id: b, role: replica, url: "http://127.0.0.1:2/mcp" } ] } }"#;
+    // All of it, or the only one that takes Writes.
+    for (text, name, at) in [(PAIR, "pair", None), (ONE, "one", None), (REPLICA, "with", Some(0))] {
         let fleet = fleet(text);
         let server = fleet.server(name).unwrap();
-        fleet.say(0, None, Word::Forced { what: Override::Open, generation: 1 });
+        fleet.say(0, at, Word::Forced { what: Override::Open, generation: 1 });
         // Whether it has been asked for before or not.
         for _ in 0..2 {
-            let refused = server.choose(&ask(CallClass::Read)).unwrap_err();
+            let refused = server.choose(&ask(CallClass::Write)).unwrap_err();
             assert!(
                 refused.reason.starts_with("an operator has taken it out"),
                 "{}",

@@ -3,14 +3,14 @@
 //! It is worked out once. A client that keeps its connection sends nearly the same head with each request, so
 //! the connection keeps the last one that came again, [`Kept`] with what it meant, and the requests that
 //! follow share it (`docs/decisions/0016-a-short-way-for-plain-requests.md`). All that is in here therefore
-//! depends on the head and on the configuration alone, and never on a body or the time.
+//! depends on the head, the connection and the configuration alone, and never on a body or the time.
 
 use std::sync::{Arc, Weak};
 
 use holdfast_mcp::headers::name;
 use holdfast_mcp::version::{Era, Version};
 use holdfast_store::SessionKey;
-use http::header::{ACCEPT, ORIGIN};
+use http::header::{ACCEPT, CONTENT_LENGTH, ORIGIN};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
@@ -24,7 +24,7 @@ use crate::upstream::http::has_media_type;
 /// A head, and what it says.
 #[derive(Clone)]
 pub(crate) struct Head {
-    /// As it came, without its credential for the gateway.
+    /// As it came, without its credential for the gateway; one that is kept has no length either.
     pub(crate) parts: Parts,
     pub(crate) principal: Principal,
     /// Whether what it brings is JSON.
@@ -152,7 +152,8 @@ impl Kept {
     pub(crate) fn of(admitted: &Admitted, gateway: &Arc<Gateway>) -> Option<Self> {
         let Admitted { head, endpoint: Endpoint::Mcp, server } = admitted else { return None };
         let for_server = ForServer::kept(head.headers(), &gateway.servers[*server]);
-        let head = Head { for_server: Some(Arc::new(for_server)), ..Head::clone(head) };
+        let mut head = Head { for_server: Some(Arc::new(for_server)), ..Head::clone(head) };
+        head.parts.headers.remove(CONTENT_LENGTH);
         Some(Self { head: Arc::new(head), of: Arc::downgrade(gateway), server: *server })
     }
 
