@@ -96,14 +96,14 @@ pub(super) fn keep(call: &Call, answer: &Bytes) {
         Scope::Public => Audience::Everybody,
         Scope::Private => Audience::One(audience(call)),
     };
-    let key = Key { server: 0, audience, question: question(&call.body) };
+    let key = Key { audience, question: question(&call.body) };
     answers.kept.put(key, topic, answer.clone(), keep, Instant::now());
 }
 
 fn kept(call: &Call, failure: &Failure) -> Option<Answer> {
     let answers = call.server.answers.as_ref()?;
     let (answer, age) =
-        answers.lock().kept.get(0, audience(call), question(&call.body), Instant::now())?;
+        answers.lock().kept.get(audience(call), question(&call.body), Instant::now())?;
     let age = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
     let range = peek(&answer).ok()?.id?.range_in(&answer);
     let Ids::One(id) = &call.ids else { return None };
@@ -218,7 +218,7 @@ pub(crate) fn forget(server: &crate::server::Server, method: &str) {
         }
         _ => return,
     };
-    answers.lock().kept.invalidate(0, topic);
+    answers.lock().kept.invalidate(topic);
 }
 
 // --- another server ---
