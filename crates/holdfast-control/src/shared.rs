@@ -27,7 +27,6 @@ use crate::metrics::Metrics;
 use crate::plan::{Plan, Planned};
 use crate::plane::{At, Plane};
 use crate::report::{Allowed, Heard, NodePart, Others, Report};
-use crate::tasks::notify::newest;
 
 /// In this time every node has told the coordinator what it finds, and was told of the rest: they report once a
 /// second.
@@ -184,7 +183,7 @@ impl Shared {
         };
         // One that is new is told of what happens from here on.
         let new = || {
-            let last = newest(&before.state()).unwrap_or(0);
+            let last = before.state().newest().unwrap_or(0);
             let since = (before.coordinates(), Some((last, u64::MAX)));
             let (told, since) = (AtomicU64::new(last), Mutex::new(since));
             Arc::new(Announcing { told, since, ..Announcing::default() })

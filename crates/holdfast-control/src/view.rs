@@ -293,5 +293,5 @@ pub(crate) fn incidents(plan: &Plan, state: &ClusterState, now: u64) -> Vec<Inci
             sessions_moved: it.moved,
         }
     };
-    outages(plan, state).iter().filter_map(|it| Some(of(planned(&it.server)?, it))).collect()
+    outages(plan, state).iter().filter_map(|(it, _)| Some(of(planned(&it.server)?, it))).collect()
 }
