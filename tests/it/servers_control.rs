@@ -2,6 +2,7 @@
 //! its calls, one node is cut off from it, the coordinator dies in the middle of a move.
 
 mod alone;
+mod back;
 mod steps;
 
 mod told;
