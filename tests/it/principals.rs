@@ -1,9 +1,12 @@
 //! API keys make principals; sessions and event ids belong to one and are nothing to another.
 
+use std::collections::BTreeSet;
+
 use crate::harness::client::Client;
+use crate::harness::eventually;
 use crate::harness::gateway::{Gateway, Setup};
 use crate::harness::message;
-use crate::harness::recorder::{Gate, Recorder, Reply, Step};
+use crate::harness::recorder::{Gate, Recorder, Reply, Seen, Step};
 use crate::harness::wire::Conn;
 
 /// SHA-256 of `alice-key-one`, `alice-key-two` and `bob-key-one`.
@@ -153,6 +156,80 @@ async fn sessionless_calls_are_kept_apart() {
         .filter_map(|seen| seen.header("mcp-session-id").map(str::to_owned))
         .collect();
     assert_eq!(sessions, ["server-session-1", "server-session-2", "server-session-1"]);
+}
+
+/// What one client has logged in by a call, another one that the server can tell from it does not find.
+#[tokio::test]
+async fn sessionless_clients_that_a_server_tells_apart_share_no_session() {
+    let recorder = Recorder::start().await;
+    let server = format!(r#"{{ url: "{}", forward_authorization: true }}"#, recorder.url());
+    let gateway = Setup::new().server("main", &server).start().await;
+    let anonymous = Client::legacy(&gateway);
+    // The first call finds out that this server wants a session.
+    anonymous.call(0, "first").await;
+    let clients = [
+        anonymous.clone(),
+        anonymous.clone().with("Cookie", "login=ann"),
+        anonymous.clone().with("Cookie", "login=bob"),
+        anonymous.clone().with("Authorization", "Bearer ann"),
+        anonymous.clone().with("Authorization", "Bearer bob"),
+    ];
+    let user = r#"{"name":"tool","_meta":{"com.example/user":"ann"}}"#;
+    for round in 0..3 {
+        for client in &clients {
+            // That a request is traced makes nobody another one.
+            let traced = client.clone().with("traceparent", &format!("00-{round}-1-00"));
+            let traced = traced.with("X-Request-ID", &format!("request-{round}"));
+            traced.call(round, "tool").await;
+        }
+        anonymous.ask(round, "tools/call", user).await;
+    }
+    let sessions: Vec<String> = recorder
+        .calls("tool")
+        .iter()
+        .map(|seen| seen.header("mcp-session-id").expect("a session").to_owned())
+        .collect();
+    let (first, later) = sessions.split_at(clients.len() + 1);
+    let different: BTreeSet<&String> = first.iter().collect();
+    assert_eq!(different.len(), first.len(), "{sessions:?}");
+    assert_eq!(later, [first, first].concat(), "each has its own again");
+}
+
+/// However many clients are told apart, a server has a bounded number of sessions for them, and whoever has
+/// called lately finds its own.
+#[tokio::test]
+async fn sessions_of_sessionless_clients_do_not_pile_up() {
+    let recorder = Recorder::start().await;
+    let gateway = Setup::http(&recorder.url()).start().await;
+    let who = |number| Client::legacy(&gateway).with("Cookie", &format!("login={number}"));
+    let clients: Vec<Client> = (0..300).map(who).collect();
+    for (number, client) in clients.iter().enumerate() {
+        assert_eq!(client.call(number, "tool").await["id"], number);
+    }
+    clients[299].call(300, "again").await;
+    clients[0].call(301, "again").await;
+    let session = |seen: &Seen| seen.header("mcp-session-id").map(str::to_owned);
+    let (before, after) = (recorder.calls("tool"), recorder.calls("again"));
+    assert_eq!(session(&after[0]), session(&before[before.len() - 1]));
+    assert!(before.iter().all(|it| session(it) != session(&after[1])));
+    eventually("an end of what is too many", || {
+        (recorder.live_sessions().len() <= 256).then_some(())
+    })
+    .await;
+}
+
+/// What waits for a client that may never come back is no reason to refuse another.
+#[tokio::test]
+async fn an_idle_session_of_a_sessionless_client_gives_way_at_the_limit() {
+    let recorder = Recorder::start().await;
+    let limits = "limits: { sessions_per_principal: 2 }";
+    let gateway = Setup::http(&recorder.url()).section(limits).start().await;
+    for number in 0..6 {
+        let client = Client::legacy(&gateway).with("Cookie", &format!("login={}", number % 3));
+        let answer = client.call(number, "tool").await;
+        assert!(answer.get("result").is_some(), "{answer}");
+    }
+    assert_eq!(gateway.metric("holdfast_sessions").await, 2.0);
 }
 
 #[tokio::test]

@@ -11,9 +11,11 @@ use holdfast_cluster::ProposeError;
 use holdfast_config::Webhook;
 use holdfast_engine::health::aside::Aside;
 use holdfast_engine::health::node::{Finding, Measure};
+use holdfast_engine::health::votes::Opinion;
 use holdfast_engine::loss::Loss;
 use holdfast_engine::replicated::{
     ClusterState, ControlCommand, MemberState, NodeId, Origin, Reply, ServerCommand, ServerState,
+    Verdict,
 };
 
 pub(crate) use self::mandate::{GRACE, Mandate};
@@ -25,7 +27,6 @@ use crate::metrics::Metrics;
 use crate::plan::{Plan, Planned};
 use crate::plane::{At, Plane};
 use crate::report::{Allowed, Heard, NodePart, Others, Report};
-use crate::tasks::notify::newest;
 
 /// In this time every node has told the coordinator what it finds, and was told of the rest: they report once a
 /// second.
@@ -70,6 +71,8 @@ pub(crate) struct Shared {
     pulse: Mutex<Pulse>,
     /// What clients of this node lost, until it is in the group's record.
     pub(crate) losses: Arc<Mutex<Vec<Loss>>>,
+    /// What the group had found of instances, by server and id, when their checks were switched on again.
+    outdated: Mutex<BTreeMap<(String, String), Verdict>>,
 }
 
 /// What the other nodes say, as the coordinator last told.
@@ -180,7 +183,7 @@ impl Shared {
         };
         // One that is new is told of what happens from here on.
         let new = || {
-            let last = newest(&before.state()).unwrap_or(0);
+            let last = before.state().newest().unwrap_or(0);
             let since = (before.coordinates(), Some((last, u64::MAX)));
             let (told, since) = (AtomicU64::new(last), Mutex::new(since));
             Arc::new(Announcing { told, since, ..Announcing::default() })
@@ -220,10 +223,20 @@ impl Shared {
                 }
             }
         }
+        shared.outdated = Mutex::new(lock(&before.outdated).clone());
+        let state = before.state();
         for at in shared.plan.all() {
             let Some(was) = shared.plan.place_in(at, &before.plan) else { continue };
-            let look = before.looks.get(was);
-            shared.looks.with(at, |it| *it = look);
+            let planned = &shared.plan.servers[at.server];
+            if planned.health.enabled && !before.plan.servers[was.server].health.enabled {
+                let (name, id) = (&planned.name, &planned.instances[at.instance].id);
+                let found = state.servers.by_name.get(name).and_then(|it| it.verdicts.get(id));
+                let key = (name.clone(), id.clone());
+                lock(&shared.outdated).extend(found.map(|it| (key, it.clone())));
+            } else {
+                let look = before.looks.get(was);
+                shared.looks.with(at, |it| *it = look);
+            }
             lock(&shared.others).heard.insert(at, before.others(was));
             lock(&shared.openings)[at.server][at.instance] =
                 lock(&before.openings)[was.server][was.instance];
@@ -270,6 +283,7 @@ impl Shared {
             behind: Mutex::default(),
             handed_over: Arc::default(),
             losses: Arc::default(),
+            outdated: Mutex::default(),
             pulse: Mutex::new(Pulse {
                 beaten: tokio::time::Instant::now(),
                 wall: group.wall(),
@@ -361,6 +375,33 @@ impl Shared {
     /// What is agreed on about a server, and how it stands; nothing before it was defined.
     pub(crate) fn server(&self, state: &ClusterState, server: usize) -> Option<ServerState> {
         state.servers.by_name.get(&self.plan.servers[server].name).cloned()
+    }
+
+    /// The group's verdict on an instance; none without checks. One that was given before they were switched on
+    /// again cannot be told from one that was found anew and is the same: it counts once this node's own checks
+    /// find so too.
+    pub(crate) fn verdict<'a>(
+        &self,
+        planned: &Planned,
+        known: &'a ServerState,
+        instance: &str,
+    ) -> Option<&'a Verdict> {
+        let verdict = planned.verdict(known, instance)?;
+        let mut outdated = lock(&self.outdated);
+        if outdated.is_empty() {
+            return Some(verdict);
+        }
+        let key = (planned.name.clone(), instance.to_owned());
+        let found = || {
+            let at =
+                At { server: self.plan.find(&planned.name)?.0, instance: planned.place(instance)? };
+            self.looks.get(at).own.map(Opinion::of)
+        };
+        if outdated.get(&key) == Some(verdict) && found() != verdict.opinion {
+            return None;
+        }
+        outdated.remove(&key);
+        Some(verdict)
     }
 
     /// Takes the report of a node, this one's included, and has the coordinator's tasks look.

@@ -26,7 +26,7 @@ pub(crate) fn server(shared: &Shared, state: &ClusterState, place: usize) -> Ser
     let waits = known.and_then(|known| waits(shared, state, planned, known)).unwrap_or_default();
     ServerView {
         name: planned.name.clone(),
-        verdict: overall(planned, known),
+        verdict: overall(shared, planned, known),
         active: failover.map(|it| it.active.clone()),
         phase: failover.map(|it| it.phase.label()),
         stage: failover.and_then(|it| it.moving()).map(|it| it.stage.label()),
@@ -61,7 +61,7 @@ fn instance(
             _ => None,
         }
     });
-    let verdict_of = known.and_then(|known| planned.verdict(known, &it.id));
+    let verdict_of = known.and_then(|known| shared.verdict(planned, known, &it.id));
     let mut why = look.why;
     let judged = sight.indicators.judge(&shared.plan.thresholds);
     if let Some(judged) = judged.filter(|it| it.poor) {
@@ -77,7 +77,7 @@ fn instance(
         id: it.id.clone(),
         role: role(it.role),
         region: it.region.clone(),
-        verdict: verdict(planned, known, &it.id),
+        verdict: verdict(shared, planned, known, &it.id),
         votes: verdict_of.map(|verdict| verdict.why.clone()).unwrap_or_default(),
         score: look.own,
         why,
@@ -118,17 +118,23 @@ fn forced(
 }
 
 /// What a server is found to be: what its active instance is, or the best of those that are equal.
-fn overall(planned: &Planned, known: Option<&ServerState>) -> &'static str {
+fn overall(shared: &Shared, planned: &Planned, known: Option<&ServerState>) -> &'static str {
     let Some(known) = known else { return "unknown" };
     if planned.failover.is_some() {
-        return verdict(planned, Some(known), &known.failover.active);
+        return verdict(shared, planned, Some(known), &known.failover.active);
     }
-    let found = planned.instances.iter().filter_map(|it| planned.verdict(known, &it.id)?.opinion);
+    let opinion = |id: &str| shared.verdict(planned, known, id)?.opinion;
+    let found = planned.instances.iter().filter_map(|it| opinion(&it.id));
     found.min().map_or("unknown", Opinion::label)
 }
 
-fn verdict(planned: &Planned, known: Option<&ServerState>, instance: &str) -> &'static str {
-    let verdict = known.and_then(|known| planned.verdict(known, instance));
+fn verdict(
+    shared: &Shared,
+    planned: &Planned,
+    known: Option<&ServerState>,
+    instance: &str,
+) -> &'static str {
+    let verdict = known.and_then(|known| shared.verdict(planned, known, instance));
     verdict.and_then(|verdict| verdict.opinion).map_or("unknown", Opinion::label)
 }
 
@@ -287,5 +293,5 @@ pub(crate) fn incidents(plan: &Plan, state: &ClusterState, now: u64) -> Vec<Inci
             sessions_moved: it.moved,
         }
     };
-    outages(plan, state).iter().filter_map(|it| Some(of(planned(&it.server)?, it))).collect()
+    outages(plan, state).iter().filter_map(|(it, _)| Some(of(planned(&it.server)?, it))).collect()
 }

@@ -100,15 +100,13 @@ pub enum Topic {
 /// What an answer is the answer to.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Key {
-    /// The server, by the caller's number.
-    pub server: u32,
     /// For whom.
     pub audience: Audience,
     /// A digest of the method and of the parameters that the result depends on (not `_meta`).
     pub question: u128,
 }
 
-/// Kept answers, bounded; those that have not been used for longest go first.
+/// Kept answers of one server, bounded; those that have not been used for longest go first.
 #[derive(Clone, Debug)]
 pub struct Answers {
     params: Params,
@@ -116,7 +114,7 @@ pub struct Answers {
     /// The same, the least recently used first.
     by_use: BTreeSet<(u64, Key)>,
     bytes: usize,
-    audience_bytes: BTreeMap<(Audience, u32), usize>,
+    audience_bytes: BTreeMap<Audience, usize>,
     uses: u64,
 }
 
@@ -213,9 +211,9 @@ impl Answers {
         self.kept.insert(key, Kept { answer, topic, since, until: now + keep.lifetime, used });
         self.by_use.insert((used, key));
         self.bytes += size;
-        *self.audience_bytes.entry(share_of(&key)).or_default() += size;
-        while self.audience_bytes.get(&share_of(&key)).is_some_and(|it| *it > within) {
-            self.evict(|other| share_of(other) == share_of(&key));
+        *self.audience_bytes.entry(key.audience).or_default() += size;
+        while self.audience_bytes.get(&key.audience).is_some_and(|it| *it > within) {
+            self.evict(|other| other.audience == key.audience);
         }
         while self.bytes > self.params.max_bytes {
             self.evict(|_| true);
@@ -226,13 +224,12 @@ impl Answers {
     /// The answer that may be given, and its age: the audience's own, else everybody's.
     pub fn get(
         &mut self,
-        server: u32,
         audience: u128,
         question: u128,
         now: Instant,
     ) -> Option<(Bytes, Duration)> {
         [Audience::One(audience), Audience::Everybody].into_iter().find_map(|audience| {
-            let key = Key { server, audience, question };
+            let key = Key { audience, question };
             let kept = self.kept.get_mut(&key)?;
             if kept.until <= now {
                 self.remove(&key);
@@ -247,13 +244,13 @@ impl Answers {
     }
 
     /// The server says that these have changed.
-    pub fn invalidate(&mut self, server: u32, topic: Topic) {
-        self.remove_where(|key, kept| key.server == server && kept.topic == topic);
+    pub fn invalidate(&mut self, topic: Topic) {
+        self.remove_where(|kept| kept.topic == topic);
     }
 
     /// Drops what is too old to be given.
     pub fn expire(&mut self, now: Instant) {
-        self.remove_where(|_, kept| kept.until <= now);
+        self.remove_where(|kept| kept.until <= now);
     }
 
     /// How many answers are kept, and their bytes with what it costs to keep them.
@@ -269,9 +266,9 @@ impl Answers {
         }
     }
 
-    fn remove_where(&mut self, which: impl Fn(&Key, &Kept) -> bool) {
+    fn remove_where(&mut self, which: impl Fn(&Kept) -> bool) {
         let keys: Vec<Key> =
-            self.kept.iter().filter(|(key, kept)| which(key, kept)).map(|(key, _)| *key).collect();
+            self.kept.iter().filter(|(_, kept)| which(kept)).map(|(key, _)| *key).collect();
         for key in keys {
             self.remove(&key);
         }
@@ -282,20 +279,12 @@ impl Answers {
         let size = kept.answer.len() + OVERHEAD;
         self.by_use.remove(&(kept.used, *key));
         self.bytes -= size;
-        if let Some(bytes) = self.audience_bytes.get_mut(&share_of(key)) {
+        if let Some(bytes) = self.audience_bytes.get_mut(&key.audience) {
             *bytes -= size;
             if *bytes == 0 {
-                self.audience_bytes.remove(&share_of(key));
+                self.audience_bytes.remove(&key.audience);
             }
         }
-    }
-}
-
-/// Whose share of the room an answer takes: an audience's, or a server's answers for everybody.
-fn share_of(key: &Key) -> (Audience, u32) {
-    match key.audience {
-        Audience::One(_) => (key.audience, 0),
-        Audience::Everybody => (key.audience, key.server),
     }
 }
 
@@ -381,8 +370,8 @@ mod tests {
         assert_eq!(lifetime(0, None), None);
     }
 
-    fn key(server: u32, audience: Audience, question: u128) -> Key {
-        Key { server, audience, question }
+    fn key(audience: Audience, question: u128) -> Key {
+        Key { audience, question }
     }
 
     fn keep(seconds: u32) -> Keep {
@@ -399,25 +388,24 @@ mod tests {
     fn a_private_answer_is_for_its_audience_and_a_public_one_for_everybody() {
         let (mut answers, now) = answers(1 << 20, 1 << 20);
         let (public, private) = (Bytes::from_static(b"all"), Bytes::from_static(b"mine"));
-        answers.put(key(1, Audience::Everybody, 7), Topic::Tools, public, keep(10), now);
-        answers.put(key(1, Audience::One(5), 7), Topic::Tools, private, keep(10), now);
-        let mut get = |server, audience, question| {
-            answers.get(server, audience, question, now + SECOND).map(|(bytes, age)| {
+        answers.put(key(Audience::Everybody, 7), Topic::Tools, public, keep(10), now);
+        answers.put(key(Audience::One(5), 7), Topic::Tools, private, keep(10), now);
+        let mut get = |audience, question| {
+            answers.get(audience, question, now + SECOND).map(|(bytes, age)| {
                 assert_eq!(age, SECOND);
                 bytes
             })
         };
-        assert_eq!(get(1, 5, 7).as_deref(), Some(&b"mine"[..]));
-        assert_eq!(get(1, 6, 7).as_deref(), Some(&b"all"[..]));
-        assert_eq!(get(2, 5, 7), None, "of another server");
-        assert_eq!(get(1, 5, 8), None, "to another question");
+        assert_eq!(get(5, 7).as_deref(), Some(&b"mine"[..]));
+        assert_eq!(get(6, 7).as_deref(), Some(&b"all"[..]));
+        assert_eq!(get(5, 8), None, "to another question");
     }
 
     #[test]
     fn what_is_too_old_is_not_given_and_what_changed_neither() {
         let (mut answers, now) = answers(1 << 20, 1 << 20);
         let put = |answers: &mut Answers, question, topic| {
-            let key = key(1, Audience::One(5), question);
+            let key = key(Audience::One(5), question);
             answers.put(key, topic, Bytes::from_static(b"it"), keep(10), now)
         };
         for (question, topic) in
@@ -425,12 +413,11 @@ mod tests {
         {
             assert!(put(&mut answers, question, topic));
         }
-        answers.invalidate(1, Topic::Tools);
-        answers.invalidate(2, Topic::Prompts);
-        let kept: Vec<bool> = (1..=4).map(|at| answers.get(1, 5, at, now).is_some()).collect();
+        answers.invalidate(Topic::Tools);
+        let kept: Vec<bool> = (1..=4).map(|at| answers.get(5, at, now).is_some()).collect();
         assert_eq!(kept, [false, true, true, true]);
-        assert!(answers.get(1, 5, 2, now + SECOND * 10 - SECOND / 1000).is_some());
-        assert!(answers.get(1, 5, 2, now + SECOND * 10).is_none());
+        assert!(answers.get(5, 2, now + SECOND * 10 - SECOND / 1000).is_some());
+        assert!(answers.get(5, 2, now + SECOND * 10).is_none());
         assert_eq!(answers.size().0, 2, "it is gone");
         answers.expire(now + SECOND * 10);
         assert_eq!(answers.size(), (0, 0));
@@ -441,39 +428,39 @@ mod tests {
         let room = 3 * (100 + OVERHEAD);
         let (mut answers, now) = answers(2 * room, room);
         let put = |answers: &mut Answers, audience, question| {
-            let key = key(1, Audience::One(audience), question);
+            let key = key(Audience::One(audience), question);
             answers.put(key, Topic::Tools, Bytes::from(vec![0; 100]), keep(10), now)
         };
         for question in 1..=3 {
             assert!(put(&mut answers, 5, question));
             assert!(put(&mut answers, 6, question));
         }
-        assert!(answers.get(1, 6, 1, now).is_some());
+        assert!(answers.get(6, 1, now).is_some());
         // A fourth of one audience takes its own oldest place.
         assert!(put(&mut answers, 6, 4));
-        let kept: Vec<bool> = (1..=4).map(|at| answers.get(1, 6, at, now).is_some()).collect();
+        let kept: Vec<bool> = (1..=4).map(|at| answers.get(6, at, now).is_some()).collect();
         assert_eq!(kept, [true, false, true, true]);
-        assert!((1..=3).all(|at| answers.get(1, 5, at, now).is_some()));
+        assert!((1..=3).all(|at| answers.get(5, at, now).is_some()));
         // A third audience takes the place of what was used least recently by anybody.
         assert!(put(&mut answers, 7, 1));
-        assert!(answers.get(1, 6, 1, now).is_none());
+        assert!(answers.get(6, 1, now).is_none());
         let large = Bytes::from(vec![0; 1001]);
-        assert!(!answers.put(key(1, Audience::One(5), 1), Topic::Tools, large, keep(10), now));
-        assert!(answers.get(1, 5, 1, now).is_none(), "the answer of before is out of date");
+        assert!(!answers.put(key(Audience::One(5), 1), Topic::Tools, large, keep(10), now));
+        assert!(answers.get(5, 1, now).is_none(), "the answer of before is out of date");
     }
 
     proptest! {
         #[test]
         fn it_is_bounded_and_gives_to_nobody_what_is_another_ones(
             steps in prop::collection::vec(
-                (0u8..8, 0u32..3, 0u128..4, 0u128..6, 0usize..1200, 0u32..8),
+                (0u8..8, 0u128..4, 0u128..6, 0usize..1200, 0u32..8),
                 1..300,
             ),
         ) {
             let (mut answers, mut now) = answers(6000, 2500);
-            for (step, server, audience, question, size, seconds) in steps {
-                let one = key(server, Audience::One(audience), question);
-                let all = key(server, Audience::Everybody, question);
+            for (step, audience, question, size, seconds) in steps {
+                let one = key(Audience::One(audience), question);
+                let all = key(Audience::Everybody, question);
                 // The answer says for whom it is.
                 let says = |whose: u8| {
                     let mut bytes = vec![whose; size + 1];
@@ -488,10 +475,10 @@ mod tests {
                     3 => {
                         answers.put(all, Topic::Resources, says(255), keep(seconds), now);
                     }
-                    4 => answers.invalidate(server, Topic::Tools),
+                    4 => answers.invalidate(Topic::Tools),
                     5 => now += SECOND,
                     _ => {
-                        if let Some((bytes, age)) = answers.get(server, audience, question, now) {
+                        if let Some((bytes, age)) = answers.get(audience, question, now) {
                             let whose = bytes[0];
                             prop_assert!(whose == 255 || u128::from(whose) == audience);
                             prop_assert!(age < SECOND * 8);

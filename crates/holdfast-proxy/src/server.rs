@@ -1,9 +1,9 @@
 //! The logical servers of the configuration, as calls use them.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ops::Deref;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -70,8 +70,9 @@ pub(crate) struct Life {
     pub(crate) wants_session: AtomicBool,
     /// The duplex that all modern clients share.
     pub(crate) shared: tokio::sync::Mutex<Option<Arc<Mux>>>,
-    /// Idle sessions that the gateway holds for clients that send none, by principal.
-    implicit: Mutex<HashMap<u64, Vec<Arc<Session>>>>,
+    /// Idle sessions that the gateway holds for clients that send none, each with whom it serves; the one
+    /// used last comes last.
+    implicit: Mutex<VecDeque<(u128, Arc<Session>)>>,
     /// Calls of such clients at once.
     pub(crate) implicit_calls: Arc<Semaphore>,
     /// Set once, when the configuration has it no more: streams end, and what runs goes on.
@@ -137,6 +138,10 @@ pub struct ServerError {
 /// Calls of clients without a session that run at once per server, each on a session of its own: the
 /// ids of two clients may be the same. More wait.
 const IMPLICIT_CALLS: usize = 64;
+
+/// Sessions that are kept for such clients while none of their calls runs, per server. Of more clients
+/// that are told apart, whoever has not called for longest has one opened anew.
+const MAX_IMPLICIT: usize = 256;
 
 /// What a server has said of itself (`server/discover`).
 #[derive(Debug, Default)]
@@ -419,10 +424,9 @@ impl Life {
         self.gives_up.cancel();
     }
 
-    /// The idle sessions that it holds for clients that send none.
-    pub(crate) fn take_all_implicit(&self) -> Vec<Arc<Session>> {
-        let mut implicit = self.implicit.lock().unwrap_or_else(PoisonError::into_inner);
-        implicit.drain().flat_map(|(_, sessions)| sessions).collect()
+    /// The idle sessions that it holds for clients that send none, with whom each serves.
+    pub(crate) fn take_all_implicit(&self) -> VecDeque<(u128, Arc<Session>)> {
+        std::mem::take(&mut *self.idle())
     }
 
     /// A protocol version that a client and this server have agreed on.
@@ -441,32 +445,47 @@ impl Life {
         self.versions.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// An idle session for a client of this principal that has none; the one used last.
-    pub(crate) fn take_implicit(&self, principal: u64) -> Option<Arc<Session>> {
-        let mut implicit = self.implicit.lock().unwrap_or_else(PoisonError::into_inner);
-        let idle = implicit.get_mut(&principal)?;
-        let session = idle.pop();
-        if idle.is_empty() {
-            implicit.remove(&principal);
-        }
-        session
+    /// An idle session for a client that has none, and is known like this; the one used last.
+    pub(crate) fn take_implicit(&self, audience: u128) -> Option<Arc<Session>> {
+        let mut idle = self.idle();
+        let found = idle.iter().rposition(|(whose, _)| *whose == audience)?;
+        idle.remove(found).map(|(_, session)| session)
     }
 
     /// Takes out the sessions that have ended while nobody had them.
     pub(crate) fn take_ended_implicit(&self) -> Vec<Arc<Session>> {
-        let mut implicit = self.implicit.lock().unwrap_or_else(PoisonError::into_inner);
         let mut ended = Vec::new();
-        for sessions in implicit.values_mut() {
-            ended.extend(sessions.extract_if(.., |session| session.is_stopped()));
-        }
-        implicit.retain(|_, sessions| !sessions.is_empty());
+        self.idle().retain(|(_, session)| {
+            let is_over = session.is_stopped();
+            if is_over {
+                ended.push(Arc::clone(session));
+            }
+            !is_over
+        });
         ended
     }
 
+    /// Takes out those used longest ago that leave no room for another one.
+    pub(crate) fn take_excess_implicit(&self) -> Vec<Arc<Session>> {
+        let mut idle = self.idle();
+        let excess = (idle.len() + 1).saturating_sub(MAX_IMPLICIT);
+        idle.drain(..excess).map(|(_, session)| session).collect()
+    }
+
+    /// Takes out the one of this principal that was used longest ago, whomever it serves.
+    pub(crate) fn take_oldest_implicit(&self, principal: u64) -> Option<Arc<Session>> {
+        let mut idle = self.idle();
+        let found = idle.iter().position(|(_, session)| session.principal == principal)?;
+        idle.remove(found).map(|(_, session)| session)
+    }
+
     /// Gives a session back after its call.
-    pub(crate) fn keep_implicit(&self, session: Arc<Session>) {
-        let mut implicit = self.implicit.lock().unwrap_or_else(PoisonError::into_inner);
-        implicit.entry(session.principal).or_default().push(session);
+    pub(crate) fn keep_implicit(&self, audience: u128, session: Arc<Session>) {
+        self.idle().push_back((audience, session));
+    }
+
+    fn idle(&self) -> MutexGuard<'_, VecDeque<(u128, Arc<Session>)>> {
+        self.implicit.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

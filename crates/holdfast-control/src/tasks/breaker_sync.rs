@@ -3,6 +3,9 @@
 //! Evidence of a node's own network is not in the reports, so one node that is cut off opens nothing for
 //! the others. After the group's word has run out each node tries again by itself; an opening that was
 //! the reason for the last word is no reason for the next one, and the engine forgets the calls that were.
+//!
+//! Where a server has one instance, the instance's breaker is opened and not the server's: the two would be
+//! one event told twice, and an instance that is added later has done nothing to be refused for.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,9 +42,10 @@ impl BreakerSync {
         for planned in &self.shared.plan.servers {
             let Some(known) = state.servers.by_name.get(&planned.name) else { continue };
             let ids = planned.ids();
+            let whole = (ids.len() > 1).then_some(Of::Server);
             let instances = ids.iter().map(|id| Of::Instance(id));
             let tools = planned.tools.iter().map(|tool| Of::Tool(tool));
-            for of in std::iter::once(Of::Server).chain(instances).chain(tools) {
+            for of in whole.into_iter().chain(instances).chain(tools) {
                 let opening = self.opening(&state, planned, known, of, &members, now, term);
                 // What a node could not read it would follow no more: its own breakers open by themselves.
                 if let Some(command) = opening.filter(|it| self.shared.all_read(it)) {

@@ -233,7 +233,7 @@ pub(crate) fn seen<'a>(
     members: &[Origin],
 ) -> Vec<Seen<'a>> {
     let of = |it: &'a crate::plan::PlannedInstance| {
-        let verdict = planned.verdict(known, &it.id).cloned().unwrap_or_default();
+        let verdict = shared.verdict(planned, known, &it.id).cloned().unwrap_or_default();
         Seen {
             name: &it.id,
             role: role(it.role),

@@ -77,7 +77,7 @@ impl Follow {
         let planned = &shared.plan.servers[server];
         let told = &mut self.told[server];
         for (instance, it) in planned.instances.iter().enumerate() {
-            let verdict = planned.verdict(state, &it.id);
+            let verdict = shared.verdict(planned, state, &it.id);
             let verdict = verdict.map_or_else(Verdict::unknown, |it| Verdict {
                 opinion: it.opinion,
                 score: it.score,

@@ -17,6 +17,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use holdfast_config::{NotifyEvent, Webhook};
 use holdfast_engine::backoff::Backoff;
+use holdfast_engine::objectives::Outage;
 use holdfast_engine::replicated::{
     ClusterState, Happened, Incident, STORE, ServerCommand, ServerEvent, ServerHappened,
 };
@@ -24,7 +25,7 @@ use serde::Serialize;
 use tokio::time::Instant;
 
 use super::node::is_about_node;
-use super::objectives::{is_about_objective, outages};
+use super::objectives::{LATELY, is_about_objective, outages};
 use crate::driver::{Reconciler, Status};
 use crate::metrics::Announced;
 use crate::plan::Plan;
@@ -40,9 +41,6 @@ const EVERY: Duration = Duration::from_secs(5);
 const BEFORE: u64 = 10_000;
 /// What an outage cost is told when it has not grown for so long.
 const RESTS: Duration = Duration::from_secs(5);
-/// A coordinator that takes over tells the cost of an outage once more that was found within this time, in
-/// milliseconds: it does not know what was told. The name is the same.
-const LATELY: u64 = 600_000;
 /// Between two tries.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
@@ -57,7 +55,7 @@ pub(crate) struct Notify {
 }
 
 /// A line of the group's history, as it is announced.
-struct News {
+struct News<'a> {
     line: Line,
     /// What it is to the configuration.
     about: NotifyEvent,
@@ -66,10 +64,14 @@ struct News {
     kind: &'static str,
     /// It is not told in its turn.
     grows: bool,
-    at: u64,
-    server: String,
-    instance: String,
-    text: String,
+    of: Told<'a>,
+}
+
+/// What a line is told from. Its text is made for who wants it.
+enum Told<'a> {
+    Server(&'a ServerEvent),
+    /// And what became of the node.
+    Node(&'a Incident, &'static str),
 }
 
 /// What a webhook gets.
@@ -100,8 +102,8 @@ impl Notify {
     }
 
     /// The lines that were not announced yet, oldest first.
-    fn news(&self, state: &ClusterState, term: u64) -> Vec<News> {
-        if newest(state) <= lock(&self.announcing.since).1.map(|(index, _)| index) {
+    fn news<'a>(&self, state: &'a ClusterState, term: u64) -> Vec<News<'a>> {
+        if state.newest() <= lock(&self.announcing.since).1.map(|(index, _)| index) {
             return Vec::new();
         }
         let mark = state.servers.notified;
@@ -110,7 +112,7 @@ impl Notify {
         let taken_over = since != Some(term);
         let mut places: BTreeMap<u64, u64> = BTreeMap::new();
         let lines = of_servers(&self.shared.plan, state).into_iter().chain(of_nodes(state));
-        let mut news: Vec<News> = lines.collect();
+        let mut news: Vec<News<'_>> = lines.collect();
         // Stable: lines of one index stay in their order.
         news.sort_by_key(|it| it.line.0);
         for it in &mut news {
@@ -121,18 +123,20 @@ impl Notify {
         news.retain(|it| match announced {
             Some(announced) => it.line > announced,
             None if mark > 0 => taken_over && it.line.0 > mark,
-            None => taken_over && it.at >= from,
+            None => taken_over && it.of.at() >= from,
         });
         news
     }
 
     /// What outages cost that has grown and rests now, with the name under which it is told.
-    fn costs(&self, state: &ClusterState) -> Vec<(String, News)> {
+    fn costs<'a>(&self, state: &'a ClusterState) -> Vec<(String, News<'a>)> {
         let known = &mut *lock(&self.announcing.costs);
         let (mut due, mut present) = (Vec::new(), BTreeMap::new());
         for event in &state.servers.events {
             let ServerHappened::Lost { outage, unknown, moved, .. } = event.what else { continue };
             let (cost, now) = ((unknown, moved), Instant::now());
+            // Who takes over tells once more what was found lately: it does not know what was told. The name is
+            // the same.
             let is_old = state.time.saturating_sub(event.at) > LATELY;
             let new = || (Some(cost).filter(|_| is_old).unwrap_or_default(), cost, now);
             let (told, seen, since) = known.remove(&outage).unwrap_or_else(new);
@@ -148,21 +152,26 @@ impl Notify {
         due
     }
 
-    async fn announce(&self, id: &str, news: &News, node: &str) {
+    async fn announce(&self, id: &str, news: &News<'_>, node: &str) {
+        let wanted = self.webhook.wants(news.about);
+        let incident = news.incident.filter(|_| self.webhook.wants(NotifyEvent::Incident));
+        if !wanted && incident.is_none() {
+            return;
+        }
         let mut message = Message {
             id,
             event: news.about.label(),
             kind: news.kind,
-            at: news.at,
-            server: &news.server,
-            instance: &news.instance,
-            text: &news.text,
+            at: news.of.at(),
+            server: news.of.server(),
+            instance: news.of.instance(),
+            text: &news.of.text(),
             node,
         };
-        if self.webhook.wants(news.about) {
+        if wanted {
             self.post(&message).await;
         }
-        if let Some(kind) = news.incident.filter(|_| self.webhook.wants(NotifyEvent::Incident)) {
+        if let Some(kind) = incident {
             let id = format!("{id}.incident");
             (message.id, message.event, message.kind) = (&id, NotifyEvent::Incident.label(), kind);
             self.post(&message).await;
@@ -241,7 +250,7 @@ impl Reconciler for Notify {
             self.mark(term).await;
         }
         // What was there before, or is of no interest to anybody, counts as told.
-        if let Some(last) = newest(&state) {
+        if let Some(last) = state.newest() {
             lock(&self.announcing.since).1.get_or_insert((last, u64::MAX));
             self.shared.now_told(self.place, last);
         }
@@ -258,9 +267,9 @@ impl Reconciler for Notify {
 
 // === impl News ===
 
-impl News {
+impl<'a> News<'a> {
     /// A line about a server. `is_back`: its move is one back; `incident`: what it does to an outage.
-    fn of(event: &ServerEvent, is_back: bool, incident: Option<&'static str>) -> Self {
+    fn of(event: &'a ServerEvent, is_back: bool, incident: Option<&'static str>) -> Self {
         let about = about(event, is_back);
         // One message, where the line is about nothing else.
         let is_told = about == NotifyEvent::Incident;
@@ -270,28 +279,55 @@ impl News {
             incident: incident.filter(|_| !is_told),
             kind: incident.filter(|_| is_told).unwrap_or_else(|| kind(event.what)),
             grows: matches!(event.what, ServerHappened::Lost { .. }),
-            at: event.at,
-            server: event.server.clone(),
-            instance: event.instance.clone(),
-            text: text(event),
+            of: Told::Server(event),
         }
     }
 }
 
-/// The log index of the last line.
-pub(crate) fn newest(state: &ClusterState) -> Option<u64> {
-    let last =
-        [state.servers.events.back().map(|it| it.index), state.incidents.back().map(|it| it.index)];
-    last.into_iter().flatten().max()
+// === impl Told ===
+
+impl Told<'_> {
+    /// When it was, in milliseconds since the Unix epoch.
+    fn at(&self) -> u64 {
+        match self {
+            Self::Server(event) => event.at,
+            Self::Node(incident, _) => incident.at,
+        }
+    }
+
+    fn server(&self) -> &str {
+        match self {
+            Self::Server(event) => &event.server,
+            Self::Node(..) => "",
+        }
+    }
+
+    fn instance(&self) -> &str {
+        match self {
+            Self::Server(event) => &event.instance,
+            Self::Node(..) => "",
+        }
+    }
+
+    /// All of it, for people.
+    fn text(&self) -> String {
+        match self {
+            Self::Server(event) => text(event),
+            Self::Node(Incident { name, reason, .. }, what) if reason.is_empty() => {
+                format!("node {name} {what}")
+            }
+            Self::Node(it, what) => format!("node {} {what}: {}", it.name, it.reason),
+        }
+    }
 }
 
 /// What the record says of the servers.
-fn of_servers(plan: &Plan, state: &ClusterState) -> Vec<News> {
+fn of_servers<'a>(plan: &Plan, state: &'a ClusterState) -> Vec<News<'a>> {
     let outages = outages(plan, state);
+    let any = |is: &dyn Fn(&Outage) -> bool| outages.iter().any(|(it, _)| is(it));
     let incident = |index: u64| {
-        let begins = outages.iter().any(|it| it.began_by == index).then_some("incident_began");
-        begins
-            .or_else(|| outages.iter().any(|it| it.over == Some(index)).then_some("incident_ended"))
+        let begins = any(&|it| it.began_by == index).then_some("incident_began");
+        begins.or_else(|| any(&|it| it.over == Some(index)).then_some("incident_ended"))
     };
     // Whose last move was back.
     let mut back: BTreeSet<&str> = BTreeSet::new();
@@ -307,8 +343,8 @@ fn of_servers(plan: &Plan, state: &ClusterState) -> Vec<News> {
 }
 
 /// Which nodes came and went.
-fn of_nodes(state: &ClusterState) -> impl Iterator<Item = News> {
-    let of = |it: &Incident| {
+fn of_nodes(state: &ClusterState) -> impl Iterator<Item = News<'_>> {
+    state.incidents.iter().filter_map(|it| {
         let (kind, what) = match it.what {
             Happened::Joined => ("node_joined", "joined"),
             Happened::Rejoined => ("node_joined", "joined again"),
@@ -318,20 +354,15 @@ fn of_nodes(state: &ClusterState) -> impl Iterator<Item = News> {
                 return None;
             }
         };
-        let why = if it.reason.is_empty() { String::new() } else { format!(": {}", it.reason) };
         Some(News {
             line: (it.index, 0),
             about: NotifyEvent::Node,
             incident: None,
             kind,
             grows: false,
-            at: it.at,
-            server: String::new(),
-            instance: String::new(),
-            text: format!("node {} {what}{why}", it.name),
+            of: Told::Node(it, what),
         })
-    };
-    state.incidents.iter().filter_map(of)
+    })
 }
 
 /// What an event is to the configuration; `is_back`: the server's move is one back.

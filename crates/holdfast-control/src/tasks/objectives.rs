@@ -19,8 +19,8 @@ const EVERY: Duration = Duration::from_secs(5);
 /// While one is.
 const SOON: Duration = Duration::from_millis(100);
 
-/// An outage that ended longer ago is not announced any more, in milliseconds.
-const LATELY: u64 = 600_000;
+/// What was over longer ago is no news to whoever begins to tell what happened, in milliseconds.
+pub(crate) const LATELY: u64 = 600_000;
 
 /// How the record of a missed objective begins.
 const MISSED: &str = "recovery time objective missed";
@@ -38,6 +38,15 @@ pub(crate) struct Objectives {
     measured: BTreeSet<u64>,
 }
 
+/// What a proposal is about.
+struct About<'a> {
+    outage: &'a Outage,
+    /// Under which index the group has it; none: the record has it no more.
+    of: Option<u64>,
+    /// The term in which this node coordinates.
+    term: u64,
+}
+
 // === impl Objectives ===
 
 impl Objectives {
@@ -50,15 +59,16 @@ impl Objectives {
         let (mut any, shared) = (false, Arc::clone(&self.shared));
         let now = state.time.max(self.shared.group.time());
         let outages = outages(&shared.plan, state);
-        self.measured.retain(|known| outages.iter().any(|it| it.index == *known));
-        for outage in outages {
+        self.measured.retain(|known| outages.iter().any(|(it, _)| it.index == *known));
+        for (outage, of) in outages {
+            let about = About { outage: &outage, of, term };
             let Some((_, planned)) = shared.plan.find(&outage.server) else { continue };
             if outage.ending == Ending::Open {
                 any = true;
-                self.measure(&outage, term).await?;
+                self.measure(&about).await?;
                 if let Some(answered) = self.answered(state, &outage) {
                     let what = ServerHappened::Answered { lost: None };
-                    self.note(&outage, what, answered, term).await?;
+                    self.note(&about, what, answered).await?;
                 }
             }
             // What the configuration makes of last night is no news.
@@ -71,7 +81,7 @@ impl Objectives {
                 let of = named(&outage);
                 let text = format!("{SLOW}: {took} ms, and {} ms are allowed{of}", tier(planned));
                 tracing::warn!(server = outage.server, took_ms = took, "{SLOW}");
-                self.note(&outage, ServerHappened::Noted, text, term).await?;
+                self.note(&about, ServerHappened::Noted, text).await?;
             }
             let judged = outage.judge(objective(planned), now);
             if judged.rto == Compliance::Breached && !is_announced(state, &outage, MISSED) {
@@ -82,7 +92,7 @@ impl Objectives {
                     named(&outage)
                 );
                 tracing::error!(server = outage.server, took_ms = judged.took, "{MISSED}");
-                self.note(&outage, ServerHappened::Noted, text, term).await?;
+                self.note(&about, ServerHappened::Noted, text).await?;
             }
             if judged.rpo == Some(Compliance::Breached) && !is_announced(state, &outage, IN_DOUBT) {
                 let end = match outage.ending {
@@ -103,7 +113,7 @@ impl Objectives {
                     in_doubt_ms = judged.in_doubt,
                     "{IN_DOUBT}"
                 );
-                self.note(&outage, ServerHappened::Noted, text, term).await?;
+                self.note(&about, ServerHappened::Noted, text).await?;
             }
         }
         Ok(any)
@@ -111,15 +121,12 @@ impl Objectives {
 
     /// Has the record say that the nodes count what it costs, once they all do: without a line nobody would know
     /// whether nothing was lost or nobody counted, as before a node knew how to.
-    async fn measure(&mut self, outage: &Outage, term: u64) -> Result<(), ProposeError> {
-        let known = objectives::outages(&self.shared.state().servers.events);
-        let Some(of) = as_the_group_has_it(&known, outage).map(|it| it.index) else {
-            return Ok(());
-        };
-        let server = outage.server.clone();
+    async fn measure(&mut self, about: &About<'_>) -> Result<(), ProposeError> {
+        let Some(of) = about.of else { return Ok(()) };
+        let server = about.outage.server.clone();
         let command = ServerCommand::Lose { server, outage: of, unknown: 0, oldest: 0, moved: 0 };
-        let may = self.shared.coordinates() == Some(term) && self.shared.all_read(&command);
-        if may && !outage.is_measured && !self.measured.contains(&of) {
+        let may = self.shared.coordinates() == Some(about.term) && self.shared.all_read(&command);
+        if may && !about.outage.is_measured && !self.measured.contains(&of) {
             self.shared.propose(command).await?;
             self.measured.insert(of);
         }
@@ -142,20 +149,17 @@ impl Objectives {
 
     async fn note(
         &self,
-        outage: &Outage,
+        about: &About<'_>,
         what: ServerHappened,
         evidence: String,
-        term: u64,
     ) -> Result<(), ProposeError> {
         // Where a node of an earlier version is in the cluster the line names no term, so that nobody refuses
         // one of a deposed coordinator: it has to see that itself, each time.
-        if self.shared.coordinates() != Some(term) {
+        if self.shared.coordinates() != Some(about.term) {
             return Ok(());
         }
-        let (server, instance) = (&outage.server, &outage.instance);
-        let known = objectives::outages(&self.shared.state().servers.events);
-        let of = as_the_group_has_it(&known, outage).map(|it| it.index);
-        let line = self.shared.remark(server, instance, what, evidence, of, term);
+        let (server, instance) = (&about.outage.server, &about.outage.instance);
+        let line = self.shared.remark(server, instance, what, evidence, about.of, about.term);
         self.shared.propose(line).await.map(|_| ())
     }
 }
@@ -174,8 +178,9 @@ impl Reconciler for Objectives {
     }
 }
 
-/// The outages that the record tells of, where this plan says which servers move.
-pub(crate) fn outages(plan: &Plan, state: &ClusterState) -> Vec<Outage> {
+/// The outages that the record tells of, where this plan says which servers move, each with the index under
+/// which the group has it.
+pub(crate) fn outages(plan: &Plan, state: &ClusterState) -> Vec<(Outage, Option<u64>)> {
     let stay = plan.servers.iter().filter(|it| it.failover.is_none());
     let equals = stay.map(|planned| {
         let known = state.servers.by_name.get(&planned.name);
@@ -185,20 +190,19 @@ pub(crate) fn outages(plan: &Plan, state: &ClusterState) -> Vec<Outage> {
     });
     let events = as_one(&state.servers.events, &equals.collect());
     let known = objectives::outages(&state.servers.events);
-    let mut all = objectives::outages(events.iter().map(AsRef::as_ref));
     // Of what is not checked any more nobody says when it is over.
     let is_seen = |it: &Outage| plan.find(&it.server).is_none_or(|(_, it)| it.health.enabled);
-    all.retain(|it| it.ending != Ending::Open || is_seen(it));
-    for outage in &mut all {
-        if let Some(known) = as_the_group_has_it(&known, outage)
-            && known.index != outage.index
-        {
+    let all = objectives::outages(events.iter().map(AsRef::as_ref)).into_iter();
+    let all = all.filter(|it| it.ending != Ending::Open || is_seen(it)).map(|mut outage| {
+        let known = as_the_group_has_it(&known, &outage);
+        if let Some(known) = known.filter(|known| known.index != outage.index) {
             outage.is_measured = known.is_measured;
             (outage.unknown, outage.oldest) = (known.unknown, known.oldest);
             outage.moved = known.moved;
         }
-    }
-    all
+        (outage, known.map(|it| it.index))
+    });
+    all.collect()
 }
 
 /// The outage of the record that this one is: of a server that does not move the record has that of one instance,

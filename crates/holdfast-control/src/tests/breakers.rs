@@ -6,7 +6,7 @@ use holdfast_engine::breaker::Override;
 use holdfast_engine::replicated::{ControlCommand, OverrideKind, ServerCommand};
 
 use super::world::{FakePlane, World};
-use super::{PAIR, SECONDS, well};
+use super::{ALL, PAIR, SECONDS, well};
 use crate::operate::{Force, Operated, Order};
 use crate::plane::Word;
 use crate::report::NodePart;
@@ -32,6 +32,34 @@ async fn two_nodes_open_a_server_for_the_third_and_one_does_not() {
     let opened = words(&world, 0);
     let [Word::Opened { length, .. }] = opened[..] else { panic!("{opened:?}") };
     assert!(length > 29 * SECONDS && length <= 30 * SECONDS, "{length:?}");
+}
+
+/// What opens the only instance opens the server: that is one word, one line and one message.
+#[tokio::test(start_paused = true)]
+async fn a_server_of_one_instance_is_opened_once() {
+    const ONE: &str = r#"
+servers:
+  docs:
+    instances: [ { id: a, url: "http://127.0.0.1:1/mcp" } ]
+    health: { interval: 1s, timeout: 500ms, retries: 1, checks: [ { type: ping } ] }
+"#;
+    let world = World::start(ONE, 3);
+    let is_well = |world: &World| super::is_found(world, "healthy");
+    world.until("well", 10 * SECONDS, is_well).await;
+    world.set_failing("a", &ALL, true);
+    for node in ALL {
+        world.nodes[node].plane.breaker(0, true);
+    }
+    let of_instance = |world: &World| {
+        let words = lock(&world.nodes[0].plane.words);
+        words.iter().any(|it| matches!(it, (0, Some(0), Word::Opened { .. })))
+    };
+    world.until("told", 10 * SECONDS, of_instance).await;
+    tokio::time::sleep(5 * SECONDS).await;
+    let history = world.history("docs");
+    let opened: Vec<&String> = history.iter().filter(|it| it.contains("open for all")).collect();
+    assert!(matches!(opened[..], [it] if it.contains("breaker of a open for all")), "{history:?}");
+    assert_eq!(words(&world, 0), [], "the server's own breaker is as it was");
 }
 
 #[tokio::test(start_paused = true)]

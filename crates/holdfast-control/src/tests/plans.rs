@@ -322,4 +322,16 @@ async fn what_checks_found_holds_no_more_once_there_are_none() {
     let planes = ALL.map(|node| world.reload(node, PAIR));
     let ill = |_: &World| planes.iter().all(|it| opinion(it) == Some(Some(Opinion::Unhealthy)));
     world.until("ill again", 30 * SECONDS, ill).await;
+    // What has recovered meanwhile was never ill for those that check it now.
+    let planes = ALL.map(|node| world.reload(node, &unchecked));
+    let unknown = |_: &World| planes.iter().all(|plane| opinion(plane) == Some(None));
+    world.until("unknown again", 30 * SECONDS, unknown).await;
+    world.set_down("b", false);
+    let planes = ALL.map(|node| world.reload(node, PAIR));
+    let is_well = |_: &World| {
+        let all = planes.each_ref().map(|it| opinion(it).flatten());
+        assert!(!all.contains(&Some(Opinion::Unhealthy)), "{all:?}");
+        all == [Some(Opinion::Healthy); 3]
+    };
+    world.until("well", 30 * SECONDS, is_well).await;
 }

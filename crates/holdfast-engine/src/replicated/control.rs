@@ -228,6 +228,13 @@ impl ClusterState {
             .map(|(node, member)| (*node, member))
     }
 
+    /// The log index of the last line of its histories, the servers' and the nodes'.
+    #[must_use]
+    pub fn newest(&self) -> Option<u64> {
+        let of_servers = self.servers.events.back().map(|it| it.index);
+        of_servers.max(self.incidents.back().map(|it| it.index))
+    }
+
     /// All commands but `Join`.
     pub(super) fn apply(&mut self, term: u64, origin: Origin, command: &ControlCommand) -> Reply {
         match command {

@@ -2,6 +2,7 @@
 //! answer of the configuration, in this order, each only where the configuration says so. Whatever
 //! comes from here says so in its `_meta`.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
@@ -95,14 +96,14 @@ pub(super) fn keep(call: &Call, answer: &Bytes) {
         Scope::Public => Audience::Everybody,
         Scope::Private => Audience::One(audience(call)),
     };
-    let key = Key { server: 0, audience, question: question(&call.body) };
+    let key = Key { audience, question: question(&call.body) };
     answers.kept.put(key, topic, answer.clone(), keep, Instant::now());
 }
 
 fn kept(call: &Call, failure: &Failure) -> Option<Answer> {
     let answers = call.server.answers.as_ref()?;
     let (answer, age) =
-        answers.lock().kept.get(0, audience(call), question(&call.body), Instant::now())?;
+        answers.lock().kept.get(audience(call), question(&call.body), Instant::now())?;
     let age = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
     let range = peek(&answer).ok()?.id?.range_in(&answer);
     let Ids::One(id) = &call.ids else { return None };
@@ -136,7 +137,7 @@ pub(super) fn is_public(answer: &[u8]) -> bool {
     hints(&answer["result"]).scope == Some(Scope::Public)
 }
 
-/// Who may be given what this call was given.
+/// Who may be given what this call was given, and the session that it was made on where its client has none.
 pub(super) fn audience(call: &Call) -> u128 {
     let session = call.session.as_ref().map(|session| session.key);
     audience_of(call.principal.digest, session, &call.headers, &call.body)
@@ -159,14 +160,21 @@ fn audience_of(
     });
     hash.update(session);
     super::headers::digest_of_who(headers, &mut hash);
-    let mut message: Value = serde_json::from_slice(body).unwrap_or_default();
-    if let Some(meta) = message["params"]["_meta"].as_object_mut() {
-        meta.retain(|name, _| !OF_ONE_MESSAGE.contains(&&**name));
-        if !meta.is_empty() {
-            hash.update(message["params"]["_meta"].to_string());
-        }
-    }
+    let mut messages: Value = serde_json::from_slice(body).unwrap_or_default();
+    let messages = match &mut messages {
+        Value::Array(batch) => batch,
+        one => std::slice::from_mut(one),
+    };
+    let said: BTreeSet<String> = messages.iter_mut().filter_map(says_of_who).collect();
+    said.iter().for_each(|it| hash.update(it));
     first(hash)
+}
+
+/// What a message's `_meta` may say of who asks.
+fn says_of_who(message: &mut Value) -> Option<String> {
+    let meta = message.pointer_mut("/params/_meta")?.as_object_mut()?;
+    meta.retain(|name, _| !OF_ONE_MESSAGE.contains(&&**name));
+    (!meta.is_empty()).then(|| Value::Object(std::mem::take(meta)).to_string())
 }
 
 /// What of a request's `_meta` changes with each message or names the program that sent it, and says nothing
@@ -210,7 +218,7 @@ pub(crate) fn forget(server: &crate::server::Server, method: &str) {
         }
         _ => return,
     };
-    answers.lock().kept.invalidate(0, topic);
+    answers.lock().kept.invalidate(topic);
 }
 
 // --- another server ---
@@ -380,7 +388,7 @@ mod tests {
         let sessions =
             [0, 1].map(|key| audience_of(7, Some(SessionKey(key)), &map(&[]), CALL.as_bytes()));
         all.extend([principal, sessions[0], sessions[1]]);
-        let different: std::collections::BTreeSet<u128> = all.iter().copied().collect();
+        let different: BTreeSet<u128> = all.iter().copied().collect();
         assert_eq!(different.len(), all.len(), "{all:?}");
     }
 
@@ -418,6 +426,21 @@ mod tests {
         assert_ne!(of(r#""com.example/user":"ann""#), of(r#""com.example/user":"bob""#));
         let can = r#""io.modelcontextprotocol/clientCapabilities""#;
         assert_ne!(of(&format!("{can}:{{}}")), of(&format!(r#"{can}:{{"roots":{{}}}}"#)));
+    }
+
+    #[test]
+    fn a_batch_is_whoevers_its_calls_are() {
+        let of = |bodies: &[&str]| {
+            let body = format!("[{}]", bodies.join(","));
+            audience_of(7, None, &map(&[]), body.as_bytes())
+        };
+        let ann = r#"{"method":"a","params":{"_meta":{"com.example/user":"ann"}}}"#;
+        let bob = ann.replace("ann", "bob");
+        let alone = audience_of(7, None, &map(&[]), ann.as_bytes());
+        assert_eq!([of(&[ann]), of(&[ann, ann])], [alone; 2]);
+        assert_eq!(of(&[]), with(&[]));
+        let others = [of(&[&bob]), of(&[ann, &bob]), of(&[CALL])];
+        assert!(!others.contains(&alone), "{others:?}");
     }
 
     #[test]

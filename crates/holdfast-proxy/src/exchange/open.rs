@@ -22,7 +22,7 @@ use super::attempt::{
     AttemptError, Patience, json_headers, request_http, send_once, stream_headers,
 };
 use super::tries::both;
-use super::{Answer, Call, Whole, headers, judge};
+use super::{Answer, Call, Whole, fallback, headers, judge};
 use crate::cluster::Cluster;
 use crate::failure::{Failure, FailureKind};
 use crate::fleet::{Ask, Outcome, Why};
@@ -123,6 +123,8 @@ impl Drop for Reserved<'_> {
 /// A session that serves one call of a client without one, and then the next.
 pub(crate) struct Borrowed {
     session: Arc<Session>,
+    /// Whom it serves.
+    audience: u128,
     _in_use: InUse,
     _permit: OwnedSemaphorePermit,
 }
@@ -135,11 +137,12 @@ impl Borrowed {
 
 impl Drop for Borrowed {
     fn drop(&mut self) {
-        self.session.server().keep_implicit(Arc::clone(&self.session));
+        self.session.server().keep_implicit(self.audience, Arc::clone(&self.session));
     }
 }
 
-/// A session for a call of a client that has none: one that is idle, or a new one.
+/// A session for a call of a client that has none: one that is idle, or a new one. A session may be logged
+/// in by its calls, so it only ever serves clients that the server could not tell apart without it.
 ///
 /// # Errors
 /// [`Failure`] if the server does not open one.
@@ -149,21 +152,31 @@ pub(super) async fn implicit(call: &Call) -> Result<Borrowed, Failure> {
     let Ok(permit) = permit else {
         return Err(Failure::unavailable(&call.server.name, "the gateway is ending".into()));
     };
+    let audience = fallback::audience(call);
     let borrowed = |session: Arc<Session>, permit| Borrowed {
         _in_use: session.enter(gateway.clock),
         session,
+        audience,
         _permit: permit,
     };
-    while let Some(session) = call.server.take_implicit(call.principal.digest) {
+    while let Some(session) = call.server.take_implicit(audience) {
         // An expired one is forgotten here.
         if gateway.sessions.get(session.key).is_some() {
             return Ok(borrowed(session, permit));
         }
     }
-    gateway.sessions.reserve(call.principal.digest, &gateway.config.limits).map_err(|full| {
-        let wait = Duration::from_secs(5);
-        Failure::overloaded(&call.server.name, full.to_string(), wait)
-    })?;
+    for session in call.server.take_excess_implicit() {
+        let gateway = Arc::clone(gateway);
+        tokio::spawn(async move { gateway.end_session(&session, None).await });
+    }
+    while let Err(full) = gateway.sessions.reserve(call.principal.digest, &gateway.config.limits) {
+        // One that waits for a client that may never call again is worth less than this call.
+        let Some(idle) = call.server.take_oldest_implicit(call.principal.digest) else {
+            let wait = Duration::from_secs(5);
+            return Err(Failure::overloaded(&call.server.name, full.to_string(), wait));
+        };
+        gateway.end_session(&idle, None).await;
+    }
     let mut reserved = Reserved { gateway, principal: Some(call.principal.digest) };
     let initialize = Bytes::from(
         serde_json::json!({

@@ -51,8 +51,8 @@ pub(super) async fn leave_behind(gateway: Arc<Gateway>, old: Arc<Server>, new: A
         return;
     }
     old.replaced.cancel();
-    for session in old.take_all_implicit() {
-        new.keep_implicit(session);
+    for (audience, session) in old.take_all_implicit() {
+        new.keep_implicit(audience, session);
     }
     if !old.is_duplex() {
         return;

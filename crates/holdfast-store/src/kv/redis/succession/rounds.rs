@@ -1,5 +1,10 @@
 //! A question that many have at once, asked for all of them: one round at a time, which counts for those who came
 //! before it began.
+//!
+//! A round is driven by the worker that asks, and by nobody beside it. One whose thread does not run (a computation
+//! that does not yield, a machine without time for it) holds the lock meanwhile, and with it the writes of all
+//! workers that have to ask, until whoever wants them written has waited long enough. A round in a task of its own
+//! would only help where that runs on another thread; and a thread that is stuck holds up its calls in any case.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
