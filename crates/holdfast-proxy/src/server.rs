@@ -466,7 +466,7 @@ impl Life {
     /// Gives a session back after its call.
     pub(crate) fn keep_implicit(&self, session: Arc<Session>) {
         let mut implicit = self.implicit.lock().unwrap_or_else(PoisonError::into_inner);
-        implicit.entry(session.principal).or_default().push(session);
+        implicit.entry(session.principal()).or_default().push(session);
     }
 }
 

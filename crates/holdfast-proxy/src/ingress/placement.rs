@@ -181,7 +181,7 @@ pub(super) async fn follow(
         return respond::answer(call, Answer::Moved, connection).await;
     };
     let mut headers = exchange::headers::for_repeat(call.headers.clone());
-    headers.insert(name::SESSION_ID, session.id.clone());
+    headers.insert(name::SESSION_ID, session.id());
     let mut request = http::Request::new(());
     *request.method_mut() = http::Method::POST;
     if let Ok(path) = format!("/mcp/{}", call.server.name).parse() {
@@ -222,7 +222,7 @@ pub(super) async fn follow(
 pub(super) fn here(entered: &Entered) -> Option<Arc<Session>> {
     let key = named(&entered.parts.headers)?;
     let session = entered.gateway.sessions.get(key)?;
-    let own = session.principal == entered.principal.digest;
+    let own = session.principal() == entered.principal.digest;
     (own && session.is_of(&entered.server)).then_some(session)
 }
 

@@ -8,6 +8,7 @@ use bytes::{Bytes, BytesMut};
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 
+use super::ServerSession;
 use super::pool::{self, ConnectError};
 use super::wire::{AnswerBody, Connection, WireError};
 
@@ -65,7 +66,7 @@ pub(crate) struct Outgoing<'a> {
     pub(crate) method: Method,
     pub(crate) headers: &'a HeaderMap,
     /// The instance's own session, where it has one.
-    pub(crate) session: Option<HeaderValue>,
+    pub(crate) session: Option<ServerSession>,
     pub(crate) body: Bytes,
 }
 
@@ -149,7 +150,7 @@ impl HttpTarget {
             }
         }
         if let Some(session) = &outgoing.session {
-            field(name::SESSION_ID.as_str().as_bytes(), session.as_bytes());
+            field(name::SESSION_ID.as_str().as_bytes(), session.as_str().as_bytes());
         }
         // A POST says that it has no body, and others do by saying nothing (RFC 9110, section 8.6).
         if !outgoing.body.is_empty() || outgoing.method == Method::POST {
