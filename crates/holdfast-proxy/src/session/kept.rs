@@ -169,7 +169,7 @@ mod tests {
                 ..plain.clone()
             },
             SessionRecord { notice: Some(notice), ..plain.clone() },
-            SessionRecord { holder: Some(origin), ..plain.clone() },
+            SessionRecord { holder: Some(origin), ..plain },
         ] {
             assert!(comes_back(&record), "{record:?}");
         }

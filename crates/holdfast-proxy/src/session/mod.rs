@@ -587,8 +587,8 @@ impl Drop for InUse {
 mod tests {
     use super::*;
 
-    /// A node may hold a million: each byte here is a megabyte. The allocator's blocks are of 16 bytes more or less,
-    /// with a word of its own and the two counts of an [`Arc`] before the value.
+    /// A node may hold a million: each byte here is a megabyte. Before the value are a word of the allocator's
+    /// and the two counts of its [`Arc`], and its block is a multiple of 16 bytes.
     #[test]
     fn a_session_that_nobody_uses_takes_no_more_than_it_must() {
         assert!(size_of::<Session>() <= 272, "{}", size_of::<Session>());
