@@ -390,7 +390,7 @@ impl Gateway {
             tracing::debug!(session = ?session.key, error = %error, "session was gone already");
         }
         session.stop();
-        if let Some(standing) = session.standing().take() {
+        if let Some(standing) = session.take_standing(|_| true) {
             standing.end(&self);
         }
         let bound = session.last_bound().await;
@@ -407,7 +407,7 @@ impl Gateway {
         let mut sessions = Vec::new();
         self.sessions.each(|session| sessions.push(Arc::clone(session)));
         for session in sessions {
-            if let Some(standing) = session.standing().as_ref() {
+            if let Some(standing) = session.standing() {
                 standing.log.hint(retry);
                 standing.log.finish();
             }
@@ -488,7 +488,7 @@ impl Gateway {
             if session.server().is_duplex() {
                 return;
             }
-            let unread = session.standing().take_if(|open| {
+            let unread = session.take_standing(|open| {
                 open.log
                     .usage()
                     .1

@@ -312,12 +312,12 @@ fn session_report(session: &Session, now: Duration) -> SessionReport {
     let record = session.record();
     let (bound, server) = (session.bound(), session.server());
     SessionReport {
-        digest: session_digest(session.id.to_str().unwrap_or_default()),
+        digest: session_digest(session.id().to_str().unwrap_or_default()),
         server: server.name.to_string(),
         principal: session.owner.name.to_string(),
         version: session.version.as_str().to_owned(),
         client: client_info(&record.initialize),
-        age: now.saturating_sub(session.created),
+        age: now.saturating_sub(session.created()),
         idle: now.saturating_sub(session.idle_since()),
         instance: match &server.settings.transport {
             Transport::Http { instances } => server

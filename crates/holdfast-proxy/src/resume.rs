@@ -83,7 +83,7 @@ pub(crate) async fn resume(
     let known = gateway.streams.get(id.stream).filter(|log| log.belongs_to(principal.digest));
     match (id.kind, session) {
         (StreamKind::Standing, Some(session)) => {
-            let open = session.standing().as_ref().map(|open| open.log.id());
+            let open = session.standing().map(|open| open.log.id());
             let seq = (open == Some(id.stream)).then_some(id.seq);
             if seq.is_none() {
                 gateway.metrics.stream_gaps.inc();

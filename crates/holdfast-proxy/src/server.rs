@@ -475,7 +475,7 @@ impl Life {
     /// Takes out the one of this principal that was used longest ago, whomever it serves.
     pub(crate) fn take_oldest_implicit(&self, principal: u64) -> Option<Arc<Session>> {
         let mut idle = self.idle();
-        let found = idle.iter().position(|(_, session)| session.principal == principal)?;
+        let found = idle.iter().position(|(_, session)| session.principal() == principal)?;
         idle.remove(found).map(|(_, session)| session)
     }
 

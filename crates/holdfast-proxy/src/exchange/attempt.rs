@@ -21,11 +21,11 @@ use crate::gateway::Gateway;
 use crate::random;
 use crate::server::Server;
 use crate::session::{Bound, Session};
-use crate::upstream::Endpoint;
 use crate::upstream::duplex::SendError;
 use crate::upstream::events::{End, EventSource, HttpEvents, message};
 use crate::upstream::http::{self as upstream, Collected, Gate, HttpError, Look, Outgoing};
 use crate::upstream::mux::{CallEvent, Mux};
+use crate::upstream::{Endpoint, ServerSession};
 
 /// Where an attempt goes.
 #[derive(Clone)]
@@ -50,7 +50,7 @@ impl Route {
     }
 
     /// What the instance calls its session.
-    pub(crate) fn server_session(&self) -> Option<HeaderValue> {
+    pub(crate) fn server_session(&self) -> Option<ServerSession> {
         self.bound.as_ref().and_then(|bound| bound.server_session.clone())
     }
 }

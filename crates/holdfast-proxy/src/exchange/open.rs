@@ -30,16 +30,16 @@ use crate::gateway::Gateway;
 use crate::random;
 use crate::server::Server;
 use crate::session::{Bound, InUse, Session, Whereto, steering_key};
-use crate::upstream::Endpoint;
 use crate::upstream::duplex::{self, OpenError};
 use crate::upstream::events::HttpEvents;
 use crate::upstream::http::{Collected, Fields, Outgoing};
 use crate::upstream::mux::{CallEvent, Mux, Sharing};
+use crate::upstream::{Endpoint, ServerSession};
 
 /// A server's session, opened anew from a record.
 pub(crate) struct Replayed {
     pub(crate) instance: usize,
-    pub(crate) server_session: Option<HeaderValue>,
+    pub(crate) server_session: Option<ServerSession>,
     pub(crate) duplex: Option<(Arc<Mux>, mpsc::Receiver<Bytes>)>,
     pub(crate) version: Version,
     pub(crate) announces: Announces,
@@ -98,7 +98,7 @@ pub(super) async fn initialize(call: &Arc<Call>) -> Answer {
     match begin(call, key, &call.body, replayed, false).await {
         Ok(session) => {
             reserved.principal = None;
-            whole.headers.insert(name::SESSION_ID, session.id.clone());
+            whole.headers.insert(name::SESSION_ID, session.id());
             gateway.metrics.sessions_created.inc();
             Answer::whole(whole)
         }
@@ -254,8 +254,8 @@ async fn replay_unbounded(
         return Err(unavailable("it refused to open the session again".into()));
     };
     own.insert(name::PROTOCOL_VERSION, HeaderValue::from_static(replayed.version.as_str()));
-    if let Some(session) = &replayed.server_session {
-        own.insert(name::SESSION_ID, session.clone());
+    if let Some(session) = replayed.server_session.as_ref().and_then(ServerSession::to_header) {
+        own.insert(name::SESSION_ID, session);
     }
     if record.initialized {
         repeat(gateway, server, &replayed, &own, Bytes::from_static(INITIALIZED), false).await;
@@ -425,12 +425,11 @@ pub(super) async fn send(
             let outgoing = Outgoing { method, fields, session: None, body: body.clone() };
             let response = send_once(gateway, server, instance, &outgoing, None).await?;
             let status = response.status;
-            // As it came it would keep the buffer that it was read in, for as long as the session.
             let server_session = response
                 .headers
                 .get(name::SESSION_ID)
                 .filter(|_| status.is_success())
-                .and_then(|session| HeaderValue::from_bytes(session.as_bytes()).ok());
+                .and_then(ServerSession::said);
             let mut kept = response.headers.clone();
             headers::strip_answer(&mut kept);
             if response.is_event_stream() && status.is_success() {
@@ -582,7 +581,7 @@ pub(super) async fn whole_stream(mut events: HttpEvents) -> Result<(Bytes, Bytes
 fn agreed(
     message: &[u8],
     instance: usize,
-    server_session: Option<HeaderValue>,
+    server_session: Option<ServerSession>,
     duplex: Option<(Arc<Mux>, mpsc::Receiver<Bytes>)>,
 ) -> Option<Replayed> {
     let answer = peek(message).ok()?;
@@ -638,11 +637,7 @@ async fn begin(
     record.announces = replayed.announces;
     record.binding = Binding {
         instance: call.server.fleet.mark(replayed.instance),
-        server_session: replayed
-            .server_session
-            .as_ref()
-            .and_then(|session| session.to_str().ok())
-            .map(Arc::from),
+        server_session: replayed.server_session.as_ref().map(ServerSession::shared),
         generation: 1,
         node: gateway.holder_of(&call.server),
     };

@@ -199,7 +199,7 @@ pub(super) async fn follow(
         return respond::answer(call, Answer::Moved, connection).await;
     };
     let mut headers = exchange::headers::for_repeat(HeaderMap::clone(&call.headers));
-    headers.insert(name::SESSION_ID, session.id.clone());
+    headers.insert(name::SESSION_ID, session.id());
     let mut request = http::Request::new(());
     *request.method_mut() = http::Method::POST;
     if let Ok(path) = format!("/mcp/{}", call.server.name).parse() {
@@ -240,7 +240,7 @@ pub(super) async fn follow(
 pub(super) fn here(entered: &Entered) -> Option<Arc<Session>> {
     let Named::Key(key) = entered.head.session else { return None };
     let session = entered.gateway.sessions.get(key)?;
-    let own = session.principal == entered.head.principal.digest;
+    let own = session.principal() == entered.head.principal.digest;
     (own && session.is_of(&entered.server)).then_some(session)
 }
 

@@ -43,7 +43,7 @@ async fn find(
     key: SessionKey,
 ) -> Found {
     if let Some(session) = gateway.sessions.get(key) {
-        if session.principal != principal.digest || !session.is_of(server) {
+        if session.principal() != principal.digest || !session.is_of(server) {
             return Found::Unknown;
         }
         let here = !server.is_duplex() || session.bound().mux.is_some();
@@ -179,7 +179,7 @@ pub(crate) async fn reclaim(gateway: Arc<Gateway>, me: Origin) {
     });
     for session in held {
         let bound = session.bound();
-        let binding = Binding { node: Some(me), ..session.record().binding.clone() };
+        let binding = Binding { node: Some(me), ..session.record().binding };
         match session.rebind(&gateway, bound.generation, &binding, None).await {
             Ok(true) => {}
             // Another node has it, or it has ended: the change is told to this node too.
@@ -193,7 +193,7 @@ pub(crate) async fn forget(gateway: &Arc<Gateway>, key: SessionKey) {
     let Some(session) = gateway.sessions.remove(key) else { return };
     gateway.metrics.sessions.set(gateway.sessions.len());
     session.stop();
-    if let Some(standing) = session.standing().take() {
+    if let Some(standing) = session.take_standing(|_| true) {
         standing.end(gateway);
     }
     if let Some(mux) = session.bound().mux.clone() {

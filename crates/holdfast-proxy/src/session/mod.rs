@@ -6,13 +6,14 @@
 //! it is bound to may, and every change of binding raises the generation.
 
 mod find;
+mod kept;
 pub(crate) mod notice;
 mod restore;
 mod standing;
 mod table;
 
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
@@ -22,11 +23,13 @@ use holdfast_mcp::version::Version;
 use holdfast_store::{Binding, Notice, SessionKey, SessionRecord, StoreError};
 use http::HeaderValue;
 use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::find::{
     Found, changed, close_when_idle, find_patiently, forget, idle, reclaim,
 };
+use self::kept::Kept;
 pub(crate) use self::restore::{Whereto, reestablish};
 pub(crate) use self::standing::{
     FOLLOWS_WITHIN, Opened, Standing, feed_duplex, open as open_standing, release,
@@ -38,6 +41,7 @@ use crate::gateway::Gateway;
 use crate::metrics::GaugeGuard;
 use crate::principal::Principal;
 use crate::server::Server;
+use crate::upstream::ServerSession;
 use crate::upstream::mux::Mux;
 
 /// The session's tie to an instance, as calls use it.
@@ -49,7 +53,7 @@ pub(crate) struct Bound {
     pub(crate) life: u64,
     pub(crate) generation: u32,
     /// `Mcp-Session-Id` for the instance; none where the connection is the session.
-    pub(crate) server_session: Option<HeaderValue>,
+    pub(crate) server_session: Option<ServerSession>,
     /// The open duplex to a stdio, WebSocket or HTTP+SSE server.
     pub(crate) mux: Option<Arc<Mux>>,
 }
@@ -61,10 +65,7 @@ impl Bound {
             mark: binding.instance,
             life: NOT_OPEN,
             generation: binding.generation,
-            server_session: binding
-                .server_session
-                .as_deref()
-                .and_then(|session| HeaderValue::from_str(session).ok()),
+            server_session: binding.server_session.clone().and_then(ServerSession::new),
             mux: None,
         }
     }
@@ -78,25 +79,50 @@ impl Bound {
     }
 
     pub(crate) fn server_session_text(&self) -> Option<&str> {
-        self.server_session.as_ref().and_then(|value| value.to_str().ok())
+        self.server_session.as_ref().map(ServerSession::as_str)
     }
 }
 
-/// One client session.
+/// One client session. A node may hold a million that nobody uses: what few of them need is made when it is
+/// needed ([`Rare`], `ended`), and what can be made from something else is not kept.
 #[derive(Debug)]
 pub(crate) struct Session {
     pub(crate) key: SessionKey,
-    pub(crate) id: HeaderValue,
-    pub(crate) principal: u64,
     pub(crate) owner: Principal,
-    server_name: Arc<str>,
     server: ArcSwap<Server>,
-    pub(crate) version: Version,
-    pub(crate) created: Duration,
     _gauge: GaugeGuard,
+    /// In nanoseconds since the node started.
+    created: u64,
     bound: ArcSwap<Bound>,
-    record: Mutex<Arc<SessionRecord>>,
-    /// One re-establishment at a time; the others wait for its result. Few sessions ever need one.
+    record: Mutex<Kept>,
+    rare: OnceLock<Box<Rare>>,
+    /// Cancelled once, before anything of the session is taken down: nothing is opened for it any more. There
+    /// when somebody waits for that, or it has happened.
+    ended: OnceLock<CancellationToken>,
+    /// Calls that wait for their turn at the server, or were let in.
+    running: Mutex<Vec<Weak<Call>>>,
+    /// Counts the session's calls.
+    calls: AtomicU64,
+    /// In seconds since the node started.
+    last_used: AtomicU32,
+    in_use: AtomicU32,
+    pub(crate) version: Version,
+    /// The server gives this session no standing stream, and says so as if it did not know it.
+    streamless: AtomicBool,
+    /// Set before `ended`, where the session lives on at another node.
+    moved: AtomicBool,
+    /// Its server is being told to end it.
+    ending: AtomicBool,
+    /// Looked up since the sweep last asked.
+    sought: AtomicBool,
+    /// Its client is to be told of its last move with its next answer, as the record has it.
+    owes_notice: AtomicBool,
+}
+
+/// What a session has once its client listens, its server asks the client something, or it is bound anew.
+#[derive(Debug, Default)]
+struct Rare {
+    /// One re-establishment at a time; the others wait for its result.
     rebind: OnceLock<Arc<tokio::sync::Mutex<Option<Failure>>>>,
     /// Counts re-establishments that failed.
     failed_rebinds: AtomicU64,
@@ -105,26 +131,8 @@ pub(crate) struct Session {
     standing: Mutex<Option<Arc<Standing>>>,
     /// One opening of the standing stream at a time.
     opening: tokio::sync::Mutex<()>,
-    /// The server gives this session no standing stream, and says so as if it did not know it.
-    streamless: AtomicBool,
-    /// Set before `ended`, where the session lives on at another node.
-    moved: AtomicBool,
-    /// Set once, before anything of the session is taken down: nothing is opened for it any more.
-    ended: CancellationToken,
-    /// Its server is being told to end it.
-    ending: AtomicBool,
     /// Ids of server→client requests without an answer, as the client knows them.
     outstanding: Mutex<HashSet<Box<str>>>,
-    /// Calls that wait for their turn at the server, or were let in.
-    running: Mutex<Vec<Weak<Call>>>,
-    last_used: AtomicU64,
-    /// Counts the session's calls.
-    calls: AtomicU64,
-    in_use: AtomicU32,
-    /// Looked up since the sweep last asked.
-    sought: AtomicBool,
-    /// Its client is to be told of its last move with its next answer, as the record has it.
-    owes_notice: AtomicBool,
     given: notice::Given,
 }
 
@@ -153,34 +161,54 @@ impl Session {
         let owes_notice = AtomicBool::new(record.notice.is_some_and(|it| it.by_answer));
         Arc::new(Self {
             key: record.key,
-            id: table::id_header(record.key),
-            principal: record.principal,
             owner,
-            server_name: Arc::clone(&server.name),
             server: ArcSwap::new(server),
-            version: record.version,
-            created: now,
             _gauge: gauge,
+            created: u64::try_from(now.as_nanos()).unwrap_or(u64::MAX),
             bound: ArcSwap::from_pointee(bound),
-            record: Mutex::new(Arc::new(record)),
-            rebind: OnceLock::new(),
-            failed_rebinds: AtomicU64::new(0),
-            rebound: Notify::new(),
-            standing: Mutex::default(),
-            opening: tokio::sync::Mutex::default(),
+            version: record.version,
+            record: Mutex::new(Kept::of(record)),
+            rare: OnceLock::new(),
+            ended: OnceLock::new(),
+            running: Mutex::default(),
+            calls: AtomicU64::new(0),
+            last_used: AtomicU32::new(seconds(now)),
+            in_use: AtomicU32::new(0),
             streamless: AtomicBool::new(false),
             moved: AtomicBool::new(false),
-            ended: CancellationToken::new(),
             ending: AtomicBool::new(false),
-            outstanding: Mutex::default(),
-            running: Mutex::default(),
-            last_used: AtomicU64::new(now.as_secs()),
-            calls: AtomicU64::new(0),
-            in_use: AtomicU32::new(0),
             sought: AtomicBool::new(false),
             owes_notice,
-            given: notice::Given::default(),
         })
+    }
+
+    /// The id that its client holds.
+    pub(crate) fn id(&self) -> HeaderValue {
+        table::id_header(self.key)
+    }
+
+    /// The digest of its owner.
+    pub(crate) fn principal(&self) -> u64 {
+        self.owner.digest
+    }
+
+    /// When it was opened, or came here: time since the node started.
+    pub(crate) fn created(&self) -> Duration {
+        Duration::from_nanos(self.created)
+    }
+
+    /// What few sessions have, where this one has it. Whoever looks for it because something else of the
+    /// session has changed finds it, or who makes it finds the change: the fences see to it.
+    fn rare(&self) -> Option<&Rare> {
+        fence(Ordering::SeqCst);
+        self.rare.get().map(|rare| &**rare)
+    }
+
+    /// What few sessions have; from now on this one is of those.
+    fn made_rare(&self) -> &Rare {
+        let rare = self.rare.get_or_init(Box::default);
+        fence(Ordering::SeqCst);
+        rare
     }
 
     pub(crate) fn steering_key(&self) -> u64 {
@@ -194,7 +222,7 @@ impl Session {
 
     /// Whether it is one of this server.
     pub(crate) fn is_of(&self, server: &Server) -> bool {
-        self.server_name == server.name
+        self.server.load().name == server.name
     }
 
     /// Its server as another configuration has it. A standing stream of an instance that is gone looks for
@@ -203,7 +231,7 @@ impl Session {
         let before = self.server.swap(Arc::clone(server));
         let gone = server.fleet.place(self.bound.load().mark).is_none();
         if gone || before.headers != server.headers {
-            self.rebound.notify_waiters();
+            self.tell_rebound();
         }
     }
 
@@ -211,9 +239,34 @@ impl Session {
         self.bound.load_full()
     }
 
-    /// The standing stream, where it is open. Locked for nanoseconds.
-    pub(crate) fn standing(&self) -> MutexGuard<'_, Option<Arc<Standing>>> {
-        self.standing.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Wakes whoever waits for [`Self::rebound`].
+    fn tell_rebound(&self) {
+        if let Some(rare) = self.rare() {
+            rare.rebound.notify_waiters();
+        }
+    }
+
+    /// Resolves when the session is bound anew, or served in another way, after this was called.
+    fn rebound(&self) -> Notified<'_> {
+        self.made_rare().rebound.notified()
+    }
+
+    /// The standing stream, where there is one.
+    pub(crate) fn standing(&self) -> Option<Arc<Standing>> {
+        self.lock_standing()?.clone()
+    }
+
+    /// Takes the standing stream away, if there is one that is to go.
+    pub(crate) fn take_standing(
+        &self,
+        goes: impl FnOnce(&Standing) -> bool,
+    ) -> Option<Arc<Standing>> {
+        self.lock_standing()?.take_if(|standing| goes(standing))
+    }
+
+    /// The place of the standing stream, where there has been one. Locked for nanoseconds.
+    fn lock_standing(&self) -> Option<MutexGuard<'_, Option<Arc<Standing>>>> {
+        self.rare().map(Rare::standing)
     }
 
     /// The session is another node's now.
@@ -245,17 +298,22 @@ impl Session {
 
     /// From here on nothing is opened for the session.
     pub(crate) fn stop(&self) {
-        self.ended.cancel();
+        self.ended().cancel();
     }
 
     pub(crate) fn is_stopped(&self) -> bool {
-        self.ended.is_cancelled()
+        self.ended.get().is_some_and(CancellationToken::is_cancelled)
+    }
+
+    /// Cancelled by [`Self::stop`].
+    fn ended(&self) -> &CancellationToken {
+        self.ended.get_or_init(CancellationToken::new)
     }
 
     /// Resolves when its client, or its server, has ended it: not when this node only forgets it, or it
     /// lives on at another one.
     pub(crate) async fn is_over(&self) {
-        self.ended.cancelled().await;
+        self.ended().cancelled().await;
         if self.is_moved() || !self.is_ending() {
             std::future::pending().await
         }
@@ -268,11 +326,22 @@ impl Session {
     }
 
     fn rebinding(&self) -> &Arc<tokio::sync::Mutex<Option<Failure>>> {
-        self.rebind.get_or_init(Arc::default)
+        self.made_rare().rebind.get_or_init(Arc::default)
     }
 
-    pub(crate) fn record(&self) -> Arc<SessionRecord> {
-        Arc::clone(&self.record.lock().unwrap_or_else(PoisonError::into_inner))
+    /// Its record, made anew.
+    pub(crate) fn record(&self) -> SessionRecord {
+        let server = Arc::clone(&self.server.load().name);
+        self.kept().record(self.key, self.principal(), server, self.version)
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.record.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What its client is still to be told of its last move.
+    fn notice(&self) -> Option<Notice> {
+        self.kept().notice()
     }
 
     /// Keeps the session alive until the guard is dropped.
@@ -282,11 +351,11 @@ impl Session {
     }
 
     pub(crate) fn touch(&self, now: Duration) {
-        self.last_used.store(now.as_secs(), Ordering::Relaxed);
+        self.last_used.store(seconds(now), Ordering::Relaxed);
     }
 
     pub(crate) fn idle_since(&self) -> Duration {
-        Duration::from_secs(self.last_used.load(Ordering::Relaxed))
+        Duration::from_secs(self.last_used.load(Ordering::Relaxed).into())
     }
 
     /// Somebody has looked it up: it is about to be used.
@@ -308,7 +377,7 @@ impl Session {
         // A session that came here was used here, and that one use counts too. How much of its time is
         // left its record says: it may have been used elsewhere, long ago.
         let Some(renewed) = renewed else {
-            return self.record().deadline.is_some_and(|at| has_run_down(at, unix, ttl));
+            return self.kept().deadline().is_some_and(|at| has_run_down(at, unix, ttl));
         };
         let used = self.in_use.load(Ordering::Relaxed) > 0 || self.idle_since() > renewed;
         used && now.saturating_sub(renewed) >= ttl / 10
@@ -330,7 +399,7 @@ impl Session {
         change: impl Fn(&mut SessionRecord),
     ) -> Result<(), StoreError> {
         let store = &gateway.store;
-        let mut record = (*self.record()).clone();
+        let mut record = self.record();
         loop {
             change(&mut record);
             match gateway.patiently(|| store.replace(record.clone())).await {
@@ -349,19 +418,19 @@ impl Session {
         let bound = Bound::of(&record.binding);
         if self.keep(record) && bound.generation > self.bound.load().generation {
             self.bound.store(Arc::new(bound));
-            self.rebound.notify_waiters();
+            self.tell_rebound();
         }
     }
 
     /// Keeps the record, if it is newer than the one that is here; whether it was.
     fn keep(&self, record: SessionRecord) -> bool {
-        let mut newest = self.record.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut newest = self.kept();
         if newest.revision >= record.revision {
             return false;
         }
         let owes_notice = record.notice.is_some_and(|it| it.by_answer);
         self.owes_notice.store(owes_notice, Ordering::Release);
-        *newest = Arc::new(record);
+        *newest = Kept::of(record);
         true
     }
 
@@ -378,7 +447,7 @@ impl Session {
         notice: Option<Notice>,
     ) -> Result<bool, StoreError> {
         let store = &gateway.store;
-        let mut record = (*self.record()).clone();
+        let mut record = self.record();
         loop {
             if record.binding.generation != present {
                 self.refresh(record);
@@ -450,13 +519,9 @@ impl Session {
         calls.map(|call| call.cancel()).count() > 0
     }
 
-    fn outstanding(&self) -> MutexGuard<'_, HashSet<Box<str>>> {
-        self.outstanding.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// A request of the server went to the client under this id (JSON text).
     pub(crate) fn asked(&self, id: &str) {
-        let mut outstanding = self.outstanding();
+        let mut outstanding = self.made_rare().outstanding();
         // A client that never answers must not grow the set without bound.
         if outstanding.len() < MAX_OUTSTANDING {
             outstanding.insert(id.into());
@@ -465,18 +530,35 @@ impl Session {
 
     /// Whether the client has not answered the server's request of this id yet.
     pub(crate) fn waits_for(&self, id: &str) -> bool {
-        self.outstanding().contains(id)
+        self.rare().is_some_and(|rare| rare.outstanding().contains(id))
     }
 
     /// The client answered the server's request of this id, or it is void; whether it was open.
     pub(crate) fn answered(&self, id: &str) -> bool {
-        self.outstanding().remove(id)
+        self.rare().is_some_and(|rare| rare.outstanding().remove(id))
     }
 
     /// The requests whose binding died: the client is told to forget them.
     pub(crate) fn take_outstanding(&self) -> Vec<Box<str>> {
-        self.outstanding().drain().collect()
+        self.rare().map(|rare| rare.outstanding().drain().collect()).unwrap_or_default()
     }
+}
+
+// === impl Rare ===
+
+impl Rare {
+    fn standing(&self) -> MutexGuard<'_, Option<Arc<Standing>>> {
+        self.standing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn outstanding(&self) -> MutexGuard<'_, HashSet<Box<str>>> {
+        self.outstanding.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// For a field of four bytes, which is enough for 136 years.
+fn seconds(now: Duration) -> u32 {
+    u32::try_from(now.as_secs()).unwrap_or(u32::MAX)
 }
 
 /// Whether more than a tenth of the time to live is over that a record with this deadline was given; both in
@@ -504,6 +586,14 @@ impl Drop for InUse {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A node may hold a million: each byte here is a megabyte. Before the value are a word of the allocator's
+    /// and the two counts of its [`Arc`], and its block is a multiple of 16 bytes.
+    #[test]
+    fn a_session_that_nobody_uses_takes_no_more_than_it_must() {
+        assert!(size_of::<Session>() <= 272, "{}", size_of::<Session>());
+        assert!(size_of::<Bound>() <= 40, "{}", size_of::<Bound>());
+    }
 
     #[test]
     fn a_session_that_is_taken_up_again_late_is_renewed_at_once() {

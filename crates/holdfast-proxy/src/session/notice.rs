@@ -46,7 +46,7 @@ pub(crate) async fn for_answer(gateway: &Gateway, session: &Session) -> Option<S
 
 /// Tells the client on its standing stream what it has not been told yet, where that stream is open here.
 pub(crate) fn tell_listener(gateway: &Arc<Gateway>, session: &Arc<Session>) {
-    let is_due = session.record().notice.is_some_and(|it| Way::Log.is_due(&it));
+    let is_due = session.notice().is_some_and(|it| Way::Log.is_due(&it));
     if is_due && listens(session) {
         tokio::spawn(log(Arc::clone(gateway), Arc::clone(session)));
     }
@@ -69,8 +69,8 @@ async fn log(gateway: Arc<Gateway>, session: Arc<Session>) {
     });
     let told = {
         // Under the lock under which another node gets the stream: it gets the line with it.
-        let standing = session.standing();
-        let open = standing.as_ref().filter(|it| it.is_open());
+        let standing = session.lock_standing();
+        let open = standing.as_ref().and_then(|it| it.as_ref()).filter(|it| it.is_open());
         // One line for each move is no queue's to refuse: put back, it would be tried again at once.
         open.map(|it| it.log.append_last(&message.to_string().into(), None)).is_some()
     };
@@ -82,7 +82,7 @@ async fn log(gateway: Arc<Gateway>, session: Arc<Session>) {
 }
 
 fn listens(session: &Session) -> bool {
-    session.standing().as_ref().is_some_and(|it| it.is_open())
+    session.standing().is_some_and(|it| it.is_open())
 }
 
 fn text(session: &Session, notice: &Notice) -> serde_json::Value {
@@ -102,7 +102,7 @@ fn text(session: &Session, notice: &Notice) -> serde_json::Value {
 
 /// The notice, if it is this caller that is to give it in this way.
 async fn claim(gateway: &Gateway, session: &Session, way: Way) -> Option<Notice> {
-    let notice = session.record().notice.filter(|it| way.is_due(it))?;
+    let notice = session.notice().filter(|it| way.is_due(it))?;
     if way.given(session).fetch_max(notice.generation, Ordering::AcqRel) >= notice.generation {
         return None;
     }
@@ -117,7 +117,7 @@ async fn claim(gateway: &Gateway, session: &Session, way: Way) -> Option<Notice>
 /// Takes down whether the notice is due in this way. Whether it was this that changed it, or nobody knows.
 async fn write(gateway: &Gateway, session: &Session, of: &Notice, way: Way, due: bool) -> bool {
     let given = Notice { by_log: false, by_answer: false, ..*of };
-    let mut record = (*session.record()).clone();
+    let mut record = session.record();
     loop {
         let mut notice = record.notice.unwrap_or(given);
         // A later move has its own.
@@ -166,8 +166,8 @@ impl Way {
 
     fn given(self, session: &Session) -> &AtomicU32 {
         match self {
-            Self::Log => &session.given.log,
-            Self::Answer => &session.given.answer,
+            Self::Log => &session.made_rare().given.log,
+            Self::Answer => &session.made_rare().given.answer,
         }
     }
 }

@@ -13,6 +13,7 @@ use crate::exchange;
 use crate::failure::Failure;
 use crate::gateway::Gateway;
 use crate::server::Server;
+use crate::upstream::ServerSession;
 
 /// Which instance comes first.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -40,9 +41,10 @@ pub(crate) async fn reestablish(
     live: &HeaderMap,
     whereto: Whereto,
 ) -> Result<Arc<Bound>, Failure> {
-    let failed = session.failed_rebinds.load(Ordering::Acquire);
+    let failed_rebinds = &session.made_rare().failed_rebinds;
+    let failed = failed_rebinds.load(Ordering::Acquire);
     let mut alone = Arc::clone(session.rebinding()).lock_owned().await;
-    if session.ended.is_cancelled() {
+    if session.is_stopped() {
         return Err(ended(session));
     }
     let present = session.bound();
@@ -55,14 +57,14 @@ pub(crate) async fn reestablish(
     }
     // Each that waited would otherwise spend the server's whole patience after the one before it.
     if let Some(failure) = &*alone
-        && session.failed_rebinds.load(Ordering::Acquire) != failed
+        && failed_rebinds.load(Ordering::Acquire) != failed
     {
         return Err(failure.clone());
     }
     let record = session.record();
     let replayed = tokio::select! {
         biased;
-        () = session.ended.cancelled() => return Err(ended(session)),
+        () = session.ended().cancelled() => return Err(ended(session)),
         replayed = exchange::replay(gateway, &server, &record, live, whereto) => replayed,
     };
     match replayed {
@@ -83,7 +85,7 @@ pub(crate) async fn reestablish(
         }
         Err(failure) => {
             *alone = Some(failure.clone());
-            session.failed_rebinds.fetch_add(1, Ordering::Release);
+            failed_rebinds.fetch_add(1, Ordering::Release);
             Err(failure)
         }
     }
@@ -111,7 +113,7 @@ impl Bind {
         loop {
             let binding = Binding {
                 instance: next.mark,
-                server_session: next.server_session_text().map(Arc::from),
+                server_session: next.server_session.as_ref().map(ServerSession::shared),
                 generation: next.generation,
                 node: gateway.holder_of(server),
             };
@@ -175,7 +177,7 @@ impl Bind {
             Some(mux) => mux.close().await,
             None => {}
         }
-        if session.ended.is_cancelled() {
+        if session.is_stopped() {
             return Err(ended(&session));
         }
         Ok(next)

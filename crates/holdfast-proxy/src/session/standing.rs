@@ -103,12 +103,12 @@ pub(crate) async fn open(
     own: HeaderMap,
     after: Option<&After>,
 ) -> Result<Opened, Failure> {
-    let _one_at_a_time = session.opening.lock().await;
+    let _one_at_a_time = session.made_rare().opening.lock().await;
     if gateway.draining.is_cancelled() {
         return Err(Failure::restarting(&session.server().name));
     }
     let ended = || Failure::unavailable(&session.server().name, "the session has ended".into());
-    if session.ended.is_cancelled() {
+    if session.is_stopped() {
         return Err(ended());
     }
     let server = gateway.server_of(session);
@@ -119,12 +119,12 @@ pub(crate) async fn open(
             let live = exchange::headers::for_server(own, &server);
             reestablish(gateway, session, &bound, &live, Whereto::Same).await?;
         }
-        return session.standing().clone().map(Opened::Stream).ok_or_else(|| {
+        return session.standing().map(Opened::Stream).ok_or_else(|| {
             Failure::unavailable(&session.server().name, "the connection ended".into())
         });
     }
-    if let Some(open) = session.standing().as_ref().filter(|open| open.is_open()) {
-        return Ok(Opened::Stream(Arc::clone(open)));
+    if let Some(open) = session.standing().filter(|open| open.is_open()) {
+        return Ok(Opened::Stream(open));
     }
     if session.streamless.load(Ordering::Relaxed) {
         return Ok(Opened::Refused(no_stream()));
@@ -147,7 +147,7 @@ pub(crate) async fn open(
     let mut first = Box::pin(get);
     let got = tokio::select! {
         got = tokio::time::timeout(FIRST_ANSWER, &mut first) => got,
-        () = session.ended.cancelled() => return Err(ended()),
+        () = session.ended().cancelled() => return Err(ended()),
     };
     let first: First = match got {
         Ok((Got::Refused(whole), _)) => return Ok(Opened::Refused(whole)),
@@ -223,8 +223,8 @@ fn no_stream() -> Whole {
 /// Gives the session a standing stream; the one that it has, if that is still open. `None`: the
 /// session has ended, or the node drains.
 fn stand(gateway: &Gateway, session: &Session, bound: &Bound) -> Option<Arc<Standing>> {
-    let mut standing = session.standing();
-    if session.ended.is_cancelled() || gateway.draining.is_cancelled() {
+    let mut standing = session.made_rare().standing();
+    if session.is_stopped() || gateway.draining.is_cancelled() {
         return None;
     }
     if let Some(open) = standing.as_ref().filter(|open| open.is_open()) {
@@ -240,7 +240,7 @@ fn new_log(gateway: &Gateway, session: &Session, bound: &Bound) -> Arc<StreamLog
         id: random::u128(),
         progress: None,
         origin: Origin {
-            principal: session.principal,
+            principal: session.principal(),
             kind: StreamKind::Standing,
             request_id: None,
             class: CallClass::Read.as_u8(),
@@ -268,7 +268,7 @@ pub(crate) fn release(
     stream: Option<(u128, u64)>,
 ) -> Option<Released> {
     let session = gateway.sessions.look(key).filter(|session| !session.server().is_duplex())?;
-    let standing = session.standing().take()?;
+    let standing = session.take_standing(|_| true)?;
     let log = &standing.log;
     let seen = stream.filter(|(stream, _)| *stream == log.id()).map(|(_, seq)| seq);
     let (missed, whole) = log.messages_after(seen);
@@ -292,7 +292,7 @@ pub(crate) fn feed_duplex(
         // The session holds the duplex: waiting for that alone, the task would keep both for ever.
         while let Some(data) = tokio::select! {
             data = unclaimed.recv() => data,
-            () = session.ended.cancelled() => None,
+            () = session.ended().cancelled() => None,
         } {
             let data = admit(&session, data, generation);
             // A client that does not listen must not hold up the server's answers to its calls.
@@ -310,7 +310,7 @@ pub(super) fn rebound(
     bound: &Bound,
     unclaimed: Option<mpsc::Receiver<Bytes>>,
 ) {
-    let standing = session.standing().clone();
+    let standing = session.standing();
     if let Some(standing) = standing {
         standing.rebind(bound);
         take_back(session, &standing.log);
@@ -322,7 +322,7 @@ pub(super) fn rebound(
     if let Some(unclaimed) = unclaimed {
         feed_duplex(gateway, session, unclaimed);
     }
-    session.rebound.notify_waiters();
+    session.tell_rebound();
 }
 
 /// Takes back what the lost server had asked the client.
@@ -447,7 +447,7 @@ struct Feed {
 impl Feed {
     async fn run(mut self, first: First) {
         let cancelled = self.log.cancel.clone();
-        let ended = self.session.ended.clone();
+        let ended = self.session.ended().clone();
         tokio::select! {
             () = cancelled.cancelled() => {}
             () = ended.cancelled() => {}
@@ -601,7 +601,7 @@ impl Feed {
     /// Resolves some moments after that is so.
     async fn moves_on(&self) {
         loop {
-            let shown = self.session.rebound.notified();
+            let shown = self.session.rebound();
             let server = self.session.server();
             let Some(at) = server.fleet.place(self.bound.mark) else { break };
             tokio::select! {
@@ -639,7 +639,7 @@ impl Feed {
     /// with other headers now: a credential that was changed is not to be used any longer.
     async fn bound_elsewhere(&self) {
         loop {
-            let rebound = self.session.rebound.notified();
+            let rebound = self.session.rebound();
             if self.session.bound().generation != self.bound.generation
                 || self.session.server().headers != self.asked.headers
             {

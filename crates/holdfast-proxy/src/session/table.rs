@@ -1,7 +1,8 @@
 //! The sessions of this node by key.
 
-use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
+use std::borrow::Borrow;
+use std::collections::{HashMap, HashSet};
+use std::hash::{BuildHasherDefault, Hash, Hasher};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
@@ -14,7 +15,11 @@ use super::Session;
 
 const SHARDS: usize = 64;
 
-type Shard = RwLock<HashMap<u128, Arc<Session>, BuildHasherDefault<RandomKey>>>;
+type Shard = RwLock<HashSet<Held, BuildHasherDefault<RandomKey>>>;
+
+/// A session, which is found by the key that it has itself: a place in the table is a pointer.
+#[derive(Debug)]
+struct Held(Arc<Session>);
 
 /// Sessions by key; lookups take a shared lock on one of 64 shards for some nanoseconds.
 #[derive(Debug)]
@@ -56,14 +61,15 @@ impl Sessions {
     /// The session of a message that has come. It does not expire before it is used.
     pub(crate) fn get(&self, key: SessionKey) -> Option<Arc<Session>> {
         let shard = self.shard(key).read().unwrap_or_else(PoisonError::into_inner);
-        let session = shard.get(&key.0)?;
+        let Held(session) = shard.get(&key)?;
         session.seek();
         Some(Arc::clone(session))
     }
 
     /// The session, for a report: that it was looked at does not keep it.
     pub(crate) fn look(&self, key: SessionKey) -> Option<Arc<Session>> {
-        self.shard(key).read().unwrap_or_else(PoisonError::into_inner).get(&key.0).cloned()
+        let shard = self.shard(key).read().unwrap_or_else(PoisonError::into_inner);
+        shard.get(&key).map(|Held(session)| Arc::clone(session))
     }
 
     /// Takes a place for a new session of `principal`; give it back with [`Self::release`] if the
@@ -97,28 +103,28 @@ impl Sessions {
     /// Adds a session for which a place was reserved.
     pub(crate) fn insert(&self, session: Arc<Session>) {
         let shard = self.shard(session.key);
-        shard.write().unwrap_or_else(PoisonError::into_inner).insert(session.key.0, session);
+        shard.write().unwrap_or_else(PoisonError::into_inner).replace(Held(session));
     }
 
     /// Adds a session that another node began, over any limit: its place was taken there. If it is
     /// here already, that one is returned.
     pub(crate) fn adopt(&self, session: Arc<Session>) -> Arc<Session> {
         let mut shard = self.shard(session.key).write().unwrap_or_else(PoisonError::into_inner);
-        if let Some(present) = shard.get(&session.key.0) {
+        if let Some(Held(present)) = shard.get(&session.key) {
             return Arc::clone(present);
         }
-        shard.insert(session.key.0, Arc::clone(&session));
+        shard.insert(Held(Arc::clone(&session)));
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        *counts.by_principal.entry(session.principal).or_default() += 1;
+        *counts.by_principal.entry(session.principal()).or_default() += 1;
         counts.total += 1;
         session
     }
 
     /// Removes a session and gives its place back; the first caller gets it, later ones nothing.
     pub(crate) fn remove(&self, key: SessionKey) -> Option<Arc<Session>> {
-        let removed =
-            self.shard(key).write().unwrap_or_else(PoisonError::into_inner).remove(&key.0)?;
-        self.release(removed.principal);
+        let shard = self.shard(key);
+        let Held(removed) = shard.write().unwrap_or_else(PoisonError::into_inner).take(&key)?;
+        self.release(removed.principal());
         Some(removed)
     }
 
@@ -128,28 +134,29 @@ impl Sessions {
     pub(crate) fn take_expired(&self, now: Duration, ttl: Duration) -> Vec<Arc<Session>> {
         let mut out = Vec::new();
         for shard in &self.shards {
-            let old = |session: &Arc<Session>| {
+            let old = |Held(session): &Held| {
                 session.expired(now, ttl) && !session.sought.swap(false, Ordering::Relaxed)
             };
             // Most sweeps find nothing, and lookups do not wait for those.
             let any = {
                 let shard = shard.read().unwrap_or_else(PoisonError::into_inner);
-                shard.values().any(|session| session.expired(now, ttl))
+                shard.iter().any(|Held(session)| session.expired(now, ttl))
             };
             if any {
                 let mut shard = shard.write().unwrap_or_else(PoisonError::into_inner);
-                out.extend(shard.extract_if(|_, session| old(session)).map(|(_, session)| session));
+                out.extend(shard.extract_if(old).map(|Held(session)| session));
             }
         }
         for session in &out {
-            self.release(session.principal);
+            self.release(session.principal());
         }
         out
     }
 
     pub(crate) fn each(&self, mut visit: impl FnMut(&Arc<Session>)) {
         for shard in &self.shards {
-            shard.read().unwrap_or_else(PoisonError::into_inner).values().for_each(&mut visit);
+            let shard = shard.read().unwrap_or_else(PoisonError::into_inner);
+            shard.iter().for_each(|Held(session)| visit(session));
         }
     }
 
@@ -188,6 +195,26 @@ fn half(digits: &[u8]) -> Option<u64> {
     }
     (!is_wrong).then_some(number)
 }
+
+impl Borrow<SessionKey> for Held {
+    fn borrow(&self) -> &SessionKey {
+        &self.0.key
+    }
+}
+
+impl Hash for Held {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.key.hash(state);
+    }
+}
+
+impl PartialEq for Held {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.key == other.0.key
+    }
+}
+
+impl Eq for Held {}
 
 impl Hasher for RandomKey {
     fn finish(&self) -> u64 {

@@ -8,6 +8,7 @@ use bytes::{Bytes, BytesMut};
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 
+use super::ServerSession;
 use super::pool::{self, ConnectError};
 use super::wire::{AnswerBody, Connection, WireError};
 
@@ -65,7 +66,7 @@ pub(crate) struct Outgoing<'a> {
     pub(crate) method: Method,
     pub(crate) fields: Fields<'a>,
     /// The instance's own session, where it has one.
-    pub(crate) session: Option<HeaderValue>,
+    pub(crate) session: Option<ServerSession>,
     pub(crate) body: Bytes,
 }
 
@@ -144,7 +145,7 @@ impl HttpTarget {
         out.extend_from_slice(self.start.as_bytes());
         outgoing.fields.write(outgoing.session.is_some(), out);
         if let Some(session) = &outgoing.session {
-            field(name::SESSION_ID.as_str().as_bytes(), session.as_bytes(), out);
+            field(name::SESSION_ID.as_str().as_bytes(), session.as_str().as_bytes(), out);
         }
         // A POST says that it has no body, and others do by saying nothing (RFC 9110, section 8.6).
         if !outgoing.body.is_empty() || outgoing.method == Method::POST {

@@ -5,9 +5,12 @@ pub(crate) mod events;
 pub(crate) mod http;
 pub mod mux;
 pub(crate) mod pool;
+mod server_session;
 pub(crate) mod wire;
 
 use std::sync::Arc;
+
+pub(crate) use self::server_session::ServerSession;
 
 /// How a server is reached.
 pub(crate) enum Endpoint {

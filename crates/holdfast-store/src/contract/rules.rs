@@ -31,7 +31,9 @@ enum Seen {
     Stale,
 }
 
-pub(super) const KEYS: [&[u8]; 4] = [b"s/one", b"s/two", b"j/one", b"x/two"];
+/// Two of sessions, as long as such keys are.
+pub(super) const KEYS: [&[u8]; 4] =
+    [b"s/0000000000000one", b"s/0000000000000two", b"j/one", b"x/two"];
 
 fn step() -> impl Strategy<Value = Step> {
     let key = 0..KEYS.len();

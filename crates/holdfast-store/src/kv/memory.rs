@@ -1,7 +1,8 @@
 //! Values in this process: the rules of the replicated machine, over sharded maps.
 
+use std::borrow::Borrow;
 use std::collections::{BTreeSet, HashMap};
-use std::hash::{BuildHasher as _, RandomState};
+use std::hash::{BuildHasher as _, Hash, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -24,11 +25,19 @@ pub(crate) struct MemoryKv {
 
 #[derive(Debug, Default)]
 struct Shard {
-    entries: HashMap<Bytes, KvEntry>,
-    /// Deadlines of sessions; apart, since `expire` leaves them.
-    sessions: BTreeSet<(u64, Bytes)>,
-    /// Deadlines of everything else.
-    others: BTreeSet<(u64, Bytes)>,
+    /// Apart, since `expire` leaves them, and since there may be a million of them: of a session's key only what
+    /// is its own is kept, in its place in the table.
+    sessions: Table<Session>,
+    others: Table<Bytes>,
+}
+
+/// What follows [`SESSIONS`] in the key of a session.
+type Session = [u8; 16];
+
+#[derive(Debug)]
+struct Table<K> {
+    entries: HashMap<K, KvEntry>,
+    deadlines: BTreeSet<(u64, K)>,
 }
 
 /// Milliseconds since the Unix epoch.
@@ -81,7 +90,7 @@ impl MemoryKv {
     }
 
     pub(crate) fn get_even_past(&self, key: &[u8]) -> Option<KvEntry> {
-        self.shard(key).entries.get(key).cloned()
+        self.shard(key).get(key).cloned()
     }
 
     pub(crate) fn put(
@@ -105,7 +114,7 @@ impl MemoryKv {
         let mut shard = self.shard(key);
         let found = shard.present(key, self.now());
         let fits = match expect {
-            Expect::Revision(_) => holds(expect, shard.entries.get(key)),
+            Expect::Revision(_) => holds(expect, shard.get(key)),
             Expect::Any | Expect::Absent => holds(expect, found),
         };
         if !fits {
@@ -133,11 +142,11 @@ impl MemoryKv {
         for shard in &self.shards {
             let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
             while left > 0
-                && let Some((deadline, key)) = shard.others.first()
+                && let Some((deadline, key)) = shard.others.deadlines.first()
                 && *deadline <= now
             {
                 let key = key.clone();
-                shard.remove(&key);
+                shard.others.remove(&key);
                 left -= 1;
             }
         }
@@ -148,10 +157,9 @@ impl MemoryKv {
         let mut found = Vec::new();
         for shard in &self.shards {
             let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
-            for index in [&shard.sessions, &shard.others] {
-                let past = index.iter().take_while(|(deadline, _)| *deadline <= now);
-                found.extend(past.filter(|(_, key)| key.starts_with(prefix)).cloned());
-            }
+            let sessions = shard.sessions.past(now).map(|(at, key)| (*at, session_key(key)));
+            let others = shard.others.past(now).cloned();
+            found.extend(sessions.chain(others).filter(|(_, key)| key.starts_with(prefix)));
         }
         found.sort_unstable();
         found.into_iter().take(limit).map(|(_, key)| key).collect()
@@ -168,27 +176,71 @@ impl MemoryKv {
 // === impl Shard ===
 
 impl Shard {
+    fn get(&self, key: &[u8]) -> Option<&KvEntry> {
+        match session(key) {
+            Some(key) => self.sessions.entries.get(key),
+            None => self.others.entries.get(key),
+        }
+    }
+
     fn present(&self, key: &[u8], now: u64) -> Option<&KvEntry> {
-        self.entries.get(key).filter(|entry| !entry.is_past(now))
+        self.get(key).filter(|entry| !entry.is_past(now))
     }
 
     fn insert(&mut self, key: Bytes, entry: KvEntry) {
+        match session(&key) {
+            Some(key) => self.sessions.insert(*key, entry),
+            None => self.others.insert(key, entry),
+        }
+    }
+
+    fn remove(&mut self, key: &[u8]) {
+        match session(key) {
+            Some(key) => self.sessions.remove(key),
+            None => self.others.remove(key),
+        }
+    }
+}
+
+fn session(key: &[u8]) -> Option<&Session> {
+    key.strip_prefix(SESSIONS)?.try_into().ok()
+}
+
+fn session_key(session: &Session) -> Bytes {
+    [SESSIONS, session].concat().into()
+}
+
+// === impl Table ===
+
+impl<K: Clone + Ord + Hash> Table<K> {
+    fn insert(&mut self, key: K, entry: KvEntry) {
         self.remove(&key);
         if let Some(deadline) = entry.deadline {
-            self.index(&key).insert((deadline, key.clone()));
+            self.deadlines.insert((deadline, key.clone()));
         }
         self.entries.insert(key, entry);
     }
 
-    fn remove(&mut self, key: &[u8]) {
+    fn remove<Q>(&mut self, key: &Q)
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+    {
         let Some((key, entry)) = self.entries.remove_entry(key) else { return };
         if let Some(deadline) = entry.deadline {
-            self.index(&key).remove(&(deadline, key.clone()));
+            self.deadlines.remove(&(deadline, key));
         }
     }
 
-    fn index(&mut self, key: &[u8]) -> &mut BTreeSet<(u64, Bytes)> {
-        if key.starts_with(SESSIONS) { &mut self.sessions } else { &mut self.others }
+    /// What is past its deadline, the oldest first.
+    fn past(&self, now: u64) -> impl Iterator<Item = &(u64, K)> {
+        self.deadlines.iter().take_while(move |(deadline, _)| *deadline <= now)
+    }
+}
+
+impl<K> Default for Table<K> {
+    fn default() -> Self {
+        Self { entries: HashMap::new(), deadlines: BTreeSet::new() }
     }
 }
 
