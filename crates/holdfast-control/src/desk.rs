@@ -156,15 +156,16 @@ impl Desk {
         self.open().retain(|node, _| state.members.contains_key(node));
     }
 
-    /// Whoever was heard lately and does not know the server has no calls of it.
+    /// Whoever was heard lately and does not know the server has no calls of it. One by whose configuration the
+    /// server does not move will go by no step, however long it is waited for, while all calls are held.
     fn of_all(&self, server: &str, members: &[Origin], fits: impl Fn(&ServerPart) -> bool) -> bool {
         let desk = self.open();
         members.iter().all(|member| {
             let heard = desk.get(&member.node);
             let heard = heard.filter(|it| it.report.generation == member.generation);
             heard.is_some_and(|it| match it.report.server(server) {
-                Some(part) => fits(part),
-                None => it.is_fresh_of(*member),
+                Some(part) if it.report.moves(server) => fits(part),
+                Some(_) | None => it.is_fresh_of(*member),
             })
         })
     }

@@ -23,6 +23,10 @@ pub(crate) struct Report {
     /// What breakers of single tools have to say, where they have anything: by server and tool. Comes after that.
     #[serde(skip)]
     pub(crate) tools: Vec<(String, String, BreakerPart)>,
+    /// Servers that do not move by its configuration: its calls go to all of their instances, whatever was agreed on.
+    /// Comes after that.
+    #[serde(skip)]
+    pub(crate) balanced: Vec<String>,
 }
 
 /// What it says of a server.
@@ -161,6 +165,11 @@ impl Report {
         self.servers.iter().find(|it| it.name == name)
     }
 
+    /// Whether its calls of a server go by what the group has agreed on.
+    pub(crate) fn moves(&self, server: &str) -> bool {
+        !self.balanced.iter().any(|it| it == server)
+    }
+
     /// What a breaker of a server has to say, if the node has it.
     pub(crate) fn breaker(&self, server: &str, of: Of<'_>) -> Option<BreakerPart> {
         match of {
@@ -182,7 +191,7 @@ impl ServerPart {
 
 impl Longer for Report {
     fn more(&mut self) -> Vec<&mut dyn Part> {
-        vec![&mut self.calls, &mut self.tools]
+        vec![&mut self.calls, &mut self.tools, &mut self.balanced]
     }
 }
 
@@ -254,18 +263,22 @@ mod tests {
         let calls = vec![("docs".into(), "a".into(), Calls::Fail(Cause::BreakerOpen))];
         let breaker = BreakerPart { opened: true, opened_at: 5, calls: 9, failed: 6 };
         let tools = vec![("docs".into(), "write".into(), breaker)];
-        let report = Report { generation: 4, servers: vec![server], calls, tools };
+        let balanced = vec!["wiki".to_owned()];
+        let report = Report { generation: 4, servers: vec![server], calls, tools, balanced };
         let bytes = encode_long(report.clone()).unwrap();
         assert_eq!(decode_long(&bytes), Ok(report.clone()));
         // An earlier version does not see the end, and says none.
-        let before = Report { tools: Vec::new(), ..report };
+        let last = Report { balanced: Vec::new(), ..report };
+        let before = Report { tools: Vec::new(), ..last.clone() };
         let earlier = Report { calls: Vec::new(), ..before.clone() };
         assert_eq!(decode::<Report>(&bytes), Ok(earlier.clone()));
         let first = encode(&earlier).unwrap();
         assert_eq!(decode_long(&first), Ok(earlier));
         let second = Part::write(&before.calls, first.clone()).unwrap();
         assert_eq!(decode_long(&second), Ok(before));
-        let ends = [first.len(), second.len()];
+        let third = Part::write(&last.tools, second.clone()).unwrap();
+        assert_eq!(decode_long(&third), Ok(last));
+        let ends = [first.len(), second.len(), third.len()];
         for end in (0..bytes.len()).filter(|end| !ends.contains(end)) {
             assert!(decode_long::<Report>(&bytes[..end]).is_err(), "cut at {end}");
         }

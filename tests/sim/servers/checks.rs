@@ -2,7 +2,7 @@
 
 use holdfast_engine::failover::{End, Failover, Manner, Phase, Stage};
 use holdfast_engine::health::votes::Opinion;
-use holdfast_engine::replicated::{Reply, Servers};
+use holdfast_engine::replicated::Servers;
 
 use super::world::{NAMES, NODES, World};
 
@@ -13,6 +13,8 @@ pub(super) struct Checks {
     switches: Vec<(usize, usize)>,
     /// Switches that the newest call knew of.
     newest: usize,
+    /// The last generation of which a stage lasted as long as it may.
+    pub(super) limited: Option<u64>,
 }
 
 impl World {
@@ -23,8 +25,9 @@ impl World {
         }
     }
 
-    /// After each entry of the log.
-    pub(super) fn check_entry(&mut self, before: &Servers, _reply: &Reply) {
+    /// After each entry of the log. `decided`: the term in which a coordinator had decided it; `term`: that of the
+    /// entry.
+    pub(super) fn check_entry(&mut self, before: &Servers, decided: Option<u64>, term: u64) {
         let Some(was) = before.by_name.get("db").map(|it| it.failover.clone()) else { return };
         let index = self.group.log.len() as u64;
         let events: Vec<_> = self
@@ -43,6 +46,15 @@ impl World {
         let is = self.group.failover().clone();
         if is == was {
             return;
+        }
+        if decided != Some(term) {
+            self.violated(format!("a step of term {decided:?} was made in term {term}"));
+        }
+        let goes_on = (is.generation, is.step) == (was.generation, was.step + 1);
+        let begins = (is.generation, is.step) == (was.generation + 1, 0);
+        if !goes_on && !begins {
+            let [is, was] = [&is, &was].map(|it| (it.generation, it.step));
+            self.violated(format!("step {is:?} was made after {was:?}"));
         }
         if is.active != was.active {
             let to = NAMES.iter().position(|it| *it == is.active).unwrap_or(NODES);
@@ -86,6 +98,24 @@ impl World {
         }
     }
 
+    /// A coordinator is about to let the primary take over again by itself: by the state that it knows that has been
+    /// well for the delay, and the coordinator's own checks were good.
+    pub(super) fn check_failback(&mut self, at: usize, state: &Failover) {
+        self.note("failed back by itself");
+        let primary = &self.params.primary;
+        let Some(place) = NAMES.iter().position(|it| *it == *primary) else { return };
+        let node = &self.nodes[at];
+        let verdict = &node.machine.control.servers.by_name["db"].verdicts[primary];
+        let well_for = self.now.saturating_sub(verdict.since.max(state.switched_at));
+        let is_well = verdict.opinion == Some(Opinion::Healthy);
+        if !is_well || well_for < self.params.failback_delay {
+            self.violated(format!("a failback before its delay: {well_for} ms after {verdict:?}"));
+        } else if node.good_looks[place] < self.params.good_checks {
+            let good = node.good_looks[place];
+            self.violated(format!("a failback after {good} good checks"));
+        }
+    }
+
     /// The active instance changes: where that is done in order, nothing runs at the old one.
     fn check_switch(&mut self, was: &Failover, is: &Failover) {
         self.note("switched");
@@ -100,7 +130,7 @@ impl World {
             .iter()
             .filter(|it| it.runs() && it.holds_lease(self.now))
             .any(|it| it.calls.iter().any(|call| call.0 == old));
-        let limited = self.notes.contains_key("stage ended by its limit");
+        let limited = self.checks.limited == Some(is.generation);
         if in_order && drained && running && !limited {
             self.violated(format!("calls still run at {} after an orderly switch", was.active));
         }

@@ -91,7 +91,13 @@ impl World {
                 })
             })
             .collect();
-        let Ok(mut stepped) = state.step(input, &seen, &self.params, term, now) else {
+        let mut params = self.params.clone();
+        match self.bug {
+            Some(Bug::FailbackBeforeItsDelay) => params.failback_delay = 0,
+            Some(Bug::FailbackBeforeItsChecks) => params.good_checks = 0,
+            _ => {}
+        }
+        let Ok(mut stepped) = state.step(input, &seen, &params, term, now) else {
             return false;
         };
         if !stepped.changed {
@@ -124,6 +130,11 @@ impl World {
             && state.moving().is_some_and(|it| !matches!(it.stage, Stage::Ramp { .. }))
         {
             self.note("stage ended by its limit");
+            self.checks.limited = Some(state.generation);
+        }
+        let begins = stepped.next.generation > state.generation;
+        if let (Input::Tick, Phase::FailingBack(_), true) = (input, &stepped.next.phase, begins) {
+            self.check_failback(at, state);
         }
         self.propose(at, command);
         true

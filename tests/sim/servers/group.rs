@@ -1,6 +1,7 @@
 //! The Raft group, idealised: one log, one leader per term. What a leader accepts is committed a little
 //! later; if it is deposed meanwhile, its successor commits a first part, in the old term. A leader that
-//! is cut off goes on taking itself for one, and swallows what it is told.
+//! is cut off goes on taking itself for one, and swallows what it is told. An answer to a proposal may be lost: then
+//! it is made again, when others may have been taken in.
 
 use std::collections::VecDeque;
 
@@ -10,7 +11,7 @@ use holdfast_engine::replicated::{
 };
 
 use super::node::{Leading, Message};
-use super::world::{Ms, NAMES, NODES, World};
+use super::world::{Bug, Ms, NAMES, NODES, TROUBLE, World};
 
 /// Followers that hear nothing for so long elect another leader.
 const ELECTION: Ms = 500;
@@ -22,6 +23,8 @@ pub(super) struct Group {
     confirmed: Ms,
     pub(super) log: Vec<(u64, Command)>,
     pending: VecDeque<(Ms, u64, Command)>,
+    /// Proposals that are made again, and when.
+    repeats: Vec<(Ms, Command)>,
     serial: u64,
     beat_at: Ms,
     /// The state after all of the log.
@@ -70,6 +73,10 @@ impl World {
         // What a deposed coordinator proposes reaches the leader as well, in another term.
         let command = self.command(from, 1, body);
         let at = self.now + self.rng.between(2, 40);
+        if self.kill.is_none() && self.now < TROUBLE && self.rng.percent(10) {
+            let again = self.now + self.rng.between(40, 800);
+            self.group.repeats.push((again, command.clone()));
+        }
         self.group.pending.push_back((at, self.group.term, command));
     }
 
@@ -85,12 +92,18 @@ impl World {
         command.serial = 1_000_000 + self.group.serial;
         let before = self.group.truth.control.servers.clone();
         let index = self.group.log.len() as u64 + 1;
-        let reply = self.group.truth.apply(index, term, &command);
+        let decided = decided_in(&mut command).copied();
+        if self.bug == Some(Bug::TermUnchecked)
+            && let Some(decided) = decided_in(&mut command)
+        {
+            *decided = term;
+        }
+        let reply = enter(self.bug, &mut self.group.truth, index, term, &command);
         if matches!(reply, Reply::Moved { .. } | Reply::Stale { .. }) {
             self.note("steps that came too late");
         }
         self.group.log.push((term, command));
-        self.check_entry(&before, &reply);
+        self.check_entry(&before, decided, term);
     }
 
     pub(super) fn tick_group(&mut self) {
@@ -103,6 +116,11 @@ impl World {
                 if let Some((_, term, command)) = self.group.pending.pop_front() {
                     self.append(term, command);
                 }
+            }
+            let due: Vec<_> = self.group.repeats.extract_if(.., |it| it.0 <= self.now).collect();
+            for (_, command) in due {
+                self.note("proposals repeated");
+                self.append(self.group.term, command);
             }
             if self.now >= self.group.beat_at {
                 self.group.beat_at = self.now + 30;
@@ -160,7 +178,7 @@ impl World {
         while self.nodes[node].applied < commit {
             let at = self.nodes[node].applied;
             let (term, command) = self.group.log[at].clone();
-            self.nodes[node].machine.apply(at as u64 + 1, term, &command);
+            enter(self.bug, &mut self.nodes[node].machine, at as u64 + 1, term, &command);
             self.nodes[node].applied = at + 1;
         }
     }
@@ -175,4 +193,33 @@ impl World {
             .count();
         self.nodes[node].runs() && reached > NODES / 2
     }
+}
+
+/// The term in which a coordinator decided this.
+fn decided_in(command: &mut Command) -> Option<&mut u64> {
+    let Body::Control(ControlCommand::Server(command)) = &mut command.body else { return None };
+    match command {
+        ServerCommand::Failover { term, .. } | ServerCommand::Verdict { term, .. } => Some(term),
+        _ => None,
+    }
+}
+
+/// Applies an entry of the log.
+fn enter(
+    bug: Option<Bug>,
+    machine: &mut Machine,
+    index: u64,
+    term: u64,
+    command: &Command,
+) -> Reply {
+    let reply = machine.apply(index, term, command);
+    if bug == Some(Bug::FollowsUnchecked)
+        && matches!(reply, Reply::Moved { .. })
+        && let Body::Control(ControlCommand::Server(command)) = &command.body
+        && let ServerCommand::Failover { server, next, .. } = command
+        && let Some(known) = machine.control.servers.by_name.get_mut(server)
+    {
+        known.failover = Failover::clone(next);
+    }
+    reply
 }

@@ -47,6 +47,8 @@ pub(super) struct Node {
     look_at: Ms,
     /// When a look at the instance last failed.
     pub(super) bad_at: [Option<Ms>; 3],
+    /// Good looks at it in a row, counted apart from what is tested.
+    pub(super) good_looks: [u32; 3],
     gate: Gate,
     /// Calls that run: at which instance, until when.
     pub(super) calls: Vec<(usize, Ms)>,
@@ -105,6 +107,7 @@ impl Node {
             steady: [Steady::new(); 3],
             look_at: 0,
             bad_at: [None; 3],
+            good_looks: [0; 3],
             gate: Gate::default(),
             calls: Vec::new(),
             leads: None,
@@ -161,6 +164,7 @@ impl World {
         // Frozen meanwhile: what it believed is of another time.
         if self.now > self.nodes[at].look_at + 1_000 {
             self.nodes[at].steady = [Steady::new(); 3];
+            self.nodes[at].good_looks = [0; 3];
         }
         self.nodes[at].look_at = self.now + LOOK + self.rng.between(0, 30);
         for instance in 0..3 {
@@ -175,6 +179,8 @@ impl World {
             if !sees {
                 node.bad_at[instance] = Some(self.now);
             }
+            let is_good = sees && !has_errors;
+            node.good_looks[instance] = if is_good { node.good_looks[instance] + 1 } else { 0 };
             let _ = node.steady[instance].look(status, Patience { fall: 2, rise: 3 });
             let (Some(believed), Some(leader)) = (node.steady[instance].status(), node.leader)
             else {
@@ -289,6 +295,7 @@ impl World {
         let knows =
             node.failover().is_some_and(|it| (it.generation, it.step) == (generation, step));
         let is_done = match &order.command {
+            Command::Drain { .. } if self.bug == Some(Bug::DrainConfirmedEarly) => true,
             Command::Drain { instance, .. } => {
                 let runs = |it: &(usize, Ms)| NAMES[it.0] == instance;
                 !node.calls.iter().any(runs)

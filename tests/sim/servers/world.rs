@@ -18,7 +18,7 @@ pub(super) const NAMES: [&str; 3] = ["a", "b", "c"];
 /// The clock's step.
 const TICK: Ms = 10;
 /// Until then things go wrong; then all is well until the end.
-const TROUBLE: Ms = 25_000;
+pub(super) const TROUBLE: Ms = 25_000;
 const END: Ms = 65_000;
 /// A run in which the coordinator is killed on purpose.
 const KILLED_END: Ms = 25_000;
@@ -40,6 +40,16 @@ pub(super) enum Bug {
     RampStartsOver,
     /// A new coordinator carries only its own steps' orders out.
     OrdersForgotten,
+    /// The group takes in what a deposed coordinator has decided.
+    TermUnchecked,
+    /// The group takes a step in whatever it follows: one that is proposed again is made again.
+    FollowsUnchecked,
+    /// Nodes confirm that nothing runs at an instance while something does.
+    DrainConfirmedEarly,
+    /// A primary takes over again before it has been well for the delay.
+    FailbackBeforeItsDelay,
+    /// A primary takes over again that the coordinator has not seen to be well.
+    FailbackBeforeItsChecks,
 }
 
 /// The coordinator dies at this stage of this move.

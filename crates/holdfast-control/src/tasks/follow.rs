@@ -110,11 +110,14 @@ impl Follow {
         told.seen = Some(state.override_generation);
         let step = (state.failover.generation, state.failover.step);
         let moved = told.step != Some(step);
-        if moved && planned.failover.is_some() {
-            shared.plane.route(server, Arc::new(state.failover.clone()));
-        }
         told.step = Some(step);
-        shared.now_follows(server, step);
+        // By another configuration calls go to all of its instances: whoever does not follow confirms nothing.
+        if planned.failover.is_some() {
+            if moved {
+                shared.plane.route(server, Arc::new(state.failover.clone()));
+            }
+            shared.now_follows(server, step);
+        }
         moved
     }
 }

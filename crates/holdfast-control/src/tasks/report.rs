@@ -77,7 +77,9 @@ impl Reporter {
             }
         });
         let servers = servers.collect();
-        Report { generation, servers, calls, tools }
+        let balanced = shared.plan.servers.iter().filter(|it| it.failover.is_none());
+        let balanced = balanced.map(|it| it.name.clone()).collect();
+        Report { generation, servers, calls, tools, balanced }
     }
 
     /// What this node says of an instance, and what its calls say of one that its checks find healthy.

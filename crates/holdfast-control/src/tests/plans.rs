@@ -114,6 +114,47 @@ async fn a_node_that_cannot_take_a_version_over_does_not_stand_in_the_way_of_wha
     assert_eq!(world.history("comes").len(), line, "{:?}", world.history("comes"));
 }
 
+/// The roles came with a version that the third node cannot take over: it shares its calls out to both instances.
+#[tokio::test(start_paused = true)]
+async fn a_node_that_balances_what_the_others_move_confirms_nothing_and_is_not_waited_for() {
+    let [before, _] = PAIR.split("    failover:").collect::<Vec<_>>()[..] else { panic!("{PAIR}") };
+    let equal = before.replace(", role: primary", "").replace(", role: secondary", "");
+    let world = World::start_together(&equal, 3);
+    let version = world.agree();
+    for node in [0, 1] {
+        world.reload(node, PAIR);
+        world.control(node).runs(version);
+    }
+    // One of its calls is always there.
+    lock(&world.nodes[2].plane.running).insert(At { server: 0, instance: 0 }, 1);
+    let both_known = |world: &World| {
+        let state = world.state();
+        let known = state.servers.by_name.get("docs").map(|it| it.verdicts.clone());
+        known.is_some_and(|it| it.values().all(|it| it.opinion == Some(Opinion::Healthy)))
+    };
+    world.until("known", 60 * SECONDS, both_known).await;
+    tokio::time::sleep(15 * SECONDS).await;
+    let move_to = |to: &str| Order::FailOver { server: "docs".into(), to: Some(to.into()) };
+    let begun = world.time();
+    world.control(1).order(move_to("b")).await.expect("it moves");
+    let on_b = |world: &World| {
+        let it = world.server("docs").failover;
+        it.active == "b" && it.moving().is_none()
+    };
+    world.until("moved", 30 * SECONDS, on_b).await;
+    let took = world.time() - begun;
+    assert!(took <= 1_000, "a pause, a drain or a switch lasted its whole limit: {took} ms");
+    assert_eq!(world.control(2).shared().follows(0), (0, 0), "it has confirmed a step");
+    assert!(lock(&world.nodes[2].plane.routes).is_empty());
+    // One that is silent may have taken the version over.
+    world.nodes[2].falls_silent();
+    tokio::time::sleep(6 * SECONDS).await;
+    world.control(1).order(move_to("a")).await.expect("it moves");
+    tokio::time::sleep(SECONDS).await;
+    let pauses = world.server("docs").failover.moving().map(|it| it.stage);
+    assert_eq!(pauses, Some(Stage::Pause), "it is waited for");
+}
+
 fn all_known(world: &World) -> bool {
     let known = |it: &holdfast_engine::replicated::ServerState| {
         it.verdicts.values().all(|it| it.opinion.is_some())

@@ -93,6 +93,8 @@ impl Follow {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn holds(version: u64) -> Configuration {
@@ -137,5 +139,76 @@ mod tests {
         follow.failed_to(2, "no TOKEN", now);
         // Version 3 is the content of 1 again, and is taken over like any other.
         assert_eq!(follow.next(Some(&holds(3)), now), Next::Take(3));
+    }
+
+    #[derive(Clone, Copy, Debug)]
+    enum Event {
+        Passes(u64),
+        Agrees(u64),
+        Looks { works: bool, why: usize },
+        Changes,
+    }
+
+    fn events() -> impl Strategy<Value = Vec<Event>> {
+        let looks = (any::<bool>(), 0usize..2).prop_map(|(works, why)| Event::Looks { works, why });
+        let event = prop_oneof![
+            2 => (0u64..20).prop_map(Event::Passes),
+            2 => (1u64..3).prop_map(Event::Agrees),
+            5 => looks,
+            1 => Just(Event::Changes),
+        ];
+        proptest::collection::vec(event, 1..100)
+    }
+
+    proptest! {
+        /// Whatever is agreed on and fails: a node takes over nothing but the version that holds, and that once;
+        /// what it could not take over it tries after a pause, and at once if something here has changed; it runs
+        /// what it took over last, and tells each failure once.
+        #[test]
+        fn a_node_runs_what_it_took_over_and_tries_what_holds(events in events()) {
+            let (mut now, mut follow) = (Instant::now(), Follow::default());
+            let (mut held, mut runs) = (None::<Configuration>, 0);
+            // The last try that failed: of which version, why, and until when nothing is tried.
+            let mut failed: Option<(u64, &str, Instant)> = None;
+            for event in events {
+                match event {
+                    Event::Passes(seconds) => now += Duration::from_secs(seconds),
+                    Event::Agrees(more) => {
+                        held = Some(holds(held.map_or(0, |it| it.version) + more));
+                    }
+                    Event::Changes => {
+                        follow.changed(now);
+                        failed = failed.map(|(version, why, _)| (version, why, now));
+                    }
+                    Event::Looks { works, why } => {
+                        let version = held.as_ref().map_or(0, |it| it.version);
+                        let waits = failed.filter(|it| it.0 == version && now < it.2);
+                        match follow.next(held.as_ref(), now) {
+                            Next::Rest => prop_assert_eq!(version, runs),
+                            Next::Wait(until) => {
+                                prop_assert_eq!(waits.map(|it| it.2), Some(until));
+                            }
+                            Next::Take(it) => {
+                                prop_assert_eq!(it, version);
+                                prop_assert_ne!(it, runs, "it runs that already");
+                                prop_assert!(waits.is_none(), "in its pause: {:?}", waits);
+                                if works {
+                                    follow.took(it);
+                                    (runs, failed) = (it, None);
+                                } else {
+                                    let why = ["no TOKEN", "no KEY"][why];
+                                    let news = follow.failed_to(it, why, now);
+                                    let told = failed.map(|it| (it.0, it.1));
+                                    prop_assert_eq!(news, told != Some((it, why)));
+                                    failed = Some((it, why, now + PAUSE));
+                                }
+                            }
+                        }
+                    }
+                }
+                prop_assert_eq!(follow.runs(), runs, "what fails changes nothing");
+                prop_assert_eq!(follow.failed(), failed.map(|it| (it.0, it.1)));
+            }
+        }
     }
 }

@@ -263,5 +263,48 @@ mod tests {
             prop_assert!(next.wait <= plain + plain / 10 + Duration::from_nanos(10));
             prop_assert!(Schedule::first(rhythm, random) <= rhythm.interval);
         }
+
+        /// However calls come and go: they bring a check forward only where some wait and none was answered for
+        /// the whole time-out, not while the last check is younger than half an interval, and once in a silence,
+        /// unless more wait than then. And where all that is so, they do. Each look: how long after the one
+        /// before, how many calls there are, whether one was answered, and how old the last check is.
+        #[test]
+        fn a_silence_is_told_once_and_never_beside_a_young_check(
+            looks in proptest::collection::vec((0u64..4, 0u64..4, 0u8..5, 0u64..12), 1..80),
+        ) {
+            let timeout = Duration::from_secs(3);
+            let (mut now, mut answered_at) = (Instant::now(), 7_000);
+            let mut silence = Silence::default();
+            // Since when calls wait in vain, and how many there were when that was told.
+            let (mut since, mut told) = (None, None);
+            for (after, in_flight, answered, last) in looks {
+                now += Duration::from_secs(after);
+                if in_flight == 0 || answered == 0 {
+                    answered_at += 1_000;
+                    (since, told) = (None, None);
+                }
+                if in_flight > 0 {
+                    since = since.or(Some(now));
+                }
+                // Two clocks are added up: what comes of it is some milliseconds off each time.
+                let read = answered_at + u64::from(answered) * 10;
+                let age = Duration::from_secs(last);
+                let tells = silence.look(in_flight, read, age, RHYTHM, timeout, now);
+                let lasts = since.is_some_and(|since| now - since >= timeout);
+                let is_old = age >= RHYTHM.interval / 2;
+                if tells {
+                    prop_assert!(in_flight > 0 && lasts, "told {since:?} at {now:?}");
+                    prop_assert!(is_old, "the last check was {age:?} ago");
+                    prop_assert!(told.is_none_or(|told| in_flight > told), "told again");
+                    told = Some(in_flight);
+                } else if lasts && is_old {
+                    prop_assert!(told.is_some(), "it should have been told at {now:?}");
+                }
+                // More came: they wait for a time-out of their own.
+                if told.is_some_and(|told| in_flight > told) {
+                    (since, told) = (Some(now), None);
+                }
+            }
+        }
     }
 }

@@ -1,4 +1,6 @@
-//! What a history says of outages.
+//! What a history says of outages; what holds of any history is in [`properties`].
+
+mod properties;
 
 use super::*;
 use ServerHappened::*;

@@ -1,5 +1,7 @@
-//! Stories of `apply`; properties that hold for any log are in [`properties`].
+//! Stories of `apply`; properties that hold for any log are in [`properties`], those of breakers that are kept in
+//! [`kept`].
 
+mod kept;
 mod properties;
 mod servers;
 

@@ -1,5 +1,6 @@
 //! The fleet from outside: what its states do to calls, and what is heard of them.
 
+mod reach;
 mod turned;
 
 use std::sync::Arc;
