@@ -1,7 +1,6 @@
 //! A server with a primary and a secondary behind three nodes: the primary is killed under load or fails
 //! its calls, one node is cut off from it, the coordinator dies in the middle of a move.
 
-mod alone;
 mod back;
 mod steps;
 
@@ -265,11 +264,12 @@ impl Drop for Link {
     }
 }
 
-/// A primary and a secondary, and three nodes each of which has a way of its own to the primary.
-async fn start_with_ways() -> (Sample, Sample, Cluster, Vec<Link>) {
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_is_cut_off_from_a_healthy_server_fails_nothing_over() {
     let (a, b) = (Sample::start(&[]).await, Sample::start(&[]).await);
     let port = free_address().port();
     let on = |last: u8| SocketAddr::from(([127, 0, 0, last], port));
+    // Each node has an address of its own for the primary.
     let mut links = Vec::new();
     for node in 1..=3 {
         links.push(Link::start(on(node), a.address).await);
@@ -278,12 +278,6 @@ async fn start_with_ways() -> (Sample, Sample, Cluster, Vec<Link>) {
     let server = pair(&primary, &format!("http://{}/mcp", b.address), SETTINGS);
     let cluster = Setup::new().server("docs", &server).failover_timeout(PATIENT).cluster().await;
     all_well(&cluster).await;
-    (a, b, cluster, links)
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_node_that_is_cut_off_from_a_healthy_server_fails_nothing_over() {
-    let (_a, _b, cluster, mut links) = start_with_ways().await;
     // The worst of the three: the coordinator itself.
     let cut = cluster.coordinator().await;
     let other = (cut + 1) % 3;

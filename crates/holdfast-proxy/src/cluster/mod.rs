@@ -31,7 +31,6 @@ pub(crate) use self::notes::{
 };
 pub(crate) use self::receive::serve;
 pub use self::receive::{Cut, Forwarded};
-use crate::random;
 
 /// This node's own footing in its cluster, as the data plane asks for it on the path of a call:
 /// every method answers at once.
@@ -178,19 +177,6 @@ impl Cluster {
             .filter(|(node, member)| **node != me && acting(member.state))
             .map(|(node, member)| Origin { node: *node, generation: member.generation })
             .collect()
-    }
-
-    /// Another node that takes what clients send, by chance; none while this one is out of touch with the group.
-    pub(crate) fn neighbour(&self) -> Option<Origin> {
-        let me = self.me().node;
-        let state = self.state.borrow();
-        let ready = || {
-            let others = state.members.iter().filter(|(node, _)| **node != me);
-            others.filter(|(_, member)| member.state == MemberState::Ready)
-        };
-        let at = random::u64().checked_rem(ready().count() as u64)?;
-        let (node, member) = ready().nth(usize::try_from(at).unwrap_or(0))?;
-        self.has_lease().then_some(Origin { node: *node, generation: member.generation })
     }
 
     /// The node of this Raft id in its present generation, if it may act.

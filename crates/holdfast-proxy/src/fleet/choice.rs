@@ -180,25 +180,6 @@ impl ServerFleet {
         }
     }
 
-    /// Whether this node reaches nothing that serves, while the group finds that some of it is of use: what is
-    /// broken is the way from here.
-    pub(crate) fn is_cut_off(&self) -> bool {
-        self.instances.iter().any(|it| it.is_away()) && self.is_of_use_to_others()
-    }
-
-    #[cold]
-    fn is_of_use_to_others(&self) -> bool {
-        let failover = self.failover.load();
-        let serves = |it: &&Instance| match failover.as_deref() {
-            Some(failover) => *it.id == *failover.active,
-            None => it.role != Role::Replica && it.weight > 0,
-        };
-        let serving = || self.instances.iter().filter(serves);
-        let is_found = |it: &Instance| it.verdict().opinion.is_some() && !it.is_unwell();
-        serving().all(|it| it.is_shut() || it.is_unwell())
-            && serving().any(|it| it.is_away() && is_found(it))
-    }
-
     /// Whether another instance would take such a session.
     pub(crate) fn other_than(&self, instance: usize, key: u64) -> bool {
         (0..self.instances.len()).filter(|it| *it != instance).any(|it| {

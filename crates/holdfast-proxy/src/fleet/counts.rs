@@ -15,8 +15,6 @@ pub(crate) struct Counts {
     pub(crate) repeats_denied: Counter,
     /// Sessions that went from one instance to another.
     pub(crate) moved: Counter,
-    /// Requests that another node was given, since this one alone did not reach the server.
-    pub(crate) handed_on: Counter,
     pub(crate) losses: Losses,
 }
 

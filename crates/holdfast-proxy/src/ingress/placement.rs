@@ -5,7 +5,6 @@
 //! | a session at an HTTP server, or no session | here: any node serves it |
 //! | a session that is an open connection | the node that its record names |
 //! | the process that modern clients of a stdio server share | the node that claimed the place |
-//! | a server that others reach, and this node does not | any other node |
 //!
 //! A request that is forwarded and lost comes back here: once the other node is declared dead the
 //! session is opened again, and the call runs here if it may.
@@ -81,28 +80,21 @@ pub(super) async fn settle(entered: &Entered, body: &Bytes) -> Result<Placed, Re
     let mut may_have_run = entered.again;
     let mut moves = 0;
     let mut lost_since: Option<Instant> = None;
-    let mut was_handed_on = false;
     while moves < MOVES {
-        let (holder, handed_on) = match place(entered, body, may_have_run).await? {
-            Place::Here(session) => match neighbour(entered, was_handed_on) {
-                Some(neighbour) => (neighbour, true),
-                None => return Ok(Placed { session, may_have_run }),
-            },
-            Place::At(holder) => (holder, false),
+        let holder = match place(entered, body, may_have_run).await? {
+            Place::Here(session) => return Ok(Placed { session, may_have_run }),
+            Place::At(holder) => holder,
         };
         if entered.forwarded {
             // Two nodes that know different things must not play ball with it.
             let (status, body) = (StatusCode::MISDIRECTED_REQUEST, Body::Full(None));
             return Err(respond::build(status, HeaderMap::new(), body));
         }
-        match Box::pin(pass(entered, body, may_have_run, holder)).await {
+        let longest = entered.server.settings.timeout.max(OPENED_WITHIN) + ON_THE_WAY;
+        let passed = Box::pin(pass(entered, body, may_have_run, holder));
+        let passed = tokio::time::timeout(longest, passed).await;
+        match passed.unwrap_or_else(|_| Err(Lost::Unknown("it gave no answer in time".into()))) {
             Ok(response) => return Err(response),
-            // Then it is refused here, unless the server can be reached by now.
-            Err(lost) if handed_on => {
-                may_have_run |= matches!(lost, Lost::Unknown(_));
-                was_handed_on = true;
-                continue;
-            }
             Err(Lost::Elsewhere) => {
                 // Who holds it now is on its way to this node.
                 if let Some(cluster) = &entered.gateway.cluster {
@@ -111,7 +103,10 @@ pub(super) async fn settle(entered: &Entered, body: &Bytes) -> Result<Placed, Re
                 moves += 1;
                 continue;
             }
-            Err(lost) => may_have_run |= matches!(lost, Lost::Unknown(_)),
+            Err(lost) => {
+                tracing::debug!(node = holder.node, %lost, "a forwarded request was lost");
+                may_have_run |= matches!(lost, Lost::Unknown(_));
+            }
         }
         // It may be gone, or not be reached from here for a moment: the one is declared, the other is
         // found out by trying. Without a quorum neither may ever come.
@@ -125,21 +120,6 @@ pub(super) async fn settle(entered: &Entered, body: &Bytes) -> Result<Placed, Re
     }
     let reason = "the node that holds the session cannot be reached".to_owned();
     Err(failed(entered, body, reason, may_have_run))
-}
-
-/// The node that is given a request of a server which this node alone does not reach. One that another node
-/// has given to this one stays here, and so does one that came back.
-fn neighbour(entered: &Entered, came_back: bool) -> Option<Origin> {
-    let stays = entered.forwarded || came_back;
-    let cluster = entered.gateway.cluster.as_ref().filter(|_| !stays)?;
-    let fleet = &entered.server.fleet;
-    // What holds an open connection to its server is placed already.
-    if entered.server.is_duplex() || !fleet.is_cut_off() {
-        return None;
-    }
-    let neighbour = cluster.neighbour()?;
-    fleet.counts.handed_on.inc();
-    Some(neighbour)
 }
 
 async fn pass(
@@ -156,12 +136,7 @@ async fn pass(
         parts: &entered.head.parts,
         body: body.clone(),
     };
-    let longest = entered.server.settings.timeout.max(OPENED_WITHIN) + ON_THE_WAY;
-    let passed = tokio::time::timeout(longest, cluster::forward(&forwarding, holder)).await;
-    let passed = passed.unwrap_or_else(|_| Err(Lost::Unknown("it gave no answer in time".into())));
-    passed.inspect_err(|lost| {
-        tracing::debug!(node = holder.node, %lost, "a forwarded request was lost");
-    })
+    cluster::forward(&forwarding, holder).await
 }
 
 async fn place(

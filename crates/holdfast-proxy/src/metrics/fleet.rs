@@ -119,7 +119,7 @@ pub(super) fn counters(servers: &[Arc<ServerMetrics>], out: &mut String) -> fmt:
     if servers.is_empty() {
         return Ok(());
     }
-    let plain: [ServerFamily; 3] = [
+    let plain: [ServerFamily; 2] = [
         (
             "holdfast_repeats_denied_total",
             "Calls that were not repeated because enough others were.",
@@ -128,11 +128,6 @@ pub(super) fn counters(servers: &[Arc<ServerMetrics>], out: &mut String) -> fmt:
         ("holdfast_sessions_moved_total", "Sessions that went to another instance.", |server| {
             server.counts.moved.get()
         }),
-        (
-            "holdfast_handed_on_total",
-            "Requests that another node was given, since this one alone did not reach the server.",
-            |server| server.counts.handed_on.get(),
-        ),
     ];
     for (name, help, read) in plain {
         header(out, name, COUNTER, help)?;
