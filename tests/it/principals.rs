@@ -230,6 +230,9 @@ async fn an_idle_session_of_a_sessionless_client_gives_way_at_the_limit() {
         assert!(answer.get("result").is_some(), "{answer}");
     }
     assert_eq!(gateway.metric("holdfast_sessions").await, 2.0);
+    let own = Client::legacy(&gateway).initialized().await;
+    assert!(own.call(7, "tool").await.get("result").is_some());
+    assert_eq!(gateway.metric("holdfast_sessions").await, 2.0);
 }
 
 #[tokio::test]

@@ -141,6 +141,12 @@ impl Plan {
         Some(At { server, instance })
     }
 
+    /// How long a vote on an instance of this server takes: what is checked seldom is judged by what was found
+    /// two rounds ago.
+    pub(crate) fn round_of(&self, planned: &Planned) -> Duration {
+        self.rules.round.max(planned.health.interval.saturating_mul(2))
+    }
+
     /// Every instance of every server.
     pub(crate) fn all(&self) -> impl Iterator<Item = At> + '_ {
         let instances = |(server, planned): (usize, &Planned)| {

@@ -71,8 +71,9 @@ pub(crate) struct Shared {
     pulse: Mutex<Pulse>,
     /// What clients of this node lost, until it is in the group's record.
     pub(crate) losses: Arc<Mutex<Vec<Loss>>>,
-    /// What the group had found of instances, by server and id, when their checks were switched on again.
-    outdated: Mutex<BTreeMap<(String, String), Verdict>>,
+    /// What the group had found of instances, by server and id, when their checks were switched on again, and
+    /// until when it has had no time to find anything else.
+    outdated: Mutex<BTreeMap<(String, String), (Verdict, tokio::time::Instant)>>,
 }
 
 /// What the other nodes say, as the coordinator last told.
@@ -232,7 +233,8 @@ impl Shared {
                 let (name, id) = (&planned.name, &planned.instances[at.instance].id);
                 let found = state.servers.by_name.get(name).and_then(|it| it.verdicts.get(id));
                 let key = (name.clone(), id.clone());
-                lock(&shared.outdated).extend(found.map(|it| (key, it.clone())));
+                let until = tokio::time::Instant::now() + 2 * shared.plan.round_of(planned);
+                lock(&shared.outdated).extend(found.map(|it| (key, (it.clone(), until))));
             } else {
                 let look = before.looks.get(was);
                 shared.looks.with(at, |it| *it = look);
@@ -379,7 +381,7 @@ impl Shared {
 
     /// The group's verdict on an instance; none without checks. One that was given before they were switched on
     /// again cannot be told from one that was found anew and is the same: it counts once this node's own checks
-    /// find so too.
+    /// find so too, or the group has had the time of two votes to find otherwise.
     pub(crate) fn verdict<'a>(
         &self,
         planned: &Planned,
@@ -397,7 +399,10 @@ impl Shared {
                 At { server: self.plan.find(&planned.name)?.0, instance: planned.place(instance)? };
             self.looks.get(at).own.map(Opinion::of)
         };
-        if outdated.get(&key) == Some(verdict) && found() != verdict.opinion {
+        let is_old = outdated.get(&key).is_some_and(|(old, until)| {
+            old == verdict && tokio::time::Instant::now() < *until && found() != verdict.opinion
+        });
+        if is_old {
             return None;
         }
         outdated.remove(&key);

@@ -21,6 +21,7 @@ use holdfast_engine::bucket::Bucket;
 use holdfast_engine::replicated::Origin;
 use holdfast_mcp::event_id::Sealer;
 use holdfast_store::{Store, StoreError};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -372,14 +373,22 @@ impl Gateway {
     /// # Cancel safety
     /// Once begun, the ending goes on when the future is dropped.
     pub(crate) async fn end_session(self: &Arc<Self>, session: &Arc<Session>, told: Option<u32>) {
-        if self.sessions.remove(session.key).is_none() {
-            return;
-        }
-        session.set_ending(true);
-        let ending = Arc::clone(self).take_down(Arc::clone(session), told);
-        if tokio::spawn(ending).await.is_err() {
+        let Some(ending) = self.begin_end(session, told) else { return };
+        if ending.await.is_err() {
             tracing::warn!(session = ?session.key, "a session was not taken down to its end");
         }
+    }
+
+    /// The same, of which the first step is done at once: its place in the table is free. `None`: somebody else
+    /// has begun it.
+    pub(crate) fn begin_end(
+        self: &Arc<Self>,
+        session: &Arc<Session>,
+        told: Option<u32>,
+    ) -> Option<JoinHandle<()>> {
+        self.sessions.remove(session.key)?;
+        session.set_ending(true);
+        Some(tokio::spawn(Arc::clone(self).take_down(Arc::clone(session), told)))
     }
 
     /// Takes down what a session that is out of the table has open.

@@ -129,10 +129,7 @@ impl Verdicts {
     ) -> Option<ServerCommand> {
         let signed = self.shared.desk.votes(&planned.name, instance);
         let votes: Vec<Vote> = signed.iter().map(|(vote, _)| *vote).collect();
-        // What is checked seldom is judged by what was found two rounds ago.
-        let rules = self.shared.plan.rules;
-        let round = rules.round.max(planned.health.interval.saturating_mul(2));
-        let rules = Rules { round, ..rules };
+        let rules = Rules { round: self.shared.plan.round_of(planned), ..self.shared.plan.rules };
         let now = Instant::now().into_std();
         let counted = tally(&votes, members, &rules, now);
         let opinion = counted.opinion?;

@@ -375,4 +375,12 @@ async fn what_checks_found_holds_no_more_once_there_are_none() {
         all == [Some(Opinion::Healthy); 3]
     };
     world.until("well", 30 * SECONDS, is_well).await;
+    // Who cannot find so by itself believes the others, once they have had the time to vote.
+    let planes = ALL.map(|node| world.reload(node, &unchecked));
+    let unknown = |_: &World| planes.iter().all(|plane| opinion(plane) == Some(None));
+    world.until("unknown once more", 30 * SECONDS, unknown).await;
+    world.blind(0);
+    let planes = ALL.map(|node| world.reload(node, PAIR));
+    let is_well = |_: &World| planes.iter().all(|it| opinion(it) == Some(Some(Opinion::Healthy)));
+    world.until("the others are believed", 60 * SECONDS, is_well).await;
 }

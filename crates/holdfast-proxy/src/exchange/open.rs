@@ -29,7 +29,7 @@ use crate::fleet::{Ask, Outcome, Why};
 use crate::gateway::Gateway;
 use crate::random;
 use crate::server::Server;
-use crate::session::{Bound, InUse, Session, Whereto, steering_key};
+use crate::session::{Bound, InUse, Session, TableError, Whereto, steering_key};
 use crate::upstream::duplex::{self, OpenError};
 use crate::upstream::events::HttpEvents;
 use crate::upstream::http::{Collected, Fields, Outgoing};
@@ -57,7 +57,7 @@ pub(super) struct Initialized {
 /// Answers a client's `initialize` and begins its session.
 pub(super) async fn initialize(call: &Arc<Call>) -> Answer {
     let gateway = &call.gateway;
-    if let Err(full) = gateway.sessions.reserve(call.principal.digest, &gateway.config.limits) {
+    if let Err(full) = reserve(call) {
         gateway.metrics.sessions_refused.inc();
         let wait = Duration::from_secs(5);
         let failure = Failure::overloaded(&call.server.name, full.to_string(), wait);
@@ -104,6 +104,29 @@ pub(super) async fn initialize(call: &Arc<Call>) -> Answer {
         }
         Err(failure) => Answer::Failed(failure),
     }
+}
+
+/// Takes a place for a session of the caller's. An idle one of theirs that waits, at whichever server, for a
+/// client without a session that may never call again is worth less, and gives way.
+///
+/// # Errors
+/// [`TableError`]: all of theirs are in use.
+fn reserve(call: &Call) -> Result<(), TableError> {
+    let (gateway, principal) = (&call.gateway, call.principal.digest);
+    loop {
+        let full = match gateway.sessions.reserve(principal, &gateway.config.limits) {
+            Ok(()) => return Ok(()),
+            Err(full) => full,
+        };
+        let idle = gateway.servers.iter().find_map(|it| it.take_oldest_implicit(principal));
+        end_idle(gateway, idle.ok_or(full)?);
+    }
+}
+
+/// Ends a session that waits for its next call. Its place is free at once, and what it has at the server and in
+/// the store is taken down meanwhile.
+fn end_idle(gateway: &Arc<Gateway>, idle: Arc<Session>) {
+    drop(gateway.begin_end(&idle, None));
 }
 
 /// A place in the session table, given back unless the session came to be.
@@ -165,18 +188,11 @@ pub(super) async fn implicit(call: &Call) -> Result<Borrowed, Failure> {
             return Ok(borrowed(session, permit));
         }
     }
-    for session in call.server.take_excess_implicit() {
-        let gateway = Arc::clone(gateway);
-        tokio::spawn(async move { gateway.end_session(&session, None).await });
-    }
-    while let Err(full) = gateway.sessions.reserve(call.principal.digest, &gateway.config.limits) {
-        // One that waits for a client that may never call again is worth less than this call.
-        let Some(idle) = call.server.take_oldest_implicit(call.principal.digest) else {
-            let wait = Duration::from_secs(5);
-            return Err(Failure::overloaded(&call.server.name, full.to_string(), wait));
-        };
-        gateway.end_session(&idle, None).await;
-    }
+    call.server.take_excess_implicit().into_iter().for_each(|idle| end_idle(gateway, idle));
+    reserve(call).map_err(|full| {
+        let wait = Duration::from_secs(5);
+        Failure::overloaded(&call.server.name, full.to_string(), wait)
+    })?;
     let mut reserved = Reserved { gateway, principal: Some(call.principal.digest) };
     let initialize = Bytes::from(
         serde_json::json!({

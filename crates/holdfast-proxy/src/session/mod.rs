@@ -34,7 +34,7 @@ pub(crate) use self::restore::{Whereto, reestablish};
 pub(crate) use self::standing::{
     FOLLOWS_WITHIN, Opened, Standing, feed_duplex, open as open_standing, release,
 };
-pub(crate) use self::table::{Sessions, parse_id};
+pub(crate) use self::table::{Sessions, TableError, parse_id};
 use crate::exchange::Call;
 use crate::failure::Failure;
 use crate::gateway::Gateway;
