@@ -254,6 +254,25 @@ async fn calls_wait_while_a_failover_holds_them_and_then_go_to_the_other_one() {
     assert_eq!(server.choose(&ask(CallClass::Read)).unwrap().instance(), 1);
 }
 
+/// What follows fails as any call does.
+#[test]
+fn where_an_instance_begins_to_serve_what_its_calls_met_before_counts_no_more() {
+    let fleet = fleet(FAILING_OVER);
+    let server = fleet.server("main").unwrap();
+    fleet.route(0, Arc::new(Failover::new("a")));
+    fail(server, 0, Outcome::Status, 5);
+    let at = fleet.at("main", "a").unwrap();
+    fleet.route(0, Arc::new(Failover::new("b")));
+    let before = fleet.sight(at);
+    assert!(before.is_open && before.indicators.calls == 5, "{before:?}");
+    fleet.route(0, Arc::new(Failover::new("a")));
+    let after = fleet.sight(at);
+    assert!(!after.is_open && after.indicators.calls == 0, "{after:?}");
+    assert_eq!(phase(server, 0), Phase::Closed);
+    fail(server, 0, Outcome::Status, 5);
+    assert_eq!(phase(server, 0), Phase::Open);
+}
+
 fn pausing() -> holdfast_engine::failover::Move {
     use holdfast_engine::failover::{Manner, Move, Stage};
     Move {
