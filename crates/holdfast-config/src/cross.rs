@@ -4,9 +4,11 @@ mod dependencies;
 
 use std::net::SocketAddr;
 
+use holdfast_engine::class::ToolClass;
+
 use crate::context::Context;
 use crate::units::show_duration;
-use crate::{Config, Server};
+use crate::{BulkheadClass, Config, Server};
 
 /// Reports what does not fit together.
 pub(crate) fn check(config: &Config, context: &Context<'_>) {
@@ -151,12 +153,61 @@ fn servers(config: &Config, context: &Context<'_>) {
             );
         }
         one_voice(name, server, config, context);
+        effects(name, server, context);
+        queues(name, server, config, context);
         if server.failover.is_some() && !server.health.enabled {
             context.notice(format!(
                 "servers.{name}: it is not failed over, since without checks (health.enabled: false) \
                  nobody finds its primary ill; take that out, or move it by hand with `holdfast \
                  failover {name} --to INSTANCE --force`; write failover: {{ enabled: false }} where it \
                  is never to be moved"
+            ));
+        }
+    }
+}
+
+/// What is run by the gateway's own doing, or kept for later, is no Write by this very file.
+fn effects(name: &str, server: &Server, context: &Context<'_>) {
+    let effect = |tool: &str| server.tools.get(tool).and_then(|rule| rule.effect);
+    let consistency = server.failover.as_ref().and_then(|it| it.consistency.as_ref());
+    if let Some(compared) = consistency.filter(|it| effect(&it.tool) == Some(ToolClass::Write)) {
+        context.report(
+            &format!("servers.{name}.failover.consistency.tool"),
+            format!("{} is a write by tools, and would be run on both sides", compared.tool),
+            "a tool that only reads",
+            "name another tool, or write read for it if it has no effect",
+        );
+    }
+    for (index, tool) in server.fallback.tools.iter().enumerate() {
+        let declared = match effect(tool) {
+            None | Some(ToolClass::Read) => None,
+            Some(ToolClass::Idempotent) => Some("idempotent"),
+            Some(ToolClass::Write) => Some("write"),
+        };
+        if let Some(declared) = declared {
+            context.report(
+                &format!("servers.{name}.fallback.tools[{index}]"),
+                format!("{tool} is {declared} by tools, and nothing stands in for that"),
+                "tools that only read",
+                "remove it, or write read for it if it has no effect",
+            );
+        }
+    }
+}
+
+/// A call that waits for its turn is given up at its own deadline, whatever its class would wait.
+fn queues(name: &str, server: &Server, config: &Config, context: &Context<'_>) {
+    let of_tools = server.tools.values().filter_map(|rule| rule.class);
+    let used: Vec<_> = of_tools.chain([server.class]).collect();
+    for class in BulkheadClass::ALL.into_iter().filter(|class| used.contains(class)) {
+        let key = format!("bulkheads.{}.queue_timeout", class.label());
+        let waits = config.bulkheads.of(class).queue_timeout;
+        if context.is_given(&key) && waits > server.timeout {
+            context.notice(format!(
+                "servers.{name}: timeout, {}, is shorter than {key}, {}: its calls are given up in \
+                 the queue before that",
+                show_duration(server.timeout),
+                show_duration(waits),
             ));
         }
     }

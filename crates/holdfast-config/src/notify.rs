@@ -140,7 +140,13 @@ impl NotifyEvent {
 
 fn read_events(section: &mut Section<'_>) -> Vec<NotifyEvent> {
     let words = NotifyEvent::ALL.map(|event| (event.label(), event));
-    let items = section.field("events").and_then(|field| field.items()).unwrap_or_default();
+    let field = section.field("events");
+    let items = field.as_ref().and_then(|field| field.items());
+    if let (Some(field), Some([])) = (&field, items.as_deref()) {
+        let allowed = "one kind of event at least; all of them where the key is absent";
+        field.problem("an empty list".into(), allowed, "remove it, or write [failover, failback]");
+    }
+    let items = items.unwrap_or_default();
     let mut events: Vec<_> = items.iter().filter_map(|item| item.choice(&words)).collect();
     events.sort_unstable();
     events.dedup();

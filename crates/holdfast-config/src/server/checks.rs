@@ -161,6 +161,11 @@ impl Check {
         !self.external && !matches!(self.kind, CheckKind::Resource { .. })
     }
 
+    /// Whether it asks the instance whether it answers: `latency` only says how long the others took.
+    pub(crate) fn asks(&self) -> bool {
+        self.scores() && !matches!(self.kind, CheckKind::Latency { .. })
+    }
+
     /// What is asked of every server unless its configuration says otherwise: a connection (0.3)
     /// and an answer (0.7).
     pub fn standard() -> Vec<Self> {

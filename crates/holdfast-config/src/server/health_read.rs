@@ -257,9 +257,9 @@ fn fit(checks: &[Check], transport: &Transport, field: &Field<'_>) {
         Transport::Sse { .. } | Transport::WebSocket { .. } => 1,
         Transport::Stdio(_) => 0,
     };
-    if !checks.is_empty() && !checks.iter().any(Check::scores) {
+    if !checks.is_empty() && !checks.iter().any(Check::asks) {
         let found = "no check that asks an instance whether it answers".to_owned();
-        let allowed = "one more than external ones and those of cpu, memory and io_wait";
+        let allowed = "one more than external ones, latency, and those of cpu, memory and io_wait";
         field.problem(found, allowed, "add { type: ping }");
     }
     for check in checks {

@@ -432,3 +432,23 @@ fn a_pair_that_nobody_checks_is_said_to_be_failed_over_by_nobody() {
         assert_eq!(notices(more), [""; 0], "{more}");
     }
 }
+
+#[test]
+fn a_queue_that_outlasts_the_servers_timeout_is_told_of_where_it_is_used() {
+    let notices = |queue: &str, keys: &str| {
+        let bulkheads = format!("bulkheads: {{ background: {{ {queue} }} }}");
+        good(&format!("{bulkheads}\nservers: {{ a: {{ url: \"http://a/\", {keys} }} }}")).notices
+    };
+    let long = "queue_timeout: 45s";
+    for used in ["class: background", "tools: { t: { class: background } }"] {
+        let [notice] = &notices(long, &format!("timeout: 20s, {used}"))[..] else {
+            panic!("no notice: {used}")
+        };
+        for said in ["servers.a: timeout, 20s", "bulkheads.background.queue_timeout, 45s"] {
+            assert!(notice.contains(said), "{notice}");
+        }
+        assert_eq!(notices(long, &format!("timeout: 45s, {used}")), [""; 0]);
+    }
+    assert_eq!(notices(long, "timeout: 20s"), [""; 0], "a class that it does not use");
+    assert_eq!(notices("queue: 5", "timeout: 20s, class: background"), [""; 0], "by default");
+}

@@ -108,6 +108,7 @@ fn checks() {
     one("type: ping, external: true", ".external", "no such key", "remove it");
     let outside = "type: http, url: \"http://m/\", external: true";
     health(&format!("checks: [{{ {outside} }}]"), "checks", "whether it answers", "type: ping");
+    health("checks: [{ type: latency }]", "checks", "whether it answers", "type: ping");
     let measures = "health: { measures: { watch: 50 } }";
     section(measures, "health.measures.watch", "do not fall", "watch: 75");
     let measures = "health: { measures: { fail_over: 51 } }";
@@ -149,6 +150,9 @@ fn roles() {
         "no instance with a weight",
         "above 0",
     );
+    let twice = "servers: { a: { instances: [{ id: x, url: \"http://x:80/\" }, \
+                 { id: y, url: \"http://x/\" }] } }";
+    check(twice, "servers.a.instances[1]", "y has the same url as x", "its own address");
     instances(&[", role: leader"], "", "instances[0].role", "not known", "primary");
     instances(&[", region: \"a b\""], "", "instances[0].region", "not an id", "");
     instances(&[", weight: 1001"], "", "instances[0].weight", "out of range", "write 1000");
@@ -186,6 +190,12 @@ fn failovers() {
     keys("threshold: 0", "threshold", "out of range", "write 1");
     keys("ramp_step: 0", "ramp_step", "out of range", "write 0.01");
     keys("consistency: {}", "consistency", "without a tool", "tool: NAME");
+    let text = format!(
+        "servers: {{ a: {{ instances: [{{ id: x, url: \"http://x/\"{primary} }}, \
+         {{ id: y, url: \"http://y/\"{secondary} }}], tools: {{ w: write }}, \
+         failover: {{ consistency: {{ tool: w }} }} }} }}"
+    );
+    check(&text, "servers.a.failover.consistency.tool", "w is a write", "another tool");
     keys("tier: far", "tier", "not known", "write local");
     keys("drain: 2h", "drain", "out of range", "write 1h");
     keys("failback: 5m", "failback", "no such key", "did you mean failback_delay?");
@@ -213,6 +223,10 @@ fn fallbacks_and_dependencies() {
     two("", "fallback: { server: b }", "b.fallback.server", "stands in for itself", "another");
     two("", "fallback: { server: d }", "b.fallback.server", "no server \"d\"", "name a server");
     server("fallback: { tools: [x] }", "fallback.tools", "nothing stands in", "cache: {}");
+    for (word, says) in [("write", "w is write by tools"), ("idempotent", "w is idempotent")] {
+        let keys = format!("tools: {{ w: {word} }}, fallback: {{ cache: {{}}, tools: [r, w] }}");
+        server(&keys, "fallback.tools[1]", says, "remove it");
+    }
     server("fallback: { cache: { ttl: 0 } }", "fallback.cache.ttl", "out of range", "write 1s");
     server("fallback: { static: later }", "fallback.static", "not a mapping", "name: value");
     server("fallback: { answer: {} }", "fallback.answer", "no such key", "write it as static");
@@ -292,6 +306,8 @@ fn sections() {
     section(short, "notify[0].secret", "5 characters (not shown)", "openssl");
     let event = "notify: [{ url: \"http://a/\", events: [falover] }]";
     section(event, "notify[0].events[0]", "not known", "did you mean failover?");
+    let none = "notify: [{ url: \"http://a/\", events: [] }]";
+    section(none, "notify[0].events", "an empty list", "remove it");
     let many = vec!["{ url: \"http://a/\" }"; 21].join(", ");
     section(&format!("notify: [{many}]"), "notify", "a list of 21", "one address");
     section("webhooks: []", "webhooks", "no such key", "notify");

@@ -137,7 +137,10 @@ impl Reporter {
             })
         });
         let reaches = look.own.map(Opinion::of) == Some(Opinion::Healthy) && !look.in_doubt;
-        let said = said.filter(|_| reaches);
+        // What calls met long ago is no news to a node whose own are as old, and went well.
+        let is_news =
+            sight.breaker == Phase::Open || sight.in_flight > 0 || sight.indicators.called_lately;
+        let said = said.filter(|it| reaches && (*it == Calls::Succeed || is_news));
         let part = InstancePart {
             id: planned.instances[at.instance].id.clone(),
             vote,

@@ -7,12 +7,22 @@ use holdfast_engine::replicated::ServerHappened;
 
 use super::world::World;
 use super::{ALL, PAIR, SECONDS, is_found, well};
-use crate::operate::Operated as _;
+use crate::operate::{Operated as _, Order};
 use crate::plane::At;
 
 fn rests_on(world: &World, instance: &str) -> bool {
     let failover = world.server("docs").failover;
     failover.active == instance && failover.moving().is_none()
+}
+
+async fn force_to_a(world: &World) {
+    let order = Order::ForceOver { server: "docs".into(), to: "a".into() };
+    world.control(2).order(order).await.expect("a forced move is refused for nothing");
+    world.until("forced", 10 * SECONDS, |world| rests_on(world, "a")).await;
+}
+
+fn failovers(world: &World) -> usize {
+    world.count(|it| *it == ServerHappened::FailoverBegan)
 }
 
 fn switches(world: &World) -> usize {
@@ -203,4 +213,51 @@ async fn an_incident_of_calls_at_one_node_outlasts_a_time_without_a_coordinator(
         world.set_failing("1", &[0], false);
         world.until("healthy again", 120 * SECONDS, |world| is_found(world, "healthy")).await;
     }
+}
+
+/// Whether the breakers are open yet, or wait half-open for calls of which none come.
+#[tokio::test(start_paused = true)]
+async fn where_an_operator_places_a_server_what_calls_met_there_before_moves_nothing() {
+    for later in [5, 25, 31, 34, 45] {
+        let world = World::start(PAIR, 3);
+        well(&world).await;
+        world.set_failing("a", &ALL, true);
+        world.until("moved", 10 * SECONDS, |world| world.all_go_to(0, "b")).await;
+        world.until("at rest", 10 * SECONDS, |world| rests_on(world, "b")).await;
+        world.set_failing("a", &ALL, false);
+        world.idle(&ALL);
+        tokio::time::sleep(later * SECONDS).await;
+        force_to_a(&world).await;
+        let begun = failovers(&world);
+        tokio::time::sleep(150 * SECONDS).await;
+        let history = world.history("docs");
+        assert!(rests_on(&world, "a"), "after {later} s: {history:#?}");
+        assert_eq!(failovers(&world), begun, "after {later} s: {history:#?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_an_operator_places_a_server_calls_that_fail_after_that_move_it_again() {
+    let world = World::start(PAIR, 3);
+    well(&world).await;
+    world.set_failing("a", &ALL, true);
+    world.until("moved", 10 * SECONDS, |world| world.all_go_to(0, "b")).await;
+    world.until("at rest", 10 * SECONDS, |world| rests_on(world, "b")).await;
+    force_to_a(&world).await;
+    world.until("moved again", 20 * SECONDS, |world| world.all_go_to(0, "b")).await;
+}
+
+/// Its calls failed, and those of the others went well, when there were any.
+#[tokio::test(start_paused = true)]
+async fn what_one_nodes_calls_met_before_there_were_none_is_not_taken_over() {
+    let world = World::start(PAIR, 3);
+    well(&world).await;
+    world.set_failing("a", &[0], true);
+    tokio::time::sleep(10 * SECONDS).await;
+    world.idle(&[0]);
+    tokio::time::sleep(90 * SECONDS).await;
+    world.idle(&[1, 2]);
+    tokio::time::sleep(150 * SECONDS).await;
+    assert!(rests_on(&world, "a"), "{:#?}", world.history("docs"));
+    assert_eq!(failovers(&world), 0, "{:#?}", world.history("docs"));
 }

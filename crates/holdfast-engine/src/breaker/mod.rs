@@ -276,12 +276,16 @@ impl Breaker {
         true
     }
 
-    /// Has all calls pass from here on, as far as the last opening is over: a failover brings them back
-    /// step by step, and refusing some of those would refuse them for good.
+    /// Has all calls pass from here on, unless it is open for what this node cannot reach, or an operator
+    /// holds it: a failover brings them back, step by step or because somebody wants them there, and
+    /// refusing some of those would refuse them for good. What the server's calls met before it served says
+    /// nothing of how it serves now, and where none come nothing would ever contradict it.
     pub fn start_over(&mut self, now: Instant, chance: u64) {
         self.tick(now, chance);
-        if let State::HalfOpen { .. } | State::Recovering { .. } = self.state {
-            self.close(Cause::Cluster, now);
+        match self.state {
+            State::Open { .. } if self.is_servers => self.close(Cause::Cluster, now),
+            State::HalfOpen { .. } | State::Recovering { .. } => self.close(Cause::Cluster, now),
+            State::Closed | State::Open { .. } | State::ForcedOpen | State::ForcedClosed => {}
         }
     }
 

@@ -10,6 +10,9 @@ use crate::health::votes::{Cause, Opinion};
 
 /// A delay doubles this often at most.
 const DOUBLINGS: u32 = 3;
+/// For so long after a switch, in milliseconds, a verdict from before it says nothing of calls: the nodes, which
+/// count anew, have not voted on it yet.
+const COUNTS_ANEW: u64 = 3_000;
 /// The longest cause, in bytes.
 const MAX_CAUSE: usize = 256;
 
@@ -187,7 +190,7 @@ impl Sight<'_> {
 
     fn settled(&self, state: &Failover) -> Option<Failover> {
         let active = self.find(&state.active);
-        if let Some(trigger) = trigger(active, self.params) {
+        if let Some(trigger) = self.reason_to_leave(state) {
             let Trigger { manner, cause, to } = trigger;
             let text = self.leaves(state, cause);
             return match self.refuge(state, &trigger, &[]) {
@@ -284,7 +287,7 @@ impl Sight<'_> {
     fn moving(&self, state: &Failover, it: &Move) -> Option<Failover> {
         if let Stage::Notify { .. } = it.stage {
             // Who has to act does not wait until people were told of the last time.
-            let trigger = trigger(self.find(&state.active), self.params);
+            let trigger = self.reason_to_leave(state);
             if trigger.is_some_and(|it| it.manner == Manner::Immediate)
                 && let Some(next) = self.settled(state)
             {
@@ -301,6 +304,9 @@ impl Sight<'_> {
                 let condition = to.and_then(|to| to.opinion).map_or("unknown", |it| it.label());
                 return Some(self.abort(state, it, &format!("{} is {condition}", it.to)));
             }
+            if self.has_no_reason_any_more(state, it) {
+                return Some(self.roll_back(state, it, &format!("{} is well again", it.from)));
+            }
             let from = trigger(self.find(&it.from), self.params);
             if it.manner != Manner::Immediate
                 && let Some(Trigger { manner: Manner::Immediate, to: worst, .. }) = from
@@ -311,6 +317,33 @@ impl Sight<'_> {
         }
         let limit = self.limit(it);
         (self.waited(state) >= limit).then(|| self.expire(state, it))
+    }
+
+    /// What its condition calls for, of the active instance. That its calls failed before it was active is none
+    /// of it.
+    fn reason_to_leave(&self, state: &Failover) -> Option<Trigger> {
+        let active = self.find(&state.active);
+        let is_of_before = active.is_some_and(|it| {
+            it.cause.is_of_calls()
+                && it.opinion != Some(Opinion::Unhealthy)
+                && it.since < state.switched_at
+                && self.now < state.switched_at.saturating_add(COUNTS_ANEW)
+        });
+        trigger(active, self.params).filter(|_| !is_of_before)
+    }
+
+    /// Whether a move that the group began has nothing to flee from any more: the old instance is well while all
+    /// calls of the server still are, or wait, there. Once a share of them is elsewhere that says less: who
+    /// gets few calls has few that fail. What an operator began goes on, in a hurry too: then it has taken more
+    /// steps.
+    fn has_no_reason_any_more(&self, state: &Failover, it: &Move) -> bool {
+        let first = match (&state.phase, it.manner, it.stage) {
+            (Phase::FailingOver(_), Manner::Immediate, Stage::Pause) => 0,
+            (Phase::FailingOver(_), Manner::Immediate, Stage::Check) => 1,
+            (Phase::FailingOver(_), Manner::Gradual, Stage::Check | Stage::Ramp { .. }) => 0,
+            _ => return false,
+        };
+        state.step == first && self.find(&it.from).is_some_and(Seen::is_well)
     }
 
     fn report(&self, state: &Failover, report: &Report) -> Option<Failover> {

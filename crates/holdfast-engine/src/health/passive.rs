@@ -18,6 +18,12 @@
 //! may lose or misplace a few calls out of thousands; the score is a guide, not a ledger.
 //! A slot is as wide as one sixth of the shortest window, and a window is its full slots and the
 //! running one: 30 s are 30 to 35.
+//!
+//! # Time makes nothing worse
+//! A window ends with its last call, and says nothing once that is older than the window is long. Would it
+//! end with the present, a burst of errors among many good calls would outlast those that came before it:
+//! of an instance that nobody calls any more it would be found a minute later that most of its calls fail.
+//! What was before the instance began to serve is forgotten ([`Passive::forget`]).
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -91,8 +97,10 @@ pub struct Indicators {
     pub memory: Option<f64>,
     /// Its wait for I/O over 300 s, 0 to 1, if a check reads it.
     pub io_wait: Option<f64>,
-    /// Calls of the last 60 s.
+    /// Calls of the 60 s up to the last call.
     pub calls: u32,
+    /// Whether there was an attempt in the last 30 s.
+    pub called_lately: bool,
 }
 
 /// An indicator's weight, up to where it is fine, and from where it is hopeless.
@@ -206,7 +214,23 @@ impl Passive {
         let (connects, refused, _) = self.sum(now, 120_000, |it| &it.connects);
         let connected =
             (connects >= LEAST_CALLS).then(|| 1.0 - share(refused.min(connects), connects));
-        Indicators { response_ms, error_rate, connected, calls, ..Indicators::default() }
+        let called_lately = self.sum(now, 30_000, |it| &it.connects).0 > 0;
+        Indicators {
+            response_ms,
+            error_rate,
+            connected,
+            calls,
+            called_lately,
+            ..Indicators::default()
+        }
+    }
+
+    /// Nothing was called yet, from here on: the instance begins to serve, and what its calls met before
+    /// says nothing of that. Of calls that end just now a few may stay.
+    pub fn forget(&self) {
+        for slot in &self.slots {
+            slot.which.store(0, Relaxed);
+        }
     }
 
     /// The slot of `now`, emptied if it held an earlier time.
@@ -223,11 +247,17 @@ impl Passive {
         slot
     }
 
-    /// Both counts and the microseconds of the slots that reach into the window.
+    /// Both counts and the microseconds of the slots that reach into the window before the last call; nothing
+    /// if that is not in the window before now.
     fn sum(&self, now: u64, window: u64, of: fn(&Slot) -> &AtomicU64) -> (u32, u32, u64) {
-        let last = now / SLOT + 1;
-        let first = last.saturating_sub(window / SLOT);
+        let (now, slots) = (now / SLOT + 1, window / SLOT);
+        let is_used = |slot: &&Slot| of(slot).load(Relaxed) != 0;
+        let used = self.slots.iter().filter(is_used).map(|slot| slot.which.load(Relaxed));
+        let lately = now.saturating_sub(slots).max(1)..=now;
+        let last = used.filter(|which| lately.contains(which)).max();
         let (mut all, mut bad, mut micros) = (0_u32, 0_u32, 0_u64);
+        let Some(last) = last else { return (all, bad, micros) };
+        let first = last.saturating_sub(slots).max(1);
         for slot in &self.slots {
             if (first..=last).contains(&slot.which.load(Relaxed)) {
                 let counts = of(slot).load(Relaxed);
@@ -403,6 +433,48 @@ mod tests {
         assert_eq!(at(125), (false, false, false));
     }
 
+    /// The good calls before a burst of errors are as old as it is to who looks a minute later.
+    #[test]
+    fn errors_among_many_good_calls_weigh_no_more_when_those_have_grown_old() {
+        let calls = [vec![(FAST, 1_000); 1_000], vec![(FAULT, 6_000); 30]].concat();
+        let passive = fed(&calls);
+        assert!(!passive.read(6_000).fail_above(0.1));
+        for second in 7..90 {
+            let seen = passive.read(second * 1_000);
+            assert!(!seen.fail_above(0.1), "{second} s: {seen:?}");
+            assert_eq!(seen.called_lately, second < 40, "{second} s");
+        }
+    }
+
+    #[test]
+    fn what_was_forgotten_says_nothing_and_what_comes_after_it_does() {
+        let passive = fed(&[(FAULT, 1_000); 30]);
+        passive.forget();
+        assert_eq!(passive.read(1_500), Indicators::default());
+        (0..10).for_each(|_| passive.ended(FAST, 2_000));
+        let seen = passive.read(2_000);
+        assert_eq!((seen.error_rate, seen.calls), (Some(0.0), 10));
+    }
+
+    proptest! {
+        #[test]
+        fn time_alone_makes_no_instance_worse(
+            calls in proptest::collection::vec((0_u64..60_000, 1_usize..40, any::<bool>()), 1..12),
+            later in 0_u64..120_000,
+        ) {
+            let mut calls = calls;
+            calls.sort_by_key(|it| it.0);
+            let passive = Passive::new();
+            for (at, times, fails) in &calls {
+                (0..*times).for_each(|_| passive.ended(if *fails { FAULT } else { FAST }, *at));
+            }
+            let last = calls.last().expect("one at least").0;
+            let (at_once, later) = (passive.read(last), passive.read(last + later));
+            prop_assert!(at_once.fail_above(0.1) || !later.fail_above(0.1));
+            prop_assert!(at_once.error_rate >= later.error_rate);
+        }
+    }
+
     #[test]
     fn the_ring_comes_round_and_forgets() {
         let passive = fed(&[(FAULT, 0); 50]);
@@ -424,7 +496,8 @@ mod tests {
 
     #[test]
     fn few_calls_say_nothing_and_push_back_is_no_fault() {
-        assert_eq!(fed(&[(FAULT, 0); 4]).read(0), Indicators { calls: 4, ..Indicators::default() });
+        let few = Indicators { calls: 4, called_lately: true, ..Indicators::default() };
+        assert_eq!(fed(&[(FAULT, 0); 4]).read(0), few);
         let seen = fed(&[(Ended::PushedBack, 0); 100]).read(0);
         assert_eq!((seen.error_rate, seen.connected), (None, Some(1.0)));
     }
@@ -456,6 +529,7 @@ mod tests {
             memory: Some(0.85),
             io_wait: Some(0.5),
             calls: 100,
+            called_lately: true,
         };
         assert_eq!(
             fine.judge(&thresholds),

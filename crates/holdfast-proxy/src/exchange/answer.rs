@@ -164,6 +164,9 @@ async fn tried(call: &Arc<Call>) -> Result<Answer, Failure> {
                 Err(failure) => return not_run(call, failure),
             }
         }
+        if error.progress == Progress::Sent {
+            Box::pin(tries.looks_elsewhere(call, &route)).await;
+        }
         match decide(call.class, error.progress, tries.sent, call.is_latest()) {
             Repeat::Never(_) if error.progress == Progress::Sent => {
                 return Err(Failure::unknown(name, error.reason));

@@ -53,7 +53,7 @@ use holdfast_config::BulkheadClass;
 use holdfast_engine::class::CallClass;
 use holdfast_engine::journal::{CallKey, Phase};
 use holdfast_engine::limits::bulkhead::ToolKey;
-use holdfast_engine::repeat::is_lost_session;
+use holdfast_engine::repeat::{MAX_ATTEMPTS, is_lost_session};
 use holdfast_engine::retry_budget::NoRetry;
 use holdfast_mcp::batch::{is_batch, split_batch};
 use holdfast_mcp::method::Method;
@@ -435,6 +435,12 @@ impl Call {
     /// Whether it may be sent once more, having been sent so often.
     pub(crate) fn may_repeat(&self, sent: u32) -> Result<(), NoRetry> {
         self.admitted.get().map_or(Ok(()), |admitted| admitted.may_repeat(sent))
+    }
+
+    /// Whether it was sent as often as it may be.
+    pub(crate) fn is_spent(&self, sent: u32) -> bool {
+        let most = self.admitted.get().map_or(MAX_ATTEMPTS, |admitted| admitted.attempts());
+        sent >= most.min(MAX_ATTEMPTS)
     }
 
     /// Lets go of a call that did not run and that is placed anew: whoever gets it runs it.

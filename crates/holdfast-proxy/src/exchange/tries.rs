@@ -35,6 +35,8 @@ pub(super) struct Tries {
     /// Set from the first refusal on.
     patience: Option<Patience>,
     rounds: u32,
+    /// Whether it was sent once more since its server has moved.
+    went_elsewhere: bool,
 }
 
 // === impl Tries ===
@@ -52,6 +54,7 @@ impl Tries {
             began: Instant::now(),
             patience: None,
             rounds: 0,
+            went_elsewhere: false,
         }
     }
 
@@ -178,6 +181,23 @@ impl Tries {
             && self.repeat(call).await.is_ok()
     }
 
+    /// A Read that has failed as often as it may, at an instance that is being left, is sent once more when
+    /// its server has moved: what its attempts are counted for is the instance that dies, and not the one that
+    /// is well. Beside other calls it is one more repetition, for which the server's budget needs room.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub(super) async fn looks_elsewhere(&mut self, call: &Call, route: &Route) {
+        let may = call.class == CallClass::Read && !self.went_elsewhere && self.sent > 1;
+        if may
+            && call.is_spent(self.sent)
+            && call.server.fleet.is_left(route.instance, call.steering_key()).await
+        {
+            self.went_elsewhere = true;
+            self.sent -= 1;
+        }
+    }
+
     /// Waits until the server's budget of repeats has room for this one.
     ///
     /// # Errors
@@ -214,15 +234,4 @@ pub(super) fn both(one: Set, other: Set) -> Set {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// One that queued, ran and failed has not waited for a connection all that time.
-    #[tokio::test(start_paused = true)]
-    async fn a_call_that_was_sent_may_wait_again_as_long_as_any() {
-        let mut tries = Tries::new();
-        tries.line = Some(InLine::until(Instant::now() + std::time::Duration::from_secs(5)));
-        tries.goes();
-        assert!(tries.line.is_none() && tries.sent == 1);
-    }
-}
+mod tests;

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use holdfast_config::{BulkheadClass, Config};
+use holdfast_config::{BulkheadClass, Config, Role};
 use holdfast_engine::balance;
 use holdfast_engine::failover::Route;
 use holdfast_engine::limits::bulkhead::{
@@ -87,6 +87,10 @@ pub(crate) enum NotAdmitted {
 
 /// How much longer than a move's stages a call waits: a coordinator may die in it, and be followed.
 const FOLLOWED: Duration = Duration::from_secs(10);
+
+/// How long a call waits for the decision to leave an instance whose breaker is open: the nodes check it once
+/// more, tell what they find, and the coordinator begins.
+const DECIDED_WITHIN: Duration = Duration::from_millis(1500);
 
 /// Tools are told apart by a hash, in so many parts: what clients make up costs no memory.
 const TOOLS: u32 = 1024;
@@ -440,6 +444,33 @@ impl ServerFleet {
         tokio::time::timeout(self.gate.paused, over).await.map_err(|_| NotAdmitted::Paused)
     }
 
+    /// Whether a failover takes a call with this key from an instance that has failed it to another one: at once
+    /// where it has, and otherwise once it has been decided, if the instance is being left. That is so while its
+    /// breaker is open or the failover holds calls; within [`DECIDED_WITHIN`] the group decides, or does not.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub(crate) async fn is_left(&self, instance: usize, key: u64) -> bool {
+        let Some(it) = self.instances.get(instance) else { return false };
+        // A replica is left for another one by each call.
+        if it.role == Role::Replica || self.failover.load().is_none() {
+            return false;
+        }
+        let decided = async {
+            loop {
+                let turned = self.turned.notified();
+                if self.is_paused() || self.has_moved_on(instance, key) {
+                    return;
+                }
+                turned.await;
+            }
+        };
+        if it.is_shut() {
+            let _ = tokio::time::timeout(DECIDED_WITHIN, decided).await;
+        }
+        self.pause_over().await.is_ok() && self.has_moved_on(instance, key)
+    }
+
     fn check_needs(&self) -> Result<(), NotAdmitted> {
         let Some(needs) = self.needs.get() else { return Ok(()) };
         let closed = needs.iter().filter_map(std::sync::Weak::upgrade).find(|it| it.is_down());
@@ -541,6 +572,11 @@ impl Admitted {
             let answered = self.answered.load(Ordering::Relaxed);
             state.leave(class, self.tool, self.places, answered);
         }
+    }
+
+    /// How often a call may be sent, the first time included.
+    pub(crate) fn attempts(&self) -> u32 {
+        self.server.gate.budget.attempts
     }
 
     /// Whether the call may be sent once more, having been sent so often.

@@ -251,6 +251,7 @@ impl Fleet {
             }
             // How many calls come back to it is the failover's to say.
             if old.is_some() && serves && !served {
+                it.forget_calls();
                 let now = Instant::now();
                 let tell = |change| server.tell(at, change);
                 it.steer(|breaker| breaker.start_over(now, chance()), tell);

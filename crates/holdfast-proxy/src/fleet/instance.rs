@@ -168,6 +168,11 @@ impl Life {
         u64::try_from(nanos).unwrap_or(u64::MAX - 1) + 1
     }
 
+    /// What its calls met before says nothing from here on: it begins to serve.
+    pub(super) fn forget_calls(&self) {
+        self.passive.forget();
+    }
+
     /// Reads that wait for its answer had better go elsewhere. To be said after whatever keeps new ones away.
     pub(super) fn give_up(&self) {
         self.gave_up_at.store(self.nanos(Instant::now()), Ordering::SeqCst);

@@ -169,6 +169,7 @@ impl Plane for FakePlane {
             indicators: Indicators {
                 calls: if is_called && goes_there { 1_000 } else { 0 },
                 error_rate: (errs && is_called && goes_there).then_some(0.33),
+                called_lately: is_called && goes_there,
                 ..Indicators::default()
             },
             breaker,

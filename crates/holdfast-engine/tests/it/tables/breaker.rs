@@ -32,6 +32,7 @@ enum Event {
     ClusterOpens,
     ClusterOld,
     ClusterReleases,
+    Serves,
     ClusterTakesBack,
     OperatorOpen,
     OperatorClosed,
@@ -67,6 +68,7 @@ fn name(event: Event) -> &'static str {
         Event::ClusterOpens => "the cluster opens it",
         Event::ClusterOld => "the cluster opens it, an older word",
         Event::ClusterReleases => "the cluster releases it",
+        Event::Serves => "its instance begins to serve",
         Event::ClusterTakesBack => "the cluster opens it, and takes that back",
         Event::OperatorOpen => "an operator holds it open",
         Event::OperatorClosed => "an operator holds it closed",
@@ -80,7 +82,7 @@ fn name(event: Event) -> &'static str {
     }
 }
 
-const EVENTS: [Event; 30] = [
+const EVENTS: [Event; 31] = [
     Event::Success,
     Event::ThirdSuccess,
     Event::Failure,
@@ -101,6 +103,7 @@ const EVENTS: [Event; 30] = [
     Event::ClusterOpens,
     Event::ClusterOld,
     Event::ClusterReleases,
+    Event::Serves,
     Event::ClusterTakesBack,
     Event::OperatorOpen,
     Event::OperatorClosed,
@@ -299,6 +302,7 @@ fn happens(phase: Phase, event: Event) -> Phase {
             assert!(!rig.breaker.opened_by_cluster(later, 9, rig.now));
         }
         Event::ClusterReleases => assert!(rig.breaker.released_by_cluster(1, rig.now)),
+        Event::Serves => rig.breaker.start_over(rig.now, 0),
         Event::ClusterTakesBack => {
             assert!(rig.breaker.opened_by_cluster(later, 1, rig.now));
             assert!(rig.breaker.released_by_cluster(2, rig.now));
