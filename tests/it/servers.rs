@@ -10,6 +10,7 @@ mod quarantine;
 mod rates;
 mod replicas;
 mod stand_ins;
+mod unsent;
 
 use serde_json::Value;
 

@@ -4,9 +4,11 @@
 use serde_json::Value;
 
 use crate::harness::client::Client;
+use crate::harness::eventually;
 use crate::harness::gateway::{Gateway, Setup};
 use crate::harness::message;
 use crate::harness::sample::Sample;
+use crate::harness::wire::Conn;
 
 use super::{reads, url, write};
 
@@ -203,6 +205,31 @@ async fn sessions_forgotten_with_every_other_call() {
     let closed = r#"holdfast_breaker_state{server_id="bad",instance="1",state="closed"}"#;
     assert_eq!(gateway.metric(closed).await, 1.0);
     assert_eq!(beside.await.expect("reads that end"), (128, None));
+}
+
+/// Clients that leave of their own accord after a long silence have seen the server hang.
+#[tokio::test]
+async fn an_answer_for_which_no_client_waits_to_the_end() {
+    let kind = Kind::failing(r#"{"kind":"hang"}"#, Told::Result);
+    let (bad, _well, gateway) =
+        start(&Kind { settings: ", breaker: { slow_call: 2s }", ..kind }).await;
+    let client = Client::modern(&gateway).at("/mcp/bad");
+    let mut waiting = Vec::new();
+    for number in 0..5 {
+        let body = write(number, &format!("w{number}"));
+        let mut conn = Conn::open(gateway.address).await;
+        conn.send(client.request("POST", &[], Some(&body))).await;
+        waiting.push(conn);
+    }
+    let all = || (0..5).all(|it| bad.executions("write", &format!("w{it}")) == 1).then_some(());
+    eventually("the calls at the server", all).await;
+    tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+    drop(waiting);
+    let open = r#"holdfast_breaker_state{server_id="bad",instance="1",state="open"}"#;
+    gateway.wait_metric(open, |open| open == 1.0).await;
+    let refused = client.post(&write(9, "refused")).await.response().await;
+    is_told(&refused, Told::Error(-31001, false), "hang");
+    assert_eq!(bad.executions("write", "refused"), 0);
 }
 
 /// What answers its checks and no calls is left alone for what its calls say.

@@ -256,6 +256,7 @@ async fn elsewhere(call: &Arc<Call>, failure: &Failure) -> Option<Answer> {
         shelf: server.fleet.shelf_of(tool.as_deref()),
         admitted: OnceLock::new(),
         wanted: super::Wanted::default(),
+        out: super::Out::default(),
         stands_in: true,
         _guards: Guards {
             _node: gateway.metrics.in_flight.enter(),
@@ -263,6 +264,8 @@ async fn elsewhere(call: &Arc<Call>, failure: &Failure) -> Option<Answer> {
             _session: None,
         },
     });
+    // What is a Read at its own server may have an effect at this one.
+    call.out.set(true);
     let body = match Box::pin(answer::first_answer(other)).await {
         Answer::Whole(whole) if whole.status.is_success() => whole.body,
         Answer::One(one) => one.event.data?,

@@ -57,6 +57,7 @@ pub(super) struct Initialized {
 /// Answers a client's `initialize` and begins its session.
 pub(super) async fn initialize(call: &Arc<Call>) -> Answer {
     let gateway = &call.gateway;
+    call.out.set(true);
     if let Err(full) = gateway.sessions.reserve(call.principal.digest, &gateway.config.limits) {
         gateway.metrics.sessions_refused.inc();
         let wait = Duration::from_secs(5);

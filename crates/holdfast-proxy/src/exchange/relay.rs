@@ -106,7 +106,7 @@ async fn relay_all(call: Arc<Call>, first: First, sink: Sink, open: Option<TaskT
         Ended::Answered => {}
         Ended::HungUp => call.settle(CallOutcome::Cancelled),
         Ended::Drained => relay.goodbye().await,
-        Ended::GivenUp => relay.fail(call.server.given_up()).await,
+        Ended::GivenUp => relay.fail(call.given_up()).await,
     }
     let Sink::Log(log) = &sink else { return };
     log.finish();
@@ -554,7 +554,7 @@ impl Relay<'_> {
         match tokio::time::timeout(limit, again).await {
             Ok(answer) => answer,
             Err(_) => {
-                let failure = Failure::timed_out(&self.call.server.name, limit);
+                let failure = self.call.timed_out(limit);
                 self.call.fail(&failure);
                 Answer::Failed(failure)
             }

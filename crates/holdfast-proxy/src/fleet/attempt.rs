@@ -10,7 +10,8 @@ use super::server::ServerFleet;
 use crate::clock::recent;
 
 /// An admitted attempt. Dropped without a word it was abandoned: its client left, or nothing was sent.
-/// One that has been silent for the server's whole time is a failure all the same.
+/// One that has been silent for too long by then is a failure all the same: a client's own patience ends
+/// before the server's time does, and who waited for a hanging server has seen it hang.
 #[derive(Debug)]
 pub(crate) struct Attempt {
     server: Arc<ServerFleet>,

@@ -319,9 +319,10 @@ impl ServerFleet {
         self.instances.get(instance)?.door.as_ref()
     }
 
-    /// How long an instance may be silent.
-    pub(super) fn silence(&self) -> Duration {
-        self.timeout
+    /// How long an instance may be silent: what has had no answer for longer has failed there, whether its
+    /// client still waits or not.
+    pub(crate) fn silence(&self) -> Duration {
+        self.params.slow.min(self.timeout)
     }
 
     /// The number of a tool's own breaker, if it has one.
@@ -613,9 +614,11 @@ fn strategy(strategy: Strategy) -> balance::Strategy {
     }
 }
 
-/// A call without an answer for so long counts as failed, unless the configuration says otherwise: by then
-/// clients of the TypeScript SDK have given it up. What has begun its answer is none of these.
-const SLOW: Duration = Duration::from_secs(60);
+/// A call without an answer for so long counts as failed, unless the configuration says otherwise. Clients of
+/// the TypeScript SDK give up after 60 s and take their call along: by then it has to be evidence (a slot of
+/// the breaker's window ripens up to an eighth later, at 50.6 s), and a Read needs time for its repeat.
+/// What has begun its answer is none of these.
+const SLOW: Duration = Duration::from_secs(45);
 
 /// The engine's settings of a server's breakers.
 pub(super) fn params(settings: &holdfast_config::Server) -> Params {

@@ -13,7 +13,7 @@ use holdfast_engine::failover::{Failover, Phase as Stage};
 use holdfast_engine::health::votes::Opinion;
 use holdfast_engine::limits::bulkhead::ToolKey;
 
-use super::testing::fleet;
+use super::testing::{fleet, late};
 use super::*;
 
 mod tools;
@@ -243,7 +243,7 @@ async fn calls_wait_while_a_failover_holds_them_and_then_go_to_the_other_one() {
     assert_eq!(server.choose(&ask(CallClass::Read)).unwrap_err().why, Why::Paused);
     let waiting = tokio::spawn({
         let server = Arc::clone(&server);
-        async move { server.admit_calls(1, BulkheadClass::User, ToolKey(0)).await.is_ok() }
+        async move { server.admit_calls(1, BulkheadClass::User, ToolKey(0), late()).await.is_ok() }
     });
     tokio::task::yield_now().await;
     assert!(!waiting.is_finished());
@@ -273,19 +273,19 @@ async fn a_full_class_queues_so_many_and_refuses_the_rest_at_once() {
         format!("{ONE}\nbulkheads: {{ user: {{ concurrency: 2, queue: 1, queue_timeout: 10s }} }}");
     let fleet = fleet(&yaml);
     let server = Arc::clone(fleet.server("one").unwrap());
-    let first = server.admit_calls(1, BulkheadClass::User, ToolKey(0)).await.unwrap();
-    let _second = server.admit_calls(1, BulkheadClass::User, ToolKey(0)).await.unwrap();
+    let first = server.admit_calls(1, BulkheadClass::User, ToolKey(0), late()).await.unwrap();
+    let _second = server.admit_calls(1, BulkheadClass::User, ToolKey(0), late()).await.unwrap();
     let third = tokio::spawn({
         let server = Arc::clone(&server);
-        async move { server.admit_calls(1, BulkheadClass::User, ToolKey(0)).await }
+        async move { server.admit_calls(1, BulkheadClass::User, ToolKey(0), late()).await }
     });
     while server.snapshot().classes.iter().all(|(_, status)| status.waiting == 0) {
         tokio::task::yield_now().await;
     }
-    let refused = server.admit_calls(1, BulkheadClass::User, ToolKey(0)).await.unwrap_err();
+    let refused = server.admit_calls(1, BulkheadClass::User, ToolKey(0), late()).await.unwrap_err();
     assert!(matches!(refused, NotAdmitted::Full { waited: false, .. }), "{refused:?}");
     // Another class has room of its own.
-    assert!(server.admit_calls(1, BulkheadClass::Critical, ToolKey(0)).await.is_ok());
+    assert!(server.admit_calls(1, BulkheadClass::Critical, ToolKey(0), late()).await.is_ok());
     drop(first);
     let third = third.await.unwrap().unwrap();
     drop(third);
@@ -297,10 +297,10 @@ async fn a_call_that_gives_its_place_away_gives_it_once() {
     let yaml = format!("{ONE}\nbulkheads: {{ user: {{ concurrency: 1, queue: 5 }} }}");
     let fleet = fleet(&yaml);
     let server = Arc::clone(fleet.server("one").unwrap());
-    let first = server.admit_calls(1, BulkheadClass::User, ToolKey(0)).await.unwrap();
+    let first = server.admit_calls(1, BulkheadClass::User, ToolKey(0), late()).await.unwrap();
     first.leave();
     first.leave();
-    let second = server.admit_calls(1, BulkheadClass::User, ToolKey(0)).await.unwrap();
+    let second = server.admit_calls(1, BulkheadClass::User, ToolKey(0), late()).await.unwrap();
     drop(first);
     let running = |server: &ServerFleet| -> u32 {
         server.snapshot().classes.iter().map(|(_, status)| status.running).sum()
@@ -315,9 +315,9 @@ async fn a_call_that_leaves_the_queue_leaves_no_trace() {
     let yaml = format!("{ONE}\nbulkheads: {{ user: {{ concurrency: 1, queue: 5 }} }}");
     let fleet = fleet(&yaml);
     let server = Arc::clone(fleet.server("one").unwrap());
-    let held = server.admit_calls(1, BulkheadClass::User, ToolKey(0)).await.unwrap();
+    let held = server.admit_calls(1, BulkheadClass::User, ToolKey(0), late()).await.unwrap();
     {
-        let waiting = server.admit_calls(1, BulkheadClass::User, ToolKey(0));
+        let waiting = server.admit_calls(1, BulkheadClass::User, ToolKey(0), late());
         let mut waiting = std::pin::pin!(waiting);
         assert!(futures_util::poll!(waiting.as_mut()).is_pending());
     }
@@ -327,7 +327,7 @@ async fn a_call_that_leaves_the_queue_leaves_no_trace() {
         classes.into_iter().find(|(class, _)| *class == BulkheadClass::User).unwrap().1
     };
     assert_eq!((user(&server).running, user(&server).waiting), (0, 0));
-    assert!(server.admit_calls(1, BulkheadClass::User, ToolKey(0)).await.is_ok());
+    assert!(server.admit_calls(1, BulkheadClass::User, ToolKey(0), late()).await.is_ok());
 }
 
 #[tokio::test]
@@ -339,16 +339,21 @@ async fn a_call_is_refused_while_something_that_its_server_depends_on_is_open() 
   top: { url: "http://127.0.0.1:3/mcp", depends_on: [middle] }"#,
     );
     let top = fleet.server("top").unwrap();
-    assert!(top.admit_calls(1, BulkheadClass::User, ToolKey(0)).await.is_ok());
+    assert!(top.admit_calls(1, BulkheadClass::User, ToolKey(0), late()).await.is_ok());
     fail(fleet.server("base").unwrap(), 0, Outcome::Status, 5);
-    let refused = top.admit_calls(1, BulkheadClass::User, ToolKey(0)).await.unwrap_err();
+    let refused = top.admit_calls(1, BulkheadClass::User, ToolKey(0), late()).await.unwrap_err();
     assert!(
         matches!(&refused, NotAdmitted::Needs { server, .. } if &**server == "base"),
         "{refused:?}"
     );
     // What nothing depends on goes on.
     assert!(
-        fleet.server("base").unwrap().admit_calls(1, BulkheadClass::User, ToolKey(0)).await.is_ok()
+        fleet
+            .server("base")
+            .unwrap()
+            .admit_calls(1, BulkheadClass::User, ToolKey(0), late())
+            .await
+            .is_ok()
     );
 }
 
@@ -362,7 +367,8 @@ async fn a_standby_that_is_well_is_no_server_to_depend_on() {
   top: { url: "http://127.0.0.1:3/mcp", depends_on: [base] }"#,
     );
     let (base, top) = (fleet.server("base").unwrap(), fleet.server("top").unwrap());
-    let admitted = async || top.admit_calls(1, BulkheadClass::User, ToolKey(0)).await.map(drop);
+    let admitted =
+        async || top.admit_calls(1, BulkheadClass::User, ToolKey(0), late()).await.map(drop);
     let at = fleet.at("base", "a").unwrap();
     let verdict = |opinion, score| Verdict { opinion: Some(opinion), score, why: "test".into() };
     fleet.judge(at, verdict(Opinion::Unhealthy, 10));
@@ -430,14 +436,34 @@ fn a_hanging_instance_that_is_tried_gets_no_more_than_a_few_calls() {
 }
 
 #[test]
-fn a_hang_is_a_failure_after_a_minute_unless_the_configuration_says_otherwise() {
+fn a_hang_is_a_failure_after_45_seconds_unless_the_configuration_says_otherwise() {
     for (settings, seconds) in
-        [("", 60), (", timeout: 10s", 10), (", timeout: 1h, breaker: { slow_call: 5m }", 300)]
+        [("", 45), (", timeout: 10s", 10), (", timeout: 1h, breaker: { slow_call: 5m }", 300)]
     {
         let text = format!(r#"servers: {{ one: {{ url: "http://127.0.0.1:1/mcp"{settings} }} }}"#);
         let config = holdfast_config::parse(&text, "test", &|_: &str| None).expect("good settings");
         let slow = server::params(&config.servers["one"]).slow;
         assert_eq!(slow, Duration::from_secs(seconds), "{settings}");
+    }
+}
+
+/// A client of an SDK waits for 60 s and takes its call along, before the server's own time is over.
+#[test]
+fn clients_that_leave_after_a_long_silence_are_evidence_and_those_that_leave_before_are_none() {
+    let tools = ONE.replace("mcp\"", "mcp\", breaker: { per_tool: [look] }");
+    for (seconds, opens) in [(44, Phase::Closed), (45, Phase::Open)] {
+        let fleet = fleet(&tools);
+        let server = fleet.server("one").unwrap();
+        let begun = Instant::now() - Duration::from_secs(seconds);
+        let look = Ask { tool: Some(0), ..ask(CallClass::Write) };
+        let waiting: Vec<Attempt> =
+            (0..5).map(|_| server.admit(0, &look, begun).unwrap()).collect();
+        drop(waiting);
+        assert_eq!(phase(server, 0), opens, "after {seconds} s");
+        let failed = if opens == Phase::Open { 5 } else { 0 };
+        assert_eq!(fleet.tool_evidence(0, "look").failed, failed, "after {seconds} s");
+        let errors = server.snapshot().instances[0].indicators.error_rate;
+        assert_eq!(errors.is_some_and(|it| it > 0.0), opens == Phase::Open, "{errors:?}");
     }
 }
 
@@ -647,7 +673,7 @@ async fn a_batch_takes_a_place_for_each_of_its_calls() {
     let server = fleet.server("one").unwrap();
     let running =
         || server.snapshot().classes.iter().map(|(_, status)| status.running).sum::<u32>();
-    let batch = |calls| server.admit_calls(calls, BulkheadClass::User, ToolKey(0));
+    let batch = |calls| server.admit_calls(calls, BulkheadClass::User, ToolKey(0), late());
     let three = batch(3).await.unwrap();
     assert_eq!(running(), 3);
     let refused = batch(2).await.unwrap_err();

@@ -15,7 +15,7 @@ use holdfast_mcp::rpc_error::{RpcError, code};
 use holdfast_mcp::version::{Era, Version, classify};
 use http::{HeaderMap, StatusCode};
 
-use crate::exchange::{Call, Guards, Ids, Shelf, Wanted, headers};
+use crate::exchange::{Call, Guards, Ids, Out, Shelf, Wanted, headers};
 use crate::failure;
 use crate::fleet::chance;
 use crate::gateway::Gateway;
@@ -288,6 +288,7 @@ fn build(
         shelf,
         admitted: std::sync::OnceLock::new(),
         wanted: Wanted::default(),
+        out: Out::default(),
         stands_in: false,
         session,
         era,
