@@ -7,6 +7,7 @@ use crate::harness::client::Client;
 use crate::harness::eventually;
 use crate::harness::gateway::{Gateway, Setup};
 use crate::harness::message;
+use crate::harness::recorder::{Gate, Recorder, Reply, Step};
 use crate::harness::sample::Sample;
 use crate::harness::wire::Conn;
 
@@ -111,6 +112,23 @@ async fn a_status_of_429() {
     meets(Kind { fault, execute: false, settings: "", told: Told::Later, ran: 0 }).await;
 }
 
+/// However it says for how long: whoever asks for fewer calls has not run this one.
+#[tokio::test]
+async fn a_status_of_503_with_a_rest_until_a_date_or_one_that_nobody_can_read() {
+    for (rest, at_least) in [("Fri, 31 Dec 9999 23:59:59 GMT", 86_400_000), ("later", 1000)] {
+        let recorder = Recorder::scripted(move |seen| {
+            let asks = vec![("Retry-After".to_owned(), rest.to_owned())];
+            (seen.tool() == "write").then(|| Reply::Json(503, asks, String::new()))
+        })
+        .await;
+        let gateway = Setup::http(&recorder.url()).start().await;
+        let answer = Client::modern(&gateway).post(&write(1, "w")).await.response().await;
+        is_told(&answer, Told::Error(-31003, false), rest);
+        assert_eq!(answer["error"]["data"]["retryAfterMs"], at_least, "{answer}");
+        assert_eq!(recorder.calls("write").len(), 1);
+    }
+}
+
 #[tokio::test]
 async fn an_answer_that_never_comes() {
     let settings = ", timeout: 1s";
@@ -131,6 +149,44 @@ async fn half_of_a_body() {
 #[tokio::test]
 async fn a_stream_that_ends_after_its_headers() {
     meets(Kind::failing(r#"{"kind":"reset_after_headers"}"#, Told::Error(-31002, true))).await;
+}
+
+/// Writes that such streams answer, until the server is left alone.
+async fn streams(
+    settings: &str,
+    told: Told,
+    steps: impl Fn() -> Vec<Step> + Send + Sync + 'static,
+) {
+    let recorder =
+        Recorder::scripted(move |seen| (seen.tool() == "write").then(|| Reply::Stream(steps())))
+            .await;
+    let settings = format!(r#"{{ url: "{}"{settings} }}"#, recorder.url());
+    let gateway = Setup::new().server("bad", &settings).start().await;
+    let client = Client::modern(&gateway);
+    for number in 0..5 {
+        let answer = client.post(&write(number, "w")).await.response().await;
+        is_told(&answer, told, "a stream");
+    }
+    let refused = client.post(&write(5, "w")).await.response().await;
+    is_told(&refused, Told::Error(-31001, false), "a stream");
+    assert_eq!(recorder.calls("write").len(), 5);
+}
+
+#[tokio::test]
+async fn a_stream_that_breaks_after_its_first_message() {
+    let log = || message::notification("notifications/message", r#"{"level":"info","data":1}"#);
+    let steps = move || vec![Step::Send(message::event(&log())), Step::Cut];
+    streams("", Told::Error(-31002, true), steps).await;
+}
+
+/// It primes its client for coming back, and that is all that it ever says.
+#[tokio::test]
+async fn a_stream_that_only_primes() {
+    let steps = || {
+        let priming = "id: 1\nretry: 1000\ndata:\n\n".to_owned();
+        vec![Step::Send(priming), Step::Wait(Gate::new())]
+    };
+    streams(", timeout: 1s", Told::Error(-31005, true), steps).await;
 }
 
 #[tokio::test]

@@ -15,7 +15,7 @@ use http::StatusCode;
 
 use super::attempt::{self, AttemptError, Reply, Route};
 use super::tries::Tries;
-use super::{Answer, Call, Whole, fallback, journal, judge, mark, observe, open, state};
+use super::{Answer, Call, Events, Whole, fallback, journal, judge, mark, observe, open, state};
 use crate::failure::{Failure, FailureKind};
 use crate::fleet::{Attempt, Outcome};
 use crate::metrics::CallOutcome;
@@ -480,11 +480,13 @@ async fn answered(
         }
         Reply::Events(mut events) => {
             // It is settled when the stream has brought the answer, or has not.
-            attempt.heard();
             if call.method == Method::SubscriptionsListen {
                 attempt.lasts();
             }
             events.attempt = Some(attempt);
+            if let Some(first) = &events.first {
+                Events::heard(&mut events.attempt, first);
+            }
             Answer::Events(events)
         }
     }

@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 use super::attempt::json_headers;
+use super::canonical::Members;
 use super::{Answer, Call, Guards, Ids, Whole, answer, mark};
 use crate::failure::Failure;
 use crate::fleet::Served;
@@ -159,11 +160,13 @@ fn audience_of(
     });
     hash.update(session);
     super::headers::digest_of_who(headers, &mut hash);
-    let mut message: Value = serde_json::from_slice(body).unwrap_or_default();
-    if let Some(meta) = message["params"]["_meta"].as_object_mut() {
-        meta.retain(|name, _| !OF_ONE_MESSAGE.contains(&&**name));
-        if !meta.is_empty() {
-            hash.update(message["params"]["_meta"].to_string());
+    let message = std::str::from_utf8(body).unwrap_or_default();
+    for params in Members::of(message).named(&["params"]).texts() {
+        for meta in Members::of(params).named(&["_meta"]).texts() {
+            let meta = Members::of(meta).beside(&OF_ONE_MESSAGE);
+            if !meta.is_empty() {
+                meta.add_to(&mut hash);
+            }
         }
     }
     first(hash)
@@ -181,13 +184,12 @@ const OF_ONE_MESSAGE: [&str; 5] = [
 
 /// What is asked: the method and what the result depends on.
 fn question(body: &[u8]) -> u128 {
-    let mut message: Value = serde_json::from_slice(body).unwrap_or_default();
-    if let Some(params) = message.get_mut("params").and_then(Value::as_object_mut) {
-        params.remove("_meta");
-    }
+    let message = std::str::from_utf8(body).unwrap_or_default();
     let mut hash = Sha256::new();
-    hash.update(message["method"].to_string());
-    hash.update(message["params"].to_string());
+    Members::of(message).named(&["method"]).add_to(&mut hash);
+    for params in Members::of(message).named(&["params"]).texts() {
+        Members::of(params).beside(&["_meta"]).add_to(&mut hash);
+    }
     first(hash)
 }
 
@@ -419,6 +421,8 @@ mod tests {
         assert_eq!(of(""), with(&[]));
         assert_ne!(of(""), of(r#""com.example/user":"ann""#));
         assert_ne!(of(r#""com.example/user":"ann""#), of(r#""com.example/user":"bob""#));
+        let user = |number: &str| of(&format!(r#""com.example/user":{number}"#));
+        assert_ne!(user("18446744073709551616"), user("18446744073709551617"));
         let can = r#""io.modelcontextprotocol/clientCapabilities""#;
         assert_ne!(of(&format!("{can}:{{}}")), of(&format!(r#"{can}:{{"roots":{{}}}}"#)));
     }
@@ -436,6 +440,7 @@ mod tests {
             r#"{"id":1,"method":"tools/call","params":{"name":"a","arguments":{"x":1,"y":"2"}}}"#,
             r#"{"id":1,"method":"tools/call","params":{"name":"a","arguments":{"x":1}}}"#,
             r#"{"id":1,"method":"tools/call"}"#,
+            r#"{"id":1,"method":"tools/call","params":{"name":"a","arguments":{"x":1.0,"y":2}}}"#,
         ] {
             assert_ne!(plain, of(other), "{other}");
         }

@@ -11,6 +11,7 @@
 //! | relay a stream, mend it when it breaks | `relay` |
 //! | take a server's own stream up again | `take_up` |
 //! | what stands in for a server that cannot answer | `fallback` |
+//! | which questions are the same | `canonical` |
 //! | what the gateway adds to an answer | `mark` |
 //! | messages without an id | `tell` |
 //! | a call that its client has cancelled | `wanted` |
@@ -28,6 +29,7 @@
 mod addressed;
 mod answer;
 mod attempt;
+mod canonical;
 mod close;
 mod fallback;
 pub(crate) mod headers;
@@ -216,6 +218,17 @@ pub(crate) struct Events {
 }
 
 // === impl Answer ===
+
+impl Events {
+    /// Tells the attempt that brought the stream that it has said something: what only primes is nothing.
+    fn heard(attempt: &mut Option<Attempt>, event: &Event) {
+        if let Some(attempt) = attempt
+            && event.data.as_ref().is_some_and(|data| !data.is_empty())
+        {
+            attempt.heard();
+        }
+    }
+}
 
 impl Answer {
     pub(crate) fn whole(whole: Whole) -> Self {

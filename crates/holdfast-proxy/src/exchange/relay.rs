@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use holdfast_engine::backoff::Backoff;
+use holdfast_engine::class::CallClass;
 use holdfast_engine::repeat::{Progress, Repeat, decide};
 use holdfast_mcp::batch::split_batch;
 use holdfast_mcp::method::Method;
@@ -267,29 +268,40 @@ impl Relay<'_> {
         loop {
             let end = loop {
                 let event = match first.take() {
-                    Some(event) => Ok(event),
+                    Some(event) => Some(Ok(event)),
                     // A listen stream is silent for as long as nothing changes.
                     None if self.listens() => tokio::select! {
-                        event = source.next() => event,
+                        event = source.next() => Some(event),
                         () = self.moves_on(&route) => {
                             settle(&mut attempt, Outcome::Answered);
                             drop(source);
                             return Some(Box::pin(self.goes_along()).await);
                         }
                     },
-                    None => match self.next(&mut source, &route, &mut silence).await {
-                        Some(event) => event,
-                        None => {
-                            settle(&mut attempt, Outcome::TimedOut);
-                            let after = self.call.server.settings.timeout;
-                            let failure = Failure::timed_out(&self.call.server.name, after);
-                            self.fail(failure).await;
-                            return None;
-                        }
+                    None => match self.given_up(&route, attempt.as_ref()) {
+                        None => self.next(&mut source, &route, &mut silence).await,
+                        Some(gone) => tokio::select! {
+                            biased;
+                            event = self.next(&mut source, &route, &mut silence) => event,
+                            () = gone => {
+                                settle(&mut attempt, Outcome::TimedOut);
+                                drop(source);
+                                let reason = "its instance was given up while it was waited for";
+                                return Box::pin(self.again(&mut route, reason.to_owned())).await;
+                            }
+                        },
                     },
+                };
+                let Some(event) = event else {
+                    settle(&mut attempt, Outcome::TimedOut);
+                    let after = self.call.server.settings.timeout;
+                    let failure = Failure::timed_out(&self.call.server.name, after);
+                    self.fail(failure).await;
+                    return None;
                 };
                 match event {
                     Ok(event) => {
+                        Events::heard(&mut attempt, &event);
                         backoff.reset();
                         self.backoff.reset();
                         self.event(event, &route, &mut server_event, &mut retry).await;
@@ -323,7 +335,13 @@ impl Relay<'_> {
                 None => None,
             };
             match resumed {
-                Some(next) => source = next,
+                Some(next) => {
+                    if let (Some(attempt), End::Clean) = (&mut attempt, &end) {
+                        // It has let its client go on purpose, and takes the call up again when asked.
+                        attempt.heard();
+                    }
+                    source = next;
+                }
                 None => {
                     settle(&mut attempt, self.call.judged(Outcome::Broken));
                     return Box::pin(self.again(&mut route, reason)).await;
@@ -442,6 +460,23 @@ impl Relay<'_> {
                 _ => self.send(&data, id).await,
             },
         }
+    }
+
+    /// Of a Read that has heard nothing yet: what resolves when its instance is given up, so that it had better
+    /// go elsewhere.
+    fn given_up(
+        &self,
+        route: &Route,
+        attempt: Option<&Attempt>,
+    ) -> Option<impl Future<Output = ()> + use<>> {
+        let server = &self.call.server;
+        let attempt = attempt.filter(|it| !it.has_begun())?;
+        let may_leave = self.call.class == CallClass::Read && server.instances() > 1;
+        may_leave.then(|| {
+            let (server, instance) = (Arc::clone(server), route.instance);
+            let since = attempt.begun();
+            Box::pin(async move { server.fleet.gone(instance, since).await })
+        })
     }
 
     fn listens(&self) -> bool {
