@@ -137,16 +137,6 @@ impl Call {
             .map_err(|error| error.to_string())
     }
 
-    /// The same, right before its first byte: from here on it may have run.
-    ///
-    /// # Errors
-    /// As [`Self::may_send`].
-    pub(super) fn goes_out(&self) -> Result<(), String> {
-        self.may_send()?;
-        self.out.set(true);
-        Ok(())
-    }
-
     /// Whether there is time left before it may not be sent any more.
     fn has_time(&self) -> bool {
         self.started.elapsed() + LAST_MOMENT < MAX_AGE

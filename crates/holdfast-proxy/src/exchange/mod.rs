@@ -443,6 +443,16 @@ impl Call {
         began + self.server.settings.timeout
     }
 
+    /// [`Self::may_send`], right before its first byte: from here on it may have run.
+    ///
+    /// # Errors
+    /// As [`Self::may_send`].
+    fn goes_out(&self) -> Result<(), String> {
+        self.may_send()?;
+        self.out.set(true);
+        Ok(())
+    }
+
     /// Whether it may have had its effect.
     fn ran(&self) -> Ran {
         if self.again || self.out.get() { Ran::Maybe } else { Ran::No }

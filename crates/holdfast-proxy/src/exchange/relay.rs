@@ -18,7 +18,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use holdfast_engine::backoff::Backoff;
-use holdfast_engine::class::CallClass;
 use holdfast_engine::repeat::{Progress, Repeat, decide};
 use holdfast_mcp::batch::split_batch;
 use holdfast_mcp::method::Method;
@@ -99,7 +98,7 @@ async fn relay_all(call: Arc<Call>, first: First, sink: Sink, open: Option<TaskT
             biased;
             () = relay.run(first) => Ended::Answered,
             end = &mut left => end,
-            () = drained(&call) => Ended::Drained,
+            () = listen::drained(&call) => Ended::Drained,
         },
         Err(end) => end,
     };
@@ -259,8 +258,7 @@ impl Relay<'_> {
 
     /// Relays one stream. `None`: it brought every answer. Otherwise what the call goes on with.
     async fn stream(&mut self, events: Events) -> Option<Answer> {
-        let Events { first, mut source, mut route, mut attempt, .. } = events;
-        let mut first = first;
+        let Events { mut first, mut source, mut route, mut attempt, .. } = events;
         let mut server_event: Option<Box<str>> = None;
         let mut retry = None;
         let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(2));
@@ -278,7 +276,7 @@ impl Relay<'_> {
                             return Some(Box::pin(self.goes_along()).await);
                         }
                     },
-                    None => match self.given_up(&route, attempt.as_ref()) {
+                    None => match attempt.as_ref().and_then(|it| it.may_leave(self.call.class)) {
                         None => self.next(&mut source, &route, &mut silence).await,
                         Some(gone) => tokio::select! {
                             biased;
@@ -460,23 +458,6 @@ impl Relay<'_> {
                 _ => self.send(&data, id).await,
             },
         }
-    }
-
-    /// Of a Read that has heard nothing yet: what resolves when its instance is given up, so that it had better
-    /// go elsewhere.
-    fn given_up(
-        &self,
-        route: &Route,
-        attempt: Option<&Attempt>,
-    ) -> Option<impl Future<Output = ()> + use<>> {
-        let server = &self.call.server;
-        let attempt = attempt.filter(|it| !it.has_begun())?;
-        let may_leave = self.call.class == CallClass::Read && server.instances() > 1;
-        may_leave.then(|| {
-            let (server, instance) = (Arc::clone(server), route.instance);
-            let since = attempt.begun();
-            Box::pin(async move { server.fleet.gone(instance, since).await })
-        })
     }
 
     fn listens(&self) -> bool {
@@ -705,14 +686,6 @@ fn settle(attempt: &mut Option<Attempt>, outcome: Outcome) {
     if let Some(attempt) = attempt.take() {
         attempt.settle(outcome);
     }
-}
-
-/// Resolves when a listen stream has to end because its node does.
-async fn drained(call: &Call) {
-    if call.method != Method::SubscriptionsListen {
-        return std::future::pending().await;
-    }
-    call.gateway.draining.cancelled().await;
 }
 
 /// How long the end of a call waits for a framed client that does not read.

@@ -1,9 +1,11 @@
 //! One sending of a call: from its admission at an instance to its outcome.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Instant;
 
 use holdfast_engine::breaker::Permit;
+use holdfast_engine::class::CallClass;
 
 use super::outcome::Outcome;
 use super::server::ServerFleet;
@@ -74,9 +76,17 @@ impl Attempt {
         }
     }
 
-    /// Whether it has said something.
-    pub(crate) fn has_begun(&self) -> bool {
-        self.heard.is_some()
+    /// Of a Read that has heard nothing yet: what resolves when its instance is given up, so that it had better go
+    /// to another one.
+    pub(crate) fn may_leave(
+        &self,
+        class: CallClass,
+    ) -> Option<Pin<Box<impl Future<Output = ()> + use<>>>> {
+        let others = self.server.instances.len() > 1;
+        (class == CallClass::Read && others && self.heard.is_none()).then(|| {
+            let (server, instance, since) = (Arc::clone(&self.server), self.instance, self.begun);
+            Box::pin(async move { server.gone(instance, since).await })
+        })
     }
 
     /// It goes on for as long as its client likes: no failover waits for its end.
