@@ -11,6 +11,7 @@ mod quarantine;
 mod rates;
 mod replicas;
 mod stand_ins;
+mod unsent;
 
 use serde_json::Value;
 

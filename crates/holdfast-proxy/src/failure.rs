@@ -100,6 +100,12 @@ impl Failure {
         }
     }
 
+    /// Its time was over before it was sent: it did not run.
+    pub(crate) fn not_sent_in_time(server: &Arc<str>, after: Duration) -> Self {
+        let reason = format!("it could not be sent within {} s", after.as_secs());
+        Self { kind: FailureKind::TimedOut, ..Self::unavailable(server, reason) }
+    }
+
     /// The drain deadline passed while the call ran.
     pub(crate) fn restarting(server: &Arc<str>) -> Self {
         Self::unknown(server, "the gateway is restarting and could not wait for its answer".into())
@@ -158,6 +164,9 @@ impl Failure {
                 (code::DEPENDENCY_UNAVAILABLE, "was not called: the cluster's store is unavailable")
             }
             FailureKind::Needs => (code::DEPENDENCY_UNAVAILABLE, "was not called"),
+            FailureKind::TimedOut if self.ran == Ran::No => {
+                (code::TIMED_OUT, "was not called in time")
+            }
             FailureKind::TimedOut => (code::TIMED_OUT, "did not answer in time"),
         };
         let mut data = json!({

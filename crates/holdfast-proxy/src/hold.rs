@@ -7,7 +7,7 @@
 
 use std::cell::RefCell;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -28,6 +28,15 @@ thread_local! {
 pub(crate) trait Held: Send + Sync {
     /// Whether the node gives it up.
     fn is_given_up(&self) -> bool;
+}
+
+/// What is not given up.
+struct Nothing;
+
+impl Held for Nothing {
+    fn is_given_up(&self) -> bool {
+        false
+    }
 }
 
 /// What a thread holds.
@@ -83,6 +92,12 @@ impl Hold {
     pub(crate) fn until(until: Instant, what: Arc<dyn Held>) -> Self {
         let list = HERE.with_borrow_mut(|here| Arc::clone(here.get_or_insert_with(start)));
         Self { list, until, state: Begun::Not(what) }
+    }
+
+    /// Holds until then what nobody gives up.
+    pub(crate) fn only_until(until: Instant) -> Self {
+        static NOTHING: LazyLock<Arc<Nothing>> = LazyLock::new(|| Arc::new(Nothing));
+        Self::until(until, Arc::clone(&NOTHING) as Arc<dyn Held>)
     }
 }
 

@@ -378,6 +378,7 @@ fn call_of(
         shelf: server.fleet.shelf_of(None),
         admitted: std::sync::OnceLock::new(),
         wanted: exchange::Wanted::default(),
+        out: exchange::Out::default(),
         stands_in: false,
         _guards: Guards {
             _node: gateway.metrics.in_flight.enter(),

@@ -1,7 +1,9 @@
 //! Most of the nodes are gone: what needs no quorum goes on, what does is refused as what it is.
 
 use super::start;
+use crate::harness::gateway::Setup;
 use crate::harness::message;
+use crate::harness::recorder::Recorder;
 use crate::harness::within;
 
 #[tokio::test]
@@ -48,4 +50,18 @@ async fn a_survivor_reads_and_does_not_write() {
     // And the third.
     cluster.restart(2).await;
     assert!(client.on(cluster[2].address).call(6, "write").await.get("result").is_some());
+}
+
+/// Also where a server gives its calls less time than the store takes to be given up.
+#[tokio::test]
+async fn a_session_that_cannot_be_kept_is_refused_for_that() {
+    let recorder = Recorder::start().await;
+    let settings = format!("{{ url: \"{}\", timeout: 3s }}", recorder.url());
+    let mut cluster = Setup::new().server("only", &settings).cluster().await;
+    for at in [1, 2] {
+        cluster[at].kill();
+    }
+    cluster[0].readiness_becomes(503).await;
+    let answer = cluster.client(0).initialize().await.json();
+    assert_eq!(answer["error"]["code"], -31004, "{answer}");
 }

@@ -4,9 +4,12 @@
 use serde_json::Value;
 
 use crate::harness::client::Client;
+use crate::harness::eventually;
 use crate::harness::gateway::{Gateway, Setup};
 use crate::harness::message;
+use crate::harness::recorder::{Gate, Recorder, Reply, Step};
 use crate::harness::sample::Sample;
+use crate::harness::wire::Conn;
 
 use super::{reads, url, write};
 
@@ -109,6 +112,23 @@ async fn a_status_of_429() {
     meets(Kind { fault, execute: false, settings: "", told: Told::Later, ran: 0 }).await;
 }
 
+/// However it says for how long: whoever asks for fewer calls has not run this one.
+#[tokio::test]
+async fn a_status_of_503_with_a_rest_until_a_date_or_one_that_nobody_can_read() {
+    for (rest, at_least) in [("Fri, 31 Dec 9999 23:59:59 GMT", 86_400_000), ("later", 1000)] {
+        let recorder = Recorder::scripted(move |seen| {
+            let asks = vec![("Retry-After".to_owned(), rest.to_owned())];
+            (seen.tool() == "write").then(|| Reply::Json(503, asks, String::new()))
+        })
+        .await;
+        let gateway = Setup::http(&recorder.url()).start().await;
+        let answer = Client::modern(&gateway).post(&write(1, "w")).await.response().await;
+        is_told(&answer, Told::Error(-31003, false), rest);
+        assert_eq!(answer["error"]["data"]["retryAfterMs"], at_least, "{answer}");
+        assert_eq!(recorder.calls("write").len(), 1);
+    }
+}
+
 #[tokio::test]
 async fn an_answer_that_never_comes() {
     let settings = ", timeout: 1s";
@@ -129,6 +149,44 @@ async fn half_of_a_body() {
 #[tokio::test]
 async fn a_stream_that_ends_after_its_headers() {
     meets(Kind::failing(r#"{"kind":"reset_after_headers"}"#, Told::Error(-31002, true))).await;
+}
+
+/// Writes that such streams answer, until the server is left alone.
+async fn streams(
+    settings: &str,
+    told: Told,
+    steps: impl Fn() -> Vec<Step> + Send + Sync + 'static,
+) {
+    let recorder =
+        Recorder::scripted(move |seen| (seen.tool() == "write").then(|| Reply::Stream(steps())))
+            .await;
+    let settings = format!(r#"{{ url: "{}"{settings} }}"#, recorder.url());
+    let gateway = Setup::new().server("bad", &settings).start().await;
+    let client = Client::modern(&gateway);
+    for number in 0..5 {
+        let answer = client.post(&write(number, "w")).await.response().await;
+        is_told(&answer, told, "a stream");
+    }
+    let refused = client.post(&write(5, "w")).await.response().await;
+    is_told(&refused, Told::Error(-31001, false), "a stream");
+    assert_eq!(recorder.calls("write").len(), 5);
+}
+
+#[tokio::test]
+async fn a_stream_that_breaks_after_its_first_message() {
+    let log = || message::notification("notifications/message", r#"{"level":"info","data":1}"#);
+    let steps = move || vec![Step::Send(message::event(&log())), Step::Cut];
+    streams("", Told::Error(-31002, true), steps).await;
+}
+
+/// It primes its client for coming back, and that is all that it ever says.
+#[tokio::test]
+async fn a_stream_that_only_primes() {
+    let steps = || {
+        let priming = "id: 1\nretry: 1000\ndata:\n\n".to_owned();
+        vec![Step::Send(priming), Step::Wait(Gate::new())]
+    };
+    streams(", timeout: 1s", Told::Error(-31005, true), steps).await;
 }
 
 #[tokio::test]
@@ -203,6 +261,31 @@ async fn sessions_forgotten_with_every_other_call() {
     let closed = r#"holdfast_breaker_state{server_id="bad",instance="1",state="closed"}"#;
     assert_eq!(gateway.metric(closed).await, 1.0);
     assert_eq!(beside.await.expect("reads that end"), (128, None));
+}
+
+/// Clients that leave of their own accord after a long silence have seen the server hang.
+#[tokio::test]
+async fn an_answer_for_which_no_client_waits_to_the_end() {
+    let kind = Kind::failing(r#"{"kind":"hang"}"#, Told::Result);
+    let (bad, _well, gateway) =
+        start(&Kind { settings: ", breaker: { slow_call: 2s }", ..kind }).await;
+    let client = Client::modern(&gateway).at("/mcp/bad");
+    let mut waiting = Vec::new();
+    for number in 0..5 {
+        let body = write(number, &format!("w{number}"));
+        let mut conn = Conn::open(gateway.address).await;
+        conn.send(client.request("POST", &[], Some(&body))).await;
+        waiting.push(conn);
+    }
+    let all = || (0..5).all(|it| bad.executions("write", &format!("w{it}")) == 1).then_some(());
+    eventually("the calls at the server", all).await;
+    tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+    drop(waiting);
+    let open = r#"holdfast_breaker_state{server_id="bad",instance="1",state="open"}"#;
+    gateway.wait_metric(open, |open| open == 1.0).await;
+    let refused = client.post(&write(9, "refused")).await.response().await;
+    is_told(&refused, Told::Error(-31001, false), "hang");
+    assert_eq!(bad.executions("write", "refused"), 0);
 }
 
 /// What answers its checks and no calls is left alone for what its calls say.

@@ -20,9 +20,14 @@ const HEALTH: &str =
 
 /// A primary and a secondary, with this `failover`; both are known to be well.
 async fn start(a: &str, b: &str, failover: &str) -> Gateway {
+    start_with(a, b, failover, "timeout: 300s").await
+}
+
+/// The same, with further settings of the server.
+pub(super) async fn start_with(a: &str, b: &str, failover: &str, settings: &str) -> Gateway {
     let settings = format!(
         "{{ instances: [ {{ id: a, role: primary, url: \"{a}\" }}, {{ id: b, role: secondary, url: \"{b}\" }} ], \
-         {HEALTH}, failover: {{ {failover} }} }}"
+         {HEALTH}, failover: {{ {failover} }}, {settings} }}"
     );
     let gateway = Setup::new().server("main", &settings).start().await;
     for id in ["a", "b"] {
@@ -34,7 +39,7 @@ async fn start(a: &str, b: &str, failover: &str) -> Gateway {
 }
 
 /// Gives an order; the command goes on until the move has ended.
-fn order(gateway: &Gateway, arguments: &[&str]) -> Process {
+pub(super) fn order(gateway: &Gateway, arguments: &[&str]) -> Process {
     let mut command = Command::new(binary());
     command.args(arguments).args(["--yes", "--admin", &gateway.admin.to_string()]);
     Process::start(&mut command)
@@ -51,7 +56,7 @@ async fn seen(gateway: &Gateway) -> Value {
     servers["servers"][0]["control"].clone()
 }
 
-async fn until(gateway: &Gateway, key: &str, value: &str) {
+pub(super) async fn until(gateway: &Gateway, key: &str, value: &str) {
     within(value, async {
         while seen(gateway).await[key] != value {
             tokio::time::sleep(std::time::Duration::from_millis(20)).await;

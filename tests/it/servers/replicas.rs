@@ -61,6 +61,23 @@ async fn that_hangs() {
     reads_succeed(r#"{"kind":"hang"}"#, settings).await;
 }
 
+/// Few calls that hang open no breaker, and their clients have their results all the same.
+#[tokio::test]
+async fn that_hangs_and_meets_few_calls() {
+    let settings = ", breaker: { slow_call: 1s }, timeout: 20s, balance: { strategy: round_robin }";
+    let (_good, _bad, gateway) = start(r#"{"kind":"hang"}"#, settings).await;
+    let client = Client::modern(&gateway);
+    for id in 0..4 {
+        let answer = client.call(id, "echo").await;
+        assert!(answer.get("result").is_some(), "{answer}");
+    }
+    let repeated =
+        gateway.metric(r#"holdfast_server_attempts_repeated_total{server_id="main"}"#).await;
+    assert!(repeated >= 1.0, "{repeated}");
+    let closed = r#"holdfast_breaker_state{server_id="main",instance="b",state="closed"}"#;
+    assert_eq!(gateway.metric(closed).await, 1.0);
+}
+
 #[tokio::test]
 async fn that_is_gone() {
     let (good, mut gone) = (Sample::start(&[]).await, Sample::start(&[]).await);

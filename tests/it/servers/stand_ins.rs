@@ -97,6 +97,28 @@ async fn an_earlier_answer_is_only_for_whom_the_server_could_have_meant() {
     assert_eq!(mark(&kept)["kind"], "cached", "{kept}");
 }
 
+/// Two numbers that some readers take for one are two questions: nobody gets the answer to the other.
+#[tokio::test]
+async fn an_earlier_answer_is_none_to_a_question_with_another_number() {
+    let (recorder, away) = personal().await;
+    let settings = format!(
+        r#"{{ url: "{}", tools: {{ look: read }}, fallback: {{ cache: {{ ttl: 5m }} }} }}"#,
+        recorder.url()
+    );
+    let gateway = Setup::new().server("main", &settings).start().await;
+    let client = Client::modern(&gateway);
+    let asks = |id: &'static str| {
+        format!(r#"{{"name":"look","arguments":{{"id":{id}}},{}}}"#, message::META)
+    };
+    let (own, other) = (asks("18446744073709551616"), asks("18446744073709551617"));
+    assert!(client.ask(1, "tools/call", &own).await.get("result").is_some());
+    away.store(true, Ordering::SeqCst);
+    let again = client.ask(2, "tools/call", &own).await;
+    assert_eq!(mark(&again)["kind"], "cached", "{again}");
+    let answer = client.ask(3, "tools/call", &other).await;
+    assert!(answer.get("error").is_some(), "{answer}");
+}
+
 /// A session may have logged in by a tool, with the same headers as everybody.
 #[tokio::test]
 async fn an_earlier_answer_of_a_session_is_no_other_sessions() {

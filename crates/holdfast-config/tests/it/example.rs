@@ -64,7 +64,7 @@ fn the_server_that_is_commented_out_is_read() {
     let docs = "  docs: { url: \"http://127.0.0.1:3001/mcp\" }";
     let config = good(&format!("servers:\n{docs}\n{}\n", lines.join("\n")));
     let server = &config.servers["search"];
-    assert_eq!(server.breaker.slow_call, Some(std::time::Duration::from_secs(60)));
+    assert_eq!(server.breaker.slow_call, Some(std::time::Duration::from_secs(45)));
     let failover = server.failover.as_ref().expect("a failover");
     assert!(failover.consistency.is_some() && !server.fallback.is_empty());
     assert_eq!(server.health.checks.len(), 4);

@@ -64,6 +64,8 @@ pub struct Errors {
     pub status: u64,
     /// 200, but no JSON-RPC result.
     pub no_result: u64,
+    /// Not answered within the client's patience.
+    pub given_up: u64,
     /// Still unanswered when the grace after the run was over.
     pub unanswered: u64,
     /// Open loop only: due, but no connection was free for it before the grace was over.
@@ -284,7 +286,11 @@ async fn call_until_broken(
     let mut call = plan.call(session);
     while let Some(begun) = schedule.next_start().await {
         call.next_id();
-        let outcome = client.exchange(call.bytes(), false).await;
+        let exchanged = client.exchange(call.bytes(), false);
+        let outcome = match plan.patience {
+            Some(patience) => tokio::time::timeout_at((begun + patience).into(), exchanged).await,
+            None => Ok(exchanged.await),
+        };
         let now = Instant::now();
         // A closed loop counts what ended in the counted part, an open one what was due in it.
         let counts = match plan.pace {
@@ -292,7 +298,7 @@ async fn call_until_broken(
             Pace::Open { .. } => begun >= schedule.counted_from,
         };
         let usable = match outcome {
-            Ok(answer) => {
+            Ok(Ok(answer)) => {
                 let in_time = now >= schedule.counted_from && now < schedule.end;
                 let is_result = answer.status == 200 && answer.has_result;
                 tally.results_in_time += u64::from(in_time && is_result);
@@ -301,10 +307,18 @@ async fn call_until_broken(
                 }
                 !answer.closing
             }
-            Err(error) => {
+            Ok(Err(error)) => {
                 if counts {
                     tally.errors.broken += 1;
                     tally.note(|| format!("broken: {error}"));
+                }
+                false
+            }
+            Err(_) => {
+                if counts {
+                    tally.errors.given_up += 1;
+                    tally
+                        .note(|| "a call was not answered within its client's patience".to_owned());
                 }
                 false
             }
@@ -405,6 +419,7 @@ impl Errors {
             + self.broken
             + self.status
             + self.no_result
+            + self.given_up
             + self.unanswered
             + self.not_started
     }
@@ -450,6 +465,7 @@ fn report(plan: &LoadPlan, schedule: &Schedule, tallies: &[Tally]) -> LoadReport
         kinds.broken += tally.errors.broken;
         kinds.status += tally.errors.status;
         kinds.no_result += tally.errors.no_result;
+        kinds.given_up += tally.errors.given_up;
         kinds.unanswered += tally.errors.unanswered;
     }
     if let Some(pacer) = &schedule.pacer {

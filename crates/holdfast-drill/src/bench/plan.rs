@@ -33,6 +33,9 @@ pub struct LoadPlan {
     /// How long calls may still take after the counted part has ended; what is open then is counted
     /// as timed out.
     pub grace: Duration,
+    /// How long a client waits for an answer, from when its call is due: then it closes its connection, as
+    /// those of the SDKs do after 60 s, and the call has failed. None: for as long as the run lasts.
+    pub patience: Option<Duration>,
 }
 
 /// How calls are dressed.
@@ -89,6 +92,7 @@ impl LoadPlan {
             warm_up: Duration::from_secs(1),
             duration: Duration::from_secs(5),
             grace: Duration::from_secs(10),
+            patience: None,
         }
     }
 

@@ -105,6 +105,22 @@ fn an_open_loop_counts_the_wait_for_a_stalled_server() {
     assert_eq!(report.errors_by_kind.not_started, 26, "{report}");
 }
 
+/// A result that comes after its client has left is none.
+#[test]
+fn a_client_that_has_waited_for_long_enough_leaves_and_its_call_has_failed() {
+    let manners = Manners::default();
+    manners.set(Manner::Hang);
+    let server = serve_with(TcpListener::bind("127.0.0.1:0").unwrap(), 1, &manners).unwrap();
+    let mut plan = short(server.address());
+    plan.dialect = Dialect::Sessionless;
+    plan.pace = Pace::Open { per_second: 100.0 };
+    plan.patience = Some(Duration::from_millis(50));
+    let report = load(&plan).unwrap();
+    let kinds = &report.errors_by_kind;
+    assert_eq!((report.calls, kinds.unanswered, kinds.not_started), (0, 0, 0), "{report:?}");
+    assert!(kinds.given_up > 0, "{report:?}");
+}
+
 #[test]
 fn failures_are_counted_by_kind() {
     let server = serving();

@@ -18,6 +18,7 @@
 //! - *Evidence* is booked at admission and falls due after [`Params::slow`]. It is weighed by
 //!   failures in a row and by their rate over the window; what is under way and not overdue has the
 //!   benefit of the doubt. Failures of this node's own network are counted apart from the server's.
+//! - *Streams*: what has begun to answer is not overdue any more, and counts when it ends.
 //! - *Half-open* lets a share pass, and at least one call per interval however few there are.
 //! - *Recovery* lets a tenth more pass with each step. What is one error in a hundred to a closed
 //!   breaker is none to a recovering one either: a step is degraded if its failures are more than the
@@ -142,7 +143,19 @@ impl Breaker {
         if !all_pass {
             self.some_pass(now, chance)?;
         }
-        Ok(Permit { epoch: self.epoch, slot: self.window.admitted(), at: now })
+        Ok(self.permit(now))
+    }
+
+    /// An admitted call has begun to answer, and there is more to come: it is not overdue any more, however long
+    /// that takes. Until it ends it is under way, and neither a success nor a failure: a server that begins well
+    /// and breaks each time is of no use. One that begins too late has failed, whatever follows.
+    #[inline]
+    pub fn begun(&mut self, permit: &mut Permit, now: Instant, chance: u64) {
+        self.tick(now, chance);
+        let in_time = now.saturating_duration_since(permit.at) < self.params.slow;
+        if !permit.begun && permit.epoch == self.epoch && in_time {
+            permit.begun = self.window.begun(permit.slot);
+        }
     }
 
     /// Says how an admitted call ended.
@@ -153,10 +166,10 @@ impl Breaker {
             self.hold(retry_after, now);
         }
         // What is overdue has been counted, and what belongs to another state does not count.
-        if permit.epoch != self.epoch || !self.window.ended(permit.slot) {
+        if !self.takes_back(&permit) {
             return;
         }
-        let slow = now.saturating_duration_since(permit.at) >= self.params.slow;
+        let slow = !permit.begun && now.saturating_duration_since(permit.at) >= self.params.slow;
         match outcome {
             Outcome::Success if !slow => self.succeeded(permit.slot, now),
             Outcome::Success | Outcome::Failure => self.failed(now, chance),
@@ -169,13 +182,23 @@ impl Breaker {
     /// else refused it before it was sent. Once it is overdue it stays counted.
     pub fn abandon(&mut self, permit: Permit, now: Instant, chance: u64) {
         self.tick(now, chance);
-        if permit.epoch == self.epoch
-            && self.window.ended(permit.slot)
-            && matches!(self.state, State::HalfOpen { .. })
-        {
+        if self.takes_back(&permit) && matches!(self.state, State::HalfOpen { .. }) {
             // It tried nothing: the next call may.
             self.last_probe = None;
         }
+    }
+
+    fn permit(&mut self, now: Instant) -> Permit {
+        Permit { epoch: self.epoch, begun: false, slot: self.window.admitted(), at: now }
+    }
+
+    /// Takes a call off the book. False if it says nothing any more.
+    fn takes_back(&mut self, permit: &Permit) -> bool {
+        permit.epoch == self.epoch
+            && match permit.begun {
+                true => self.window.finished(),
+                false => self.window.ended(permit.slot),
+            }
     }
 
     /// Evidence without a permit, as of a stream that broke after its call was settled. Says nothing
@@ -183,7 +206,7 @@ impl Breaker {
     pub fn observe(&mut self, outcome: Outcome, now: Instant, chance: u64) {
         self.tick(now, chance);
         if !matches!(self.state, State::Open { .. } | State::ForcedOpen) {
-            let permit = Permit { epoch: self.epoch, slot: self.window.admitted(), at: now };
+            let permit = self.permit(now);
             self.settle(permit, outcome, now, chance);
         }
     }
@@ -210,9 +233,17 @@ impl Breaker {
         if self.transitions.is_empty() { None } else { Some(self.transitions.remove(0)) }
     }
 
-    /// The cluster opens the breaker until then. `generation` rises with each of its words about this
-    /// breaker: an older or equal one is refused (false). An operator's word stands above it.
-    pub fn opened_by_cluster(&mut self, until: Instant, generation: u64, now: Instant) -> bool {
+    /// The cluster opens the breaker until then at least: up to a quarter longer by chance, so that nodes that
+    /// opened together do not try together, and twice as long with each opening since it was last closed, up to
+    /// [`Params::open_at_most`]. `generation` rises with each of its words about this breaker: an older or equal
+    /// one is refused (false). An operator's word stands above it.
+    pub fn opened_by_cluster(
+        &mut self,
+        until: Instant,
+        generation: u64,
+        now: Instant,
+        chance: u64,
+    ) -> bool {
         if generation <= self.cluster_generation {
             return false;
         }
@@ -222,12 +253,25 @@ impl Breaker {
             State::ForcedOpen | State::ForcedClosed => {}
             State::Open { until: open } => {
                 self.is_servers = true;
+                // It is the same opening, by another voice.
+                let until = now
+                    + self.params.open_longer(
+                        until.saturating_duration_since(now),
+                        self.strikes.saturating_sub(1),
+                        chance,
+                    );
                 self.state = State::Open { until: open.max(until) };
                 self.set_wake(now);
             }
             State::Closed | State::HalfOpen { .. } | State::Recovering { .. } => {
                 if until > now && self.params.enabled {
                     self.is_servers = true;
+                    let until = now
+                        + self.params.open_longer(
+                            until.saturating_duration_since(now),
+                            self.strikes,
+                            chance,
+                        );
                     self.open_until(until, Cause::Cluster, now);
                 }
             }

@@ -68,12 +68,24 @@ impl Params {
     #[must_use]
     pub(super) fn open_time(&self, strikes: u32, chance: u64) -> Duration {
         let longest = self.open_at_most * 4 / 5;
-        let step = self.open_for.saturating_mul(1 << strikes.min(20)).min(longest);
-        let quarter = u64::try_from((step / 4).as_nanos()).unwrap_or(u64::MAX);
-        // The high half of the product is `chance` scaled to the quarter.
-        let extra = (u128::from(chance) * (u128::from(quarter) + 1)) >> 64;
-        step + Duration::from_nanos(u64::try_from(extra).unwrap_or(quarter))
+        scattered(self.open_for.saturating_mul(1 << strikes.min(20)).min(longest), chance)
     }
+
+    /// The same where it is to stay open for so long at least.
+    #[must_use]
+    pub(super) fn open_longer(&self, length: Duration, strikes: u32, chance: u64) -> Duration {
+        let longest = self.open_at_most * 4 / 5;
+        let step = length.saturating_mul(1 << strikes.min(20)).min(longest);
+        scattered(step.max(length), chance)
+    }
+}
+
+/// The time, and up to a quarter of it more.
+fn scattered(step: Duration, chance: u64) -> Duration {
+    let quarter = u64::try_from((step / 4).as_nanos()).unwrap_or(u64::MAX);
+    // The high half of the product is `chance` scaled to the quarter.
+    let extra = (u128::from(chance) * (u128::from(quarter) + 1)) >> 64;
+    step + Duration::from_nanos(u64::try_from(extra).unwrap_or(quarter))
 }
 
 fn share(value: f64, if_not_a_number: f64) -> f64 {

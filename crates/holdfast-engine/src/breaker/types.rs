@@ -30,6 +30,8 @@ pub enum Outcome {
 #[must_use = "an admitted call that is not settled counts as failed when it is overdue"]
 pub struct Permit {
     pub(super) epoch: u32,
+    /// It has begun to answer.
+    pub(super) begun: bool,
     pub(super) slot: u64,
     pub(super) at: Instant,
 }

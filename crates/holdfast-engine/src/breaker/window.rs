@@ -44,7 +44,7 @@ pub(super) struct Overdue {
 
 #[derive(Clone, Debug)]
 pub(super) struct Window {
-    /// Calls under way, by slots, and all of them.
+    /// Calls under way that have not begun to answer, by slots; and all that are under way.
     slots: [u32; SLOTS],
     under_way: u32,
     /// The number of the slot that is being filled, from 0 on.
@@ -109,6 +109,20 @@ impl Window {
         true
     }
 
+    /// A call has begun to answer: it is under way and cannot be overdue. False if it has been counted as overdue
+    /// before.
+    pub(super) fn begun(&mut self, slot: u64) -> bool {
+        let is_booked = self.ended(slot);
+        self.under_way += u32::from(is_booked);
+        is_booked
+    }
+
+    /// Takes such a call off the book.
+    pub(super) fn finished(&mut self) -> bool {
+        self.under_way = self.under_way.saturating_sub(1);
+        true
+    }
+
     pub(super) fn succeeded(&mut self, slot: u64) {
         self.succeeded_after = self.succeeded_after.max(slot + 1);
         self.add(Counts { succeeded: 1, ..Counts::default() });
@@ -167,7 +181,7 @@ impl Window {
         self.sum = Counts::default();
     }
 
-    /// Calls that have not ended and are not overdue.
+    /// Calls that have not ended and are not overdue, those that have begun to answer among them.
     pub(super) fn under_way(&self) -> u32 {
         self.under_way
     }

@@ -15,7 +15,7 @@ use http::StatusCode;
 
 use super::attempt::{self, AttemptError, Reply, Route};
 use super::tries::Tries;
-use super::{Answer, Call, Whole, fallback, journal, judge, mark, observe, open, state};
+use super::{Answer, Call, Events, Whole, fallback, journal, judge, mark, observe, open, state};
 use crate::failure::{Failure, FailureKind};
 use crate::fleet::{Attempt, Outcome};
 use crate::metrics::CallOutcome;
@@ -65,7 +65,7 @@ async fn tried(call: &Arc<Call>) -> Result<Answer, Failure> {
         return Ok(answer);
     }
     let session = call.session.clone();
-    let mut tries = Tries::new();
+    let mut tries = Tries::new(call.deadline());
     loop {
         let found = tokio::select! {
             biased;
@@ -82,7 +82,8 @@ async fn tried(call: &Arc<Call>) -> Result<Answer, Failure> {
             Err(NoRoute::Failed(failure)) => return not_run(call, failure),
         };
         tries.goes();
-        let error = match attempt::send(call, &route, attempt.begun()).await {
+        let was_out = call.out.get();
+        let error = match attempt::send(call, &route, attempt.begun(), &mut tries).await {
             Ok(reply) => match lost_session(call, &route, &reply) {
                 None => {
                     let outcome = judge::outcome(&reply);
@@ -112,6 +113,9 @@ async fn tried(call: &Arc<Call>) -> Result<Answer, Failure> {
             },
             Err(error) => error,
         };
+        if error.progress != Progress::Sent {
+            call.out.set(was_out);
+        }
         let name = &call.server.name;
         if error.withheld {
             drop(attempt);
@@ -479,11 +483,13 @@ async fn answered(
         }
         Reply::Events(mut events) => {
             // It is settled when the stream has brought the answer, or has not.
-            attempt.heard();
             if call.method == Method::SubscriptionsListen {
                 attempt.lasts();
             }
             events.attempt = Some(attempt);
+            if let Some(first) = &events.first {
+                Events::heard(&mut events.attempt, first);
+            }
             Answer::Events(events)
         }
     }

@@ -15,8 +15,9 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use bytes::{BufMut as _, BytesMut};
 
 use super::open::Borrowed;
+use super::tries::Tries;
 use super::{Call, Events, Ids, Large, One, Whole, addressed, headers, state};
-use crate::fleet::Outcome;
+use crate::fleet::{Outcome, left};
 use crate::gateway::Gateway;
 use crate::random;
 use crate::server::Server;
@@ -88,7 +89,8 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 /// The same where a session can be moved to another instance.
 pub(super) const SHORT_PATIENCE: Duration = Duration::from_millis(500);
 
-/// Sends the call once, to an instance that was chosen at `since`.
+/// Sends the call once, to an instance that was chosen at `since`. A Read that is silent there may be taken
+/// back, for another one.
 ///
 /// # Cancel safety
 /// Dropped after the request was written, an HTTP instance sees the connection close; a duplex
@@ -97,18 +99,18 @@ pub(super) async fn send(
     call: &Call,
     route: &Route,
     since: Instant,
+    tries: &mut Tries,
 ) -> Result<Reply, AttemptError> {
     match (&call.server.endpoint, &route.mux) {
         (Endpoint::Http(targets), _) if targets.len() > 1 && call.class == CallClass::Read => {
             let gone = call.server.fleet.gone(route.instance, since);
-            tokio::select! {
+            let reason = tokio::select! {
                 biased;
-                sent = send_http(call, route) => sent,
-                () = gone => {
-                    let reason = "its instance was given up while it was waited for".to_owned();
-                    Err(AttemptError::sent(reason).with(Outcome::TimedOut))
-                }
-            }
+                sent = send_http(call, route) => return sent,
+                () = gone => "its instance was given up while it was waited for",
+                () = tries.leaves(call, route, since) => "its instance did not answer in time",
+            };
+            Err(AttemptError::sent(reason.to_owned()).with(Outcome::TimedOut))
         }
         (Endpoint::Http(_), _) => send_http(call, route).await,
         (Endpoint::Duplex(_), Some(mux)) if matches!(call.ids, Ids::Batch(_)) => {
@@ -128,7 +130,7 @@ async fn send_http(call: &Call, route: &Route) -> Result<Reply, AttemptError> {
         session: route.server_session(),
         body: state::unseal(call).unwrap_or_else(|| call.body.clone()),
     };
-    let may_send = || call.may_send();
+    let may_send = || call.goes_out();
     // A Read that meets the end of its connection is sent again.
     let look = if call.class == CallClass::Read { Look::Runtime } else { Look::Kernel };
     let gate = Gate { may_send: &may_send, look };
@@ -240,6 +242,11 @@ impl Patience {
         }
     }
 
+    /// Not beyond what a call has left.
+    pub(super) fn by(self, deadline: Instant) -> Self {
+        Self { until: self.until.min(Instant::now() + left(deadline)), ..self }
+    }
+
     /// Of a call that has waited so long already: half as long again, and no less than [`PATIENCE`].
     pub(super) fn after(waited: Duration) -> Self {
         Self { until: Instant::now() + PATIENCE.max(waited / 2), ..Self::new(false) }
@@ -308,7 +315,7 @@ async fn send_mux(call: &Call, route: &Route, mux: &Arc<Mux>) -> Result<Reply, A
     let mut pause = Backoff::new(Duration::from_millis(10), Duration::from_millis(250));
     let sent = loop {
         // Asked each time: it may have waited for long.
-        call.may_send().map_err(AttemptError::withheld)?;
+        call.goes_out().map_err(AttemptError::withheld)?;
         match mux.call_with(call.body.clone(), call.takes_stream).await {
             // A balancer that lost a node has sent the call again, and the first sending still runs
             // here, for nobody: it is waited for. A client that uses an id twice is told.
@@ -357,7 +364,7 @@ const CANCELLED: i64 = -32800;
 /// A batch on a connection that takes one message at a time: its members one by one, their answers
 /// together.
 async fn send_batch(call: &Call, mux: &Arc<Mux>) -> Result<Reply, AttemptError> {
-    call.may_send().map_err(AttemptError::withheld)?;
+    call.goes_out().map_err(AttemptError::withheld)?;
     let members = split_batch(&call.body).unwrap_or_default();
     let mut running = Vec::with_capacity(members.len());
     for range in members {

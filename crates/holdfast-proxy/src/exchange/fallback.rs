@@ -9,6 +9,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use holdfast_engine::class::CallClass;
 use holdfast_engine::fallback::{Audience, Hints, Key, Kind, Params, Scope, may_keep, topic};
+use holdfast_mcp::batch;
 use holdfast_mcp::method::Method;
 use holdfast_mcp::peek::{self, peek};
 use holdfast_mcp::splice::splice;
@@ -18,6 +19,7 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 use super::attempt::json_headers;
+use super::canonical::Members;
 use super::{Answer, Call, Guards, Ids, Whole, answer, mark};
 use crate::failure::Failure;
 use crate::fleet::Served;
@@ -160,21 +162,31 @@ fn audience_of(
     });
     hash.update(session);
     super::headers::digest_of_who(headers, &mut hash);
-    let mut messages: Value = serde_json::from_slice(body).unwrap_or_default();
-    let messages = match &mut messages {
-        Value::Array(batch) => batch,
-        one => std::slice::from_mut(one),
+    let message = std::str::from_utf8(body).unwrap_or_default();
+    // A batch is whosever its calls are.
+    let said: BTreeSet<[u8; 32]> = match batch::is_batch(body) {
+        true => {
+            let members = batch::split_batch(body).unwrap_or_default();
+            members.into_iter().filter_map(|at| says_of_who(message.get(at)?)).collect()
+        }
+        false => says_of_who(message).into_iter().collect(),
     };
-    let said: BTreeSet<String> = messages.iter_mut().filter_map(says_of_who).collect();
     said.iter().for_each(|it| hash.update(it));
     first(hash)
 }
 
 /// What a message's `_meta` may say of who asks.
-fn says_of_who(message: &mut Value) -> Option<String> {
-    let meta = message.pointer_mut("/params/_meta")?.as_object_mut()?;
-    meta.retain(|name, _| !OF_ONE_MESSAGE.contains(&&**name));
-    (!meta.is_empty()).then(|| Value::Object(std::mem::take(meta)).to_string())
+fn says_of_who(message: &str) -> Option<[u8; 32]> {
+    let mut said: Option<Sha256> = None;
+    for params in Members::of(message).named(&["params"]).texts() {
+        for meta in Members::of(params).named(&["_meta"]).texts() {
+            let meta = Members::of(meta).beside(&OF_ONE_MESSAGE);
+            if !meta.is_empty() {
+                meta.add_to(said.get_or_insert_default());
+            }
+        }
+    }
+    said.map(|said| said.finalize().into())
 }
 
 /// What of a request's `_meta` changes with each message or names the program that sent it, and says nothing
@@ -189,13 +201,12 @@ const OF_ONE_MESSAGE: [&str; 5] = [
 
 /// What is asked: the method and what the result depends on.
 fn question(body: &[u8]) -> u128 {
-    let mut message: Value = serde_json::from_slice(body).unwrap_or_default();
-    if let Some(params) = message.get_mut("params").and_then(Value::as_object_mut) {
-        params.remove("_meta");
-    }
+    let message = std::str::from_utf8(body).unwrap_or_default();
     let mut hash = Sha256::new();
-    hash.update(message["method"].to_string());
-    hash.update(message["params"].to_string());
+    Members::of(message).named(&["method"]).add_to(&mut hash);
+    for params in Members::of(message).named(&["params"]).texts() {
+        Members::of(params).beside(&["_meta"]).add_to(&mut hash);
+    }
     first(hash)
 }
 
@@ -264,6 +275,7 @@ async fn elsewhere(call: &Arc<Call>, failure: &Failure) -> Option<Answer> {
         shelf: server.fleet.shelf_of(tool.as_deref()),
         admitted: OnceLock::new(),
         wanted: super::Wanted::default(),
+        out: super::Out::default(),
         stands_in: true,
         _guards: Guards {
             _node: gateway.metrics.in_flight.enter(),
@@ -271,6 +283,8 @@ async fn elsewhere(call: &Arc<Call>, failure: &Failure) -> Option<Answer> {
             _session: None,
         },
     });
+    // What is a Read at its own server may have an effect at this one.
+    call.out.set(true);
     let body = match Box::pin(answer::first_answer(other)).await {
         Answer::Whole(whole) if whole.status.is_success() => whole.body,
         Answer::One(one) => one.event.data?,
@@ -424,6 +438,8 @@ mod tests {
         assert_eq!(of(""), with(&[]));
         assert_ne!(of(""), of(r#""com.example/user":"ann""#));
         assert_ne!(of(r#""com.example/user":"ann""#), of(r#""com.example/user":"bob""#));
+        let user = |number: &str| of(&format!(r#""com.example/user":{number}"#));
+        assert_ne!(user("18446744073709551616"), user("18446744073709551617"));
         let can = r#""io.modelcontextprotocol/clientCapabilities""#;
         assert_ne!(of(&format!("{can}:{{}}")), of(&format!(r#"{can}:{{"roots":{{}}}}"#)));
     }
@@ -456,6 +472,7 @@ mod tests {
             r#"{"id":1,"method":"tools/call","params":{"name":"a","arguments":{"x":1,"y":"2"}}}"#,
             r#"{"id":1,"method":"tools/call","params":{"name":"a","arguments":{"x":1}}}"#,
             r#"{"id":1,"method":"tools/call"}"#,
+            r#"{"id":1,"method":"tools/call","params":{"name":"a","arguments":{"x":1.0,"y":2}}}"#,
         ] {
             assert_ne!(plain, of(other), "{other}");
         }

@@ -212,15 +212,19 @@ pub(super) async fn admit(call: &Arc<Call>) -> Result<(), Answer> {
     if call.class != CallClass::Write || call.ticket.get().is_some() {
         return Ok(());
     }
+    // Until the journal has been asked nobody knows whether a balancer has sent it to another node as well.
+    call.out.set(call.balancer_id.is_some());
     // Between two leaders nobody grants leases: a pause, and no failure.
     if !call.leased().await {
         return Err(unavailable(call, "this node has no lease from the cluster").await);
     }
-    if !call.is_journaled() {
-        return Ok(());
+    if call.is_journaled()
+        && let Some((key, by_balancer)) = call.key()
+    {
+        Box::pin(enter(call, cluster, key, by_balancer)).await?;
     }
-    let Some((key, by_balancer)) = call.key() else { return Ok(()) };
-    Box::pin(enter(call, cluster, key, by_balancer)).await
+    call.out.set(false);
+    Ok(())
 }
 
 async fn enter(
@@ -277,7 +281,10 @@ async fn enter(
                         return Ok(());
                     }
                     // The key that was held meanwhile is let go: whoever has the entry holds it too.
-                    Ok(Begin::Other(entry, revision)) => found = Some((entry, revision)),
+                    Ok(Begin::Other(entry, revision)) => {
+                        call.out.set(true);
+                        found = Some((entry, revision));
+                    }
                     // Between two leaders nothing is written, and after a verdict the node joins anew.
                     Err(StoreError::Unavailable(_) | StoreError::Fenced) if call.has_time() => {
                         tokio::time::sleep(pause.next(random::u64())).await;

@@ -6,7 +6,7 @@
 //! the status itself.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use holdfast_mcp::batch::is_batch;
 use holdfast_mcp::method::Method;
@@ -17,6 +17,7 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 
 use super::attempt::Reply;
 use super::{Call, Whole};
+use crate::clock::unix_millis;
 use crate::failure::{self, Failure};
 use crate::fleet::Outcome;
 
@@ -103,9 +104,7 @@ pub(super) fn judge_whole(
             whole.status = StatusCode::OK;
             return Ok(());
         }
-        if limited
-            || (status == StatusCode::SERVICE_UNAVAILABLE && retry_after(&whole.headers).is_some())
-        {
+        if let Outcome::Busy(_) = outcome_of(status, &whole.headers) {
             return Err(overloaded(server, whole));
         }
         let reason = format!("it answered with HTTP status {status}");
@@ -157,8 +156,53 @@ fn overloaded(server: &Arc<str>, whole: &Whole) -> Failure {
     Failure::overloaded(server, reason, wait)
 }
 
-/// `Retry-After` in seconds; the form with a date is rare and reads as absent.
+/// The longest time that a server may ask for.
+const LONGEST_REST: Duration = Duration::from_secs(86_400);
+
+/// `Retry-After` (RFC 9110, section 10.2.3): so many seconds, or until a time of day. None: nobody can read it.
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let seconds = headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
-    Some(Duration::from_secs(seconds))
+    let now = UNIX_EPOCH + Duration::from_millis(unix_millis());
+    asked_for(headers.get(RETRY_AFTER)?.to_str().ok()?.trim(), now)
+}
+
+fn asked_for(text: &str, now: SystemTime) -> Option<Duration> {
+    let asked = match text.as_bytes() {
+        [] => return None,
+        // What does not fit is more than anybody gets.
+        digits if digits.iter().all(u8::is_ascii_digit) => {
+            Duration::from_secs(text.parse().unwrap_or(u64::MAX))
+        }
+        // A time that is over asks for nothing any more.
+        _ => httpdate::parse_http_date(text).ok()?.duration_since(now).unwrap_or_default(),
+    };
+    Some(asked.min(LONGEST_REST))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rest_is_asked_for_in_seconds_or_until_a_time() {
+        // The second of RFC 9110's example.
+        let then = UNIX_EPOCH + Duration::from_secs(784_111_777);
+        let now = then - Duration::from_secs(90);
+        for (text, seconds) in [
+            ("120", Some(120)),
+            ("0", Some(0)),
+            ("Sun, 06 Nov 1994 08:49:37 GMT", Some(90)),
+            ("Sunday, 06-Nov-94 08:49:37 GMT", Some(90)),
+            ("Sun Nov  6 08:49:37 1994", Some(90)),
+            ("Sat, 05 Nov 1994 08:49:37 GMT", Some(0)),
+            ("Sun, 06 Nov 2044 08:49:37 GMT", Some(86_400)),
+            ("99999999", Some(86_400)),
+            ("99999999999999999999999999", Some(86_400)),
+            ("", None),
+            ("-1", None),
+            ("1.5", None),
+            ("soon", None),
+        ] {
+            assert_eq!(asked_for(text, now), seconds.map(Duration::from_secs), "{text}");
+        }
+    }
 }

@@ -1,8 +1,11 @@
-//! What a modern client is told after its `subscriptions/listen` had to be made again: everything
-//! that it listens to may have changed in between.
+//! A modern client's `subscriptions/listen`: when it ends with its node, and what the client is told after it had
+//! to be made again: everything that it listens to may have changed in between.
 
+use holdfast_mcp::method::Method;
 use serde::Deserialize;
 use serde_json::value::RawValue;
+
+use super::Call;
 
 /// The first message on a listen stream.
 pub(super) const ACKNOWLEDGED: &str = "notifications/subscriptions/acknowledged";
@@ -27,6 +30,14 @@ struct Filter {
     prompts_list_changed: bool,
     resources_list_changed: bool,
     resource_subscriptions: Vec<String>,
+}
+
+/// Resolves when a listen stream has to end because its node does; never, for any other.
+pub(super) async fn drained(call: &Call) {
+    if call.method != Method::SubscriptionsListen {
+        return std::future::pending().await;
+    }
+    call.gateway.draining.cancelled().await;
 }
 
 /// The notifications that say "look again", for the request's own filter and id.

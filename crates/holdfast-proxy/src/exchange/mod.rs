@@ -11,6 +11,7 @@
 //! | relay a stream, mend it when it breaks | `relay` |
 //! | take a server's own stream up again | `take_up` |
 //! | what stands in for a server that cannot answer | `fallback` |
+//! | which questions are the same | `canonical` |
 //! | what the gateway adds to an answer | `mark` |
 //! | messages without an id | `tell` |
 //! | a call that its client has cancelled | `wanted` |
@@ -28,6 +29,7 @@
 mod addressed;
 mod answer;
 mod attempt;
+mod canonical;
 mod close;
 mod fallback;
 pub(crate) mod headers;
@@ -45,6 +47,7 @@ mod tell;
 mod tries;
 mod wanted;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -127,6 +130,8 @@ pub(crate) struct Call {
     pub(crate) admitted: OnceLock<Admitted>,
     /// Whether its client still wants its answer.
     pub(crate) wanted: Wanted,
+    /// Whether it may be at a server, or may have been.
+    pub(crate) out: Out,
     /// Whether it is made in place of a call of another server, which could not answer.
     pub(crate) stands_in: bool,
     pub(crate) _guards: Guards,
@@ -141,6 +146,11 @@ pub(crate) struct Shelf {
     /// What its tool is known by in its class.
     pub(crate) key: ToolKey,
 }
+
+/// Whether a call may have reached a server: what its end says of its effect. One that ends while it waits here
+/// did not run.
+#[derive(Debug, Default)]
+pub(crate) struct Out(AtomicBool);
 
 /// What is held while a call runs.
 pub(crate) struct Guards {
@@ -210,6 +220,17 @@ pub(crate) struct Events {
 
 // === impl Answer ===
 
+impl Events {
+    /// Tells the attempt that brought the stream that it has said something: what only primes is nothing.
+    fn heard(attempt: &mut Option<Attempt>, event: &Event) {
+        if let Some(attempt) = attempt
+            && event.data.as_ref().is_some_and(|data| !data.is_empty())
+        {
+            attempt.heard();
+        }
+    }
+}
+
 impl Answer {
     pub(crate) fn whole(whole: Whole) -> Self {
         Self::Whole(Box::new(whole))
@@ -232,6 +253,18 @@ impl Whole {
             let how = text.unwrap_or(self.status.as_str());
             format!("the server does not know the session ({how})")
         })
+    }
+}
+
+// === impl Out ===
+
+impl Out {
+    pub(crate) fn set(&self, out: bool) {
+        self.0.store(out, Ordering::Relaxed);
+    }
+
+    pub(crate) fn get(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
     }
 }
 
@@ -336,8 +369,8 @@ impl Call {
         let admitted = match counts {
             true => {
                 Session::runs(self);
-                let admitted =
-                    fleet.admit_calls(self.ids.count(), self.shelf.class, self.shelf.key);
+                let Shelf { class, key, .. } = self.shelf;
+                let admitted = fleet.admit_calls(self.ids.count(), class, key, self.deadline());
                 let admitted = tokio::select! {
                     biased;
                     admitted = admitted => admitted,
@@ -402,6 +435,44 @@ impl Call {
             NotAdmitted::Paused => {
                 Failure::unavailable(name, "its failover has not ended in time".to_owned())
             }
+        }
+    }
+
+    /// When its time is over. What is sent again behind an open stream has the whole time again.
+    fn deadline(&self) -> Instant {
+        let began = if self.out.get() { Instant::now() } else { self.started };
+        began + self.server.settings.timeout
+    }
+
+    /// [`Self::may_send`], right before its first byte: from here on it may have run.
+    ///
+    /// # Errors
+    /// As [`Self::may_send`].
+    fn goes_out(&self) -> Result<(), String> {
+        self.may_send()?;
+        self.out.set(true);
+        Ok(())
+    }
+
+    /// Whether it may have had its effect.
+    fn ran(&self) -> Ran {
+        if self.again || self.out.get() { Ran::Maybe } else { Ran::No }
+    }
+
+    /// What it ends with when its time is over, after so long.
+    pub(crate) fn timed_out(&self, after: Duration) -> Failure {
+        match self.ran() {
+            Ran::Maybe => Failure::timed_out(&self.server.name, after),
+            Ran::No => Failure::not_sent_in_time(&self.server.name, after),
+        }
+    }
+
+    /// What it ends with when its node, or what is configured, does not wait for it any longer.
+    pub(crate) fn given_up(&self) -> Failure {
+        let failure = self.server.given_up();
+        match self.ran() {
+            Ran::Maybe => failure,
+            Ran::No => Failure::unavailable(&self.server.name, failure.reason),
         }
     }
 

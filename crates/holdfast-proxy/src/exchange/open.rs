@@ -25,7 +25,7 @@ use super::tries::both;
 use super::{Answer, Call, Whole, fallback, headers, judge};
 use crate::cluster::Cluster;
 use crate::failure::{Failure, FailureKind};
-use crate::fleet::{Ask, Outcome, Why};
+use crate::fleet::{Ask, Outcome, Why, left};
 use crate::gateway::Gateway;
 use crate::random;
 use crate::server::Server;
@@ -57,6 +57,7 @@ pub(super) struct Initialized {
 /// Answers a client's `initialize` and begins its session.
 pub(super) async fn initialize(call: &Arc<Call>) -> Answer {
     let gateway = &call.gateway;
+    call.out.set(true);
     if let Err(full) = reserve(call) {
         gateway.metrics.sessions_refused.inc();
         let wait = Duration::from_secs(5);
@@ -657,9 +658,13 @@ async fn begin(
         generation: 1,
         node: gateway.holder_of(&call.server),
     };
-    let created = gateway.patiently(|| gateway.store.create(record.clone())).await;
-    let record = created.map_err(|error| {
-        let why = crate::failure::told(&error);
+    // Its client is to hear of the store, and not that its server gave no answer in time.
+    let creating = gateway.patiently(|| gateway.store.create(record.clone()));
+    let created =
+        tokio::time::timeout(left(call.started + call.server.settings.timeout), creating).await;
+    let record = created.map_err(|_| "it took nothing in time".to_owned());
+    let record = record.and_then(|it| it.map_err(|error| crate::failure::told(&error)));
+    let record = record.map_err(|why| {
         Failure::dependency(&call.server.name, format!("the session could not be kept: {why}"))
     })?;
     let (mux, unclaimed) = replayed.duplex.unzip();

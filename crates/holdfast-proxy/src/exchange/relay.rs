@@ -98,7 +98,7 @@ async fn relay_all(call: Arc<Call>, first: First, sink: Sink, open: Option<TaskT
             biased;
             () = relay.run(first) => Ended::Answered,
             end = &mut left => end,
-            () = drained(&call) => Ended::Drained,
+            () = listen::drained(&call) => Ended::Drained,
         },
         Err(end) => end,
     };
@@ -106,7 +106,7 @@ async fn relay_all(call: Arc<Call>, first: First, sink: Sink, open: Option<TaskT
         Ended::Answered => {}
         Ended::HungUp => call.settle(CallOutcome::Cancelled),
         Ended::Drained => relay.goodbye().await,
-        Ended::GivenUp => relay.fail(call.server.given_up()).await,
+        Ended::GivenUp => relay.fail(call.given_up()).await,
     }
     let Sink::Log(log) = &sink else { return };
     log.finish();
@@ -258,8 +258,7 @@ impl Relay<'_> {
 
     /// Relays one stream. `None`: it brought every answer. Otherwise what the call goes on with.
     async fn stream(&mut self, events: Events) -> Option<Answer> {
-        let Events { first, mut source, mut route, mut attempt, .. } = events;
-        let mut first = first;
+        let Events { mut first, mut source, mut route, mut attempt, .. } = events;
         let mut server_event: Option<Box<str>> = None;
         let mut retry = None;
         let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(2));
@@ -267,29 +266,40 @@ impl Relay<'_> {
         loop {
             let end = loop {
                 let event = match first.take() {
-                    Some(event) => Ok(event),
+                    Some(event) => Some(Ok(event)),
                     // A listen stream is silent for as long as nothing changes.
                     None if self.listens() => tokio::select! {
-                        event = source.next() => event,
+                        event = source.next() => Some(event),
                         () = self.moves_on(&route) => {
                             settle(&mut attempt, Outcome::Answered);
                             drop(source);
                             return Some(Box::pin(self.goes_along()).await);
                         }
                     },
-                    None => match self.next(&mut source, &route, &mut silence).await {
-                        Some(event) => event,
-                        None => {
-                            settle(&mut attempt, Outcome::TimedOut);
-                            let after = self.call.server.settings.timeout;
-                            let failure = Failure::timed_out(&self.call.server.name, after);
-                            self.fail(failure).await;
-                            return None;
-                        }
+                    None => match attempt.as_ref().and_then(|it| it.may_leave(self.call.class)) {
+                        None => self.next(&mut source, &route, &mut silence).await,
+                        Some(gone) => tokio::select! {
+                            biased;
+                            event = self.next(&mut source, &route, &mut silence) => event,
+                            () = gone => {
+                                settle(&mut attempt, Outcome::TimedOut);
+                                drop(source);
+                                let reason = "its instance was given up while it was waited for";
+                                return Box::pin(self.again(&mut route, reason.to_owned())).await;
+                            }
+                        },
                     },
+                };
+                let Some(event) = event else {
+                    settle(&mut attempt, Outcome::TimedOut);
+                    let after = self.call.server.settings.timeout;
+                    let failure = Failure::timed_out(&self.call.server.name, after);
+                    self.fail(failure).await;
+                    return None;
                 };
                 match event {
                     Ok(event) => {
+                        Events::heard(&mut attempt, &event);
                         backoff.reset();
                         self.backoff.reset();
                         self.event(event, &route, &mut server_event, &mut retry).await;
@@ -323,7 +333,13 @@ impl Relay<'_> {
                 None => None,
             };
             match resumed {
-                Some(next) => source = next,
+                Some(next) => {
+                    if let (Some(attempt), End::Clean) = (&mut attempt, &end) {
+                        // It has let its client go on purpose, and takes the call up again when asked.
+                        attempt.heard();
+                    }
+                    source = next;
+                }
                 None => {
                     settle(&mut attempt, self.call.judged(Outcome::Broken));
                     return Box::pin(self.again(&mut route, reason)).await;
@@ -554,7 +570,7 @@ impl Relay<'_> {
         match tokio::time::timeout(limit, again).await {
             Ok(answer) => answer,
             Err(_) => {
-                let failure = Failure::timed_out(&self.call.server.name, limit);
+                let failure = self.call.timed_out(limit);
                 self.call.fail(&failure);
                 Answer::Failed(failure)
             }
@@ -670,14 +686,6 @@ fn settle(attempt: &mut Option<Attempt>, outcome: Outcome) {
     if let Some(attempt) = attempt.take() {
         attempt.settle(outcome);
     }
-}
-
-/// Resolves when a listen stream has to end because its node does.
-async fn drained(call: &Call) {
-    if call.method != Method::SubscriptionsListen {
-        return std::future::pending().await;
-    }
-    call.gateway.draining.cancelled().await;
 }
 
 /// How long the end of a call waits for a framed client that does not read.

@@ -1,6 +1,7 @@
 //! How often a call was tried, where, and how long it may wait for an instance that is away.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use holdfast_engine::balance::Set;
 use holdfast_engine::class::CallClass;
@@ -12,7 +13,8 @@ use super::answer::NoRoute;
 use super::attempt::{Patience, Route};
 use super::open::Borrowed;
 use crate::failure::{Failure, FailureKind};
-use crate::fleet::{Ask, InLine, Refused, Why};
+use crate::fleet::{Ask, InLine, Refused, Why, left};
+use crate::hold::Hold;
 
 /// What one call has been through.
 pub(super) struct Tries {
@@ -31,18 +33,25 @@ pub(super) struct Tries {
     /// The session that it was lent, while it waits: who is next for a connection does not stand behind
     /// those that wait to be lent one.
     pub(super) lent: Option<Arc<Borrowed>>,
-    began: Instant,
+    /// When the call's time is over.
+    deadline: std::time::Instant,
     /// Set from the first refusal on.
     patience: Option<Patience>,
     rounds: u32,
     /// Whether it was sent once more since its server has moved.
     went_elsewhere: bool,
+    /// It may be sent once more: it was taken back from a silent instance for that.
+    may_repeat: bool,
 }
+
+/// How often a call that hangs looks whether it can go elsewhere.
+const LOOKS_AGAIN: Duration = Duration::from_millis(500);
 
 // === impl Tries ===
 
 impl Tries {
-    pub(super) fn new() -> Self {
+    /// Those of a call whose time is over then.
+    pub(super) fn new(deadline: std::time::Instant) -> Self {
         Self {
             sent: 0,
             reestablished: false,
@@ -51,10 +60,11 @@ impl Tries {
             turn: None,
             line: None,
             lent: None,
-            began: Instant::now(),
+            deadline,
             patience: None,
             rounds: 0,
             went_elsewhere: false,
+            may_repeat: false,
         }
     }
 
@@ -78,6 +88,7 @@ impl Tries {
     pub(super) fn goes(&mut self) {
         self.sent += 1;
         (self.turn, self.line) = (None, None);
+        self.may_repeat = false;
     }
 
     /// Whether the instances' refusals are news: later rounds only ask again.
@@ -106,13 +117,15 @@ impl Tries {
         }
         // While no other one takes its session, there may be one in a moment: a failover is decided
         // within a second or two.
-        self.pause(bound && call.server.fleet.other_than(route.instance, call.steering_key())).await
+        let short = bound && call.server.fleet.other_than(route.instance, call.steering_key());
+        self.pause(short).await
     }
 
     async fn pause(&mut self, short: bool) -> bool {
         self.refused = Set::default();
         self.rounds += 1;
-        let patience = self.patience.get_or_insert_with(|| Patience::new(short));
+        let deadline = self.deadline;
+        let patience = self.patience.get_or_insert_with(|| Patience::new(short).by(deadline));
         Box::pin(patience.wait()).await
     }
 
@@ -126,7 +139,8 @@ impl Tries {
         }
         // What is kept for it elsewhere is of no use now.
         self.line.iter_mut().for_each(InLine::steps_out);
-        if refused.why == Why::Paused && call.server.fleet.pause_over().await.is_ok() {
+        let (fleet, deadline) = (&call.server.fleet, self.deadline);
+        if refused.why == Why::Paused && fleet.pause_over_by(deadline).await.is_ok() {
             return NoRoute::Later;
         }
         // What could not be reached may only be restarting: its clients see a pause.
@@ -135,7 +149,7 @@ impl Tries {
         }
         // Once: a turn that was of no use is not waited for again.
         if let Some(at) = refused.turn_at.filter(|_| self.turn.is_none()) {
-            match Box::pin(call.server.fleet.turn(at, call.shelf.class)).await {
+            match Box::pin(fleet.turn_by(at, call.shelf.class, deadline)).await {
                 Ok(()) => {
                     self.turn = Some(at);
                     return NoRoute::Later;
@@ -143,22 +157,16 @@ impl Tries {
                 Err(wait) => refused.retry_after = wait,
             }
         }
-        call.server.fleet.counts.refused(refused.why);
+        fleet.counts.refused(refused.why);
         NoRoute::Failed(Failure::refused(&call.server.name, refused))
     }
 
     /// Waits for a connection, and not for longer than its client waits for the answer.
     async fn queue(&mut self, call: &Call, busy: Refused) -> Result<(), Refused> {
         let fleet = &call.server.fleet;
+        let deadline = self.deadline;
         let line = self.line.get_or_insert_with(|| {
-            let (timeout, spent) = (call.server.settings.timeout, call.started.elapsed());
-            // A call that is sent again behind an open stream has the whole time again.
-            let left = match timeout.checked_sub(spent) {
-                Some(left) => left,
-                None => timeout.saturating_sub(self.began.elapsed()),
-            };
-            // So that it is told why in time.
-            InLine::until(Instant::now() + fleet.patience().min(left - left / 10))
+            InLine::until(Instant::now() + fleet.patience().min(left(deadline)))
         });
         line.wait(fleet, false, busy).await
     }
@@ -198,6 +206,29 @@ impl Tries {
         }
     }
 
+    /// Resolves when the call has had no answer from its instance, where it was sent at `since`, for too long,
+    /// and is to go to another one: there is one, and the budget has room for the repeat. Few calls that hang
+    /// do not open a breaker, and their clients wait no longer than those of many. Until then it stays where it
+    /// is, and so does what belongs there.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub(super) async fn leaves(&mut self, call: &Call, route: &Route, since: std::time::Instant) {
+        let fleet = &call.server.fleet;
+        let mut due = Instant::from_std(since) + fleet.silence();
+        loop {
+            Hold::only_until(due).await;
+            due = Instant::now() + LOOKS_AGAIN;
+            let mut beside = self.failed;
+            beside.insert(route.instance);
+            let stays = route.bound.is_some() || !fleet.has_more(beside, call.steering_key());
+            if !stays && call.may_repeat(self.sent).is_ok() {
+                self.may_repeat = true;
+                return;
+            }
+        }
+    }
+
     /// Waits until the server's budget of repeats has room for this one.
     ///
     /// # Errors
@@ -206,6 +237,9 @@ impl Tries {
     /// # Cancel safety
     /// Cancel safe.
     pub(super) async fn repeat(&mut self, call: &Call) -> Result<(), NoRetry> {
+        if self.may_repeat {
+            return Ok(());
+        }
         match call.may_repeat(self.sent) {
             Err(NoRetry::Budget) => {}
             done => return done,

@@ -272,6 +272,12 @@ impl State {
     }
 }
 
+/// How long a call whose time is over then waits for anything but its answer: a tenth less than it has.
+pub(crate) fn left(deadline: Instant) -> Duration {
+    let left = deadline.saturating_duration_since(Instant::now());
+    left - left / 10
+}
+
 fn id(class: BulkheadClass) -> ClassId {
     let at = BulkheadClass::ALL.iter().position(|it| *it == class).unwrap_or(0);
     ClassId(u16::try_from(at).unwrap_or(0))
@@ -329,9 +335,10 @@ impl ServerFleet {
         class: BulkheadClass,
         tool: ToolKey,
         places: u32,
+        deadline: Instant,
     ) -> Result<Admitted, NotAdmitted> {
         if self.is_paused() {
-            Box::pin(self.pause_over()).await?;
+            Box::pin(self.pause_over_by(deadline)).await?;
         }
         self.check_needs()?;
         let now = recent();
@@ -365,12 +372,15 @@ impl ServerFleet {
                 }
             }
         };
-        let waiting = Waiting { server: self, class, tool, ticket: Some(ticket), granted };
+        let patience = self.gate.patience_of(class).min(left(deadline));
+        let waiting =
+            Waiting { server: self, class, tool, patience, ticket: Some(ticket), granted };
         Box::pin(waiting.granted()).await
     }
 
     /// Lets in a call, after a wait if it has to be; or what holds so many calls, a batch, with a place for
-    /// each of them. The first place is waited for; then the others are there, or it is refused.
+    /// each of them. The first place is waited for, and not to the call's deadline, so that it is told why in
+    /// time; then the others are there, or it is refused.
     ///
     /// # Errors
     /// [`NotAdmitted`]; it was not sent.
@@ -382,11 +392,12 @@ impl ServerFleet {
         calls: usize,
         class: BulkheadClass,
         tool: ToolKey,
+        deadline: Instant,
     ) -> Result<Admitted, NotAdmitted> {
         if calls > 1 {
-            return Box::pin(self.admit_batch(calls, class, tool)).await;
+            return Box::pin(self.admit_batch(calls, class, tool, deadline)).await;
         }
-        self.admit_first(class, tool, 1).await
+        self.admit_first(class, tool, 1, deadline).await
     }
 
     async fn admit_batch(
@@ -394,6 +405,7 @@ impl ServerFleet {
         calls: usize,
         class: BulkheadClass,
         tool: ToolKey,
+        deadline: Instant,
     ) -> Result<Admitted, NotAdmitted> {
         let concurrency = self.gate.classes[usize::from(id(class).0)].concurrency;
         let concurrency = concurrency.min(self.gate.total.unwrap_or(u32::MAX));
@@ -401,7 +413,7 @@ impl ServerFleet {
         if places > concurrency {
             return Err(NotAdmitted::TooMany { calls, class, concurrency });
         }
-        let mut admitted = self.admit_first(class, tool, places).await?;
+        let mut admitted = self.admit_first(class, tool, places, deadline).await?;
         let now = Instant::now();
         let more = self.gate.lock().enter_at_once(id(class), tool, places - 1, now);
         match more {
@@ -432,6 +444,15 @@ impl ServerFleet {
     /// # Cancel safety
     /// Cancel safe.
     pub(crate) async fn pause_over(&self) -> Result<(), NotAdmitted> {
+        self.pause_over_within(self.gate.paused).await
+    }
+
+    /// The same, for a call whose time is over then: it is told why in time.
+    pub(crate) async fn pause_over_by(&self, deadline: Instant) -> Result<(), NotAdmitted> {
+        self.pause_over_within(self.gate.paused.min(left(deadline))).await
+    }
+
+    async fn pause_over_within(&self, patience: Duration) -> Result<(), NotAdmitted> {
         let over = async {
             loop {
                 let turned = self.turned.notified();
@@ -441,7 +462,7 @@ impl ServerFleet {
                 turned.await;
             }
         };
-        tokio::time::timeout(self.gate.paused, over).await.map_err(|_| NotAdmitted::Paused)
+        tokio::time::timeout(patience, over).await.map_err(|_| NotAdmitted::Paused)
     }
 
     /// Whether a failover takes a call with this key from an instance that has failed it to another one: at once
@@ -489,6 +510,8 @@ struct Waiting<'a> {
     server: &'a Arc<ServerFleet>,
     class: BulkheadClass,
     tool: ToolKey,
+    /// For how long.
+    patience: Duration,
     ticket: Option<Ticket>,
     /// Goes after the ticket was given back: until then whoever lets the call in finds that it listens, and
     /// the place is given back once.
@@ -497,9 +520,8 @@ struct Waiting<'a> {
 
 impl Waiting<'_> {
     async fn granted(mut self) -> Result<Admitted, NotAdmitted> {
-        let (server, granted) = (self.server, &mut self.granted);
+        let (server, patience, granted) = (self.server, self.patience, &mut self.granted);
         let gate = &server.gate;
-        let patience = gate.patience_of(self.class);
         let waited = async {
             while !gate.quarantine.is_zero() {
                 match tokio::time::timeout(RELIEF, &mut *granted).await {

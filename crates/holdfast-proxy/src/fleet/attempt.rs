@@ -1,16 +1,19 @@
 //! One sending of a call: from its admission at an instance to its outcome.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Instant;
 
 use holdfast_engine::breaker::Permit;
+use holdfast_engine::class::CallClass;
 
 use super::outcome::Outcome;
 use super::server::ServerFleet;
 use crate::clock::recent;
 
 /// An admitted attempt. Dropped without a word it was abandoned: its client left, or nothing was sent.
-/// One that has been silent for the server's whole time is a failure all the same.
+/// One that has been silent for too long by then is a failure all the same: a client's own patience ends
+/// before the server's time does, and who waited for a hanging server has seen it hang.
 #[derive(Debug)]
 pub(crate) struct Attempt {
     server: Arc<ServerFleet>,
@@ -20,8 +23,8 @@ pub(crate) struct Attempt {
     /// The same of its tool's breaker, where it has one.
     tool: Option<(usize, Permit)>,
     begun: Instant,
-    /// It has begun to answer, and that has been told.
-    heard: bool,
+    /// When it last said something, if it has begun to answer: that has been told.
+    heard: Option<Instant>,
     /// It is one of the few that try a half-open instance.
     tries: bool,
     /// It lasts for as long as its client likes.
@@ -40,7 +43,7 @@ impl Attempt {
         begun: Instant,
     ) -> Self {
         let tries = server.instances[instance].begins(begun);
-        let (heard, lasts, settled) = (false, false, false);
+        let (heard, lasts, settled) = (None, false, false);
         Self { server, instance, permit, tool, begun, heard, tries, lasts, settled }
     }
 
@@ -54,11 +57,36 @@ impl Attempt {
         self.begun
     }
 
-    /// It has begun to answer with a stream: that is a success, and what lasts for long is none the
-    /// worse for it. Should the stream break, that is told then.
+    /// It has said something, and there is more to come: from the first time on it is not overdue any more,
+    /// however long it takes, and tries nothing any more. How it ends is told then. What lasts for as long as its
+    /// client likes is a success as soon as it begins; should it break, that is told by itself.
     pub(crate) fn heard(&mut self) {
-        self.tell(Outcome::Answered, Instant::now());
-        self.heard = true;
+        let now = recent();
+        if self.heard.replace(now).is_some() {
+            return;
+        }
+        if std::mem::take(&mut self.tries) {
+            self.server.instances[self.instance].has_tried();
+        }
+        if self.lasts {
+            self.tell(Outcome::Answered, now);
+        } else {
+            let (permit, tool) = (self.permit.as_mut(), self.tool.as_mut());
+            self.server.begun(self.instance, permit, tool, self.begun, now);
+        }
+    }
+
+    /// Of a Read that has heard nothing yet: what resolves when its instance is given up, so that it had better go
+    /// to another one.
+    pub(crate) fn may_leave(
+        &self,
+        class: CallClass,
+    ) -> Option<Pin<Box<impl Future<Output = ()> + use<>>>> {
+        let others = self.server.instances.len() > 1;
+        (class == CallClass::Read && others && self.heard.is_none()).then(|| {
+            let (server, instance, since) = (Arc::clone(&self.server), self.instance, self.begun);
+            Box::pin(async move { server.gone(instance, since).await })
+        })
     }
 
     /// It goes on for as long as its client likes: no failover waits for its end.
@@ -81,10 +109,14 @@ impl Attempt {
         }
         self.server.instances[self.instance].ends(self.tries, self.lasts);
         self.server.is_free(self.instance);
-        if !self.heard {
-            self.tell(outcome, now);
-        } else if outcome.is_failure() {
-            self.server.broke(self.instance, outcome, now);
+        match self.heard {
+            None => self.tell(outcome, now),
+            Some(_) if !self.lasts => {
+                let (permit, tool) = (self.permit.take(), self.tool.take());
+                self.server.stream_ended(self.instance, permit, tool, outcome, now);
+            }
+            Some(_) if outcome.is_failure() => self.server.broke(self.instance, outcome, now),
+            Some(_) => {}
         }
     }
 
@@ -100,8 +132,10 @@ impl Drop for Attempt {
             return;
         }
         let now = Instant::now();
-        let silent =
-            !self.heard && now.saturating_duration_since(self.begun) >= self.server.silence();
+        // What lasts says something when there is something to say.
+        let owes = !self.lasts || self.heard.is_none();
+        let last = self.heard.unwrap_or(self.begun);
+        let silent = owes && now.saturating_duration_since(last) >= self.server.silence();
         self.end(if silent { Outcome::TimedOut } else { Outcome::Void }, now);
     }
 }

@@ -289,9 +289,10 @@ impl Fleet {
             let now = Instant::now();
             let (it, tell) = (&fleet.instances[at], |change| fleet.tell(at, change));
             is_news |= match word {
-                Word::Opened { length, generation } => {
-                    it.steer(|it| it.opened_by_cluster(now + length, generation, now), tell)
-                }
+                Word::Opened { length, generation } => it.steer(
+                    |it| it.opened_by_cluster(now + length, generation, now, chance()),
+                    tell,
+                ),
                 Word::Released { generation } => {
                     it.steer(|it| it.released_by_cluster(generation, now), tell)
                 }
@@ -311,7 +312,7 @@ impl Fleet {
         let now = Instant::now();
         fleet.steer_tool(number, |breaker| match word {
             Word::Opened { length, generation } => {
-                breaker.opened_by_cluster(now + length, generation, now)
+                breaker.opened_by_cluster(now + length, generation, now, chance())
             }
             Word::Released { generation } => breaker.released_by_cluster(generation, now),
             Word::Forced { what, generation } => breaker.force(what, generation, now),

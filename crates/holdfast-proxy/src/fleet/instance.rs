@@ -320,8 +320,13 @@ impl Life {
         let under_way = if lasts { &self.lasting } else { &self.in_flight };
         under_way.fetch_sub(1, Ordering::SeqCst);
         if tries {
-            self.trying.fetch_sub(1, Ordering::Relaxed);
+            self.has_tried();
         }
+    }
+
+    /// A call that tried it has begun to be answered, and goes on.
+    pub(super) fn has_tried(&self) {
+        self.trying.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// Whether the breaker lets only some calls pass.
@@ -466,15 +471,40 @@ impl Life {
     ) {
         self.note(outcome, elapsed.as_micros(), self.millis(now), thresholds);
         let Some(permit) = permit else { return };
-        let mut breaker = self.lock();
-        match outcome.of_breaker() {
-            Some(outcome) => breaker.settle(permit, outcome, now, chance()),
-            None => breaker.abandon(permit, now, chance()),
-        }
-        self.mirror(&mut breaker, tell);
+        self.steer(|breaker| settle(breaker, permit, outcome.of_breaker(), now), tell);
     }
 
-    /// A stream of it broke that had begun well.
+    /// An attempt has begun to be answered.
+    pub(super) fn begun(
+        &self,
+        permit: Option<&mut Permit>,
+        elapsed: Duration,
+        now: Instant,
+        thresholds: &Thresholds,
+        tell: impl FnMut(breaker::Transition),
+    ) {
+        self.note(Outcome::Answered, elapsed.as_micros(), self.millis(now), thresholds);
+        if let Some(permit) = permit {
+            self.steer(|breaker| breaker.begun(permit, now, chance()), tell);
+        }
+    }
+
+    /// Such an attempt has ended.
+    pub(super) fn stream_ended(
+        &self,
+        permit: Option<Permit>,
+        outcome: Outcome,
+        now: Instant,
+        tell: impl FnMut(breaker::Transition),
+    ) {
+        if outcome.is_failure() {
+            self.passive.ended(Ended::Failed { micros: 0 }, self.millis(now));
+        }
+        let Some(permit) = permit else { return };
+        self.steer(|breaker| settle(breaker, permit, outcome.of_breaker(), now), tell);
+    }
+
+    /// A stream of it broke that lasts for as long as its client likes, and had begun well.
     pub(super) fn broke(
         &self,
         outcome: Outcome,
@@ -566,6 +596,19 @@ impl Life {
         if (transition.from, transition.to) == (Phase::HalfOpen, Phase::Closed) {
             self.since.store(self.millis(transition.at), Ordering::Relaxed);
         }
+    }
+}
+
+/// Tells a breaker how an attempt ended, if it ended at all.
+pub(super) fn settle(
+    breaker: &mut Breaker,
+    permit: Permit,
+    outcome: Option<breaker::Outcome>,
+    now: Instant,
+) {
+    match outcome {
+        Some(outcome) => breaker.settle(permit, outcome, now, chance()),
+        None => breaker.abandon(permit, now, chance()),
     }
 }
 

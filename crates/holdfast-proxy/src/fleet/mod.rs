@@ -62,7 +62,7 @@ use holdfast_config::Config;
 use holdfast_engine::cascade::DependencyGraph;
 use tokio::sync::{Notify, broadcast};
 
-pub(crate) use self::admission::{Admitted, NotAdmitted};
+pub(crate) use self::admission::{Admitted, NotAdmitted, left};
 pub(crate) use self::attempt::Attempt;
 pub use self::check::Checked;
 pub(crate) use self::check::{Kept, check};

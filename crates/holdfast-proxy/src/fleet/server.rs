@@ -21,7 +21,7 @@ use super::attempt::Attempt;
 use super::chance;
 use super::control::{Change, News};
 use super::counts::Counts;
-use super::instance::{Instance, Life};
+use super::instance::{Instance, Life, settle};
 use super::knock::Door;
 use super::mark::mark_of;
 use super::outcome::Outcome;
@@ -319,9 +319,10 @@ impl ServerFleet {
         self.instances.get(instance)?.door.as_ref()
     }
 
-    /// How long an instance may be silent.
-    pub(super) fn silence(&self) -> Duration {
-        self.timeout
+    /// How long an instance may be silent: what has had no answer for longer has failed there, whether its
+    /// client still waits or not.
+    pub(crate) fn silence(&self) -> Duration {
+        self.params.slow.min(self.timeout)
     }
 
     /// The number of a tool's own breaker, if it has one.
@@ -460,14 +461,7 @@ impl ServerFleet {
         begun: Instant,
         now: Instant,
     ) {
-        if let Some((number, permit)) = tool {
-            // A tool is not to blame for a server that cannot be reached.
-            let of_tool = outcome.of_breaker().filter(|_| outcome != Outcome::Unreachable);
-            self.steer_tool(number, |breaker| match of_tool {
-                Some(outcome) => breaker.settle(permit, outcome, now, chance()),
-                None => breaker.abandon(permit, now, chance()),
-            });
-        }
+        self.tell_tool(tool, outcome, now);
         if outcome.is_failure() {
             self.look(instance);
             if outcome == Outcome::Unreachable {
@@ -485,7 +479,48 @@ impl ServerFleet {
         );
     }
 
-    /// A stream that had begun well broke.
+    fn tell_tool(&self, tool: Option<(usize, Permit)>, outcome: Outcome, now: Instant) {
+        let Some((number, permit)) = tool else { return };
+        // A tool is not to blame for a server that cannot be reached.
+        let outcome = outcome.of_breaker().filter(|_| outcome != Outcome::Unreachable);
+        self.steer_tool(number, |breaker| settle(breaker, permit, outcome, now));
+    }
+
+    /// An attempt has begun to be answered, by a stream.
+    pub(super) fn begun(
+        &self,
+        instance: usize,
+        permit: Option<&mut Permit>,
+        tool: Option<&mut (usize, Permit)>,
+        begun: Instant,
+        now: Instant,
+    ) {
+        if let Some((number, permit)) = tool {
+            self.steer_tool(*number, |breaker| breaker.begun(permit, now, chance()));
+        }
+        let elapsed = now.saturating_duration_since(begun);
+        let tell = |change| self.tell(instance, change);
+        self.instances[instance].begun(permit, elapsed, now, &self.thresholds, tell);
+    }
+
+    /// Its stream has ended.
+    pub(super) fn stream_ended(
+        &self,
+        instance: usize,
+        permit: Option<Permit>,
+        tool: Option<(usize, Permit)>,
+        outcome: Outcome,
+        now: Instant,
+    ) {
+        self.tell_tool(tool, outcome, now);
+        if outcome.is_failure() {
+            self.look(instance);
+        }
+        let tell = |change| self.tell(instance, change);
+        self.instances[instance].stream_ended(permit, outcome, now, tell);
+    }
+
+    /// A stream broke that had begun well, and lasts for as long as its client likes.
     #[cold]
     pub(super) fn broke(&self, instance: usize, outcome: Outcome, now: Instant) {
         self.look(instance);
@@ -613,9 +648,11 @@ fn strategy(strategy: Strategy) -> balance::Strategy {
     }
 }
 
-/// A call without an answer for so long counts as failed, unless the configuration says otherwise: by then
-/// clients of the TypeScript SDK have given it up. What has begun its answer is none of these.
-const SLOW: Duration = Duration::from_secs(60);
+/// A call without an answer for so long counts as failed, unless the configuration says otherwise. Clients of
+/// the TypeScript SDK give up after 60 s and take their call along: by then it has to be evidence (a slot of
+/// the breaker's window ripens up to an eighth later, at 50.6 s), and a Read needs time for its repeat.
+/// What has begun its answer is none of these.
+const SLOW: Duration = Duration::from_secs(45);
 
 /// The engine's settings of a server's breakers.
 pub(super) fn params(settings: &holdfast_config::Server) -> Params {

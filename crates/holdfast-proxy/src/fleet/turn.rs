@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use holdfast_config::BulkheadClass;
 
+use super::admission::left;
 use super::refusal::Shut;
 use super::server::{Ask, ServerFleet};
 
@@ -58,7 +59,27 @@ impl ServerFleet {
     /// # Cancel safety
     /// A turn that was waited for in vain is nobody's.
     pub(crate) async fn turn(&self, instance: usize, class: BulkheadClass) -> Result<(), Duration> {
-        let wait = self.reserve(instance, class, Instant::now())?;
+        self.turn_within(instance, self.gate.patience_of(class)).await
+    }
+
+    /// The same, within the time that a call has left.
+    ///
+    /// # Errors
+    /// As above.
+    ///
+    /// # Cancel safety
+    /// As above.
+    pub(crate) async fn turn_by(
+        &self,
+        instance: usize,
+        class: BulkheadClass,
+        deadline: Instant,
+    ) -> Result<(), Duration> {
+        self.turn_within(instance, self.gate.patience_of(class).min(left(deadline))).await
+    }
+
+    async fn turn_within(&self, instance: usize, patience: Duration) -> Result<(), Duration> {
+        let wait = self.reserve(instance, patience, Instant::now())?;
         tokio::time::sleep(wait).await;
         Ok(())
     }
@@ -66,13 +87,12 @@ impl ServerFleet {
     fn reserve(
         &self,
         instance: usize,
-        class: BulkheadClass,
+        patience: Duration,
         now: Instant,
     ) -> Result<Duration, Duration> {
         let Some(allowance) = self.allowances.get(instance) else { return Ok(Duration::ZERO) };
-        let patience = self.gate.patience_of(class).min(TURN);
         let mut allowance = allowance.lock().unwrap_or_else(PoisonError::into_inner);
-        allowance.take_ahead(patience, now)
+        allowance.take_ahead(patience.min(TURN), now)
     }
 
     /// This node's part of what each instance may take: it is the one at this place of so many.
@@ -174,14 +194,15 @@ mod tests {
             let server = fleet.server("main").unwrap();
             assert_eq!(bound(server, 0, 4).0, 4);
             let late = Instant::now() + Duration::from_secs(57);
-            let turn = server.reserve(0, BulkheadClass::User, late);
+            let patience = server.gate.patience_of(BulkheadClass::User);
+            let turn = server.reserve(0, patience, late);
             assert_eq!(turn.is_ok(), waits, "{turn:?}");
             if waits {
                 assert_eq!(bound(server, 0, 1).0, 0, "it is not there yet");
                 let ask = Ask { turn: Some(0), ..ask(Some(0)) };
                 assert!(server.enter(0, &ask).is_ok());
                 // The next one comes a minute after it.
-                let wait = server.reserve(0, BulkheadClass::User, late).unwrap_err();
+                let wait = server.reserve(0, patience, late).unwrap_err();
                 assert!(wait > Duration::from_secs(60), "{wait:?}");
             }
         }

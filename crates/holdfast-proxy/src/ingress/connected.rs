@@ -296,9 +296,9 @@ impl Shared {
         let failure = tokio::select! {
             first = tokio::time::timeout(deadline, first) => match first {
                 Ok(answer) => return answer,
-                Err(_) => Failure::timed_out(&call.server.name, deadline),
+                Err(_) => call.timed_out(deadline),
             },
-            () = giving_up.cancelled() => call.server.given_up(),
+            () = giving_up.cancelled() => call.given_up(),
         };
         exchange::gave_up(call, failure)
     }

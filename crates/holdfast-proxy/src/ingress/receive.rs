@@ -17,7 +17,7 @@ use http::{HeaderMap, StatusCode};
 
 use super::Head;
 use crate::exchange::headers::ForServer;
-use crate::exchange::{Call, Guards, Ids, Shelf, Wanted};
+use crate::exchange::{Call, Guards, Ids, Out, Shelf, Wanted};
 use crate::failure;
 use crate::fleet::chance;
 use crate::gateway::Gateway;
@@ -320,6 +320,7 @@ fn build(
         shelf,
         admitted: std::sync::OnceLock::new(),
         wanted: Wanted::default(),
+        out: Out::default(),
         stands_in: false,
         session,
         era,

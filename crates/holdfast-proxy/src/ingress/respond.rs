@@ -131,7 +131,7 @@ async fn within(
     if let Ok(first) = tokio::time::timeout(patience, work).await {
         return first;
     }
-    let failure = Failure::timed_out(&call.server.name, call.server.settings.timeout);
+    let failure = call.timed_out(call.server.settings.timeout);
     call.fail(&failure);
     Answer::Failed(failure)
 }

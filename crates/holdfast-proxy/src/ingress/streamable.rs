@@ -170,8 +170,8 @@ async fn run(
             let left = deadline.saturating_sub(hold);
             return Ok(Box::pin(respond::commit(&call, work, left, connection.as_ref())).await);
         }
-        Err(Over::Time) => Failure::timed_out(&call.server.name, deadline),
-        Err(Over::GivenUp) => call.server.given_up(),
+        Err(Over::Time) => call.timed_out(deadline),
+        Err(Over::GivenUp) => call.given_up(),
     };
     drop(work.take());
     let answer = exchange::gave_up(&call, failure);

@@ -14,6 +14,7 @@ use proptest::prelude::*;
 use super::fate::{Fate, fates};
 use super::*;
 use crate::Options;
+use crate::fleet::testing::late;
 use crate::fleet::{Ask, Outcome, ServerFleet};
 
 fn config(yaml: &str) -> Config {
@@ -232,16 +233,16 @@ async fn a_lower_limit_of_a_class_counts_the_calls_that_are_in() {
     let before = server(&proxy, "one");
     let mut running = Vec::new();
     for _ in 0..3 {
-        running.push(before.admit_calls(1, class, ToolKey(0)).await.unwrap());
+        running.push(before.admit_calls(1, class, ToolKey(0), late()).await.unwrap());
     }
     take_over(&proxy, &limit(1));
     let after = server(&proxy, "one");
     for _ in 0..3 {
-        assert!(after.admit_calls(1, class, ToolKey(0)).await.is_err());
+        assert!(after.admit_calls(1, class, ToolKey(0), late()).await.is_err());
         running.pop();
     }
-    let _only = after.admit_calls(1, class, ToolKey(0)).await.unwrap();
-    assert!(after.admit_calls(1, class, ToolKey(0)).await.is_err());
+    let _only = after.admit_calls(1, class, ToolKey(0), late()).await.unwrap();
+    assert!(after.admit_calls(1, class, ToolKey(0), late()).await.is_err());
 }
 
 #[tokio::test]
@@ -254,8 +255,8 @@ async fn a_call_that_waits_for_its_turn_gets_the_room_that_there_is_now() {
     };
     let proxy = node(&limit(1));
     let before = server(&proxy, "one");
-    let _first = before.admit_calls(1, BulkheadClass::User, ToolKey(0)).await.unwrap();
-    let mut second = Box::pin(before.admit_calls(1, BulkheadClass::User, ToolKey(0)));
+    let _first = before.admit_calls(1, BulkheadClass::User, ToolKey(0), late()).await.unwrap();
+    let mut second = Box::pin(before.admit_calls(1, BulkheadClass::User, ToolKey(0), late()));
     assert!(futures_util::poll!(second.as_mut()).is_pending());
     take_over(&proxy, &limit(2));
     let let_in = tokio::time::timeout(Duration::from_secs(10), second).await;

@@ -54,6 +54,10 @@ pub(crate) fn tell_listener(gateway: &Arc<Gateway>, session: &Arc<Session>) {
 
 async fn log(gateway: Arc<Gateway>, session: Arc<Session>) {
     let Some(notice) = claim(&gateway, &session, Way::Log).await else { return };
+    if !hears_warnings(session.record().log_level.as_deref()) {
+        // Its next answer says it all the same.
+        return;
+    }
     let message = serde_json::json!({
         "jsonrpc": "2.0",
         "method": "notifications/message",
@@ -79,6 +83,15 @@ async fn log(gateway: Arc<Gateway>, session: Arc<Session>) {
         write(&gateway, &session, &notice, Way::Log, true).await;
         Way::Log.is_not_given(&session, &notice);
     }
+}
+
+/// Whether a client wants messages of the level `warning`, by its last `logging/setLevel`; it has said nothing else
+/// if there was none.
+fn hears_warnings(set_level: Option<&[u8]>) -> bool {
+    let Some(message) = set_level else { return true };
+    let message: serde_json::Value = serde_json::from_slice(message).unwrap_or_default();
+    let level = message["params"]["level"].as_str().unwrap_or_default();
+    !matches!(level, "error" | "critical" | "alert" | "emergency")
 }
 
 fn listens(session: &Session) -> bool {
@@ -169,5 +182,22 @@ impl Way {
             Self::Log => &session.made_rare().given.log,
             Self::Answer => &session.made_rare().given.answer,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_that_asks_for_errors_alone_is_not_warned() {
+        let asks = |level: &str| {
+            let message =
+                format!(r#"{{"method":"logging/setLevel","params":{{"level":"{level}"}}}}"#);
+            hears_warnings(Some(message.as_bytes()))
+        };
+        assert!(hears_warnings(None) && hears_warnings(Some(b"{}")));
+        assert!(["debug", "info", "notice", "warning"].into_iter().all(asks));
+        assert!(!["error", "critical", "alert", "emergency"].into_iter().any(asks));
     }
 }

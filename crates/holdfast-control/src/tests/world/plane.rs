@@ -225,7 +225,7 @@ impl Plane for FakePlane {
         if let (Some(instance), Word::Opened { length, generation }) = (instance, word) {
             let now = Instant::now().into_std();
             self.with_breaker(At { server, instance }, |breaker| {
-                breaker.opened_by_cluster(now + length, generation, now)
+                breaker.opened_by_cluster(now + length, generation, now, 0)
             });
         }
     }

@@ -1,6 +1,8 @@
 //! When a server is opened for all nodes: never by one node's word.
 
-use holdfast_engine::breaker::{ClusterCause, Evidence, Outcome, Params, Phase, cluster_verdict};
+use holdfast_engine::breaker::{
+    Breaker, ClusterCause, Evidence, Outcome, Params, Phase, cluster_verdict,
+};
 use proptest::prelude::*;
 
 use super::rig::{Rig, SECOND};
@@ -50,7 +52,7 @@ fn a_node_with_a_broken_network_opens_it_for_nobody() {
 fn the_clusters_word_uses_evidence_up() {
     let mut rig = Rig::open(Params::default());
     assert!(rig.breaker.evidence().opened);
-    assert!(rig.breaker.opened_by_cluster(rig.now + SECOND, 4, rig.now));
+    assert!(rig.breaker.opened_by_cluster(rig.now + SECOND, 4, rig.now, 0));
     assert_eq!(rig.breaker.evidence(), Evidence::default());
     // Half-open, it has seen nothing yet; a probe that fails is news.
     rig.wait(60 * SECOND);
@@ -89,4 +91,32 @@ proptest! {
         reports.reverse();
         prop_assert_eq!(forward, verdict(&reports));
     }
+}
+
+/// Nodes that the cluster's word opened together do not try together, and not as soon each time.
+#[test]
+fn the_clusters_word_is_scattered_and_lasts_longer_each_time() {
+    let rig = Rig::new(Params::default());
+    let opened = |breaker: &mut Breaker, word: u64, now, chance| {
+        assert!(breaker.opened_by_cluster(now + 10 * SECOND, word, now, chance));
+        breaker.status().open_until.expect("open") - now
+    };
+    for (chance, least, most) in
+        [(0, 10.0, 10.0), (u64::MAX / 2, 11.2, 11.3), (u64::MAX, 12.4, 12.5)]
+    {
+        let length = opened(&mut rig.breaker.clone(), 1, rig.now, chance).as_secs_f64();
+        assert!((least..=most).contains(&length), "{length}");
+    }
+    let (mut breaker, mut now) = (rig.breaker.clone(), rig.now);
+    for (word, seconds) in [(1, 10), (2, 20), (3, 40), (4, 48), (5, 48)] {
+        let length = opened(&mut breaker, word, now, 0);
+        assert_eq!(length, seconds * SECOND, "word {word}");
+        now += length;
+        breaker.tick(now, 0);
+        assert_eq!(breaker.phase(), Phase::HalfOpen);
+    }
+    // What the node has opened itself is the same opening.
+    let mut own = Rig::open(Params::default());
+    let length = opened(&mut own.breaker, 1, own.now, 0);
+    assert!(length <= 38 * SECOND, "{length:?}");
 }

@@ -160,8 +160,8 @@ impl Story {
             Step::Wait(time) => self.rig.wait(time),
             Step::ClusterOpens(generation, time) => {
                 let now = self.rig.now;
-                let news = self.rig.breaker.opened_by_cluster(now + time, generation, now);
-                let again = self.rig.breaker.opened_by_cluster(now + time, generation, now);
+                let news = self.rig.breaker.opened_by_cluster(now + time, generation, now, 0);
+                let again = self.rig.breaker.opened_by_cluster(now + time, generation, now, 0);
                 prop_assert!(!again, "the same word twice is one");
                 let phase = self.rig.phase();
                 let forced = matches!(phase, Phase::ForcedOpen | Phase::ForcedClosed);

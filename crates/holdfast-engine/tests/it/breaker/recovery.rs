@@ -183,7 +183,7 @@ fn an_operators_word_stands_above_everything_and_a_newer_one_above_that() {
     let now = rig.now;
     assert!(rig.breaker.force(Override::Closed, 7, now));
     rig.calls(Outcome::Failure, 100);
-    assert!(rig.breaker.opened_by_cluster(now + 60 * SECOND, 1, now));
+    assert!(rig.breaker.opened_by_cluster(now + 60 * SECOND, 1, now, 0));
     assert_eq!(rig.phase(), Phase::ForcedClosed);
     assert!(!rig.breaker.force(Override::Open, 7, now), "an older word");
     assert!(rig.breaker.force(Override::Open, 8, now));
@@ -207,7 +207,7 @@ fn the_later_of_two_times_counts_when_the_cluster_opens_what_is_open() {
         for _ in 0..5 {
             rig.breaker.observe(Outcome::Failure, rig.now, 0);
         }
-        assert!(rig.breaker.opened_by_cluster(rig.now + word * SECOND, 1, rig.now));
+        assert!(rig.breaker.opened_by_cluster(rig.now + word * SECOND, 1, rig.now, 0));
         assert_eq!(rig.breaker.status().open_until, Some(rig.now + expected * SECOND));
     }
 }

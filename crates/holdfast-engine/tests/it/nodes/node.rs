@@ -122,7 +122,7 @@ impl Node {
         self.words += 1;
         self.heard = self.heard.max(generation);
         let any = self.bug == Some(Bug::OldWordsCount);
-        self.breaker.opened_by_cluster(until, if any { self.words } else { generation }, now)
+        self.breaker.opened_by_cluster(until, if any { self.words } else { generation }, now, 0)
     }
 
     pub(crate) fn report(&self, now: Instant) -> Report {

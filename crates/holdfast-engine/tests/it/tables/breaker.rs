@@ -23,6 +23,10 @@ enum Event {
     Late,
     Overdue,
     FiveOverdue,
+    Begun,
+    BegunThird,
+    BegunBroken,
+    BegunLate,
     BackPressure,
     SessionLost,
     GivenUp,
@@ -59,6 +63,10 @@ fn name(event: Event) -> &'static str {
         Event::Late => "a success that came too late",
         Event::Overdue => "a call becomes overdue",
         Event::FiveOverdue => "five calls become overdue",
+        Event::Begun => "five calls begin to answer, and take long",
+        Event::BegunThird => "three calls that began to answer end well",
+        Event::BegunBroken => "five calls begin to answer, and break",
+        Event::BegunLate => "five calls begin to answer too late",
         Event::BackPressure => "the server asks for time",
         Event::SessionLost => "the server lost a session",
         Event::GivenUp => "a call is given up",
@@ -82,7 +90,7 @@ fn name(event: Event) -> &'static str {
     }
 }
 
-const EVENTS: [Event; 31] = [
+const EVENTS: [Event; 35] = [
     Event::Success,
     Event::ThirdSuccess,
     Event::Failure,
@@ -94,6 +102,10 @@ const EVENTS: [Event; 31] = [
     Event::Late,
     Event::Overdue,
     Event::FiveOverdue,
+    Event::Begun,
+    Event::BegunThird,
+    Event::BegunBroken,
+    Event::BegunLate,
     Event::BackPressure,
     Event::SessionLost,
     Event::GivenUp,
@@ -195,6 +207,15 @@ impl Rig {
         }
     }
 
+    /// Calls that have begun to answer, of so many that ask within one probe interval each.
+    fn streams(&mut self, calls: usize) -> Vec<Permit> {
+        let mut streams: Vec<Permit> = (0..calls).filter_map(|_| self.admit()).collect();
+        for stream in &mut streams {
+            self.breaker.begun(stream, self.now, 0);
+        }
+        streams
+    }
+
     /// A call that passes: of those that ask, one a second.
     fn admit(&mut self) -> Option<Permit> {
         self.now += SECOND;
@@ -271,6 +292,32 @@ fn happens(phase: Phase, event: Event) -> Phase {
             rig.wait(slow);
             rig.wait(4 * SECOND);
         }
+        Event::Begun => {
+            let _streams = rig.streams(5);
+            rig.wait(slow);
+            rig.wait(4 * SECOND);
+        }
+        Event::BegunThird | Event::BegunBroken => {
+            let (calls, outcome) = match event {
+                Event::BegunThird => (3, Outcome::Success),
+                _ => (5, Outcome::Failure),
+            };
+            for _ in 0..calls {
+                // One at a time: the beginning of the next says nothing of the last.
+                for stream in rig.streams(1) {
+                    rig.breaker.settle(stream, outcome, rig.now, 0);
+                }
+            }
+        }
+        Event::BegunLate => {
+            let mut late: Vec<Permit> =
+                (0..60).filter_map(|_| rig.breaker.admit(rig.now, 0).ok()).collect();
+            rig.wait(slow);
+            for permit in &mut late {
+                rig.breaker.begun(permit, rig.now, 0);
+            }
+            rig.wait(4 * SECOND);
+        }
         Event::BackPressure => rig.send(Outcome::BackPressure { retry_after: 9 * SECOND }, 10),
         Event::SessionLost => rig.send(Outcome::SessionLost, 10),
         Event::GivenUp => {
@@ -293,18 +340,18 @@ fn happens(phase: Phase, event: Event) -> Phase {
             }
         },
         Event::Hour => rig.wait(3600 * SECOND),
-        Event::ClusterOpens => assert!(rig.breaker.opened_by_cluster(later, 1, rig.now)),
+        Event::ClusterOpens => assert!(rig.breaker.opened_by_cluster(later, 1, rig.now, 0)),
         Event::ClusterOld => {
             assert!(rig.breaker.released_by_cluster(9, rig.now));
             rig = Rig { breaker: old, ..rig };
-            assert!(rig.breaker.opened_by_cluster(rig.now, 9, rig.now), "over before it came");
-            assert!(!rig.breaker.opened_by_cluster(later, 8, rig.now));
-            assert!(!rig.breaker.opened_by_cluster(later, 9, rig.now));
+            assert!(rig.breaker.opened_by_cluster(rig.now, 9, rig.now, 0), "over before it came");
+            assert!(!rig.breaker.opened_by_cluster(later, 8, rig.now, 0));
+            assert!(!rig.breaker.opened_by_cluster(later, 9, rig.now, 0));
         }
         Event::ClusterReleases => assert!(rig.breaker.released_by_cluster(1, rig.now)),
         Event::Serves => rig.breaker.start_over(rig.now, 0),
         Event::ClusterTakesBack => {
-            assert!(rig.breaker.opened_by_cluster(later, 1, rig.now));
+            assert!(rig.breaker.opened_by_cluster(later, 1, rig.now, 0));
             assert!(rig.breaker.released_by_cluster(2, rig.now));
         }
         Event::OperatorOpen => assert!(rig.breaker.force(Override::Open, 5, rig.now)),
@@ -322,7 +369,7 @@ fn happens(phase: Phase, event: Event) -> Phase {
         Event::Off => rig.switch_off(),
         Event::OffCluster => {
             rig.switch_off();
-            assert!(rig.breaker.opened_by_cluster(later, 1, rig.now));
+            assert!(rig.breaker.opened_by_cluster(later, 1, rig.now, 0));
         }
         Event::OffFailures => {
             rig.switch_off();

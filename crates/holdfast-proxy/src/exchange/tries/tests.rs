@@ -14,7 +14,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
 use super::*;
-use crate::exchange::{Answer, Guards, Ids, Wanted, answer};
+use crate::exchange::headers::ForServer;
+use crate::exchange::{Answer, Guards, Ids, Out, Wanted, answer};
 use crate::fleet::Word;
 use crate::gateway::Gateway;
 use crate::principal::Principal;
@@ -23,7 +24,7 @@ use crate::{Options, Proxy};
 /// One that queued, ran and failed has not waited for a connection all that time.
 #[tokio::test(start_paused = true)]
 async fn a_call_that_was_sent_may_wait_again_as_long_as_any() {
-    let mut tries = Tries::new();
+    let mut tries = Tries::new(std::time::Instant::now());
     tries.line = Some(InLine::until(Instant::now() + Duration::from_secs(5)));
     tries.goes();
     assert!(tries.line.is_none() && tries.sent == 1);
@@ -86,7 +87,7 @@ fn read(gateway: &Arc<Gateway>) -> Arc<Call> {
         method: Method::ToolsCall,
         class: CallClass::Read,
         ids: Ids::One("1".into()),
-        headers: HeaderMap::new(),
+        headers: Arc::new(ForServer::once(HeaderMap::new(), server)),
         body: Bytes::from_static(ASKED.as_bytes()),
         takes_stream: false,
         framed: false,
@@ -101,6 +102,7 @@ fn read(gateway: &Arc<Gateway>) -> Arc<Call> {
         shelf: server.fleet.shelf_of(Some("look")),
         admitted: OnceLock::new(),
         wanted: Wanted::default(),
+        out: Out::default(),
         stands_in: false,
         _guards: Guards {
             _node: gateway.metrics.in_flight.enter(),

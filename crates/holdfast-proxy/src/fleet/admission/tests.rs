@@ -7,7 +7,7 @@ use holdfast_engine::health::votes::Opinion;
 use holdfast_engine::limits::bulkhead::HANGS;
 
 use super::*;
-use crate::fleet::testing::fleet;
+use crate::fleet::testing::{fleet, late};
 use crate::fleet::{At, Fleet, Verdict};
 
 const USER: BulkheadClass = BulkheadClass::User;
@@ -29,7 +29,7 @@ fn one(fleet: &Fleet) -> &Arc<ServerFleet> {
 }
 
 async fn admit(server: &Arc<ServerFleet>, tool: u32) -> Result<Admitted, NotAdmitted> {
-    server.admit_calls(1, USER, ToolKey(tool)).await
+    server.admit_calls(1, USER, ToolKey(tool), late()).await
 }
 
 fn status(server: &ServerFleet, now: Instant) -> ClassStatus {
@@ -127,7 +127,7 @@ async fn who_was_kept_out_goes_with_the_call_that_shows_it() {
 async fn a_batch_of_the_background_has_no_more_than_a_quarter() {
     let fleet = with("background: { concurrency: 8, queue: 8 }");
     let server = one(&fleet);
-    let batch = |calls| server.admit_calls(calls, BulkheadClass::Background, ToolKey(0));
+    let batch = |calls| server.admit_calls(calls, BulkheadClass::Background, ToolKey(0), late());
     assert!(batch(3).await.is_ok());
     let verdict = Verdict { opinion: Some(Opinion::Degraded), score: 50, why: "test".into() };
     fleet.judge(At { server: 0, instance: 0 }, verdict);
@@ -144,7 +144,7 @@ async fn a_batch_of_the_background_has_no_more_than_a_quarter() {
 async fn who_waits_in_the_background_is_held_to_the_quarter() {
     let fleet = with("background: { concurrency: 8, queue: 8 }");
     let server = one(&fleet);
-    let call = || server.admit_calls(1, BulkheadClass::Background, ToolKey(0));
+    let call = || server.admit_calls(1, BulkheadClass::Background, ToolKey(0), late());
     let judge = |opinion, score| {
         let verdict = Verdict { opinion: Some(opinion), score, why: "test".into() };
         fleet.judge(At { server: 0, instance: 0 }, verdict);
