@@ -145,8 +145,9 @@ fn servers() -> impl Strategy<Value = Vec<(u8, Kind)>> {
 fn written(servers: &[(u8, Kind)]) -> Config {
     let one = |(name, kind): &(u8, Kind)| match kind {
         Kind::Http(instances) => {
-            // An id is there once.
-            let ids: BTreeMap<u8, u8> = instances.iter().copied().collect();
+            // An id is there once, and so is a port.
+            let ports: BTreeMap<u8, u8> = instances.iter().map(|(id, port)| (*port, *id)).collect();
+            let ids: BTreeMap<u8, u8> = ports.iter().map(|(port, id)| (*id, *port)).collect();
             let all: Vec<String> = ids
                 .iter()
                 .map(|(id, port)| format!("{{ id: i{id}, url: \"http://127.0.0.1:{port}/mcp\" }}"))
