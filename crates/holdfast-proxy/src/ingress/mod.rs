@@ -89,7 +89,7 @@ pub(crate) enum Otherwise {
     /// A question about this node's health, under this path.
     Health(String),
     /// Nothing is served there, for the reason that is given.
-    NotFound(Head, String),
+    NotFound(Box<Head>, String),
 }
 
 /// Decides whether a request is let in, and what its head says. Nothing of it depends on anything but the
@@ -135,7 +135,7 @@ pub(crate) fn admit(gateway: &Gateway, mut parts: Parts, connection: &Connection
         Ok((endpoint, server)) => {
             Admission::In(Admitted { head: Arc::new(head), endpoint, server })
         }
-        Err(text) => otherwise(Otherwise::NotFound(head, text)),
+        Err(text) => otherwise(Otherwise::NotFound(Box::new(head), text)),
     }
 }
 

@@ -97,7 +97,7 @@ impl Bench {
     /// Takes connections from here on, and is knocked at if it was away.
     async fn listens(&mut self) {
         let port = self.port.take();
-        self.listener = port.map(|it| it.listen(16).unwrap()).or(self.listener.take());
+        self.listener = port.map(|it| it.listen(16).unwrap()).or_else(|| self.listener.take());
         let back = async {
             while self.server().instances[0].is_away() {
                 tokio::time::sleep(Duration::from_millis(5)).await;
