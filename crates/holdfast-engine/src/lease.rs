@@ -180,10 +180,9 @@ impl Granter {
 }
 
 #[cfg(test)]
-mod properties;
-
-#[cfg(test)]
 mod tests {
+    mod properties;
+
     use super::*;
 
     const TIMEOUT: Duration = Duration::from_millis(1000);

@@ -333,9 +333,8 @@ impl Sight<'_> {
     }
 
     /// Whether a move that the group began has nothing to flee from any more: the old instance is well while all
-    /// calls of the server still are, or wait, there. Once a share of them is elsewhere that says less: who
-    /// gets few calls has few that fail. What an operator began goes on, in a hurry too: then it has taken more
-    /// steps.
+    /// calls of the server still are, or wait, there. Later that says less: of few calls few fail. What an
+    /// operator began goes on, in a hurry too: then it has taken more steps.
     fn has_no_reason_any_more(&self, state: &Failover, it: &Move) -> bool {
         let first = match (&state.phase, it.manner, it.stage) {
             (Phase::FailingOver(_), Manner::Immediate, Stage::Pause) => 0,

@@ -15,7 +15,9 @@ use http::StatusCode;
 
 use super::attempt::{self, AttemptError, Reply, Route};
 use super::tries::Tries;
-use super::{Answer, Call, Events, Whole, fallback, journal, judge, mark, observe, open, state};
+use super::{
+    Answer, Call, Events, Whole, fallback, journal, judge, lent, mark, observe, open, state,
+};
 use crate::failure::{Failure, FailureKind};
 use crate::fleet::{Attempt, Outcome};
 use crate::metrics::CallOutcome;
@@ -324,7 +326,7 @@ async fn route(
 /// Where a message goes that is not admitted: one that expects no answer.
 pub(super) async fn find(call: &Call, session: Option<&Arc<Session>>) -> Result<Route, Failure> {
     let borrowed = match session.is_none() && lends_session(call) {
-        true => Some(Arc::new(Box::pin(open::implicit(call)).await?)),
+        true => Some(Arc::new(Box::pin(lent::implicit(call)).await?)),
         false => None,
     };
     if let Some(session) = session.or_else(|| borrowed.as_ref().map(|borrowed| borrowed.session()))

@@ -14,7 +14,7 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
 use bytes::{BufMut as _, BytesMut};
 
-use super::open::Borrowed;
+use super::lent::Borrowed;
 use super::tries::Tries;
 use super::{Call, Events, Ids, Large, One, Whole, addressed, headers, state};
 use crate::fleet::{Outcome, left};

@@ -5,6 +5,7 @@
 //! | phase | file |
 //! |---|---|
 //! | open a session (`initialize`), and end it | `open`, `close` |
+//! | lend a session to a client without one | `lent` |
 //! | write down what must not run twice | `journal` |
 //! | choose where to, send, and decide about a repeat | `answer`, `attempt` |
 //! | how often a call was tried, and where | `tries` |
@@ -35,6 +36,7 @@ mod fallback;
 pub(crate) mod headers;
 mod journal;
 mod judge;
+mod lent;
 mod listen;
 pub(crate) mod mark;
 mod observe;

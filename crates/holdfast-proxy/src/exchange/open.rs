@@ -16,20 +16,20 @@ use holdfast_store::{Announces, Binding, SessionKey, SessionRecord};
 use http::header::{ACCEPT, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Method as HttpMethod, StatusCode};
 use serde::Deserialize;
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::mpsc;
 
 use super::attempt::{
     AttemptError, Patience, json_headers, request_http, send_once, stream_headers,
 };
 use super::tries::both;
-use super::{Answer, Call, Whole, fallback, headers, judge};
+use super::{Answer, Call, Whole, headers, judge};
 use crate::cluster::Cluster;
 use crate::failure::{Failure, FailureKind};
 use crate::fleet::{Ask, Outcome, Why, left};
 use crate::gateway::Gateway;
 use crate::random;
 use crate::server::Server;
-use crate::session::{Bound, InUse, Session, TableError, Whereto, steering_key};
+use crate::session::{Bound, Session, TableError, Whereto, steering_key};
 use crate::upstream::duplex::{self, OpenError};
 use crate::upstream::events::HttpEvents;
 use crate::upstream::http::{Collected, Fields, Outgoing};
@@ -112,7 +112,7 @@ pub(super) async fn initialize(call: &Arc<Call>) -> Answer {
 ///
 /// # Errors
 /// [`TableError`]: all of theirs are in use.
-fn reserve(call: &Call) -> Result<(), TableError> {
+pub(super) fn reserve(call: &Call) -> Result<(), TableError> {
     let (gateway, principal) = (&call.gateway, call.principal.digest);
     loop {
         let full = match gateway.sessions.reserve(principal, &gateway.config.limits) {
@@ -126,14 +126,14 @@ fn reserve(call: &Call) -> Result<(), TableError> {
 
 /// Ends a session that waits for its next call. Its place is free at once, and what it has at the server and in
 /// the store is taken down meanwhile.
-fn end_idle(gateway: &Arc<Gateway>, idle: Arc<Session>) {
+pub(super) fn end_idle(gateway: &Arc<Gateway>, idle: Arc<Session>) {
     drop(gateway.begin_end(&idle, None));
 }
 
 /// A place in the session table, given back unless the session came to be.
-struct Reserved<'a> {
-    gateway: &'a Gateway,
-    principal: Option<u64>,
+pub(super) struct Reserved<'a> {
+    pub(super) gateway: &'a Gateway,
+    pub(super) principal: Option<u64>,
 }
 
 impl Drop for Reserved<'_> {
@@ -142,78 +142,6 @@ impl Drop for Reserved<'_> {
             self.gateway.sessions.release(principal);
         }
     }
-}
-
-/// A session that serves one call of a client without one, and then the next.
-pub(crate) struct Borrowed {
-    session: Arc<Session>,
-    /// Whom it serves.
-    audience: u128,
-    _in_use: InUse,
-    _permit: OwnedSemaphorePermit,
-}
-
-impl Borrowed {
-    pub(crate) fn session(&self) -> &Arc<Session> {
-        &self.session
-    }
-}
-
-impl Drop for Borrowed {
-    fn drop(&mut self) {
-        self.session.server().keep_implicit(self.audience, Arc::clone(&self.session));
-    }
-}
-
-/// A session for a call of a client that has none: one that is idle, or a new one. A session may be logged
-/// in by its calls, so it only ever serves clients that the server could not tell apart without it.
-///
-/// # Errors
-/// [`Failure`] if the server does not open one.
-pub(super) async fn implicit(call: &Call) -> Result<Borrowed, Failure> {
-    let gateway = &call.gateway;
-    let permit = Arc::clone(&call.server.implicit_calls).acquire_owned().await;
-    let Ok(permit) = permit else {
-        return Err(Failure::unavailable(&call.server.name, "the gateway is ending".into()));
-    };
-    let audience = fallback::audience(call);
-    let borrowed = |session: Arc<Session>, permit| Borrowed {
-        _in_use: session.enter(gateway.clock),
-        session,
-        audience,
-        _permit: permit,
-    };
-    while let Some(session) = call.server.take_implicit(audience) {
-        // An expired one is forgotten here.
-        if gateway.sessions.get(session.key).is_some() {
-            return Ok(borrowed(session, permit));
-        }
-    }
-    call.server.take_excess_implicit().into_iter().for_each(|idle| end_idle(gateway, idle));
-    reserve(call).map_err(|full| {
-        let wait = Duration::from_secs(5);
-        Failure::overloaded(&call.server.name, full.to_string(), wait)
-    })?;
-    let mut reserved = Reserved { gateway, principal: Some(call.principal.digest) };
-    let initialize = Bytes::from(
-        serde_json::json!({
-            "jsonrpc": "2.0",
-            "id": "holdfast-initialize",
-            "method": "initialize",
-            "params": {
-                "protocolVersion": Version::V2025_11_25.as_str(),
-                "capabilities": {},
-                "clientInfo": { "name": "holdfast", "version": env!("CARGO_PKG_VERSION") },
-            },
-        })
-        .to_string(),
-    );
-    let key = SessionKey(random::u128());
-    let record = blank(call, key, &initialize, true);
-    let replayed = replay(gateway, &call.server, &record, &call.headers, Whereto::Same).await?;
-    let session = begin(call, key, &initialize, replayed, true).await?;
-    reserved.principal = None;
-    Ok(borrowed(session, permit))
 }
 
 /// Opens a server's session from a record: `initialize`, `notifications/initialized`, log level and
@@ -641,7 +569,7 @@ fn announces(message: &[u8]) -> Announces {
 }
 
 /// Writes the record and puts the living session into the table.
-async fn begin(
+pub(super) async fn begin(
     call: &Call,
     key: SessionKey,
     initialize: &[u8],
@@ -688,7 +616,12 @@ async fn begin(
     Ok(session)
 }
 
-fn blank(call: &Call, key: SessionKey, initialize: &[u8], initialized: bool) -> SessionRecord {
+pub(super) fn blank(
+    call: &Call,
+    key: SessionKey,
+    initialize: &[u8],
+    initialized: bool,
+) -> SessionRecord {
     SessionRecord {
         key,
         principal: call.principal.digest,

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::Call;
 use super::answer::NoRoute;
 use super::attempt::{Patience, Route};
-use super::open::Borrowed;
+use super::lent::Borrowed;
 use crate::failure::{Failure, FailureKind};
 use crate::fleet::{Ask, InLine, Refused, Why, left};
 use crate::hold::Hold;
