@@ -179,15 +179,10 @@ fn effects(name: &str, server: &Server, context: &Context<'_>) {
         );
     }
     for (index, tool) in server.fallback.tools.iter().enumerate() {
-        let declared = match effect(tool) {
-            None | Some(ToolClass::Read) => None,
-            Some(ToolClass::Idempotent) => Some("idempotent"),
-            Some(ToolClass::Write) => Some("write"),
-        };
-        if let Some(declared) = declared {
+        if effect(tool) == Some(ToolClass::Write) {
             context.report(
                 &format!("servers.{name}.fallback.tools[{index}]"),
-                format!("{tool} is {declared} by tools, and nothing stands in for that"),
+                format!("{tool} is write by tools, and nothing stands in for that"),
                 "tools that only read",
                 "remove it, or write read for it if it has no effect",
             );

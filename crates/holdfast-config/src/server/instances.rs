@@ -23,10 +23,17 @@ pub(super) fn read_instances(field: &Field<'_>) -> Option<Vec<Instance>> {
             let found = format!("the id {} stands here a second time", instance.id);
             item.problem(found, "each id once", "choose another id");
             whole = false;
-        } else if let Some(known) = instances.iter().find(|known| known.url == instance.url) {
+        } else if let Some(known) = instances.iter().find(|known| {
+            let takes_over = known.role == Role::Primary || instance.role == Role::Primary;
+            known.url == instance.url && takes_over
+        }) {
             // Where it is down, so is the other, and nothing is won by going there.
             let found = format!("{} has the same url as {}", instance.id, known.id);
-            item.problem(found, "each url once", "write its own address, or remove it");
+            item.problem(
+                found,
+                "another url than the primary's",
+                "write its own address, or remove it",
+            );
             whole = false;
         } else {
             instances.push(instance);

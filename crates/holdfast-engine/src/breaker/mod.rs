@@ -148,13 +148,17 @@ impl Breaker {
 
     /// An admitted call has begun to answer, and there is more to come: it is not overdue any more, however long
     /// that takes. Until it ends it is under way, and neither a success nor a failure: a server that begins well
-    /// and breaks each time is of no use. One that begins too late has failed, whatever follows.
+    /// and breaks each time is of no use. While the breaker is half-open it has tried the server well, as nobody can
+    /// wait for its end. One that begins too late has failed, whatever follows.
     #[inline]
     pub fn begun(&mut self, permit: &mut Permit, now: Instant, chance: u64) {
         self.tick(now, chance);
         let in_time = now.saturating_duration_since(permit.at) < self.params.slow;
         if !permit.begun && permit.epoch == self.epoch && in_time {
             permit.begun = self.window.begun(permit.slot);
+            if permit.begun {
+                self.tried_well(now);
+            }
         }
     }
 
@@ -171,7 +175,7 @@ impl Breaker {
         }
         let slow = !permit.begun && now.saturating_duration_since(permit.at) >= self.params.slow;
         match outcome {
-            Outcome::Success if !slow => self.succeeded(permit.slot, now),
+            Outcome::Success if !slow => self.succeeded(permit.slot, permit.begun, now),
             Outcome::Success | Outcome::Failure => self.failed(now, chance),
             Outcome::NotReached => self.not_reached(now, chance),
             Outcome::BackPressure { .. } | Outcome::SessionLost => {}
@@ -326,6 +330,8 @@ impl Breaker {
     /// nothing of how it serves now, and where none come nothing would ever contradict it.
     pub fn start_over(&mut self, now: Instant, chance: u64) {
         self.tick(now, chance);
+        // What it asked for, it asked for then.
+        self.held_until = None;
         match self.state {
             State::Open { .. } if self.is_servers => self.close(Cause::Cluster, now),
             State::HalfOpen { .. } | State::Recovering { .. } => self.close(Cause::Cluster, now),

@@ -11,19 +11,26 @@ const KEPT: usize = 8;
 impl Breaker {
     // --- evidence ---
 
-    pub(super) fn succeeded(&mut self, slot: u64, now: Instant) {
+    /// `has_tried`: its beginning has counted as a try that went well.
+    pub(super) fn succeeded(&mut self, slot: u64, has_tried: bool, now: Instant) {
         self.window.succeeded(slot);
         self.in_a_row = 0;
         self.not_reached_in_a_row = 0;
         match &mut self.state {
-            State::HalfOpen { succeeded } => {
-                *succeeded += 1;
-                if *succeeded >= self.params.successes_to_close {
-                    self.recover(now);
-                }
-            }
+            State::HalfOpen { .. } if !has_tried => self.tried_well(now),
+            State::HalfOpen { .. } => {}
             State::Recovering { calls, .. } => *calls = calls.saturating_add(1),
             State::Closed | State::Open { .. } | State::ForcedOpen | State::ForcedClosed => {}
+        }
+    }
+
+    /// A call that tries the server went well, or has begun to: how long it will take says nothing.
+    pub(super) fn tried_well(&mut self, now: Instant) {
+        if let State::HalfOpen { succeeded } = &mut self.state {
+            *succeeded += 1;
+            if *succeeded >= self.params.successes_to_close {
+                self.recover(now);
+            }
         }
     }
 
@@ -83,9 +90,12 @@ impl Breaker {
     }
 
     /// Whether a row is long enough. Where errors come quickly and answers take their time, a row of
-    /// errors says little while a lot is under way: it has to be a tenth of that.
+    /// errors says little while a lot is under way: it has to be a tenth of that, and as long as there are
+    /// answers that have begun and go on, which say more against it.
     fn enough(&self, in_a_row: u32) -> bool {
-        in_a_row >= self.params.consecutive_failures.max(self.window.under_way() / 10)
+        let begun = self.window.begun_to_answer();
+        let silent = self.window.under_way().saturating_sub(begun);
+        in_a_row >= self.params.consecutive_failures.max(silent / 10 + begun)
     }
 
     /// Whether the rate is too high, even if all goes well that is under way.

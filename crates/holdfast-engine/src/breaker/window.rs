@@ -47,6 +47,8 @@ pub(super) struct Window {
     /// Calls under way that have not begun to answer, by slots; and all that are under way.
     slots: [u32; SLOTS],
     under_way: u32,
+    /// Those under way that have begun to answer.
+    begun: u32,
     /// The number of the slot that is being filled, from 0 on.
     slot: u64,
     slot_ends: Instant,
@@ -72,6 +74,7 @@ impl Window {
         Self {
             slots: [0; SLOTS],
             under_way: 0,
+            begun: 0,
             slot: 0,
             slot_ends: now + slot_width,
             slot_width,
@@ -114,12 +117,14 @@ impl Window {
     pub(super) fn begun(&mut self, slot: u64) -> bool {
         let is_booked = self.ended(slot);
         self.under_way += u32::from(is_booked);
+        self.begun += u32::from(is_booked);
         is_booked
     }
 
     /// Takes such a call off the book.
     pub(super) fn finished(&mut self) -> bool {
         self.under_way = self.under_way.saturating_sub(1);
+        self.begun = self.begun.saturating_sub(1);
         true
     }
 
@@ -184,6 +189,11 @@ impl Window {
     /// Calls that have not ended and are not overdue, those that have begun to answer among them.
     pub(super) fn under_way(&self) -> u32 {
         self.under_way
+    }
+
+    /// Those of them that have begun to answer, and not ended.
+    pub(super) fn begun_to_answer(&self) -> u32 {
+        self.begun
     }
 
     /// What is decided within the window.

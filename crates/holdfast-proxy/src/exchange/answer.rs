@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
+use holdfast_engine::class::CallClass;
 use holdfast_engine::repeat::{Progress, Repeat, decide};
 use holdfast_engine::retry_budget::NoRetry;
 use holdfast_mcp::method::Method;
@@ -18,7 +19,7 @@ use super::tries::Tries;
 use super::{
     Answer, Call, Events, Whole, fallback, journal, judge, lent, mark, observe, open, state,
 };
-use crate::failure::{Failure, FailureKind};
+use crate::failure::{Failure, FailureKind, Ran};
 use crate::fleet::{Attempt, Outcome};
 use crate::metrics::CallOutcome;
 use crate::session::{self, Bound, Session, Whereto};
@@ -44,10 +45,14 @@ pub(crate) async fn first_answer(call: Arc<Call>) -> Answer {
     {
         return answer;
     }
-    let failure = match tried(&call).await {
+    let mut failure = match tried(&call).await {
         Ok(answer) => return answer,
         Err(failure) => failure,
     };
+    // A first sending may have had its effect, wherever the last one ended. A Read has none.
+    if call.class != CallClass::Read && call.out.get() && failure.ran == Ran::No {
+        failure.ran = Ran::Maybe;
+    }
     if fallback::may_stand_in(&call) {
         return Box::pin(fallback::stand_in(&call, failure)).await;
     }
@@ -100,6 +105,10 @@ async fn tried(call: &Arc<Call>) -> Result<Answer, Failure> {
                             AttemptError::sent(failure.reason).with(outcome)
                         }
                         Err(failure) => {
+                            // The server says so.
+                            if failure.ran == Ran::No {
+                                call.out.set(was_out);
+                            }
                             attempt.settle(outcome);
                             if tries.asks_another(call, route.instance, &failure).await {
                                 continue;

@@ -21,7 +21,7 @@ use sha2::{Digest as _, Sha256};
 use super::attempt::json_headers;
 use super::canonical::Members;
 use super::{Answer, Call, Guards, Ids, Whole, answer, mark};
-use crate::failure::Failure;
+use crate::failure::{Failure, Ran};
 use crate::fleet::Served;
 
 /// Whether anything may stand in for the call's server.
@@ -45,11 +45,14 @@ pub(super) async fn stand_in(call: &Arc<Call>, failure: Failure) -> Answer {
     if let Some(answer) = kept(call, &failure) {
         return answer;
     }
-    if let Some(answer) = Box::pin(elsewhere(call, &failure)).await {
+    let mut was_sent = false;
+    if let Some(answer) = Box::pin(elsewhere(call, &failure, &mut was_sent)).await {
         return answer;
     }
     match configured(call, &failure) {
         Some(answer) => answer,
+        // What is a Read at its own server may have had an effect at the other one.
+        None if was_sent => answer::gave_up(call, Failure { ran: Ran::Maybe, ..failure }),
         None => answer::gave_up(call, failure),
     }
 }
@@ -235,8 +238,9 @@ pub(crate) fn forget(server: &crate::server::Server, method: &str) {
 // --- another server ---
 
 /// Asks the server that stands in, as whoever calls that one does: within its limits, in its class and
-/// if its breaker of the tool lets it pass, and by what it says of the tool.
-async fn elsewhere(call: &Arc<Call>, failure: &Failure) -> Option<Answer> {
+/// if its breaker of the tool lets it pass, and by what it says of the tool. `was_sent`: whether it may have run
+/// there.
+async fn elsewhere(call: &Arc<Call>, failure: &Failure, was_sent: &mut bool) -> Option<Answer> {
     let name = call.server.settings.fallback.server.as_deref()?;
     let server = call.gateway.server(name)?;
     let headers = Arc::new(call.headers.for_other(&call.server, server));
@@ -283,9 +287,11 @@ async fn elsewhere(call: &Arc<Call>, failure: &Failure) -> Option<Answer> {
             _session: None,
         },
     });
-    // What is a Read at its own server may have an effect at this one.
+    // As long as nobody knows.
     call.out.set(true);
-    let body = match Box::pin(answer::first_answer(other)).await {
+    let answer = Box::pin(answer::first_answer(Arc::clone(&other))).await;
+    *was_sent = other.out.get();
+    let body = match answer {
         Answer::Whole(whole) if whole.status.is_success() => whole.body,
         Answer::One(one) => one.event.data?,
         _ => return None,

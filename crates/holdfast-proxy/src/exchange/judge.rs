@@ -172,8 +172,11 @@ fn asked_for(text: &str, now: SystemTime) -> Option<Duration> {
         digits if digits.iter().all(u8::is_ascii_digit) => {
             Duration::from_secs(text.parse().unwrap_or(u64::MAX))
         }
-        // A time that is over asks for nothing any more.
-        _ => httpdate::parse_http_date(text).ok()?.duration_since(now).unwrap_or_default(),
+        // One whose clock is behind ours asks for time all the same.
+        _ => {
+            let until = httpdate::parse_http_date(text).ok()?;
+            until.duration_since(now).unwrap_or_default().max(Duration::from_secs(1))
+        }
     };
     Some(asked.min(LONGEST_REST))
 }

@@ -81,7 +81,7 @@ pub(super) async fn implicit(call: &Call) -> Result<Borrowed, Failure> {
     let key = SessionKey(random::u128());
     let record = blank(call, key, &initialize, true);
     let replayed = replay(gateway, &call.server, &record, &call.headers, Whereto::Same).await?;
-    let session = begin(call, key, &initialize, replayed, true).await?;
+    let session = begin(call, key, &initialize, replayed, true, call.deadline()).await?;
     reserved.principal = None;
     Ok(borrowed(session, permit))
 }

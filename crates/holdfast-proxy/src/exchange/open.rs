@@ -96,7 +96,8 @@ pub(super) async fn initialize(call: &Arc<Call>) -> Answer {
         // A server without sessions: its client gets none from us either.
         return Answer::whole(whole);
     }
-    match begin(call, key, &call.body, replayed, false).await {
+    let deadline = call.started + call.server.settings.timeout;
+    match begin(call, key, &call.body, replayed, false, deadline).await {
         Ok(session) => {
             reserved.principal = None;
             whole.headers.insert(name::SESSION_ID, session.id());
@@ -575,6 +576,7 @@ pub(super) async fn begin(
     initialize: &[u8],
     replayed: Replayed,
     initialized: bool,
+    deadline: std::time::Instant,
 ) -> Result<Arc<Session>, Failure> {
     let gateway = &call.gateway;
     let mut record = blank(call, key, initialize, initialized);
@@ -588,8 +590,7 @@ pub(super) async fn begin(
     };
     // Its client is to hear of the store, and not that its server gave no answer in time.
     let creating = gateway.patiently(|| gateway.store.create(record.clone()));
-    let created =
-        tokio::time::timeout(left(call.started + call.server.settings.timeout), creating).await;
+    let created = tokio::time::timeout(left(deadline), creating).await;
     let record = created.map_err(|_| "it took nothing in time".to_owned());
     let record = record.and_then(|it| it.map_err(|error| crate::failure::told(&error)));
     let record = record.map_err(|why| {

@@ -526,6 +526,8 @@ impl Relay<'_> {
                 tracing::debug!(server = %call.server.name, %reason, "stream broke, call sent again");
                 self.floor = self.progress;
                 self.take_back(route).await;
+                // It may be lent again to this very call: nobody is to wait for one while it holds another.
+                route.lent = None;
                 Some(self.first_answer().await)
             }
             _ => {

@@ -132,10 +132,9 @@ impl Drop for Attempt {
             return;
         }
         let now = Instant::now();
-        // What lasts says something when there is something to say.
-        let owes = !self.lasts || self.heard.is_none();
-        let last = self.heard.unwrap_or(self.begun);
-        let silent = owes && now.saturating_duration_since(last) >= self.server.silence();
+        // Who leaves a stream that has begun may have had enough of it: its silence is its server's time to judge.
+        let silent = self.heard.is_none()
+            && now.saturating_duration_since(self.begun) >= self.server.silence();
         self.end(if silent { Outcome::TimedOut } else { Outcome::Void }, now);
     }
 }
