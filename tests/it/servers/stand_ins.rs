@@ -226,6 +226,21 @@ async fn the_server_that_stands_in_is_asked_by_its_own_rules() {
     assert_eq!(mark(&answer)["server"], "other", "{answer}");
 }
 
+/// What had its effect there is not said to have had none.
+#[tokio::test]
+async fn what_the_server_that_stands_in_may_have_run_is_not_said_to_have_not() {
+    let other = Recorder::scripted(|seen| (seen.rpc() == "tools/call").then_some(Reply::Cut)).await;
+    let main = format!(
+        r#"{{ url: "http://{}/mcp", tools: {{ book: read }}, fallback: {{ server: other }} }}"#,
+        free_address()
+    );
+    let stands_in = format!(r#"{{ url: "{}" }}"#, other.url());
+    let gateway = Setup::new().server("main", &main).server("other", &stands_in).start().await;
+    let answer = Client::modern(&gateway).at("/mcp/main").call(1, "book").await;
+    assert_eq!(other.calls("book").len(), 1);
+    assert_eq!(answer["error"]["data"]["mayHaveRun"], true, "{answer}");
+}
+
 /// What the configuration sends to one server is that server's secret.
 #[tokio::test]
 async fn the_server_that_stands_in_gets_none_of_the_others_headers() {

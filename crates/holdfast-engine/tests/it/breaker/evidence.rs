@@ -21,6 +21,21 @@ fn five_failures_in_a_row_open_it_and_four_do_not() {
     assert!(rig.breaker.evidence().opened);
 }
 
+/// Nor do they where answers that have begun go on: those will be counted when they end, which may take long.
+#[test]
+fn five_failures_beside_ten_answers_that_go_on_do_not_open_it() {
+    let mut rig = Rig::new(Params::default());
+    let mut streams: Vec<_> = (0..10).map(|_| rig.admit().expect("closed")).collect();
+    for stream in &mut streams {
+        rig.breaker.begun(stream, rig.now, 0);
+    }
+    rig.wait(600 * SECOND);
+    rig.calls(Outcome::Failure, 5);
+    assert_eq!(rig.phase(), Phase::Closed);
+    rig.calls(Outcome::Failure, 5);
+    assert_eq!(rig.phase(), Phase::Open, "as many as there are");
+}
+
 /// A share of failures opens it that never comes in a row; not before there are enough calls, and not
 /// below what chance explains.
 #[test]
