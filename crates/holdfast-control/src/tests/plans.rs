@@ -382,5 +382,5 @@ async fn what_checks_found_holds_no_more_once_there_are_none() {
     world.blind(0);
     let planes = ALL.map(|node| world.reload(node, PAIR));
     let is_well = |_: &World| planes.iter().all(|it| opinion(it) == Some(Some(Opinion::Healthy)));
-    world.until("the others are believed", 60 * SECONDS, is_well).await;
+    world.until("the others are believed", 120 * SECONDS, is_well).await;
 }
