@@ -23,8 +23,8 @@ pub(crate) struct Attempt {
     /// The same of its tool's breaker, where it has one.
     tool: Option<(usize, Permit)>,
     begun: Instant,
-    /// When it last said something, if it has begun to answer: that has been told.
-    heard: Option<Instant>,
+    /// It has begun to answer, and that has been told.
+    heard: bool,
     /// It is one of the few that try a half-open instance.
     tries: bool,
     /// It lasts for as long as its client likes.
@@ -43,7 +43,7 @@ impl Attempt {
         begun: Instant,
     ) -> Self {
         let tries = server.instances[instance].begins(begun);
-        let (heard, lasts, settled) = (None, false, false);
+        let (heard, lasts, settled) = (false, false, false);
         Self { server, instance, permit, tool, begun, heard, tries, lasts, settled }
     }
 
@@ -61,10 +61,10 @@ impl Attempt {
     /// however long it takes, and tries nothing any more. How it ends is told then. What lasts for as long as its
     /// client likes is a success as soon as it begins; should it break, that is told by itself.
     pub(crate) fn heard(&mut self) {
-        let now = recent();
-        if self.heard.replace(now).is_some() {
+        if std::mem::replace(&mut self.heard, true) {
             return;
         }
+        let now = recent();
         if std::mem::take(&mut self.tries) {
             self.server.instances[self.instance].has_tried();
         }
@@ -83,7 +83,7 @@ impl Attempt {
         class: CallClass,
     ) -> Option<Pin<Box<impl Future<Output = ()> + use<>>>> {
         let others = self.server.instances.len() > 1;
-        (class == CallClass::Read && others && self.heard.is_none()).then(|| {
+        (class == CallClass::Read && others && !self.heard).then(|| {
             let (server, instance, since) = (Arc::clone(&self.server), self.instance, self.begun);
             Box::pin(async move { server.gone(instance, since).await })
         })
@@ -110,13 +110,13 @@ impl Attempt {
         self.server.instances[self.instance].ends(self.tries, self.lasts);
         self.server.is_free(self.instance);
         match self.heard {
-            None => self.tell(outcome, now),
-            Some(_) if !self.lasts => {
+            false => self.tell(outcome, now),
+            true if !self.lasts => {
                 let (permit, tool) = (self.permit.take(), self.tool.take());
                 self.server.stream_ended(self.instance, permit, tool, outcome, now);
             }
-            Some(_) if outcome.is_failure() => self.server.broke(self.instance, outcome, now),
-            Some(_) => {}
+            true if outcome.is_failure() => self.server.broke(self.instance, outcome, now),
+            true => {}
         }
     }
 
@@ -133,8 +133,8 @@ impl Drop for Attempt {
         }
         let now = Instant::now();
         // Who leaves a stream that has begun may have had enough of it: its silence is its server's time to judge.
-        let silent = self.heard.is_none()
-            && now.saturating_duration_since(self.begun) >= self.server.silence();
+        let silent =
+            !self.heard && now.saturating_duration_since(self.begun) >= self.server.silence();
         self.end(if silent { Outcome::TimedOut } else { Outcome::Void }, now);
     }
 }
