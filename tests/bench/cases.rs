@@ -10,7 +10,7 @@ use serde_json::json;
 use crate::Error;
 use crate::measure::{cpu_ns, median, rss};
 use crate::options::Options;
-use crate::targets::{Form, Target};
+use crate::targets::{self, Form, Target};
 
 struct Case {
     name: &'static str,
@@ -18,6 +18,8 @@ struct Case {
     form: Form,
     work: Work,
     plan: fn(&mut LoadPlan),
+    /// Where nginx gets the calls, if not where the gateway does.
+    nginx: Option<&'static str>,
 }
 
 /// What the load generator does.
@@ -30,10 +32,10 @@ enum Work {
 }
 
 const fn case(name: &'static str, what: &'static str, form: Form, plan: fn(&mut LoadPlan)) -> Case {
-    Case { name, what, form, work: Work::Calls, plan }
+    Case { name, what, form, work: Work::Calls, plan, nginx: None }
 }
 
-const CASES: [Case; 18] = [
+const CASES: [Case; 25] = [
     case("read-64", "a Read with 64 B, JSON, 32 connections", Form::Alone, |_| {}),
     case("read-4k", "a Read with 4 KiB, JSON, 32 connections", Form::Alone, |plan| {
         bytes(plan, 4096);
@@ -44,6 +46,10 @@ const CASES: [Case; 18] = [
     case("read-1m", "a Read with 1 MiB, JSON, 32 connections", Form::Alone, |plan| {
         bytes(plan, 1 << 20);
     }),
+    large("read-64k-room", "as `read-64k`, nginx with a buffer for the whole answer", |plan| {
+        bytes(plan, 65_536);
+    }),
+    large("read-1m-room", "as `read-1m`, the same nginx", |plan| bytes(plan, 1 << 20)),
     case("sse-20", "an answer of 20 events, 32 connections", Form::Alone, |plan| {
         plan.tool = "events".into();
     }),
@@ -53,13 +59,38 @@ const CASES: [Case; 18] = [
         form: Form::Alone,
         work: Work::FanOut,
         plan: |plan| plan.connections = 100,
+        nginx: None,
     },
     case("modern-64", "a Read with 64 B in the era without sessions", Form::Alone, |plan| {
         plan.dialect = Dialect::Modern;
     }),
+    case(
+        "traced",
+        "a Read with 64 B, each call with an `X-Request-ID` of its own",
+        Form::Alone,
+        |plan| {
+            plan.counts = Some("X-Request-ID");
+        },
+    ),
+    case(
+        "other-heads",
+        "the same, each call with a head that differs elsewhere",
+        Form::Alone,
+        |plan| {
+            plan.counts = Some("X-Number");
+        },
+    ),
     case("one", "a Read with 64 B, 1 connection", Form::Alone, |plan| plan.connections = 1),
     case("many", "a Read with 64 B, 256 connections", Form::Alone, |plan| plan.connections = 256),
     case("paced-800", "a Read with 64 B at 800 calls/s", Form::Alone, |plan| {
+        plan.pace = Pace::Open { per_second: 800.0 };
+    }),
+    case("paced-64k", "a Read with 64 KiB at 800 calls/s", Form::Alone, |plan| {
+        bytes(plan, 65_536);
+        plan.pace = Pace::Open { per_second: 800.0 };
+    }),
+    case("paced-sse-20", "an answer of 20 events at 800 calls/s", Form::Alone, |plan| {
+        plan.tool = "events".into();
         plan.pace = Pace::Open { per_second: 800.0 };
     }),
     case("sessions-10k", "a Read with 64 B beside 10,000 sessions", Form::ManySessions, |_| {}),
@@ -77,6 +108,10 @@ const CASES: [Case; 18] = [
         Form::Replicated,
         write,
     ),
+    case("paced-write-replicated", "the same at 800 calls/s", Form::Replicated, |plan| {
+        write(plan);
+        plan.pace = Pace::Open { per_second: 800.0 };
+    }),
     case(
         "read-three",
         "a Read with 64 B, three nodes behind the shipped nginx; all four count",
@@ -84,6 +119,12 @@ const CASES: [Case; 18] = [
         |_| {},
     ),
 ];
+
+/// A case of large answers against an nginx that has room for them: one with its own buffer of 4 KiB reads and
+/// writes an answer of 64 KiB in 18 pieces.
+const fn large(name: &'static str, what: &'static str, plan: fn(&mut LoadPlan)) -> Case {
+    Case { nginx: Some(targets::ROOMY), ..case(name, what, Form::Alone, plan) }
+}
 
 fn bytes(plan: &mut LoadPlan, many: u64) {
     plan.arguments = json!({ "bytes": many });
@@ -131,8 +172,8 @@ pub(crate) fn run(server: SocketAddr, options: &Options) -> Result<String, Error
     Ok(table(&cases, &samples, options))
 }
 
-/// Has the gateway serve every case once, so that whatever a node does for its clients has been seen. The
-/// nodes behind nginx do what the others do.
+/// Has the gateway serve every case once, so that whatever a node does for its clients has been seen. What
+/// nodes behind a balancer do is in it: heads that are never the same.
 pub(crate) fn train(server: SocketAddr, options: &Options) -> Result<(), Error> {
     let mut forms: Vec<Form> = CASES.iter().map(|case| case.form).collect();
     forms.dedup();
@@ -196,7 +237,8 @@ fn measure(
     plan.warm_up = Duration::ZERO;
     plan.duration = WARM_UP;
     if let Some(target) = target {
-        target.path.clone_into(&mut plan.path);
+        let path = case.nginx.filter(|_| target.name == "nginx").unwrap_or(target.path);
+        path.clone_into(&mut plan.path);
     }
     (case.plan)(&mut plan);
     let load = match case.work {

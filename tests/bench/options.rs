@@ -16,8 +16,8 @@ pub(crate) struct Options {
     pub(crate) train: bool,
     /// Count instructions instead.
     pub(crate) instructions: bool,
-    /// How many of them a call may cost.
-    pub(crate) at_most: Option<usize>,
+    /// Fail if a call costs more of them than it may.
+    pub(crate) hold: bool,
     /// How many functions to list.
     pub(crate) functions: usize,
     pub(crate) note: Option<String>,
@@ -36,7 +36,7 @@ impl Options {
             resilience: None,
             train: false,
             instructions: false,
-            at_most: None,
+            hold: false,
             functions: 0,
             note: None,
             dry_run: false,
@@ -64,7 +64,7 @@ impl Options {
                 "--sessions" => options.sessions = Some(number(value()?)?),
                 "--train" => options.train = true,
                 "--instructions" => options.instructions = true,
-                "--at-most" => options.at_most = Some(number(value()?)?),
+                "--hold" => options.hold = true,
                 "--functions" => options.functions = number(value()?)?,
                 "--note" => options.note = Some(value()?),
                 "--dry-run" => options.dry_run = true,

@@ -27,6 +27,9 @@ pub(crate) struct Target {
 /// Where calls go if there is one server.
 const PATH: &str = "/mcp";
 
+/// Where nginx has a buffer that an answer of 64 KiB fits in.
+pub(crate) const ROOMY: &str = "/roomy";
+
 /// A running process that listens; killed when dropped.
 pub(crate) struct Process {
     child: Child,
@@ -84,7 +87,7 @@ http {{
   uwsgi_temp_path {at}/uwsgi;
   scgi_temp_path {at}/scgi;
   keepalive_requests 1000000000;
-  upstream server {{ server {server}; keepalive 128; keepalive_requests 1000000000; }}
+  upstream server {{ server {server}; keepalive 256; keepalive_requests 1000000000; }}
   server {{
     listen {address} reuseport;
     location / {{
@@ -93,6 +96,16 @@ http {{
       proxy_set_header Connection \"\";
       proxy_set_header Host $http_host;
       proxy_buffering off;
+      client_max_body_size 16m;
+    }}
+    location {ROOMY} {{
+      proxy_pass http://server{PATH};
+      proxy_http_version 1.1;
+      proxy_set_header Connection \"\";
+      proxy_set_header Host $http_host;
+      proxy_buffering off;
+      proxy_buffer_size 128k;
+      proxy_buffers 4 128k;
       client_max_body_size 16m;
     }}
   }}

@@ -20,6 +20,8 @@ pub struct LoadPlan {
     pub arguments: Value,
     /// Further request headers, for example an API key.
     pub headers: Vec<(String, String)>,
+    /// The name of one more, whose value is another in each call, as balancers and traces give one.
+    pub counts: Option<&'static str>,
     /// Keep-alive connections, each with at most one call at a time. At least 1.
     pub connections: usize,
     /// Threads of the generator; connections are dealt out to them. At least 1.
@@ -62,11 +64,12 @@ pub enum Pace {
     },
 }
 
-/// A request ready to be sent: only the digits of its id change from call to call.
+/// A request ready to be sent: only the digits of its number change from call to call.
 #[derive(Clone, Debug)]
 pub(super) struct Prepared {
     bytes: Vec<u8>,
-    id_at: usize,
+    /// Where they stand: in its id, and in the header that counts.
+    numbers: Vec<usize>,
 }
 
 /// Ids have ten digits, so that a request's length never changes.
@@ -86,6 +89,7 @@ impl LoadPlan {
             tool: "echo".to_owned(),
             arguments: json!({ "bytes": super::DEFAULT_BYTES }),
             headers: Vec::new(),
+            counts: None,
             connections: 32,
             threads: 1,
             pace: Pace::Closed,
@@ -172,9 +176,13 @@ impl LoadPlan {
         for (name, value) in &self.headers {
             header(name, value);
         }
+        if let Some(name) = self.counts {
+            header(name, &format!("{:022}{FIRST_ID}", 0));
+        }
         head.push_str("\r\n");
-        let id_at = body.find(&FIRST_ID.to_string()).map_or(0, |at| head.len() + at);
-        Prepared { bytes: [head.into_bytes(), body.into_bytes()].concat(), id_at }
+        let bytes = [head, body].concat();
+        let numbers = bytes.match_indices(&FIRST_ID.to_string()).map(|(at, _)| at).collect();
+        Prepared { bytes: bytes.into_bytes(), numbers }
     }
 }
 
@@ -187,16 +195,22 @@ impl Prepared {
 
     /// Adds one to the id, in place; after ten billion calls it starts again from zero.
     pub(super) fn next_id(&mut self) {
-        for digit in self.bytes[self.id_at..self.id_at + ID_DIGITS].iter_mut().rev() {
-            if *digit < b'9' {
-                *digit += 1;
-                return;
-            }
-            *digit = b'0';
+        for at in &self.numbers {
+            count(&mut self.bytes[*at..*at + ID_DIGITS]);
         }
-        // A JSON number has no leading zeros.
-        self.bytes[self.id_at] = b'1';
     }
+}
+
+fn count(digits: &mut [u8]) {
+    for digit in digits.iter_mut().rev() {
+        if *digit < b'9' {
+            *digit += 1;
+            return;
+        }
+        *digit = b'0';
+    }
+    // A JSON number has no leading zeros.
+    digits[0] = b'1';
 }
 
 fn modern_meta() -> Value {
@@ -231,10 +245,21 @@ mod tests {
     }
 
     #[test]
+    fn a_header_counts_with_them() {
+        let mut plan = LoadPlan::new("127.0.0.1:1".parse().unwrap());
+        plan.counts = Some("X-Request-ID");
+        let mut call = plan.call(None);
+        call.next_id();
+        let text = String::from_utf8(call.bytes().to_vec()).unwrap();
+        assert!(text.contains("\r\nX-Request-ID: 00000000000000000000001000000001\r\n"), "{text}");
+        assert_eq!(body_of(&call)["id"], FIRST_ID + 1);
+    }
+
+    #[test]
     fn the_last_id_is_followed_by_the_first() {
         let plan = LoadPlan::new("127.0.0.1:1".parse().unwrap());
         let mut call = plan.call(None);
-        let at = call.id_at;
+        let at = call.numbers[0];
         call.bytes[at..at + ID_DIGITS].fill(b'9');
         call.next_id();
         assert_eq!(body_of(&call)["id"], FIRST_ID);
