@@ -107,6 +107,36 @@ async fn heads_that_come_again_reach_the_server_as_the_first_did() {
     }
 }
 
+/// A balancer gives each call an id, and traces one, in heads that are else the same.
+#[tokio::test]
+async fn what_each_request_has_of_its_own_reaches_the_server_with_it() {
+    let recorder = Recorder::start().await;
+    let settings = format!("{{ url: {}, headers: {{ X-Correlation-ID: ours }} }}", recorder.url());
+    let gateway = Setup::new().server("only", &settings).start().await;
+    let client = Client::modern(&gateway);
+    let mut conn = Conn::open(gateway.address).await;
+    // The same one may come again, be longer, or be none.
+    let words = ["a", "b", "c-c-c-c", "c-c-c-c", "d", "", "e", "f", "g", "h"];
+    for (id, word) in words.into_iter().enumerate() {
+        let own = [
+            ("X-Request-ID", word),
+            ("X-Own", "kept"),
+            ("traceparent", word),
+            ("X-Correlation-ID", word),
+        ];
+        let body = message::modern_call(id, "tool");
+        conn.send(client.request("POST", &own, Some(&body))).await;
+        answered(&mut conn, id).await;
+    }
+    let seen = recorder.calls("tool");
+    let of =
+        |name| seen.iter().map(move |seen| seen.header(name).unwrap_or("none")).collect::<Vec<_>>();
+    assert_eq!(of("x-request-id"), words);
+    assert_eq!(of("traceparent"), words);
+    assert_eq!(of("x-correlation-id"), ["ours"; 10]);
+    assert_eq!(of("x-own"), ["kept"; 10]);
+}
+
 /// Whose session a call is of says its own head, and not the one before it.
 #[tokio::test]
 async fn another_session_on_the_same_connection_is_another_session() {

@@ -54,6 +54,37 @@ pub mod name {
     pub const PARAM_PREFIX: &str = "mcp-param-";
 }
 
+/// Headers that trace one request. They change with each, whoever asks.
+const TRACES: [&str; 14] = [
+    "b3",
+    "request-id",
+    "traceparent",
+    "tracestate",
+    "x-amzn-trace-id",
+    "x-b3-flags",
+    "x-b3-parentspanid",
+    "x-b3-sampled",
+    "x-b3-spanid",
+    "x-b3-traceid",
+    "x-cloud-trace-context",
+    "x-correlation-id",
+    "x-request-id",
+    "x-trace-id",
+];
+
+/// Whether a header traces its request, for logs and traces of whoever passes it on.
+#[must_use]
+pub fn is_trace(header: &HeaderName) -> bool {
+    TRACES.contains(&header.as_str())
+}
+
+/// Whether the requests that a balancer puts on one connection differ in a header, one for one: in what traces
+/// each, and in whose session it is.
+#[must_use]
+pub fn is_of_one_request(header: &HeaderName) -> bool {
+    *header == name::SESSION_ID || is_trace(header)
+}
+
 const SENTINEL_START: &str = "=?base64?";
 const SENTINEL_END: &str = "?=";
 

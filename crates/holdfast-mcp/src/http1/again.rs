@@ -1,20 +1,23 @@
 //! Heads that say again what the last one on their connection has said.
 //!
 //! A client that keeps its connection sends nearly the same head with every request, and a server with every
-//! answer: what differs is the length of the body, and the second of the date. To read such a head field by
-//! field, and to make a map of it, was a fifth of a call's instructions (`docs/performance.md`). So a
-//! connection remembers its last head, byte by byte. One that is the same but for those two values means the
-//! same but for them; it is compared instead of read, and the map is copied.
+//! answer: what differs is the length of the body, the second of the date, and where a balancer is between
+//! them the id that it gives each request, and whose session it is. To read such a head field by field, and to
+//! make a map of it, was a fifth of a call's instructions (`docs/performance.md`). So a connection remembers
+//! its last head, byte by byte. One that is the same but for those values means the same but for them; it is
+//! compared instead of read, and the map is copied.
 //!
-//! Nothing is guessed: a gap takes a value that every reader ends in the same place (digits only, or as many
-//! visible characters as a date has), and around the gaps not a byte may differ. What is kept is bounded, and
-//! copied, so that it holds no buffer that something else was read into.
+//! Nothing is guessed: a gap takes a value that every reader ends in the same place (digits only, a word of
+//! visible characters, or as many of them and spaces as a date has), and around the gaps not a byte may differ.
+//! What is kept is bounded, and copied, so that it holds no buffer that something else was read into.
 
 use std::ops::Range;
 
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, DATE};
 use http::{HeaderMap, HeaderName, HeaderValue};
+
+use crate::headers::is_of_one_request;
 
 /// A longer head is read each time.
 const LONGEST: usize = 2048;
@@ -28,6 +31,12 @@ const LONGEST_LENGTH: usize = 19;
 /// `Sun, 06 Nov 1994 08:49:37 GMT` (RFC 9110, section 5.6.7).
 const DATE_LENGTH: usize = 29;
 
+/// Characters of a word: the balancers' ids have 32 to 80.
+const LONGEST_WORD: usize = 256;
+
+/// Values that may differ in one head: one that has more is read each time.
+const GAPS: usize = 5;
+
 /// A field, by the place of its value in the head.
 pub(super) type Field = (HeaderName, Range<usize>);
 
@@ -38,13 +47,14 @@ pub(super) struct Last<M> {
     /// Counts the heads that were remembered.
     number: u64,
     /// Where values stand that may differ, in their order.
-    gaps: [Option<Gap>; 2],
+    gaps: [Option<Gap>; GAPS],
     known: Option<(HeaderMap, M)>,
 }
 
 #[derive(Clone, Debug)]
 struct Gap {
     what: What,
+    name: HeaderName,
     at: Range<usize>,
 }
 
@@ -52,6 +62,7 @@ struct Gap {
 enum What {
     Length,
     Date,
+    Word,
 }
 
 /// A head that is the same as the last one but for what stands in the gaps, by places in its own bytes.
@@ -59,7 +70,7 @@ enum What {
 pub(super) struct Same {
     /// Its bytes.
     pub(super) head: usize,
-    gaps: [Range<usize>; 2],
+    gaps: [Range<usize>; GAPS],
     /// The digits of its `Content-Length`, if it has one.
     pub(super) length: Option<Range<usize>>,
 }
@@ -67,10 +78,11 @@ pub(super) struct Same {
 // === impl What ===
 
 impl What {
-    const fn name(self) -> HeaderName {
-        match self {
-            Self::Length => CONTENT_LENGTH,
-            Self::Date => DATE,
+    fn of(name: &HeaderName) -> Option<Self> {
+        match *name {
+            CONTENT_LENGTH => Some(Self::Length),
+            DATE => Some(Self::Date),
+            _ => is_of_one_request(name).then_some(Self::Word),
         }
     }
 
@@ -86,6 +98,10 @@ impl What {
                 let ends = !date.starts_with(b" ") && !date.ends_with(b" ");
                 (ends && date.iter().all(|it| matches!(it, b' '..=b'~'))).then_some(DATE_LENGTH)
             }
+            Self::Word => {
+                let word = bytes.iter().take(LONGEST_WORD).take_while(|it| it.is_ascii_graphic());
+                Some(word.count()).filter(|many| *many > 0)
+            }
         }
     }
 }
@@ -94,7 +110,7 @@ impl What {
 
 impl<M> Default for Last<M> {
     fn default() -> Self {
-        Self { head: Vec::new(), number: 0, gaps: [const { None }; 2], known: None }
+        Self { head: Vec::new(), number: 0, gaps: [const { None }; GAPS], known: None }
     }
 }
 
@@ -106,16 +122,25 @@ impl<M> Last<M> {
     }
 
     /// What the last head is known by: all that are the same as it have this number, and differ in their
-    /// `Content-Length` alone. `None`: they may differ in more.
+    /// `Content-Length` and in [words](Self::words) alone. `None`: they may differ in more.
     pub(super) fn number(&self) -> Option<u64> {
         let dated = self.gaps.iter().flatten().any(|gap| gap.what == What::Date);
         (!dated).then_some(self.number)
     }
 
+    /// The fields of one request that a head has which is the same, by the places of their values in it.
+    pub(super) fn words<'a>(
+        &'a self,
+        same: &'a Same,
+    ) -> impl Iterator<Item = (&'a HeaderName, Range<usize>)> {
+        let gaps = self.gaps.iter().flatten().zip(&same.gaps);
+        gaps.filter(|(gap, _)| gap.what == What::Word).map(|(gap, at)| (&gap.name, at.clone()))
+    }
+
     fn compare(&self, bytes: &[u8]) -> Option<Same> {
         // How far both have been compared.
         let (mut own, mut at) = (0, 0);
-        let (mut gaps, mut length) = ([0..0, 0..0], None);
+        let (mut gaps, mut length) = ([const { 0..0 }; GAPS], None);
         for (gap, range) in self.gaps.iter().flatten().zip(&mut gaps) {
             let between = &self.head[own..gap.at.start];
             let rest = bytes[at..].strip_prefix(between)?;
@@ -140,7 +165,7 @@ impl<M> Last<M> {
             if self.head[gap.at.clone()] == *value {
                 continue;
             }
-            headers.insert(gap.what.name(), HeaderValue::from_bytes(value).ok()?);
+            headers.insert(gap.name.clone(), HeaderValue::from_bytes(value).ok()?);
             self.head.splice(gap.at.clone(), value.iter().copied());
             let moved = |place: usize| place - gap.at.end + gap.at.start + value.len();
             for later in self.gaps[index + 1..].iter_mut().flatten() {
@@ -168,7 +193,7 @@ impl<M> Last<M> {
     }
 
     fn remember(&mut self, head: &[u8], fields: &[Field]) {
-        (self.known, self.gaps) = (None, [const { None }; 2]);
+        (self.known, self.gaps) = (None, [const { None }; GAPS]);
         self.number += 1;
         self.head.clear();
         if head.len() > LONGEST || fields.len() > MOST {
@@ -177,17 +202,13 @@ impl<M> Last<M> {
         self.head.extend_from_slice(head);
         let mut gaps = self.gaps.iter_mut();
         for (name, at) in fields {
-            let what = match *name {
-                CONTENT_LENGTH => What::Length,
-                DATE => What::Date,
-                _ => continue,
-            };
+            let Some(what) = What::of(name) else { continue };
             let is_only = fields.iter().filter(|(other, _)| other == name).count() == 1;
             if is_only
                 && what.fits(&head[at.clone()]) == Some(at.len())
                 && let Some(gap) = gaps.next()
             {
-                *gap = Some(Gap { what, at: at.clone() });
+                *gap = Some(Gap { what, name: name.clone(), at: at.clone() });
             }
         }
     }

@@ -11,7 +11,7 @@ use std::ops::Range;
 
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, TRANSFER_ENCODING, UPGRADE};
-use http::{HeaderMap, Method, Uri};
+use http::{HeaderMap, HeaderName, Method, Uri};
 
 use super::again::{Field, Last, Same, map};
 use super::{MOST_FIELDS, field_name, number};
@@ -92,13 +92,27 @@ impl RequestHeads {
     }
 
     /// The number of a head that says again what one before it has said, so that what that one meant need not
-    /// be found out anew: heads of the same number differ in their `Content-Length` alone. `None`: it has none.
+    /// be found out anew: heads of the same number differ in their `Content-Length` and in [`Self::words`]
+    /// alone. `None`: it has none.
     #[must_use]
     pub fn number(&self, found: &Plain) -> Option<u64> {
         match found.head {
             Head::Again(_) => self.last.number(),
             Head::Read { .. } => None,
         }
+    }
+
+    /// Of a head that has a number, the fields that each request has of its own
+    /// ([`is_of_one_request`](crate::headers::is_of_one_request)), and where in the request their values stand.
+    pub fn words<'a>(
+        &'a self,
+        found: &'a Plain,
+    ) -> impl Iterator<Item = (&'a HeaderName, Range<usize>)> {
+        let same = match &found.head {
+            Head::Again(same) => Some(same),
+            Head::Read { .. } => None,
+        };
+        same.into_iter().flat_map(|same| self.last.words(same))
     }
 
     /// Method, target, headers and body of the request that was found at the front of these bytes, which the

@@ -342,8 +342,8 @@ fn answer_read_by(heads: &mut AnswerHeads, bytes: &[u8]) -> String {
 }
 
 /// The date stands behind the length, by which it moves.
-const POST: &str = "POST /mcp HTTP/1.1\r\nHost: x:1\r\nA: b\r\nContent-Length: LENGTH\r\nA: c\r\nDate: Sun, 06 Nov 1994 08:49:SS GMT\r\n\r\n";
-const ANSWER: &str = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nDate: Sun, 06 Nov 1994 08:49:SS GMT\r\nContent-Length: LENGTH\r\nMcp-Session-Id: a\r\n\r\n";
+const POST: &str = "POST /mcp HTTP/1.1\r\nHost: x:1\r\nX-Request-ID: WORD\r\nA: b\r\nContent-Length: LENGTH\r\nA: c\r\nMcp-Session-Id: of-WORD\r\nDate: Sun, 06 Nov 1994 08:49:SS GMT\r\n\r\n";
+const ANSWER: &str = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nDate: Sun, 06 Nov 1994 08:49:SS GMT\r\nContent-Length: LENGTH\r\nX-Request-ID: WORD\r\nMcp-Session-Id: a\r\n\r\n";
 
 #[test]
 fn a_head_that_comes_again_is_not_read_again_and_means_the_same() {
@@ -355,7 +355,9 @@ fn a_head_that_comes_again_is_not_read_again_and_means_the_same() {
             .enumerate()
     {
         let body = " ".repeat(length.parse().unwrap());
-        let request = POST.replace("LENGTH", length).replace("SS", second) + &body;
+        let word = &format!("{length}-{turn}");
+        let request =
+            POST.replace("LENGTH", length).replace("SS", second).replace("WORD", word) + &body;
         let answer = ANSWER.replace("LENGTH", length).replace("SS", second) + &body;
         let (knows_request, knows_answer) = (
             requests.last.same(request.as_bytes()).is_some(),
@@ -381,6 +383,15 @@ fn a_head_that_differs_anywhere_else_is_read() {
         ("7", "7\r\nContent-Length: 8"),
         ("7", "51"),
         ("A: b", "A: B"),
+        ("ID: WORD", "ID: "),
+        ("ID: WORD", "ID: a b"),
+        ("ID: WORD", "ID: a\t"),
+        ("ID: WORD", "ID: a\u{e9}"),
+        ("ID: WORD", "ID:WORD"),
+        ("ID: WORD", "ID: a\r\nX-Request-ID: b"),
+        ("ID: WORD", "ID: a\nX: b"),
+        ("of-WORD", "of-WORD\r\n b"),
+        ("of-WORD", "of-WORD\r\nTransfer-Encoding: chunked"),
         ("/mcp", "/mcq"),
         ("08:49:01 GMT", "08:49:01\0GMT"),
         ("08:49:01 GMT", "08:49\r\nB: c"),
@@ -411,13 +422,19 @@ fn a_head_that_differs_anywhere_else_is_read() {
 }
 
 #[test]
-fn heads_have_the_same_number_if_their_lengths_alone_differ() {
+fn heads_have_the_same_number_if_their_lengths_and_words_alone_differ() {
     let undated = POST.replace("Date", "Then");
     let mut heads = RequestHeads::default();
     let mut number = |text: &str, length: &str| {
-        let bytes = text.replace("LENGTH", length).replace("SS", "01") + "       ";
+        let word = format!("word-{length}");
+        let bytes = text.replace("LENGTH", length).replace("SS", "01").replace("WORD", &word);
+        let bytes = bytes + "       ";
         let Found::Whole(found) = heads.plain(bytes.as_bytes(), &LIMITS) else { panic!("{bytes}") };
         let number = heads.number(&found);
+        let words = heads.words(&found).map(|(name, at)| (name.as_str(), &bytes[at]));
+        let said = [("x-request-id", &*word), ("mcp-session-id", &*format!("of-{word}"))];
+        let said = said.into_iter().filter(|_| heads.last.same(bytes.as_bytes()).is_some());
+        assert_eq!(words.collect::<Vec<_>>(), said.collect::<Vec<_>>());
         heads.parts(found, &Bytes::copy_from_slice(bytes.as_bytes())).expect("a request");
         number
     };
@@ -473,14 +490,15 @@ proptest! {
     #[test]
     fn what_is_remembered_changes_no_meaning(
         heads in prop::collection::vec(
-            ("[0-9]{1,2}|[0-9]{20}|", "[0-5][0-9]", prop::option::of((0..200usize, any::<u8>())), 1..4usize),
+            ("[0-9]{1,2}|[0-9]{20}|", "[0-5][0-9]", "[!-~]{1,6}|[ -~]{0,6}", prop::option::of((0..200usize, any::<u8>())), 1..4usize),
             1..8,
         ),
     ) {
         let (mut requests, mut answers) = (RequestHeads::default(), AnswerHeads::default());
-        for (length, second, change, times) in heads {
+        for (length, second, word, change, times) in heads {
             for (is_answer, text) in [(false, POST), (true, ANSWER)] {
-                let mut bytes = text.replace("LENGTH", &length).replace("SS", &second).into_bytes();
+                let text = text.replace("LENGTH", &length).replace("SS", &second);
+                let mut bytes = text.replace("WORD", &word).into_bytes();
                 bytes.extend_from_slice(&[b' '; 60]);
                 if let Some((at, byte)) = change {
                     let at = at % bytes.len();

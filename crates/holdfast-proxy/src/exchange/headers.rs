@@ -6,7 +6,7 @@
 
 use std::ops::Deref;
 
-use holdfast_mcp::headers::{is_hop_by_hop, name};
+use holdfast_mcp::headers::{is_hop_by_hop, is_trace, name};
 use http::header::{
     ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH,
     CONTENT_TYPE, EXPECT, HOST, HeaderName, ORIGIN, USER_AGENT,
@@ -40,11 +40,20 @@ impl ForServer {
         let fit = for_server(headers.clone(), server);
         let mut headers = HeaderMap::with_capacity(fit.len());
         fit.iter().for_each(|(name, value)| _ = headers.append(name, value.clone()));
-        let written = (!server.is_duplex()).then(|| {
-            let mut out = Vec::new();
-            Fields::Map(&headers).write(false, &mut out);
-            out.into_boxed_slice()
-        });
+        let written = (!server.is_duplex()).then(|| written(&headers, 0));
+        Self { headers, written }
+    }
+
+    /// The same with other words in their places (`Kept::at`).
+    pub(crate) fn with(&self, words: &[(HeaderName, HeaderValue)], server: &Server) -> Self {
+        let mut headers = self.headers.clone();
+        for (name, value) in words {
+            let is_ours = server.headers.iter().any(|(ours, _)| ours == name);
+            if !is_ours && let Some(old) = headers.get_mut(name) {
+                old.clone_from(value);
+            }
+        }
+        let written = self.written.as_ref().map(|old| written(&headers, old.len()));
         Self { headers, written }
     }
 
@@ -62,6 +71,13 @@ impl ForServer {
     pub(crate) fn fields(&self) -> Fields<'_> {
         self.written.as_deref().map_or(Fields::Map(&self.headers), Fields::Written)
     }
+}
+
+/// Fields as a request has them, which come to about so many bytes.
+fn written(headers: &HeaderMap, about: usize) -> Box<[u8]> {
+    let mut out = Vec::with_capacity(about);
+    Fields::Map(headers).write(false, &mut out);
+    out.into_boxed_slice()
 }
 
 impl Deref for ForServer {
@@ -92,24 +108,6 @@ pub(crate) fn for_server(mut headers: HeaderMap, server: &Server) -> HeaderMap {
     headers
 }
 
-/// Headers that trace one request. They change with each, whoever asks.
-const TRACES: [&str; 14] = [
-    "b3",
-    "request-id",
-    "traceparent",
-    "tracestate",
-    "x-amzn-trace-id",
-    "x-b3-flags",
-    "x-b3-parentspanid",
-    "x-b3-sampled",
-    "x-b3-spanid",
-    "x-b3-traceid",
-    "x-cloud-trace-context",
-    "x-correlation-id",
-    "x-request-id",
-    "x-trace-id",
-];
-
 /// Whether a header that goes to the server says nothing of who asks: it is about the form of this message,
 /// repeats what its body says, traces it, or names the program that sent it. Every other one may be what the
 /// server knows its user by: a cookie, a token under a name of its own, a tenant, `baggage`, and, behind a
@@ -119,7 +117,7 @@ fn says_nothing_of_who(header: &HeaderName) -> bool {
     matches!(*header, ACCEPT | ACCEPT_ENCODING | CONTENT_LENGTH | CONTENT_TYPE | USER_AGENT)
         || [name::METHOD, name::NAME, name::SESSION_ID, name::LAST_EVENT_ID].contains(header)
         || header.as_str().starts_with(name::PARAM_PREFIX)
-        || TRACES.contains(&header.as_str())
+        || is_trace(header)
 }
 
 /// Takes into a digest all that headers on their way to the server say of who asks, in whatever order they came.

@@ -7,6 +7,7 @@
 
 use std::sync::{Arc, Weak};
 
+use bytes::Bytes;
 use holdfast_mcp::headers::name;
 use holdfast_mcp::version::{Era, Version};
 use holdfast_store::SessionKey;
@@ -18,6 +19,7 @@ use super::{Admitted, Connection, Endpoint};
 use crate::exchange::headers::ForServer;
 use crate::gateway::Gateway;
 use crate::principal::Principal;
+use crate::server::Server;
 use crate::session::parse_id;
 use crate::upstream::http::has_media_type;
 
@@ -82,6 +84,22 @@ impl Head {
             principal,
             parts,
         }
+    }
+
+    /// The same with other words in their places ([`Kept::at`]).
+    fn with(&self, words: &[(HeaderName, HeaderValue)], server: &Server) -> Self {
+        let mut head = self.clone();
+        for (name, value) in words {
+            if *name == REQUEST_ID && head.balancer_id.is_some() {
+                head.balancer_id = value.to_str().ok().map(Into::into);
+            }
+            if let Some(old) = head.parts.headers.get_mut(name) {
+                old.clone_from(value);
+            }
+        }
+        head.session = Named::of(&head.parts.headers);
+        head.for_server = self.for_server.as_ref().map(|it| Arc::new(it.with(words, server)));
+        head
     }
 
     /// With the id that a balancer of ours gave the request: the same for every sending of it.
@@ -157,15 +175,28 @@ impl Kept {
         Some(Self { head: Arc::new(head), of: Arc::downgrade(gateway), server: *server })
     }
 
-    /// What it means under this configuration, if that is the one under which it was let in.
-    pub(crate) fn at(&self, gateway: &Arc<Gateway>) -> Option<Admitted> {
+    /// What it means under this configuration, if that is the one under which it was let in, in a request that has
+    /// these [words](holdfast_mcp::http1::RequestHeads::words) of its own.
+    pub(crate) fn at<'a>(
+        &self,
+        gateway: &Arc<Gateway>,
+        words: impl Iterator<Item = (&'a HeaderName, Bytes)>,
+    ) -> Option<Admitted> {
         // What is pointed to weakly is not freed, so no other can have its address.
-        let is_same = std::ptr::eq(self.of.as_ptr(), Arc::as_ptr(gateway));
-        is_same.then(|| Admitted {
-            head: Arc::clone(&self.head),
-            endpoint: Endpoint::Mcp,
-            server: self.server,
-        })
+        if !std::ptr::eq(self.of.as_ptr(), Arc::as_ptr(gateway)) {
+            return None;
+        }
+        let mut others = Vec::new();
+        for (name, word) in words {
+            if self.head.headers().get(name).is_none_or(|known| *known != *word) {
+                others.push((name.clone(), HeaderValue::from_maybe_shared(word).ok()?));
+            }
+        }
+        let head = match others.is_empty() {
+            true => Arc::clone(&self.head),
+            false => Arc::new(self.head.with(&others, &gateway.servers[self.server])),
+        };
+        Some(Admitted { head, endpoint: Endpoint::Mcp, server: self.server })
     }
 }
 

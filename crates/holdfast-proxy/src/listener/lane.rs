@@ -222,7 +222,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Lane<S> {
         let number = self.heads.number(&found);
         if let Some((known, half, kept)) = &self.kept
             && number == Some(*known)
-            && let Some(admitted) = kept.at(&gateway)
+            && let words = self.heads.words(&found).map(|(name, at)| (name, request.slice(at)))
+            && let Some(admitted) = kept.at(&gateway, words)
         {
             let body = found.body(&request);
             return Some((
