@@ -9,6 +9,24 @@ use crate::harness::within;
 const MODERN_ANSWER: &str = r#"{"content":[],"resultType":"complete"}"#;
 const ANSWER: &str = r#"{"content":[{"type":"text","text":"held"}]}"#;
 
+/// A balancer puts many requests on one connection, in heads that differ in their ids alone.
+#[tokio::test]
+async fn on_one_connection_each_request_has_the_id_that_it_came_with() {
+    let (recorder, cluster) = start(&[], |_| None).await;
+    let client = cluster.client(0).initialized().await;
+    balanced(&client, "leads", &message::call(1, "first")).await;
+    let mut conn = Conn::open(cluster[0].address).await;
+    for (id, runs) in
+        [("a", 1), ("b", 2), ("c", 3), ("d", 4), ("e", 5), ("e", 5), ("c", 5), ("f", 6)]
+    {
+        let own = [("X-Request-ID", id)];
+        conn.send(client.request("POST", &own, Some(&message::call(7, "write")))).await;
+        let answer = conn.answer().await.expect("an answer");
+        assert!(answer.text().contains("\"result\""), "{id}: {}", answer.text());
+        assert_eq!(recorder.calls("write").len(), runs, "{id}");
+    }
+}
+
 #[tokio::test]
 async fn copies_of_a_write_run_once() {
     let (first, second) = (Gate::new(), Gate::new());

@@ -34,8 +34,9 @@ const DATE_LENGTH: usize = 29;
 /// Characters of a word: the balancers' ids have 32 to 80.
 const LONGEST_WORD: usize = 256;
 
-/// Values that may differ in one head: one that has more is read each time.
-const GAPS: usize = 5;
+/// Values that may differ in one head: its length, its date, and so many words less two. Of those of more words
+/// the rest may not.
+const GAPS: usize = 6;
 
 /// A field, by the place of its value in the head.
 pub(super) type Field = (HeaderName, Range<usize>);
@@ -47,7 +48,7 @@ pub(super) struct Last<M> {
     /// Counts the heads that were remembered.
     number: u64,
     /// Where values stand that may differ, in their order.
-    gaps: [Option<Gap>; GAPS],
+    gaps: Vec<Gap>,
     known: Option<(HeaderMap, M)>,
 }
 
@@ -110,7 +111,7 @@ impl What {
 
 impl<M> Default for Last<M> {
     fn default() -> Self {
-        Self { head: Vec::new(), number: 0, gaps: [const { None }; GAPS], known: None }
+        Self { head: Vec::new(), number: 0, gaps: Vec::new(), known: None }
     }
 }
 
@@ -124,7 +125,7 @@ impl<M> Last<M> {
     /// What the last head is known by: all that are the same as it have this number, and differ in their
     /// `Content-Length` and in [words](Self::words) alone. `None`: they may differ in more.
     pub(super) fn number(&self) -> Option<u64> {
-        let dated = self.gaps.iter().flatten().any(|gap| gap.what == What::Date);
+        let dated = self.gaps.iter().any(|gap| gap.what == What::Date);
         (!dated).then_some(self.number)
     }
 
@@ -133,7 +134,7 @@ impl<M> Last<M> {
         &'a self,
         same: &'a Same,
     ) -> impl Iterator<Item = (&'a HeaderName, Range<usize>)> {
-        let gaps = self.gaps.iter().flatten().zip(&same.gaps);
+        let gaps = self.gaps.iter().zip(&same.gaps);
         gaps.filter(|(gap, _)| gap.what == What::Word).map(|(gap, at)| (&gap.name, at.clone()))
     }
 
@@ -141,7 +142,7 @@ impl<M> Last<M> {
         // How far both have been compared.
         let (mut own, mut at) = (0, 0);
         let (mut gaps, mut length) = ([const { 0..0 }; GAPS], None);
-        for (gap, range) in self.gaps.iter().flatten().zip(&mut gaps) {
+        for (gap, range) in self.gaps.iter().zip(&mut gaps) {
             let between = &self.head[own..gap.at.start];
             let rest = bytes[at..].strip_prefix(between)?;
             at += between.len();
@@ -159,19 +160,19 @@ impl<M> Last<M> {
     /// What a head means that is the same, of which the values in its gaps are remembered from here on.
     pub(super) fn known(&mut self, bytes: &[u8], same: &Same) -> Option<(&HeaderMap, &M)> {
         let (headers, meaning) = self.known.as_mut()?;
-        for (index, new) in same.gaps.iter().enumerate() {
-            let Some(gap) = self.gaps[index].clone() else { break };
-            let value = &bytes[new.clone()];
-            if self.head[gap.at.clone()] == *value {
+        for (index, new) in same.gaps.iter().enumerate().take(self.gaps.len()) {
+            let gap = &mut self.gaps[index];
+            let (value, old) = (&bytes[new.clone()], gap.at.clone());
+            if self.head[old.clone()] == *value {
                 continue;
             }
             headers.insert(gap.name.clone(), HeaderValue::from_bytes(value).ok()?);
-            self.head.splice(gap.at.clone(), value.iter().copied());
-            let moved = |place: usize| place - gap.at.end + gap.at.start + value.len();
-            for later in self.gaps[index + 1..].iter_mut().flatten() {
+            gap.at = old.start..old.start + value.len();
+            self.head.splice(old.clone(), value.iter().copied());
+            let moved = |place: usize| place - old.end + old.start + value.len();
+            for later in &mut self.gaps[index + 1..] {
                 later.at = moved(later.at.start)..moved(later.at.end);
             }
-            self.gaps[index] = Some(Gap { at: gap.at.start..gap.at.start + value.len(), ..gap });
         }
         Some((headers, meaning))
     }
@@ -193,22 +194,22 @@ impl<M> Last<M> {
     }
 
     fn remember(&mut self, head: &[u8], fields: &[Field]) {
-        (self.known, self.gaps) = (None, [const { None }; GAPS]);
+        self.known = None;
+        self.gaps.clear();
         self.number += 1;
         self.head.clear();
         if head.len() > LONGEST || fields.len() > MOST {
             return;
         }
         self.head.extend_from_slice(head);
-        let mut gaps = self.gaps.iter_mut();
+        let mut words = 0;
         for (name, at) in fields {
             let Some(what) = What::of(name) else { continue };
             let is_only = fields.iter().filter(|(other, _)| other == name).count() == 1;
-            if is_only
-                && what.fits(&head[at.clone()]) == Some(at.len())
-                && let Some(gap) = gaps.next()
-            {
-                *gap = Some(Gap { what, name: name.clone(), at: at.clone() });
+            words += usize::from(is_only && what == What::Word);
+            let has_room = what != What::Word || words <= GAPS - 2;
+            if is_only && has_room && what.fits(&head[at.clone()]) == Some(at.len()) {
+                self.gaps.push(Gap { what, name: name.clone(), at: at.clone() });
             }
         }
     }

@@ -117,7 +117,7 @@ impl AnswerHeads {
         }
     }
 
-    /// A head that is known, all but the length of the body and the date.
+    /// A head that is known, all but the length of the body, the date and its words.
     fn again(&mut self, buffer: &mut BytesMut, same: &Same) -> Result<Option<Head>, HeadError> {
         let length = match &same.length {
             Some(length) => Some(number(&buffer[length.clone()]).ok_or(HeadError::Length)?),

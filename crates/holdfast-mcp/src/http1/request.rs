@@ -86,8 +86,10 @@ impl RequestHeads {
     #[must_use]
     pub fn plain(&self, bytes: &[u8], limits: &Limits) -> Found {
         match self.last.same(bytes) {
-            Some(same) => again(same, bytes, limits).unwrap_or(Found::Other),
-            None => read(bytes, limits),
+            Some(same) if same.length.is_some() => {
+                again(same, bytes, limits).unwrap_or(Found::Other)
+            }
+            _ => read(bytes, limits),
         }
     }
 
@@ -143,7 +145,7 @@ impl RequestHeads {
     }
 }
 
-/// A request whose head is known, all but the length of its body.
+/// A request whose head is known, all but the length of its body and its words.
 fn again(same: Same, bytes: &[u8], limits: &Limits) -> Option<Found> {
     let length = number(&bytes[same.length.clone()?])?;
     whole(Method::POST, same.head, length, Head::Again(same), bytes, limits)

@@ -5,6 +5,7 @@
 //! place of ours. Unknown headers, `Mcp-Param-*` and trace context pass.
 
 use std::ops::Deref;
+use std::sync::Arc;
 
 use holdfast_mcp::headers::{is_hop_by_hop, is_trace, name};
 use http::header::{
@@ -44,17 +45,24 @@ impl ForServer {
         Self { headers, written }
     }
 
-    /// The same with other words in their places (`Kept::at`).
-    pub(crate) fn with(&self, words: &[(HeaderName, HeaderValue)], server: &Server) -> Self {
-        let mut headers = self.headers.clone();
-        for (name, value) in words {
-            let is_ours = server.headers.iter().any(|(ours, _)| ours == name);
-            if !is_ours && let Some(old) = headers.get_mut(name) {
-                old.clone_from(value);
-            }
+    /// The same with other words in their places (`Kept::at`), those that go to the server.
+    pub(crate) fn with(
+        self: &Arc<Self>,
+        words: &[(HeaderName, HeaderValue)],
+        server: &Server,
+    ) -> Arc<Self> {
+        let goes = |(name, _): &&(HeaderName, HeaderValue)| {
+            self.headers.contains_key(name)
+                && !server.headers.iter().any(|(configured, _)| configured == name)
+        };
+        let mut words = words.iter().filter(goes).peekable();
+        if words.peek().is_none() {
+            return Arc::clone(self);
         }
+        let mut headers = self.headers.clone();
+        words.for_each(|(name, value)| _ = headers.insert(name.clone(), value.clone()));
         let written = self.written.as_ref().map(|old| written(&headers, old.len()));
-        Self { headers, written }
+        Arc::new(Self { headers, written })
     }
 
     /// What was meant for `first`, for another server: with what its own configuration adds, and without what

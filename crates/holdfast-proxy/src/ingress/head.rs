@@ -2,8 +2,9 @@
 //!
 //! It is worked out once. A client that keeps its connection sends nearly the same head with each request, so
 //! the connection keeps the last one that came again, [`Kept`] with what it meant, and the requests that
-//! follow share it (`docs/decisions/0016-a-short-way-for-plain-requests.md`). All that is in here therefore
-//! depends on the head, the connection and the configuration alone, and never on a body or the time.
+//! follow share it, or a copy with what each has of its own
+//! (`docs/decisions/0016-a-short-way-for-plain-requests.md`). All that is in here therefore depends on the
+//! head, the connection and the configuration alone, and never on a body or the time.
 
 use std::sync::{Arc, Weak};
 
@@ -55,7 +56,8 @@ pub(super) enum Named {
     Repeated,
 }
 
-/// A head that was let in under one configuration, for the requests of its connection that have the same.
+/// A head that was let in under one configuration, for the requests of its connection that have the same but for
+/// what each has of its own.
 pub(crate) struct Kept {
     head: Arc<Head>,
     /// The configuration, which a connection does not keep alive.
@@ -90,15 +92,12 @@ impl Head {
     fn with(&self, words: &[(HeaderName, HeaderValue)], server: &Server) -> Self {
         let mut head = self.clone();
         for (name, value) in words {
-            if *name == REQUEST_ID && head.balancer_id.is_some() {
-                head.balancer_id = value.to_str().ok().map(Into::into);
-            }
-            if let Some(old) = head.parts.headers.get_mut(name) {
-                old.clone_from(value);
-            }
+            head.parts.headers.insert(name.clone(), value.clone());
         }
-        head.session = Named::of(&head.parts.headers);
-        head.for_server = self.for_server.as_ref().map(|it| Arc::new(it.with(words, server)));
+        // Whether it counts, the connection and the configuration say, which are the same.
+        head.balancer_id = self.balancer_id.as_ref().and_then(|_| request_id(head.headers()));
+        head.session = Named::of(head.headers());
+        head.for_server = self.for_server.as_ref().map(|it| it.with(words, server));
         head
     }
 
@@ -107,9 +106,7 @@ impl Head {
         if gateway.cluster.is_none() || !connection.trusted {
             return self;
         }
-        let id = self.parts.headers.get(REQUEST_ID).and_then(|id| id.to_str().ok());
-        let id = id.filter(|id| !id.is_empty() && id.len() <= LONGEST_REQUEST_ID);
-        Self { balancer_id: id.map(Into::into), ..self }
+        Self { balancer_id: request_id(&self.parts.headers), ..self }
     }
 
     pub(super) fn method(&self) -> &Method {
@@ -119,6 +116,11 @@ impl Head {
     pub(super) fn headers(&self) -> &HeaderMap {
         &self.parts.headers
     }
+}
+
+fn request_id(headers: &HeaderMap) -> Option<Box<str>> {
+    let id = headers.get(REQUEST_ID).and_then(|id| id.to_str().ok());
+    id.filter(|id| !id.is_empty() && id.len() <= LONGEST_REQUEST_ID).map(Into::into)
 }
 
 // === impl Named ===
