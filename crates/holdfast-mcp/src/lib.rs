@@ -22,7 +22,7 @@
 //! | [`version`] | revisions and eras | "Versioning"; Transports, "Protocol Version Header" |
 //! | [`headers`] | names, value encoding, agreement with the body | 2026-07-28 Streamable HTTP, "Request Metadata"; SEP-2243 |
 //! | [`sse`] | server-sent events | WHATWG HTML 9.2; Transports |
-//! | [`http1`] | a server's answers: heads, lengths, chunks | RFC 9112 |
+//! | [`http1`] | servers' answers and clients' plain requests: heads, also those that come again, lengths, chunks | RFC 9112 |
 //! | [`event_id`] | sealed event ids | 2025-11-25 "Resumability and Redelivery" |
 //! | [`rpc_error`] | errors that the gateway answers with | JSON-RPC 2.0 section 5.1; 2026-07-28 "Error Codes" |
 //!

@@ -69,12 +69,6 @@ impl PeerError {
     pub fn is_refused(&self) -> bool {
         matches!(self, Self::Refused)
     }
-
-    /// Whether a deadline passed.
-    #[must_use]
-    pub fn is_timed_out(&self) -> bool {
-        matches!(self, Self::TimedOut { .. })
-    }
 }
 
 /// Why TLS could not be set up: the operating system gives no randomness, or the library refuses.

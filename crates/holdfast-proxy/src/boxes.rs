@@ -27,9 +27,8 @@ pub(crate) struct Boxes<G: 'static, T: 'static> {
 /// Does one piece of work after the other. Never ready.
 type Worker = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// A thread keeps at most so many, of some kilobytes each: more calls at once than this wait for their
-/// servers long enough for an allocation.
-const KEPT: usize = 64;
+/// A thread keeps at most so many, of some kilobytes each.
+const KEPT: usize = 256;
 
 /// Work in one of them. Cancelled, it takes its box along.
 pub(crate) struct Boxed<G: 'static, T: 'static> {

@@ -10,7 +10,7 @@
 //! | `follow` | what the cluster tells this node, and what the node does about it |
 //! | `forward` | a request on its way to the node that holds what it needs |
 //! | `receive` | the same request where it arrives |
-//! | `notes` | small messages between nodes: hand over a standing stream, a session has ended, the store answers |
+//! | `notes` | small messages between nodes: hand over a standing stream, a session has ended, a call is cancelled, an instance is barred, the store answers |
 
 mod follow;
 mod forward;

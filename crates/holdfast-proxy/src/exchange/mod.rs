@@ -16,6 +16,7 @@
 //! | what the gateway adds to an answer | `mark` |
 //! | messages without an id | `tell` |
 //! | a call that its client has cancelled | `wanted` |
+//! | a subscription of the modern era, made again where it broke | `listen` |
 //! | the gateway's own client, for checks | `probe` |
 //! | whether an answer is this call's | `addressed` |
 //! | what a server's HTTP status may mean to a client | `judge` |
