@@ -51,7 +51,7 @@ async fn balanced(client: &Client, balancer_id: &str, body: &str) -> Value {
 
 /// Sends a request and gives back the JSON-RPC response. As long as the group has no leader no Write
 /// is let in: then it is sent again.
-async fn led(client: &Client, body: &str) -> Value {
+pub(crate) async fn led(client: &Client, body: &str) -> Value {
     let answered = async {
         loop {
             let response = client.post(body).await.response().await;

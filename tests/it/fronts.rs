@@ -9,7 +9,6 @@ mod deployed;
 mod kills;
 mod production;
 mod reload;
-mod spaces;
 mod standby;
 mod store;
 

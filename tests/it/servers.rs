@@ -50,6 +50,12 @@ fn write(id: usize, key: &str) -> String {
     message::request(id, "tools/call", &params)
 }
 
+/// The same as a session has it.
+fn write_in_session(id: usize, key: &str) -> String {
+    let params = format!(r#"{{"name":"write","arguments":{{"key":"{key}"}}}}"#);
+    message::request(id, "tools/call", &params)
+}
+
 /// Makes so many Reads over a few connections that are kept; how many had their result, and the first
 /// answer that was none.
 async fn reads(client: &Client, count: usize) -> (usize, Option<Value>) {

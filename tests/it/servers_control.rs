@@ -2,8 +2,8 @@
 //! its calls, one node is cut off from it, the coordinator dies in the middle of a move.
 
 mod back;
+mod packets;
 mod steps;
-
 mod told;
 
 use std::net::SocketAddr;
@@ -38,10 +38,19 @@ const PATIENT: &str = "3s";
 
 /// A primary, a secondary and three nodes that know both to be well.
 async fn start(settings: &str, setup: Setup) -> (Sample, Sample, Cluster) {
+    start_within(PATIENT, settings, setup).await
+}
+
+/// The same where nodes wait so long for one that is frozen.
+async fn start_within(
+    patience: &'static str,
+    settings: &str,
+    setup: Setup,
+) -> (Sample, Sample, Cluster) {
     let (a, b) = (Sample::start(&["--name", "a"]).await, Sample::start(&["--name", "b"]).await);
     let urls = [&a, &b].map(|sample| format!("http://{}/mcp", sample.address));
     let setup = setup.server("docs", &pair(&urls[0], &urls[1], settings));
-    let cluster = setup.failover_timeout(PATIENT).cluster().await;
+    let cluster = setup.failover_timeout(patience).cluster().await;
     all_well(&cluster).await;
     (a, b, cluster)
 }
@@ -282,6 +291,7 @@ async fn a_node_that_is_cut_off_from_a_healthy_server_fails_nothing_over() {
     let cut = cluster.coordinator().await;
     let other = (cut + 1) % 3;
     let client = cluster.client(other).initialized().await;
+    let own = cluster.client(cut).initialized().await;
     drop(links.remove(cut));
     let fails = |it: &serde_json::Value| it["score"].as_f64().is_some_and(|score| score < 0.5);
     cluster.shows(cut, "docs", "cut off", |seen| fails(&seen["instances"][0])).await;
@@ -291,11 +301,19 @@ async fn a_node_that_is_cut_off_from_a_healthy_server_fails_nothing_over() {
         assert!(response.get("result").is_some(), "{response}");
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
+    // Its own clients hear that nothing ran: it neither sends their calls elsewhere nor leaves them waiting.
+    let response = own.post(&write("own", 0)).await.response().await;
+    let error = &response["error"];
+    assert_eq!((&error["code"], &error["data"]["mayHaveRun"]), (&(-31001).into(), &false.into()));
+    assert_eq!([&a, &b].map(|it| it.executions("write", "own")), [0, 0]);
     for at in ALL {
         let seen = cluster.control(at, "docs").await;
         assert_eq!(seen["active"], "a", "{seen}");
         assert_eq!(seen["generation"], 0, "{seen}");
-        assert_ne!(seen["instances"][0]["verdict"], "unhealthy", "{seen}");
+        let first = &seen["instances"][0];
+        assert_ne!(first["verdict"], "unhealthy", "{seen}");
+        assert!(first["kept"].is_null(), "the group has opened its breaker: {seen}");
+        assert!(at == cut || first["breaker"] == "closed", "{seen}");
     }
 }
 

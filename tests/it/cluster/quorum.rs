@@ -52,16 +52,22 @@ async fn a_survivor_reads_and_does_not_write() {
     assert!(client.on(cluster[2].address).call(6, "write").await.get("result").is_some());
 }
 
-/// Also where a server gives its calls less time than the store takes to be given up.
+/// Also where a server gives its calls less time than the group is waited for: its client does not hear of the server.
 #[tokio::test]
-async fn a_session_that_cannot_be_kept_is_refused_for_that() {
+async fn what_takes_the_group_is_refused_for_that_before_the_servers_time_is_over() {
     let recorder = Recorder::start().await;
     let settings = format!("{{ url: \"{}\", timeout: 3s }}", recorder.url());
     let mut cluster = Setup::new().server("only", &settings).cluster().await;
+    let client = cluster.client(0).initialized().await;
     for at in [1, 2] {
         cluster[at].kill();
     }
     cluster[0].readiness_becomes(503).await;
-    let answer = cluster.client(0).initialize().await.json();
-    assert_eq!(answer["error"]["code"], -31004, "{answer}");
+    let opening = cluster.client(0);
+    let (opened, written) = tokio::join!(opening.initialize(), client.call(1, "refused"));
+    for answer in [opened.json(), written] {
+        assert_eq!(answer["error"]["code"], -31004, "{answer}");
+        assert_eq!(answer["error"]["data"]["mayHaveRun"], false, "{answer}");
+    }
+    assert!(recorder.calls("refused").is_empty());
 }

@@ -13,10 +13,10 @@ use tokio::time::Instant;
 use super::balancer::{Master, keepalived, nginx_of};
 use super::compose::{Compose, Place};
 use super::keyed;
-use super::spaces::{Machine, inside};
 use crate::harness::client::Client;
 use crate::harness::cluster::PATIENCE;
 use crate::harness::process::Process;
+use crate::harness::spaces::{Machine, inside};
 use crate::harness::wire::Conn;
 use crate::harness::{TempDir, message};
 

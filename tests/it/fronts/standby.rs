@@ -9,12 +9,12 @@ use serde_json::Value;
 
 use super::balancer::{Kind, Master, Nodes, end, haproxy, keepalived, nginx};
 use super::keyed;
-use super::spaces::{CARD, Machine, inside};
 use crate::harness::client::Client;
 use crate::harness::cluster::{Cluster, PATIENCE};
 use crate::harness::gateway::Setup;
 use crate::harness::process::Process;
 use crate::harness::sample::Sample;
+use crate::harness::spaces::{CARD, Machine, inside};
 use crate::harness::wire::Conn;
 use crate::harness::{TempDir, eventually, message};
 

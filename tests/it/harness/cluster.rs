@@ -8,7 +8,8 @@ use std::hash::{BuildHasher as _, Hasher as _};
 use std::net::{SocketAddr, TcpListener};
 use std::ops::{Index, IndexMut};
 use std::path::PathBuf;
-use std::process::ExitStatus;
+use std::process::{Command, ExitStatus};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -16,8 +17,9 @@ use tokio::time::Instant;
 
 use super::TempDir;
 use super::client::Client;
-use super::gateway::{Setup, metric_in, serve};
+use super::gateway::{Setup, TOKEN, metric_in, serve};
 use super::process::{Process, signal};
+use super::spaces::Machine;
 use super::wire::{Conn, find};
 
 /// How long the group may take over anything. Long, since an election on a loaded machine may have
@@ -32,6 +34,7 @@ const LEVEL: &str = "level: 'info,holdfast=debug,holdfast_proxy=debug,holdfast_c
 /// Running nodes, named `n1`, `n2` and `n3`. Dropping them kills them.
 pub(crate) struct Cluster {
     nodes: Vec<Node>,
+    machines: Option<Arc<[Machine; 3]>>,
     _ports: Ports,
     _folder: TempDir,
 }
@@ -89,6 +92,11 @@ impl Cluster {
         if let Some(clients) = setup.clients {
             ports.iter_mut().step_by(3).for_each(|port| port.set_ip(clients.into()));
         }
+        if let Some(machines) = &setup.machines {
+            for (ports, machine) in ports.chunks_mut(3).zip(machines.iter()) {
+                ports.iter_mut().for_each(|port| port.set_ip(machine.address.into()));
+            }
+        }
         let peers: Vec<String> =
             (0..3).map(|at| format!("n{}: \"{}\"", at + 1, ports[at * 3 + 2])).collect();
         let nodes = (0..3).map(|at| {
@@ -109,11 +117,13 @@ impl Cluster {
             let mut environment = vec![("NODE".to_owned(), (at + 1).to_string())];
             let own = setup.variables.iter().filter(|it| it.0 == at);
             environment.extend(own.map(|it| (it.1.clone(), it.2.clone())));
-            let process = Process::start(serve(&config).envs(environment.clone()));
+            let mut command = command(setup.machines.as_ref(), at, &config, &environment);
+            let process = Process::start(&mut command);
             let (address, admin, peer) = (ports[0], ports[1], ports[2]);
             Node { name, address, admin, peer, config, environment, process }
         });
-        Self { nodes: nodes.collect(), _ports: claimed, _folder: folder }
+        let machines = setup.machines.clone();
+        Self { nodes: nodes.collect(), machines, _ports: claimed, _folder: folder }
     }
 
     async fn until_ready(&mut self, expected: &[usize]) -> Result<(), String> {
@@ -181,10 +191,11 @@ impl Cluster {
 
     /// Starts a node again on its ports and its data.
     pub(crate) fn start_again(&mut self, at: usize) {
+        let machines = self.machines.clone();
         let node = &mut self[at];
         node.process.kill();
-        let environment = node.environment.clone();
-        node.process = Process::start(serve(&node.config).envs(environment));
+        let mut command = command(machines.as_ref(), at, &node.config, &node.environment);
+        node.process = Process::start(&mut command);
     }
 
     /// Starts a node again on its ports and its data, and waits until it is ready.
@@ -199,6 +210,21 @@ impl Cluster {
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
+    }
+}
+
+/// A node's process, on its machine if it has one.
+fn command(
+    machines: Option<&Arc<[Machine; 3]>>,
+    at: usize,
+    config: &PathBuf,
+    environment: &[(String, String)],
+) -> Command {
+    let mut command = serve(config);
+    command.envs(environment.iter().cloned());
+    match machines {
+        Some(machines) => machines[at].on(&command),
+        None => command,
     }
 }
 
@@ -364,9 +390,13 @@ impl Node {
     }
 }
 
-/// One GET on a connection of its own; `None` when no whole answer comes.
+/// One GET on a connection of its own, with what an operator shows where that is asked for; `None` when no whole
+/// answer comes.
 pub(crate) async fn get(address: SocketAddr, path: &str) -> Option<(u16, Vec<u8>)> {
-    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    let request = format!(
+        "GET {path} HTTP/1.1\r\nHost: {address}\r\nAuthorization: Bearer {TOKEN}\r\n\
+         Connection: close\r\n\r\n"
+    );
     ask(address, request).await
 }
 

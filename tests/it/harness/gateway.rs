@@ -3,9 +3,11 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Command, ExitStatus};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::process::{Process, binary, free_address};
+use super::spaces::Machine;
 use super::wire::Conn;
 use super::{DEADLINE, TempDir, within};
 
@@ -24,7 +26,12 @@ pub(crate) struct Setup {
     pub(super) variables: Vec<(usize, String, String)>,
     /// Where the nodes of a cluster listen for clients; 127.0.0.1 unless it is given.
     pub(super) clients: Option<std::net::Ipv4Addr>,
+    /// The machines of a cluster's nodes, where each has its own.
+    pub(super) machines: Option<Arc<[Machine; 3]>>,
 }
+
+/// What the operator's port of a node on a machine of its own is shown.
+pub(super) const TOKEN: &str = "a-token-of-the-operator";
 
 /// What a gateway says when it has taken a configuration over, and when it has not.
 const RELOADED: &str = "configuration reloaded";
@@ -87,6 +94,12 @@ impl Setup {
         self
     }
 
+    /// Each node of a cluster is on a machine of its own, with all of its ports.
+    pub(crate) fn on_machines(mut self, machines: &Arc<[Machine; 3]>) -> Self {
+        self.machines = Some(Arc::clone(machines));
+        self
+    }
+
     /// A variable in the environment of one node of a cluster.
     pub(crate) fn variable(mut self, node: usize, name: &str, value: &str) -> Self {
         self.variables.push((node, name.into(), value.into()));
@@ -108,7 +121,12 @@ impl Setup {
         for line in &self.listen {
             text.push_str(&format!("  {line}\n"));
         }
-        text.push_str(&format!("admin: {{ address: \"{admin}\" }}\nlog: {{ level: debug }}\n"));
+        // Beyond loopback it is for those who know the token.
+        let token = self.machines.as_ref().map(|_| format!(", token: \"{TOKEN}\""));
+        let token = token.unwrap_or_default();
+        text.push_str(&format!(
+            "admin: {{ address: \"{admin}\"{token} }}\nlog: {{ level: debug }}\n"
+        ));
         // A machine under load takes its time with any answer: unless a test is about when answers
         // become streams, they do not.
         if !self.sections.iter().any(|section| section.starts_with("streams:")) {

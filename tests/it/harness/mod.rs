@@ -19,6 +19,7 @@ pub(crate) mod process;
 pub(crate) mod recorder;
 pub(crate) mod redis;
 pub(crate) mod sample;
+pub(crate) mod spaces;
 pub(crate) mod sse;
 pub(crate) mod wire;
 

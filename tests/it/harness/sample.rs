@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use super::cluster::{get, post};
 use super::process::{Process, binary, free_address};
+use super::spaces::Machine;
 use super::{DEADLINE, TempDir};
 
 /// `holdfast sample-server` on a port of its own, with a log of what it executed.
@@ -59,6 +60,18 @@ impl Sample {
 
     pub(crate) fn executions(&self, tool: &str, key: &str) -> usize {
         self.log.executions(tool, key)
+    }
+
+    /// On a machine where nothing else listens, which it does not outlive.
+    pub(crate) async fn start_on(machine: &Machine, arguments: &[&str]) -> Self {
+        let log = ExecutionLog::new();
+        let arguments: Vec<String> = arguments.iter().map(|it| (*it).to_owned()).collect();
+        let address = SocketAddr::from((machine.address, 8000));
+        let command = machine.on(&command(address, &log, &arguments));
+        let mut process = Process::start(&mut { command });
+        let listens = listening(&mut process, address).await;
+        assert!(listens, "the sample server does not start; it said:\n{}", process.output());
+        Self { process, address, arguments, log }
     }
 
     /// From now on it meets requests by this rule too.

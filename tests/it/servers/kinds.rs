@@ -11,7 +11,7 @@ use crate::harness::recorder::{Gate, Recorder, Reply, Step};
 use crate::harness::sample::Sample;
 use crate::harness::wire::Conn;
 
-use super::{reads, url, write};
+use super::{reads, url, write, write_in_session};
 
 /// What a client of a Write is told.
 #[derive(Clone, Copy, Debug)]
@@ -57,15 +57,20 @@ async fn start(kind: &Kind) -> (Sample, Sample, Gateway) {
     (bad, well, gateway)
 }
 
-/// Writes at the bad server while the other one is read from.
+/// Writes at the bad server, of a session and of a client that has none in turn, while the other server is read from.
 async fn meets(kind: Kind) {
     let (bad, _well, gateway) = start(&kind).await;
     let beside = Client::modern(&gateway).at("/mcp/well");
     let beside = tokio::spawn(async move { reads(&beside, 128).await });
-    let client = Client::modern(&gateway).at("/mcp/bad");
+    let modern = Client::modern(&gateway).at("/mcp/bad");
+    let legacy = Client::legacy(&gateway).at("/mcp/bad").initialized().await;
     for number in 0..FIRST + MORE {
         let key = format!("w{number}");
-        let answer = client.post(&write(number, &key)).await.response().await;
+        let posted = match number % 2 {
+            0 => modern.post(&write(number, &key)).await,
+            _ => legacy.post(&write_in_session(number, &key)).await,
+        };
+        let answer = posted.response().await;
         assert_eq!(answer["id"], number, "{answer}");
         let ran = bad.executions("write", &key);
         assert!(ran <= 1, "{} ran it {ran} times: {answer}", kind.fault);
@@ -151,7 +156,7 @@ async fn a_stream_that_ends_after_its_headers() {
     meets(Kind::failing(r#"{"kind":"reset_after_headers"}"#, Told::Error(-31002, true))).await;
 }
 
-/// Writes that such streams answer, until the server is left alone.
+/// Writes that such streams answer, until the server is left alone, while another one is read from.
 async fn streams(
     settings: &str,
     told: Told,
@@ -160,9 +165,15 @@ async fn streams(
     let recorder =
         Recorder::scripted(move |seen| (seen.tool() == "write").then(|| Reply::Stream(steps())))
             .await;
-    let settings = format!(r#"{{ url: "{}"{settings} }}"#, recorder.url());
-    let gateway = Setup::new().server("bad", &settings).start().await;
-    let client = Client::modern(&gateway);
+    let well = Sample::start(&[]).await;
+    let gateway = Setup::new()
+        .server("bad", &format!(r#"{{ url: "{}"{settings} }}"#, recorder.url()))
+        .server("well", &format!(r#"{{ url: "{}", tools: {{ echo: read }} }}"#, url(&well)))
+        .start()
+        .await;
+    let beside = Client::modern(&gateway).at("/mcp/well");
+    let beside = tokio::spawn(async move { reads(&beside, 128).await });
+    let client = Client::modern(&gateway).at("/mcp/bad");
     for number in 0..5 {
         let answer = client.post(&write(number, "w")).await.response().await;
         is_told(&answer, told, "a stream");
@@ -170,6 +181,7 @@ async fn streams(
     let refused = client.post(&write(5, "w")).await.response().await;
     is_told(&refused, Told::Error(-31001, false), "a stream");
     assert_eq!(recorder.calls("write").len(), 5);
+    assert_eq!(beside.await.expect("reads that end"), (128, None));
 }
 
 #[tokio::test]
@@ -251,9 +263,7 @@ async fn sessions_forgotten_with_every_other_call() {
     let client = Client::legacy(&gateway).at("/mcp/bad").initialized().await;
     for number in 0..FIRST + MORE {
         let key = format!("w{number}");
-        let params = format!(r#"{{"name":"write","arguments":{{"key":"{key}"}}}}"#);
-        let body = message::request(number, "tools/call", &params);
-        let answer = client.post(&body).await.response().await;
+        let answer = client.post(&write_in_session(number, &key)).await.response().await;
         is_told(&answer, kind.told, kind.fault);
         assert_eq!(bad.executions("write", &key), kind.ran, "{answer}");
     }

@@ -1,5 +1,5 @@
-//! The coordinator is killed at each step of a move, in turn: the next one ends the same move, no session is
-//! lost, no Write runs twice, and all nodes end in one state.
+//! The coordinator is killed at each step of a move, in turn, and in a hurry with the primary: the next one ends the
+//! same move, no session is lost, no Write runs twice, and all nodes end in one state.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use serde_json::Value;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
-use super::{Lived, SETTINGS, are_well, live, start, write};
+use super::{Lived, SETTINGS, are_well, live, start, start_within, write};
 use crate::harness::cluster::Cluster;
 use crate::harness::control::{ALL, Order};
 use crate::harness::gateway::Setup;
@@ -19,6 +20,9 @@ const OVER: [&str; 4] = ["failover", "docs", "--to", "b"];
 
 /// What both sides are asked takes its time.
 const CHECK: &str = "consistency: { tool: slow, arguments: { ms: 800 } }";
+
+/// Less than a node may stand still where nodes wait for 8 s.
+const STILL: Duration = Duration::from_secs(6);
 
 /// [`SETTINGS`] with these keys of `failover` besides.
 fn failover(more: &str) -> String {
@@ -49,7 +53,12 @@ impl Scene {
         Self::of(start(&failover(more), setup).await).await
     }
 
-    async fn of((a, b, cluster): (Sample, Sample, Cluster)) -> Self {
+    async fn of(servers: (Sample, Sample, Cluster)) -> Self {
+        Self::under(12, servers).await
+    }
+
+    /// With so many sessions.
+    async fn under(many: usize, (a, b, cluster): (Sample, Sample, Cluster)) -> Self {
         let leader = cluster.coordinator().await;
         let (at, third) = ((leader + 1) % 3, (leader + 2) % 3);
         let before = cluster.control(at, "docs").await;
@@ -57,7 +66,7 @@ impl Scene {
         let switched = cluster.recorded(at, "switched").await;
         let stop = Arc::new(AtomicBool::new(false));
         let mut sessions = JoinSet::new();
-        for number in 0..12 {
+        for number in 0..many {
             let client = cluster.client([at, third][number % 2]).initialized().await;
             sessions.spawn(live(client, number, Arc::clone(&stop)));
         }
@@ -88,6 +97,20 @@ impl Scene {
         self.cluster[self.third].thaw();
     }
 
+    /// The same where the stage may be over before anybody sees it, or the third node, frozen since then, may stand
+    /// still for too long; whether it was not and did not.
+    async fn is_killed_at(&mut self, stage: &str, since: Instant) -> bool {
+        let fits = |it: &Value| it["stage"] == stage || it["active"] == "b";
+        let seen = self.cluster.shows(self.at, "docs", stage, fits).await;
+        if seen["stage"] != stage || since.elapsed() > STILL {
+            return false;
+        }
+        self.kill();
+        let seen = self.cluster.control(self.at, "docs").await;
+        self.cluster[self.third].thaw();
+        seen["stage"] == stage
+    }
+
     /// The move has ended there, as one move with one switch, for all nodes and also for the one that comes back;
     /// the sessions have gone on all the time.
     async fn rests_on(mut self, instance: &str) {
@@ -113,6 +136,33 @@ async fn a_coordinator_that_is_killed_at_the_pause_is_followed_by_one_that_lets_
     let order = scene.order(&OVER);
     scene.kill_at("pause").await;
     order.arrives_at("b").await;
+    scene.rests_on("b").await;
+}
+
+/// The primary is dead, all calls wait for the move that this began, and then its coordinator dies. The node that is
+/// frozen has voted that the primary is well and is outvoted; without its word the pause goes on for as long as it may
+/// be frozen before it is taken for dead.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_coordinator_that_is_killed_with_the_primary_is_followed_by_one_that_ends_the_hurry() {
+    let start = async || Scene::under(60, start_within("8s", SETTINGS, Setup::new()).await).await;
+    for _ in 0..2 {
+        let mut scene = start().await;
+        let since = Instant::now();
+        scene.cluster[scene.third].freeze();
+        scene.a.kill();
+        if scene.is_killed_at("pause", since).await {
+            return scene.rests_on("b").await;
+        }
+        // On a machine that is slow enough the verdict takes longer than the pause may last, or than the third node
+        // may be frozen before it closes its clients' connections.
+        scene.sessions.shutdown().await;
+    }
+    // There it is killed at whichever step the hurry has come to.
+    let mut scene = start().await;
+    scene.a.kill();
+    let has_begun = |it: &Value| it["stage"].is_string() || it["active"] == "b";
+    scene.cluster.shows(scene.at, "docs", "on its way", has_begun).await;
+    scene.kill();
     scene.rests_on("b").await;
 }
 

@@ -27,6 +27,7 @@ use super::attempt::json_headers;
 use super::{Answer, Call, Ids, Whole};
 use crate::cluster::Cluster;
 use crate::failure::{Failure, Ran};
+use crate::fleet::left;
 use crate::gateway::Gateway;
 use crate::random;
 
@@ -142,19 +143,26 @@ impl Call {
         self.started.elapsed() + LAST_MOMENT < MAX_AGE
     }
 
-    /// Waits for a lease for as long as there is time; whether there is one.
+    /// Waits for a lease for as long as there is time; whether there is one. It ends before the server's `timeout`
+    /// does: its client is to hear of the group, and not that the server was not called in time.
     ///
     /// # Cancel safety
     /// Cancel safe.
     pub(super) async fn leased(&self) -> bool {
         let Some(cluster) = &self.gateway.cluster else { return true };
-        while !cluster.has_lease() {
-            if !self.has_time() {
-                return false;
-            }
-            tokio::time::sleep(LEASE_POLL).await;
+        if cluster.has_lease() {
+            return true;
         }
-        true
+        let granted = async {
+            while !cluster.has_lease() {
+                if !self.has_time() {
+                    return false;
+                }
+                tokio::time::sleep(LEASE_POLL).await;
+            }
+            true
+        };
+        tokio::time::timeout(left(self.deadline()), granted).await.unwrap_or(false)
     }
 
     /// Its name in the journal, and whether a balancer gave it. Made once: the body is part of it.

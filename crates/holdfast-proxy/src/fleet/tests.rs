@@ -1,6 +1,7 @@
 //! The fleet from outside: what its states do to calls, and what is heard of them.
 
 mod held;
+mod left;
 mod reach;
 mod streams;
 mod turned;
@@ -223,52 +224,6 @@ async fn calls_wait_while_a_failover_holds_them_and_then_go_to_the_other_one() {
     fleet.route(0, Arc::new(holding));
     assert!(waiting.await.unwrap());
     assert_eq!(server.choose(&ask(CallClass::Read)).unwrap().instance(), 1);
-}
-
-#[tokio::test(start_paused = true)]
-async fn an_instance_is_left_when_its_breaker_is_open_and_the_group_moves_the_server_in_time() {
-    let fleet = fleet(FAILING_OVER);
-    let server = Arc::clone(fleet.server("main").unwrap());
-    assert!(!server.is_left(0, 7).await, "nothing moves by itself");
-    fleet.route(0, Arc::new(Failover::new("a")));
-    assert!(!server.is_left(0, 7).await, "it is well");
-    let length = Duration::from_secs(30);
-    fleet.say(0, Some(0), Word::Opened { length, generation: 1 });
-    let asked = tokio::time::Instant::now();
-    assert!(!server.is_left(0, 7).await, "the group leaves it where it is");
-    assert!(asked.elapsed() <= Duration::from_secs(2), "and it is not waited for longer");
-    let waiting = tokio::spawn({
-        let server = Arc::clone(&server);
-        async move { server.is_left(0, 7).await }
-    });
-    tokio::task::yield_now().await;
-    let mut moving = Failover::new("a");
-    moving.phase = Stage::FailingOver(pausing());
-    fleet.route(0, Arc::new(moving.clone()));
-    // It is decided, and lasts longer than that may.
-    tokio::time::sleep(Duration::from_secs(3)).await;
-    assert!(!waiting.is_finished());
-    (moving.phase, moving.active) = (Stage::SecondaryActive, "b".to_owned());
-    fleet.route(0, Arc::new(moving));
-    assert!(waiting.await.unwrap());
-    assert!(server.is_left(0, 7).await && !server.is_left(1, 7).await);
-}
-
-#[tokio::test(start_paused = true)]
-async fn an_instance_is_not_left_when_the_move_is_taken_back() {
-    let fleet = fleet(FAILING_OVER);
-    let server = Arc::clone(fleet.server("main").unwrap());
-    let mut moving = Failover::new("a");
-    moving.phase = Stage::FailingOver(pausing());
-    fleet.route(0, Arc::new(moving.clone()));
-    let waiting = tokio::spawn({
-        let server = Arc::clone(&server);
-        async move { server.is_left(0, 7).await }
-    });
-    tokio::task::yield_now().await;
-    moving.phase = Stage::PrimaryActive;
-    fleet.route(0, Arc::new(moving));
-    assert!(!waiting.await.unwrap());
 }
 
 /// What follows fails as any call does.

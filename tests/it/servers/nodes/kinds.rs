@@ -3,19 +3,20 @@
 use serde_json::Value;
 
 use super::{breaker_is, modern};
+use crate::cluster::led;
 use crate::harness::cluster::Cluster;
 use crate::harness::control::ALL;
 use crate::harness::gateway::Setup;
-use crate::harness::message;
 use crate::harness::sample::Sample;
-use crate::servers::{reads, refused, url, write};
+use crate::servers::{reads, refused, url, write, write_in_session};
 
 /// Ways in which a server answers its checks and no call, and what a client of a Write is told: a code of an
 /// error that may have run.
-const FAILING: [(&str, &str, i64); 4] = [
+const FAILING: [(&str, &str, i64); 5] = [
     ("hangs", r#"{"kind":"hang"}"#, -31005),
     ("fails", r#"{"kind":"status","status":500}"#, -31002),
     ("resets", r#"{"kind":"reset"}"#, -31002),
+    ("garbles", r#"{"kind":"garbage"}"#, -31002),
     ("halves", r#"{"kind":"reset_after_headers"}"#, -31002),
 ];
 
@@ -23,7 +24,7 @@ const FAILING: [(&str, &str, i64); 4] = [
 const ENOUGH: usize = 5;
 
 /// Checked often; what opens stays open; a Read has an answer without the server.
-const SETTINGS: &str = r#"timeout: 1s, tools: { echo: read }, breaker: { open_for: 1h },
+const SETTINGS: &str = r#"tools: { echo: read }, breaker: { open_for: 1h },
     health: { interval: 1s, timeout: 1s, retries: 2, checks: [ { type: ping } ] },
     fallback: { static: { content: [ { type: text, text: "later" } ] } }"#;
 
@@ -35,8 +36,9 @@ async fn meets(fault: &str, execute: bool) -> Sample {
     Sample::start(&["--behaviour", &rule]).await
 }
 
-fn server(sample: &Sample) -> String {
-    format!(r#"{{ url: "{}", {SETTINGS} }}"#, url(sample))
+/// With a further setting.
+fn server(sample: &Sample, more: &str) -> String {
+    format!(r#"{{ url: "{}", {SETTINGS}{more} }}"#, url(sample))
 }
 
 /// Reads of a server that is well, at every node; they have their results, whatever becomes of the others.
@@ -64,7 +66,7 @@ async fn is_left_alone(cluster: &Cluster, nodes: &[usize], name: &str, sample: &
     let reached = sample.struck().await;
     for at in nodes {
         let key = format!("refused-{at}");
-        let answer = modern(cluster, *at, name).post(&write(1, &key)).await.response().await;
+        let answer = led(&modern(cluster, *at, name), &write(1, &key)).await;
         refused(&answer, -31001);
         assert_eq!(sample.executions("write", &key), 0, "{name}: {answer}");
         let read = modern(cluster, *at, name).call(2, "echo").await;
@@ -88,7 +90,7 @@ async fn what_fails_two_nodes_is_left_alone_by_all_three() {
     for (name, fault, _) in FAILING {
         let sample = meets(fault, true).await;
         setup = setup
-            .server(name, &server(&sample))
+            .server(name, &server(&sample, ", timeout: 3s"))
             .server(&format!("needs_{name}"), &format!("{{ {plain}, depends_on: [{name}] }}"));
         samples.push(sample);
     }
@@ -105,7 +107,7 @@ async fn what_fails_two_nodes_is_left_alone_by_all_three() {
             let client = modern(&cluster, [leader, other][number % 2], name);
             let key = format!("{name}-{number}");
             calls.push(tokio::spawn(async move {
-                let answer = client.post(&write(number, &key)).await.response().await;
+                let answer = led(&client, &write(number, &key)).await;
                 assert_eq!(answer["id"], number, "{answer}");
                 (place, key, code, answer)
             }));
@@ -146,28 +148,31 @@ async fn what_fails_two_nodes_is_left_alone_by_all_three() {
 }
 
 /// What asks for a rest is called once by each node; what forgets its sessions is sent its calls again, whichever node
-/// has them. Neither is a failure, at any node.
+/// has them; what answers byte by byte is waited for. None of it is a failure, at any node.
 #[tokio::test]
-async fn what_asks_for_a_rest_or_forgets_sessions_is_well_for_all() {
+async fn what_asks_for_a_rest_or_forgets_sessions_or_is_slow_is_well_for_all() {
     let busy = meets(r#"{"kind":"status","status":429,"retry_after":60}"#, false).await;
     let rule = r#"{"method":"tools/call","tool":"write","fault":{"kind":"forget_session"}}"#;
     let rules: Vec<String> =
         (0..6).map(|skip| rule.replacen('{', &format!("{{\"skip\":{skip},"), 1)).collect();
     let arguments: Vec<&str> = rules.iter().flat_map(|it| ["--behaviour", it]).collect();
     let forgets = Sample::start(&arguments).await;
+    let drips = meets(r#"{"kind":"drip","ms":5,"bytes":20}"#, true).await;
     let cluster = Setup::new()
-        .server("busy", &server(&busy))
-        .server("forgets", &server(&forgets))
+        .server("busy", &server(&busy, ""))
+        .server("forgets", &server(&forgets, ""))
+        .server("drips", &server(&drips, ""))
         .cluster()
         .await;
-    for (at, name) in ALL.into_iter().flat_map(|at| ["busy", "forgets"].map(|name| (at, name))) {
+    const NAMES: [&str; 3] = ["busy", "forgets", "drips"];
+    for (at, name) in ALL.into_iter().flat_map(|at| NAMES.map(|name| (at, name))) {
         cluster.shows(at, name, "well", |it| it["verdict"] == "healthy").await;
     }
     for at in ALL {
         let client = modern(&cluster, at, "busy");
-        refused(&client.post(&write(1, "w")).await.response().await, -31003);
+        refused(&led(&client, &write(1, "w")).await, -31003);
         for number in 2..6 {
-            refused(&client.post(&write(number, "w")).await.response().await, -31001);
+            refused(&led(&client, &write(number, "w")).await, -31001);
         }
         let rests = r#"holdfast_refused_total{server_id="busy",reason="back_pressure"} 4"#;
         assert!(cluster[at].has_metric(rests).await);
@@ -179,15 +184,21 @@ async fn what_asks_for_a_rest_or_forgets_sessions_is_well_for_all() {
     for number in 0..12 {
         let client = session.on(cluster[number % 3].address);
         let key = format!("w{number}");
-        let params = format!(r#"{{"name":"write","arguments":{{"key":"{key}"}}}}"#);
-        let body = message::request(number, "tools/call", &params);
-        let answer = client.post(&body).await.response().await;
+        let answer = led(&client, &write_in_session(number, &key)).await;
         assert!(answer.get("result").is_some(), "{answer}");
         assert_eq!(forgets.executions("write", &key), 1, "{answer}");
     }
     assert_eq!(forgets.struck().await, 6);
+
+    for number in 0..6 {
+        let (client, key) = (modern(&cluster, number % 3, "drips"), format!("w{number}"));
+        let answer = led(&client, &write(number, &key)).await;
+        assert!(answer.get("result").is_some(), "{answer}");
+        assert_eq!(drips.executions("write", &key), 1, "{answer}");
+    }
+    assert_eq!(drips.struck().await, 6);
     let is_well = |it: &Value| it["verdict"] == "healthy" && breaker_is(it, "closed");
-    for name in ["busy", "forgets"] {
+    for name in NAMES {
         cluster.all_show(&ALL, name, "well", is_well).await;
         let record = cluster.record(0).await;
         let verdicts = record.iter().filter(|it| it["kind"] == "verdict" && it["server"] == name);

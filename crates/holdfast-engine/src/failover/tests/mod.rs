@@ -381,6 +381,33 @@ fn open_breakers_are_left_whatever_was_rolled_back_before() {
     }
 }
 
+/// The nodes count calls anew from a switch on; until they have voted on that, their verdict is of before.
+#[test]
+fn calls_that_failed_before_an_instance_was_active_move_nothing_until_the_nodes_counted_anew() {
+    let placed_at_b = |opinion, cause| {
+        let mut bench = Bench::new();
+        bench.set("b", opinion, cause);
+        bench.now += 1_000;
+        bench.step(&Input::Move { to: Some("b".into()), by: "ops".into(), force: true }).unwrap();
+        bench.finish();
+        assert_eq!((bench.state.active.as_str(), bench.state.switched_at), ("b", bench.now));
+        bench
+    };
+    for cause in [Cause::Errors, Cause::BreakerOpen] {
+        let mut bench = placed_at_b(Opinion::Degraded, cause);
+        assert!(!bench.tick(2_999).changed, "{cause:?}");
+        assert!(bench.tick(1).changed, "{cause:?}: they have not found otherwise");
+        // What is found after the switch is of the calls after it.
+        let mut bench = placed_at_b(Opinion::Degraded, cause);
+        bench.now += 1;
+        bench.set("b", Opinion::Degraded, cause);
+        assert!(bench.tick(0).changed, "{cause:?}");
+        // And what no call can be served by is not waited for.
+        assert!(placed_at_b(Opinion::Unhealthy, cause).tick(0).changed, "{cause:?}");
+    }
+    assert!(placed_at_b(Opinion::Degraded, Cause::Exhausted).tick(0).changed, "no word of calls");
+}
+
 #[test]
 fn an_operator_stops_a_failback_and_it_does_not_begin_again() {
     let mut bench = Bench::new();

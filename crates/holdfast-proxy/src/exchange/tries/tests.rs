@@ -75,7 +75,7 @@ impl Instance {
     }
 }
 
-fn read(gateway: &Arc<Gateway>) -> Arc<Call> {
+fn call(gateway: &Arc<Gateway>, class: CallClass) -> Arc<Call> {
     let server = gateway.server("main").unwrap();
     Arc::new(Call {
         gateway: Arc::clone(gateway),
@@ -85,7 +85,7 @@ fn read(gateway: &Arc<Gateway>) -> Arc<Call> {
         principal: Principal::named("test"),
         era: Era::Modern,
         method: Method::ToolsCall,
-        class: CallClass::Read,
+        class,
         ids: Ids::One("1".into()),
         headers: Arc::new(ForServer::once(HeaderMap::new(), server)),
         body: Bytes::from_static(ASKED.as_bytes()),
@@ -112,29 +112,49 @@ fn read(gateway: &Arc<Gateway>) -> Arc<Call> {
     })
 }
 
-/// What a Read comes to whose primary answers 500, and how often both instances were asked; `moves`: with the
-/// third time the breaker opens, and the server moves.
-async fn asked_three_times(moves: bool) -> (Answer, usize, usize) {
+/// A call whose server has a primary and two secondaries. The primary answers 500, and the last one is well.
+#[derive(Clone, Copy)]
+struct Story {
+    class: CallClass,
+    /// `retry_budget.attempts`
+    attempts: u32,
+    /// When it is sent for this time, the breaker of the instance that serves opens, and the server moves to the
+    /// next one.
+    moves: &'static [usize],
+    second_is_well: bool,
+}
+
+/// A Read that is sent as often as it may be where it fails, and whose server moves then.
+const READ: Story =
+    Story { class: CallClass::Read, attempts: 3, moves: &[3], second_is_well: true };
+
+/// What it comes to, and how often each instance was asked.
+async fn told(story: Story) -> (Answer, [usize; 3]) {
     let node: Arc<Mutex<Option<Arc<Gateway>>>> = Arc::default();
-    let hears = Arc::clone(&node);
-    let primary = Instance::start(
-        "500 Broken",
-        "",
-        Arc::new(move |times| {
-            let gateway = hears.lock().unwrap().clone().unwrap();
-            if moves && times == 3 {
-                let length = Duration::from_secs(30);
-                gateway.fleet.say(0, Some(0), Word::Opened { length, generation: 1 });
-                gateway.fleet.route(0, Arc::new(Failover::new("b")));
+    let (sent, moved) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let hears = {
+        let node = Arc::clone(&node);
+        Arc::new(move |_| {
+            if !story.moves.contains(&(sent.fetch_add(1, SeqCst) + 1)) {
+                return;
             }
-        }),
-    );
-    let (primary, secondary) =
-        (primary.await, Instance::start("200 OK", ANSWER, Arc::new(|_| {})).await);
+            let gateway = node.lock().unwrap().clone().unwrap();
+            let left = moved.fetch_add(1, SeqCst);
+            let length = Duration::from_secs(30);
+            gateway.fleet.say(0, Some(left), Word::Opened { length, generation: 1 });
+            gateway.fleet.route(0, Arc::new(Failover::new(["b", "c"][left])));
+        })
+    };
+    let mut instances = Vec::new();
+    for is_well in [false, story.second_is_well, true] {
+        let (status, body) = if is_well { ("200 OK", ANSWER) } else { ("500 Broken", "") };
+        instances.push(Instance::start(status, body, Arc::clone(&hears) as _).await);
+    }
     let yaml = format!(
-        "listen: {{ address: \"127.0.0.1:0\", workers: 1 }}\nservers: {{ main: {{ instances: [ \
-         {{ id: a, role: primary, url: \"{}\" }}, {{ id: b, role: secondary, url: \"{}\" }} ] }} }}",
-        primary.url, secondary.url
+        "listen: {{ address: \"127.0.0.1:0\", workers: 1 }}\nretry_budget: {{ attempts: {} }}\n\
+         servers: {{ main: {{ instances: [ {{ id: a, role: primary, url: \"{}\" }}, \
+         {{ id: b, role: secondary, url: \"{}\" }}, {{ id: c, role: secondary, url: \"{}\" }} ] }} }}",
+        story.attempts, instances[0].url, instances[1].url, instances[2].url
     );
     let config = holdfast_config::parse(&yaml, "test", &|_| None).unwrap();
     let options = Options { guard: Vec::new(), store: Store::memory(), cluster: None };
@@ -142,23 +162,50 @@ async fn asked_three_times(moves: bool) -> (Answer, usize, usize) {
     let gateway = proxy.current.load_full();
     *node.lock().unwrap() = Some(Arc::clone(&gateway));
     gateway.fleet.route(0, Arc::new(Failover::new("a")));
-    let answer = answer::first_answer(read(&gateway)).await;
-    (answer, primary.asked(), secondary.asked())
+    let answer = answer::first_answer(call(&gateway, story.class)).await;
+    (answer, [0, 1, 2].map(|it: usize| instances[it].asked()))
+}
+
+/// It is not sent any more, and nobody knows what came of it.
+async fn ends(story: Story, asked: [usize; 3]) {
+    let (answer, were) = told(story).await;
+    assert_eq!(were, asked);
+    assert!(
+        matches!(answer, Answer::Failed(failure) if failure.kind == FailureKind::OutcomeUnknown)
+    );
 }
 
 #[tokio::test]
 async fn a_read_that_failed_at_the_instance_that_is_left_is_sent_once_more_to_the_other() {
-    let (answer, primary, secondary) = asked_three_times(true).await;
-    assert_eq!((primary, secondary), (3, 1));
+    let (answer, asked) = told(READ).await;
+    assert_eq!(asked, [3, 1, 0]);
     let Answer::Whole(whole) = answer else { panic!("no answer") };
     assert_eq!(whole.body, ANSWER);
 }
 
 #[tokio::test]
 async fn a_read_that_failed_where_the_server_stays_is_not_sent_again() {
-    let (answer, primary, secondary) = asked_three_times(false).await;
-    assert_eq!((primary, secondary), (3, 0));
-    assert!(
-        matches!(answer, Answer::Failed(failure) if failure.kind == FailureKind::OutcomeUnknown)
-    );
+    ends(Story { moves: &[], ..READ }, [3, 0, 0]).await;
+}
+
+/// Another instance does not know what came of the first sendings.
+#[tokio::test]
+async fn what_may_have_an_effect_is_not_sent_once_more_for_a_move() {
+    ends(Story { class: CallClass::Idempotent, ..READ }, [3, 0, 0]).await;
+}
+
+#[tokio::test]
+async fn a_read_is_sent_once_more_for_one_move_and_not_for_the_next() {
+    ends(Story { moves: &[3, 4], second_is_well: false, ..READ }, [3, 1, 0]).await;
+}
+
+#[tokio::test]
+async fn a_read_that_is_never_to_be_repeated_is_not_for_a_move_either() {
+    ends(Story { attempts: 1, moves: &[1], ..READ }, [1, 0, 0]).await;
+}
+
+/// A move is no reason for one more where there is one left in any case.
+#[tokio::test]
+async fn a_read_that_may_still_be_repeated_is_sent_no_more_often_for_a_move() {
+    ends(Story { moves: &[2], second_is_well: false, ..READ }, [2, 1, 0]).await;
 }

@@ -7,17 +7,17 @@ use std::net::Ipv4Addr;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use crate::harness::DEADLINE;
-use crate::harness::process::Process;
+use super::DEADLINE;
+use super::process::Process;
 
 /// Set in the process that runs inside.
 const INSIDE: &str = "HOLDFAST_IT_INSIDE";
 /// The network card of every machine, as containers have it.
-pub(super) const CARD: &str = "eth0";
+pub(crate) const CARD: &str = "eth0";
 
 /// One machine on the bridge. Everything in it ends with the value.
-pub(super) struct Machine {
-    pub(super) address: Ipv4Addr,
+pub(crate) struct Machine {
+    pub(crate) address: Ipv4Addr,
     /// The bridge's end of its cable.
     cable: String,
     holder: Process,
@@ -25,7 +25,7 @@ pub(super) struct Machine {
 
 /// Whether this is the inner process. Outside, runs this same test once more in a network namespace of
 /// its own, and fails if that fails. To the machines this process is at the address `here`.
-pub(super) fn inside(test: &str, here: Ipv4Addr) -> bool {
+pub(crate) fn inside(test: &str, here: Ipv4Addr) -> bool {
     if std::env::var_os(INSIDE).is_some() {
         run("ip", ["link", "set", "lo", "up"]);
         run("ip", ["link", "add", "bridge", "type", "bridge"]);
@@ -49,10 +49,43 @@ fn run<'a>(program: &str, arguments: impl IntoIterator<Item = &'a str>) {
     assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
+/// Packets between some machines that are [routed](Machine::routed) are thrown away, and nobody is told. Dropping it
+/// lets them pass again.
+pub(crate) struct Cut(Vec<[String; 2]>);
+
+impl Cut {
+    /// What one machine and each of the others send to each other.
+    pub(crate) fn between(one: &Machine, others: &[&Machine]) -> Self {
+        let mut ways = Vec::new();
+        for other in others {
+            let ends = [one, other].map(|it| it.address.to_string());
+            ways.push([ends[1].clone(), ends[0].clone()]);
+            ways.push(ends);
+        }
+        for [from, to] in &ways {
+            run("ip", ["rule", "add", "priority", "100", "from", from, "to", to, "blackhole"]);
+        }
+        Self(ways)
+    }
+}
+
+impl Drop for Cut {
+    fn drop(&mut self) {
+        for [from, to] in &self.0 {
+            run("ip", ["rule", "del", "priority", "100", "from", from, "to", to, "blackhole"]);
+        }
+    }
+}
+
+/// A setting of this process's namespace.
+fn set(name: &str, value: &str) {
+    std::fs::write(format!("/proc/sys/net/ipv4/{name}"), value).expect("a setting of the network");
+}
+
 // === impl Machine ===
 
 impl Machine {
-    pub(super) fn start(address: Ipv4Addr) -> Self {
+    pub(crate) fn start(address: Ipv4Addr) -> Self {
         let mut sleeper = Command::new("unshare");
         sleeper.args(["--net", "--", "sleep", "infinity"]);
         let holder = Process::start(&mut sleeper);
@@ -79,29 +112,48 @@ impl Machine {
     }
 
     /// A program on this machine.
-    pub(super) fn within(&self, program: impl AsRef<OsStr>) -> Command {
+    pub(crate) fn within(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new("nsenter");
         command.args(["--target", &self.holder.pid().to_string(), "--net", "--"]).arg(program);
         command
     }
 
     /// The same for a command that is already there.
-    pub(super) fn on(&self, command: &Command) -> Command {
+    pub(crate) fn on(&self, command: &Command) -> Command {
         let mut inside = self.within(command.get_program());
         inside.args(command.get_args());
-        for (name, value) in command.get_envs().filter_map(|(name, it)| Some((name, it?))) {
-            inside.env(name, value);
+        for (name, value) in command.get_envs() {
+            match value {
+                Some(value) => inside.env(name, value),
+                None => inside.env_remove(name),
+            };
         }
         inside
     }
 
+    /// What it and the others send to each other passes through the namespace of this process, at the address
+    /// `by`, from now on, where it can be thrown away.
+    pub(crate) fn routed(self, by: Ipv4Addr) -> Self {
+        for (setting, value) in [("ip_forward", "1"), ("conf/all/send_redirects", "0")] {
+            set(setting, value);
+        }
+        // Machines that are told of a shorter way would take it.
+        set("conf/bridge/send_redirects", "0");
+        let (own, by) = (self.address.to_string(), by.to_string());
+        self.ip(&["address", "flush", "dev", CARD]);
+        self.ip(&["address", "add", &format!("{own}/32"), "dev", CARD]);
+        self.ip(&["route", "add", &by, "dev", CARD]);
+        self.ip(&["route", "add", "default", "via", &by]);
+        self
+    }
+
     /// Nothing comes or goes any more.
-    pub(super) fn unplug(&self) {
+    pub(crate) fn unplug(&self) {
         run("ip", ["link", "set", &self.cable, "down"]);
     }
 
     /// Whether this address is on this machine.
-    pub(super) fn has(&self, address: Ipv4Addr) -> bool {
+    pub(crate) fn has(&self, address: Ipv4Addr) -> bool {
         let output = self.within("ip").args(["-4", "-o", "address", "show"]).output();
         let said = output.map(|it| String::from_utf8_lossy(&it.stdout).into_owned());
         said.is_ok_and(|said| said.contains(&format!("{address}/")))
