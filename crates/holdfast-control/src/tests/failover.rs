@@ -42,6 +42,27 @@ async fn a_primary_that_is_gone_is_left_by_all_nodes_at_once() {
     assert!(executed <= 500, "A5: switched {executed} ms after that");
 }
 
+/// A machine dies with a node and the primary on it: the node has found the primary well until then.
+#[tokio::test(start_paused = true)]
+async fn the_last_word_of_a_node_that_dies_with_the_primary_does_not_hold_the_others_up() {
+    let world = World::start(PAIR, 3);
+    well(&world).await;
+    // It has just been heard, and their own calls went well too.
+    world.calls_go_well("a");
+    tokio::time::sleep(2 * SECONDS).await;
+    world.nodes[2].falls_silent();
+    world.set_down("a", true);
+    let gone = world.time();
+    let unhealthy = |world: &World| {
+        let known = world.server("docs");
+        known.verdicts.get("a").is_some_and(|it| it.opinion == Some(Opinion::Unhealthy))
+    };
+    world.until("found", 10 * SECONDS, unhealthy).await;
+    let found = world.time() - gone;
+    // Two rounds of two tries, as with three nodes.
+    assert!(found < 3_000, "after {found} ms");
+}
+
 /// One that is not quite well has its retries like any other.
 #[tokio::test(start_paused = true)]
 async fn a_slow_primary_is_not_left_for_two_checks_that_are_lost() {

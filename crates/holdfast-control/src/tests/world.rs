@@ -76,8 +76,8 @@ pub(crate) struct World {
     blind: Mutex<BTreeSet<usize>>,
     /// A node's calls at an instance fail, though its checks pass.
     fails: Mutex<BTreeSet<(usize, String)>>,
-    /// Instances of which every third call ends in an error, of all nodes.
-    erring: Mutex<BTreeSet<String>>,
+    /// The part of an instance's calls that ends in an error, of all nodes; of the others nobody has enough to say.
+    error_rates: Mutex<BTreeMap<String, f64>>,
     /// For how long no call was answered, where calls are.
     answered_ago: Mutex<Duration>,
     /// No client calls a node.
@@ -177,7 +177,7 @@ impl World {
             unelectable: Mutex::default(),
             blind: Mutex::default(),
             fails: Mutex::default(),
-            erring: Mutex::default(),
+            error_rates: Mutex::default(),
             answered_ago: Mutex::default(),
             idle: Mutex::default(),
             answers: Mutex::default(),
@@ -389,7 +389,12 @@ impl World {
 
     /// Every third call of this instance ends in an error from here on.
     pub(crate) fn errs(&self, instance: &str) {
-        lock(&self.erring).insert(instance.to_owned());
+        lock(&self.error_rates).insert(instance.to_owned(), 0.33);
+    }
+
+    /// There are calls enough to say that they go well.
+    pub(crate) fn calls_go_well(&self, instance: &str) {
+        lock(&self.error_rates).insert(instance.to_owned(), 0.0);
     }
 
     /// The last calls were answered so long ago, all the time.

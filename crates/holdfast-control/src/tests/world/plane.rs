@@ -159,7 +159,7 @@ impl Plane for FakePlane {
         if is_called && (self.reaches(at) || fails) && !self.is_frozen(at) {
             self.call(at, now);
         }
-        let errs = lock(&self.world().erring).contains(name);
+        let error_rate = lock(&self.world().error_rates).get(name).copied();
         let (breaker, evidence, is_open) = self.with_breaker(at, |breaker| {
             breaker.tick(now, 0);
             (breaker.phase(), breaker.evidence(), breaker.is_open_by_server())
@@ -168,7 +168,7 @@ impl Plane for FakePlane {
             in_flight: lock(&self.running).get(&at).copied().unwrap_or(0),
             indicators: Indicators {
                 calls: if is_called && goes_there { 1_000 } else { 0 },
-                error_rate: (errs && is_called && goes_there).then_some(0.33),
+                error_rate: error_rate.filter(|_| is_called && goes_there),
                 called_lately: is_called && goes_there,
                 ..Indicators::default()
             },
