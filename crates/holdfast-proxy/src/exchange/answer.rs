@@ -182,7 +182,8 @@ async fn tried(call: &Arc<Call>) -> Result<Answer, Failure> {
         if error.progress == Progress::Sent {
             Box::pin(tries.looks_elsewhere(call, &route)).await;
         }
-        match decide(call.class, error.progress, tries.for_what_got(error.progress), call.is_latest()) {
+        let sent = tries.for_what_got(error.progress);
+        match decide(call.class, error.progress, sent, call.is_latest()) {
             Repeat::Never(_) if error.progress == Progress::Sent => {
                 return Err(Failure::unknown(name, error.reason));
             }

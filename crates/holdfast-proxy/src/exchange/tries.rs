@@ -214,7 +214,7 @@ impl Tries {
     /// # Cancel safety
     /// Cancel safe.
     pub(super) async fn looks_elsewhere(&mut self, call: &Call, route: &Route) {
-        let may = call.class == CallClass::Read && !self.went_elsewhere && self.sent > 1;
+        let may = call.class == CallClass::Read && !self.went_elsewhere && self.in_all() > 1;
         if may
             && call.is_spent(self.in_all())
             && call.server.fleet.is_left(route.instance, call.steering_key()).await
