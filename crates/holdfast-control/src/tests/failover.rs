@@ -280,7 +280,7 @@ async fn the_record_of_moves_reads_well() {
         assert!(!line.ends_with([':', ' ', ',']) && !line.ends_with(", score"), "{line}");
     }
     let is_step = |it: &&str| {
-        let other = ["a is ", "what it costs ", "first good answer: b, "];
+        let other = ["a is ", "emergency: a ", "what it costs ", "first good answer: b, "];
         !other.iter().any(|begins| it.starts_with(begins))
     };
     let said: Vec<&str> = said.into_iter().filter(is_step).collect();
