@@ -5,19 +5,36 @@
 use crate::field::Field;
 use crate::tree::{Node, Value};
 
+/// In which order the members of a JSON object come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Order {
+    Written,
+    ByName,
+}
+
 impl Field<'_> {
-    /// A mapping as a JSON object, its variables put in.
+    /// A mapping as a JSON object, its variables put in. In the order in which it is written: a server may go
+    /// by that.
     pub(crate) fn json_object(&self) -> Option<String> {
+        self.object(Order::Written)
+    }
+
+    /// The same by name, as it stands in what nodes agree on: in another order it is no other value.
+    pub(crate) fn sorted_json_object(&self) -> Option<String> {
+        self.object(Order::ByName)
+    }
+
+    fn object(&self, order: Order) -> Option<String> {
         if !matches!(self.node.value, Value::Map(_)) {
             self.wrong("a mapping", "a mapping: a JSON object", "write { name: value }");
             return None;
         }
         let mut out = String::new();
-        self.write(&mut out)?;
+        self.write(order, &mut out)?;
         Some(out)
     }
 
-    fn write(&self, out: &mut String) -> Option<()> {
+    fn write(&self, order: Order, out: &mut String) -> Option<()> {
         match &self.node.value {
             Value::Null => out.push_str("null"),
             Value::Scalar(_) => {
@@ -30,19 +47,23 @@ impl Field<'_> {
                     if n > 0 {
                         out.push(',');
                     }
-                    item.write(out)?;
+                    item.write(order, out)?;
                 }
                 out.push(']');
             }
             Value::Map(_) => {
                 out.push('{');
-                for (n, (entry, field)) in self.entries()?.iter().enumerate() {
+                let mut entries = self.entries()?;
+                if order == Order::ByName {
+                    entries.sort_by(|(a, _), (b, _)| a.key.cmp(&b.key));
+                }
+                for (n, (entry, field)) in entries.iter().enumerate() {
                     if n > 0 {
                         out.push(',');
                     }
                     quote(&entry.key, out);
                     out.push(':');
-                    field.write(out)?;
+                    field.write(order, out)?;
                 }
                 out.push('}');
             }
@@ -107,6 +128,18 @@ mod tests {
         let node = tree::parse(yaml, &mut Vec::new()).expect("YAML");
         let field = Field::new(&context, "x".into(), &node);
         assert_eq!(field.json_object().as_deref(), Some(json));
+    }
+
+    #[test]
+    fn what_has_no_order_of_its_own_comes_by_name() {
+        let context = Context::new(&|_| None);
+        let yaml = "{ c: { z: 1, a: 2 }, b: [ 2, 1, { d: 1, c: 2 } ] }";
+        let node = tree::parse(yaml, &mut Vec::new()).expect("YAML");
+        let field = Field::new(&context, "x".into(), &node);
+        let sorted = r#"{"b":[2,1,{"c":2,"d":1}],"c":{"a":2,"z":1}}"#;
+        assert_eq!(field.sorted_json_object().as_deref(), Some(sorted));
+        let written = r#"{"c":{"z":1,"a":2},"b":[2,1,{"d":1,"c":2}]}"#;
+        assert_eq!(field.json_object().as_deref(), Some(written));
     }
 
     #[test]

@@ -229,7 +229,8 @@ pub(crate) fn text(event: &ServerEvent) -> String {
         }
         ServerHappened::FailoverBegan => format!("failover to {} begins", event.instance),
         ServerHappened::FailbackBegan => format!("failback to {} begins", event.instance),
-        ServerHappened::Progressed => format!("on the way to {}", event.instance),
+        // The line says itself what goes on.
+        ServerHappened::Progressed => return event.evidence.clone(),
         ServerHappened::Switched => format!("{} is active", event.instance),
         ServerHappened::RolledBack => format!("not moved to {}", event.instance),
         ServerHappened::Failed => "cannot fail over".to_owned(),

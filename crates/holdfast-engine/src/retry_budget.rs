@@ -96,6 +96,21 @@ impl RetryBudget {
         Ok(())
     }
 
+    /// The same for a call that is being repeated, whose repetition is given up for the next one: that takes its
+    /// place. If the next one may not begin the present one goes on, and keeps its place.
+    ///
+    /// # Errors
+    /// As [`try_repeat`](Self::try_repeat).
+    pub fn try_instead(&mut self, attempts: u32, now: Instant) -> Result<(), NoRetry> {
+        let before = self.repeating;
+        self.repeat_ended();
+        let may = self.try_repeat(attempts, now);
+        if may.is_err() {
+            self.repeating = before;
+        }
+        may
+    }
+
     /// A repetition is over.
     pub fn repeat_ended(&mut self) {
         self.repeating = self.repeating.saturating_sub(1);
@@ -209,6 +224,27 @@ mod tests {
         assert!(repeated > calls / 10, "{repeated} of {calls}");
     }
 
+    /// What hangs and may not go elsewhere yet is still under way where it is.
+    #[test]
+    fn a_repetition_that_may_not_be_given_up_for_the_next_one_keeps_its_place() {
+        let (mut budget, now) = budget();
+        for _ in 0..3 {
+            budget.try_repeat(1, now).unwrap();
+        }
+        let later = now + Duration::from_secs(60);
+        assert_eq!(budget.try_instead(3, later), Err(NoRetry::Attempts));
+        assert_eq!((budget.used(), budget.try_repeat(1, later)), (3, Err(NoRetry::Budget)));
+        // The next one needs no place beside the one that it takes.
+        assert_eq!(budget.try_instead(2, later), Ok(()));
+        assert_eq!((budget.used(), budget.try_repeat(1, later)), (3, Err(NoRetry::Budget)));
+        budget.reconfigure(Params { at_least: 1, ..Params::default() });
+        assert_eq!(budget.try_instead(2, later), Err(NoRetry::Budget));
+        for left in [2, 1, 0] {
+            budget.repeat_ended();
+            assert_eq!(budget.repeating, left);
+        }
+    }
+
     #[test]
     fn settings_that_make_no_sense_allow_the_least() {
         for share in [f64::NAN, -1.0, 0.0] {
@@ -244,7 +280,7 @@ mod tests {
     proptest! {
         /// At no time are more repetitions under way than a fifth of the active calls, or three.
         #[test]
-        fn never_more_than_the_share(steps in prop::collection::vec((0u8..5, 0u64..400), 1..400)) {
+        fn never_more_than_the_share(steps in prop::collection::vec((0u8..6, 0u64..400), 1..400)) {
             let (mut budget, mut now) = budget();
             let (mut under_way, mut repeating) = (0u32, 0u32);
             let mut begun: Vec<Instant> = Vec::new();
@@ -270,6 +306,11 @@ mod tests {
                     4 if repeating > 0 => {
                         budget.repeat_ended();
                         repeating -= 1;
+                    }
+                    // Whatever comes of it, as many are under way as before.
+                    5 if repeating > 0 => {
+                        let _ = budget.try_instead(1, now);
+                        prop_assert!(budget.repeating == repeating);
                     }
                     _ => {}
                 }

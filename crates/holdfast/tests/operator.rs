@@ -449,7 +449,7 @@ fn servers_with_health_breakers_and_what_serves() {
     let all = vec![server("docs", Some(ill)), search, server("files", None)];
     golden("servers", shown(all), &["servers"]);
     let failed = ControlDto {
-        reason: "a unreachable, and no other instance can take over".into(),
+        reason: "a is unreachable, and no other instance can take over".into(),
         ..at_rest("a", "failover_failed")
     };
     golden("servers-failed", shown(vec![server("docs", Some(failed))]), &["servers"]);
@@ -603,7 +603,7 @@ fn events_and_incidents() {
     let events = vec![
         line(7, "configured", "configuration: version 1, by gateway-1"),
         line(9, "verdict", "a is unhealthy, was healthy: 3 of 3 nodes voted: 3 unhealthy"),
-        line(10, "failover_began", "failover to b begins: immediate, pause, a unreachable"),
+        line(10, "failover_began", "failover to b begins: a is unreachable (immediate, pause)"),
     ];
     let script = |events| Script { events: Some(EventsDto { events }), ..Script::default() };
     golden("events", script(events), &["events", "--limit", "3"]);

@@ -9,7 +9,7 @@ use crate::harness::client::Client;
 use crate::harness::gateway::Setup;
 use crate::harness::message;
 use crate::harness::process::free_address;
-use crate::harness::recorder::{Recorder, Reply};
+use crate::harness::recorder::{Gate, Recorder, Reply};
 use crate::harness::sample::Sample;
 
 use super::url;
@@ -239,6 +239,60 @@ async fn what_the_server_that_stands_in_may_have_run_is_not_said_to_have_not() {
     let answer = Client::modern(&gateway).at("/mcp/main").call(1, "book").await;
     assert_eq!(other.calls("book").len(), 1);
     assert_eq!(answer["error"]["data"]["mayHaveRun"], true, "{answer}");
+}
+
+/// Who configured it counts on it: the log and the metrics say that it was of no help, and why.
+#[tokio::test]
+async fn a_server_that_stands_in_and_cannot_is_counted_and_told() {
+    let broken = Recorder::scripted(|seen| {
+        (seen.rpc() == "tools/call").then(|| Reply::refused(500, String::new()))
+    })
+    .await;
+    let other = Recorder::scripted(|seen| match seen.tool().as_str() {
+        "cut" => Some(Reply::Cut),
+        "wrong" => Some(Reply::json(message::error(seen.id(), -32000, "no"))),
+        "hang" => Some(Reply::after(&Gate::new(), Reply::Cut)),
+        _ => None,
+    })
+    .await;
+    let main = |more: &str| {
+        format!(
+            r#"{{ url: "{}", tools: {{ cut: read, wrong: read, much: read, hang: read }},
+                 breaker: {{ enabled: false }}, fallback: {{ server: other }}{more} }}"#,
+            broken.url()
+        )
+    };
+    let stands_in = format!(
+        r#"{{ url: "{}", breaker: {{ enabled: false }},
+             tools: {{ much: {{ effect: read, requests_per_minute: 1, burst: 1 }} }} }}"#,
+        other.url()
+    );
+    let gateway = Setup::new()
+        .server("main", &main(""))
+        .server("hasty", &main(", timeout: 1s"))
+        .server("other", &stands_in)
+        .section("retry_budget: { attempts: 1 }")
+        .start()
+        .await;
+    let failed = |server: &str, reason: &str| {
+        let name = "holdfast_fallbacks_failed_total";
+        format!(r#"{name}{{server_id="{server}",reason="{reason}"}}"#)
+    };
+    let client = Client::modern(&gateway).at("/mcp/main");
+    for (id, tool) in ["cut", "wrong", "much", "much"].into_iter().enumerate() {
+        let answer = client.call(id, tool).await;
+        assert_eq!(answer.get("error").is_some(), id != 2, "{tool}: {answer}");
+    }
+    for reason in ["failed", "error", "limited"] {
+        assert_eq!(gateway.metric(&failed("main", reason)).await, 1.0, "{reason}");
+    }
+    // Of those that come so fast there is one line.
+    let line = "the server that stands in does not help either";
+    assert_eq!(gateway.log().matches(line).count(), 1);
+    // Who hangs until the call's time is over was of no help either.
+    let answer = Client::modern(&gateway).at("/mcp/hasty").call(5, "hang").await;
+    assert!(answer.get("error").is_some(), "{answer}");
+    gateway.wait_metric(&failed("hasty", "failed"), |it| it == 1.0).await;
 }
 
 /// What the configuration sends to one server is that server's secret.

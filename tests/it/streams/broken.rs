@@ -1,6 +1,8 @@
 //! A server that breaks off in mid-call: resume where it can be resumed, repeat what may be
 //! repeated, and otherwise say the truth. Never an empty 200.
 
+use std::collections::BTreeSet;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::Value;
@@ -43,10 +45,7 @@ const WAYS: [(&str, Break); 7] = [
         )
     }),
     ("an empty stream, cut", |_| Reply::Stream(vec![Step::Cut])),
-    ("a stream cut after an event", |_| {
-        let note = message::notification("notifications/message", r#"{"level":"info","data":1}"#);
-        Reply::Stream(vec![Step::Send(message::event(&note)), Step::Cut])
-    }),
+    ("a stream cut after an event", |_| half_a_stream()),
     ("a stream that ends without the answer", |_| Reply::Stream(Vec::new())),
 ];
 
@@ -60,6 +59,90 @@ async fn a_read_is_repeated() {
         assert_eq!(response["id"], 1, "{what}");
         assert_eq!(recorder.calls("read").len(), 2, "{what}");
     }
+}
+
+/// In the middle of a stream.
+fn half_a_stream() -> Reply {
+    let note = message::notification("notifications/message", r#"{"level":"info","data":1}"#);
+    Reply::Stream(vec![Step::Send(message::event(&note)), Step::Cut])
+}
+
+/// Whatever became of it before: three times, and not three times behind each stream that broke off.
+#[tokio::test]
+async fn a_read_is_sent_three_times_in_all() {
+    let sent = AtomicUsize::new(0);
+    let (recorder, gateway) = start("streams: { commit_after: 20ms }", move |seen| {
+        (seen.tool() == "read").then(|| match sent.fetch_add(1, Ordering::SeqCst) {
+            0 => Reply::Status(500),
+            _ => half_a_stream(),
+        })
+    })
+    .await;
+    let client = client_with_tools(&gateway).await;
+    outcome_unknown("half a stream", &client.call("\"r\"", "read").await, "r");
+    assert_eq!(recorder.calls("read").len(), 3);
+}
+
+/// A server that loses its sessions with its streams is no reason to give a Read up.
+#[tokio::test]
+async fn a_read_whose_stream_broke_goes_on_in_another_session() {
+    let sent = AtomicUsize::new(0);
+    let (recorder, gateway) = start("streams: { commit_after: 20ms }", move |seen| {
+        (seen.tool() == "read").then_some(())?;
+        match sent.fetch_add(1, Ordering::SeqCst) {
+            0 => Some(half_a_stream()),
+            1 => Some(Reply::Status(404)),
+            _ => None,
+        }
+    })
+    .await;
+    let client = client_with_tools(&gateway).await;
+    let response = client.call(1, "read").await;
+    assert_eq!(response["result"]["content"][0]["text"], "read done", "{response}");
+    assert_eq!(recorder.calls("read").len(), 3);
+}
+
+/// So many repeats at once, and no more, when the streams of many calls break off.
+#[tokio::test]
+async fn reads_whose_streams_break_are_repeated_within_the_budget() {
+    let (gate, seen) = (Gate::new(), Mutex::new(BTreeSet::new()));
+    let held = gate.clone();
+    let recorder = Recorder::scripted(move |call| {
+        (call.tool() == "look").then(|| match seen.lock().unwrap().insert(call.id()) {
+            true => half_a_stream(),
+            false => {
+                let answer = message::result(call.id(), r#"{"content":[]}"#);
+                Reply::after(&held, Reply::json(answer))
+            }
+        })
+    })
+    .await;
+    let settings = format!(
+        r#"{{ url: "{}", tools: {{ look: read }}, breaker: {{ enabled: false }} }}"#,
+        recorder.url()
+    );
+    let gateway = Setup::new()
+        .server("main", &settings)
+        .section("retry_budget: { share: 0, at_least: 3 }")
+        .start()
+        .await;
+    let client = Client::modern(&gateway);
+    let calls: Vec<_> = (0..8)
+        .map(|id| {
+            let client = client.clone();
+            tokio::spawn(async move { client.call(id, "look").await })
+        })
+        .collect();
+    let denied = r#"holdfast_repeats_denied_total{server_id="main"}"#;
+    gateway.wait_metric(denied, |it| it == 5.0).await;
+    assert_eq!(recorder.calls("look").len(), 8 + 3);
+    gate.open();
+    let mut good = 0;
+    for call in calls {
+        let answer = call.await.unwrap();
+        good += usize::from(answer.get("result").is_some());
+    }
+    assert_eq!(good, 3);
 }
 
 /// A list is a Read by its method.
@@ -169,6 +252,29 @@ async fn a_stream_with_ids_is_resumed_at_the_server() {
     assert_eq!(recorder.calls("write").len(), 1);
     let resumed = recorder.wait_for("a resume", 1, |seen| seen.method == "GET").await;
     assert_eq!(resumed[0].header("mcp-session-id"), Some("server-session-1"));
+}
+
+/// What runs nothing again takes nothing of the budget.
+#[tokio::test]
+async fn a_stream_is_resumed_at_the_server_where_nothing_is_repeated() {
+    let (recorder, gateway) = start("retry_budget: { attempts: 1, at_least: 0 }", |seen| {
+        if seen.tool() == "read" {
+            return Some(Reply::Stream(vec![
+                Step::Send("id: here-1\nretry: 10\ndata: \n\n".into()),
+                Step::Cut,
+            ]));
+        }
+        (seen.header("last-event-id") == Some("here-1")).then(|| {
+            let answer = message::result(1, r#"{"content":[{"type":"text","text":"resumed"}]}"#);
+            Reply::Stream(vec![Step::Send(message::event_with_id("here-2", &answer))])
+        })
+    })
+    .await;
+    let client = client_with_tools(&gateway).await;
+    let response = client.call(1, "read").await;
+    assert_eq!(response["result"]["content"][0]["text"], "resumed", "{response}");
+    assert_eq!(recorder.calls("read").len(), 1);
+    assert_eq!(gateway.metric(r#"holdfast_repeats_denied_total{server_id="main"}"#).await, 0.0);
 }
 
 /// A server that closes its primed stream on purpose (SEP-1699 polling) is not a broken one: the

@@ -43,7 +43,7 @@ impl Fallback {
             fallback.cache = Some(FallbackCache::read(cache));
         }
         fallback.server = section.field("server").and_then(|field| field.name());
-        fallback.answer = section.field("static").and_then(|field| field.json_object());
+        fallback.answer = section.field("static").and_then(|field| field.sorted_json_object());
         section.names("tools", 1000, &mut fallback.tools);
         let ways = section.given(&["cache", "server", "static"]);
         if ways.is_empty() && !section.given(&["tools"]).is_empty() {

@@ -280,6 +280,17 @@ fn what_has_no_effect_beside_a_servers_address_stays_where_it_is() {
     assert_eq!(other.servers.keys().collect::<Vec<_>>(), ["a", "b", "c"]);
 }
 
+/// What a node starts with is what it has agreed on with nobody else.
+#[test]
+fn the_order_of_names_in_an_answer_is_no_change() {
+    let text = r#"servers: { a: { url: "http://a/", tools: { look: read },
+        fallback: { static: { isError: false, content: [ { type: text, text: later, annotations: { z: 1, a: 2 } } ] } },
+        health: { checks: [ { type: tool, tool: look, arguments: { n: 1, b: 2 } } ] } } }"#;
+    let file = file(text, &[]);
+    let config = file.with(&file.document, "version 1", [], &env(&[])).expect("good");
+    assert_eq!(file.config.difference(&config), []);
+}
+
 #[test]
 fn an_earlier_file_of_the_node_will_do_and_the_newest_is_taken_first() {
     let old = Arc::new(file(&with_header("http://a/", "old"), &[]));

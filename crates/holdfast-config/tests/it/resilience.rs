@@ -223,7 +223,7 @@ fn what_stands_in_and_what_is_needed() {
     assert_eq!(a.fallback.server.as_deref(), Some("b"));
     assert_eq!(
         a.fallback.answer.as_deref(),
-        Some(r#"{"content":[{"type":"text","text":"later"}],"isError":true}"#)
+        Some(r#"{"content":[{"text":"later","type":"text"}],"isError":true}"#)
     );
     assert!(a.fallback.covers(Some("look")) && !a.fallback.covers(Some("pay")));
     assert!(!a.fallback.covers(None) && config.servers["c"].fallback.covers(None));

@@ -9,7 +9,7 @@ use holdfast_engine::replicated::ServerHappened;
 
 use super::world::{Kill, World};
 use super::{PAIR, SECONDS, well};
-use crate::operate::{Operated, Order};
+use crate::operate::{Force, Operated, Order};
 use crate::plane::At;
 use crate::shared::lock;
 
@@ -264,6 +264,63 @@ async fn a_coordinator_that_dies_over_the_check_is_followed_by_one_that_makes_it
     world.until("moved", 10 * SECONDS, |world| world.all_go_to(0, "b")).await;
     world.until("at rest", 60 * SECONDS, on_secondary).await;
     assert_eq!(world.server("docs").failover.generation, 1, "{:#?}", world.history("docs"));
+}
+
+/// What `holdfast events` shows, in the words of one who has to act on it.
+#[tokio::test(start_paused = true)]
+async fn the_record_of_moves_reads_well() {
+    let check = "drain: 10s, consistency: { tool: count, arguments: {} }";
+    let world = World::start(&PAIR.replace("drain: 10s", check), 3);
+    well(&world).await;
+    world.answers("a", "7 rows");
+    world.answers("b", "7 rows");
+    let since = world.history("docs").len();
+    let breaker =
+        |force| Order::Breaker { server: "docs".into(), instance: Some("b".into()), force };
+    for force in [Force::Closed, Force::Clear] {
+        world.control(0).order(breaker(force)).await.unwrap();
+    }
+    world.set_down("a", true);
+    world.until("moved", 10 * SECONDS, on_secondary).await;
+    world.set_down("a", false);
+    world.answers("b", "6 rows");
+    let is_well =
+        |world: &World| world.server("docs").verdicts["a"].opinion == Some(Opinion::Healthy);
+    world.until("well", 30 * SECONDS, is_well).await;
+    world.control(0).order(Order::FailBack { server: "docs".into() }).await.unwrap();
+    world.until("rolled back", 10 * SECONDS, on_secondary).await;
+    world.answers("b", "7 rows");
+    world.control(0).order(Order::FailBack { server: "docs".into() }).await.unwrap();
+    let ramps = |world: &World| matches!(world.server("docs").failover.moving(), Some(it) if matches!(it.stage, Stage::Ramp { percent: 20 }));
+    world.until("ramp", 60 * SECONDS, ramps).await;
+    let history = world.history("docs");
+    let all = history[since..].iter().filter_map(|it| Some(it.split_once(' ')?.1));
+    // How the votes stood stands behind it, and is another matter.
+    let said: Vec<&str> = all.clone().map(|it| it.split("; 3 of 3").next().unwrap_or(it)).collect();
+    for line in all {
+        assert!(!line.ends_with([':', ' ', ',']) && !line.ends_with(", score"), "{line}");
+    }
+    let is_step = |it: &&str| {
+        let other = ["a is ", "emergency: a ", "what it costs ", "first good answer: b, "];
+        !other.iter().any(|begins| it.starts_with(begins))
+    };
+    let said: Vec<&str> = said.into_iter().filter(is_step).collect();
+    let expected = [
+        "breaker of b forced closed: by an operator at n1",
+        "breaker of b decides by itself: by an operator at n1",
+        "failover to b begins: a is unreachable (immediate, pause)",
+        "on the way to b: a is unreachable (immediate, check)",
+        "b is active: a is unreachable (immediate)",
+        "people are told that b is active",
+        "at rest: b is active",
+        "failback to a begins: by an operator at n1 (gradual, check)",
+        "not moved to a: check of a: a answers otherwise than b",
+        "at rest: b is active",
+        "failback to a begins: by an operator at n1 (gradual, check)",
+        "10 % of the sessions use a: by an operator at n1 (gradual)",
+        "20 % of the sessions use a: by an operator at n1 (gradual)",
+    ];
+    assert_eq!(said, expected, "{history:#?}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -63,11 +63,12 @@ pub struct Failover {
     pub switched_at: u64,
     /// An operator moved the server to its active instance: the primary does not take over by itself.
     pub by_hand: bool,
-    /// Automatic moves other than an immediate first one do not begin before this.
+    /// Automatic moves other than an immediate first one do not begin before this, and an immediate one that does
+    /// is not taken back.
     pub not_before: u64,
     /// Failovers in a row that came to nothing.
     pub attempts: u32,
-    /// Failbacks in a row that were rolled back. Each doubles the next delay, up to eight times.
+    /// Moves that were rolled back since the last switch. Each doubles the next delay, up to eight times.
     pub rollbacks: u32,
     /// Targets that were tried in vain since a failover last worked.
     pub tried: Vec<String>,

@@ -2,10 +2,12 @@
 //!
 //! The table of every state and input is in `docs/state-machines.md`, and a test walks it.
 
+mod wish;
+
 use serde::{Deserialize, Serialize};
 
 use super::trigger::{Trigger, target, trigger};
-use super::{End, Failed, Failover, Manner, Move, Order, Params, Phase, Role, Seen, Stage};
+use super::{End, Failed, Failover, Manner, Move, Order, Params, Phase, Seen, Stage};
 use crate::health::votes::{Cause, Opinion};
 
 /// A delay doubles this often at most.
@@ -334,7 +336,9 @@ impl Sight<'_> {
 
     /// Whether a move that the group began has nothing to flee from any more: the old instance is well while all
     /// calls of the server still are, or wait, there. Later that says less: of few calls few fail. What an
-    /// operator began goes on, in a hurry too: then it has taken more steps.
+    /// operator began goes on, in a hurry too: then it has taken more steps. So does what began while the server
+    /// rests from one that was taken back, if it goes to where all is well: an instance that is ill again so soon
+    /// would have its calls held time after time.
     fn has_no_reason_any_more(&self, state: &Failover, it: &Move) -> bool {
         let first = match (&state.phase, it.manner, it.stage) {
             (Phase::FailingOver(_), Manner::Immediate, Stage::Pause) => 0,
@@ -342,7 +346,16 @@ impl Sight<'_> {
             (Phase::FailingOver(_), Manner::Gradual, Stage::Check | Stage::Ramp { .. }) => 0,
             _ => return false,
         };
-        state.step == first && self.find(&it.from).is_some_and(Seen::is_well)
+        let is_well = |name| self.find(name).is_some_and(Seen::is_well);
+        let flaps = self.rests_from_a_failover(state, it.began) && is_well(&it.to);
+        state.step == first && is_well(&it.from) && !flaps
+    }
+
+    /// Whether a failover was taken back so short a time before that. A failback rests longer.
+    fn rests_from_a_failover(&self, state: &Failover, at: u64) -> bool {
+        let rest = doubled(self.params.retry_after, state.rollbacks);
+        let left = state.not_before.saturating_sub(at);
+        state.rollbacks > 0 && (1..=rest).contains(&left)
     }
 
     fn report(&self, state: &Failover, report: &Report) -> Option<Failover> {
@@ -431,74 +444,9 @@ impl Sight<'_> {
 
     fn leaves(&self, state: &Failover, cause: Cause) -> String {
         match self.find(&state.active) {
-            Some(_) => format!("{} {}", state.active, cause.label()),
+            Some(_) => cause.tells_of(&state.active),
             None => format!("{} is not configured any more", state.active),
         }
-    }
-}
-
-// === impl Sight: what operators wish ===
-
-impl Sight<'_> {
-    fn wish(
-        &self,
-        state: &Failover,
-        to: Option<&str>,
-        by: &str,
-        force: bool,
-    ) -> Result<Failover, Refusal> {
-        if let Phase::FailingBack(it) = &state.phase
-            && it.stage.is_before_switch()
-            && to.is_none_or(|to| to == state.active)
-        {
-            // Whoever stops a failback does not want it to begin again by itself.
-            let stays = self.roll_back(state, it, &format!("taken back by {by}"));
-            return Ok(Failover { by_hand: true, ..stays });
-        }
-        is_free(state)?;
-        let to = match to {
-            Some(name) if name == state.active => return Err(Refusal::Already),
-            Some(name) => {
-                self.find(name).filter(|it| it.role != Role::Replica).ok_or(Refusal::Unknown)?
-            }
-            None => target(self.seen, &state.active, &[]).ok_or(Refusal::NoTarget)?,
-        };
-        if !to.is_usable() && !force {
-            return Err(Refusal::Unusable);
-        }
-        let manner = if force { Manner::Forced } else { Manner::Manual };
-        let cause = match to.opinion {
-            _ if to.is_usable() => format!("by {by}"),
-            Some(opinion) => format!("by {by}, although {} is {}", to.name, opinion.label()),
-            None => format!("by {by}, although nothing is known of {}", to.name),
-        };
-        Ok(self.begin(state, to.name, manner, &cause))
-    }
-
-    fn back(&self, state: &Failover, by: &str, at_once: bool) -> Result<Failover, Refusal> {
-        if let Phase::FailingOver(it) = &state.phase
-            && it.stage.is_before_switch()
-        {
-            return Ok(self.roll_back(state, it, &format!("taken back by {by}")));
-        }
-        is_free(state)?;
-        if state.active == self.params.primary {
-            return Err(Refusal::Already);
-        }
-        let primary = self.find(&self.params.primary).ok_or(Refusal::Unknown)?;
-        if !primary.is_usable() {
-            return Err(Refusal::Unusable);
-        }
-        let manner = if at_once { Manner::Manual } else { Manner::Gradual };
-        Ok(self.begin_back(state, manner, &format!("by {by}")))
-    }
-}
-
-/// Whether a new move may begin: nothing moves, or people are merely being told.
-fn is_free(state: &Failover) -> Result<(), Refusal> {
-    match state.moving().map(|it| it.stage) {
-        None | Some(Stage::Notify { .. }) => Ok(()),
-        Some(_) => Err(Refusal::Busy),
     }
 }
 

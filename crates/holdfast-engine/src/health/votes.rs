@@ -431,6 +431,20 @@ impl Cause {
             Self::BreakerOpen => "breaker open",
         }
     }
+
+    /// A sentence for it, of this instance.
+    #[must_use]
+    pub fn tells_of(self, instance: &str) -> String {
+        match self {
+            Self::Score => format!("the score of {instance} is low"),
+            Self::Errors => format!("too many calls fail at {instance}"),
+            Self::Exhausted => format!("{instance} is exhausted"),
+            Self::Critical => format!("{instance} fails a critical check"),
+            Self::Authentication => format!("{instance} refuses the credential"),
+            Self::Unreachable => format!("{instance} is unreachable"),
+            Self::BreakerOpen => format!("the breakers of {instance} are open"),
+        }
+    }
 }
 
 impl From<Failure> for Cause {
@@ -464,10 +478,13 @@ impl std::fmt::Display for Tally {
         let healthy = counted - unhealthy - degraded;
         write!(
             f,
-            "{counted} of {members} nodes voted: {unhealthy} unhealthy, {degraded} degraded, {healthy} healthy; score {:.2}, {}",
-            self.score,
-            self.cause.label()
-        )
+            "{counted} of {members} nodes voted: {unhealthy} unhealthy, {degraded} degraded, {healthy} healthy; score {:.2}",
+            self.score
+        )?;
+        match self.cause {
+            Cause::Score => Ok(()),
+            cause => write!(f, ", {}", cause.label()),
+        }
     }
 }
 

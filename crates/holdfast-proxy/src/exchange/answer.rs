@@ -9,13 +9,12 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 use holdfast_engine::class::CallClass;
 use holdfast_engine::repeat::{Progress, Repeat, decide};
-use holdfast_engine::retry_budget::NoRetry;
 use holdfast_mcp::method::Method;
 use holdfast_mcp::peek::peek;
 use http::StatusCode;
 
 use super::attempt::{self, AttemptError, Reply, Route};
-use super::tries::Tries;
+use super::tries::{Tries, not_repeated};
 use super::{
     Answer, Call, Events, Whole, fallback, journal, judge, lent, mark, observe, open, state,
 };
@@ -72,7 +71,7 @@ async fn tried(call: &Arc<Call>) -> Result<Answer, Failure> {
         return Ok(answer);
     }
     let session = call.session.clone();
-    let mut tries = Tries::new(call.deadline());
+    let mut tries = Tries::new(call.deadline(), call.out.times());
     loop {
         let found = tokio::select! {
             biased;
@@ -96,7 +95,8 @@ async fn tried(call: &Arc<Call>) -> Result<Answer, Failure> {
                     let outcome = judge::outcome(&reply);
                     match judge::judge(call, reply) {
                         Ok(reply) => {
-                            return Ok(answered(call, &route, reply, attempt, outcome).await);
+                            let sent = tries.in_all();
+                            return Ok(answered(call, &route, reply, attempt, outcome, sent).await);
                         }
                         // No answer at all: what may be sent again is.
                         Err(failure) if failure.kind == FailureKind::OutcomeUnknown => {
@@ -182,7 +182,8 @@ async fn tried(call: &Arc<Call>) -> Result<Answer, Failure> {
         if error.progress == Progress::Sent {
             Box::pin(tries.looks_elsewhere(call, &route)).await;
         }
-        match decide(call.class, error.progress, tries.sent, call.is_latest()) {
+        let sent = tries.for_what_got(error.progress);
+        match decide(call.class, error.progress, sent, call.is_latest()) {
             Repeat::Never(_) if error.progress == Progress::Sent => {
                 return Err(Failure::unknown(name, error.reason));
             }
@@ -212,13 +213,6 @@ async fn tried(call: &Arc<Call>) -> Result<Answer, Failure> {
             }
         }
         call.server.metrics.attempts_repeated.inc();
-    }
-}
-
-fn not_repeated(why: NoRetry) -> &'static str {
-    match why {
-        NoRetry::Attempts => "the call was sent as often as it may be",
-        NoRetry::Budget => "enough other calls are being repeated",
     }
 }
 
@@ -457,13 +451,14 @@ async fn with_notice(call: &Call, session: &Session, answer: Bytes) -> Bytes {
     }
 }
 
-/// Turns the reply to the call's last attempt into its answer.
+/// Turns the reply to the call's last attempt, the `sent`th, into its answer.
 async fn answered(
     call: &Call,
     route: &Route,
     reply: Reply,
     mut attempt: Attempt,
     outcome: Outcome,
+    sent: u32,
 ) -> Answer {
     match reply {
         Reply::Whole(mut whole) => {
@@ -494,8 +489,10 @@ async fn answered(
         }
         Reply::Events(mut events) => {
             // It is settled when the stream has brought the answer, or has not.
-            if call.method == Method::SubscriptionsListen {
-                attempt.lasts();
+            match call.method {
+                // It is made again for as long as its client is there.
+                Method::SubscriptionsListen => attempt.lasts(),
+                _ => call.out.set_times(sent),
             }
             events.attempt = Some(attempt);
             if let Some(first) = &events.first {

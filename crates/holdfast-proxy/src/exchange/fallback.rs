@@ -22,7 +22,7 @@ use super::attempt::json_headers;
 use super::canonical::Members;
 use super::{Answer, Call, Guards, Ids, Whole, answer, mark};
 use crate::failure::{Failure, Ran};
-use crate::fleet::Served;
+use crate::fleet::{InVain, Served};
 
 /// Whether anything may stand in for the call's server.
 pub(super) fn may_stand_in(call: &Call) -> bool {
@@ -45,16 +45,13 @@ pub(super) async fn stand_in(call: &Arc<Call>, failure: Failure) -> Answer {
     if let Some(answer) = kept(call, &failure) {
         return answer;
     }
-    let mut was_sent = false;
-    if let Some(answer) = Box::pin(elsewhere(call, &failure, &mut was_sent)).await {
-        return answer;
-    }
-    match configured(call, &failure) {
-        Some(answer) => answer,
+    let failure = match Box::pin(elsewhere(call, &failure)).await {
+        Ok(answer) => return answer,
         // What is a Read at its own server may have had an effect at the other one.
-        None if was_sent => answer::gave_up(call, Failure { ran: Ran::Maybe, ..failure }),
-        None => answer::gave_up(call, failure),
-    }
+        Err(Ran::Maybe) => Failure { ran: Ran::Maybe, ..failure },
+        Err(Ran::No) => failure,
+    };
+    configured(call, &failure).unwrap_or_else(|| answer::gave_up(call, failure))
 }
 
 /// What can be said at once: for who has no time left.
@@ -238,22 +235,28 @@ pub(crate) fn forget(server: &crate::server::Server, method: &str) {
 // --- another server ---
 
 /// Asks the server that stands in, as whoever calls that one does: within its limits, in its class and
-/// if its breaker of the tool lets it pass, and by what it says of the tool. `was_sent`: whether it may have run
-/// there.
-async fn elsewhere(call: &Arc<Call>, failure: &Failure, was_sent: &mut bool) -> Option<Answer> {
-    let name = call.server.settings.fallback.server.as_deref()?;
-    let server = call.gateway.server(name)?;
+/// if its breaker of the tool lets it pass, and by what it says of the tool.
+///
+/// # Errors
+/// There is none, or it does not help either: whether the call may have run there.
+async fn elsewhere(call: &Arc<Call>, failure: &Failure) -> Result<Answer, Ran> {
+    let name = call.server.settings.fallback.server.as_deref().ok_or(Ran::No)?;
+    let server = call.gateway.server(name).ok_or(Ran::No)?;
     let headers = Arc::new(call.headers.for_other(&call.server, server));
     let gateway = &call.gateway;
     let (tool, class) = {
-        let asked = peek(&call.body).ok()?;
+        let asked = peek(&call.body).map_err(|_| Ran::No)?;
         let named = asked.params.name.filter(|_| call.method == Method::ToolsCall);
         // What is a Read there may write here: by this server's word it is repeated or not.
         let class = server.classify(&gateway.store, &asked.method, named.as_deref());
         (named.map(|it| it.to_string()), class)
     };
     // An outage of one server is no reason to ask more of the other than it may be asked.
-    server.admit(1, tool.as_deref().map(|tool| (tool, 1)), Instant::now()).ok()?;
+    if server.admit(1, tool.as_deref().map(|tool| (tool, 1)), Instant::now()).is_err() {
+        let reason = "the call is over its limits (requests_per_minute)";
+        in_vain(call, name, failure, InVain::Limited, reason);
+        return Err(Ran::No);
+    }
     let other = Arc::new(Call {
         gateway: Arc::clone(gateway),
         server: Arc::clone(server),
@@ -289,18 +292,87 @@ async fn elsewhere(call: &Arc<Call>, failure: &Failure, was_sent: &mut bool) -> 
     });
     // As long as nobody knows.
     call.out.set(true);
+    let mut asked = Asked { call, other: &other, failure, over: false };
     let answer = Box::pin(answer::first_answer(Arc::clone(&other))).await;
-    *was_sent = other.out.get();
-    let body = match answer {
-        Answer::Whole(whole) if whole.status.is_success() => whole.body,
-        Answer::One(one) => one.event.data?,
-        _ => return None,
-    };
-    if peek(&body).ok()?.kind != peek::Kind::Response || super::observe::is_rpc_error(&body) {
-        return None;
+    asked.over = true;
+    match body_of(answer) {
+        Ok(body) => {
+            let note = json!({ "kind": "server", "server": name, "reason": failure.reason });
+            Ok(served(call, Served::Server, body, &note))
+        }
+        Err((why, reason)) => {
+            in_vain(call, name, failure, why, &reason);
+            Err(if other.out.get() { Ran::Maybe } else { Ran::No })
+        }
     }
-    let note = json!({ "kind": "server", "server": name, "reason": failure.reason });
-    Some(served(call, Served::Server, body, &note))
+}
+
+/// The server that stands in is asked. Whoever waits for its answer no longer drops this: after the call's time,
+/// or so long a silence that it counts as a failure anywhere, it was of no help.
+struct Asked<'a> {
+    call: &'a Call,
+    other: &'a Call,
+    failure: &'a Failure,
+    over: bool,
+}
+
+impl Drop for Asked<'_> {
+    fn drop(&mut self) {
+        let Self { call, other, failure, over } = *self;
+        let silent = || {
+            other.started.elapsed() >= other.server.fleet.silence()
+                || call.started.elapsed() >= call.server.settings.timeout
+        };
+        if !over && silent() {
+            in_vain(call, &other.server.name, failure, InVain::Failed, "it gave no answer in time");
+        }
+    }
+}
+
+/// The answer of a server that stands in, if it has one: a result.
+///
+/// # Errors
+/// Why it has none.
+fn body_of(answer: Answer) -> Result<Bytes, (InVain, String)> {
+    let body = match answer {
+        Answer::Whole(whole) if whole.status.is_success() => Some(whole.body),
+        Answer::Whole(whole) => {
+            return Err((InVain::Error, format!("it answered with HTTP status {}", whole.status)));
+        }
+        Answer::One(one) => one.event.data,
+        Answer::Failed(failure) => return Err((InVain::Failed, failure.reason)),
+        Answer::Large(_) | Answer::Events(_) => {
+            let reason = "its answer is a stream, or too large to stand in for another".to_owned();
+            return Err((InVain::Failed, reason));
+        }
+        Answer::Moved | Answer::HangUp => None,
+    };
+    let is_response = |body: &Bytes| peek(body).is_ok_and(|it| it.kind == peek::Kind::Response);
+    let Some(body) = body.filter(is_response) else {
+        return Err((InVain::Failed, "it gave no answer".to_owned()));
+    };
+    match super::observe::is_rpc_error(&body) {
+        true => Err((InVain::Error, "it answered with an error".to_owned())),
+        false => Ok(body),
+    }
+}
+
+/// Says that the server that stands in was of no help: who configured it counts on it. No text of an answer
+/// goes into the log.
+#[cold]
+fn in_vain(call: &Call, other: &str, failure: &Failure, why: InVain, reason: &str) {
+    let counts = &call.server.fleet.counts;
+    counts.in_vain(why);
+    if let Some(missing) = counts.in_vain_lines.take(Instant::now()) {
+        tracing::warn!(
+            server = %call.server.name,
+            fallback = other,
+            because = %failure.reason,
+            reason,
+            missing,
+            "the server that stands in does not help either"
+        );
+    }
 }
 
 // --- the configuration ---

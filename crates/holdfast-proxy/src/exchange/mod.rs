@@ -50,7 +50,7 @@ mod tell;
 mod tries;
 mod wanted;
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -153,7 +153,11 @@ pub(crate) struct Shelf {
 /// Whether a call may have reached a server: what its end says of its effect. One that ends while it waits here
 /// did not run.
 #[derive(Debug, Default)]
-pub(crate) struct Out(AtomicBool);
+pub(crate) struct Out {
+    is: AtomicBool,
+    /// How often it was sent when its answer last began to stream. Should that break off, it goes on from there.
+    times: AtomicU32,
+}
 
 /// What is held while a call runs.
 pub(crate) struct Guards {
@@ -263,11 +267,19 @@ impl Whole {
 
 impl Out {
     pub(crate) fn set(&self, out: bool) {
-        self.0.store(out, Ordering::Relaxed);
+        self.is.store(out, Ordering::Relaxed);
     }
 
     pub(crate) fn get(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+        self.is.load(Ordering::Relaxed)
+    }
+
+    fn set_times(&self, times: u32) {
+        self.times.store(times, Ordering::Relaxed);
+    }
+
+    fn times(&self) -> u32 {
+        self.times.load(Ordering::Relaxed)
     }
 }
 
@@ -509,6 +521,11 @@ impl Call {
     /// Whether it may be sent once more, having been sent so often.
     pub(crate) fn may_repeat(&self, sent: u32) -> Result<(), NoRetry> {
         self.admitted.get().map_or(Ok(()), |admitted| admitted.may_repeat(sent))
+    }
+
+    /// Its repetition, if it is one, has failed.
+    pub(crate) fn repeat_failed(&self) {
+        self.admitted.get().into_iter().for_each(Admitted::repeat_failed);
     }
 
     /// Whether it was sent as often as it may be.

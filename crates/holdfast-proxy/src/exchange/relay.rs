@@ -5,7 +5,7 @@
 //! | cleanly, and it has given event ids (SEP-1699) | a client that can come back is let go and the stream resumed when it does; for others it is resumed behind their open stream |
 //! | broken, with event ids | resumed at the server |
 //! | a failover has left its instance: a `subscriptions/listen` | it is made again at the new one, behind the client's open stream |
-//! | otherwise, or not resumable any more: a Read | the call is sent again |
+//! | otherwise, or not resumable any more: a Read | the call is sent again, where the retry budget has room |
 //! | otherwise: a Write | a JSON-RPC error under the call's id: it may have run |
 //!
 //! After a repeat, progress up to the last value that was sent is suppressed: it must only rise.
@@ -29,7 +29,7 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::attempt::{self, Route, finish_reading};
 use super::take_up::{TakenUp, take_up};
-use super::{Answer, Call, Events, Ids, Large, addressed, answer, listen, observe};
+use super::{Answer, Call, Events, Ids, Large, addressed, answer, listen, observe, tries};
 use crate::asked::{Alarm, Seldom};
 use crate::failure::Failure;
 use crate::fleet::{Attempt, Outcome};
@@ -78,7 +78,6 @@ async fn relay_all(call: Arc<Call>, first: First, sink: Sink, open: Option<TaskT
         open,
         left: call.ids.iter().map(Into::into).collect(),
         progress: call.told,
-        attempts: 1,
         acknowledged: false,
         floor: call.told,
         asked: Vec::new(),
@@ -156,7 +155,6 @@ struct Relay<'a> {
     left: Vec<Box<str>>,
     /// The highest progress that the client was told.
     progress: Option<f64>,
-    attempts: u32,
     /// Whether the client has the acknowledgement of its listen.
     acknowledged: bool,
     /// The highest progress of the attempts before this one.
@@ -515,27 +513,31 @@ impl Relay<'_> {
             return Some(self.listens_again().await);
         }
         let waits = !matches!(self.sink, Sink::Nobody) && call.is_latest();
-        match decide(call.class, Progress::Sent, self.attempts, waits) {
+        // It was sent once at least: by the node that is gone, if another goes on with its stream.
+        let sent = call.out.times().max(1);
+        let decided = decide(call.class, Progress::Sent, sent, waits);
+        self.take_back(route).await;
+        let reason = match decided {
             Repeat::Again | Repeat::ReestablishThenAgain if call.ids.count() == 1 => {
                 if call.wanted.is_cancelled() {
-                    self.take_back(route).await;
                     return Some(answer::cancelled(call));
                 }
-                self.attempts += 1;
-                call.server.metrics.attempts_repeated.inc();
-                tracing::debug!(server = %call.server.name, %reason, "stream broke, call sent again");
-                self.floor = self.progress;
-                self.take_back(route).await;
                 // It may be lent again to this very call: nobody is to wait for one while it holds another.
                 route.lent = None;
-                Some(self.first_answer().await)
+                match tries::room(call, sent).await {
+                    Ok(()) => {
+                        call.server.metrics.attempts_repeated.inc();
+                        tracing::debug!(server = %call.server.name, %reason, "stream broke, call sent again");
+                        self.floor = self.progress;
+                        return Some(self.first_answer().await);
+                    }
+                    Err(why) => format!("{reason} ({})", tries::not_repeated(why)),
+                }
             }
-            _ => {
-                self.take_back(route).await;
-                self.fail(Failure::unknown(&call.server.name, reason)).await;
-                None
-            }
-        }
+            _ => reason,
+        };
+        self.fail(Failure::unknown(&call.server.name, reason)).await;
+        None
     }
 
     /// Resolves when a failover has taken the call from its instance.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use holdfast_engine::balance::Set;
 use holdfast_engine::class::CallClass;
+use holdfast_engine::repeat::Progress;
 use holdfast_engine::retry_budget::NoRetry;
 use tokio::time::Instant;
 
@@ -18,8 +19,10 @@ use crate::hold::Hold;
 
 /// What one call has been through.
 pub(super) struct Tries {
-    /// How often it was sent, or may have been.
+    /// How often it was sent, or may have been, since it is looked for an answer.
     pub(super) sent: u32,
+    /// How often it was before that: with each answer that broke off it is looked for another one.
+    before: u32,
     /// Whether its session was opened again for it.
     pub(super) reestablished: bool,
     /// The instances that refused a connection in this round.
@@ -50,10 +53,11 @@ const LOOKS_AGAIN: Duration = Duration::from_millis(500);
 // === impl Tries ===
 
 impl Tries {
-    /// Those of a call whose time is over then.
-    pub(super) fn new(deadline: std::time::Instant) -> Self {
+    /// Those of a call whose time is over then, and which was sent so often `before`.
+    pub(super) fn new(deadline: std::time::Instant, before: u32) -> Self {
         Self {
             sent: 0,
+            before,
             reestablished: false,
             refused: Set::default(),
             failed: Set::default(),
@@ -89,6 +93,20 @@ impl Tries {
         self.sent += 1;
         (self.turn, self.line) = (None, None);
         self.may_repeat = false;
+    }
+
+    /// How often it was sent in all.
+    pub(super) fn in_all(&self) -> u32 {
+        self.before + self.sent
+    }
+
+    /// How often it was sent, for what may follow an attempt that got so far. What the server does not know the
+    /// session of has not run, and neither has what was not sent: answers that broke off before do not count.
+    pub(super) fn for_what_got(&self, progress: Progress) -> u32 {
+        match progress {
+            Progress::Sent => self.in_all(),
+            Progress::NotSent | Progress::DidNotRun => self.sent,
+        }
     }
 
     /// Whether the instances' refusals are news: later rounds only ask again.
@@ -196,9 +214,9 @@ impl Tries {
     /// # Cancel safety
     /// Cancel safe.
     pub(super) async fn looks_elsewhere(&mut self, call: &Call, route: &Route) {
-        let may = call.class == CallClass::Read && !self.went_elsewhere && self.sent > 1;
+        let may = call.class == CallClass::Read && !self.went_elsewhere && self.in_all() > 1;
         if may
-            && call.is_spent(self.sent)
+            && call.is_spent(self.in_all())
             && call.server.fleet.is_left(route.instance, call.steering_key()).await
         {
             self.went_elsewhere = true;
@@ -222,7 +240,7 @@ impl Tries {
             let mut beside = self.failed;
             beside.insert(route.instance);
             let stays = route.bound.is_some() || !fleet.has_more(beside, call.steering_key());
-            if !stays && call.may_repeat(self.sent).is_ok() {
+            if !stays && call.may_repeat(self.in_all()).is_ok() {
                 self.may_repeat = true;
                 return;
             }
@@ -240,23 +258,44 @@ impl Tries {
         if self.may_repeat {
             return Ok(());
         }
-        match call.may_repeat(self.sent) {
+        room(call, self.in_all()).await
+    }
+}
+
+/// Waits until the server's budget of repeats has room for one more of a call that was sent so often, the last
+/// time to no avail.
+///
+/// # Errors
+/// It has none within the patience, or the call was sent often enough.
+///
+/// # Cancel safety
+/// Cancel safe.
+pub(super) async fn room(call: &Call, sent: u32) -> Result<(), NoRetry> {
+    call.repeat_failed();
+    match call.may_repeat(sent) {
+        Err(NoRetry::Budget) => {}
+        done => return done,
+    }
+    // Many calls that lost one instance at once are no storm: they take turns at the others. Those
+    // that have hung for long are not given up for some seconds more.
+    let mut turns = Box::new(Patience::after(call.started.elapsed()));
+    loop {
+        if !Box::pin(turns.wait()).await {
+            call.server.fleet.counts.repeats_denied.inc();
+            return Err(NoRetry::Budget);
+        }
+        match call.may_repeat(sent) {
             Err(NoRetry::Budget) => {}
             done => return done,
         }
-        // Many calls that lost one instance at once are no storm: they take turns at the others. Those
-        // that have hung for long are not given up for some seconds more.
-        let mut turns = Box::new(Patience::after(call.started.elapsed()));
-        loop {
-            if !Box::pin(turns.wait()).await {
-                call.server.fleet.counts.repeats_denied.inc();
-                return Err(NoRetry::Budget);
-            }
-            match call.may_repeat(self.sent) {
-                Err(NoRetry::Budget) => {}
-                done => return done,
-            }
-        }
+    }
+}
+
+/// Why a call is not sent again, for whoever made it.
+pub(super) fn not_repeated(why: NoRetry) -> &'static str {
+    match why {
+        NoRetry::Attempts => "the call was sent as often as it may be",
+        NoRetry::Budget => "enough other calls are being repeated",
     }
 }
 

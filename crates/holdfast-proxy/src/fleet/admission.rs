@@ -601,18 +601,28 @@ impl Admitted {
         self.server.gate.budget.attempts
     }
 
-    /// Whether the call may be sent once more, having been sent so often.
+    /// Whether the call may be sent once more, having been sent so often. If so, a repetition that is under way
+    /// is over; if not, it goes on.
     ///
     /// # Errors
     /// Why not.
     pub(crate) fn may_repeat(&self, attempts: u32) -> Result<(), NoRetry> {
         let mut state = self.server.gate.lock();
+        let now = Instant::now();
+        if self.repeating.load(Ordering::Relaxed) {
+            return state.budget.try_instead(attempts, now);
+        }
+        state.budget.try_repeat(attempts, now)?;
+        self.repeating.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// The call's repetition has failed: others need not wait for its end.
+    pub(crate) fn repeat_failed(&self) {
+        let mut state = self.server.gate.lock();
         if self.repeating.swap(false, Ordering::Relaxed) {
             state.budget.repeat_ended();
         }
-        state.budget.try_repeat(attempts, Instant::now())?;
-        self.repeating.store(true, Ordering::Relaxed);
-        Ok(())
     }
 }
 

@@ -1,5 +1,8 @@
 //! What is counted of one server, beside its calls.
 
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
 use holdfast_engine::breaker::Phase;
 
 use super::Losses;
@@ -11,6 +14,9 @@ pub(crate) struct Counts {
     refused: [Counter; Why::ALL.len()],
     turned: [Counter; Phase::ALL.len()],
     served: [Counter; Served::ALL.len()],
+    in_vain: [Counter; InVain::ALL.len()],
+    /// The log's lines on servers that stood in and could not help either.
+    pub(crate) in_vain_lines: Lines,
     /// Repeats that the budget did not allow.
     pub(crate) repeats_denied: Counter,
     /// Sessions that went from one instance to another.
@@ -58,6 +64,30 @@ pub(crate) enum Served {
     Static,
 }
 
+/// Why the server that stands in was of no help.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum InVain {
+    /// Its own limits refused the call: it was not asked.
+    Limited,
+    /// It could not be asked, or gave no answer.
+    Failed,
+    /// It answered with an error.
+    Error,
+}
+
+/// Lines on what may come with each call: one in [`LINES_APART`], which says how many were left out.
+#[derive(Debug, Default)]
+pub(crate) struct Lines(Mutex<Told>);
+
+#[derive(Debug, Default)]
+struct Told {
+    last: Option<Instant>,
+    missing: u64,
+}
+
+/// How far such lines are apart at least.
+const LINES_APART: Duration = Duration::from_secs(10);
+
 // === impl Counts ===
 
 impl Counts {
@@ -74,6 +104,10 @@ impl Counts {
         self.served[what as usize].inc();
     }
 
+    pub(crate) fn in_vain(&self, why: InVain) {
+        self.in_vain[why as usize].inc();
+    }
+
     pub(crate) fn each_refused(&self) -> impl Iterator<Item = (&'static str, u64)> {
         Why::ALL.iter().zip(&self.refused).map(|(why, count)| (why.label(), count.get()))
     }
@@ -84,6 +118,10 @@ impl Counts {
 
     pub(crate) fn each_served(&self) -> impl Iterator<Item = (&'static str, u64)> {
         Served::ALL.iter().zip(&self.served).map(|(what, count)| (what.label(), count.get()))
+    }
+
+    pub(crate) fn each_in_vain(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        InVain::ALL.iter().zip(&self.in_vain).map(|(why, count)| (why.label(), count.get()))
     }
 }
 
@@ -138,5 +176,50 @@ impl Served {
             Self::Server => "server",
             Self::Static => "static",
         }
+    }
+}
+
+// === impl InVain ===
+
+impl InVain {
+    /// All of them, in the order of their discriminants.
+    pub(crate) const ALL: [Self; 3] = [Self::Limited, Self::Failed, Self::Error];
+
+    /// The value of the label `reason`.
+    pub(crate) fn label(self) -> &'static str {
+        match self {
+            Self::Limited => "limited",
+            Self::Failed => "failed",
+            Self::Error => "error",
+        }
+    }
+}
+
+// === impl Lines ===
+
+impl Lines {
+    /// Whether there is to be a line now; then how many there were none for since the last one.
+    pub(crate) fn take(&self, now: Instant) -> Option<u64> {
+        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.last.is_some_and(|last| now.saturating_duration_since(last) < LINES_APART) {
+            told.missing += 1;
+            return None;
+        }
+        told.last = Some(now);
+        Some(std::mem::take(&mut told.missing))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_that_come_too_soon_are_counted_and_told_with_the_next_one() {
+        let (lines, start) = (Lines::default(), Instant::now());
+        let told: Vec<_> = [0, 1, 9_999, 10_000, 10_001, 30_000]
+            .map(|ms| lines.take(start + Duration::from_millis(ms)))
+            .into();
+        assert_eq!(told, [Some(0), None, None, Some(2), None, Some(1)]);
     }
 }

@@ -67,7 +67,7 @@ pub(crate) use self::attempt::Attempt;
 pub use self::check::Checked;
 pub(crate) use self::check::{Kept, check};
 pub use self::control::{At, Change, CheckResult, News, Sight, Verdict, Word};
-pub(crate) use self::counts::{Counts, Served, Why};
+pub(crate) use self::counts::{Counts, InVain, Served, Why};
 pub(crate) use self::knock::TICK;
 pub(crate) use self::losses::Losses;
 pub use self::losses::Lost;

@@ -159,6 +159,14 @@ pub(super) fn counters(servers: &[Arc<ServerMetrics>], out: &mut String) -> fmt:
             writeln!(out, "{name}{{server_id=\"{id}\",kind=\"{kind}\"}} {count}")?;
         }
     }
+    let name = "holdfast_fallbacks_failed_total";
+    header(out, name, COUNTER, "Reads for which the server that stands in was of no help.")?;
+    for server in servers {
+        for (reason, count) in server.counts.each_in_vain() {
+            let id = Escaped(server.name());
+            writeln!(out, "{name}{{server_id=\"{id}\",reason=\"{reason}\"}} {count}")?;
+        }
+    }
     Ok(())
 }
 

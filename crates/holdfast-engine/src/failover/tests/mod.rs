@@ -492,6 +492,57 @@ fn who_is_left_in_vain_although_it_is_of_some_use_is_not_left_again_at_once() {
     assert_eq!(bench.state.moving().map(|it| it.to.as_str()), Some("b"), "another try later");
 }
 
+/// Its calls are held once for nothing, and not each time that it is ill for a moment.
+#[test]
+fn an_instance_that_flaps_is_left_when_it_is_ill_again_before_the_rest_is_over() {
+    let mut bench = Bench::new();
+    let flaps = |bench: &mut Bench| {
+        bench.down("a");
+        bench.tick(0);
+        assert_eq!(bench.stage(), Stage::Pause);
+        bench.well("a");
+        bench.tick(100);
+        bench.stage()
+    };
+    let taken_back = Stage::Notify { end: End::RolledBack };
+    assert_eq!(flaps(&mut bench), taken_back);
+    bench.finish();
+    // Once the rest is over it is as the first time, and the next rest is longer.
+    let first = bench.state.not_before - bench.now;
+    bench.tick(first);
+    assert_eq!(flaps(&mut bench), taken_back);
+    bench.finish();
+    let second = bench.state.not_before - bench.now;
+    assert!(first < second && second <= 80_000, "{first} {second}");
+    bench.tick(second - 1_000);
+    assert_eq!(flaps(&mut bench), Stage::Pause, "it goes on");
+    bench.finish();
+    assert_eq!((bench.state.active.as_str(), bench.state.rollbacks), ("b", 0));
+}
+
+/// That the primary did worse is no reason to leave the secondary for a moment's trouble, for all the longer rest.
+#[test]
+fn a_failback_that_was_rolled_back_makes_no_failover_go_on() {
+    let mut bench = Bench::new();
+    bench.down("a");
+    bench.tick(0);
+    bench.finish();
+    bench.well("a");
+    bench.tick(300_000);
+    bench.set("a", Opinion::Degraded, Cause::Score);
+    bench.report(Report::Checked(Ok(())));
+    bench.tick(0);
+    bench.finish();
+    assert!(bench.state.rollbacks == 1 && bench.state.active == "b");
+    bench.well("a");
+    bench.down("b");
+    bench.tick(0);
+    assert_eq!(bench.stage(), Stage::Pause);
+    bench.well("b");
+    bench.tick(100);
+    assert_eq!(bench.stage(), Stage::Notify { end: End::RolledBack });
+}
+
 #[test]
 fn where_nothing_works_one_that_is_of_some_use_again_serves_and_nobody_goes_to_its_like() {
     let mut bench = Bench::new();

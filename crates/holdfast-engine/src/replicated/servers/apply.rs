@@ -208,8 +208,8 @@ impl Servers {
         let what = happened(now, next);
         state.failover = next.clone();
         let evidence = match evidence {
-            "" => describe(next),
-            evidence => format!("{}: {evidence}", describe(next)),
+            "" => describe(what, next),
+            evidence => format!("{}; {evidence}", describe(what, next)),
         };
         self.note(at, server, &instance, what, &evidence);
         Ok(true)
@@ -240,7 +240,7 @@ impl Servers {
                 return Err(Reply::Moved { generation: found, step: 0 });
             }
             state.breakers.remove(instance);
-            self.note(at, server, instance, ServerHappened::BreakerReleased, by);
+            self.note(at, server, instance, ServerHappened::BreakerReleased, &by_whom(by, ""));
             return Ok(true);
         };
         let is_operators = kind != OverrideKind::Opened;
@@ -263,7 +263,7 @@ impl Servers {
             OverrideKind::ForcedOpen => ServerHappened::BreakerForcedOpen,
             OverrideKind::ForcedClosed => ServerHappened::BreakerForcedClosed,
         };
-        self.note(at, server, instance, what, &format!("by {by}: {why}"));
+        self.note(at, server, instance, what, &by_whom(by, why));
         Ok(true)
     }
 
@@ -376,7 +376,7 @@ impl Servers {
         let Some(kind) = kind else {
             let released = state.breakers.remove(&key).is_some();
             if released {
-                self.note(at, server, &key, ServerHappened::BreakerReleased, by);
+                self.note(at, server, &key, ServerHappened::BreakerReleased, &by_whom(by, ""));
             }
             return Ok(released);
         };
@@ -390,7 +390,7 @@ impl Servers {
         }
         state.has_room_for(&key, at.now)?;
         state.keep(at, key.clone(), kind, None, by, "");
-        self.note(at, server, &key, what, &format!("by {by}"));
+        self.note(at, server, &key, what, &by_whom(by, ""));
         Ok(true)
     }
 
@@ -416,8 +416,7 @@ impl Servers {
         }
         state.has_room_for(&key, at.now)?;
         state.keep(at, key.clone(), OverrideKind::Opened, Some(until), by, why);
-        let evidence = format!("by {by}: {why}");
-        self.note(at, server, &key, ServerHappened::BreakerOpened, &evidence);
+        self.note(at, server, &key, ServerHappened::BreakerOpened, &by_whom(by, why));
         Ok(true)
     }
 
@@ -515,6 +514,11 @@ pub(super) fn are_names<'a>(mut names: impl Iterator<Item = &'a str>) -> Result<
         return Ok(());
     }
     Err(Reply::Invalid(Invalid::Text))
+}
+
+/// Who has a breaker be so, and why, if that was said.
+fn by_whom(by: &str, why: &str) -> String {
+    if why.is_empty() { format!("by {by}") } else { format!("by {by}: {why}") }
 }
 
 /// Adds to the end; beyond the bound the oldest goes.

@@ -59,17 +59,28 @@ pub(super) fn happened(now: &Failover, next: &Failover) -> ServerHappened {
     }
 }
 
-/// The state in a few words.
-pub(super) fn describe(next: &Failover) -> String {
-    match &next.phase {
-        Phase::PrimaryActive | Phase::SecondaryActive => format!("{} active", next.active),
-        Phase::Failed(it) => it.why.clone(),
-        Phase::FailingOver(it) | Phase::FailingBack(it) => {
-            let (manner, stage) = (it.manner.label(), it.stage.label());
-            match it.stage {
-                Stage::Ramp { percent } => format!("{manner}, {stage} {percent} %, {}", it.cause),
-                _ => format!("{manner}, {stage}, {}", it.cause),
-            }
+/// The step in a few words, behind what the history calls it.
+pub(super) fn describe(what: ServerHappened, next: &Failover) -> String {
+    let it = match &next.phase {
+        Phase::PrimaryActive | Phase::SecondaryActive => {
+            return format!("{} is active", next.active);
         }
+        Phase::Failed(it) if it.told => return format!("people were told: {}", it.why),
+        Phase::Failed(it) => return it.why.clone(),
+        Phase::FailingOver(it) | Phase::FailingBack(it) => it,
+    };
+    let Move { to, cause, manner, stage, .. } = it;
+    let manner = manner.label();
+    match (stage, what) {
+        (Stage::Notify { end: End::RolledBack }, _) => cause.clone(),
+        (Stage::Notify { end: End::Switched }, _) => format!("people are told that {to} is active"),
+        (Stage::Switch, _) => format!("{cause} ({manner})"),
+        (Stage::Ramp { percent }, ServerHappened::Progressed) => {
+            format!("{percent} % of the sessions use {to}: {cause} ({manner})")
+        }
+        (stage, ServerHappened::Progressed) => {
+            format!("on the way to {to}: {cause} ({manner}, {})", stage.label())
+        }
+        (stage, _) => format!("{cause} ({manner}, {})", stage.label()),
     }
 }

@@ -17,6 +17,8 @@ enum At {
     Over(Manner, Stage),
     Back(Manner, Stage),
     Failed,
+    /// On the way over in a hurry, soon after a failover was taken back.
+    Again(Stage),
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -92,10 +94,12 @@ const BACK: [(At, &str); 7] = [
     (At::Back(Manner::Gradual, NOTIFY), "back: notify"),
 ];
 
-const HURRY: [(At, &str); 5] = [
+const HURRY: [(At, &str); 7] = [
     (At::Over(Manner::Immediate, Stage::Pause), "hurry: pause"),
     (At::Over(Manner::Immediate, Stage::Check), "hurry: check"),
     (At::Over(Manner::Immediate, Stage::Switch), "hurry: switch"),
+    (At::Again(Stage::Pause), "again: pause"),
+    (At::Again(Stage::Check), "again: check"),
     (At::Failed, "failed"),
     (At::Over(Manner::Forced, Stage::Drain), "forced: drain"),
 ];
@@ -118,6 +122,10 @@ fn state(at: At) -> Failover {
     let (active, phase) = match at {
         At::Primary => ("a", Phase::PrimaryActive),
         At::Secondary => ("b", Phase::SecondaryActive),
+        At::Again(stage) => {
+            let hurry = state(At::Over(Manner::Immediate, stage));
+            return Failover { rollbacks: 1, not_before: SINCE + 20_000, ..hurry };
+        }
         At::Over(manner, stage) => {
             let active = if stage.is_before_switch() { "a" } else { "b" };
             (active, Phase::FailingOver(step("a", "b", manner, stage)))
@@ -164,7 +172,7 @@ fn happens(at: At, event: Event) -> String {
     // From which instance to which: where a state moves, or would.
     let (from, to) = match at {
         At::Back(..) | At::Secondary => ("b", "a"),
-        At::Primary | At::Over(..) | At::Failed => ("a", "b"),
+        At::Primary | At::Over(..) | At::Again(_) | At::Failed => ("a", "b"),
     };
     let well = |name| seen(name, Opinion::Healthy, Cause::Score);
     let down = |name| seen(name, Opinion::Unhealthy, Cause::Unreachable);

@@ -24,7 +24,7 @@ use crate::{Options, Proxy};
 /// One that queued, ran and failed has not waited for a connection all that time.
 #[tokio::test(start_paused = true)]
 async fn a_call_that_was_sent_may_wait_again_as_long_as_any() {
-    let mut tries = Tries::new(std::time::Instant::now());
+    let mut tries = Tries::new(std::time::Instant::now(), 0);
     tries.line = Some(InLine::until(Instant::now() + Duration::from_secs(5)));
     tries.goes();
     assert!(tries.line.is_none() && tries.sent == 1);
