@@ -2,6 +2,8 @@
 //!
 //! The table of every state and input is in `docs/state-machines.md`, and a test walks it.
 
+mod wish;
+
 use serde::{Deserialize, Serialize};
 
 use super::trigger::{Trigger, target, trigger};
@@ -13,6 +15,8 @@ const DOUBLINGS: u32 = 3;
 /// For so long after a switch, in milliseconds, a verdict from before it says nothing of calls: the nodes, which
 /// count anew, have not voted on it yet.
 const COUNTS_ANEW: u64 = 3_000;
+/// [`Failover::not_before`] of what an operator has taken back.
+const UNTIL_FOUND_OTHERWISE: u64 = u64::MAX;
 /// The longest cause, in bytes.
 const MAX_CAUSE: usize = 256;
 
@@ -189,14 +193,14 @@ impl Sight<'_> {
     }
 
     fn settled(&self, state: &Failover) -> Option<Failover> {
-        let active = self.find(&state.active);
+        let active = self.could_serve(&state.active);
         if let Some(trigger) = self.reason_to_leave(state) {
             let Trigger { manner, cause, to } = trigger;
             let text = self.leaves(state, cause);
             return match self.refuge(state, &trigger, &[]) {
                 Some(to) => {
                     // What was tried once, long ago, is no worse than the others.
-                    let rested = self.now >= state.not_before;
+                    let rested = self.now >= self.rests_until(state);
                     let tried = if rested { Vec::new() } else { state.tried.clone() };
                     let state = Failover { tried, ..state.clone() };
                     Some(self.begin(&state, to.name, manner, &text))
@@ -223,7 +227,9 @@ impl Sight<'_> {
         let Some(primary) = self.find(&self.params.primary) else { return Some(Hindrance::Ill) };
         let delay = self.params.failback_delay;
         let since = primary.since.max(state.switched_at);
-        let until = since.saturating_add(delay).max(state.not_before);
+        // What was taken back was a move away from here.
+        let rests = Some(state.not_before).filter(|it| *it != UNTIL_FOUND_OTHERWISE);
+        let until = since.saturating_add(delay).max(rests.unwrap_or_default());
         if !self.params.automatic_failback || state.by_hand {
             Some(Hindrance::Operator)
         } else if !primary.is_well() {
@@ -250,15 +256,25 @@ impl Sight<'_> {
         };
         let unfit = self.seen.iter().filter(|it| !stays_well(it)).map(|it| it.name.to_owned());
         // What was just tried in vain rests: the active instance is of some use.
-        let rests = |_: &&String| self.now < state.not_before;
+        let rests_until = self.rests_until(state);
+        let rests = |_: &&String| self.now < rests_until;
         let tried = state.tried.iter().filter(rests).chain(barred);
         let unfit: Vec<String> = unfit.chain(tried.cloned()).collect();
         target(self.seen, &state.active, &unfit)
-            .filter(|_| trigger.manner == Manner::Immediate || self.now >= state.not_before)
+            .filter(|_| trigger.manner == Manner::Immediate || self.now >= rests_until)
+    }
+
+    /// Until when moves that do not press rest.
+    fn rests_until(&self, state: &Failover) -> u64 {
+        let is_as_it_was = |it: &Seen<'_>| it.since <= state.since;
+        match state.not_before {
+            UNTIL_FOUND_OTHERWISE if !self.find(&state.active).is_some_and(is_as_it_was) => 0,
+            until => until,
+        }
     }
 
     fn failed(&self, state: &Failover, failed: &Failed) -> Option<Failover> {
-        let active = self.find(&state.active);
+        let active = self.could_serve(&state.active);
         let trigger = trigger(active, self.params);
         let is_usable = active.is_some_and(Seen::is_usable);
         let recovered = || Failover { attempts: 0, tried: Vec::new(), ..self.settle(state) };
@@ -295,13 +311,20 @@ impl Sight<'_> {
             }
         }
         if it.stage.is_before_switch() {
-            let to = self.find(&it.to);
+            let to = self.could_serve(&it.to);
             let ramps_back =
                 matches!((&state.phase, it.stage), (Phase::FailingBack(_), Stage::Ramp { .. }));
-            let is_fit = |to: &Seen<'_>| if ramps_back { to.is_well() } else { to.is_usable() };
-            // A forced target is the operator's business; the check still guards it.
-            if it.manner != Manner::Forced && !to.is_some_and(is_fit) {
-                let condition = to.and_then(|to| to.opinion).map_or("unknown", |it| it.label());
+            // How a forced target is, is the operator's business; the check still guards it.
+            let is_fit = |to: &Seen<'_>| match it.manner {
+                Manner::Forced => true,
+                _ if ramps_back => to.is_well(),
+                Manner::Immediate | Manner::Gradual | Manner::Manual => to.is_usable(),
+            };
+            if !to.is_some_and(is_fit) {
+                let condition = match self.find(&it.to) {
+                    Some(to) if to.role == Role::Replica => "a replica now",
+                    to => to.and_then(|to| to.opinion).map_or("unknown", |it| it.label()),
+                };
                 return Some(self.abort(state, it, &format!("{} is {condition}", it.to)));
             }
             if self.has_no_reason_any_more(state, it) {
@@ -342,7 +365,7 @@ impl Sight<'_> {
             (Phase::FailingOver(_), Manner::Gradual, Stage::Check | Stage::Ramp { .. }) => 0,
             _ => return false,
         };
-        state.step == first && self.find(&it.from).is_some_and(Seen::is_well)
+        state.step == first && self.could_serve(&it.from).is_some_and(Seen::is_well)
     }
 
     fn report(&self, state: &Failover, report: &Report) -> Option<Failover> {
@@ -411,11 +434,11 @@ impl Sight<'_> {
 // === impl Sight: where to, and why ===
 
 impl Sight<'_> {
-    /// Where a server goes that leaves its active instance. One that is configured no more has its calls
-    /// at the primary already, so they stay there unless the primary is of no use.
+    /// Where a server goes that leaves its active instance. Of one that is configured no more, or a replica now, the
+    /// calls are at the primary already, so they stay there unless the primary is of no use.
     fn target(&self, state: &Failover, barred: &[String]) -> Option<&Seen<'_>> {
         let primary = self.find(&self.params.primary);
-        match self.find(&state.active) {
+        match self.could_serve(&state.active) {
             None if self.primary_is_new() => None,
             None => primary
                 .filter(|it| it.is_usable() && !barred.contains(&self.params.primary))
@@ -431,74 +454,10 @@ impl Sight<'_> {
 
     fn leaves(&self, state: &Failover, cause: Cause) -> String {
         match self.find(&state.active) {
+            Some(it) if it.role == Role::Replica => format!("{} is a replica now", state.active),
             Some(_) => format!("{} {}", state.active, cause.label()),
             None => format!("{} is not configured any more", state.active),
         }
-    }
-}
-
-// === impl Sight: what operators wish ===
-
-impl Sight<'_> {
-    fn wish(
-        &self,
-        state: &Failover,
-        to: Option<&str>,
-        by: &str,
-        force: bool,
-    ) -> Result<Failover, Refusal> {
-        if let Phase::FailingBack(it) = &state.phase
-            && it.stage.is_before_switch()
-            && to.is_none_or(|to| to == state.active)
-        {
-            // Whoever stops a failback does not want it to begin again by itself.
-            let stays = self.roll_back(state, it, &format!("taken back by {by}"));
-            return Ok(Failover { by_hand: true, ..stays });
-        }
-        is_free(state)?;
-        let to = match to {
-            Some(name) if name == state.active => return Err(Refusal::Already),
-            Some(name) => {
-                self.find(name).filter(|it| it.role != Role::Replica).ok_or(Refusal::Unknown)?
-            }
-            None => target(self.seen, &state.active, &[]).ok_or(Refusal::NoTarget)?,
-        };
-        if !to.is_usable() && !force {
-            return Err(Refusal::Unusable);
-        }
-        let manner = if force { Manner::Forced } else { Manner::Manual };
-        let cause = match to.opinion {
-            _ if to.is_usable() => format!("by {by}"),
-            Some(opinion) => format!("by {by}, although {} is {}", to.name, opinion.label()),
-            None => format!("by {by}, although nothing is known of {}", to.name),
-        };
-        Ok(self.begin(state, to.name, manner, &cause))
-    }
-
-    fn back(&self, state: &Failover, by: &str, at_once: bool) -> Result<Failover, Refusal> {
-        if let Phase::FailingOver(it) = &state.phase
-            && it.stage.is_before_switch()
-        {
-            return Ok(self.roll_back(state, it, &format!("taken back by {by}")));
-        }
-        is_free(state)?;
-        if state.active == self.params.primary {
-            return Err(Refusal::Already);
-        }
-        let primary = self.find(&self.params.primary).ok_or(Refusal::Unknown)?;
-        if !primary.is_usable() {
-            return Err(Refusal::Unusable);
-        }
-        let manner = if at_once { Manner::Manual } else { Manner::Gradual };
-        Ok(self.begin_back(state, manner, &format!("by {by}")))
-    }
-}
-
-/// Whether a new move may begin: nothing moves, or people are merely being told.
-fn is_free(state: &Failover) -> Result<(), Refusal> {
-    match state.moving().map(|it| it.stage) {
-        None | Some(Stage::Notify { .. }) => Ok(()),
-        Some(_) => Err(Refusal::Busy),
     }
 }
 
@@ -531,10 +490,12 @@ impl Sight<'_> {
             cause: cut(cause),
         };
         it.stage = self.first(&it);
+        let rests = Some(state.not_before).filter(|it| *it != UNTIL_FOUND_OTHERWISE);
         Failover {
             generation: state.generation.saturating_add(1),
             step: 0,
             since: self.now,
+            not_before: rests.unwrap_or_default(),
             phase: phase(it),
             ..state.clone()
         }
@@ -571,6 +532,8 @@ impl Sight<'_> {
         match it.stage {
             Stage::Pause if it.manner == Manner::Immediate => self.check(it),
             Stage::Pause => Stage::Drain,
+            // Checked before the ramp: its calls are at the new one already.
+            Stage::Drain if it.manner == Manner::Gradual => Stage::Switch,
             Stage::Drain => self.check(it),
             Stage::Check if it.manner == Manner::Gradual => self.ramp(it),
             Stage::Check => Stage::Switch,
@@ -617,7 +580,7 @@ impl Sight<'_> {
         if it.manner != Manner::Immediate {
             return self.roll_back(state, it, why);
         }
-        let from = self.find(&it.from);
+        let from = self.could_serve(&it.from);
         let mut next = state.clone();
         next.attempts = next.attempts.saturating_add(1);
         if !next.tried.contains(&it.to) {
@@ -659,7 +622,12 @@ impl Sight<'_> {
     }
 
     fn settle(&self, state: &Failover) -> Failover {
-        self.next(state, self.rests(&state.active))
+        let next = self.next(state, self.rests(&state.active));
+        match state.not_before {
+            // What was found when the operator said so is what counts.
+            UNTIL_FOUND_OTHERWISE => Failover { since: state.since, ..next },
+            _ => next,
+        }
     }
 
     fn fail(&self, state: &Failover, why: &str) -> Failover {
@@ -684,6 +652,11 @@ impl Sight<'_> {
 
     fn find(&self, name: &str) -> Option<&Seen<'_>> {
         self.seen.iter().find(|it| it.name == name)
+    }
+
+    /// The same of one that may be active: a replica never is.
+    fn could_serve(&self, name: &str) -> Option<&Seen<'_>> {
+        self.find(name).filter(|it| it.role != Role::Replica)
     }
 
     fn waited(&self, state: &Failover) -> u64 {
