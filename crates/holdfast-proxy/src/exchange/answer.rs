@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use bytes::Bytes;
 use holdfast_engine::class::CallClass;
@@ -64,7 +65,9 @@ pub(crate) async fn first_answer(call: Arc<Call>) -> Answer {
 /// # Errors
 /// [`Failure`], which nobody has counted yet.
 async fn tried(call: &Arc<Call>) -> Result<Answer, Failure> {
-    call.enter().await?;
+    if let Err(answer) = call.enter().await? {
+        return Ok(answer);
+    }
     if call.wanted.is_cancelled() {
         return Ok(cancelled(call));
     }
@@ -130,7 +133,7 @@ async fn tried(call: &Arc<Call>) -> Result<Answer, Failure> {
         let name = &call.server.name;
         if error.withheld {
             drop(attempt);
-            if call.leased().await && call.may_send().is_ok() {
+            if call.leased(Instant::now()).await && call.may_send().is_ok() {
                 tries.sent -= 1;
                 continue;
             }
