@@ -5,6 +5,7 @@ mod back;
 mod packets;
 mod steps;
 mod told;
+mod waits;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

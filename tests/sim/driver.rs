@@ -10,7 +10,8 @@ use bytes::Bytes;
 use holdfast_engine::{
     class::CallClass,
     journal::{
-        Arrival, CallKey, Entry, KEEP, NotSent, Orphan, Phase, arrival, awaited, may_send, orphan,
+        Arrival, CallKey, Entry, KEEP, MAX_AGE, NotSent, Orphan, Phase, arrival, awaited, may_send,
+        orphan,
     },
     repeat::{Progress, Repeat, decide},
     replicated::{Expect, KvCommand, KvEntry, Origin, Reply},
@@ -51,6 +52,8 @@ pub(crate) struct Exchange {
     /// The balancer says that it has not tried another node before.
     first: bool,
     pub(crate) received: Ms,
+    /// When its entry was begun, or taken over.
+    begun: Ms,
     client_here: bool,
     state: State,
     /// Who the entry says that sends it: this node in the life in which it wrote that.
@@ -86,6 +89,7 @@ impl Exchange {
             post,
             first,
             received,
+            begun: received,
             client_here: true,
             state: State::Held,
             owner: Origin::default(),
@@ -171,7 +175,10 @@ impl Exchange {
     }
 
     fn write_pending(&mut self, view: &View<'_>, expect: Expect, out: &mut Vec<Effect>) {
-        self.owner = view.me;
+        if Duration::from_millis(view.now - self.received) >= MAX_AGE {
+            return self.not_begun(out);
+        }
+        (self.owner, self.begun) = (view.me, view.now);
         if view.bug == Some(Bug::JournalAfterSend) {
             self.try_send(view, out);
             out.push(self.propose(view.me, Phase::Pending, expect));
@@ -195,14 +202,16 @@ impl Exchange {
             Some(Reply::Mismatch { found: None }) => self.state = State::Held,
             // A former attempt of this proposal may have been applied: the next life finds out.
             Some(Reply::Fenced { .. }) => self.state = State::Held,
-            _ => {
-                // Nothing was sent here and nothing will be, but only of a first attempt is that all.
-                let only_here = self.first && self.post && !self.may_have_run;
-                let answer = if only_here { Answer::DidNotRun } else { Answer::MayHaveRun };
-                out.push(Effect::Note("journal not reached"));
-                self.answer(answer, out);
-            }
+            _ => self.not_begun(out),
         }
+    }
+
+    fn not_begun(&mut self, out: &mut Vec<Effect>) {
+        // Nothing was sent here and nothing will be, but only of a first attempt is that all.
+        let only_here = self.first && self.post && !self.may_have_run;
+        let answer = if only_here { Answer::DidNotRun } else { Answer::MayHaveRun };
+        out.push(Effect::Note("journal not reached"));
+        self.answer(answer, out);
     }
 
     /// Decides by the entry that the journal has.
@@ -258,7 +267,7 @@ impl Exchange {
     // === Taking over ===
 
     fn take_over(&mut self, view: &View<'_>, entry: &Entry, at: u64, out: &mut Vec<Effect>) {
-        self.owner = view.me;
+        (self.owner, self.begun) = (view.me, view.now);
         if let Some(token) = self.result {
             // It was this node's, in an earlier life, and the answer has come in the meantime.
             out.push(Effect::Note("settled its former life's call"));
@@ -331,7 +340,7 @@ impl Exchange {
             }
             let lease = view.lease || view.bug == Some(Bug::LeaseUnchecked);
             let now = if view.bug == Some(Bug::LifeUnchecked) { self.owner } else { view.me };
-            let age = Duration::from_millis(view.now - self.received);
+            let age = Duration::from_millis(view.now - self.begun);
             if let Err(why) = may_send(self.owner, now, lease, age) {
                 out.push(Effect::Note(match why {
                     NotSent::NoLease => "not sent: no lease",
@@ -509,7 +518,7 @@ impl Exchange {
             phase,
         };
         let value = postcard::to_stdvec(&entry).expect("an entry can be encoded").into();
-        let deadline = Some(self.received + KEEP.as_millis() as u64);
+        let deadline = Some(self.begun + KEEP.as_millis() as u64);
         let key = Bytes::copy_from_slice(self.key.as_ref());
         Effect::Propose(origin, KvCommand::Put { key, value, expect, deadline })
     }

@@ -28,6 +28,12 @@
 //! this is its first attempt, an earlier one may be running elsewhere, and the answer is that the call
 //! may have run.
 //!
+//! # How long it may wait
+//! Two things end with time: what a node remembers of the calls that it told others it has not had, and the entry.
+//! So an entry is begun within [`MAX_AGE`] of the call's receipt, and a call that has to wait for its turn, such as
+//! for a failover's pause, is written down before it does; from then on every other sending of it finds the entry,
+//! however long the wait is. It is sent within [`SENT_WITHIN`] of that, while the entry has at least as long to live.
+//!
 //! Whoever runs, takes over or settles does so by compare-and-set on the entry's revision, so of any
 //! number of nodes that decide at once one goes on. What becomes of a call that was taken over is
 //! [`orphan`]'s decision. The last check before a byte is written is [`may_send`].
@@ -40,10 +46,14 @@ use serde::{Deserialize, Serialize};
 use crate::class::CallClass;
 use crate::replicated::Origin;
 
-/// A call that must not run twice is not sent later than this after its receipt.
+/// A call that must not run twice has its entry within this time of its receipt, or none and is not sent: for
+/// longer no node remembers what it told others that it has not had.
 pub const MAX_AGE: Duration = Duration::from_secs(10);
 
-/// How long an entry is kept, at least. Far longer than [`MAX_AGE`], so that no call is sent after the
+/// It is not sent later than this after its entry was begun; where it has none, after its receipt.
+pub const SENT_WITHIN: Duration = Duration::from_secs(2 * 60);
+
+/// How long an entry is kept, at least. Far longer than [`SENT_WITHIN`], so that no call is sent after the
 /// entry that would stop its repetition is gone.
 pub const KEEP: Duration = Duration::from_secs(5 * 60);
 
@@ -151,8 +161,8 @@ pub enum NotSent {
     /// The node has joined anew since it wrote the entry, which is no longer its own.
     #[error("this node has joined the cluster anew since it took the call")]
     OtherLife,
-    /// The call was received too long ago.
-    #[error("the call waited for more than {} s before it could be sent", MAX_AGE.as_secs())]
+    /// It has waited for too long since its entry was begun.
+    #[error("the call waited for more than {} s before it could be sent", SENT_WITHIN.as_secs())]
     TooOld,
 }
 
@@ -217,7 +227,7 @@ pub fn orphan(class: CallClass, resumable: bool, client_waits: bool) -> Orphan {
 
 /// The last check before the first byte of a journaled call is written. `entry` is the owner in the
 /// entry, `now` who the node is at this moment, `lease` whether it holds one, `age` how long ago the
-/// call was received. A refusal means that this attempt was not sent.
+/// entry was begun, or the call received that has none. A refusal means that this attempt was not sent.
 ///
 /// # Errors
 /// [`NotSent`], with the reason.
@@ -226,7 +236,7 @@ pub fn may_send(entry: Origin, now: Origin, lease: bool, age: Duration) -> Resul
         Err(NotSent::OtherLife)
     } else if !lease {
         Err(NotSent::NoLease)
-    } else if age >= MAX_AGE {
+    } else if age >= SENT_WITHIN {
         Err(NotSent::TooOld)
     } else {
         Ok(())
@@ -420,13 +430,13 @@ mod tests {
     fn a_call_is_sent_in_the_life_that_journaled_it_under_a_lease_and_young() {
         let ok = Duration::from_millis(9_999);
         assert_eq!(may_send(OWNER, OWNER, true, ok), Ok(()));
-        assert_eq!(may_send(OWNER, OWNER, true, MAX_AGE), Err(NotSent::TooOld));
+        assert_eq!(may_send(OWNER, OWNER, true, SENT_WITHIN), Err(NotSent::TooOld));
         assert_eq!(may_send(OWNER, OWNER, false, ok), Err(NotSent::NoLease));
         let later = Origin { generation: 3, ..OWNER };
         assert_eq!(may_send(OWNER, later, true, ok), Err(NotSent::OtherLife));
         let other = Origin { node: 8, ..OWNER };
         assert_eq!(may_send(OWNER, other, true, ok), Err(NotSent::OtherLife));
-        assert!(MAX_AGE * 2 < KEEP);
+        assert!(MAX_AGE < SENT_WITHIN && SENT_WITHIN * 2 < KEEP);
     }
 
     #[test]

@@ -13,7 +13,7 @@ use crate::harness::sample::Sample;
 use crate::harness::wire::Conn;
 use crate::harness::within;
 
-use super::url;
+use super::{refused, url};
 
 const HEALTH: &str =
     "health: { interval: 500ms, timeout: 500ms, retries: 0, checks: [ { type: connect } ] }";
@@ -138,4 +138,120 @@ async fn takes_along_who_listens_and_waits_for_no_end_of_it() {
     let answer = Client::modern(&gateway).call(2, "write").await;
     assert!(answer.get("result").is_some(), "{answer}");
     assert_eq!(b.calls("write").len(), 1);
+}
+
+/// A Write of a session, with the key that its execution is known by.
+async fn writes(client: &Client, key: &str) -> Value {
+    let params = format!(r#"{{"name":"write","arguments":{{"key":"{key}"}}}}"#);
+    let body = message::request(format!("\"{key}\""), "tools/call", &params);
+    client.post(&body).await.response().await
+}
+
+/// A session that has not called since its server was moved is bound to the old instance, which still runs. Where
+/// the new one takes no calls its call is refused, as any other: two instances would take Writes.
+#[tokio::test]
+async fn keeps_sessions_off_the_old_side_also_where_the_new_one_takes_no_calls() {
+    let (a, b) = (Sample::start(&[]).await, Sample::start(&[]).await);
+    let gateway = start(&url(&a), &url(&b), "failback_delay: 1h").await;
+    let session = Client::legacy(&gateway).initialized().await;
+    assert!(writes(&session, "before").await.get("result").is_some());
+    let _over = order(&gateway, &["failover", "main", "--to", "b"]);
+    until(&gateway, "phase", "secondary_active").await;
+    let _held = order(&gateway, &["breaker", "open", "main", "b"]);
+    let held = r#"holdfast_breaker_state{server_id="main",instance="b",state="forced_open"}"#;
+    gateway.wait_metric(held, |it| it == 1.0).await;
+    refused(&Client::modern(&gateway).call(1, "write").await, -31001);
+    refused(&writes(&session, "meanwhile").await, -31001);
+    let _freed = order(&gateway, &["breaker", "clear", "main", "b"]);
+    // Until then, and while few calls try it, each refusal says that the call did not run.
+    within("the new instance's answer", async {
+        while writes(&session, "after").await.get("result").is_none() {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+    let ran = |it: &Sample| ["before", "meanwhile", "after"].map(|key| it.executions("write", key));
+    assert_eq!([ran(&a), ran(&b)], [[1, 0, 0], [0, 0, 1]]);
+}
+
+/// The roles are changed in the configuration: what has become a replica takes no Write any more, of sessions
+/// that were opened there either, and the new primary takes them at once.
+#[tokio::test]
+async fn leaves_at_once_what_the_configuration_makes_a_replica() {
+    let samples = [Sample::start(&[]).await, Sample::start(&[]).await, Sample::start(&[]).await];
+    let setup = |roles: &[&str]| {
+        let instance = |(at, role): (usize, &&str)| {
+            let (id, url) = (["a", "b", "c"][at], url(&samples[at]));
+            format!(r#"{{ id: {id}, role: {role}, url: "{url}" }}"#)
+        };
+        let instances: Vec<_> = roles.iter().enumerate().map(instance).collect();
+        let settings = format!("{{ instances: [ {} ], {HEALTH} }}", instances.join(", "));
+        Setup::new().server("main", &settings)
+    };
+    let mut gateway = setup(&["primary", "secondary", "secondary"]).start().await;
+    for id in ["a", "b", "c"] {
+        let verdict =
+            format!(r#"holdfast_control_instance_verdict{{server="main",instance="{id}"}}"#);
+        gateway.wait_metric(&verdict, |verdict| verdict == 0.0).await;
+    }
+    let session = Client::legacy(&gateway).initialized().await;
+    assert!(writes(&session, "first").await.get("result").is_some());
+    assert!(gateway.reconfigure(setup(&["replica", "primary", "secondary"])).await);
+    let plain = Client::modern(&gateway).call(1, "write").await;
+    assert!(plain.get("result").is_some(), "{plain}");
+    assert!(writes(&session, "second").await.get("result").is_some());
+    until(&gateway, "active", "b").await;
+    // Nothing fails over any more, and a session is at the primary all the same.
+    assert!(gateway.reconfigure(setup(&["primary", "replica"])).await);
+    assert!(writes(&session, "third").await.get("result").is_some());
+    let ran = samples.each_ref().map(|it| it.executed("write"));
+    for (key, at) in [("first", 0), ("second", 1), ("third", 0)] {
+        let counts = ran.each_ref().map(|it| it.get(key).copied().unwrap_or_default());
+        let mut wanted = [0; 3];
+        wanted[at] = 1;
+        assert_eq!(counts, wanted, "{key}");
+    }
+}
+
+/// Those who waited for a move are more than a class and its queue hold: they are let in one after the other.
+#[tokio::test]
+async fn lets_in_all_who_waited_though_they_are_more_than_have_room() {
+    let (a, b) = (Sample::start(&[]).await, Sample::start(&[]).await);
+    let settings = format!(
+        "{{ instances: [ {{ id: a, role: primary, url: \"{}\" }}, {{ id: b, role: secondary, url: \"{}\" }} ], \
+         {HEALTH} }}",
+        url(&a),
+        url(&b)
+    );
+    let setup = Setup::new().section("bulkheads: { user: { concurrency: 2, queue: 2 } }");
+    let gateway = setup.server("main", &settings).start().await;
+    for id in ["a", "b"] {
+        let verdict =
+            format!(r#"holdfast_control_instance_verdict{{server="main",instance="{id}"}}"#);
+        gateway.wait_metric(&verdict, |verdict| verdict == 0.0).await;
+    }
+    let client = Client::modern(&gateway);
+    let call = |key: String, ms: u32| {
+        let (client, meta) = (client.clone(), message::META);
+        let arguments = format!(r#"{{"key":"{key}","ms":{ms}}}"#);
+        let params = format!(r#"{{"name":"write","arguments":{arguments},{meta}}}"#);
+        let body = message::request(format!("\"{key}\""), "tools/call", &params);
+        tokio::spawn(async move { client.post(&body).await.response().await })
+    };
+    // It holds the move at its drain.
+    let long = call("long".into(), 2_500);
+    within("the call's execution", async {
+        while a.executions("write", "long") == 0 {
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+    let _over = order(&gateway, &["failover", "main", "--to", "b"]);
+    until(&gateway, "stage", "drain").await;
+    let waiting: Vec<_> = (0..24).map(|number| call(format!("w{number}"), 20)).collect();
+    for answer in [vec![long], waiting].into_iter().flatten() {
+        let answer = answer.await.expect("no panic");
+        assert!(answer.get("result").is_some(), "{answer}");
+    }
+    assert_eq!(b.executed("write").len(), 24);
 }

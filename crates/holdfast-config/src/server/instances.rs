@@ -67,6 +67,15 @@ fn fits(instances: &[Instance], field: &Field<'_>) -> bool {
             "a role for each, or for none",
             "write role: secondary (takes over) or role: replica (takes Reads)",
         );
+    } else if let Some(out) = instances.iter().find(|it| it.weight == 0 && it.role != Role::Replica)
+    {
+        // One serves at a time, and nobody would be called while it is this one.
+        field.problem(
+            format!("{} has no weight, and a role by which it may have to serve alone", out.id),
+            "a weight above 0 for the primary and each secondary",
+            "leave it with holdfast failover SERVER --to INSTANCE, or remove it here; weight: 0 is for \
+             replicas and for instances without roles",
+        );
     } else {
         return true;
     }

@@ -136,12 +136,12 @@ fn every_kind_of_check() {
 fn roles_regions_and_weights() {
     let server = server(
         "instances: [{ id: a, url: \"http://a/\", role: primary, region: us-east-1 }, \
-         { id: b, url: \"http://b/\", role: secondary, region: us-west-2, weight: 0 }, \
-         { id: c, url: \"http://c/\", role: replica }]",
+         { id: b, url: \"http://b/\", role: secondary, region: us-west-2, weight: 7 }, \
+         { id: c, url: \"http://c/\", role: replica, weight: 0 }]",
     );
     let [a, b, c] = server.instances() else { panic!("{server:?}") };
     assert_eq!((a.role, b.role, c.role), (Role::Primary, Role::Secondary, Role::Replica));
-    assert_eq!((a.region.as_deref(), b.weight, c.weight), (Some("us-east-1"), 0, 100));
+    assert_eq!((a.region.as_deref(), b.weight, c.weight), (Some("us-east-1"), 7, 0));
     // What follows from them.
     assert_eq!(server.balance.strategy, Strategy::ReadWrite);
     assert_eq!(server.failover.expect("one").tier, FailoverTier::Regional);

@@ -150,6 +150,11 @@ fn roles() {
         "no instance with a weight",
         "above 0",
     );
+    for weightless in
+        [[", role: primary, weight: 0", secondary], [primary, ", role: secondary, weight: 0"]]
+    {
+        instances(&weightless, "", "instances", "has no weight, and a role", "holdfast failover");
+    }
     let twice = "servers: { a: { instances: [{ id: x, url: \"http://x:80/\", role: primary }, \
                  { id: y, url: \"http://x/\", role: secondary }] } }";
     check(twice, "servers.a.instances[1]", "y has the same url as x", "its own address");

@@ -27,7 +27,8 @@
 //! [`Failover::route`] says which instance a session uses. Up to the switch that is the old one, from
 //! the switch on the new one; while a ramp runs, a session is on one side or the other by its key, and
 //! goes over at most once, since the share only rises. Before the switch all nodes hold new calls and
-//! say so, and what runs at the old instance is waited for, each with a limit. A node that does not
+//! say so, and what runs at the old instance is waited for, each with a limit. After a ramp nobody is
+//! held for that: all have gone over one by one, each with what it had running at the old instance. A node that does not
 //! answer within the limit is cut off or dead: then it has no lease, and sends no Writes.
 //!
 //! What an operator moved stays there until an operator has the primary serve again, or the instance
@@ -63,8 +64,9 @@ pub struct Failover {
     pub switched_at: u64,
     /// An operator moved the server to its active instance: the primary does not take over by itself.
     pub by_hand: bool,
-    /// Automatic moves other than an immediate first one do not begin before this, and an immediate one that does
-    /// is not taken back.
+    /// Automatic moves other than an immediate first one do not begin before this, and an immediate one that does is
+    /// not taken back. At `u64::MAX` for as long as the group finds of the active instance what it found at `since`,
+    /// when an operator took one back.
     pub not_before: u64,
     /// Failovers in a row that came to nothing.
     pub attempts: u32,
@@ -353,6 +355,8 @@ impl Failover {
     pub fn route(&self, key: u64) -> Route<'_> {
         let Some(it) = self.moving() else { return Route::To(&self.active) };
         match it.stage {
+            // All have gone over, and every node has confirmed that none goes to the old one any more.
+            Stage::Drain if it.manner == Manner::Gradual => Route::To(&it.to),
             Stage::Pause | Stage::Drain => Route::Hold,
             // In a gradual move nothing is held yet; in the others the pause goes on.
             Stage::Check if it.manner == Manner::Gradual => Route::To(&it.from),
@@ -363,8 +367,8 @@ impl Failover {
         }
     }
 
-    /// The same where the instance may be configured no more: until the server has moved, the calls go
-    /// to the primary.
+    /// The same where the instance may be configured no more, or not to take all calls: until the server has
+    /// moved, they go to the primary.
     #[must_use]
     pub fn route_within<'a>(
         &'a self,
@@ -378,11 +382,15 @@ impl Failover {
         }
     }
 
-    /// Whether this instance serves somebody now: the active one, and the target of a ramp.
+    /// Whether this instance serves somebody now: the active one, and the target of a gradual move from the ramp on.
     #[must_use]
     pub fn serves(&self, instance: &str) -> bool {
-        let ramps = |it: &Move| matches!(it.stage, Stage::Ramp { .. }) && it.to == instance;
-        self.active == instance || self.moving().is_some_and(ramps)
+        let takes = |it: &Move| match it.stage {
+            Stage::Ramp { .. } => true,
+            Stage::Pause | Stage::Drain => it.manner == Manner::Gradual,
+            Stage::Check | Stage::Switch | Stage::Notify { .. } => false,
+        };
+        self.active == instance || self.moving().is_some_and(|it| it.to == instance && takes(it))
     }
 
     /// What is to be done in this step, again or for the first time. The same state gives the same

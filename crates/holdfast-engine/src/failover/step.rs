@@ -7,7 +7,7 @@ mod wish;
 use serde::{Deserialize, Serialize};
 
 use super::trigger::{Trigger, target, trigger};
-use super::{End, Failed, Failover, Manner, Move, Order, Params, Phase, Seen, Stage};
+use super::{End, Failed, Failover, Manner, Move, Order, Params, Phase, Role, Seen, Stage};
 use crate::health::votes::{Cause, Opinion};
 
 /// A delay doubles this often at most.
@@ -15,6 +15,8 @@ const DOUBLINGS: u32 = 3;
 /// For so long after a switch, in milliseconds, a verdict from before it says nothing of calls: the nodes, which
 /// count anew, have not voted on it yet.
 const COUNTS_ANEW: u64 = 3_000;
+/// [`Failover::not_before`] of what an operator has taken back.
+const UNTIL_FOUND_OTHERWISE: u64 = u64::MAX;
 /// The longest cause, in bytes.
 const MAX_CAUSE: usize = 256;
 
@@ -191,14 +193,14 @@ impl Sight<'_> {
     }
 
     fn settled(&self, state: &Failover) -> Option<Failover> {
-        let active = self.find(&state.active);
+        let active = self.could_serve(&state.active);
         if let Some(trigger) = self.reason_to_leave(state) {
             let Trigger { manner, cause, to } = trigger;
             let text = self.leaves(state, cause);
             return match self.refuge(state, &trigger, &[]) {
                 Some(to) => {
                     // What was tried once, long ago, is no worse than the others.
-                    let rested = self.now >= state.not_before;
+                    let rested = self.now >= self.rests_until(state);
                     let tried = if rested { Vec::new() } else { state.tried.clone() };
                     let state = Failover { tried, ..state.clone() };
                     Some(self.begin(&state, to.name, manner, &text))
@@ -225,7 +227,9 @@ impl Sight<'_> {
         let Some(primary) = self.find(&self.params.primary) else { return Some(Hindrance::Ill) };
         let delay = self.params.failback_delay;
         let since = primary.since.max(state.switched_at);
-        let until = since.saturating_add(delay).max(state.not_before);
+        // What was taken back was a move away from here.
+        let rests = Some(state.not_before).filter(|it| *it != UNTIL_FOUND_OTHERWISE);
+        let until = since.saturating_add(delay).max(rests.unwrap_or_default());
         if !self.params.automatic_failback || state.by_hand {
             Some(Hindrance::Operator)
         } else if !primary.is_well() {
@@ -252,15 +256,25 @@ impl Sight<'_> {
         };
         let unfit = self.seen.iter().filter(|it| !stays_well(it)).map(|it| it.name.to_owned());
         // What was just tried in vain rests: the active instance is of some use.
-        let rests = |_: &&String| self.now < state.not_before;
+        let rests_until = self.rests_until(state);
+        let rests = |_: &&String| self.now < rests_until;
         let tried = state.tried.iter().filter(rests).chain(barred);
         let unfit: Vec<String> = unfit.chain(tried.cloned()).collect();
         target(self.seen, &state.active, &unfit)
-            .filter(|_| trigger.manner == Manner::Immediate || self.now >= state.not_before)
+            .filter(|_| trigger.manner == Manner::Immediate || self.now >= rests_until)
+    }
+
+    /// Until when moves that do not press rest.
+    fn rests_until(&self, state: &Failover) -> u64 {
+        let is_as_it_was = |it: &Seen<'_>| it.since <= state.since;
+        match state.not_before {
+            UNTIL_FOUND_OTHERWISE if !self.find(&state.active).is_some_and(is_as_it_was) => 0,
+            until => until,
+        }
     }
 
     fn failed(&self, state: &Failover, failed: &Failed) -> Option<Failover> {
-        let active = self.find(&state.active);
+        let active = self.could_serve(&state.active);
         let trigger = trigger(active, self.params);
         let is_usable = active.is_some_and(Seen::is_usable);
         let recovered = || Failover { attempts: 0, tried: Vec::new(), ..self.settle(state) };
@@ -297,13 +311,20 @@ impl Sight<'_> {
             }
         }
         if it.stage.is_before_switch() {
-            let to = self.find(&it.to);
+            let to = self.could_serve(&it.to);
             let ramps_back =
                 matches!((&state.phase, it.stage), (Phase::FailingBack(_), Stage::Ramp { .. }));
-            let is_fit = |to: &Seen<'_>| if ramps_back { to.is_well() } else { to.is_usable() };
-            // A forced target is the operator's business; the check still guards it.
-            if it.manner != Manner::Forced && !to.is_some_and(is_fit) {
-                let condition = to.and_then(|to| to.opinion).map_or("unknown", |it| it.label());
+            // How a forced target is, is the operator's business; the check still guards it.
+            let is_fit = |to: &Seen<'_>| match it.manner {
+                Manner::Forced => true,
+                _ if ramps_back => to.is_well(),
+                Manner::Immediate | Manner::Gradual | Manner::Manual => to.is_usable(),
+            };
+            if !to.is_some_and(is_fit) {
+                let condition = match self.find(&it.to) {
+                    Some(to) if to.role == Role::Replica => "a replica now",
+                    to => to.and_then(|to| to.opinion).map_or("unknown", |it| it.label()),
+                };
                 return Some(self.abort(state, it, &format!("{} is {condition}", it.to)));
             }
             if self.has_no_reason_any_more(state, it) {
@@ -346,7 +367,7 @@ impl Sight<'_> {
             (Phase::FailingOver(_), Manner::Gradual, Stage::Check | Stage::Ramp { .. }) => 0,
             _ => return false,
         };
-        let is_well = |name| self.find(name).is_some_and(Seen::is_well);
+        let is_well = |name| self.could_serve(name).is_some_and(Seen::is_well);
         let flaps = self.rests_from_a_failover(state, it.began) && is_well(&it.to);
         state.step == first && is_well(&it.from) && !flaps
     }
@@ -424,11 +445,11 @@ impl Sight<'_> {
 // === impl Sight: where to, and why ===
 
 impl Sight<'_> {
-    /// Where a server goes that leaves its active instance. One that is configured no more has its calls
-    /// at the primary already, so they stay there unless the primary is of no use.
+    /// Where a server goes that leaves its active instance. Of one that is configured no more, or a replica now, the
+    /// calls are at the primary already, so they stay there unless the primary is of no use.
     fn target(&self, state: &Failover, barred: &[String]) -> Option<&Seen<'_>> {
         let primary = self.find(&self.params.primary);
-        match self.find(&state.active) {
+        match self.could_serve(&state.active) {
             None if self.primary_is_new() => None,
             None => primary
                 .filter(|it| it.is_usable() && !barred.contains(&self.params.primary))
@@ -444,6 +465,7 @@ impl Sight<'_> {
 
     fn leaves(&self, state: &Failover, cause: Cause) -> String {
         match self.find(&state.active) {
+            Some(it) if it.role == Role::Replica => format!("{} is a replica now", state.active),
             Some(_) => cause.tells_of(&state.active),
             None => format!("{} is not configured any more", state.active),
         }
@@ -479,10 +501,12 @@ impl Sight<'_> {
             cause: cut(cause),
         };
         it.stage = self.first(&it);
+        let rests = Some(state.not_before).filter(|it| *it != UNTIL_FOUND_OTHERWISE);
         Failover {
             generation: state.generation.saturating_add(1),
             step: 0,
             since: self.now,
+            not_before: rests.unwrap_or_default(),
             phase: phase(it),
             ..state.clone()
         }
@@ -519,6 +543,8 @@ impl Sight<'_> {
         match it.stage {
             Stage::Pause if it.manner == Manner::Immediate => self.check(it),
             Stage::Pause => Stage::Drain,
+            // Checked before the ramp: its calls are at the new one already.
+            Stage::Drain if it.manner == Manner::Gradual => Stage::Switch,
             Stage::Drain => self.check(it),
             Stage::Check if it.manner == Manner::Gradual => self.ramp(it),
             Stage::Check => Stage::Switch,
@@ -565,7 +591,7 @@ impl Sight<'_> {
         if it.manner != Manner::Immediate {
             return self.roll_back(state, it, why);
         }
-        let from = self.find(&it.from);
+        let from = self.could_serve(&it.from);
         let mut next = state.clone();
         next.attempts = next.attempts.saturating_add(1);
         if !next.tried.contains(&it.to) {
@@ -607,7 +633,12 @@ impl Sight<'_> {
     }
 
     fn settle(&self, state: &Failover) -> Failover {
-        self.next(state, self.rests(&state.active))
+        let next = self.next(state, self.rests(&state.active));
+        match state.not_before {
+            // What was found when the operator said so is what counts.
+            UNTIL_FOUND_OTHERWISE => Failover { since: state.since, ..next },
+            _ => next,
+        }
     }
 
     fn fail(&self, state: &Failover, why: &str) -> Failover {
@@ -632,6 +663,11 @@ impl Sight<'_> {
 
     fn find(&self, name: &str) -> Option<&Seen<'_>> {
         self.seen.iter().find(|it| it.name == name)
+    }
+
+    /// The same of one that may be active: a replica never is.
+    fn could_serve(&self, name: &str) -> Option<&Seen<'_>> {
+        self.find(name).filter(|it| it.role != Role::Replica)
     }
 
     fn waited(&self, state: &Failover) -> u64 {

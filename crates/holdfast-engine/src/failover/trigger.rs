@@ -8,7 +8,7 @@
 //! | degraded | open breakers | immediate, to a healthy one |
 //! | degraded | errors over the limit, exhaustion | gradual |
 //! | degraded, score fallen by `degradation` | the score | gradual |
-//! | not configured any more | | immediate: nothing can be served there |
+//! | not configured any more, or a replica now | | immediate: nothing can be served there |
 //! | anything else, or nothing is known | | stays |
 //!
 //! "Unhealthy" and "degraded" are the group's verdicts, never one node's. A gradual move too goes to a
@@ -60,10 +60,11 @@ pub struct Trigger {
     pub to: Opinion,
 }
 
-/// What the active instance's condition calls for. `seen` is none if it is not configured any more.
+/// What the active instance's condition calls for. `seen` is none if it is not configured any more; a replica is
+/// as good as that.
 #[must_use]
 pub fn trigger(seen: Option<&Seen<'_>>, params: &Params) -> Option<Trigger> {
-    let Some(seen) = seen else {
+    let Some(seen) = seen.filter(|it| it.role != Role::Replica) else {
         return Some(Trigger::new(Manner::Immediate, Cause::Score));
     };
     let cause = seen.cause;

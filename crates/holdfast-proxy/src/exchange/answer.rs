@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use bytes::Bytes;
 use holdfast_engine::class::CallClass;
@@ -19,7 +20,7 @@ use super::{
     Answer, Call, Events, Whole, fallback, journal, judge, lent, mark, observe, open, state,
 };
 use crate::failure::{Failure, FailureKind, Ran};
-use crate::fleet::{Attempt, Outcome};
+use crate::fleet::{Ask, Attempt, Outcome};
 use crate::metrics::CallOutcome;
 use crate::session::{self, Bound, Session, Whereto};
 use crate::upstream::Endpoint;
@@ -63,7 +64,9 @@ pub(crate) async fn first_answer(call: Arc<Call>) -> Answer {
 /// # Errors
 /// [`Failure`], which nobody has counted yet.
 async fn tried(call: &Arc<Call>) -> Result<Answer, Failure> {
-    call.enter().await?;
+    if let Err(answer) = call.enter().await? {
+        return Ok(answer);
+    }
     if call.wanted.is_cancelled() {
         return Ok(cancelled(call));
     }
@@ -130,7 +133,7 @@ async fn tried(call: &Arc<Call>) -> Result<Answer, Failure> {
         let name = &call.server.name;
         if error.withheld {
             drop(attempt);
-            if call.leased().await && call.may_send().is_ok() {
+            if call.leased(Instant::now()).await && call.may_send().is_ok() {
                 tries.sent -= 1;
                 continue;
             }
@@ -305,11 +308,15 @@ async fn route(
     if lent.is_some() {
         route.lent = lent;
     }
+    // A session that is lent goes by its own key, whoever's call it serves.
+    let lent_or_own = route.session.as_ref().map(|session| session.steering_key());
+    let key = lent_or_own.unwrap_or_else(|| call.steering_key());
     if let (Some(session), Some(bound)) = (&route.session, &route.bound)
-        // A session that is lent goes by its own key, whoever's call it serves.
-        && !fleet.takes(route.instance, session.steering_key())
-        && fleet.other_than(route.instance, session.steering_key())
+        && fleet.is_to_leave(route.instance, key)
     {
+        if fleet.has_moved_on(route.instance, key) && !tries.follows() {
+            return Err(NoRoute::Failed(Failure::refused(&call.server.name, fleet.held())));
+        }
         let away =
             session::reestablish(&call.gateway, session, bound, &call.headers, Whereto::Elsewhere);
         let bound = Box::pin(away).await.map_err(NoRoute::Failed)?;
@@ -317,7 +324,8 @@ async fn route(
         route.mux = bound.mux.clone();
         route.bound = Some(bound);
     }
-    match fleet.enter(route.instance, &tries.ask(call, Some(route.instance))) {
+    let ask = Ask { key, ..tries.ask(call, Some(route.instance)) };
+    match fleet.enter(route.instance, &ask) {
         Ok(attempt) => Ok((route, attempt)),
         Err(refused) => {
             tries.lent = route.lent.take();

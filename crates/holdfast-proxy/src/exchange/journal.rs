@@ -36,6 +36,8 @@ use crate::random;
 pub(crate) struct Ticket {
     gateway: std::sync::Weak<Gateway>,
     entry: Entry,
+    /// When it was begun, or taken over.
+    begun: Instant,
     revision: u64,
     settled: AtomicBool,
     running: Arc<Running>,
@@ -72,8 +74,8 @@ struct Running {
 /// Answers larger than this are not kept: sealing makes them a third longer, and entries hold 64 KiB.
 const LARGEST_KEPT: usize = 46 * 1024;
 
-/// What is left to a call for being sent when it has waited for the cluster.
-const LAST_MOMENT: Duration = Duration::from_secs(2);
+/// How long a call waits for the cluster from its receipt on: it has its entry within [`MAX_AGE`] then.
+const WAITS: Duration = MAX_AGE.saturating_sub(Duration::from_secs(2));
 
 /// How often a call without a lease looks for one.
 const LEASE_POLL: Duration = Duration::from_millis(20);
@@ -133,29 +135,25 @@ impl Call {
             return Ok(());
         }
         let me = cluster.me();
-        let owner = self.ticket.get().map_or(me, |ticket| ticket.entry.owner);
-        may_send(owner, me, cluster.has_lease(), self.started.elapsed())
-            .map_err(|error| error.to_string())
+        let ticket = self.ticket.get();
+        let (owner, begun) =
+            ticket.map_or((me, self.started), |ticket| (ticket.entry.owner, ticket.begun));
+        may_send(owner, me, cluster.has_lease(), begun.elapsed()).map_err(|error| error.to_string())
     }
 
-    /// Whether there is time left before it may not be sent any more.
-    fn has_time(&self) -> bool {
-        self.started.elapsed() + LAST_MOMENT < MAX_AGE
-    }
-
-    /// Waits for a lease for as long as there is time; whether there is one. It ends before the server's `timeout`
-    /// does: its client is to hear of the group, and not that the server was not called in time.
+    /// Waits for a lease for as long as the cluster is waited for from then on; whether there is one. It ends before
+    /// the server's `timeout` does: its client is to hear of the group, and not that the server was not called in time.
     ///
     /// # Cancel safety
     /// Cancel safe.
-    pub(super) async fn leased(&self) -> bool {
+    pub(super) async fn leased(&self, since: Instant) -> bool {
         let Some(cluster) = &self.gateway.cluster else { return true };
         if cluster.has_lease() {
             return true;
         }
         let granted = async {
             while !cluster.has_lease() {
-                if !self.has_time() {
+                if since.elapsed() >= WAITS {
                     return false;
                 }
                 tokio::time::sleep(LEASE_POLL).await;
@@ -223,7 +221,7 @@ pub(super) async fn admit(call: &Arc<Call>) -> Result<(), Answer> {
     // Until the journal has been asked nobody knows whether a balancer has sent it to another node as well.
     call.out.set(call.balancer_id.is_some());
     // Between two leaders nobody grants leases: a pause, and no failure.
-    if !call.leased().await {
+    if !call.leased(call.started).await {
         return Err(unavailable(call, "this node has no lease from the cluster").await);
     }
     if call.is_journaled()
@@ -271,16 +269,23 @@ async fn enter(
                     by_balancer,
                     phase: Phase::Pending,
                 };
+                let begun = Instant::now();
                 let running = gateway.open_entry(key);
                 // Asked when it is open: another node that bars it now finds it here.
                 if gateway.journal.is_barred(&key) {
                     return Err(unknown(call, "another node has answered it in the meantime"));
+                }
+                // That it was barred is forgotten some time after.
+                if begun.saturating_duration_since(call.started) >= MAX_AGE {
+                    let reason = format!("it was not written down within {} s", MAX_AGE.as_secs());
+                    return Err(unavailable(call, &reason).await);
                 }
                 match write(gateway, &key, found.as_ref(), &entry).await {
                     Ok(Begin::Mine(revision)) => {
                         let ticket = Ticket {
                             gateway: Arc::downgrade(gateway),
                             entry,
+                            begun,
                             revision,
                             settled: AtomicBool::new(false),
                             running,
@@ -294,9 +299,11 @@ async fn enter(
                         found = Some((entry, revision));
                     }
                     // Between two leaders nothing is written, and after a verdict the node joins anew.
-                    Err(StoreError::Unavailable(_) | StoreError::Fenced) if call.has_time() => {
+                    Err(StoreError::Unavailable(_) | StoreError::Fenced)
+                        if call.started.elapsed() < WAITS =>
+                    {
                         tokio::time::sleep(pause.next(random::u64())).await;
-                        call.leased().await;
+                        call.leased(call.started).await;
                     }
                     Err(error) => {
                         return Err(unavailable(call, &crate::failure::told(&error)).await);
@@ -429,12 +436,13 @@ pub(crate) async fn inherit(call: &Call, key: CallKey) -> Fate {
             }
             Phase::Pending | Phase::Streaming { .. } if !cluster.may_run(entry.owner) => {
                 let entry = Entry { owner: cluster.me(), phase: Phase::Pending, ..entry };
+                let begun = Instant::now();
                 let running = gateway.open_entry(key);
                 match gateway.patiently(|| gateway.store.settle(&key, revision, &entry)).await {
                     Ok(revision) => {
                         let gateway = Arc::downgrade(gateway);
                         let settled = AtomicBool::new(false);
-                        let ticket = Ticket { gateway, entry, revision, settled, running };
+                        let ticket = Ticket { gateway, entry, begun, revision, settled, running };
                         let _ = call.ticket.set(ticket);
                         return Fate::Mine;
                     }

@@ -369,13 +369,14 @@ impl Call {
     }
 
     /// Lets the call in at its server, once; it may have to wait for its turn. One that its client cancels
-    /// meanwhile is done with that as well, and has no place.
+    /// meanwhile is done with that as well, and has no place. `Err` within: the answer of one that the journal has
+    /// while it waits.
     ///
     /// # Errors
     /// [`Failure`]; it was not sent.
-    pub(crate) async fn enter(self: &Arc<Self>) -> Result<(), Failure> {
+    pub(crate) async fn enter(self: &Arc<Self>) -> Result<Result<(), Answer>, Failure> {
         if self.admitted.get().is_some() {
-            return Ok(());
+            return Ok(Ok(()));
         }
         let fleet = &self.server.fleet;
         // What opens a conversation takes nobody's room, and neither does what lasts for days.
@@ -386,14 +387,29 @@ impl Call {
                 Session::runs(self);
                 let Shelf { class, key, .. } = self.shelf;
                 let admitted = fleet.admit_calls(self.ids.count(), class, key, self.deadline());
-                let admitted = tokio::select! {
+                let mut admitted = std::pin::pin!(async {
+                    tokio::select! {
+                        biased;
+                        admitted = admitted => Some(admitted),
+                        () = self.wanted.cancelled() => None,
+                    }
+                });
+                let at_once = tokio::select! {
                     biased;
-                    admitted = admitted => admitted,
-                    () = self.wanted.cancelled() => return Ok(()),
+                    admitted = &mut admitted => Some(admitted),
+                    () = std::future::ready(()) => None,
+                };
+                let admitted = match at_once {
+                    Some(admitted) => admitted,
+                    None => match Box::pin(self.waits(admitted)).await {
+                        Ok(admitted) => admitted,
+                        Err(answer) => return Ok(Err(answer)),
+                    },
                 };
                 match admitted {
-                    Ok(admitted) => admitted,
-                    Err(refused) => return Err(self.not_admitted(refused)),
+                    Some(Ok(admitted)) => admitted,
+                    Some(Err(refused)) => return Err(self.not_admitted(refused)),
+                    None => return Ok(Ok(())),
                 }
             }
             false => fleet.let_in(),
@@ -402,7 +418,29 @@ impl Call {
         if !self.wanted.goes_in() {
             self.leave();
         }
-        Ok(())
+        Ok(Ok(()))
+    }
+
+    /// Waits for the call's turn, and writes it down meanwhile if it may not run twice: the wait may be longer than
+    /// a call may take into the journal.
+    ///
+    /// # Errors
+    /// The call's answer, where it does not run here.
+    async fn waits<T>(
+        self: &Arc<Self>,
+        mut turn: impl Future<Output = T> + Unpin,
+    ) -> Result<T, Answer> {
+        let mut written = std::pin::pin!(journal::admit(self));
+        let comes = tokio::select! {
+            biased;
+            written = &mut written => {
+                written?;
+                return Ok(turn.await);
+            }
+            comes = &mut turn => comes,
+        };
+        written.await?;
+        Ok(comes)
     }
 
     #[cold]

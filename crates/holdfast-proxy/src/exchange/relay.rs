@@ -543,7 +543,7 @@ impl Relay<'_> {
     /// Resolves when a failover has taken the call from its instance.
     async fn moves_on(&self, route: &Route) {
         let key = self.call.steering_key();
-        self.call.server.fleet.moves_on(route.instance, key).await;
+        self.call.server.fleet.drops(route.instance, key).await;
     }
 
     /// Listens where the server is now, behind the client's open stream; not all do so at once.

@@ -41,11 +41,17 @@ pub(super) struct Tries {
     /// Set from the first refusal on.
     patience: Option<Patience>,
     rounds: u32,
+    /// How often its session went to where its server had moved.
+    followed: u32,
     /// Whether it was sent once more since its server has moved.
     went_elsewhere: bool,
     /// It may be sent once more: it was taken back from a silent instance for that.
     may_repeat: bool,
 }
+
+/// So often a call's session goes to where its server is now. A call that began with an earlier configuration may
+/// never find it where that has it.
+const FOLLOWS: u32 = 4;
 
 /// How often a call that hangs looks whether it can go elsewhere.
 const LOOKS_AGAIN: Duration = Duration::from_millis(500);
@@ -67,6 +73,7 @@ impl Tries {
             deadline,
             patience: None,
             rounds: 0,
+            followed: 0,
             went_elsewhere: false,
             may_repeat: false,
         }
@@ -112,6 +119,12 @@ impl Tries {
     /// Whether the instances' refusals are news: later rounds only ask again.
     pub(super) fn first_round(&self) -> bool {
         self.rounds == 0
+    }
+
+    /// Whether the call's session may go to where its server has moved: it does.
+    pub(super) fn follows(&mut self) -> bool {
+        self.followed += 1;
+        self.followed <= FOLLOWS
     }
 
     /// The instance failed the call, which is sent once more.

@@ -6,6 +6,7 @@
 
 #[cfg(test)]
 mod tests;
+mod waiting;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,8 +20,9 @@ use holdfast_engine::limits::bulkhead::{
     Bulkheads, ClassId, ClassParams, ClassStatus, Entry, Full, Ticket, ToolKey,
 };
 use holdfast_engine::retry_budget::{self, NoRetry, RetryBudget};
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
+use self::waiting::{Asked, Waiting, too_late};
 use super::counts::Why;
 use super::server::ServerFleet;
 use crate::clock::recent;
@@ -31,6 +33,8 @@ use crate::exchange::Shelf;
 pub(super) struct Gate {
     /// Whoever is in stays in when the configuration changes.
     state: Arc<Mutex<State>>,
+    /// Where those stand, class by class, who have waited for a failover: they are as many as have called meanwhile.
+    lines: Arc<[tokio::sync::Mutex<()>; BulkheadClass::ALL.len()]>,
     classes: [ClassParams; BulkheadClass::ALL.len()],
     total: Option<u32>,
     /// For how long a tool that hangs and fills its class is limited; zero: not at all.
@@ -49,6 +53,8 @@ struct State {
     bulkheads: Bulkheads,
     budget: RetryBudget,
     waiting: HashMap<Ticket, oneshot::Sender<()>>,
+    /// Tells those that are first in line that there may be room.
+    freed: Arc<Notify>,
     /// How many tools of each class were in quarantine when that was last logged.
     quarantined: [u32; BulkheadClass::ALL.len()],
 }
@@ -102,9 +108,6 @@ const BATCHES: ToolKey = ToolKey(TOOLS + 1);
 /// When a batch for which there are too few places is worth another try.
 const SHORTLY: Duration = Duration::from_secs(1);
 
-/// How often a call that waits looks whether a tool that hangs keeps it out.
-const RELIEF: Duration = Duration::from_millis(250);
-
 // === impl Gate ===
 
 impl Gate {
@@ -132,10 +135,12 @@ impl Gate {
             bulkheads: Bulkheads::new(classes, total, bulkheads.quarantine),
             budget: RetryBudget::new(budget, now),
             waiting: HashMap::new(),
+            freed: Arc::default(),
             quarantined: [0; BulkheadClass::ALL.len()],
         };
         Self {
             state: before.map_or_else(|| Arc::new(Mutex::new(state())), |it| Arc::clone(&it.state)),
+            lines: before.map_or_else(Arc::default, |it| Arc::clone(&it.lines)),
             classes,
             total,
             quarantine: bulkheads.quarantine,
@@ -226,6 +231,7 @@ impl State {
         if !self.waiting.is_empty() {
             self.let_in(Instant::now());
         }
+        self.tell_line();
     }
 
     /// Limits a tool that hangs and keeps others out, ends the quarantines whose time is over, and lets in
@@ -234,6 +240,14 @@ impl State {
         self.bulkheads.relieve(now);
         self.tell(server);
         self.let_in(now);
+        self.tell_line();
+    }
+
+    /// There may be room for whoever is first in line, if anybody is: who stands there holds it too.
+    fn tell_line(&self) {
+        if Arc::strong_count(&self.freed) > 1 {
+            self.freed.notify_waiters();
+        }
     }
 
     /// Logs that a tool was limited or let back.
@@ -338,44 +352,100 @@ impl ServerFleet {
         deadline: Instant,
     ) -> Result<Admitted, NotAdmitted> {
         if self.is_paused() {
-            Box::pin(self.pause_over_by(deadline)).await?;
+            return Box::pin(self.admit_late(class, tool, places, deadline)).await;
         }
-        self.check_needs()?;
-        let now = recent();
-        let (ticket, granted) = {
-            let mut state = self.gate.lock();
-            if state.bulkheads.would_exceed(id(class), places) {
-                return Err(NotAdmitted::Degraded { class });
-            }
-            let entry = state.bulkheads.enter(id(class), tool, now);
-            state.tell(&self.name);
-            match entry {
-                Entry::Entered => {
-                    state.budget.began(now);
-                    drop(state);
-                    return Ok(self.admitted(class, tool));
-                }
-                Entry::Refused { retry_after, why } => {
-                    // Whoever could not wait may have had the one limited that fills the class.
-                    state.let_in(now);
-                    return Err(match why {
-                        Full::Class => NotAdmitted::Full { class, retry_after, waited: false },
-                        Full::Quarantined => NotAdmitted::Limited { class, retry_after },
-                    });
-                }
-                Entry::Queued(ticket) => {
-                    let (sender, granted) = oneshot::channel();
-                    state.waiting.insert(ticket, sender);
-                    // It may have had the one limited that kept others out.
-                    state.let_in(now);
-                    (ticket, granted)
+        let patience = self.gate.patience_of(class);
+        match self.ask_in(class, tool, places)? {
+            Asked::In(admitted) => Ok(admitted),
+            Asked::Queued(queued) => Box::pin(queued.granted(patience.min(left(deadline)))).await,
+        }
+    }
+
+    /// Lets a call in after a failover's pause. All who have waited for that come at once, and may be more than
+    /// their class and its queue hold: they stand in line before it, and not for longer in all than in the queue.
+    ///
+    /// # Errors
+    /// [`NotAdmitted`]; it was not sent.
+    ///
+    /// # Cancel safety
+    /// Its place is given to the next.
+    async fn admit_late(
+        self: &Arc<Self>,
+        class: BulkheadClass,
+        tool: ToolKey,
+        places: u32,
+        deadline: Instant,
+    ) -> Result<Admitted, NotAdmitted> {
+        self.pause_over_by(deadline).await?;
+        let patience = self.gate.patience_of(class).min(left(deadline));
+        let until = tokio::time::Instant::now() + patience;
+        let freed = Arc::clone(&self.gate.lock().freed);
+        let comes_in = async {
+            let _first = self.gate.lines[usize::from(id(class).0)].lock().await;
+            loop {
+                let freed = freed.notified();
+                match self.ask_in(class, tool, places) {
+                    Err(NotAdmitted::Full { .. }) => freed.await,
+                    asked => return asked,
                 }
             }
         };
-        let patience = self.gate.patience_of(class).min(left(deadline));
-        let waiting =
-            Waiting { server: self, class, tool, patience, ticket: Some(ticket), granted };
-        Box::pin(waiting.granted()).await
+        match tokio::time::timeout_at(until, comes_in).await {
+            Ok(Ok(Asked::In(admitted))) => Ok(admitted),
+            Ok(Ok(Asked::Queued(queued))) => {
+                queued.granted(until.saturating_duration_since(tokio::time::Instant::now())).await
+            }
+            Ok(Err(refused)) => Err(refused),
+            Err(_) => Err(too_late(class, patience)),
+        }
+    }
+
+    /// A place for a call, or one in the queue.
+    ///
+    /// # Errors
+    /// [`NotAdmitted`]; it was not sent.
+    fn ask_in(
+        self: &Arc<Self>,
+        class: BulkheadClass,
+        tool: ToolKey,
+        places: u32,
+    ) -> Result<Asked<'_>, NotAdmitted> {
+        self.check_needs()?;
+        let now = recent();
+        let mut state = self.gate.lock();
+        if state.bulkheads.would_exceed(id(class), places) {
+            return Err(NotAdmitted::Degraded { class });
+        }
+        let entry = state.bulkheads.enter(id(class), tool, now);
+        state.tell(&self.name);
+        match entry {
+            Entry::Entered => {
+                state.budget.began(now);
+                drop(state);
+                Ok(Asked::In(self.admitted(class, tool)))
+            }
+            Entry::Refused { retry_after, why } => {
+                // Whoever could not wait may have had the one limited that fills the class.
+                state.let_in(now);
+                Err(match why {
+                    Full::Class => NotAdmitted::Full { class, retry_after, waited: false },
+                    Full::Quarantined => NotAdmitted::Limited { class, retry_after },
+                })
+            }
+            Entry::Queued(ticket) => {
+                let (sender, granted) = oneshot::channel();
+                state.waiting.insert(ticket, sender);
+                // It may have had the one limited that kept others out.
+                state.let_in(now);
+                Ok(Asked::Queued(Waiting {
+                    server: self,
+                    class,
+                    tool,
+                    ticket: Some(ticket),
+                    granted,
+                }))
+            }
+        }
     }
 
     /// Lets in a call, after a wait if it has to be; or what holds so many calls, a batch, with a place for
@@ -501,57 +571,6 @@ impl ServerFleet {
                 Err(NotAdmitted::Needs { server: Arc::clone(&server.name), retry_after })
             }
             None => Ok(()),
-        }
-    }
-}
-
-/// A call in its class's queue.
-struct Waiting<'a> {
-    server: &'a Arc<ServerFleet>,
-    class: BulkheadClass,
-    tool: ToolKey,
-    /// For how long.
-    patience: Duration,
-    ticket: Option<Ticket>,
-    /// Goes after the ticket was given back: until then whoever lets the call in finds that it listens, and
-    /// the place is given back once.
-    granted: oneshot::Receiver<()>,
-}
-
-impl Waiting<'_> {
-    async fn granted(mut self) -> Result<Admitted, NotAdmitted> {
-        let (server, patience, granted) = (self.server, self.patience, &mut self.granted);
-        let gate = &server.gate;
-        let waited = async {
-            while !gate.quarantine.is_zero() {
-                match tokio::time::timeout(RELIEF, &mut *granted).await {
-                    Ok(granted) => return granted,
-                    Err(_) => gate.lock().relieve(&server.name, Instant::now()),
-                }
-            }
-            granted.await
-        };
-        if let Ok(Ok(())) = tokio::time::timeout(patience, waited).await {
-            self.ticket = None;
-            self.server.gate.lock().budget.began(Instant::now());
-            return Ok(self.server.admitted(self.class, self.tool));
-        }
-        let retry_after = patience.max(Duration::from_millis(100));
-        Err(NotAdmitted::Full { class: self.class, retry_after, waited: true })
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        let Some(ticket) = self.ticket.take() else { return };
-        let mut state = self.server.gate.lock();
-        let place = id(self.class);
-        if state.waiting.remove(&ticket).is_some() {
-            state.bulkheads.cancel(place, ticket);
-        } else {
-            // It was let in at this very moment.
-            state.bulkheads.leave(place, self.tool, None);
-            state.let_in(Instant::now());
         }
     }
 }

@@ -64,8 +64,11 @@ impl ServerFleet {
             Some(Route::To(active)) => Some(active),
             None => None,
         };
-        // Where its turn was waited for it goes, whatever it has met there before.
-        let is_open = |named: &usize| ask.turn == Some(*named) || !ask.avoid.contains(*named);
+        // Where its turn was waited for it goes, whatever it has met there before. At a replica it is a Read.
+        let is_open = |named: &usize| {
+            let for_it = ask.class == CallClass::Read || !self.is_replica(*named);
+            for_it && (ask.turn == Some(*named) || !ask.avoid.contains(*named))
+        };
         if let Some(named) = ask.named.filter(is_open)
             && self.takes(named, ask.key)
         {
@@ -98,7 +101,8 @@ impl ServerFleet {
         }
     }
 
-    /// Admits an attempt that has to go to this instance.
+    /// Admits an attempt of a session that is bound to this instance. One that the server has moved on from takes
+    /// none, whatever becomes of the call: two instances would take Writes.
     ///
     /// # Errors
     /// [`Refused`]; nothing was sent.
@@ -110,9 +114,8 @@ impl ServerFleet {
         let instance = instance.min(self.instances.len() - 1);
         let now = recent();
         let failover = self.failover.load_full();
-        if let Some(failover) = &failover
-            && failover.route(ask.key) == Route::Hold
-        {
+        let holds = failover.as_ref().is_some_and(|it| it.route(ask.key) == Route::Hold);
+        if holds || self.has_moved_on(instance, ask.key) {
             return Err(self.held());
         }
         let attempt = self
@@ -137,20 +140,24 @@ impl ServerFleet {
         self.next(&ask, active, Set::default(), Instant::now()).unwrap_or(0)
     }
 
-    /// Whether a session with this key, which is bound to this instance, is well there.
+    /// Whether a call with this key, or a session, may go on at this instance, and is well there.
     pub(crate) fn takes(&self, instance: usize, key: u64) -> bool {
         let Some(it) = self.instances.get(instance) else { return false };
         self.sits(it, key) && !it.is_unwell() && !it.is_shut()
     }
 
-    /// Where a failover has a call with this key: at what is configured.
+    /// Where a failover has a call with this key: at what is configured to take all calls.
     fn route_of<'a>(&'a self, failover: &'a Failover, key: u64) -> Route<'a> {
         let primary = || self.instances.iter().find(|it| it.role == Role::Primary);
         failover.route_within(
             key,
-            |id| self.instances.iter().any(|it| *it.id == *id),
+            |id| self.instances.iter().any(|it| *it.id == *id && it.role != Role::Replica),
             primary().map_or("", |it| &it.id),
         )
+    }
+
+    fn is_replica(&self, instance: usize) -> bool {
+        self.instances.get(instance).is_some_and(|it| it.role == Role::Replica)
     }
 
     fn sits(&self, it: &Instance, key: u64) -> bool {
@@ -161,9 +168,11 @@ impl ServerFleet {
         }
     }
 
-    /// Whether a failover has taken a session with this key from this instance.
+    /// Whether a session with this key belongs elsewhere than at this instance: a failover has taken it from there,
+    /// or the configuration has made a replica of it, at which none is opened.
     pub(crate) fn has_moved_on(&self, instance: usize, key: u64) -> bool {
-        self.instances.get(instance).is_none_or(|it| !self.sits(it, key))
+        let belongs = |it: &Instance| it.role != Role::Replica && self.sits(it, key);
+        !self.instances.get(instance).is_some_and(belongs)
     }
 
     /// Waits until that is so.
@@ -171,13 +180,33 @@ impl ServerFleet {
     /// # Cancel safety
     /// Nothing is lost.
     pub(crate) async fn moves_on(&self, instance: usize, key: u64) {
+        self.comes_to(|| self.has_moved_on(instance, key)).await;
+    }
+
+    /// Waits until a failover has taken a call with this key, which lasts, from this instance. A replica keeps it.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost.
+    pub(crate) async fn drops(&self, instance: usize, key: u64) {
+        let sits = || self.instances.get(instance).is_some_and(|it| self.sits(it, key));
+        self.comes_to(|| !sits()).await;
+    }
+
+    async fn comes_to(&self, is_so: impl Fn() -> bool) {
         loop {
             let turned = self.turned.notified();
-            if self.has_moved_on(instance, key) {
+            if is_so() {
                 return;
             }
             turned.await;
         }
+    }
+
+    /// Whether a session with this key goes elsewhere before its next call: it belongs there, or another instance
+    /// would take it and this one does not.
+    pub(crate) fn is_to_leave(&self, instance: usize, key: u64) -> bool {
+        self.has_moved_on(instance, key)
+            || (!self.takes(instance, key) && self.other_than(instance, key))
     }
 
     /// Whether another instance would take such a session.

@@ -142,7 +142,7 @@ impl ServerFleet {
     }
 
     #[cold]
-    pub(super) fn held(&self) -> Refused {
+    pub(crate) fn held(&self) -> Refused {
         Refused {
             retry_after: SOON,
             reason: "it fails over to another instance".to_owned(),

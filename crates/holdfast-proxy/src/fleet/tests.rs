@@ -183,6 +183,10 @@ fn one_instance_serves_where_a_server_fails_over() {
     fleet.route(0, Arc::new(moved));
     assert_eq!(chosen(server, CallClass::Write, 20), [0, 20]);
     assert!(!server.takes(0, 7) && server.takes(1, 7));
+    // Where its new instance takes no calls, a session is not let to the old one.
+    fail(server, 1, Outcome::Status, 5);
+    assert_eq!(server.enter(0, &ask(CallClass::Write)).unwrap_err().why, Why::Paused);
+    assert_eq!(server.choose(&ask(CallClass::Write)).unwrap_err().why, Why::Breaker);
 }
 
 #[test]

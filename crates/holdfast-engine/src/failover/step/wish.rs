@@ -1,8 +1,10 @@
-//! What operators wish, and why it may be refused.
+//! What operators wish: a server moved, had back, or left where it is.
 
-use super::{Refusal, Sight};
-use crate::failover::trigger::target;
-use crate::failover::{Failover, Manner, Phase, Role, Stage};
+use super::super::trigger::target;
+use super::super::{Failover, Manner, Phase, Role, Stage};
+use super::{Refusal, Sight, UNTIL_FOUND_OTHERWISE};
+
+// === impl Sight ===
 
 impl Sight<'_> {
     pub(super) fn wish(
@@ -49,7 +51,12 @@ impl Sight<'_> {
         if let Phase::FailingOver(it) = &state.phase
             && it.stage.is_before_switch()
         {
-            return Ok(self.roll_back(state, it, &format!("taken back by {by}")));
+            let stays = self.roll_back(state, it, &format!("taken back by {by}"));
+            // Whoever stops what the group began knows why it did: it does not begin again for that.
+            return Ok(match it.manner {
+                Manner::Gradual => Failover { not_before: UNTIL_FOUND_OTHERWISE, ..stays },
+                Manner::Immediate | Manner::Manual | Manner::Forced => stays,
+            });
         }
         is_free(state)?;
         if state.active == self.params.primary {

@@ -185,6 +185,28 @@ fn new_calls_wait_from_the_pause_to_the_switch_and_not_before_a_ramp() {
     assert_eq!((bench.stage(), bench.state.route(1)), (Stage::Check, Route::To("a")));
 }
 
+/// All sessions are at the new instance already when a ramp has ended: nobody has to wait for the old one's last
+/// calls.
+#[test]
+fn new_calls_wait_for_no_drain_where_all_have_gone_over_already() {
+    let mut bench = Bench::new();
+    bench.set("a", Opinion::Degraded, Cause::Errors);
+    bench.tick(0);
+    bench.report(Report::Checked(Ok(())));
+    while let Stage::Ramp { .. } = bench.stage() {
+        bench.tick(6_000);
+    }
+    assert_eq!((bench.stage(), bench.state.route(1)), (Stage::Pause, Route::Hold));
+    assert!(bench.state.serves("b"), "it goes on where it is");
+    bench.report(Report::Paused);
+    assert_eq!((bench.stage(), bench.state.route(1)), (Stage::Drain, Route::To("b")));
+    assert!(bench.state.serves("b"));
+    // The old one fails meanwhile: what is left of the move goes on.
+    bench.down("a");
+    bench.tick(0);
+    assert_eq!((bench.stage(), bench.state.route(1)), (Stage::Switch, Route::To("b")));
+}
+
 #[test]
 fn a_failback_counts_its_delay_from_the_switch_too() {
     let mut bench = Bench::new();
@@ -346,6 +368,64 @@ fn what_is_configured_no_more_is_left_at_once_for_the_primary() {
     assert_eq!(stepped.next.moving().map(|it| it.to.as_str()), Some("b"));
     let (_, stepped) = taken_out("c", [Some(Unhealthy), Some(Unhealthy)]);
     assert!(matches!(stepped.next.phase, Phase::Failed(_)), "{:?}", stepped.next);
+}
+
+/// A replica takes Reads alone: it is left as what is configured no more, however well it is.
+#[test]
+fn what_became_a_replica_is_left_at_once_for_the_primary() {
+    let mut bench = Bench::new();
+    (bench.seen[0].role, bench.seen[2].role) = (Role::Replica, Role::Primary);
+    bench.params.primary = "c".to_owned();
+    let stepped = bench.tick(100);
+    let it = stepped.next.moving().unwrap();
+    assert_eq!((it.to.as_str(), it.manner, it.stage), ("c", Manner::Immediate, Stage::Pause));
+    assert_eq!(it.cause, "a is a replica now");
+    assert!(!bench.tick(100).changed, "that it is well is no reason to stay");
+    bench.finish();
+    assert_eq!((bench.state.active.as_str(), &bench.state.phase), ("c", &Phase::PrimaryActive));
+    // One that becomes a replica on the way is no target any more.
+    bench.step(&Input::Move { to: Some("b".into()), by: "ops".into(), force: true }).unwrap();
+    bench.seen[1].role = Role::Replica;
+    let stepped = bench.tick(100);
+    let it = stepped.next.moving().unwrap();
+    assert_eq!(it.stage, Stage::Notify { end: End::RolledBack });
+    assert_eq!(it.cause, "b is a replica now");
+    bench.finish();
+    assert_eq!(bench.state.phase, Phase::PrimaryActive);
+}
+
+/// Until the group finds otherwise of the instance: for a reason that is still the same one nothing begins again.
+#[test]
+fn a_gradual_failover_that_an_operator_takes_back_does_not_begin_again() {
+    let mut bench = Bench::new();
+    bench.set("a", Opinion::Degraded, Cause::Errors);
+    assert!(bench.tick(1_000).changed);
+    bench.step(&Input::Back { by: "ops".into(), at_once: false }).unwrap();
+    bench.tick(10_000);
+    bench.report(Report::Notified);
+    assert_eq!(bench.state.phase, Phase::PrimaryActive);
+    for _ in 0..100 {
+        assert!(!bench.tick(60_000).changed, "the operator has said so");
+    }
+    bench.well("a");
+    assert!(!bench.tick(1_000).changed);
+    bench.now += 1_000;
+    bench.set("a", Opinion::Degraded, Cause::Errors);
+    assert!(bench.tick(1_000).changed, "it is ill again");
+    // One that fails is left, whatever was said of it before.
+    bench.step(&Input::Back { by: "ops".into(), at_once: false }).unwrap();
+    bench.report(Report::Notified);
+    assert!(!bench.tick(600_000).changed);
+    bench.down("a");
+    assert_eq!(bench.tick(0).next.moving().map(|it| it.manner), Some(Manner::Immediate));
+    bench.finish();
+    assert_eq!(bench.state.active, "b");
+    // What was said of one says nothing of another.
+    bench.now += 300_000;
+    bench.well("a");
+    bench.now += 300_000;
+    bench.set("b", Opinion::Degraded, Cause::Errors);
+    assert_eq!(bench.tick(0).next.moving().map(|it| it.manner), Some(Manner::Gradual));
 }
 
 #[test]

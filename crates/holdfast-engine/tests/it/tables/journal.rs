@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use holdfast_engine::class::CallClass;
 use holdfast_engine::journal::{
-    Arrival, Entry, MAX_AGE, NotSent, Orphan, Phase, arrival, awaited, may_send, orphan,
+    Arrival, Entry, NotSent, Orphan, Phase, SENT_WITHIN, arrival, awaited, may_send, orphan,
 };
 use holdfast_engine::replicated::Origin;
 
@@ -138,12 +138,12 @@ const LEASES: [(bool, &str); 2] = [(true, "with a lease"), (false, "without a le
 
 const OLDER: Origin = Origin { node: 7, generation: 1 };
 const OTHER: Origin = Origin { node: 8, generation: 2 };
-const JUST_IN_TIME: Duration = MAX_AGE.saturating_sub(Duration::from_millis(1));
+const JUST_IN_TIME: Duration = SENT_WITHIN.saturating_sub(Duration::from_millis(1));
 
 const ENTRIES: [((Origin, Duration), &str); 5] = [
     ((OWNER, Duration::ZERO), "its own entry"),
-    ((OWNER, JUST_IN_TIME), "its own, received 9.999 s ago"),
-    ((OWNER, MAX_AGE), "its own, received 10 s ago"),
+    ((OWNER, JUST_IN_TIME), "its own, begun 119.999 s ago"),
+    ((OWNER, SENT_WITHIN), "its own, begun 120 s ago"),
     ((OLDER, Duration::ZERO), "of its earlier life"),
     ((OTHER, Duration::ZERO), "another node's"),
 ];
