@@ -35,7 +35,7 @@ pub(super) type Field = (HeaderName, Range<usize>);
 #[derive(Debug)]
 pub(super) struct Last<M> {
     head: Vec<u8>,
-    /// Counts the heads that were remembered.
+    /// Counts the heads that were remembered, and the dates that one came with.
     number: u64,
     /// Where values stand that may differ, in their order.
     gaps: [Option<Gap>; 2],
@@ -131,8 +131,9 @@ impl<M> Last<M> {
         is_same.then_some(Same { head: at + end.len(), gaps, length })
     }
 
-    /// What a head means that is the same, of which the values in its gaps are remembered from here on.
-    pub(super) fn known(&mut self, bytes: &[u8], same: &Same) -> Option<(&HeaderMap, &M)> {
+    /// What a head means that is the same, and its number. The values in its gaps are remembered from here on;
+    /// another date is another number.
+    pub(super) fn known(&mut self, bytes: &[u8], same: &Same) -> Option<(&HeaderMap, &M, u64)> {
         let (headers, meaning) = self.known.as_mut()?;
         for (index, new) in same.gaps.iter().enumerate() {
             let Some(gap) = self.gaps[index].clone() else { break };
@@ -140,6 +141,7 @@ impl<M> Last<M> {
             if self.head[gap.at.clone()] == *value {
                 continue;
             }
+            self.number += u64::from(gap.what == What::Date);
             headers.insert(gap.what.name(), HeaderValue::from_bytes(value).ok()?);
             self.head.splice(gap.at.clone(), value.iter().copied());
             let moved = |place: usize| place - gap.at.end + gap.at.start + value.len();
@@ -148,7 +150,7 @@ impl<M> Last<M> {
             }
             self.gaps[index] = Some(Gap { at: gap.at.start..gap.at.start + value.len(), ..gap });
         }
-        Some((headers, meaning))
+        Some((headers, meaning, self.number))
     }
 
     /// Remembers a head that has been read.
