@@ -137,6 +137,42 @@ async fn what_each_request_has_of_its_own_reaches_the_server_with_it() {
     assert_eq!(of("x-own"), ["kept"; 10]);
 }
 
+/// What a server's head says is kept once it has come three times; a client cannot tell, and what is said to
+/// one is said to no other.
+#[tokio::test]
+async fn an_answer_has_its_own_head_however_often_another_came_before_it() {
+    // The tool says what the head says.
+    let recorder = Recorder::scripted(|seen| {
+        let tool = seen.tool();
+        if tool.is_empty() {
+            return None;
+        }
+        let answer = message::result(seen.id(), r#"{"content":[],"resultType":"complete"}"#);
+        let fields = [("X-Tool", &*tool), ("X-Hop", "1"), ("Connection", "x-hop")];
+        let fields = fields.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
+        Some(Reply::Json(if tool == "refused" { 422 } else { 200 }, fields, answer))
+    })
+    .await;
+    let gateway = Setup::http(&recorder.url()).start().await;
+    let client = Client::modern(&gateway);
+    let origin = format!("http://{}", gateway.address);
+    let page = [("Origin", &*origin)];
+    let mut conn = Conn::open(gateway.address).await;
+    let tools = ["a", "a", "a", "a", "b", "a", "refused", "refused", "refused", "refused", "a"];
+    for (id, tool) in tools.into_iter().cycle().take(33).enumerate() {
+        let asks = if id % 2 == 0 { &page[..] } else { &[] };
+        let body = message::modern_call(id, tool);
+        conn.send(client.request("POST", asks, Some(&body))).await;
+        let answer = conn.answer().await.expect("an answer");
+        let status = if tool == "refused" { 422 } else { 200 };
+        assert_eq!((answer.status, answer.header("x-tool")), (status, Some(tool)), "{id}");
+        assert_eq!(answer.header("x-hop"), None, "{id}");
+        let allowed = (id % 2 == 0).then_some(&*origin);
+        assert_eq!(answer.header("access-control-allow-origin"), allowed, "{id}");
+        assert!(answer.text().contains(&format!("\"id\":{id}")), "{id}: {}", answer.text());
+    }
+}
+
 /// Whose session a call is of says its own head, and not the one before it.
 #[tokio::test]
 async fn another_session_on_the_same_connection_is_another_session() {

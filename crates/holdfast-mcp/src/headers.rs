@@ -177,37 +177,149 @@ pub fn encode_value(value: &str) -> Cow<'_, str> {
 /// # Errors
 /// A header that is missing, there twice, ill-encoded or different.
 pub fn check_modern(headers: &HeaderMap, peek: &Peek<'_>) -> Result<(), HeaderError> {
-    let required = peek.kind == Kind::Request;
-    let version = single(headers, &name::PROTOCOL_VERSION, "MCP-Protocol-Version")?;
-    let claimed = peek.params.claimed_version.as_deref();
-    match (version, claimed) {
-        (None, _) if required => return Err(HeaderError::Missing("MCP-Protocol-Version")),
-        (Some(value), Some(claimed)) => {
-            same("MCP-Protocol-Version", &plain(value, "MCP-Protocol-Version")?, Some(claimed))?;
+    Claims::of(headers).check(peek)
+}
+
+/// What the headers of a modern message say of its body, which messages with the same headers share.
+#[derive(Clone, Debug)]
+pub struct Claims<'h> {
+    version: Claim<'h>,
+    method: Claim<'h>,
+    name: Claim<'h>,
+}
+
+/// What one header says.
+#[derive(Clone, Debug)]
+struct Claim<'h> {
+    /// As it is usually written.
+    header: &'static str,
+    said: Said<'h>,
+}
+
+#[derive(Clone, Debug)]
+enum Said<'h> {
+    Nothing,
+    Text(Cow<'h, str>),
+    /// Nothing that may stand there.
+    Malformed(HeaderError),
+    /// It is there more than once.
+    Repeated,
+}
+
+// === impl Claims ===
+
+impl<'h> Claims<'h> {
+    /// What these headers claim. Nothing is refused yet: which of them count depends on the body.
+    #[must_use]
+    pub fn of(headers: &'h HeaderMap) -> Self {
+        Self {
+            version: Claim::of(headers, &name::PROTOCOL_VERSION, "MCP-Protocol-Version", plain),
+            method: Claim::of(headers, &name::METHOD, "Mcp-Method", plain),
+            name: Claim::of(headers, &name::NAME, "Mcp-Name", decode_value),
         }
-        _ => {}
     }
-    if peek.kind == Kind::Response {
-        return Ok(());
+
+    /// The same, for longer than the headers last.
+    #[must_use]
+    pub fn into_owned(self) -> Claims<'static> {
+        let Self { version, method, name } = self;
+        let [version, method, name] = [version, method, name].map(Claim::into_owned);
+        Claims { version, method, name }
     }
-    match single(headers, &name::METHOD, "Mcp-Method")? {
-        Some(value) => same("Mcp-Method", &plain(value, "Mcp-Method")?, Some(&*peek.method))?,
-        None if required => return Err(HeaderError::Missing("Mcp-Method")),
-        None => {}
-    }
-    let target = match Method::parse(&peek.method) {
-        Method::ToolsCall | Method::PromptsGet => &peek.params.name,
-        Method::ResourcesRead => &peek.params.uri,
-        Method::TasksGet | Method::TasksUpdate | Method::TasksCancel => &peek.params.task_id,
-        _ => return Ok(()),
-    };
-    match (single(headers, &name::NAME, "Mcp-Name")?, target) {
-        (Some(value), target) => {
-            let value = decode_value(value).map_err(|cause| malformed("Mcp-Name", cause))?;
-            same("Mcp-Name", &value, target.as_deref())
+
+    /// As [`check_modern`].
+    ///
+    /// # Errors
+    /// As [`check_modern`].
+    pub fn check(&self, peek: &Peek<'_>) -> Result<(), HeaderError> {
+        let required = peek.kind == Kind::Request;
+        match (self.version.once()?, peek.params.claimed_version.as_deref()) {
+            (None, _) if required => return Err(self.version.missing()),
+            (Some(version), Some(claimed)) => version.is(Some(claimed))?,
+            _ => {}
         }
-        (None, Some(_)) if required => Err(HeaderError::Missing("Mcp-Name")),
-        (None, _) => Ok(()),
+        if peek.kind == Kind::Response {
+            return Ok(());
+        }
+        match self.method.once()? {
+            Some(method) => method.is(Some(&*peek.method))?,
+            None if required => return Err(self.method.missing()),
+            None => {}
+        }
+        let target = match Method::parse(&peek.method) {
+            Method::ToolsCall | Method::PromptsGet => &peek.params.name,
+            Method::ResourcesRead => &peek.params.uri,
+            Method::TasksGet | Method::TasksUpdate | Method::TasksCancel => &peek.params.task_id,
+            _ => return Ok(()),
+        };
+        match (self.name.once()?, target) {
+            (Some(name), target) => name.is(target.as_deref()),
+            (None, Some(_)) if required => Err(self.name.missing()),
+            (None, _) => Ok(()),
+        }
+    }
+}
+
+// === impl Claim ===
+
+impl<'h> Claim<'h> {
+    fn of(
+        headers: &'h HeaderMap,
+        name: &HeaderName,
+        header: &'static str,
+        read: impl FnOnce(&'h [u8]) -> Result<Cow<'h, str>, HeaderError>,
+    ) -> Self {
+        let mut values = headers.get_all(name).iter();
+        let said = match (values.next(), values.next()) {
+            (None, _) => Said::Nothing,
+            (Some(_), Some(_)) => Said::Repeated,
+            (Some(value), None) => read(value.as_bytes()).map_or_else(Said::Malformed, Said::Text),
+        };
+        Self { header, said }
+    }
+
+    fn into_owned(self) -> Claim<'static> {
+        let said = match self.said {
+            Said::Nothing => Said::Nothing,
+            Said::Text(text) => Said::Text(Cow::Owned(text.into_owned())),
+            Said::Malformed(cause) => Said::Malformed(cause),
+            Said::Repeated => Said::Repeated,
+        };
+        Claim { header: self.header, said }
+    }
+
+    /// Itself, if the header is there.
+    fn once(&self) -> Result<Option<&Self>, HeaderError> {
+        match self.said {
+            Said::Nothing => Ok(None),
+            Said::Text(_) | Said::Malformed(_) => Ok(Some(self)),
+            Said::Repeated => Err(HeaderError::Duplicate(self.header)),
+        }
+    }
+
+    fn missing(&self) -> HeaderError {
+        HeaderError::Missing(self.header)
+    }
+
+    /// Whether the body says the same.
+    fn is(&self, body: Option<&str>) -> Result<(), HeaderError> {
+        let header = self.header;
+        let value = match &self.said {
+            Said::Text(text) => &**text,
+            Said::Malformed(cause) => {
+                return Err(HeaderError::Malformed { header, cause: Box::new(cause.clone()) });
+            }
+            Said::Nothing | Said::Repeated => return Ok(()),
+        };
+        match body {
+            Some(body) if body == value => Ok(()),
+            Some(body) => Err(HeaderError::Different {
+                header,
+                value: value.to_owned(),
+                body: body.to_owned(),
+            }),
+            None => Err(HeaderError::NotInBody { header, value: value.to_owned() }),
+        }
     }
 }
 
@@ -240,39 +352,12 @@ fn trim(mut raw: &[u8]) -> &[u8] {
     raw
 }
 
-fn single<'h>(
-    headers: &'h HeaderMap,
-    name: &HeaderName,
-    written: &'static str,
-) -> Result<Option<&'h [u8]>, HeaderError> {
-    let mut values = headers.get_all(name).iter();
-    let first = values.next();
-    if values.next().is_some() {
-        return Err(HeaderError::Duplicate(written));
-    }
-    Ok(first.map(http::HeaderValue::as_bytes))
-}
-
 /// A value that is never encoded: only trimmed and checked.
-fn plain<'h>(raw: &'h [u8], header: &'static str) -> Result<Cow<'h, str>, HeaderError> {
+fn plain(raw: &[u8]) -> Result<Cow<'_, str>, HeaderError> {
     match std::str::from_utf8(trim(raw)) {
         Ok(text) if text.bytes().all(|byte| matches!(byte, b' '..=b'~')) => Ok(Cow::Borrowed(text)),
-        _ => Err(malformed(header, HeaderError::BadCharacter)),
+        _ => Err(HeaderError::BadCharacter),
     }
-}
-
-fn same(header: &'static str, value: &str, body: Option<&str>) -> Result<(), HeaderError> {
-    match body {
-        Some(body) if body == value => Ok(()),
-        Some(body) => {
-            Err(HeaderError::Different { header, value: value.to_owned(), body: body.to_owned() })
-        }
-        None => Err(HeaderError::NotInBody { header, value: value.to_owned() }),
-    }
-}
-
-fn malformed(header: &'static str, cause: HeaderError) -> HeaderError {
-    HeaderError::Malformed { header, cause: Box::new(cause) }
 }
 
 #[cfg(test)]

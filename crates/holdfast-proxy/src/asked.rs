@@ -28,8 +28,8 @@ pub(crate) struct Seldom<F> {
     task: Option<Waker>,
 }
 
-/// Hears what a [`Seldom`] waits for.
-struct Bell {
+/// Hears what is waited for, as its waker, and remembers that it did.
+pub(crate) struct Bell {
     rung: AtomicBool,
     task: Mutex<Option<Waker>>,
 }
@@ -43,8 +43,7 @@ fn wakes(task: &Option<Waker>, cx: &Context<'_>) -> bool {
 
 impl<F: Future + Unpin> Seldom<F> {
     pub(crate) fn new(future: F) -> Self {
-        let bell = Bell { rung: AtomicBool::new(true), task: Mutex::default() };
-        Self { future, bell: Arc::new(bell), task: None }
+        Self { future, bell: Bell::rung(None), task: None }
     }
 }
 
@@ -58,17 +57,39 @@ impl<F: Future + Unpin> Future for Seldom<F> {
             this.bell.wakes(cx.waker().clone());
             this.task = Some(cx.waker().clone());
         }
-        if !this.bell.rung.load(Ordering::Acquire) || !this.bell.rung.swap(false, Ordering::AcqRel)
-        {
+        if !this.bell.has_rung() {
             return Poll::Pending;
         }
-        let waker = Waker::from(Arc::clone(&this.bell));
+        let waker = this.bell.still();
         Pin::new(&mut this.future).poll(&mut Context::from_waker(&waker))
     }
 }
 
+// === impl Bell ===
+
 impl Bell {
-    fn wakes(&self, task: Waker) {
+    /// One that has rung, since nothing waits with it yet, and wakes this task.
+    pub(crate) fn rung(task: Option<Waker>) -> Arc<Self> {
+        Arc::new(Self { rung: AtomicBool::new(true), task: Mutex::new(task) })
+    }
+
+    pub(crate) fn has_rung(&self) -> bool {
+        self.rung.load(Ordering::Acquire)
+    }
+
+    /// It is to ring again from here on; the waker that makes it.
+    pub(crate) fn still(self: &Arc<Self>) -> Waker {
+        self.rung.swap(false, Ordering::AcqRel);
+        Waker::from(Arc::clone(self))
+    }
+
+    /// It has rung, for the task that asks.
+    pub(crate) fn ring(&self) {
+        self.rung.store(true, Ordering::Release);
+    }
+
+    /// Another task waits from here on. Whoever says so looks afterwards whether it has rung already.
+    pub(crate) fn wakes(&self, task: Waker) {
         *self.task.lock().unwrap_or_else(PoisonError::into_inner) = Some(task);
     }
 }
@@ -79,7 +100,7 @@ impl Wake for Bell {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        self.rung.store(true, Ordering::Release);
+        self.ring();
         let task = self.task.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if let Some(task) = task {
             task.wake();

@@ -19,8 +19,8 @@ use holdfast_mcp::event_id::{EventId, StreamKind, TokenError};
 use holdfast_mcp::method::Method;
 use holdfast_mcp::version::Era;
 use holdfast_store::StreamRecord;
+use http::HeaderMap;
 use http::request::Parts;
-use http::{HeaderMap, Response};
 use tokio_util::sync::CancellationToken;
 
 use crate::body::Body;
@@ -35,6 +35,7 @@ use crate::gateway::Gateway;
 use crate::ingress::respond::Survivor;
 use crate::ingress::{self, Before, Recorded, placement, respond, streamable};
 use crate::principal::Principal;
+use crate::response::{Headers, Response};
 use crate::server::Server;
 use crate::session::{Found, Session, find_patiently};
 
@@ -73,7 +74,7 @@ pub(crate) async fn resume(
     returning: &Returning<'_>,
     session: Option<&Arc<Session>>,
     token: &[u8],
-) -> Result<Response<Body>, ResumeError> {
+) -> Result<Response, ResumeError> {
     let Returning { gateway, server, principal, connection, parts, forwarded } = *returning;
     let id = gateway.sealer.open(token)?;
     if id.principal != principal.digest {
@@ -201,7 +202,7 @@ impl Orphaned {
         {
             self.has(session);
         }
-        fate(Arc::clone(&self.call), &self.id, self.connection.as_ref()).await.into_body()
+        fate(Arc::clone(&self.call), &self.id, self.connection.as_ref()).await.body
     }
 
     /// The call is of this session.
@@ -234,9 +235,9 @@ impl Orphaned {
             body: Bytes::new(),
         };
         match forward(&forwarding, owner).await {
-            Ok(response) if response.status().is_success() => Some(response.into_body()),
+            Ok(response) if response.status.is_success() => Some(response.body),
             Ok(response) => {
-                tracing::debug!(status = %response.status(), "a stream's node does not know it");
+                tracing::debug!(status = %response.status, "a stream's node does not know it");
                 Some(Body::full(Bytes::new()))
             }
             Err(lost) => {
@@ -263,13 +264,13 @@ impl Orphaned {
         );
         if let Some(key) = record.journal {
             match inherit(&call, key).await {
-                Fate::Answered(answer) => return Some(respond::one_event(&answer).into_body()),
+                Fate::Answered(answer) => return Some(respond::one_event(&answer).body),
                 Fate::Mine => {}
                 Fate::Unknown => {
                     let reason = "the node that ran it was lost".to_owned();
                     let failure = Failure::unknown(&self.server.name, reason);
                     call.fail(&failure);
-                    return Some(respond::one_event(&failure.render(&call.ids)).into_body());
+                    return Some(respond::one_event(&failure.render(&call.ids)).body);
                 }
             }
         }
@@ -277,7 +278,7 @@ impl Orphaned {
         let work = Box::pin(gone_on_with(Arc::clone(&call), id));
         let work = Survivor::new(Arc::clone(&call), work);
         let patience = self.server.settings.timeout;
-        Some(respond::commit(&call, work, patience, self.connection.as_ref()).await.into_body())
+        Some(respond::commit(&call, work, patience, self.connection.as_ref()).await.body)
     }
 
     /// The call as its record has it; with its body it could be sent again.
@@ -331,7 +332,7 @@ async fn resumed_at_server(call: &Arc<Call>, id: &EventId, event: &str) -> Optio
         bound: Some(bound),
     };
     Some(Answer::Events(Box::new(Events {
-        headers: HeaderMap::new(),
+        headers: Headers::default(),
         first: None,
         source,
         route,
@@ -392,11 +393,7 @@ fn call_of(
 const FATE_WITHIN: Duration = Duration::from_secs(2);
 
 /// The rest of a stream whose log is gone.
-async fn fate(
-    call: Arc<Call>,
-    id: &EventId,
-    connection: Option<&CancellationToken>,
-) -> Response<Body> {
+async fn fate(call: Arc<Call>, id: &EventId, connection: Option<&CancellationToken>) -> Response {
     if let Some(event) = &id.server_event {
         // The client has no headers yet, and some give up on a stream that does not begin.
         let resumed = tokio::time::timeout(FATE_WITHIN, resumed_at_server(&call, id, event));

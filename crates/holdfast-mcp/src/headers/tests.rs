@@ -58,8 +58,13 @@ fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
 }
 
 fn check(body: &str, pairs: &[(&'static str, &str)]) -> Result<(), String> {
-    let peek = peek(body.as_bytes()).unwrap();
-    check_modern(&headers(pairs), &peek).map_err(|error| {
+    let (peek, headers) = (peek(body.as_bytes()).unwrap(), headers(pairs));
+    let checked = check_modern(&headers, &peek);
+    // What is kept of headers says the same of every message.
+    let kept = Claims::of(&headers).into_owned();
+    drop(headers);
+    assert_eq!([kept.check(&peek), kept.check(&peek)], [checked.clone(), checked.clone()]);
+    checked.map_err(|error| {
         assert_eq!(error.code(), -32020);
         error.to_string()
     })

@@ -47,6 +47,8 @@ pub(super) struct Last<M> {
     head: Vec<u8>,
     /// Counts the heads that were remembered.
     number: u64,
+    /// Counts the dates and words that one came with.
+    version: u64,
     /// Where values stand that may differ, in their order.
     gaps: Vec<Gap>,
     known: Option<(HeaderMap, M)>,
@@ -111,7 +113,7 @@ impl What {
 
 impl<M> Default for Last<M> {
     fn default() -> Self {
-        Self { head: Vec::new(), number: 0, gaps: Vec::new(), known: None }
+        Self { head: Vec::new(), number: 0, version: 0, gaps: Vec::new(), known: None }
     }
 }
 
@@ -157,8 +159,9 @@ impl<M> Last<M> {
         is_same.then_some(Same { head: at + end.len(), gaps, length })
     }
 
-    /// What a head means that is the same, of which the values in its gaps are remembered from here on.
-    pub(super) fn known(&mut self, bytes: &[u8], same: &Same) -> Option<(&HeaderMap, &M)> {
+    /// What a head means that is the same, and its version: of the last head that was read, those of one differ in
+    /// their `Content-Length` alone. The values in its gaps are remembered from here on.
+    pub(super) fn known(&mut self, bytes: &[u8], same: &Same) -> Option<(&HeaderMap, &M, u64)> {
         let (headers, meaning) = self.known.as_mut()?;
         for (index, new) in same.gaps.iter().enumerate().take(self.gaps.len()) {
             let gap = &mut self.gaps[index];
@@ -166,6 +169,7 @@ impl<M> Last<M> {
             if self.head[old.clone()] == *value {
                 continue;
             }
+            self.version += u64::from(gap.what != What::Length);
             headers.insert(gap.name.clone(), HeaderValue::from_bytes(value).ok()?);
             gap.at = old.start..old.start + value.len();
             self.head.splice(old.clone(), value.iter().copied());
@@ -174,7 +178,7 @@ impl<M> Last<M> {
                 later.at = moved(later.at.start)..moved(later.at.end);
             }
         }
-        Some((headers, meaning))
+        Some((headers, meaning, self.version))
     }
 
     /// Remembers a head that has been read.

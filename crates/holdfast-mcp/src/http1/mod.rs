@@ -25,6 +25,7 @@ mod request;
 mod tests;
 
 use std::mem::MaybeUninit;
+use std::sync::Arc;
 
 use bytes::{Buf as _, BytesMut};
 use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
@@ -45,15 +46,25 @@ pub const MOST_FIELDS: usize = 100;
 
 /// The head of an answer.
 #[derive(Debug)]
-pub struct Head {
+pub struct Head<M> {
     /// 200 to 999: interim answers are stepped over and never returned.
     pub status: StatusCode,
-    /// All fields as they came, those about the connection among them.
-    pub headers: HeaderMap,
+    /// Its fields.
+    pub said: Said<M>,
     /// How the body ends.
     pub framing: Framing,
     /// Whether the connection may be used again once the body has been read.
     pub keeps: bool,
+}
+
+/// The fields of an answer.
+#[derive(Clone, Debug)]
+pub enum Said<M> {
+    /// All as they came, those about the connection among them.
+    Once(Box<HeaderMap>),
+    /// What an answer before it on its connection has said, but for the length of its body: what was made of
+    /// that.
+    Again(Arc<M>),
 }
 
 /// How a body ends.
@@ -87,22 +98,36 @@ pub enum HeadError {
     Coding,
 }
 
-/// Reads the heads of the answers on one connection.
-#[derive(Debug, Default)]
-pub struct AnswerHeads {
+/// Reads the heads of the answers on one connection, and keeps the `M` that is made of one that comes again.
+#[derive(Debug)]
+pub struct AnswerHeads<M> {
     last: Last<(StatusCode, Seen)>,
+    /// Of the last head that was read, by its version.
+    kept: Option<(u64, Arc<M>)>,
 }
 
 // === impl AnswerHeads ===
 
-impl AnswerHeads {
-    /// Takes the head of the next answer off the front of `buffer`; `None` while it is not whole.
+impl<M> Default for AnswerHeads<M> {
+    fn default() -> Self {
+        Self { last: Last::default(), kept: None }
+    }
+}
+
+impl<M> AnswerHeads<M> {
+    /// Takes the head of the next answer off the front of `buffer`; `None` while it is not whole. `mean` is what
+    /// the fields of one come to that has come three times, without its `Content-Length`: those of the same
+    /// connection that say the same share it.
     ///
     /// # Errors
     /// [`HeadError`]; nothing that follows can be understood either.
-    pub fn head(&mut self, buffer: &mut BytesMut) -> Result<Option<Head>, HeadError> {
+    pub fn head(
+        &mut self,
+        buffer: &mut BytesMut,
+        mean: impl FnOnce(HeaderMap) -> M,
+    ) -> Result<Option<Head<M>>, HeadError> {
         if let Some(same) = self.last.same(buffer) {
-            return self.again(buffer, &same);
+            return self.again(buffer, &same, mean);
         }
         loop {
             if buffer.is_empty() {
@@ -118,21 +143,36 @@ impl AnswerHeads {
     }
 
     /// A head that is known, all but the length of the body, the date and its words.
-    fn again(&mut self, buffer: &mut BytesMut, same: &Same) -> Result<Option<Head>, HeadError> {
+    fn again(
+        &mut self,
+        buffer: &mut BytesMut,
+        same: &Same,
+        mean: impl FnOnce(HeaderMap) -> M,
+    ) -> Result<Option<Head<M>>, HeadError> {
         let length = match &same.length {
             Some(length) => Some(number(&buffer[length.clone()]).ok_or(HeadError::Length)?),
             None => None,
         };
-        let Some((headers, (status, seen))) = self.last.known(buffer, same) else {
+        let Some((headers, (status, seen), version)) = self.last.known(buffer, same) else {
             return self.read(buffer);
         };
         let (framing, keeps) = Seen { length: length.or(seen.length), ..*seen }.settle(*status)?;
-        let head = Head { status: *status, headers: headers.clone(), framing, keeps };
+        let status = *status;
+        let meant = match &self.kept {
+            Some((of, meant)) if *of == version => Arc::clone(meant),
+            _ => {
+                let mut headers = headers.clone();
+                headers.remove(CONTENT_LENGTH);
+                let meant = Arc::new(mean(headers));
+                self.kept = Some((version, Arc::clone(&meant)));
+                meant
+            }
+        };
         buffer.advance(same.head);
-        Ok(Some(head))
+        Ok(Some(Head { status, said: Said::Again(meant), framing, keeps }))
     }
 
-    fn read(&mut self, buffer: &mut BytesMut) -> Result<Option<Head>, HeadError> {
+    fn read(&mut self, buffer: &mut BytesMut) -> Result<Option<Head<M>>, HeadError> {
         let mut fields = [const { MaybeUninit::uninit() }; MOST_FIELDS];
         let mut answer = httparse::Response::new(&mut []);
         let parsed = httparse::ParserConfig::default().parse_response_with_uninit_headers(
@@ -165,11 +205,12 @@ impl AnswerHeads {
         let (framing, keeps) = seen.settle(status)?;
         let raw = buffer.split_to(length).freeze();
         if !status.is_informational() {
+            self.kept = None;
             self.last.learn(&raw, &named, |_| Some((status, seen)));
         }
         let headers = map(&raw, named.into_iter());
         let headers = headers.ok_or(HeadError::Malformed(httparse::Error::HeaderValue))?;
-        Ok(Some(Head { status, headers, framing, keeps }))
+        Ok(Some(Head { status, said: Said::Once(Box::new(headers)), framing, keeps }))
     }
 }
 

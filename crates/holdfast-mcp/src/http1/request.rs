@@ -129,7 +129,7 @@ impl RequestHeads {
         let Plain { method, body, head, .. } = found;
         match head {
             Head::Again(same) => {
-                let (headers, target) = self.last.known(request, &same)?;
+                let (headers, target, _) = self.last.known(request, &same)?;
                 Some((method, target.clone(), headers.clone(), request.slice(body)))
             }
             Head::Read { target, fields } => {

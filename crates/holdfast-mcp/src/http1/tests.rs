@@ -6,9 +6,22 @@ use proptest::prelude::*;
 
 use super::*;
 
+/// The head of an answer with all its fields.
+#[derive(Debug)]
+struct Whole {
+    status: StatusCode,
+    headers: HeaderMap,
+    framing: Framing,
+    keeps: bool,
+}
+
 /// As a connection reads its first answer.
-fn head(buffer: &mut BytesMut) -> Result<Option<Head>, HeadError> {
-    AnswerHeads::default().head(buffer)
+fn head(buffer: &mut BytesMut) -> Result<Option<Whole>, HeadError> {
+    let head = AnswerHeads::default().head(buffer, |headers| headers)?;
+    Ok(head.map(|Head { status, said, framing, keeps }| {
+        let Said::Once(headers) = said else { panic!("nothing came before it") };
+        Whole { status, headers: *headers, framing, keeps }
+    }))
 }
 
 /// As a connection reads its first request.
@@ -23,7 +36,7 @@ fn parts(found: Plain, text: &str) -> Option<(http::Uri, HeaderMap, Bytes)> {
     Some((target, headers, body))
 }
 
-fn whole(text: &str) -> Result<Option<Head>, HeadError> {
+fn whole(text: &str) -> Result<Option<Whole>, HeadError> {
     head(&mut BytesMut::from(text))
 }
 
@@ -335,9 +348,21 @@ fn request_read_by(heads: &mut RequestHeads, bytes: &[u8]) -> String {
     }
 }
 
-fn answer_read_by(heads: &mut AnswerHeads, bytes: &[u8]) -> String {
+/// What is kept of an answer's fields says nothing of its length, which its framing does.
+fn answer_read_by(heads: &mut AnswerHeads<HeaderMap>, bytes: &[u8]) -> String {
     let mut buffer = BytesMut::from(bytes);
-    let head = heads.head(&mut buffer);
+    let head = heads.head(&mut buffer, |headers| headers).map(|head| {
+        head.map(|Head { status, said, framing, keeps }| {
+            let headers = match said {
+                Said::Once(mut headers) => {
+                    headers.remove(CONTENT_LENGTH);
+                    *headers
+                }
+                Said::Again(kept) => HeaderMap::clone(&kept),
+            };
+            Whole { status, headers, framing, keeps }
+        })
+    });
     format!("{head:?} {buffer:?}")
 }
 
@@ -418,6 +443,48 @@ fn a_head_that_differs_anywhere_else_is_read() {
             let fresh = answer_read_by(&mut AnswerHeads::default(), answer.as_bytes());
             assert_eq!(answer_read_by(&mut answers, answer.as_bytes()), fresh, "{to:?}");
         }
+    }
+}
+
+#[test]
+fn what_a_head_comes_to_is_found_out_once_for_each_date_and_whatever_comes_between() {
+    let other = ANSWER.replace("Id: a", "Id: b");
+    let mut heads = AnswerHeads::default();
+    let mut found = 0;
+    for (text, length, second, news, again) in [
+        (ANSWER, "7", "01", false, false),
+        (ANSWER, "7", "01", false, false),
+        (ANSWER, "7", "01", true, true),
+        (ANSWER, "12", "01", false, true),
+        (ANSWER, "0", "02", true, true),
+        (ANSWER, "7", "02", false, true),
+        (&other, "7", "02", false, false),
+        // What was kept before is not taken for it.
+        (&other, "7", "02", false, false),
+        (&other, "8", "02", true, true),
+        (ANSWER, "7", "02", false, false),
+        (ANSWER, "7", "02", false, false),
+        (ANSWER, "7", "02", true, true),
+    ] {
+        let answer = text.replace("LENGTH", length).replace("SS", second);
+        let before = found;
+        let mean = |headers: HeaderMap| {
+            found += 1;
+            headers
+        };
+        let head = heads.head(&mut BytesMut::from(&*answer), mean).unwrap().unwrap();
+        assert_eq!(head.framing, Framing::Length(length.parse().unwrap()));
+        match head.said {
+            Said::Once(headers) => assert!(!again && headers[CONTENT_LENGTH] == *length),
+            Said::Again(kept) => {
+                assert!(again, "{answer}");
+                let date = kept[http::header::DATE].to_str().unwrap();
+                assert!(date.contains(&format!(":{second} ")), "{date}");
+                assert_eq!(kept[name::SESSION_ID] == "b", text == other);
+                assert!(!kept.contains_key(CONTENT_LENGTH));
+            }
+        }
+        assert_eq!(found > before, news, "{answer}");
     }
 }
 

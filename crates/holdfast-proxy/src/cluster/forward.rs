@@ -25,6 +25,7 @@ use hyper::body::Incoming;
 use crate::body::Body;
 use crate::gateway::Gateway;
 use crate::principal::Principal;
+use crate::response;
 use crate::upstream::http::has_media_type;
 
 /// Who calls, as the forwarding node has established it.
@@ -78,7 +79,7 @@ const LONGEST: Duration = Duration::from_secs(3600);
 pub(crate) async fn forward(
     forwarding: &Forwarding<'_>,
     to: Origin,
-) -> Result<Response<Body>, Lost> {
+) -> Result<response::Response, Lost> {
     let Some(cluster) = &forwarding.gateway.cluster else {
         return Err(Lost::NotServed("this node has no cluster".into()));
     };
@@ -113,16 +114,17 @@ fn lost(error: PeerError) -> Lost {
 
 /// A short answer is read whole before the client is told anything: until then another node can
 /// take over.
-async fn held(response: Response<Incoming>, limit: usize) -> Result<Response<Body>, Lost> {
+async fn held(response: Response<Incoming>, limit: usize) -> Result<response::Response, Lost> {
     let (parts, body) = response.into_parts();
     let length = body.size_hint().exact();
     if length.is_some_and(|length| length <= limit as u64) {
         let body = Limited::new(body, limit).collect().await;
         let body = body.map_err(|error| Lost::Unknown(error.to_string()))?.to_bytes();
-        return Ok(Response::from_parts(parts, Body::full(body)));
+        return Ok(response::Response::new(parts.status, parts.headers, Body::full(body)));
     }
     let ends_cleanly = has_media_type(&parts.headers, b"text/event-stream");
-    Ok(Response::from_parts(parts, passed_on(body, ends_cleanly)))
+    let body = passed_on(body, ends_cleanly);
+    Ok(response::Response::new(parts.status, parts.headers, body))
 }
 
 /// A body of another node, passed on as it comes.

@@ -22,6 +22,7 @@ use crate::body::Body;
 use crate::gateway::Gateway;
 use crate::ingress::{self, Arrived};
 use crate::principal::Principal;
+use crate::response;
 
 /// Frames that may wait for the other node.
 const WAITING: usize = 16;
@@ -43,7 +44,8 @@ pub(crate) async fn serve(
     let open = gateway.open.clone();
     let (answer, answered) = oneshot::channel();
     let task = AbortOnDropHandle::new(worker.spawn(open.track_future(async move {
-        let (parts, body) = on_worker(gateway, request).await.into_parts();
+        let response = Response::from(on_worker(gateway, request).await);
+        let (parts, body) = response.into_parts();
         let exact = body.size_hint().exact();
         let (sender, frames) = mpsc::channel(WAITING);
         if answer.send(Response::from_parts(parts, Forwarded { frames, exact })).is_ok() {
@@ -85,9 +87,9 @@ async fn pump(mut body: Body, sender: mpsc::Sender<Result<Bytes, Cut>>) {
     }
 }
 
-async fn on_worker(gateway: Arc<Gateway>, request: Request<Incoming>) -> Response<Body> {
+async fn on_worker(gateway: Arc<Gateway>, request: Request<Incoming>) -> response::Response {
     let (mut parts, body) = request.into_parts();
-    let bare = |status| ingress::respond::build(status, HeaderMap::new(), Body::Full(None));
+    let bare = |status| response::Response::new(status, HeaderMap::new(), Body::Full(None));
     let present = gateway.cluster.as_ref().map(|cluster| cluster.me().generation);
     let meant = parts.headers.remove(GENERATION);
     let meant: Option<u64> = meant.and_then(|value| value.to_str().ok()?.parse().ok());

@@ -20,6 +20,7 @@ use super::{Call, Events, Ids, Large, One, Whole, addressed, headers, state};
 use crate::fleet::{Outcome, left};
 use crate::gateway::Gateway;
 use crate::random;
+use crate::response::Headers;
 use crate::server::Server;
 use crate::session::{Bound, Session};
 use crate::upstream::duplex::SendError;
@@ -135,18 +136,15 @@ async fn send_http(call: &Call, route: &Route) -> Result<Reply, AttemptError> {
     let look = if call.class == CallClass::Read { Look::Runtime } else { Look::Kernel };
     let gate = Gate { may_send: &may_send, look };
     let gateway = &call.gateway;
-    let mut response =
-        send_once(gateway, &call.server, route.instance, &outgoing, Some(gate)).await?;
-    let status = response.status;
-    let is_stream = response.is_event_stream() && status.is_success();
-    let mut headers = std::mem::take(&mut response.headers);
-    headers::strip_answer(&mut headers);
+    let response = send_once(gateway, &call.server, route.instance, &outgoing, Some(gate)).await?;
+    let is_stream = response.is_event_stream() && response.status.is_success();
+    let (status, headers, body) = response.into_parts();
     if is_stream {
-        let source = EventSource::Http(Box::new(HttpEvents::new(response.body)));
+        let source = EventSource::Http(Box::new(HttpEvents::new(body)));
         return first_event(call, status, headers, source, route.clone()).await;
     }
     let limit = call.gateway.config.limits.answer_buffer;
-    match response.collect(limit).await {
+    match body.collect(limit).await {
         Ok(Collected::Whole { body, lease }) if !status.is_success() => {
             lease.done();
             Ok(Reply::Whole(Box::new(Whole { status, headers, body })))
@@ -270,7 +268,7 @@ impl Patience {
 async fn first_event(
     call: &Call,
     status: StatusCode,
-    headers: HeaderMap,
+    headers: Headers,
     mut source: EventSource,
     route: Route,
 ) -> Result<Reply, AttemptError> {
@@ -425,16 +423,16 @@ fn status_of(call: &Call, body: &[u8]) -> StatusCode {
     }
 }
 
-pub(super) fn json_headers() -> HeaderMap {
+pub(super) fn json_headers() -> Headers {
     let mut headers = HeaderMap::with_capacity(4);
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    headers
+    headers.into()
 }
 
-pub(super) fn stream_headers() -> HeaderMap {
+pub(super) fn stream_headers() -> Headers {
     let mut headers = HeaderMap::with_capacity(6);
     headers::as_stream(&mut headers);
-    headers
+    headers.into()
 }
 
 impl AttemptError {

@@ -34,7 +34,7 @@ pub(crate) async fn close_at_server(gateway: &Gateway, server: &Server, bound: &
     let sent = request_http(gateway, server, true, instance, outgoing);
     match tokio::time::timeout(Duration::from_secs(10), sent).await {
         Ok(Ok((response, _))) => {
-            let _ = response.collect(LARGEST_ANSWER).await;
+            let _ = response.body.collect(LARGEST_ANSWER).await;
         }
         Ok(Err(AttemptError { progress: Progress::NotSent, .. })) => {
             tracing::debug!(server = %server.name, "a session's server was gone before it");

@@ -66,7 +66,7 @@ use holdfast_mcp::method::Method;
 use holdfast_mcp::peek::{Kind, peek};
 use holdfast_mcp::sse::Event;
 use holdfast_mcp::version::Era;
-use http::{HeaderMap, StatusCode};
+use http::StatusCode;
 
 pub(crate) use self::answer::{first_answer, gave_up};
 pub(crate) use self::attempt::{PATIENCE, Route, request_http};
@@ -85,6 +85,7 @@ use crate::gateway::Gateway;
 use crate::hold::Held;
 use crate::metrics::{CallOutcome, GaugeGuard};
 use crate::principal::Principal;
+use crate::response::Headers;
 use crate::server::Server;
 use crate::session::{InUse, Session};
 use crate::upstream::events::EventSource;
@@ -196,28 +197,28 @@ pub(crate) enum Answer {
 /// A response whose body is here.
 pub(crate) struct Whole {
     pub(crate) status: StatusCode,
-    pub(crate) headers: HeaderMap,
+    pub(crate) headers: Headers,
     pub(crate) body: Bytes,
 }
 
 /// The one event that a stream held.
 pub(crate) struct One {
     pub(crate) status: StatusCode,
-    pub(crate) headers: HeaderMap,
+    pub(crate) headers: Headers,
     pub(crate) event: Event,
 }
 
 /// A response whose body is still coming.
 pub(crate) struct Large {
     pub(crate) status: StatusCode,
-    pub(crate) headers: HeaderMap,
+    pub(crate) headers: Headers,
     pub(crate) head: Bytes,
     pub(crate) rest: ResponseBody,
 }
 
 /// A server's stream.
 pub(crate) struct Events {
-    pub(crate) headers: HeaderMap,
+    pub(crate) headers: Headers,
     pub(crate) first: Option<Event>,
     pub(crate) source: EventSource,
     pub(crate) route: Route,

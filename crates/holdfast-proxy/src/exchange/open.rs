@@ -245,7 +245,7 @@ async fn repeat(
                     let refused = !response.status.is_success();
                     // Read to the end, so that the server has done it before the call comes.
                     if let Ok(Collected::Whole { lease, .. }) =
-                        response.collect(LARGEST_ANSWER).await
+                        response.body.collect(LARGEST_ANSWER).await
                     {
                         lease.done();
                     }
@@ -371,23 +371,20 @@ pub(super) async fn send(
             let outgoing = Outgoing { method, fields, session: None, body: body.clone() };
             let response = send_once(gateway, server, instance, &outgoing, None).await?;
             let status = response.status;
-            let server_session = response
-                .headers
-                .get(name::SESSION_ID)
-                .filter(|_| status.is_success())
-                .and_then(ServerSession::said);
-            let mut kept = response.headers.clone();
-            headers::strip_answer(&mut kept);
-            if response.is_event_stream() && status.is_success() {
-                let events = HttpEvents::new(response.body);
+            let server_session =
+                response.session_id().filter(|_| status.is_success()).and_then(ServerSession::said);
+            let is_stream = response.is_event_stream() && status.is_success();
+            let (status, kept, body) = response.into_parts();
+            if is_stream {
+                let events = HttpEvents::new(body);
                 let (body, message) = whole_stream(events).await?;
                 let mut headers = stream_headers();
-                headers.extend(kept);
+                headers.extend(HeaderMap::clone(&kept));
                 let whole = Whole { status, headers, body };
                 let replayed = agreed(&message, instance, server_session, None);
                 return Ok(Initialized { whole, message, replayed });
             }
-            match response.collect(LARGEST_ANSWER).await {
+            match body.collect(LARGEST_ANSWER).await {
                 Ok(Collected::Whole { body, lease }) => {
                     lease.done();
                     let mut whole = Whole { status, headers: kept, body };

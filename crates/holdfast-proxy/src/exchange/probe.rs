@@ -140,7 +140,7 @@ impl Session {
         if let Some(mux) = self.mux() {
             let _ = mux.tell(body).await;
         } else if let Ok(response) = self.post(gateway, server, instance, None, body).await
-            && let Ok(Collected::Whole { lease, .. }) = response.collect(LARGEST).await
+            && let Ok(Collected::Whole { lease, .. }) = response.body.collect(LARGEST).await
         {
             lease.done();
         }
@@ -225,8 +225,8 @@ impl Session {
             let events = HttpEvents::new(response.body);
             return Ok(open::whole_stream(events).await.map_err(Trouble::of)?.1);
         }
-        let headers = response.headers.clone();
-        let body = match response.collect(LARGEST).await {
+        let (status, headers, body) = response.into_parts();
+        let body = match body.collect(LARGEST).await {
             Ok(Collected::Whole { body, lease }) => {
                 lease.done();
                 body
@@ -308,7 +308,7 @@ pub(crate) async fn get(gateway: &Gateway, url: &HttpUrl) -> Result<(u16, Bytes)
         return Err(Trouble::refused(status));
     }
     // The connection is not kept: it belongs to no instance.
-    match response.collect(LARGEST).await {
+    match response.body.collect(LARGEST).await {
         Ok(Collected::Whole { body, .. }) => Ok((status.as_u16(), body)),
         Ok(Collected::Large { .. }) => Err(Trouble::wrong("the body is over 4 MiB")),
         Err(_) => Err(Trouble::new(Failure::TimedOut, "the body was cut half way")),

@@ -8,11 +8,12 @@ use bytes::Bytes;
 use holdfast_mcp::batch::{is_batch, split_batch};
 use holdfast_mcp::method::Method;
 use holdfast_mcp::peek::{Kind, peek};
-use http::{HeaderMap, Method as HttpMethod, StatusCode};
+use http::{Method as HttpMethod, StatusCode};
 
 use super::attempt::{self, Route};
-use super::{Answer, Call, Whole, answer, headers};
+use super::{Answer, Call, Whole, answer};
 use crate::cluster;
+use crate::response::Headers;
 use crate::session::{self, Session, Whereto};
 use crate::spliced;
 use crate::upstream::Endpoint;
@@ -143,17 +144,15 @@ async fn send(call: &Call, route: &Route, body: Bytes) -> Option<Whole> {
             let bound = route.bound.is_some();
             let sent =
                 attempt::request_http(&call.gateway, &call.server, bound, route.instance, outgoing);
-            let mut response = match sent.await {
+            let response = match sent.await {
                 Ok((response, _)) => response,
                 Err(error) => {
                     call.server.metrics.failed(&error.reason);
                     return None;
                 }
             };
-            let status = response.status;
-            let mut headers = std::mem::take(&mut response.headers);
-            headers::strip_answer(&mut headers);
-            match response.collect(LARGEST_REFUSAL).await {
+            let (status, headers, body) = response.into_parts();
+            match body.collect(LARGEST_REFUSAL).await {
                 Ok(Collected::Whole { body, lease }) => {
                     lease.done();
                     Some(Whole { status, headers, body })
@@ -183,7 +182,7 @@ fn lost(call: &Call, route: &Route, whole: &Whole) -> bool {
 fn accepted() -> Answer {
     Answer::whole(Whole {
         status: StatusCode::ACCEPTED,
-        headers: HeaderMap::new(),
+        headers: Headers::default(),
         body: Bytes::new(),
     })
 }

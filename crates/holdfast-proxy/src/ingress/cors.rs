@@ -11,9 +11,10 @@ use http::header::{
     ACCESS_CONTROL_REQUEST_METHOD, ORIGIN, VARY,
 };
 use http::request::Parts;
-use http::{HeaderValue, Method, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
 use crate::body::Body;
+use crate::response::Response;
 
 /// Seconds for which a browser need not ask again.
 const MAX_AGE: HeaderValue = HeaderValue::from_static("600");
@@ -32,22 +33,20 @@ pub(super) fn is_preflight(parts: &Parts) -> bool {
 }
 
 /// Allows what an allowed origin asks for.
-pub(super) fn preflight(parts: &Parts) -> Response<Body> {
-    let mut response = Response::new(Body::Full(None));
-    *response.status_mut() = StatusCode::NO_CONTENT;
-    let headers = response.headers_mut();
+pub(super) fn preflight(parts: &Parts) -> Response {
+    let mut headers = HeaderMap::new();
     headers.insert(ACCESS_CONTROL_ALLOW_METHODS, METHODS);
     headers.insert(ACCESS_CONTROL_MAX_AGE, MAX_AGE);
     if let Some(asked) = parts.headers.get(ACCESS_CONTROL_REQUEST_HEADERS) {
         headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, asked.clone());
     }
-    response
+    Response::new(StatusCode::NO_CONTENT, headers, Body::Full(None))
 }
 
 /// Lets the page of this origin, if it is one that asks, read the response.
-pub(super) fn expose(response: &mut Response<Body>, origin: Option<&HeaderValue>) {
+pub(super) fn expose(response: &mut Response, origin: Option<&HeaderValue>) {
     let Some(origin) = origin else { return };
-    let headers = response.headers_mut();
+    let headers = &mut response.headers;
     if headers.contains_key(ACCESS_CONTROL_ALLOW_ORIGIN) {
         return;
     }

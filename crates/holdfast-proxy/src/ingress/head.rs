@@ -9,7 +9,7 @@
 use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
-use holdfast_mcp::headers::name;
+use holdfast_mcp::headers::{Claims, name};
 use holdfast_mcp::version::{Era, Version};
 use holdfast_store::SessionKey;
 use http::header::{ACCEPT, CONTENT_LENGTH, ORIGIN};
@@ -38,6 +38,8 @@ pub(crate) struct Head {
     pub(super) origin: Option<HeaderValue>,
     /// The id of a trusted balancer.
     pub(super) balancer_id: Option<Box<str>>,
+    /// What it says of its body, where that is known already.
+    pub(super) claims: Option<Claims<'static>>,
     /// What goes to the server of it, where that is known already.
     pub(super) for_server: Option<Arc<ForServer>>,
 }
@@ -82,6 +84,7 @@ impl Head {
             session: Named::of(headers),
             origin: headers.get(ORIGIN).cloned(),
             balancer_id: None,
+            claims: None,
             for_server: None,
             principal,
             parts,
@@ -172,7 +175,9 @@ impl Kept {
     pub(crate) fn of(admitted: &Admitted, gateway: &Arc<Gateway>) -> Option<Self> {
         let Admitted { head, endpoint: Endpoint::Mcp, server } = admitted else { return None };
         let for_server = ForServer::kept(head.headers(), &gateway.servers[*server]);
-        let mut head = Head { for_server: Some(Arc::new(for_server)), ..Head::clone(head) };
+        let claims = is_modern(head.headers()).then(|| Claims::of(head.headers()).into_owned());
+        let for_server = Some(Arc::new(for_server));
+        let mut head = Head { claims, for_server, ..Head::clone(head) };
         head.parts.headers.remove(CONTENT_LENGTH);
         Some(Self { head: Arc::new(head), of: Arc::downgrade(gateway), server: *server })
     }

@@ -16,7 +16,7 @@ use bytes::{Bytes, BytesMut};
 use holdfast_engine::replicated::{NodeId, Origin};
 use holdfast_mcp::sse;
 use http::request::Parts;
-use http::{HeaderMap, Method, Response, StatusCode};
+use http::{HeaderMap, Method, StatusCode};
 use http_body::Frame;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, Sleep};
@@ -30,6 +30,7 @@ use crate::gateway::Gateway;
 use crate::metrics::{GaugeGuard, Rejection};
 use crate::principal::Principal;
 use crate::random;
+use crate::response::Response;
 use crate::server::Server;
 
 /// Open HTTP+SSE connections of this node, by the token in their messages address.
@@ -69,7 +70,7 @@ pub(super) async fn open(
     server: Arc<Server>,
     principal: Principal,
     parts: &Parts,
-) -> Response<Body> {
+) -> Response {
     if parts.method != Method::GET {
         return method_not_allowed(gateway, "GET");
     }
@@ -129,7 +130,7 @@ pub(super) async fn message(
     head: &Head,
     body: RequestBody,
     may_forward: bool,
-) -> Response<Body> {
+) -> Response {
     let Head { parts, principal, .. } = head;
     if parts.method != Method::POST {
         return method_not_allowed(gateway, "POST");
@@ -163,14 +164,14 @@ pub(super) async fn message(
         let text = "the event stream has ended: open /sse again";
         return refuse(gateway, Rejection::UnknownSession, StatusCode::NOT_FOUND, text);
     }
-    respond::build(
+    Response::new(
         StatusCode::ACCEPTED,
         HeaderMap::new(),
         Body::full(Bytes::from_static(b"Accepted")),
     )
 }
 
-fn unknown_stream(gateway: &Gateway) -> Response<Body> {
+fn unknown_stream(gateway: &Gateway) -> Response {
     let text = "no open event stream has this sessionId: open /sse first";
     refuse(gateway, Rejection::UnknownSession, StatusCode::NOT_FOUND, text)
 }
@@ -202,7 +203,7 @@ async fn forward_to(
     parts: &Parts,
     body: RequestBody,
     holder: Origin,
-) -> Response<Body> {
+) -> Response {
     let (limit, wait) = (gateway.config.limits.body, gateway.config.listen.body_timeout);
     let body = match body.read(limit, wait).await {
         Ok(body) => body,

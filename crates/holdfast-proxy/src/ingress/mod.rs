@@ -31,7 +31,7 @@ use bytes::Bytes;
 use holdfast_mcp::rpc_error::{ErrorId, RpcError, code};
 use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, ORIGIN, WWW_AUTHENTICATE};
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use tokio_util::sync::CancellationToken;
 
 use self::edge::EdgeError;
@@ -43,6 +43,7 @@ use crate::gateway::Gateway;
 use crate::health;
 use crate::metrics::Rejection;
 use crate::principal::Principal;
+use crate::response::Response;
 use crate::server::Server;
 use crate::session::Session;
 
@@ -50,7 +51,7 @@ use crate::session::Session;
 #[derive(Clone)]
 pub(crate) struct Connection {
     /// Cutting it closes the connection, for a client that does not read. None: it carries other calls.
-    pub(crate) cut: Option<CancellationToken>,
+    pub(crate) cut: Option<Arc<CancellationToken>>,
     /// Whether it comes from a balancer of ours, whose `X-Request-ID` counts
     /// (`listen.trusted_proxies`).
     pub(crate) trusted: bool,
@@ -85,7 +86,7 @@ pub(crate) struct Admitted {
 
 /// A request that reaches no server.
 pub(crate) enum Otherwise {
-    Answer(Response<Body>),
+    Answer(Response),
     /// A question about this node's health, under this path.
     Health(String),
     /// Nothing is served there, for the reason that is given.
@@ -125,7 +126,7 @@ pub(crate) fn admit(gateway: &Gateway, mut parts: Parts, connection: &Connection
             let status = StatusCode::UNAUTHORIZED;
             let mut response = refuse(gateway, Rejection::Unauthorized, status, &error.to_string());
             let challenge = HeaderValue::from_static("Bearer realm=\"holdfast\"");
-            response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
+            response.headers.insert(WWW_AUTHENTICATE, challenge);
             cors::expose(&mut response, parts.headers.get(ORIGIN));
             return answer(response);
         }
@@ -149,7 +150,7 @@ pub(crate) async fn serve(
     admission: Admission,
     body: RequestBody,
     connection: Connection,
-) -> Result<Response<Body>, HangUp> {
+) -> Result<Response, HangUp> {
     let admitted = match admission {
         Admission::In(admitted) => admitted,
         // Boxed: few requests are, and a call's future stays small without them.
@@ -162,10 +163,10 @@ pub(crate) async fn serve(
 }
 
 /// Answers a request that reaches no server.
-async fn answer(gateway: Arc<Gateway>, otherwise: Otherwise, body: RequestBody) -> Response<Body> {
+async fn answer(gateway: Arc<Gateway>, otherwise: Otherwise, body: RequestBody) -> Response {
     match otherwise {
         Otherwise::Answer(response) => response,
-        Otherwise::Health(path) => health::respond(&path, &*gateway).await.map(Body::full),
+        Otherwise::Health(path) => health::respond(&path, &*gateway).await.map(Body::full).into(),
         Otherwise::NotFound(head, text) => {
             let mut response = not_found(&gateway, &head.parts, body, &text).await;
             cors::expose(&mut response, head.origin.as_ref());
@@ -179,7 +180,7 @@ async fn enter(
     admitted: Admitted,
     body: RequestBody,
     connection: Connection,
-) -> Result<Response<Body>, HangUp> {
+) -> Result<Response, HangUp> {
     let Admitted { head, endpoint, server } = admitted;
     let server = Arc::clone(&gateway.servers[server]);
     match endpoint {
@@ -210,10 +211,10 @@ pub(crate) async fn serve_forwarded(
     arrived: Arrived,
     parts: Parts,
     body: RequestBody,
-) -> Response<Body> {
+) -> Response {
     let Arrived { principal, balancer_id, again } = arrived;
     let misdirected =
-        || respond::build(StatusCode::MISDIRECTED_REQUEST, HeaderMap::new(), Body::Full(None));
+        || Response::new(StatusCode::MISDIRECTED_REQUEST, HeaderMap::new(), Body::Full(None));
     let Ok((endpoint, server)) = find(&gateway, parts.uri.path()) else { return misdirected() };
     let server = Arc::clone(&gateway.servers[server]);
     let head = Arc::new(Head { balancer_id, ..Head::new(parts, principal) });
@@ -275,16 +276,16 @@ pub(crate) fn received_before(
 }
 
 /// Refuses a head that names two lengths.
-pub(crate) fn refuse_ambiguous(gateway: &Gateway) -> Response<Body> {
+pub(crate) fn refuse_ambiguous(gateway: &Gateway) -> Response {
     refuse_framing(gateway, EdgeError::BothLengths)
 }
 
 /// Refuses a request whose framing another reader could take differently. What follows it on the
 /// connection cannot be trusted either.
-fn refuse_framing(gateway: &Gateway, error: EdgeError) -> Response<Body> {
+fn refuse_framing(gateway: &Gateway, error: EdgeError) -> Response {
     let status = StatusCode::BAD_REQUEST;
     let mut response = refuse(gateway, error.rejection(), status, &error.to_string());
-    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    response.headers.insert(CONNECTION, HeaderValue::from_static("close"));
     response
 }
 
@@ -327,12 +328,7 @@ fn find(gateway: &Gateway, path: &str) -> Result<(Endpoint, usize), String> {
 
 /// Says what there is instead of what was asked for, under the id of the request if it has one:
 /// clients wait for ever for an answer without it.
-async fn not_found(
-    gateway: &Gateway,
-    parts: &Parts,
-    body: RequestBody,
-    text: &str,
-) -> Response<Body> {
+async fn not_found(gateway: &Gateway, parts: &Parts, body: RequestBody, text: &str) -> Response {
     let status = StatusCode::NOT_FOUND;
     if parts.method != Method::POST {
         return refuse(gateway, Rejection::NotServed, status, text);
@@ -354,14 +350,14 @@ fn listed(gateway: &Gateway, prefix: &str) -> String {
 }
 
 /// Refuses a request: counted, with a JSON-RPC error without an id as its body.
-fn refuse(gateway: &Gateway, why: Rejection, status: StatusCode, text: &str) -> Response<Body> {
+fn refuse(gateway: &Gateway, why: Rejection, status: StatusCode, text: &str) -> Response {
     gateway.metrics.rejected(why);
     let error = RpcError::new(code::INVALID_REQUEST, text);
     json(status, error.render(ErrorId::Null))
 }
 
 /// Refuses a stream where the node holds its limit of them.
-fn no_room_for_stream(gateway: &Gateway) -> Option<Response<Body>> {
+fn no_room_for_stream(gateway: &Gateway) -> Option<Response> {
     let limit = gateway.config.limits.streams;
     if gateway.metrics.streams.get() < limit {
         return None;
@@ -371,7 +367,7 @@ fn no_room_for_stream(gateway: &Gateway) -> Option<Response<Body>> {
 }
 
 /// Refuses a body that could not be read.
-fn bad_body(gateway: &Gateway, error: BodyError) -> Response<Body> {
+fn bad_body(gateway: &Gateway, error: BodyError) -> Response {
     let (status, why, text) = match error {
         BodyError::TooLarge => (
             StatusCode::PAYLOAD_TOO_LARGE,
@@ -396,18 +392,17 @@ fn bad_body(gateway: &Gateway, error: BodyError) -> Response<Body> {
     refuse(gateway, why, status, &text)
 }
 
-fn method_not_allowed(gateway: &Gateway, allow: &'static str) -> Response<Body> {
+fn method_not_allowed(gateway: &Gateway, allow: &'static str) -> Response {
     let text = format!("this path takes {allow}");
     let mut response = refuse(gateway, Rejection::NotServed, StatusCode::METHOD_NOT_ALLOWED, &text);
-    response.headers_mut().insert(ALLOW, HeaderValue::from_static(allow));
+    response.headers.insert(ALLOW, HeaderValue::from_static(allow));
     response
 }
 
-fn json(status: StatusCode, body: Bytes) -> Response<Body> {
-    let mut response = Response::new(Body::full(body));
-    *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    response
+fn json(status: StatusCode, body: Bytes) -> Response {
+    let mut headers = HeaderMap::new();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    Response::new(status, headers, Body::full(body))
 }
 
 /// What every ingress knows of a request once it may enter.
@@ -418,7 +413,7 @@ struct Entered {
     head: Arc<Head>,
     /// Cutting it closes the client's connection, for one that does not read; none if other calls are
     /// on it.
-    connection: Option<CancellationToken>,
+    connection: Option<Arc<CancellationToken>>,
     /// Whether another node has let it in: then it is served here or nowhere.
     forwarded: bool,
     /// Whether it was forwarded before, to a node that may have run it.

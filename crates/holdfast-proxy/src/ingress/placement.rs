@@ -17,7 +17,7 @@ use holdfast_engine::replicated::Origin;
 use holdfast_mcp::headers::name;
 use holdfast_mcp::rpc_error::{ErrorId, RpcError, code};
 use holdfast_store::SessionKey;
-use http::{HeaderMap, Response, StatusCode};
+use http::{HeaderMap, StatusCode};
 
 use super::head::Named;
 use super::streamable::Follows;
@@ -28,6 +28,7 @@ use crate::exchange::{self, Answer, Call, Ids};
 use crate::failure::{Failure, told};
 use crate::gateway::Gateway;
 use crate::metrics::Rejection;
+use crate::response::Response;
 use crate::session::{Found, Session, find_patiently};
 use tokio_util::sync::CancellationToken;
 
@@ -76,7 +77,7 @@ const MOVES: usize = 4;
 ///
 /// # Cancel safety
 /// As [`cluster::forward`].
-pub(super) async fn settle(entered: &Entered, body: &Bytes) -> Result<Placed, Response<Body>> {
+pub(super) async fn settle(entered: &Entered, body: &Bytes) -> Result<Placed, Response> {
     let mut may_have_run = entered.again;
     let mut moves = 0;
     let mut lost_since: Option<Instant> = None;
@@ -88,7 +89,7 @@ pub(super) async fn settle(entered: &Entered, body: &Bytes) -> Result<Placed, Re
         if entered.forwarded {
             // Two nodes that know different things must not play ball with it.
             let (status, body) = (StatusCode::MISDIRECTED_REQUEST, Body::Full(None));
-            return Err(respond::build(status, HeaderMap::new(), body));
+            return Err(Response::new(status, HeaderMap::new(), body));
         }
         let longest = entered.server.settings.timeout.max(OPENED_WITHIN) + ON_THE_WAY;
         let passed = Box::pin(pass(entered, body, may_have_run, holder));
@@ -127,7 +128,7 @@ async fn pass(
     body: &Bytes,
     again: bool,
     holder: Origin,
-) -> Result<Response<Body>, Lost> {
+) -> Result<Response, Lost> {
     let forwarding = Forwarding {
         gateway: &entered.gateway,
         principal: &entered.head.principal,
@@ -139,11 +140,7 @@ async fn pass(
     cluster::forward(&forwarding, holder).await
 }
 
-async fn place(
-    entered: &Entered,
-    body: &[u8],
-    may_have_run: bool,
-) -> Result<Place, Response<Body>> {
+async fn place(entered: &Entered, body: &[u8], may_have_run: bool) -> Result<Place, Response> {
     let Entered { gateway, server, head, .. } = entered;
     let key = match head.session {
         Named::Key(key) => key,
@@ -169,7 +166,7 @@ async fn place(
 pub(super) async fn follow(
     call: &Arc<Call>,
     connection: Option<&CancellationToken>,
-) -> Result<Response<Body>, HangUp> {
+) -> Result<Response, HangUp> {
     let Some(session) = &call.session else {
         return respond::answer(call, Answer::Moved, connection).await;
     };
@@ -182,12 +179,13 @@ pub(super) async fn follow(
     }
     *request.headers_mut() = headers;
     let head = Head::new(request.into_parts().0, call.principal.clone());
+    let cut = connection.cloned().map(Arc::new);
     let entered = Entered {
         gateway: Arc::clone(&call.gateway),
         server: Arc::clone(&call.server),
         // Under the balancer's id as before: the journal is to know it again, wherever it was meanwhile.
         head: Arc::new(Head { balancer_id: call.balancer_id.clone(), ..head }),
-        connection: connection.cloned(),
+        connection: cut.clone(),
         again: call.again,
         forwarded: false,
     };
@@ -208,7 +206,7 @@ pub(super) async fn follow(
     // It came back: another try, and no more than that. Its place is the new call's to ask for.
     call.leave();
     let follows = Follows::No;
-    Box::pin(streamable::serve_placed(anew, again, connection.cloned(), follows)).await
+    Box::pin(streamable::serve_placed(anew, again, cut, follows)).await
 }
 
 /// The session that the request names, if this node has it in hand.
@@ -242,7 +240,7 @@ async fn shared_process(gateway: &Gateway, server: &str) -> Place {
 }
 
 /// Says that the request cannot be served now, under its id.
-fn failed(entered: &Entered, body: &[u8], reason: String, ran: bool) -> Response<Body> {
+fn failed(entered: &Entered, body: &[u8], reason: String, ran: bool) -> Response {
     let name = &entered.server.name;
     let failure =
         if ran { Failure::unknown(name, reason) } else { Failure::dependency(name, reason) };
@@ -254,7 +252,7 @@ fn failed(entered: &Entered, body: &[u8], reason: String, ran: bool) -> Response
     json(StatusCode::OK, failure.render(&ids))
 }
 
-fn no_session(gateway: &Gateway, body: &[u8], why: NoSession) -> Response<Body> {
+fn no_session(gateway: &Gateway, body: &[u8], why: NoSession) -> Response {
     let (status, why, text) = match why {
         NoSession::Repeated => (
             StatusCode::BAD_REQUEST,

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use holdfast_engine::class::CallClass;
 use holdfast_mcp::batch;
-use holdfast_mcp::headers::{check_modern, name};
+use holdfast_mcp::headers::{Claims, check_modern, name};
 use holdfast_mcp::method::Method;
 use holdfast_mcp::peek::{Kind, Peek, peek};
 use holdfast_mcp::rpc_error::{RpcError, code};
@@ -77,6 +77,14 @@ impl Own {
         match self {
             Self::Once(headers) => headers,
             Self::Again(head, _) => head.headers(),
+        }
+    }
+
+    /// What they say of their body, where that is known.
+    fn claims(&self) -> Option<&Claims<'static>> {
+        match self {
+            Self::Once(_) => None,
+            Self::Again(head, _) => head.claims.as_ref(),
         }
     }
 
@@ -163,7 +171,11 @@ fn check_claims(inbound: &Inbound<'_>, message: &Peek<'_>, ids: &Ids) -> Result<
     if !inbound.check_headers || message.kind != Kind::Request {
         return Ok(());
     }
-    check_modern(inbound.headers.map(), message).map_err(|error| {
+    let checked = match inbound.headers.claims() {
+        Some(claims) => claims.check(message),
+        None => check_modern(inbound.headers.map(), message),
+    };
+    checked.map_err(|error| {
         let error = RpcError::new(error.code(), error.to_string());
         Refused::new(StatusCode::BAD_REQUEST, Rejection::HeaderMismatch, &error, ids)
     })

@@ -11,7 +11,7 @@ use holdfast_mcp::event_id::StreamKind;
 use holdfast_mcp::method::Method;
 use holdfast_mcp::sse;
 use holdfast_store::StreamRecord;
-use http::{HeaderMap, Response, StatusCode};
+use http::{HeaderMap, StatusCode};
 use tokio_util::sync::CancellationToken;
 
 use super::{HangUp, Recorded};
@@ -20,6 +20,7 @@ use crate::exchange::{Answer, Call, First, Large, One, Sink, Whole, headers, rel
 use crate::failure::Failure;
 use crate::metrics::CallOutcome;
 use crate::random;
+use crate::response::Response;
 use crate::session::Session;
 use crate::streams::{NewLog, Origin, Reader, ReaderOptions, StreamLog};
 
@@ -31,21 +32,21 @@ pub(crate) async fn answer(
     call: &Arc<Call>,
     answer: Answer,
     connection: Option<&CancellationToken>,
-) -> Result<Response<Body>, HangUp> {
+) -> Result<Response, HangUp> {
     Ok(match answer {
         Answer::Whole(whole) => {
             let Whole { status, headers, body } = *whole;
-            build(status, headers, Body::full(body))
+            Response::new(status, headers, Body::full(body))
         }
         Answer::Large(large) => {
             let Large { status, headers, head, rest } = *large;
-            build(status, headers, Body::rest(head, rest))
+            Response::new(status, headers, Body::rest(head, rest))
         }
         Answer::One(one) => {
             let One { status, headers, event } = *one;
             let mut out = BytesMut::new();
             sse::encode(&event, &mut out);
-            build(status, headers, Body::full(out.freeze()))
+            Response::new(status, headers, Body::full(out.freeze()))
         }
         Answer::Failed(failure) => super::json(StatusCode::OK, failure.render(&call.ids)),
         Answer::Moved => {
@@ -65,7 +66,7 @@ pub(crate) async fn answer(
             let reader = reader(call, &log, None, connection);
             let relay = relay(Arc::clone(call), First::Here(events), Sink::Log(log));
             let reader = reader.driving(relay);
-            build(StatusCode::OK, kept, Body::Stream(Box::new(reader)))
+            Response::new(StatusCode::OK, kept, Body::Stream(Box::new(reader)))
         }
     })
 }
@@ -82,7 +83,7 @@ pub(crate) async fn commit<W>(
     mut work: Survivor<W>,
     patience: Duration,
     connection: Option<&CancellationToken>,
-) -> Response<Body>
+) -> Response
 where
     W: Future<Output = Answer> + Send + Unpin + 'static,
 {
@@ -108,7 +109,7 @@ pub(crate) async fn commit_first(
     work: impl Future<Output = Answer> + Send + 'static,
     patience: Duration,
     connection: Option<&CancellationToken>,
-) -> Response<Body> {
+) -> Response {
     let mut unbegun = Unbegun(Some(call));
     let log = Box::pin(new_log(call)).await;
     unbegun.0 = None;
@@ -142,7 +143,7 @@ fn relayed(
     log: Arc<StreamLog>,
     first: impl Future<Output = Answer> + Send + 'static,
     connection: Option<&CancellationToken>,
-) -> Response<Body> {
+) -> Response {
     let stream = follow(call, &log, None, connection);
     let first = First::Coming(Box::pin(first));
     tokio::spawn(relay(Arc::clone(call), first, Sink::Log(log)));
@@ -355,22 +356,15 @@ pub(crate) fn stand(
     Body::Stream(Box::new(reader))
 }
 
-pub(crate) fn build(status: StatusCode, headers: HeaderMap, body: Body) -> Response<Body> {
-    let mut response = Response::new(body);
-    *response.status_mut() = status;
-    *response.headers_mut() = headers;
-    response
-}
-
 /// A response of ours that is an event stream.
-pub(crate) fn stream(body: Body) -> Response<Body> {
+pub(crate) fn stream(body: Body) -> Response {
     let mut headers = HeaderMap::with_capacity(4);
     headers::as_stream(&mut headers);
-    build(StatusCode::OK, headers, body)
+    Response::new(StatusCode::OK, headers, body)
 }
 
 /// An empty stream that carries one message and ends.
-pub(crate) fn one_event(message: &[u8]) -> Response<Body> {
+pub(crate) fn one_event(message: &[u8]) -> Response {
     let mut out = BytesMut::new();
     sse::encode_message(None, message, &mut out);
     stream(Body::full(out.freeze()))

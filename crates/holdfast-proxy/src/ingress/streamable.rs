@@ -10,7 +10,7 @@ use bytes::Bytes;
 use holdfast_mcp::headers::name;
 use holdfast_mcp::method::Method as RpcMethod;
 use holdfast_mcp::peek::Kind;
-use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -30,6 +30,7 @@ use crate::failure::Failure;
 use crate::gateway::Gateway;
 use crate::hold::{Held, Hold, Over};
 use crate::metrics::Rejection;
+use crate::response::Response;
 use crate::resume;
 use crate::session::{self, Opened, Session};
 use crate::upstream::http::{Fields, Outgoing};
@@ -38,7 +39,7 @@ use crate::upstream::http::{Fields, Outgoing};
 ///
 /// # Errors
 /// [`HangUp`] where nothing may be said.
-pub(super) async fn serve(entered: Entered, body: RequestBody) -> Result<Response<Body>, HangUp> {
+pub(super) async fn serve(entered: Entered, body: RequestBody) -> Result<Response, HangUp> {
     match *entered.head.method() {
         Method::POST => post(entered, body).await,
         // Boxed: few requests are not POSTs, and a call's future stays small without them.
@@ -50,7 +51,7 @@ pub(super) async fn serve(entered: Entered, body: RequestBody) -> Result<Respons
 
 // --- POST ---
 
-async fn post(entered: Entered, body: RequestBody) -> Result<Response<Body>, HangUp> {
+async fn post(entered: Entered, body: RequestBody) -> Result<Response, HangUp> {
     let gateway = &entered.gateway;
     let limits = &gateway.config.limits;
     if !entered.head.brings_json {
@@ -94,7 +95,7 @@ async fn post(entered: Entered, body: RequestBody) -> Result<Response<Body>, Han
                 return Ok(json(StatusCode::ACCEPTED, Bytes::new()));
             };
             let Whole { status, headers, body } = *whole;
-            Ok(respond::build(status, headers, Body::full(body)))
+            Ok(Response::new(status, headers, Body::full(body)))
         }
         Err(refused) => {
             gateway.metrics.rejected(refused.why);
@@ -117,15 +118,15 @@ pub(super) enum Follows {
 pub(super) async fn serve_placed(
     call: Arc<Call>,
     may_have_run: bool,
-    connection: Option<CancellationToken>,
+    connection: Option<Arc<CancellationToken>>,
     follows: Follows,
-) -> Result<Response<Body>, HangUp> {
+) -> Result<Response, HangUp> {
     // Only the journal could know whether it ran.
     if may_have_run && !call.may_run_again() {
         let reason = "the node that ran it was lost".to_owned();
         let failure = Failure::unknown(&call.server.name, reason);
         let answer = exchange::gave_up(&call, failure);
-        return respond::answer(&call, answer, connection.as_ref()).await;
+        return respond::answer(&call, answer, connection.as_deref()).await;
     }
     run(call, connection, follows).await
 }
@@ -133,9 +134,9 @@ pub(super) async fn serve_placed(
 /// Runs a call: its answer as it is if it comes soon, as a stream otherwise.
 async fn run(
     call: Arc<Call>,
-    connection: Option<CancellationToken>,
+    connection: Option<Arc<CancellationToken>>,
     follows: Follows,
-) -> Result<Response<Body>, HangUp> {
+) -> Result<Response, HangUp> {
     let streams = &call.gateway.config.streams;
     let hold = if call.resumable { streams.commit_after } else { streams.headers_by };
     // What decides a client's era or session is not begun before it is known.
@@ -145,7 +146,7 @@ async fn run(
     let can_wait_as_stream = call.takes_stream && !stays_json && !opens && hold < deadline;
     if can_wait_as_stream && call.must_begin_first() {
         let work = exchange::first_answer(Arc::clone(&call));
-        let begun = respond::commit_first(&call, work, deadline, connection.as_ref());
+        let begun = respond::commit_first(&call, work, deadline, connection.as_deref());
         return Ok(Box::pin(begun).await);
     }
     let work = Boxed::new(&WORK, Arc::clone(&call));
@@ -163,19 +164,19 @@ async fn run(
     };
     let failure = match over {
         Ok(Answer::Moved) if follows == Follows::Yes => {
-            return Box::pin(placement::follow(&call, connection.as_ref())).await;
+            return Box::pin(placement::follow(&call, connection.as_deref())).await;
         }
-        Ok(first) => return respond::answer(&call, first, connection.as_ref()).await,
+        Ok(first) => return respond::answer(&call, first, connection.as_deref()).await,
         Err(Over::Time) if can_wait_as_stream => {
             let left = deadline.saturating_sub(hold);
-            return Ok(Box::pin(respond::commit(&call, work, left, connection.as_ref())).await);
+            return Ok(Box::pin(respond::commit(&call, work, left, connection.as_deref())).await);
         }
         Err(Over::Time) => call.timed_out(deadline),
         Err(Over::GivenUp) => call.given_up(),
     };
     drop(work.take());
     let answer = exchange::gave_up(&call, failure);
-    respond::answer(&call, answer, connection.as_ref()).await
+    respond::answer(&call, answer, connection.as_deref()).await
 }
 
 thread_local! {
@@ -190,10 +191,10 @@ thread_local! {
 
 // --- GET ---
 
-async fn get(entered: Entered) -> Response<Body> {
+async fn get(entered: Entered) -> Response {
     let Entered { gateway, server, head, connection, .. } = &entered;
     let Head { parts, principal, .. } = &**head;
-    let connection = connection.as_ref();
+    let connection = connection.as_deref();
     if !head.takes_stream {
         let text = "GET opens an event stream: send Accept: text/event-stream";
         return refuse(gateway, Rejection::NotServed, StatusCode::NOT_ACCEPTABLE, text);
@@ -246,7 +247,7 @@ pub(crate) async fn standing(
     own: HeaderMap,
     after: Option<After>,
     connection: Option<&CancellationToken>,
-) -> Response<Body> {
+) -> Response {
     let seq = after.as_ref().and_then(|after| after.seq);
     match session::open_standing(gateway, session, own, after.as_ref()).await {
         Ok(Opened::Stream(open)) => {
@@ -254,7 +255,7 @@ pub(crate) async fn standing(
             respond::stream(respond::stand(gateway, session, &open.log, after, connection))
         }
         Ok(Opened::Refused(whole)) => {
-            respond::build(whole.status, whole.headers, Body::full(whole.body))
+            Response::new(whole.status, whole.headers, Body::full(whole.body))
         }
         Err(failure) => {
             // A stream may not be refused for the gateway's own reasons: some clients then never
@@ -267,7 +268,7 @@ pub(crate) async fn standing(
 
 // --- DELETE ---
 
-async fn delete(entered: Entered) -> Response<Body> {
+async fn delete(entered: Entered) -> Response {
     let gateway = &entered.gateway;
     let session = match placement::settle(&entered, &Bytes::new()).await {
         Ok(Placed { session: Some(session), .. }) => session,
@@ -277,7 +278,7 @@ async fn delete(entered: Entered) -> Response<Body> {
     let server = &entered.server;
     if server.is_duplex() {
         ended(gateway, &session, None).await;
-        return respond::build(StatusCode::OK, HeaderMap::new(), Body::Full(None));
+        return Response::new(StatusCode::OK, HeaderMap::new(), Body::Full(None));
     }
     let bound = session.bound();
     let own = headers::for_server(entered.head.headers().clone(), server);
@@ -290,14 +291,14 @@ async fn delete(entered: Entered) -> Response<Body> {
     let Some(instance) = server.fleet.place(bound.mark) else {
         // The instance is gone, and with it whoever could be told.
         ended(gateway, &session, Some(bound.generation)).await;
-        return respond::build(StatusCode::OK, HeaderMap::new(), Body::Full(None));
+        return Response::new(StatusCode::OK, HeaderMap::new(), Body::Full(None));
     };
     session.set_ending(true);
     let sent = exchange::request_http(gateway, server, true, instance, outgoing);
     let Ok(sent) = tokio::time::timeout(DELETE_WITHIN, sent).await else {
         // A server that does not answer keeps its session; ours ends all the same.
         ended(gateway, &session, Some(bound.generation)).await;
-        return respond::build(StatusCode::OK, HeaderMap::new(), Body::Full(None));
+        return Response::new(StatusCode::OK, HeaderMap::new(), Body::Full(None));
     };
     let status = match sent {
         // A server that does not let clients end sessions: the session lives on.
@@ -314,7 +315,7 @@ async fn delete(entered: Entered) -> Response<Body> {
         Ok(_) | Err(_) => StatusCode::OK,
     };
     ended(gateway, &session, Some(bound.generation)).await;
-    respond::build(status, HeaderMap::new(), Body::Full(None))
+    Response::new(status, HeaderMap::new(), Body::Full(None))
 }
 
 /// Ends a session for all nodes: one that does not hear of it at once is waited for until it may not
@@ -332,7 +333,7 @@ async fn ended(gateway: &Arc<Gateway>, session: &Arc<Session>, told: Option<u32>
 const DELETE_WITHIN: Duration = Duration::from_secs(10);
 
 /// Hands a request of a client without a session on to the server, as it is.
-async fn pass_on(entered: &Entered, method: Method) -> Response<Body> {
+async fn pass_on(entered: &Entered, method: Method) -> Response {
     let Entered { gateway, server, head, .. } = entered;
     if server.is_duplex() {
         return method_not_allowed(gateway, "POST");
@@ -347,9 +348,7 @@ async fn pass_on(entered: &Entered, method: Method) -> Response<Body> {
     }
 }
 
-async fn plain(response: crate::upstream::http::Response) -> Response<Body> {
-    let mut kept = response.headers;
-    headers::strip_answer(&mut kept);
-    let body = Body::rest(Bytes::new(), response.body);
-    respond::build(response.status, kept, body)
+async fn plain(response: crate::upstream::http::Response) -> Response {
+    let (status, headers, rest) = response.into_parts();
+    Response::new(status, headers, Body::rest(Bytes::new(), rest))
 }

@@ -16,7 +16,7 @@ use http::header::{
     SEC_WEBSOCKET_VERSION, UPGRADE,
 };
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::sync::mpsc;
@@ -32,6 +32,7 @@ use crate::body::Body;
 use crate::gateway::Gateway;
 use crate::metrics::{GaugeGuard, Rejection};
 use crate::principal::Principal;
+use crate::response::Response;
 use crate::server::Server;
 
 /// A ping goes out after this long, and a connection that has been silent for twice as long is
@@ -53,7 +54,7 @@ pub(super) fn upgrade(
     server: Arc<Server>,
     principal: Principal,
     parts: &mut Parts,
-) -> Response<Body> {
+) -> Response {
     let bad = |text| refuse(gateway, Rejection::Malformed, StatusCode::BAD_REQUEST, text);
     let Some(key) =
         parts.headers.get(SEC_WEBSOCKET_KEY).map(|key| derive_accept_key(key.as_bytes()))
@@ -70,9 +71,7 @@ pub(super) fn upgrade(
         return bad("this connection cannot become a WebSocket (HTTP/2 has no such upgrade)");
     };
     let Ok(accept) = HeaderValue::from_str(&key) else { return bad("bad Sec-WebSocket-Key") };
-    let mut response = Response::new(Body::Full(None));
-    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-    let headers = response.headers_mut();
+    let mut headers = HeaderMap::new();
     headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
     headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
     headers.insert(SEC_WEBSOCKET_ACCEPT, accept);
@@ -87,7 +86,7 @@ pub(super) fn upgrade(
     // and that a drain waits for.
     let open = gateway.metrics.connections.enter();
     gateway.open.spawn(serve(upgrade, connected, outgoing, open));
-    response
+    Response::new(StatusCode::SWITCHING_PROTOCOLS, headers, Body::Full(None))
 }
 
 fn offers_mcp(headers: &HeaderMap) -> bool {

@@ -17,17 +17,17 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use holdfast_mcp::http1::{self, Found, Limits, Plain, RequestHeads};
 use holdfast_net::{Impatient, Prefixed, Requests};
-use http::{Request, Response};
+use http::Request;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::half_close::HalfClose;
 use super::orders::{Order, Orders};
 use super::outgoing::Outgoing;
-use crate::body::Body;
 use crate::boxes::{Boxed, Boxes, worker};
 use crate::clock;
 use crate::gateway::{Current, Gateway};
 use crate::ingress::{self, Admission, Connection, HangUp, Kept, RequestBody};
+use crate::response::Response;
 use crate::scratch;
 
 /// A client connection that has seen nothing but plain requests.
@@ -76,7 +76,7 @@ const SOON: Duration = Duration::from_millis(250);
 const GOODBYE: Duration = Duration::from_secs(1);
 
 thread_local! {
-    static SERVING: Boxes<Asked, Result<Response<Body>, HangUp>> = const {
+    static SERVING: Boxes<Asked, Result<Response, HangUp>> = const {
         Boxes::new(|| worker(&SERVING, |(gateway, admission, body, connection): Asked| {
             ingress::serve(gateway, admission, RequestBody::Whole(body), connection)
         }))
@@ -134,7 +134,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Lane<S> {
             self.requests.may_half_close(half.is_answered());
             let keeps = match self.serve(asked).await {
                 Ok(response) => {
-                    self.requests.may_half_close(half.is_sent(response.body()));
+                    self.requests.may_half_close(half.is_sent(&response.body));
                     self.send(response).await
                 }
                 Err(ended) => Err(ended),
@@ -252,7 +252,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Lane<S> {
 
     /// # Errors
     /// The connection has ended before there was a response, or instead of one.
-    async fn serve(&mut self, asked: Asked) -> Result<Response<Body>, io::Result<()>> {
+    async fn serve(&mut self, asked: Asked) -> Result<Response, io::Result<()>> {
         let mut serving = Boxed::new(&SERVING, asked);
         let served = poll_fn(|cx| {
             loop {
@@ -273,7 +273,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Lane<S> {
     ///
     /// # Errors
     /// The connection has ended.
-    async fn send(&mut self, response: Response<Body>) -> Result<bool, io::Result<()>> {
+    async fn send(&mut self, response: Response) -> Result<bool, io::Result<()>> {
         // The order may have come with the answer.
         self.drains |= self.orders.drains();
         let (mut outgoing, closes) = Outgoing::new(response, self.drains);

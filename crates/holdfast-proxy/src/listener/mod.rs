@@ -138,7 +138,7 @@ where
     let requests = Requests::default();
     let cut = gateway.connected();
     let orders = Orders::new(cut.clone(), worker::draining(&gateway));
-    let connection = Connection { cut: Some(cut), trusted: gateway.trusts(peer) };
+    let connection = Connection { cut: Some(Arc::new(cut)), trusted: gateway.trusts(peer) };
     let listen = &gateway.config.listen;
     let (head, idle) = (listen.header_timeout, listen.idle_timeout);
     let patience = Patience { head, idle, stalled: idle };
@@ -201,10 +201,11 @@ where
                 unread.discard().await;
                 response
             };
-            requests.may_half_close(half.is_sent(response.body()));
-            if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            requests.may_half_close(half.is_sent(&response.body));
+            if response.status == StatusCode::SWITCHING_PROTOCOLS {
                 requests.upgraded();
             }
+            let response = http::Response::from(response);
             Ok::<_, ingress::HangUp>(response.map(|body| Counted::new(body, requests.sends())))
         }
     });
@@ -264,6 +265,7 @@ where
             let body = RequestBody::from(body);
             let admission = ingress::admit(&gateway, parts, &connection);
             let response = ingress::serve(gateway, admission, body, connection).await?;
+            let response = http::Response::from(response);
             Ok::<_, ingress::HangUp>(response.map(|body| Counted::new(body, busy)))
         }
     });

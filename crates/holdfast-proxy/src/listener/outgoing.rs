@@ -12,13 +12,13 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use holdfast_mcp::http1::{CHUNK_END, LAST_CHUNK, begin_chunk, chunk};
-use http::header::{CONNECTION, CONTENT_LENGTH, DATE, TRANSFER_ENCODING};
-use http::{HeaderMap, Response, StatusCode};
+use http::StatusCode;
 use http_body::Body as _;
 use tokio::io::AsyncWrite;
 
 use super::date::with_date;
 use crate::body::Body;
+use crate::response::{Ending, Headers, Response};
 use crate::streams::Given;
 
 /// One response. Always polled by the same task.
@@ -69,8 +69,8 @@ thread_local! {
 impl Outgoing {
     /// A response, and whether its head says that the connection ends with it. `drains`: the head is to
     /// say so.
-    pub(super) fn new(response: Response<Body>, drains: bool) -> (Self, bool) {
-        let (parts, body) = response.into_parts();
+    pub(super) fn new(response: Response, drains: bool) -> (Self, bool) {
+        let Response { status, headers, body } = response;
         let mut this = Self {
             out: SPARE.take(),
             at: 0,
@@ -82,8 +82,8 @@ impl Outgoing {
             flushed: false,
         };
         let length = body.size_hint().exact();
-        let closes = write_head(&mut this.out, &parts.headers, parts.status, length, drains);
-        if !has_body(parts.status) {
+        let closes = write_head(&mut this.out, &headers, status, length, drains);
+        if !has_body(status) {
             return (this, closes);
         }
         match body {
@@ -251,7 +251,7 @@ fn has_body(status: StatusCode) -> bool {
 /// Writes the head of a response; whether the connection closes after it.
 fn write_head(
     out: &mut BytesMut,
-    headers: &HeaderMap,
+    headers: &Headers,
     status: StatusCode,
     length: Option<u64>,
     drains: bool,
@@ -261,16 +261,7 @@ fn write_head(
     out.extend_from_slice(b" ");
     out.extend_from_slice(status.canonical_reason().unwrap_or("-").as_bytes());
     out.extend_from_slice(b"\r\n");
-    let (mut closes, mut dated) = (false, false);
-    for (name, value) in headers {
-        match *name {
-            CONTENT_LENGTH | TRANSFER_ENCODING => continue,
-            CONNECTION => closes |= value.as_bytes().eq_ignore_ascii_case(b"close"),
-            DATE => dated = true,
-            _ => {}
-        }
-        field(out, name.as_str(), value.as_bytes());
-    }
+    let Ending { closes, dated } = headers.write(out);
     if drains && !closes {
         field(out, "connection", b"close");
     }

@@ -33,6 +33,7 @@ use crate::failure::Failure;
 use crate::gateway::Gateway;
 use crate::ingress::streamable::After;
 use crate::random;
+use crate::response::Headers;
 use crate::server::Server;
 use crate::spliced;
 use crate::streams::{LogState, NewLog, Origin, StreamLog};
@@ -217,7 +218,7 @@ async fn first_get(
 /// The answer of a server without standing streams.
 fn no_stream() -> Whole {
     let status = StatusCode::METHOD_NOT_ALLOWED;
-    Whole { status, headers: HeaderMap::new(), body: Bytes::new() }
+    Whole { status, headers: Headers::default(), body: Bytes::new() }
 }
 
 /// Gives the session a standing stream; the one that it has, if that is still open. `None`: the
@@ -397,7 +398,7 @@ async fn get(
         body: Bytes::new(),
     };
     let sent = exchange::request_http(gateway, &server, true, instance, outgoing);
-    let mut response = match tokio::time::timeout(SILENCE, sent).await {
+    let response = match tokio::time::timeout(SILENCE, sent).await {
         Ok(Ok((response, _))) => response,
         Ok(Err(_)) => return Got::Unreachable,
         Err(_) => return Got::Silent,
@@ -412,16 +413,15 @@ async fn get(
     if status.is_server_error() {
         return Got::Unreachable;
     }
-    let mut kept = std::mem::take(&mut response.headers);
-    exchange::headers::strip_answer(&mut kept);
-    let body = match tokio::time::timeout(SILENCE, response.collect(64 * 1024)).await {
+    let (status, headers, body) = response.into_parts();
+    let body = match tokio::time::timeout(SILENCE, body.collect(64 * 1024)).await {
         Ok(Ok(Collected::Whole { body, lease })) => {
             lease.done();
             body
         }
         _ => Bytes::new(),
     };
-    let mut refusal = Whole { status, headers: kept, body };
+    let mut refusal = Whole { status, headers, body };
     if refusal.says_lost(bound.server_session.is_some(), false).is_some() {
         return Got::Lost;
     }

@@ -15,8 +15,10 @@ use super::wire::{AnswerBody, Connection, WireError};
 pub(crate) use super::wire::Look;
 use crate::clock::recent;
 use crate::decimal::decimal;
+use crate::response::{self, Headers};
 use holdfast_config::HttpUrl;
 use holdfast_mcp::headers::name;
+use holdfast_mcp::http1::Said;
 
 /// An HTTP instance.
 #[derive(Debug)]
@@ -81,7 +83,7 @@ pub(crate) enum Fields<'a> {
 /// A response whose head has arrived.
 pub(crate) struct Response {
     pub(crate) status: StatusCode,
-    pub(crate) headers: HeaderMap,
+    said: Said<response::Fields>,
     pub(crate) body: ResponseBody,
 }
 
@@ -227,6 +229,40 @@ impl ResponseBody {
         self.answer.declared()
     }
 
+    /// Reads the body, up to `limit` bytes; a longer one is handed on where it stands.
+    ///
+    /// # Errors
+    /// [`HttpError::Cut`] if the body ends before it is whole.
+    pub(crate) async fn collect(mut self, limit: usize) -> Result<Collected, HttpError> {
+        if self.declared().is_some_and(|length| length > limit as u64) {
+            return Ok(Collected::Large { head: Bytes::new(), rest: self });
+        }
+        if let Some(whole) = self.answer.whole(limit).await {
+            return Ok(Collected::Whole {
+                body: whole.map_err(HttpError::Cut)?,
+                lease: self.lease(),
+            });
+        }
+        let mut first = Bytes::new();
+        let mut joined = BytesMut::new();
+        while let Some(data) = self.next().await {
+            let data = data.map_err(HttpError::Cut)?;
+            if first.is_empty() && joined.is_empty() {
+                first = data;
+                continue;
+            }
+            if joined.is_empty() {
+                joined.extend_from_slice(&std::mem::take(&mut first));
+            }
+            joined.extend_from_slice(&data);
+            if joined.len() > limit {
+                return Ok(Collected::Large { head: joined.freeze(), rest: self });
+            }
+        }
+        let whole = if joined.is_empty() { first } else { joined.freeze() };
+        Ok(Collected::Whole { body: whole, lease: self.lease() })
+    }
+
     /// What becomes of the connection: it can be used again if the body was read to its end.
     pub(crate) fn lease(self) -> Lease {
         Lease { connection: self.answer.into_connection(), key: self.key, idle: self.idle }
@@ -265,9 +301,9 @@ pub(crate) async fn send(
         }
         target.write(outgoing, connection.request());
         match connection.exchange(outgoing.body.clone()).await {
-            Ok((status, headers, answer)) => {
+            Ok((status, said, answer)) => {
                 let body = ResponseBody { answer, key: target.key, idle: target.idle };
-                return Ok(Response { status, headers, body });
+                return Ok(Response { status, said, body });
             }
             // Closed by the server while it lay in the pool.
             Err(WireError::Unwritten(_)) if pooled => {}
@@ -287,42 +323,17 @@ const UNHEARD: Duration = Duration::from_millis(100);
 
 impl Response {
     pub(crate) fn is_event_stream(&self) -> bool {
-        has_media_type(&self.headers, b"text/event-stream")
+        response::is_event_stream(&self.said)
     }
 
-    /// Reads the body, up to `limit` bytes; a longer one is handed on where it stands.
-    ///
-    /// # Errors
-    /// [`HttpError::Cut`] if the body ends before it is whole.
-    pub(crate) async fn collect(self, limit: usize) -> Result<Collected, HttpError> {
-        let mut body = self.body;
-        if body.declared().is_some_and(|length| length > limit as u64) {
-            return Ok(Collected::Large { head: Bytes::new(), rest: body });
-        }
-        if let Some(whole) = body.answer.whole(limit).await {
-            return Ok(Collected::Whole {
-                body: whole.map_err(HttpError::Cut)?,
-                lease: body.lease(),
-            });
-        }
-        let mut first = Bytes::new();
-        let mut joined = BytesMut::new();
-        while let Some(data) = body.next().await {
-            let data = data.map_err(HttpError::Cut)?;
-            if first.is_empty() && joined.is_empty() {
-                first = data;
-                continue;
-            }
-            if joined.is_empty() {
-                joined.extend_from_slice(&std::mem::take(&mut first));
-            }
-            joined.extend_from_slice(&data);
-            if joined.len() > limit {
-                return Ok(Collected::Large { head: joined.freeze(), rest: body });
-            }
-        }
-        let whole = if joined.is_empty() { first } else { joined.freeze() };
-        Ok(Collected::Whole { body: whole, lease: body.lease() })
+    /// What the server calls its session, where it says so.
+    pub(crate) fn session_id(&self) -> Option<&HeaderValue> {
+        response::session_id(&self.said)
+    }
+
+    /// With its header fields without what belongs to its connection and to its session.
+    pub(crate) fn into_parts(self) -> (StatusCode, Headers, ResponseBody) {
+        (self.status, self.said.into(), self.body)
     }
 }
 

@@ -5,7 +5,7 @@
 //! low load few connections stay warm and the rest grow old and go.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -24,7 +24,8 @@ pub(crate) const IDLE: Duration = Duration::from_secs(3);
 const MAX_IDLE: usize = 256;
 
 thread_local! {
-    static POOL: RefCell<HashMap<usize, Vec<Idle>>> = RefCell::default();
+    /// By the numbers of instances, of which there are few: to hash one costs more than to look through them.
+    static POOL: RefCell<BTreeMap<usize, Vec<Idle>>> = const { RefCell::new(BTreeMap::new()) };
 }
 
 struct Idle {

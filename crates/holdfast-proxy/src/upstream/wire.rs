@@ -14,17 +14,18 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
-use holdfast_mcp::http1::{AnswerHeads, ChunkError, Chunks, Framing, Head, HeadError, Piece};
+use holdfast_mcp::http1::{AnswerHeads, ChunkError, Chunks, Framing, Head, HeadError, Piece, Said};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
+use crate::response::Fields;
 use crate::scratch;
 
 /// A connection that no request is on. Boxed: each call passes it through many hands.
 pub(crate) struct Connection {
     io: Io,
-    heads: AnswerHeads,
+    heads: AnswerHeads<Fields>,
     /// What was read and not yet understood.
     read: BytesMut,
     /// The request that is being written, and later room for the next one.
@@ -155,7 +156,7 @@ impl Connection {
     pub(crate) async fn exchange(
         mut self: Box<Self>,
         mut body: Bytes,
-    ) -> Result<(http::StatusCode, http::HeaderMap, AnswerBody), WireError> {
+    ) -> Result<(http::StatusCode, Said<Fields>, AnswerBody), WireError> {
         if body.len() <= SMALL {
             self.out.extend_from_slice(&body);
             body = Bytes::new();
@@ -170,7 +171,7 @@ impl Connection {
             Framing::Chunked => Left::Chunks(Chunks::default()),
             Framing::Close => Left::UntilClose,
         };
-        Ok((head.status, head.headers, AnswerBody { connection: self, rest, left, keeps }))
+        Ok((head.status, head.said, AnswerBody { connection: self, rest, left, keeps }))
     }
 
     /// `written`: how much of the request, until all of it is.
@@ -179,7 +180,7 @@ impl Connection {
         cx: &mut Context<'_>,
         body: &[u8],
         written: &mut Option<usize>,
-    ) -> Poll<Result<Head, WireError>> {
+    ) -> Poll<Result<Head<Fields>, WireError>> {
         let mut failed = None;
         if let Some(so_far) = written {
             match self.poll_write(cx, body, so_far) {
@@ -193,7 +194,7 @@ impl Connection {
             }
         }
         loop {
-            if let Some(head) = self.heads.head(&mut self.read)? {
+            if let Some(head) = self.heads.head(&mut self.read, Fields::kept)? {
                 return Poll::Ready(Ok(head));
             }
             match self.poll_fill(cx, READ) {

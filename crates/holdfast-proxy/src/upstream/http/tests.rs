@@ -36,7 +36,7 @@ async fn ask(target: &HttpTarget, look: Look) -> Result<Bytes, HttpError> {
     let gate = Gate { may_send: &|| Ok(()), look };
     let tls = client_config(&Expiries::default());
     let within = Duration::from_secs(30);
-    match send(target, &outgoing, within, &tls, Some(gate)).await?.collect(100).await? {
+    match send(target, &outgoing, within, &tls, Some(gate)).await?.body.collect(100).await? {
         Collected::Whole { body, lease } => {
             lease.done();
             Ok(body)

@@ -39,6 +39,14 @@ pub(super) enum Broken {
 }
 
 impl Commands {
+    /// Without commands, and with their room if that is no more than groups usually need.
+    pub(super) fn emptied(self) -> Self {
+        let mut bytes = self.bytes;
+        bytes.clear();
+        bytes.shrink_to(KEPT);
+        Self { bytes, count: 0 }
+    }
+
     pub(super) fn add_command(&mut self, command: Cmd) {
         command.write_packed_command(&mut self.bytes);
         self.count += 1;
@@ -153,6 +161,9 @@ impl Direct {
         }
     }
 }
+
+/// A group of a few scripts is shorter.
+const KEPT: usize = 16 * 1024;
 
 /// Replies to a group are short; one that finds another's entry has that in it.
 const INPUT: usize = 8 * 1024;

@@ -97,14 +97,30 @@ impl Names {
     }
 }
 
-/// CRC16/XMODEM, as the cluster specification has it.
+/// CRC16/XMODEM, as the cluster specification has it. A Write asks for that of its key six times.
 fn crc16(bytes: &[u8]) -> u16 {
-    bytes.iter().fold(0, |crc, byte| {
-        (0..8).fold(crc ^ (u16::from(*byte) << 8), |crc, _| {
-            if crc & 0x8000 == 0 { crc << 1 } else { (crc << 1) ^ 0x1021 }
-        })
+    bytes.iter().fold(0, |crc: u16, byte| {
+        let [high, low] = crc.to_be_bytes();
+        CRCS[usize::from(high ^ byte)] ^ (u16::from(low) << 8)
     })
 }
+
+/// Those of single bytes.
+const CRCS: [u16; 256] = {
+    let mut crcs = [0; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        let mut crc = (byte as u16) << 8;
+        let mut bit = 0;
+        while bit < 8 {
+            crc = if crc & 0x8000 == 0 { crc << 1 } else { (crc << 1) ^ 0x1021 };
+            bit += 1;
+        }
+        crcs[byte] = crc;
+        byte += 1;
+    }
+    crcs
+};
 
 #[cfg(test)]
 mod tests {

@@ -4,7 +4,7 @@
 //! reply is found out. A server that has forgotten a script (restarted, failed over, flushed) is given
 //! it again.
 
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use bytes::Bytes;
 use holdfast_engine::replicated::{Expect, KvEntry};
@@ -28,8 +28,8 @@ struct Source {
 #[derive(Clone, Debug)]
 pub(super) struct Call {
     script: Kind,
-    /// Its keys, and then its arguments.
-    words: Vec<Bytes>,
+    /// Its keys, and then its arguments; shared, since it is kept to be sent once more.
+    words: Arc<[Bytes]>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -72,7 +72,7 @@ impl Call {
     /// `now` is 0 for Redis' own time. `channel` is told of the change, unless it is empty.
     pub(super) fn put(names: &Names, put: &Put, now: u64, channel: Bytes) -> Self {
         let [entry, due] = of(names, &put.key);
-        let words = vec![
+        let words = [
             entry,
             due,
             number(now),
@@ -84,26 +84,26 @@ impl Call {
             Bytes::from_static(if put.later { b"later" } else { b"" }),
             channel,
         ];
-        Self { script: Kind::Put, words }
+        Self { script: Kind::Put, words: Arc::new(words) }
     }
 
     pub(super) fn delete(names: &Names, key: &Bytes, expect: Expect, now: u64) -> Self {
         let [entry, due] = of(names, key);
-        let words = vec![entry, due, number(now), expectation(expect), key.clone()];
-        Self { script: Kind::Delete, words }
+        let words = [entry, due, number(now), expectation(expect), key.clone()];
+        Self { script: Kind::Delete, words: Arc::new(words) }
     }
 
     pub(super) fn touch(names: &Names, key: &Bytes, deadline: u64, now: u64) -> Self {
         let [entry, due] = of(names, key);
         let deadline = number(entry::deadline(Some(deadline)));
-        let words = vec![entry, due, number(now), deadline, key.clone(), kind(key)];
-        Self { script: Kind::Touch, words }
+        let words = [entry, due, number(now), deadline, key.clone(), kind(key)];
+        Self { script: Kind::Touch, words: Arc::new(words) }
     }
 
     /// `mark` is set if there is none; empty: it is not.
     pub(super) fn beat(names: &Names, bucket: Bucket, mark: &str) -> Self {
-        let words = vec![names.mark(bucket).into(), Bytes::copy_from_slice(mark.as_bytes())];
-        Self { script: Kind::Beat, words }
+        let words = [names.mark(bucket).into(), Bytes::copy_from_slice(mark.as_bytes())];
+        Self { script: Kind::Beat, words: Arc::new(words) }
     }
 
     /// By its digest: the server knows it.

@@ -58,6 +58,8 @@ enum Waits {
 struct Task {
     about: About,
     connection: Direct,
+    /// Room for a group's commands.
+    room: Commands,
     /// Replicas that were there after what was last written here and lasts; where Sentinels name the primary.
     connected: Option<usize>,
 }
@@ -84,7 +86,10 @@ pub(super) fn over(
     connection: Direct,
 ) -> (Writer, impl Future<Output = Ended> + Send) {
     let (waiting, taken) = mpsc::channel(WAITING);
-    (Writer { waiting }, Task { about, connection, connected: None }.run(taken))
+    (
+        Writer { waiting },
+        Task { about, connection, room: Commands::default(), connected: None }.run(taken),
+    )
 }
 
 impl Writer {
@@ -127,28 +132,27 @@ impl Task {
     async fn serve(&mut self, waiting: &mut mpsc::Receiver<Write>) -> Result<(), Ended> {
         // A primary that has just taken over may have no replicas yet.
         self.probe().await?;
+        let mut group = Vec::new();
         loop {
             let doubtful = !self.standing().takes_writes();
-            let first = tokio::select! {
+            // A timer is made where it is waited for, and nearly never is.
+            let probe = async { sleep(PROBE).await };
+            let many = tokio::select! {
                 biased;
                 () = self.about.lost.cancelled() => return Ok(()),
                 () = self.connection.lost() => return Err(Ended::Connection),
-                first = waiting.recv() => first,
-                () = sleep(PROBE), if doubtful => {
+                many = waiting.recv_many(&mut group, GROUP) => many,
+                () = probe, if doubtful => {
                     let Some(shared) = self.about.shared.upgrade() else { return Ok(()) };
                     look_at_succession(self.standing(), &shared).await;
                     self.probe().await?;
                     continue;
                 }
             };
-            let Some(first) = first else { return Ok(()) };
-            let mut group = vec![first];
-            while group.len() < GROUP
-                && let Ok(next) = waiting.try_recv()
-            {
-                group.push(next);
+            if many == 0 {
+                return Ok(());
             }
-            self.write(group).await?;
+            self.write(&mut group).await?;
         }
     }
 
@@ -158,7 +162,7 @@ impl Task {
 
     /// # Errors
     /// What is of no use any more.
-    async fn write(&mut self, group: Vec<Write>) -> Result<(), Ended> {
+    async fn write(&mut self, group: &mut Vec<Write>) -> Result<(), Ended> {
         let Some(shared) = self.about.shared.upgrade() else { return Err(Ended::Link) };
         if !shared.may_write(&self.about.run_id) {
             let reason = "the cluster has not adopted this Redis primary";
@@ -186,12 +190,14 @@ impl Task {
         }
         shared.operations.groups.inc();
         shared.operations.scripts.add(u64::try_from(group.len()).unwrap_or(u64::MAX));
-        let mut commands = Commands::default();
-        for write in &group {
+        let mut commands = std::mem::take(&mut self.room);
+        for write in &*group {
             write.call.add_by_digest(&mut commands);
         }
         self.add_wait(&mut commands, wait.as_ref());
-        let replies = match self.connection.ask_all(&commands, within).await {
+        let replies = self.connection.ask_all(&commands, within).await;
+        self.room = commands.emptied();
+        let replies = match replies {
             Ok(replies) => replies,
             Err(broken) => return Err(give_up(group, broken)),
         };
@@ -254,7 +260,7 @@ impl Task {
                 commands.add_command(wait(replicas, settings.acknowledge_within));
             }
             let replies = self.connection.ask_all(&commands, within).await;
-            let replies = replies.map_err(|broken| give_up(Vec::new(), broken))?;
+            let replies = replies.map_err(|broken| give_up(&mut Vec::new(), broken))?;
             let moves = replies.first().is_some_and(failure::is_moved);
             if !(moves && self.mark_elsewhere(&mut tried)) {
                 break replies;
@@ -292,7 +298,7 @@ impl Task {
 
     async fn settle(
         &mut self,
-        group: Vec<Write>,
+        group: &mut Vec<Write>,
         mut replies: Vec<Value>,
         wait: Option<&Cmd>,
         within: Duration,
@@ -337,7 +343,7 @@ impl Task {
         };
         let mut again = Vec::new();
         let mut elsewhere = false;
-        for (write, reply) in group.into_iter().zip(replies) {
+        for (write, reply) in group.drain(..).zip(replies) {
             match &reply {
                 Value::ServerError(error) if failure::takes_no_writes(error) => {
                     self.standing().set_refusing(Some(error));
@@ -366,13 +372,13 @@ impl Task {
             again.into_iter().for_each(|write| write.answer(Sent::NotDone("READONLY".into())));
             return Err(Ended::Link);
         }
-        if again.is_empty() { Ok(()) } else { self.teach(again, wait, within, replicas).await }
+        if again.is_empty() { Ok(()) } else { self.teach(&mut again, wait, within, replicas).await }
     }
 
     /// Sends the scripts' texts: the server has forgotten them.
     async fn teach(
         &mut self,
-        group: Vec<Write>,
+        group: &mut Vec<Write>,
         wait: Option<&Cmd>,
         within: Duration,
         replicas: u8,
@@ -381,7 +387,7 @@ impl Task {
         shared.operations.groups.inc();
         shared.operations.scripts.add(u64::try_from(group.len()).unwrap_or(u64::MAX));
         let mut commands = Commands::default();
-        for write in &group {
+        for write in &*group {
             write.call.add_by_text(&mut commands);
         }
         self.add_wait(&mut commands, wait);
@@ -425,15 +431,15 @@ impl Drop for Write {
     }
 }
 
-fn answer(group: Vec<Write>, sent: impl Fn(&Call) -> Sent) {
-    for write in group {
+fn answer(group: &mut Vec<Write>, sent: impl Fn(&Call) -> Sent) {
+    for write in group.drain(..) {
         let sent = sent(&write.call);
         write.answer(sent);
     }
 }
 
 /// Nobody knows what came of these; what of it ends with that.
-fn give_up(group: Vec<Write>, broken: Broken) -> Ended {
+fn give_up(group: &mut Vec<Write>, broken: Broken) -> Ended {
     match broken {
         Broken::Connection(reason) => {
             answer(group, |_| Sent::Broke(reason.clone()));

@@ -9,6 +9,7 @@
 //! workers': it is made anew, if behind the address is still the same process and that still is the primary. If that
 //! cannot be found out, or is not so, the link is given up, and all that wait find its successor.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 
 use holdfast_config::HostPort;
@@ -73,6 +74,8 @@ pub(super) struct Standing {
     short: Mutex<Option<Instant>>,
     /// What the server says of writes, while it takes none.
     refusing: Mutex<Option<String>>,
+    /// Whether there is that: all workers' writers ask with each reply, and nearly always there is not.
+    refuses: AtomicBool,
     /// Where Sentinels name the primary.
     pub(super) succession: Option<Succession>,
 }
@@ -237,6 +240,9 @@ impl Standing {
 
     /// Why the server takes no writes at all, while it does not: its memory is full, or its disk.
     pub(super) fn refusal(&self) -> Option<String> {
+        if !self.refuses.load(Ordering::Acquire) {
+            return None;
+        }
         self.refusing.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
@@ -268,7 +274,11 @@ impl Standing {
 
     /// Notes whether the server takes writes. Both are said once.
     pub(super) fn set_refusing(&self, said: Option<&redis::ServerError>) {
+        if said.is_none() && !self.refuses.load(Ordering::Acquire) {
+            return;
+        }
         let mut refusing = self.refusing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.refuses.store(said.is_some(), Ordering::Release);
         match (said, &*refusing) {
             (Some(error), None) => {
                 let reason = failure::text(error);
