@@ -3,6 +3,7 @@
 //! A loop of choose → send → decide: the rules of what may be repeated are
 //! [`holdfast_engine::repeat`], and every turn of the loop is one attempt.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -16,6 +17,7 @@ use http::StatusCode;
 
 use super::attempt::{self, AttemptError, Reply, Route};
 use super::tries::Tries;
+use super::wanted::unless_cancelled;
 use super::{
     Answer, Call, Events, Whole, fallback, journal, judge, lent, mark, observe, open, state,
 };
@@ -83,14 +85,20 @@ async fn tried(call: &Arc<Call>) -> Result<Answer, Failure> {
         if call.wanted.is_cancelled() {
             return Ok(cancelled(call));
         }
-        let (route, attempt) = match found {
+        let (route, mut attempt) = match found {
             Ok(found) => found,
             Err(NoRoute::Later) => continue,
             Err(NoRoute::Failed(failure)) => return not_run(call, failure),
         };
         tries.goes();
         let was_out = call.out.get();
-        let error = match attempt::send(call, &route, attempt.begun(), &mut tries).await {
+        let sent = {
+            // Where it is made: it is the largest part of every call.
+            let sending = pin!(attempt::send(call, &route, attempt.begun(), &mut tries));
+            unless_cancelled(call, &mut attempt, sending).await
+        };
+        let Some(sent) = sent else { return Ok(cancelled(call)) };
+        let error = match sent {
             Ok(reply) => match lost_session(call, &route, &reply) {
                 None => {
                     let outcome = judge::outcome(&reply);
@@ -233,8 +241,8 @@ fn not_run(call: &Call, failure: Failure) -> Result<Answer, Failure> {
     Err(failure)
 }
 
-/// The answer to a call that its client has cancelled and that is at no server: it did not run, or may run
-/// twice.
+/// The answer to a call that its client has cancelled and that is at no server any more: it did not run, may run
+/// twice, or was hung up on.
 pub(super) fn cancelled(call: &Call) -> Answer {
     let whole = attempt::cancelled(call);
     if let Some(ticket) = call.ticket.get() {

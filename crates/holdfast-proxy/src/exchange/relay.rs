@@ -29,6 +29,7 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::attempt::{self, Route, finish_reading};
 use super::take_up::{TakenUp, take_up};
+use super::wanted::GRACE;
 use super::{Answer, Call, Events, Ids, Large, addressed, answer, listen, observe};
 use crate::asked::{Alarm, Seldom};
 use crate::failure::Failure;
@@ -263,6 +264,10 @@ impl Relay<'_> {
         let mut retry = None;
         let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(2));
         let mut silence = Silence::new(self.call.server.settings.timeout);
+        let call = self.call;
+        let mut unwanted =
+            call.wanted.is_listed().then(|| Seldom::new(Box::pin(call.wanted.cancelled())));
+        let mut hung_up_on = None;
         loop {
             let end = loop {
                 let event = match first.take() {
@@ -276,19 +281,27 @@ impl Relay<'_> {
                             return Some(Box::pin(self.goes_along()).await);
                         }
                     },
-                    None => match attempt.as_ref().and_then(|it| it.may_leave(self.call.class)) {
-                        None => self.next(&mut source, &route, &mut silence).await,
-                        Some(gone) => tokio::select! {
+                    None => {
+                        let gone = attempt.as_ref().and_then(|it| it.may_leave(call.class));
+                        tokio::select! {
                             biased;
                             event = self.next(&mut source, &route, &mut silence) => event,
-                            () = gone => {
+                            () = perhaps(unwanted.as_mut()) => {
+                                unwanted = None;
+                                attempt.iter_mut().for_each(Attempt::unwanted);
+                                hung_up_on = Some(Alarm::at(Instant::now() + GRACE));
+                                self.open = Some(call.gateway.open.token());
+                                continue;
+                            }
+                            () = gone_off(&mut hung_up_on) => Some(Err(End::Cancelled)),
+                            () = perhaps(gone) => {
                                 settle(&mut attempt, Outcome::TimedOut);
                                 drop(source);
                                 let reason = "its instance was given up while it was waited for";
                                 return Box::pin(self.again(&mut route, reason.to_owned())).await;
                             }
-                        },
-                    },
+                        }
+                    }
                 };
                 let Some(event) = event else {
                     settle(&mut attempt, Outcome::TimedOut);
@@ -313,6 +326,7 @@ impl Relay<'_> {
                 }
             };
             if matches!(end, End::Cancelled) {
+                drop(source);
                 self.left.clear();
                 self.call.settle(CallOutcome::Cancelled);
                 return None;
@@ -362,10 +376,6 @@ impl Relay<'_> {
         if self.asked.is_empty() {
             return source.next_within(silence).await;
         }
-        self.open = None;
-        let event = source.next_within(silence).await;
-        self.open = Some(self.call.gateway.open.token());
-        event
     }
 
     /// One event of the server on its way to the client.
