@@ -8,8 +8,9 @@ use crate::harness::client::Client;
 use crate::harness::gateway::{Gateway, Setup};
 use crate::harness::message;
 use crate::harness::process::binary;
-use crate::harness::recorder::{Recorder, Reply, Seen};
+use crate::harness::recorder::{Gate, Recorder, Reply, Seen};
 use crate::harness::wire::Conn;
+use crate::harness::{eventually, within};
 
 use super::{faulty, refused, url};
 
@@ -110,6 +111,42 @@ async fn gets_the_rest_that_it_asks_for() {
     assert_eq!(gateway.metric(rests).await, 8.0);
     let closed = r#"holdfast_breaker_state{server_id="main",instance="1",state="closed"}"#;
     assert_eq!(gateway.metric(closed).await, 1.0);
+}
+
+/// Where it knows users by their own credentials, it limits them one by one. One that has used up its part is told
+/// when to come back; the others are served meanwhile. Whoever comes without a credential comes as the gateway.
+#[tokio::test]
+async fn that_limits_one_user_serves_the_others() {
+    let recorder = Recorder::scripted(|seen| {
+        let limited = seen.header("authorization") != Some("Bearer bob");
+        let asks = ["tools/call", "initialize"].contains(&&*seen.rpc());
+        let after = ("Retry-After".to_owned(), "3600".to_owned());
+        (limited && asks).then(|| Reply::Json(429, vec![after], String::new()))
+    })
+    .await;
+    let settings = format!(r#"{{ url: "{}", forward_authorization: true }}"#, recorder.url());
+    let gateway = Setup::new().server("main", &settings).start().await;
+    let user =
+        |name: &str| Client::modern(&gateway).with("Authorization", &format!("Bearer {name}"));
+    for id in 1..4 {
+        let answer = user("ann").call(id, "write").await;
+        refused(&answer, -31003);
+        assert_eq!(answer["error"]["data"]["retryAfterMs"], 3_600_000, "{answer}");
+        assert!(user("bob").call(id, "write").await.get("result").is_some());
+    }
+    let opens = |name: &str| {
+        let bearer = format!("Bearer {name}");
+        Client::legacy(&gateway).with("Authorization", &bearer)
+    };
+    assert!(opens("ann").initialize().await.json().get("error").is_some());
+    opens("bob").initialized().await;
+    assert_eq!(recorder.calls("write").len(), 6, "each was asked for");
+    let rests = r#"holdfast_refused_total{server_id="main",reason="back_pressure"}"#;
+    assert_eq!(gateway.metric(rests).await, 0.0);
+
+    refused(&Client::modern(&gateway).call(9, "write").await, -31003);
+    refused(&user("bob").call(9, "write").await, -31001);
+    assert_eq!(gateway.metric(rests).await, 1.0);
 }
 
 /// It comes back carefully: some calls try it, and when they succeed it is open to all.

@@ -101,7 +101,7 @@ async fn tried(call: &Arc<Call>) -> Result<Answer, Failure> {
         let error = match sent {
             Ok(reply) => match lost_session(call, &route, &reply) {
                 None => {
-                    let outcome = judge::outcome(&reply);
+                    let outcome = judge::outcome(call, &reply);
                     match judge::judge(call, reply) {
                         Ok(reply) => {
                             return Ok(answered(call, &route, reply, attempt, outcome).await);

@@ -391,7 +391,8 @@ pub(super) async fn send(
                 Ok(Collected::Whole { body, lease }) => {
                     lease.done();
                     let mut whole = Whole { status, headers: kept, body };
-                    let outcome = judge::outcome_of(whole.status, &whole.headers);
+                    let own_limits = judge::has_own_limits(server, headers);
+                    let outcome = judge::outcome_of(whole.status, &whole.headers, own_limits);
                     judge::judge_whole(&server.name, false, &mut whole)
                         .map_err(|failure| refused(failure, outcome))?;
                     let message = whole.body.clone();
