@@ -15,11 +15,12 @@ use holdfast_mcp::method::Method;
 use holdfast_mcp::peek::peek;
 use http::StatusCode;
 
-use super::attempt::{self, AttemptError, Reply, Route};
+use super::attempt::{self, AttemptError, Begun, Reply, Route};
 use super::tries::Tries;
 use super::wanted::unless_cancelled;
 use super::{
-    Answer, Call, Events, Whole, fallback, journal, judge, lent, mark, observe, open, state,
+    Answer, Call, Events, Large, Transfer, Whole, fallback, journal, judge, lent, mark, observe,
+    open, state,
 };
 use crate::failure::{Failure, FailureKind, Ran};
 use crate::fleet::{Attempt, Outcome};
@@ -467,7 +468,7 @@ async fn with_notice(call: &Call, session: &Session, answer: Bytes) -> Bytes {
 
 /// Turns the reply to the call's last attempt into its answer.
 async fn answered(
-    call: &Call,
+    call: &Arc<Call>,
     route: &Route,
     reply: Reply,
     mut attempt: Attempt,
@@ -495,10 +496,10 @@ async fn answered(
             }
             Answer::One(one)
         }
-        Reply::Large(large) => {
-            attempt.settle(outcome);
-            call.settle(CallOutcome::Ok);
-            Answer::Large(large)
+        Reply::Large(begun) => {
+            let Begun { status, headers, head, rest } = *begun;
+            let body = Transfer::new(call, attempt, head, rest);
+            Answer::Large(Box::new(Large { status, headers, body }))
         }
         Reply::Events(mut events) => {
             // It is settled when the stream has brought the answer, or has not.

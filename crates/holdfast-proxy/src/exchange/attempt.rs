@@ -12,11 +12,11 @@ use holdfast_mcp::rpc_error::{RpcError, code};
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
-use bytes::{BufMut as _, BytesMut};
+use bytes::{BufMut as _, Bytes, BytesMut};
 
 use super::lent::Borrowed;
 use super::tries::Tries;
-use super::{Call, Events, Ids, Large, One, Whole, addressed, headers, state};
+use super::{Call, Events, Ids, One, Whole, addressed, headers, state};
 use crate::fleet::{Outcome, left};
 use crate::gateway::Gateway;
 use crate::random;
@@ -24,7 +24,9 @@ use crate::server::Server;
 use crate::session::{Bound, Session};
 use crate::upstream::duplex::SendError;
 use crate::upstream::events::{End, EventSource, HttpEvents, message};
-use crate::upstream::http::{self as upstream, Collected, Gate, HttpError, Look, Outgoing};
+use crate::upstream::http::{
+    self as upstream, Collected, Gate, HttpError, Look, Outgoing, ResponseBody,
+};
 use crate::upstream::mux::{CallEvent, Mux};
 use crate::upstream::{Endpoint, ServerSession};
 
@@ -59,9 +61,17 @@ impl Route {
 /// What an attempt brought.
 pub(super) enum Reply {
     Whole(Box<Whole>),
-    Large(Box<Large>),
+    Large(Box<Begun>),
     One(Box<One>),
     Events(Box<Events>),
+}
+
+/// A response whose body is too large to be held back: what is here of it, and what is to come.
+pub(super) struct Begun {
+    pub(super) status: StatusCode,
+    pub(super) headers: HeaderMap,
+    pub(super) head: Bytes,
+    pub(super) rest: ResponseBody,
 }
 
 /// How an attempt failed.
@@ -161,7 +171,7 @@ async fn send_http(call: &Call, route: &Route) -> Result<Reply, AttemptError> {
             Ok(Reply::Whole(Box::new(Whole { status, headers, body })))
         }
         Ok(Collected::Large { head, rest }) => {
-            Ok(Reply::Large(Box::new(Large { status, headers, head, rest })))
+            Ok(Reply::Large(Box::new(Begun { status, headers, head, rest })))
         }
         Err(error) => Err(AttemptError::sent(error.to_string())),
     }

@@ -10,6 +10,7 @@
 //! | choose where to, send, and decide about a repeat | `answer`, `attempt` |
 //! | how often a call was tried, and where | `tries` |
 //! | relay a stream, mend it when it breaks | `relay` |
+//! | pass a large answer on | `transfer` |
 //! | take a server's own stream up again | `take_up` |
 //! | what stands in for a server that cannot answer | `fallback` |
 //! | which questions are the same | `canonical` |
@@ -46,6 +47,7 @@ mod relay;
 mod state;
 mod take_up;
 mod tell;
+mod transfer;
 mod tries;
 mod wanted;
 
@@ -77,6 +79,7 @@ pub(crate) use self::open::replay;
 pub(crate) use self::relay::{First, Sink, relay};
 pub(crate) use self::take_up::resume_at_server;
 pub(crate) use self::tell::tell;
+pub(crate) use self::transfer::Transfer;
 pub(crate) use self::wanted::Wanted;
 use crate::failure::{Failure, Ran};
 use crate::fleet::{Admitted, Attempt, NotAdmitted, Outcome};
@@ -87,7 +90,6 @@ use crate::principal::Principal;
 use crate::server::Server;
 use crate::session::{InUse, Session};
 use crate::upstream::events::EventSource;
-use crate::upstream::http::ResponseBody;
 
 /// When a call that could be left out is worth another try: about a round of checks.
 const DEGRADED_FOR: Duration = Duration::from_secs(5);
@@ -206,8 +208,7 @@ pub(crate) struct One {
 pub(crate) struct Large {
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
-    pub(crate) head: Bytes,
-    pub(crate) rest: ResponseBody,
+    pub(crate) body: Transfer,
 }
 
 /// A server's stream.

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use holdfast_engine::backoff::Backoff;
 use holdfast_engine::repeat::{Progress, Repeat, decide};
 use holdfast_mcp::batch::split_batch;
@@ -30,7 +30,7 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 use super::attempt::{self, Route, finish_reading};
 use super::take_up::{TakenUp, take_up};
 use super::wanted::GRACE;
-use super::{Answer, Call, Events, Ids, Large, addressed, answer, listen, observe};
+use super::{Answer, Call, Events, Ids, Transfer, addressed, answer, listen, observe};
 use crate::asked::{Alarm, Seldom};
 use crate::failure::Failure;
 use crate::fleet::{Attempt, Outcome};
@@ -218,7 +218,7 @@ impl Relay<'_> {
                 return self.only(&data).await;
             }
             Answer::Large(_) if matches!(self.sink, Sink::Nobody) => return,
-            Answer::Large(large) => match self.rest_of(*large).await {
+            Answer::Large(large) => match all_of(large.body).await {
                 Ok(body) => return self.only(&body).await,
                 Err(failure) => failure,
             },
@@ -231,30 +231,6 @@ impl Relay<'_> {
             Answer::Events(_) | Answer::HangUp => return,
         };
         self.render(failure).await;
-    }
-
-    /// Reads the rest of a large answer: it has to become one event.
-    async fn rest_of(&self, large: Large) -> Result<Bytes, Failure> {
-        let Large { head, mut rest, .. } = large;
-        let server = &self.call.server;
-        let mut body = bytes::BytesMut::from(&head[..]);
-        let read = async {
-            while let Some(data) = rest.next().await {
-                body.extend_from_slice(&data.map_err(|error| error.to_string())?);
-                if body.len() > attempt::LARGEST_MESSAGE {
-                    return Err("its answer is over 64 MiB".to_owned());
-                }
-            }
-            Ok(())
-        };
-        let limit = server.settings.timeout;
-        match tokio::time::timeout(limit, read).await {
-            Ok(Ok(())) => {}
-            Ok(Err(reason)) => return Err(Failure::unknown(&server.name, reason)),
-            Err(_) => return Err(Failure::timed_out(&server.name, limit)),
-        }
-        rest.lease().done();
-        Ok(body.freeze())
     }
 
     /// Relays one stream. `None`: it brought every answer. Otherwise what the call goes on with.
@@ -692,6 +668,34 @@ impl Relay<'_> {
             Sink::Nobody => {}
         }
     }
+}
+
+/// Reads all of a large answer: it has to become one event.
+///
+/// # Errors
+/// [`Failure`], which is counted.
+async fn all_of(mut large: Transfer) -> Result<Bytes, Failure> {
+    let mut body = BytesMut::new();
+    while let Some(data) = poll_fn(|cx| large.poll_next(cx)).await {
+        body.extend_from_slice(&data.map_err(|broken| large.failure(&broken))?);
+        if body.len() > attempt::LARGEST_MESSAGE {
+            return Err(large.is_too_large());
+        }
+    }
+    Ok(body.freeze())
+}
+
+/// What is perhaps waited for.
+async fn perhaps<T>(future: Option<impl Future<Output = T>>) -> T {
+    match future {
+        Some(future) => future.await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Resolves once an alarm that is set has gone off.
+async fn gone_off(alarm: &mut Option<Alarm>) {
+    perhaps(alarm.as_mut().map(|alarm| poll_fn(|cx| alarm.poll(cx)))).await;
 }
 
 fn settle(attempt: &mut Option<Attempt>, outcome: Outcome) {

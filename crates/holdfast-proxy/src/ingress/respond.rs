@@ -38,8 +38,8 @@ pub(crate) async fn answer(
             build(status, headers, Body::full(body))
         }
         Answer::Large(large) => {
-            let Large { status, headers, head, rest } = *large;
-            build(status, headers, Body::rest(head, rest))
+            let Large { status, headers, body } = *large;
+            build(status, headers, Body::Large(Box::new(body)))
         }
         Answer::One(one) => {
             let One { status, headers, event } = *one;

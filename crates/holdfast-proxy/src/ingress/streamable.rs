@@ -350,6 +350,6 @@ async fn pass_on(entered: &Entered, method: Method) -> Response<Body> {
 async fn plain(response: crate::upstream::http::Response) -> Response<Body> {
     let mut kept = response.headers;
     headers::strip_answer(&mut kept);
-    let body = Body::rest(Bytes::new(), response.body);
+    let body = Body::rest(response.body);
     respond::build(response.status, kept, body)
 }
