@@ -1,11 +1,14 @@
 //! What a server asks of a client in mid-call, and how the client's answers find their way.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::start;
 use crate::harness::client::Client;
+use crate::harness::gateway::Setup;
 use crate::harness::message;
-use crate::harness::recorder::{Gate, Reply, Step};
+use crate::harness::recorder::{Feed, Gate, Recorder, Reply, Step};
+use crate::harness::within;
 
 const SAMPLE: &str = r#"{ "jsonrpc":"2.0","id":0,"method":"sampling/createMessage","params":{"maxTokens":1.0,"messages":[]}}"#;
 
@@ -182,3 +185,50 @@ async fn pings_in_both_directions() {
     let answer = message::result(&ping["id"], "{}");
     assert_eq!(client.post(&answer).await.answer().status, 202);
 }
+
+/// A person may think for longer than a server may be silent: it is waiting, and so does everybody else.
+#[tokio::test]
+async fn the_time_that_a_client_takes_is_not_its_servers() {
+    let answered = Gate::new();
+    let held = answered.clone();
+    let recorder = Recorder::scripted(move |seen| {
+        (seen.tool() == "ask").then(|| {
+            Reply::Stream(vec![
+                Step::Send(message::event(SAMPLE)),
+                Step::Wait(held.clone()),
+                Step::Send(message::event(&message::result(seen.id(), r#"{"content":[]}"#))),
+            ])
+        })
+    })
+    .await;
+    let settings = format!(r#"{{ url: "{}", timeout: 4s }}"#, recorder.url());
+    let gateway = Setup::new().server("main", &settings).start().await;
+    let client = Client::legacy(&gateway).initialized().await;
+    let mut stream = client.post(&message::call(1, "ask")).await.stream();
+    stream.find("the request", |it| it["method"] == "sampling/createMessage").await;
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    assert_eq!(client.post(&message::result(0, "{}")).await.answer().status, 202);
+    answered.open();
+    let answer = stream.message().await.expect("the result");
+    assert!(answer.get("result").is_some(), "{answer}");
+}
+
+/// Once it has its answer, its time counts again.
+#[tokio::test]
+async fn a_server_that_is_silent_after_its_clients_answer_has_failed() {
+    let never = Gate::new();
+    let recorder = Recorder::scripted(move |seen| {
+        let asks = [Step::Send(message::event(SAMPLE)), Step::Wait(never.clone())];
+        (seen.tool() == "ask").then(|| Reply::Stream(asks.into()))
+    })
+    .await;
+    let settings = format!(r#"{{ url: "{}", timeout: 2s }}"#, recorder.url());
+    let gateway = Setup::new().server("main", &settings).start().await;
+    let client = Client::legacy(&gateway).initialized().await;
+    let mut stream = client.post(&message::call(1, "ask")).await.stream();
+    stream.find("the request", |it| it["method"] == "sampling/createMessage").await;
+    assert_eq!(client.post(&message::result(0, "{}")).await.answer().status, 202);
+    let answer = stream.message().await.expect("an error");
+    assert_eq!(answer["error"]["code"], -31005, "{answer}");
+}
+

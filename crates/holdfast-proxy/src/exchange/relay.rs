@@ -339,18 +339,27 @@ impl Relay<'_> {
     }
 
     /// The server's next event, if it comes in time. While the server waits for the client, which may be
-    /// away, nothing of this holds up a drain.
+    /// away, nothing of this holds up a drain, and its silence is none: a person may think for long.
     async fn next(
         &mut self,
         source: &mut EventSource,
         route: &Route,
         silence: &mut Silence,
     ) -> Option<Result<Event, End>> {
-        if let Some(session) = &route.session {
-            self.asked.retain(|id| session.waits_for(id));
-        }
-        if self.asked.is_empty() {
-            return source.next_within(silence).await;
+        loop {
+            if let Some(session) = &route.session {
+                self.asked.retain(|id| session.waits_for(id));
+            }
+            if self.asked.is_empty() {
+                return source.next_within(silence).await;
+            }
+            self.open = None;
+            let event = source.next_within(silence).await;
+            self.open = Some(self.call.gateway.open.token());
+            // It was not silent: its turn is when the client has answered, and its time begins anew.
+            if event.is_some() {
+                return event;
+            }
         }
     }
 
