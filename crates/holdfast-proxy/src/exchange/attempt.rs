@@ -304,6 +304,7 @@ async fn first_event(
         Err(End::Clean) => Err(AttemptError::sent("the stream ended before the answer".into())),
         Err(End::Broken(reason)) => Err(AttemptError::sent(reason)),
         Err(End::Cancelled) => Ok(Reply::Whole(Box::new(cancelled(call)))),
+        Err(End::Unread) => Err(AttemptError::unread()),
     }
 }
 
@@ -356,6 +357,7 @@ async fn send_mux(call: &Call, route: &Route, mux: &Arc<Mux>) -> Result<Reply, A
         }
         Some(CallEvent::Lost(reason)) => Err(AttemptError::sent(reason)),
         Some(CallEvent::Cancelled) => Ok(Reply::Whole(Box::new(cancelled(call)))),
+        Some(CallEvent::Unread) => Err(AttemptError::unread()),
         None => Err(AttemptError::sent("the connection ended".into())),
     }
 }
@@ -402,6 +404,7 @@ async fn send_batch(call: &Call, mux: &Arc<Mux>) -> Result<Reply, AttemptError> 
                     return Err(AttemptError::sent("a member was cancelled".into()));
                 }
                 Some(CallEvent::Lost(reason)) => return Err(AttemptError::sent(reason)),
+                Some(CallEvent::Unread) => return Err(AttemptError::unread()),
                 None => return Err(AttemptError::sent("the connection ended".into())),
             }
         };
@@ -456,6 +459,11 @@ impl AttemptError {
     pub(super) fn sent(reason: String) -> Self {
         let (progress, outcome) = (Progress::Sent, Outcome::Broken);
         Self { progress, reason, refused: false, withheld: false, outcome, last: false }
+    }
+
+    /// What the server said was not taken in time: that is this side's doing.
+    fn unread() -> Self {
+        Self::sent("what the server said was not taken in time".to_owned()).with(Outcome::Void)
     }
 
     /// There was no connection, so nothing was sent.

@@ -425,7 +425,7 @@ pub(super) async fn send(
                     Ok(Initialized { whole, message: body, replayed })
                 }
                 Some(CallEvent::Lost(reason)) => Err(AttemptError::sent(reason)),
-                Some(CallEvent::Message(_) | CallEvent::Cancelled) | None => {
+                Some(CallEvent::Message(_) | CallEvent::Cancelled | CallEvent::Unread) | None => {
                     Err(AttemptError::sent("the connection ended before the answer".into()))
                 }
             }

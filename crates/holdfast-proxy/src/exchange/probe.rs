@@ -256,7 +256,7 @@ async fn over_mux(mux: &Arc<Mux>, body: Bytes) -> Result<Bytes, Trouble> {
             Some(CallEvent::Response(answer)) => return Ok(answer),
             Some(CallEvent::Message(_)) => {}
             Some(CallEvent::Lost(reason)) => return Err(gone(reason)),
-            Some(CallEvent::Cancelled) | None => {
+            Some(CallEvent::Cancelled | CallEvent::Unread) | None => {
                 return Err(gone("the connection ended before the answer".to_owned()));
             }
         }

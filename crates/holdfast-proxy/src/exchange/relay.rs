@@ -305,10 +305,21 @@ impl Relay<'_> {
                 drop(source);
                 self.left.clear();
                 self.call.settle(CallOutcome::Cancelled);
+                self.take_back(&route).await;
+                return None;
+            }
+            if matches!(end, End::Unread) {
+                // It is not its server's doing, and would come again.
+                settle(&mut attempt, Outcome::Void);
+                self.take_back(&route).await;
+                let reason = "its client did not take what the server said".to_owned();
+                self.fail(Failure::unknown(&self.call.server.name, reason)).await;
                 return None;
             }
             let reason = match &end {
-                End::Clean | End::Cancelled => "the stream ended before the answer".to_owned(),
+                End::Clean | End::Cancelled | End::Unread => {
+                    "the stream ended before the answer".to_owned()
+                }
                 End::Broken(reason) => {
                     let metrics = &self.call.server.metrics;
                     metrics.streams_broken.inc();

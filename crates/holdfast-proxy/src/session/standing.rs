@@ -586,7 +586,7 @@ impl Feed {
                 false
             }
             // A server that ends each stream at once is not asked twice a second.
-            (End::Clean, None) | (End::Cancelled, _) => true,
+            (End::Clean, None) | (End::Cancelled | End::Unread, _) => true,
         }
     }
 

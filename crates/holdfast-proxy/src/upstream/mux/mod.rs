@@ -120,6 +120,9 @@ pub enum CallEvent {
     Lost(String),
     /// Its client has cancelled it; servers do not answer what is cancelled.
     Cancelled,
+    /// Its messages were not taken in time, and there was no room for more: the server is told to stop. The call
+    /// may have run.
+    Unread,
 }
 
 type SharedTable = Arc<Mutex<Table>>;
