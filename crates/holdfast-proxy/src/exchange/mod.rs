@@ -367,8 +367,8 @@ impl Call {
         }
         let fleet = &self.server.fleet;
         // What opens a conversation takes nobody's room, and neither does what lasts for days.
-        let counts =
-            self.class != CallClass::Lifecycle && self.method != Method::SubscriptionsListen;
+        let lasts = self.method == Method::SubscriptionsListen;
+        let counts = self.class != CallClass::Lifecycle && !lasts;
         let admitted = match counts {
             true => {
                 Session::runs(self);
@@ -384,7 +384,7 @@ impl Call {
                     Err(refused) => return Err(self.not_admitted(refused)),
                 }
             }
-            false => fleet.let_in(),
+            false => fleet.let_in(lasts),
         };
         let _ = self.admitted.set(admitted);
         if !self.wanted.goes_in() {
