@@ -278,3 +278,31 @@ async fn a_server_whose_client_does_not_read_is_well_and_is_asked_once() {
     assert_eq!(gateway.metric(opened).await, 0.0);
 }
 
+/// A server that asks whether anybody is there gets an answer, also where its client does not listen.
+#[tokio::test]
+async fn a_server_that_pings_a_client_without_a_stream_is_answered() {
+    let folder = TempDir::new();
+    let seen = folder.join("seen");
+    let result = message::result(
+        r#""init""#,
+        r#"{"protocolVersion":"2025-11-25","capabilities":{},"serverInfo":{"name":"s","version":"1"}}"#,
+    );
+    let script = format!(
+        "while read -r line; do case \"$line\" in\n\
+         *'\"initialize\"'*) echo '{result}';;\n\
+         *initialized*) echo '{ping}';;\n\
+         *'\"p1\"'*) echo \"$line\" >> {seen};;\n\
+         esac; done\n",
+        ping = message::request(r#""p1""#, "ping", "{}"),
+        seen = seen.display(),
+    );
+    std::fs::write(folder.join("script"), script).unwrap();
+    let settings = format!(r#"{{ command: sh, args: ["{}"] }}"#, folder.join("script").display());
+    let gateway = Setup::new().server("main", &settings).start().await;
+    let _client = Client::legacy(&gateway).initialized().await;
+    let pong = eventually("the answer to the ping", || {
+        std::fs::read_to_string(&seen).ok().filter(|seen| seen.ends_with('\n'))
+    })
+    .await;
+    assert_eq!(pong.trim_end(), r#"{"jsonrpc":"2.0","id":"p1","result":{}}"#);
+}

@@ -18,6 +18,7 @@
 //! | messages without an id | `tell` |
 //! | a call that its client has cancelled | `wanted` |
 //! | the gateway's own client, for checks | `probe` |
+//! | what the gateway answers to servers itself | `own` |
 //! | whether an answer is this call's | `addressed` |
 //! | what a server's HTTP status may mean to a client | `judge` |
 //! | learn from answers | `observe` |
@@ -42,6 +43,7 @@ mod listen;
 pub(crate) mod mark;
 mod observe;
 mod open;
+pub(crate) mod own;
 pub(crate) mod probe;
 mod relay;
 mod state;

@@ -30,7 +30,7 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 use super::attempt::{self, Route, finish_reading};
 use super::take_up::{TakenUp, take_up};
 use super::wanted::GRACE;
-use super::{Answer, Call, Events, Ids, Transfer, addressed, answer, listen, observe};
+use super::{Answer, Call, Events, Ids, Transfer, addressed, answer, listen, observe, own, tell};
 use crate::asked::{Alarm, Seldom};
 use crate::failure::Failure;
 use crate::fleet::{Attempt, Outcome};
@@ -438,6 +438,12 @@ impl Relay<'_> {
                 }
                 let data = answer::passed_on(self.call, route, data).await;
                 self.deliver(&data, id).await;
+            }
+            Kind::Request if route.lent.is_some() => {
+                // The gateway is the client of this session: the call's has no part in it.
+                if let Some(reply) = own::reply(&data) {
+                    tell::reply(self.call, route, reply);
+                }
             }
             Kind::Request => {
                 if let (Some(session), Some(request)) = (&route.session, message.id) {

@@ -10,8 +10,8 @@
 //! under the lock under which its end takes the stream away.
 
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -22,7 +22,7 @@ use holdfast_mcp::headers::name;
 use holdfast_mcp::method::Method;
 use holdfast_mcp::peek::{Kind, outline};
 use holdfast_store::SessionKey;
-use http::header::ACCEPT;
+use http::header::{ACCEPT, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Method as HttpMethod, StatusCode};
 use tokio::sync::mpsc;
 
@@ -286,7 +286,7 @@ pub(crate) fn feed_duplex(
     let bound = session.bound();
     let Some(standing) = stand(gateway, session, &bound) else { return };
     let log = Arc::clone(&standing.log);
-    let generation = bound.generation;
+    let (generation, mux) = (bound.generation, bound.mux.as_ref().map(Arc::downgrade));
     let session = Arc::clone(session);
     tokio::spawn(async move {
         // The session holds the duplex: waiting for that alone, the task would keep both for ever.
@@ -294,6 +294,12 @@ pub(crate) fn feed_duplex(
             data = unclaimed.recv() => data,
             () = session.ended().cancelled() => None,
         } {
+            if let Some(pong) = pong(&log, &data) {
+                if let Some(mux) = mux.as_ref().and_then(Weak::upgrade) {
+                    mux.reply(pong);
+                }
+                continue;
+            }
             let data = admit(&session, data, generation);
             // A client that does not listen must not hold up the server's answers to its calls.
             if !log.try_append(&data) {
@@ -356,6 +362,12 @@ fn tell_gap(session: &Session, log: &StreamLog) {
         });
         log.try_append(&message.to_string().into());
     }
+}
+
+/// What the gateway answers to this message, as nobody listens who would: a server that asks whether the other side is
+/// there ends the session of a client that has no stream open, and may come back to it.
+fn pong(log: &StreamLog, data: &[u8]) -> Option<Bytes> {
+    if log.is_read() { None } else { exchange::own::pong(data) }
 }
 
 /// A server's message on its way to the client: its ids belong to this generation.
@@ -649,6 +661,32 @@ impl Feed {
         }
     }
 
+    /// Sends an answer of the gateway's own. Nobody waits for it: where it does not arrive, the server asks again.
+    fn say(&self, body: Bytes) {
+        let server = self.session.server();
+        let Some(instance) = server.fleet.place(self.bound.mark) else { return };
+        let mut headers = exchange::headers::for_own_message(&self.live());
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert(ACCEPT, HeaderValue::from_static("application/json, text/event-stream"));
+        let version = HeaderValue::from_static(self.session.version.as_str());
+        headers.insert(name::PROTOCOL_VERSION, version);
+        let (gateway, session) = (Arc::clone(&self.gateway), self.bound.server_session.clone());
+        tokio::spawn(async move {
+            let fields = Fields::Map(&headers);
+            let outgoing = Outgoing { method: HttpMethod::POST, fields, session, body };
+            let sent = async {
+                let sent = exchange::request_http(&gateway, &server, true, instance, outgoing);
+                let (response, _) = sent.await.ok()?;
+                response.collect(64 * 1024).await.ok()
+            };
+            if let Ok(Some(Collected::Whole { lease, .. })) =
+                tokio::time::timeout(SILENCE, sent).await
+            {
+                lease.done();
+            }
+        });
+    }
+
     /// Relays events until the stream ends.
     async fn follow(
         &self,
@@ -670,6 +708,10 @@ impl Feed {
             let id = event.id.as_deref().and_then(|id| std::str::from_utf8(id).ok());
             match event.data.filter(|data| !data.is_empty()) {
                 Some(data) => {
+                    if let Some(pong) = pong(&self.log, &data) {
+                        self.say(pong);
+                        continue;
+                    }
                     let data = admit(&self.session, data, self.bound.generation);
                     self.log.append(&data, id).await;
                     self.gateway.metrics.events.inc();

@@ -229,6 +229,11 @@ impl Mux {
         Ok(())
     }
 
+    /// Answers a request of the server. Returns at once; where the server takes nothing, the answer is lost.
+    pub fn reply(&self, answer: Bytes) {
+        self.courier.post(answer);
+    }
+
     /// Asks the server to stop working on a call. Returns at once; the call still has to be dropped.
     pub fn cancel(&self, call: &Call) {
         if let Some(id) = lock(&self.table).cancel(call.number) {
