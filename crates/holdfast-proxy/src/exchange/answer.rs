@@ -71,6 +71,9 @@ async fn tried(call: &Arc<Call>) -> Result<Answer, Failure> {
     if call.wanted.is_cancelled() {
         return Ok(cancelled(call));
     }
+    if let Some(failure) = observe::too_many(call) {
+        return Err(failure);
+    }
     if let Err(answer) = journal::admit(call).await {
         return Ok(answer);
     }
