@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use holdfast_engine::backoff::Backoff;
 use holdfast_engine::repeat::{Progress, Repeat, decide};
 use holdfast_mcp::batch::split_batch;
@@ -27,11 +27,11 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
-use super::attempt::{self, Route, finish_reading};
+use super::attempt::{Route, finish_reading};
 use super::take_up::{TakenUp, take_up};
-use super::wanted::GRACE;
-use super::{Answer, Call, Events, Ids, Transfer, addressed, answer, listen, observe, own, tell};
-use crate::asked::{Alarm, Seldom};
+use super::wanted::HangUp;
+use super::{Answer, Call, Events, Ids, addressed, answer, listen, observe, own, tell};
+use crate::asked::{Alarm, Seldom, perhaps};
 use crate::failure::Failure;
 use crate::fleet::{Attempt, Outcome};
 use crate::metrics::CallOutcome;
@@ -218,7 +218,7 @@ impl Relay<'_> {
                 return self.only(&data).await;
             }
             Answer::Large(_) if matches!(self.sink, Sink::Nobody) => return,
-            Answer::Large(large) => match all_of(large.body).await {
+            Answer::Large(large) => match large.body.all().await {
                 Ok(body) => return self.only(&body).await,
                 Err(failure) => failure,
             },
@@ -240,10 +240,7 @@ impl Relay<'_> {
         let mut retry = None;
         let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(2));
         let mut silence = Silence::new(self.call.server.settings.timeout);
-        let call = self.call;
-        let mut unwanted =
-            call.wanted.is_listed().then(|| Seldom::new(Box::pin(call.wanted.cancelled())));
-        let mut hung_up_on = None;
+        let mut hang_up = HangUp::of(self.call);
         loop {
             let end = loop {
                 let event = match first.take() {
@@ -258,18 +255,11 @@ impl Relay<'_> {
                         }
                     },
                     None => {
-                        let gone = attempt.as_ref().and_then(|it| it.may_leave(call.class));
+                        let gone = attempt.as_ref().and_then(|it| it.may_leave(self.call.class));
                         tokio::select! {
                             biased;
                             event = self.next(&mut source, &route, &mut silence) => event,
-                            () = perhaps(unwanted.as_mut()) => {
-                                unwanted = None;
-                                attempt.iter_mut().for_each(Attempt::unwanted);
-                                hung_up_on = Some(Alarm::at(Instant::now() + GRACE));
-                                self.open = Some(call.gateway.open.token());
-                                continue;
-                            }
-                            () = gone_off(&mut hung_up_on) => Some(Err(End::Cancelled)),
+                            () = hang_up.due(&mut attempt) => Some(Err(End::Cancelled)),
                             () = perhaps(gone) => {
                                 settle(&mut attempt, Outcome::TimedOut);
                                 drop(source);
@@ -694,34 +684,6 @@ impl Relay<'_> {
             Sink::Nobody => {}
         }
     }
-}
-
-/// Reads all of a large answer: it has to become one event.
-///
-/// # Errors
-/// [`Failure`], which is counted.
-async fn all_of(mut large: Transfer) -> Result<Bytes, Failure> {
-    let mut body = BytesMut::new();
-    while let Some(data) = poll_fn(|cx| large.poll_next(cx)).await {
-        body.extend_from_slice(&data.map_err(|broken| large.failure(&broken))?);
-        if body.len() > attempt::LARGEST_MESSAGE {
-            return Err(large.is_too_large());
-        }
-    }
-    Ok(body.freeze())
-}
-
-/// What is perhaps waited for.
-async fn perhaps<T>(future: Option<impl Future<Output = T>>) -> T {
-    match future {
-        Some(future) => future.await,
-        None => std::future::pending().await,
-    }
-}
-
-/// Resolves once an alarm that is set has gone off.
-async fn gone_off(alarm: &mut Option<Alarm>) {
-    perhaps(alarm.as_mut().map(|alarm| poll_fn(|cx| alarm.poll(cx)))).await;
 }
 
 fn settle(attempt: &mut Option<Attempt>, outcome: Outcome) {

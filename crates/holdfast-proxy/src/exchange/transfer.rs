@@ -4,14 +4,16 @@
 //! middle, fails its calls, and its breaker hears of it. What its client does is no word about the server: one that
 //! leaves, or takes its time, says nothing, and a server that has then had enough of waiting is not blamed for it.
 
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use tokio::time::Instant;
 
 use super::Call;
+use super::attempt::LARGEST_MESSAGE;
 use crate::asked::Alarm;
 use crate::body::Broken;
 use crate::failure::Failure;
@@ -110,8 +112,26 @@ impl Transfer {
         Poll::Ready(Some(Err(broken)))
     }
 
+    /// All of it: it has to become one event.
+    ///
+    /// # Errors
+    /// [`Failure`], which is counted.
+    pub(super) async fn all(mut self) -> Result<Bytes, Failure> {
+        let mut body = BytesMut::new();
+        while let Some(data) = poll_fn(|cx| self.poll_next(cx)).await {
+            body.extend_from_slice(&data.map_err(|broken| self.failure(&broken))?);
+            if body.len() > LARGEST_MESSAGE {
+                let reason = "its answer is over 64 MiB".to_owned();
+                let failure = Failure::unknown(&self.call.server.name, reason);
+                self.fails(&failure, Outcome::Void);
+                return Err(failure);
+            }
+        }
+        Ok(body.freeze())
+    }
+
     /// What the call ends with where its client can still be told.
-    pub(super) fn failure(&self, broken: &Broken) -> Failure {
+    fn failure(&self, broken: &Broken) -> Failure {
         let server = &self.call.server;
         match broken {
             Broken::Silent => Failure::timed_out(&server.name, server.settings.timeout),
@@ -119,14 +139,6 @@ impl Transfer {
                 Failure::unknown(&server.name, broken.to_string())
             }
         }
-    }
-
-    /// It is more than is turned into one event: what it ends with.
-    pub(super) fn is_too_large(mut self) -> Failure {
-        let reason = "its answer is over 64 MiB".to_owned();
-        let failure = Failure::unknown(&self.call.server.name, reason);
-        self.fails(&failure, Outcome::Void);
-        failure
     }
 
     fn fails(&mut self, failure: &Failure, outcome: Outcome) {

@@ -6,14 +6,16 @@
 //! | it runs | its place is the next one's, and its end says nothing of its server; what that answers within [`GRACE`] is passed on, and then it is hung up on |
 //! | it was lost, and could be sent again | it is answered as cancelled |
 
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::time::Duration;
 
 use tokio::sync::Notify;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::Call;
+use crate::asked::{Alarm, Seldom, perhaps};
 use crate::fleet::Attempt;
 
 /// One call's.
@@ -71,6 +73,38 @@ impl Wanted {
 
     pub(super) fn is_listed(&self) -> bool {
         self.listed.load(Ordering::Relaxed)
+    }
+}
+
+/// When a server is hung up on that streams a call's answer.
+pub(super) struct HangUp<'a> {
+    /// Resolves when the call's client cancels it.
+    cancelled: Option<Seldom<Pin<Box<dyn Future<Output = ()> + Send + 'a>>>>,
+    /// Set from then on.
+    alarm: Option<Alarm>,
+}
+
+impl<'a> HangUp<'a> {
+    pub(super) fn of(call: &'a Call) -> Self {
+        let wanted = &call.wanted;
+        let cancelled =
+            wanted.is_listed().then(|| Seldom::new(Box::pin(wanted.cancelled()) as Pin<Box<_>>));
+        Self { cancelled, alarm: None }
+    }
+
+    /// Resolves [`GRACE`] after the call's client has cancelled it. What its attempt says of the instance is told
+    /// when it does.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub(super) async fn due(&mut self, attempt: &mut Option<Attempt>) {
+        if let Some(cancelled) = &mut self.cancelled {
+            cancelled.await;
+            self.cancelled = None;
+            attempt.iter_mut().for_each(Attempt::unwanted);
+            self.alarm = Some(Alarm::at(Instant::now() + GRACE));
+        }
+        perhaps(self.alarm.as_mut().map(|alarm| poll_fn(|cx| alarm.poll(cx)))).await;
     }
 }
 

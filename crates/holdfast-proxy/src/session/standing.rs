@@ -22,13 +22,13 @@ use holdfast_mcp::headers::name;
 use holdfast_mcp::method::Method;
 use holdfast_mcp::peek::{Kind, outline};
 use holdfast_store::SessionKey;
-use http::header::{ACCEPT, CONTENT_TYPE};
+use http::header::ACCEPT;
 use http::{HeaderMap, HeaderValue, Method as HttpMethod, StatusCode};
 use tokio::sync::mpsc;
 
 use super::{Bound, Session, Whereto, notice, reestablish};
 use crate::cluster::{Released, ask_to_release};
-use crate::exchange::{self, Whole};
+use crate::exchange::{self, Whole, own};
 use crate::failure::Failure;
 use crate::gateway::Gateway;
 use crate::ingress::streamable::After;
@@ -294,7 +294,7 @@ pub(crate) fn feed_duplex(
             data = unclaimed.recv() => data,
             () = session.ended().cancelled() => None,
         } {
-            if let Some(pong) = pong(&log, &data) {
+            if let Some(pong) = own::pong_for_nobody(&log, &data) {
                 if let Some(mux) = mux.as_ref().and_then(Weak::upgrade) {
                     mux.reply(pong);
                 }
@@ -362,12 +362,6 @@ fn tell_gap(session: &Session, log: &StreamLog) {
         });
         log.try_append(&message.to_string().into());
     }
-}
-
-/// What the gateway answers to this message, as nobody listens who would: a server that asks whether the other side is
-/// there ends the session of a client that has no stream open, and may come back to it.
-fn pong(log: &StreamLog, data: &[u8]) -> Option<Bytes> {
-    if log.is_read() { None } else { exchange::own::pong(data) }
 }
 
 /// A server's message on its way to the client: its ids belong to this generation.
@@ -661,32 +655,6 @@ impl Feed {
         }
     }
 
-    /// Sends an answer of the gateway's own. Nobody waits for it: where it does not arrive, the server asks again.
-    fn say(&self, body: Bytes) {
-        let server = self.session.server();
-        let Some(instance) = server.fleet.place(self.bound.mark) else { return };
-        let mut headers = exchange::headers::for_own_message(&self.live());
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        headers.insert(ACCEPT, HeaderValue::from_static("application/json, text/event-stream"));
-        let version = HeaderValue::from_static(self.session.version.as_str());
-        headers.insert(name::PROTOCOL_VERSION, version);
-        let (gateway, session) = (Arc::clone(&self.gateway), self.bound.server_session.clone());
-        tokio::spawn(async move {
-            let fields = Fields::Map(&headers);
-            let outgoing = Outgoing { method: HttpMethod::POST, fields, session, body };
-            let sent = async {
-                let sent = exchange::request_http(&gateway, &server, true, instance, outgoing);
-                let (response, _) = sent.await.ok()?;
-                response.collect(64 * 1024).await.ok()
-            };
-            if let Ok(Some(Collected::Whole { lease, .. })) =
-                tokio::time::timeout(SILENCE, sent).await
-            {
-                lease.done();
-            }
-        });
-    }
-
     /// Relays events until the stream ends.
     async fn follow(
         &self,
@@ -708,8 +676,8 @@ impl Feed {
             let id = event.id.as_deref().and_then(|id| std::str::from_utf8(id).ok());
             match event.data.filter(|data| !data.is_empty()) {
                 Some(data) => {
-                    if let Some(pong) = pong(&self.log, &data) {
-                        self.say(pong);
+                    if let Some(pong) = own::pong_for_nobody(&self.log, &data) {
+                        own::say(&self.gateway, &self.session, &self.bound, &self.live(), pong);
                         continue;
                     }
                     let data = admit(&self.session, data, self.bound.generation);
