@@ -29,7 +29,7 @@
 //!
 //! ## Slow readers
 //! Each call has a queue, bounded in bytes and messages. In Shared mode a full queue ends its call
-//! (`Lost`), because the other clients must not wait for it; in Private mode the server is made to wait,
+//! (`Unread`), because the other clients must not wait for it; in Private mode the server is made to wait,
 //! for `stall` at most, and then the same. An answer always has room: it is the last of its call.
 //!
 //! Responses to unknown ids are dropped. A batch of a legacy server is taken apart. When the connection
