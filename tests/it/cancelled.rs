@@ -1,9 +1,12 @@
 //! `notifications/cancelled` from a legacy client, wherever its call is.
 
-use crate::harness::client::Client;
+use serde_json::Value;
+
+use crate::harness::client::{Client, Posted};
 use crate::harness::gateway::{Gateway, Setup};
 use crate::harness::message;
 use crate::harness::recorder::{Gate, Recorder, Reply, Step};
+use crate::harness::{eventually, within};
 
 /// No call becomes a stream before its time.
 const WHOLE: &str = "streams: { commit_after: 20s }";
@@ -92,4 +95,58 @@ async fn a_write_whose_stream_breaks_afterwards() {
     let answer = running.await.unwrap();
     assert_eq!(answer["error"]["code"], -31002, "{answer}");
     assert_eq!(recorder.calls("write").len(), 1);
+}
+
+/// As the protocol wants: the server stops, and sends no response. It is hung up on soon, and nothing is held
+/// against it.
+#[tokio::test]
+async fn a_server_that_never_answers_what_was_cancelled_is_none_the_worse() {
+    let never = Gate::new();
+    let recorder = Recorder::scripted(move |seen| {
+        let primed = "id: 1\ndata: \n\n".to_owned();
+        let begins = match &*seen.tool() {
+            "silent" => return Some(Reply::after(&never, Reply::Status(202))),
+            "primes" => vec![Step::Send(primed)],
+            "comments" => vec![Step::Send(": still here\n\n".to_owned())],
+            "begins" => return Some(Reply::streamed(seen, [Step::Wait(never.clone())])),
+            _ => return None,
+        };
+        Some(Reply::Stream(begins.into_iter().chain([Step::Wait(never.clone())]).collect()))
+    })
+    .await;
+    let server = format!(
+        r#"{{ url: "{}", timeout: 20s, breaker: {{ consecutive_failures: 3 }} }}"#,
+        recorder.url()
+    );
+    let gateway = Setup::new().server("main", &server).section(WHOLE).start().await;
+    let client = Client::legacy(&gateway).initialized().await;
+    let tools = ["silent", "comments", "primes", "begins", "silent", "begins"];
+    let mut waiting = Vec::new();
+    for (id, tool) in (1..).zip(tools) {
+        let caller = client.clone();
+        let ends = async move {
+            match caller.post(&message::call(id, tool)).await {
+                Posted::Answer(answer) => vec![answer.json()],
+                Posted::Stream(stream) => stream.into_end().await.0,
+            }
+        };
+        waiting.push((tool, tokio::spawn(ends)));
+        recorder.wait_for("the call at the server", id, |seen| !seen.tool().is_empty()).await;
+        cancel(&client, u32::try_from(id).unwrap()).await;
+    }
+    eventually("the server is hung up on", || (recorder.abandoned() == tools.len()).then_some(()))
+        .await;
+    for (tool, ends) in waiting {
+        let messages = within("the end of a call", ends).await.unwrap();
+        let last = messages.last().map_or(&Value::Null, |it| &it["error"]["code"]);
+        match tool {
+            "silent" | "comments" => assert_eq!(last, -32800, "{messages:?}"),
+            // What its client has seen ends, and it has no use for more.
+            _ => assert_eq!(last, &Value::Null, "{messages:?}"),
+        }
+    }
+    gateway.wait_metric("holdfast_instance_in_flight", |now| now == 0.0).await;
+    let opened = r#"holdfast_breaker_transitions_total{server_id="main",to="open"}"#;
+    assert_eq!(gateway.metric(opened).await, 0.0);
+    assert!(client.call(99, "other").await.get("result").is_some());
 }

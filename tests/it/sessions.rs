@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::harness::client::Client;
 use crate::harness::gateway::{Gateway, Setup};
 use crate::harness::message;
-use crate::harness::recorder::{Recorder, Reply, Seen};
+use crate::harness::recorder::{Gate, Recorder, Reply, Seen};
 
 async fn start(
     section: &str,
@@ -187,7 +187,7 @@ async fn a_session_that_never_was_is_404() {
 /// over, at the server as well.
 #[tokio::test]
 async fn unused_sessions_expire_and_used_ones_do_not() {
-    let gate = crate::harness::recorder::Gate::new();
+    let gate = Gate::new();
     let held = gate.clone();
     let (recorder, gateway) = start("sessions: { ttl: 10s }", move |seen| {
         let wait = crate::harness::recorder::Step::Wait(held.clone());
@@ -298,4 +298,63 @@ async fn the_servers_version_counts() {
     let told = recorder.rpc("notifications/initialized").remove(0);
     assert_eq!(told.header("mcp-protocol-version"), Some("2025-06-18"));
     assert_eq!(told.header("mcp-session-id"), Some("theirs"));
+}
+
+/// A session with many subscriptions has to be somewhere else soon.
+#[tokio::test]
+async fn subscriptions_are_made_again_side_by_side() {
+    let gate = Gate::new();
+    let held = gate.clone();
+    let (recorder, gateway) = start("", move |seen| {
+        let again = seen.rpc() == "resources/subscribe"
+            && seen.header("mcp-session-id") == Some("server-session-2");
+        again.then(|| Reply::after(&held, Reply::json(message::result(seen.id(), "{}"))))
+    })
+    .await;
+    let client = Client::legacy(&gateway).initialized().await;
+    for id in 1..=5 {
+        let params = format!(r#"{{"uri":"test://\"{id}","large":"{}"}}"#, "x".repeat(10_000));
+        let answer = client.ask(id, "resources/subscribe", &params).await;
+        assert!(answer.get("result").is_some(), "{answer}");
+    }
+    recorder.forget_sessions();
+    let caller = client.clone();
+    let call = tokio::spawn(async move { caller.call(9, "write").await });
+    let seen = recorder
+        .wait_for("all of them at once", 10, |seen| seen.rpc() == "resources/subscribe")
+        .await;
+    gate.open();
+    assert!(call.await.unwrap().get("result").is_some());
+    let mut ids: Vec<String> = seen[5..].iter().map(Seen::id).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    assert_eq!(ids.len(), 5, "{ids:?}");
+    for (id, again) in (1..).zip(&seen[5..]) {
+        let params = format!(r#""params":{{"uri":"test://\"{id}"}}"#);
+        assert!(again.text().contains(&params), "no more than what for: {}", again.text());
+    }
+}
+
+/// What a session subscribes to is kept, and said again when it moves: there is an end to that.
+#[tokio::test]
+async fn subscriptions_are_bounded() {
+    let (recorder, gateway) = start("", |_| None).await;
+    let client = Client::legacy(&gateway).initialized().await;
+    let subscribe = |id: u32| {
+        let params = format!(r#"{{"uri":"test://{id}/{}"}}"#, "x".repeat(12_000));
+        let client = &client;
+        async move { client.ask(id, "resources/subscribe", &params).await }
+    };
+    for id in 1..=4 {
+        assert!(subscribe(id).await.get("result").is_some());
+    }
+    let answer = subscribe(5).await;
+    assert_eq!(answer["error"]["code"], -31003, "{answer}");
+    assert_eq!(answer["error"]["data"]["mayHaveRun"], false, "{answer}");
+    assert!(answer["error"]["message"].as_str().is_some_and(|it| it.contains("subscriptions")));
+    assert!(subscribe(4).await.get("result").is_some(), "it has that one already");
+    let params = format!(r#"{{"uri":"test://1/{}"}}"#, "x".repeat(12_000));
+    assert!(client.ask(8, "resources/unsubscribe", &params).await.get("result").is_some());
+    assert!(subscribe(5).await.get("result").is_some());
+    assert_eq!(recorder.rpc("resources/subscribe").len(), 6);
 }

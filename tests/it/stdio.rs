@@ -1,11 +1,11 @@
 //! Servers that are processes: who gets which, and that none is ever left behind.
 
 use crate::harness::client::Client;
-use crate::harness::eventually;
 use crate::harness::gateway::{Gateway, Setup};
 use crate::harness::message::{self, META};
 use crate::harness::process::{binary, is_alive, with_environment};
 use crate::harness::sample::{ExecutionLog, stdio};
+use crate::harness::{TempDir, eventually};
 
 async fn start(mark: &str) -> (ExecutionLog, Gateway) {
     let log = ExecutionLog::new();
@@ -233,4 +233,76 @@ async fn a_cancelled_call_ends_for_its_client() {
     assert_eq!(ended.json()["error"]["code"], -32800, "{}", ended.text());
     // The session is as it was.
     assert_eq!(client.call(2, "echo").await["id"], 2);
+}
+
+/// What its client does not take is not held against it, and would come again if the call was.
+#[tokio::test]
+async fn a_server_whose_client_does_not_read_is_well_and_is_asked_once() {
+    let folder = TempDir::new();
+    let seen = folder.join("seen");
+    let news = message::notification(
+        "notifications/message",
+        &format!(r#"{{"level":"info","data":"{}"}}"#, "x".repeat(16 * 1024)),
+    );
+    let script = format!(
+        "news=$(cat {news})\n\
+         while read -r line; do case \"$line\" in\n\
+         *tools/call*) echo runs >> {seen}; yes \"$news\" | head -n 1600;;\n\
+         *cancelled*) echo stops >> {seen};;\n\
+         esac; done\n",
+        news = folder.join("news").display(),
+        seen = seen.display(),
+    );
+    std::fs::write(folder.join("news"), news).unwrap();
+    std::fs::write(folder.join("script"), script).unwrap();
+    let settings = format!(
+        r#"{{ command: sh, args: ["{}"], tools: {{ talk: read }}, breaker: {{ consecutive_failures: 3 }} }}"#,
+        folder.join("script").display()
+    );
+    let patient = "streams: { modern_grace: 5m }";
+    let gateway = Setup::new().server("main", &settings).section(patient).start().await;
+    let meta = META.replacen('{', r#"{"io.modelcontextprotocol/logLevel":"info","#, 1);
+    let params = format!(r#"{{"name":"talk","arguments":{{}},{meta}}}"#);
+    let told = || std::fs::read_to_string(&seen).unwrap_or_default();
+    for times in 1..=3 {
+        let call = message::request(times, "tools/call", &params);
+        // Its head is all that is read.
+        let mut unread = Client::modern(&gateway).post(&call).await.stream();
+        let stopped = || (told().matches("stops").count() == times).then_some(());
+        eventually("the server is told to stop", stopped).await;
+        let answer = unread.find("the end of the call", |it| it["id"] == times).await;
+        assert_eq!(answer["error"]["code"], -31002, "{answer}");
+        assert_eq!(told(), "runs\nstops\n".repeat(times));
+    }
+    let opened = r#"holdfast_breaker_transitions_total{server_id="main",to="open"}"#;
+    assert_eq!(gateway.metric(opened).await, 0.0);
+}
+
+/// A server that asks whether anybody is there gets an answer, also where its client does not listen.
+#[tokio::test]
+async fn a_server_that_pings_a_client_without_a_stream_is_answered() {
+    let folder = TempDir::new();
+    let seen = folder.join("seen");
+    let result = message::result(
+        r#""init""#,
+        r#"{"protocolVersion":"2025-11-25","capabilities":{},"serverInfo":{"name":"s","version":"1"}}"#,
+    );
+    let script = format!(
+        "while read -r line; do case \"$line\" in\n\
+         *'\"initialize\"'*) echo '{result}';;\n\
+         *initialized*) echo '{ping}';;\n\
+         *'\"p1\"'*) echo \"$line\" >> {seen};;\n\
+         esac; done\n",
+        ping = message::request(r#""p1""#, "ping", "{}"),
+        seen = seen.display(),
+    );
+    std::fs::write(folder.join("script"), script).unwrap();
+    let settings = format!(r#"{{ command: sh, args: ["{}"] }}"#, folder.join("script").display());
+    let gateway = Setup::new().server("main", &settings).start().await;
+    let _client = Client::legacy(&gateway).initialized().await;
+    let pong = eventually("the answer to the ping", || {
+        std::fs::read_to_string(&seen).ok().filter(|seen| seen.ends_with('\n'))
+    })
+    .await;
+    assert_eq!(pong.trim_end(), r#"{"jsonrpc":"2.0","id":"p1","result":{}}"#);
 }

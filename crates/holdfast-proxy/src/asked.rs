@@ -34,6 +34,14 @@ pub(crate) struct Bell {
     task: Mutex<Option<Waker>>,
 }
 
+/// What is perhaps waited for; nothing never comes.
+pub(crate) async fn perhaps<T>(future: Option<impl Future<Output = T>>) -> T {
+    match future {
+        Some(future) => future.await,
+        None => std::future::pending().await,
+    }
+}
+
 /// Whether what waits for this task would wake the one that polls.
 fn wakes(task: &Option<Waker>, cx: &Context<'_>) -> bool {
     task.as_ref().is_some_and(|task| task.will_wake(cx.waker()))

@@ -10,6 +10,8 @@ use http_body::{Frame, SizeHint};
 use tokio::time::{Instant, Sleep};
 
 use crate::cluster::Relayed;
+use crate::exchange::Transfer;
+use crate::fleet::Outcome;
 use crate::ingress::LineBody;
 use crate::streams::Reader;
 use crate::upstream::http::ResponseBody;
@@ -23,7 +25,9 @@ pub(crate) enum Body {
     Stream(Box<Reader>),
     /// The event stream of an HTTP+SSE client.
     Line(Box<LineBody>),
-    /// A server's body, passed on as it comes.
+    /// A server's large answer, passed on as it comes.
+    Large(Box<Transfer>),
+    /// What a server answers that is not asked for a call, passed on as it comes.
     Rest(Box<Rest>),
     /// Another node's answer, passed on as it comes.
     Forwarded(Box<Relayed>),
@@ -38,11 +42,8 @@ pub(crate) struct Later {
     begun: bool,
 }
 
-pub(crate) struct Rest {
-    head: Bytes,
-    /// `None` once it was read to its end.
-    rest: Option<ResponseBody>,
-}
+/// `None` once it was read to its end.
+pub(crate) struct Rest(Option<ResponseBody>);
 
 /// A body that is passed on broke where it comes from.
 #[derive(Debug, thiserror::Error)]
@@ -50,9 +51,23 @@ pub(crate) enum Broken {
     /// At the server.
     #[error(transparent)]
     Server(#[from] WireError),
+    /// The server stopped in the middle.
+    #[error("its answer stopped half way")]
+    Silent,
     /// At another node.
     #[error(transparent)]
     Node(#[from] hyper::Error),
+}
+
+impl Broken {
+    /// What it says of the server that the body was to come from.
+    pub(crate) fn outcome(&self) -> Outcome {
+        match self {
+            Self::Server(_) => Outcome::Broken,
+            Self::Silent => Outcome::TimedOut,
+            Self::Node(_) => Outcome::Void,
+        }
+    }
 }
 
 impl Body {
@@ -69,8 +84,8 @@ impl Body {
         Self::Later(Box::new(Later { body: Box::pin(body), keepalive, alarm, begun: false }))
     }
 
-    pub(crate) fn rest(head: Bytes, rest: ResponseBody) -> Self {
-        Self::Rest(Box::new(Rest { head, rest: Some(rest) }))
+    pub(crate) fn rest(rest: ResponseBody) -> Self {
+        Self::Rest(Box::new(Rest(Some(rest))))
     }
 }
 
@@ -110,14 +125,14 @@ impl http_body::Body for Body {
             Self::Forwarded(relayed) => {
                 relayed.poll(cx).map(|frame| frame.map(|frame| frame.map_err(Broken::from)))
             }
+            Self::Large(large) => {
+                large.poll_next(cx).map(|data| data.map(|data| data.map(Frame::data)))
+            }
             Self::Rest(rest) => {
-                if !rest.head.is_empty() {
-                    return Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut rest.head)))));
-                }
-                let Some(body) = &mut rest.rest else { return Poll::Ready(None) };
+                let Some(body) = &mut rest.0 else { return Poll::Ready(None) };
                 let data = std::task::ready!(body.poll_next(cx));
                 if data.is_none()
-                    && let Some(body) = rest.rest.take()
+                    && let Some(body) = rest.0.take()
                 {
                     body.lease().done();
                 }
@@ -131,6 +146,7 @@ impl http_body::Body for Body {
             Self::Full(bytes) => bytes.is_none(),
             Self::Stream(_)
             | Self::Line(_)
+            | Self::Large(_)
             | Self::Rest(_)
             | Self::Forwarded(_)
             | Self::Later(_) => false,
@@ -140,10 +156,13 @@ impl http_body::Body for Body {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, Bytes::len) as u64),
-            Self::Rest(rest) => match rest.rest.as_ref().and_then(ResponseBody::declared) {
-                Some(length) => SizeHint::with_exact(length + rest.head.len() as u64),
-                None => SizeHint::default(),
-            },
+            Self::Large(large) => {
+                large.declared().map_or_else(SizeHint::default, SizeHint::with_exact)
+            }
+            Self::Rest(rest) => {
+                let length = rest.0.as_ref().and_then(ResponseBody::declared);
+                length.map_or_else(SizeHint::default, SizeHint::with_exact)
+            }
             Self::Stream(_) | Self::Line(_) | Self::Forwarded(_) | Self::Later(_) => {
                 SizeHint::default()
             }

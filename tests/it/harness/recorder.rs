@@ -38,6 +38,8 @@ pub(crate) enum Reply {
     Stream(Vec<Step>),
     /// These bytes and nothing else, then the end of the connection.
     Raw(Vec<u8>),
+    /// These bytes, and the end of the connection once the gate is open.
+    Stops(Vec<u8>, Gate),
     /// The connection ends without an answer.
     Cut,
     /// First the gate, then the answer.
@@ -360,6 +362,12 @@ async fn write_reply(stream: &mut TcpStream, reply: Reply, state: &State) -> boo
         Reply::Raw(bytes) => {
             drop(stream.write_all(&bytes).await);
             drop(stream.shutdown().await);
+            false
+        }
+        Reply::Stops(bytes, gate) => {
+            if stream.write_all(&bytes).await.is_ok() {
+                wait(stream, &gate, state).await;
+            }
             false
         }
         Reply::Cut => false,

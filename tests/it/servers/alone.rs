@@ -8,8 +8,9 @@ use crate::harness::client::Client;
 use crate::harness::gateway::{Gateway, Setup};
 use crate::harness::message;
 use crate::harness::process::binary;
-use crate::harness::recorder::{Recorder, Reply, Seen};
+use crate::harness::recorder::{Gate, Recorder, Reply, Seen};
 use crate::harness::wire::Conn;
+use crate::harness::{eventually, within};
 
 use super::{faulty, refused, url};
 
@@ -112,6 +113,135 @@ async fn gets_the_rest_that_it_asks_for() {
     assert_eq!(gateway.metric(closed).await, 1.0);
 }
 
+/// The head of an answer of so many bytes, and the first half of them.
+fn half(seen: &Seen, bytes: usize) -> Vec<u8> {
+    let mut half = format!(
+        "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {bytes}\r\n\r\n\
+         {{\"jsonrpc\":\"2.0\",\"id\":{},\"result\":{{\"content\":\"",
+        seen.id()
+    )
+    .into_bytes();
+    half.resize(half.len() + bytes / 2, b'x');
+    half
+}
+
+/// Asks for an answer that is passed on as it comes, and gives back the connection after its head.
+async fn begun(gateway: &Gateway, id: usize) -> Conn {
+    let body = message::modern_call(id, "large");
+    let mut conn = Conn::open(gateway.address).await;
+    conn.send(Client::modern(gateway).request("POST", &[], Some(&body))).await;
+    let head = conn.head().await.expect("a head");
+    assert_eq!(head.header("content-type"), Some("application/json"), "{head:?}");
+    conn
+}
+
+const AS_IT_COMES: &str = "limits: { answer_buffer: 1KiB }";
+
+/// Half an answer is none, also where the half is with the client already.
+#[tokio::test]
+async fn that_cuts_its_large_answers_is_left_alone() {
+    let recorder = Recorder::scripted(|seen| {
+        (seen.tool() == "large").then(|| Reply::Raw(half(seen, 100_000)))
+    })
+    .await;
+    let gateway = Setup::http(&recorder.url()).section(AS_IT_COMES).start().await;
+    for id in 0..5 {
+        assert!(begun(&gateway, id).await.body().await.is_err(), "it was cut");
+    }
+    refused(&Client::modern(&gateway).call(9, "large").await, -31001);
+    assert_eq!(recorder.calls("large").len(), 5);
+}
+
+/// Its client is not left waiting, and until then the call is seen where it is.
+#[tokio::test]
+async fn that_stops_in_the_middle_of_a_large_answer_has_failed() {
+    let never = Gate::new();
+    let recorder = Recorder::scripted(move |seen| {
+        let stops = || Reply::Stops(half(seen, 100_000), never.clone());
+        (seen.tool() == "large").then(stops)
+    })
+    .await;
+    let settings = format!(
+        r#"{{ url: "{}", timeout: 8s, breaker: {{ consecutive_failures: 3 }} }}"#,
+        recorder.url()
+    );
+    let gateway = Setup::new().server("main", &settings).section(AS_IT_COMES).start().await;
+    let mut waiting = Vec::new();
+    for id in 1..=3 {
+        waiting.push(begun(&gateway, id).await);
+    }
+    let in_flight = r#"holdfast_instance_in_flight{server_id="main",instance="1"}"#;
+    assert_eq!(gateway.metric(in_flight).await, 3.0);
+    for conn in &mut waiting {
+        assert!(within("the end of half an answer", conn.body()).await.is_err());
+    }
+    eventually("it is hung up on", || (recorder.abandoned() == 3).then_some(())).await;
+    gateway.wait_metric(in_flight, |now| now == 0.0).await;
+    refused(&Client::modern(&gateway).call(9, "large").await, -31001);
+    let failed = r#"mcp_errors_total{method="tools/call",server_id="main",error_type="timed_out"}"#;
+    assert_eq!(gateway.metric(failed).await, 3.0);
+}
+
+/// A client that takes its time keeps the server waiting, which need not have that.
+#[tokio::test]
+async fn that_cuts_what_its_client_does_not_take_is_not_to_blame() {
+    let recorder = Recorder::scripted(|seen| {
+        (seen.tool() == "large").then(|| Reply::Raw(half(seen, 48 * 1024 * 1024)))
+    })
+    .await;
+    let settings =
+        format!(r#"{{ url: "{}", breaker: {{ consecutive_failures: 3 }} }}"#, recorder.url());
+    let gateway = Setup::new().server("main", &settings).section(AS_IT_COMES).start().await;
+    let mut waiting = Vec::new();
+    for id in 1..=3 {
+        waiting.push(begun(&gateway, id).await);
+    }
+    tokio::time::sleep(std::time::Duration::from_secs(4)).await;
+    for conn in &mut waiting {
+        assert!(conn.body().await.is_err(), "it was cut");
+    }
+    let answer = Client::modern(&gateway).call(2, "other").await;
+    assert!(answer.get("result").is_some(), "{answer}");
+    let opened = r#"holdfast_breaker_transitions_total{server_id="main",to="open"}"#;
+    assert_eq!(gateway.metric(opened).await, 0.0);
+}
+
+/// Where it knows users by their own credentials, it limits them one by one. One that has used up its part is told
+/// when to come back; the others are served meanwhile. Whoever comes without a credential comes as the gateway.
+#[tokio::test]
+async fn that_limits_one_user_serves_the_others() {
+    let recorder = Recorder::scripted(|seen| {
+        let limited = seen.header("authorization") != Some("Bearer bob");
+        let asks = ["tools/call", "initialize"].contains(&&*seen.rpc());
+        let after = ("Retry-After".to_owned(), "3600".to_owned());
+        (limited && asks).then(|| Reply::Json(429, vec![after], String::new()))
+    })
+    .await;
+    let settings = format!(r#"{{ url: "{}", forward_authorization: true }}"#, recorder.url());
+    let gateway = Setup::new().server("main", &settings).start().await;
+    let user =
+        |name: &str| Client::modern(&gateway).with("Authorization", &format!("Bearer {name}"));
+    for id in 1..4 {
+        let answer = user("ann").call(id, "write").await;
+        refused(&answer, -31003);
+        assert_eq!(answer["error"]["data"]["retryAfterMs"], 3_600_000, "{answer}");
+        assert!(user("bob").call(id, "write").await.get("result").is_some());
+    }
+    let opens = |name: &str| {
+        let bearer = format!("Bearer {name}");
+        Client::legacy(&gateway).with("Authorization", &bearer)
+    };
+    assert!(opens("ann").initialize().await.json().get("error").is_some());
+    opens("bob").initialized().await;
+    assert_eq!(recorder.calls("write").len(), 6, "each was asked for");
+    let rests = r#"holdfast_refused_total{server_id="main",reason="back_pressure"}"#;
+    assert_eq!(gateway.metric(rests).await, 0.0);
+
+    refused(&Client::modern(&gateway).call(9, "write").await, -31003);
+    refused(&user("bob").call(9, "write").await, -31001);
+    assert_eq!(gateway.metric(rests).await, 1.0);
+}
+
 /// It comes back carefully: some calls try it, and when they succeed it is open to all.
 #[tokio::test]
 async fn is_tried_again_and_let_back() {
@@ -135,7 +265,7 @@ async fn is_tried_again_and_let_back() {
     refused(&client.call(10, "tool").await, -31001);
     well.store(true, Ordering::SeqCst);
     let closed = r#"holdfast_breaker_state{server_id="main",instance="1",state="closed"}"#;
-    crate::harness::within("the way back", async {
+    within("the way back", async {
         let mut id = 100;
         while gateway.metric(closed).await != 1.0 {
             client.call(id, "tool").await;

@@ -1,11 +1,14 @@
 //! What a server asks of a client in mid-call, and how the client's answers find their way.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::start;
 use crate::harness::client::Client;
+use crate::harness::gateway::Setup;
 use crate::harness::message;
-use crate::harness::recorder::{Gate, Reply, Step};
+use crate::harness::recorder::{Feed, Gate, Recorder, Reply, Step};
+use crate::harness::within;
 
 const SAMPLE: &str = r#"{ "jsonrpc":"2.0","id":0,"method":"sampling/createMessage","params":{"maxTokens":1.0,"messages":[]}}"#;
 
@@ -181,4 +184,113 @@ async fn pings_in_both_directions() {
     let ping = stream.find("the server's ping", |message| message["method"] == "ping").await;
     let answer = message::result(&ping["id"], "{}");
     assert_eq!(client.post(&answer).await.answer().status, 202);
+}
+
+/// A person may think for longer than a server may be silent: it is waiting, and so does everybody else.
+#[tokio::test]
+async fn the_time_that_a_client_takes_is_not_its_servers() {
+    let answered = Gate::new();
+    let held = answered.clone();
+    let recorder = Recorder::scripted(move |seen| {
+        (seen.tool() == "ask").then(|| {
+            Reply::Stream(vec![
+                Step::Send(message::event(SAMPLE)),
+                Step::Wait(held.clone()),
+                Step::Send(message::event(&message::result(seen.id(), r#"{"content":[]}"#))),
+            ])
+        })
+    })
+    .await;
+    let settings = format!(r#"{{ url: "{}", timeout: 4s }}"#, recorder.url());
+    let gateway = Setup::new().server("main", &settings).start().await;
+    let client = Client::legacy(&gateway).initialized().await;
+    let mut stream = client.post(&message::call(1, "ask")).await.stream();
+    stream.find("the request", |it| it["method"] == "sampling/createMessage").await;
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    assert_eq!(client.post(&message::result(0, "{}")).await.answer().status, 202);
+    answered.open();
+    let answer = stream.message().await.expect("the result");
+    assert!(answer.get("result").is_some(), "{answer}");
+}
+
+/// Once it has its answer, its time counts again.
+#[tokio::test]
+async fn a_server_that_is_silent_after_its_clients_answer_has_failed() {
+    let never = Gate::new();
+    let recorder = Recorder::scripted(move |seen| {
+        let asks = [Step::Send(message::event(SAMPLE)), Step::Wait(never.clone())];
+        (seen.tool() == "ask").then(|| Reply::Stream(asks.into()))
+    })
+    .await;
+    let settings = format!(r#"{{ url: "{}", timeout: 2s }}"#, recorder.url());
+    let gateway = Setup::new().server("main", &settings).start().await;
+    let client = Client::legacy(&gateway).initialized().await;
+    let mut stream = client.post(&message::call(1, "ask")).await.stream();
+    stream.find("the request", |it| it["method"] == "sampling/createMessage").await;
+    assert_eq!(client.post(&message::result(0, "{}")).await.answer().status, 202);
+    let answer = stream.message().await.expect("an error");
+    assert_eq!(answer["error"]["code"], -31005, "{answer}");
+}
+
+const PING: &str = r#"{"jsonrpc":"2.0","id":"p1","method":"ping"}"#;
+const PONG: &str = r#"{"jsonrpc":"2.0","id":"p1","result":{}}"#;
+
+/// A client without a session has no part in the one that it is lent: what the server asks there is the gateway's to
+/// answer.
+#[tokio::test]
+async fn what_a_server_asks_in_a_session_that_is_lent_is_answered() {
+    let answered = Gate::new();
+    let (opens, held) = (answered.clone(), answered);
+    let (recorder, gateway) = start("", move |seen| {
+        if seen.text().contains(r#""id":0,"error""#) {
+            opens.open();
+        }
+        (seen.tool() == "ask" && seen.header("mcp-session-id").is_some()).then(|| {
+            Reply::Stream(vec![
+                Step::Send(message::event(PING)),
+                Step::Send(message::event(SAMPLE)),
+                Step::Wait(held.clone()),
+                Step::Send(message::event(&message::result(seen.id(), r#"{"content":[]}"#))),
+            ])
+        })
+    })
+    .await;
+    let client = Client::legacy(&gateway);
+    let answer = client.call(1, "ask").await;
+    assert!(answer.get("result").is_some(), "{answer}");
+    recorder.wait_for("the answer to the ping", 1, |seen| seen.text() == PONG).await;
+    let refused = recorder.wait_for("the refusal", 1, |seen| seen.text().contains("error")).await;
+    assert!(refused[0].text().contains("-32601"), "{}", refused[0].text());
+    assert!(refused[0].header("mcp-session-id").is_some());
+}
+
+/// One that reads its stream answers for itself; where nobody reads it, the gateway says that it is there.
+#[tokio::test]
+async fn a_ping_is_answered_by_whoever_is_there() {
+    let feed = Feed::new();
+    let said = feed.clone();
+    let (recorder, gateway) = start("", move |seen| {
+        (seen.method == "GET").then(|| Reply::Stream(vec![Step::Follow(said.clone(), 0)]))
+    })
+    .await;
+    let client = Client::legacy(&gateway).initialized().await;
+    let mut stream = client.get(None).await.stream();
+    feed.say(message::event(PING));
+    stream.find("the ping", |it| it["method"] == "ping").await;
+    assert_eq!(client.post(PONG).await.answer().status, 202);
+    recorder.wait_for("its client's answer", 1, |seen| seen.text() == PONG).await;
+    drop(stream);
+    // Those that come before the client is missed wait for it.
+    within("an answer for nobody", async {
+        for id in 2.. {
+            let ping = PING.replace("p1", &format!("p{id}"));
+            feed.say(message::event(&ping));
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            let ids = recorder.seen().into_iter().map(|seen| seen.text());
+            if ids.filter(|text| text.contains("\"result\":{}")).count() > 1 {
+                break;
+            }
+        }
+    })
+    .await;
 }

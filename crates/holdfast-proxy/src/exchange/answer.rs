@@ -3,6 +3,7 @@
 //! A loop of choose → send → decide: the rules of what may be repeated are
 //! [`holdfast_engine::repeat`], and every turn of the loop is one attempt.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -14,10 +15,12 @@ use holdfast_mcp::method::Method;
 use holdfast_mcp::peek::peek;
 use http::StatusCode;
 
-use super::attempt::{self, AttemptError, Reply, Route};
+use super::attempt::{self, AttemptError, Begun, Reply, Route};
 use super::tries::{Tries, not_repeated};
+use super::wanted::unless_cancelled;
 use super::{
-    Answer, Call, Events, Whole, fallback, journal, judge, lent, mark, observe, open, state,
+    Answer, Call, Events, Large, Transfer, Whole, fallback, journal, judge, lent, mark, observe,
+    open, state,
 };
 use crate::failure::{Failure, FailureKind, Ran};
 use crate::fleet::{Ask, Attempt, Outcome};
@@ -70,6 +73,9 @@ async fn tried(call: &Arc<Call>) -> Result<Answer, Failure> {
     if call.wanted.is_cancelled() {
         return Ok(cancelled(call));
     }
+    if let Some(failure) = observe::too_many(call) {
+        return Err(failure);
+    }
     if let Err(answer) = journal::admit(call).await {
         return Ok(answer);
     }
@@ -85,17 +91,23 @@ async fn tried(call: &Arc<Call>) -> Result<Answer, Failure> {
         if call.wanted.is_cancelled() {
             return Ok(cancelled(call));
         }
-        let (route, attempt) = match found {
+        let (route, mut attempt) = match found {
             Ok(found) => found,
             Err(NoRoute::Later) => continue,
             Err(NoRoute::Failed(failure)) => return not_run(call, failure),
         };
         tries.goes();
         let was_out = call.out.get();
-        let error = match attempt::send(call, &route, attempt.begun(), &mut tries).await {
+        let sent = {
+            // Where it is made: it is the largest part of every call.
+            let sending = pin!(attempt::send(call, &route, attempt.begun(), &mut tries));
+            unless_cancelled(call, &mut attempt, sending).await
+        };
+        let Some(sent) = sent else { return Ok(cancelled(call)) };
+        let error = match sent {
             Ok(reply) => match lost_session(call, &route, &reply) {
                 None => {
-                    let outcome = judge::outcome(&reply);
+                    let outcome = judge::outcome(call, &reply);
                     match judge::judge(call, reply) {
                         Ok(reply) => {
                             let sent = tries.in_all();
@@ -230,8 +242,8 @@ fn not_run(call: &Call, failure: Failure) -> Result<Answer, Failure> {
     Err(failure)
 }
 
-/// The answer to a call that its client has cancelled and that is at no server: it did not run, or may run
-/// twice.
+/// The answer to a call that its client has cancelled and that is at no server any more: it did not run, may run
+/// twice, or was hung up on.
 pub(super) fn cancelled(call: &Call) -> Answer {
     let whole = attempt::cancelled(call);
     if let Some(ticket) = call.ticket.get() {
@@ -461,7 +473,7 @@ async fn with_notice(call: &Call, session: &Session, answer: Bytes) -> Bytes {
 
 /// Turns the reply to the call's last attempt, the `sent`th, into its answer.
 async fn answered(
-    call: &Call,
+    call: &Arc<Call>,
     route: &Route,
     reply: Reply,
     mut attempt: Attempt,
@@ -490,10 +502,10 @@ async fn answered(
             }
             Answer::One(one)
         }
-        Reply::Large(large) => {
-            attempt.settle(outcome);
-            call.settle(CallOutcome::Ok);
-            Answer::Large(large)
+        Reply::Large(begun) => {
+            let Begun { status, headers, head, rest } = *begun;
+            let body = Transfer::new(call, attempt, head, rest);
+            Answer::Large(Box::new(Large { status, headers, body }))
         }
         Reply::Events(mut events) => {
             // It is settled when the stream has brought the answer, or has not.

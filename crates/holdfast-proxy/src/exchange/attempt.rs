@@ -12,11 +12,11 @@ use holdfast_mcp::rpc_error::{RpcError, code};
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
-use bytes::{BufMut as _, BytesMut};
+use bytes::{BufMut as _, Bytes, BytesMut};
 
 use super::lent::Borrowed;
 use super::tries::Tries;
-use super::{Call, Events, Ids, Large, One, Whole, addressed, headers, state};
+use super::{Call, Events, Ids, One, Whole, addressed, headers, state};
 use crate::fleet::{Outcome, left};
 use crate::gateway::Gateway;
 use crate::random;
@@ -25,7 +25,9 @@ use crate::server::Server;
 use crate::session::{Bound, Session};
 use crate::upstream::duplex::SendError;
 use crate::upstream::events::{End, EventSource, HttpEvents, message};
-use crate::upstream::http::{self as upstream, Collected, Gate, HttpError, Look, Outgoing};
+use crate::upstream::http::{
+    self as upstream, Collected, Gate, HttpError, Look, Outgoing, ResponseBody,
+};
 use crate::upstream::mux::{CallEvent, Mux};
 use crate::upstream::{Endpoint, ServerSession};
 
@@ -60,9 +62,17 @@ impl Route {
 /// What an attempt brought.
 pub(super) enum Reply {
     Whole(Box<Whole>),
-    Large(Box<Large>),
+    Large(Box<Begun>),
     One(Box<One>),
     Events(Box<Events>),
+}
+
+/// A response whose body is too large to be held back: what is here of it, and what is to come.
+pub(super) struct Begun {
+    pub(super) status: StatusCode,
+    pub(super) headers: Headers,
+    pub(super) head: Bytes,
+    pub(super) rest: ResponseBody,
 }
 
 /// How an attempt failed.
@@ -159,7 +169,7 @@ async fn send_http(call: &Call, route: &Route) -> Result<Reply, AttemptError> {
             Ok(Reply::Whole(Box::new(Whole { status, headers, body })))
         }
         Ok(Collected::Large { head, rest }) => {
-            Ok(Reply::Large(Box::new(Large { status, headers, head, rest })))
+            Ok(Reply::Large(Box::new(Begun { status, headers, head, rest })))
         }
         Err(error) => Err(AttemptError::sent(error.to_string())),
     }
@@ -292,6 +302,7 @@ async fn first_event(
         Err(End::Clean) => Err(AttemptError::sent("the stream ended before the answer".into())),
         Err(End::Broken(reason)) => Err(AttemptError::sent(reason)),
         Err(End::Cancelled) => Ok(Reply::Whole(Box::new(cancelled(call)))),
+        Err(End::Unread) => Err(AttemptError::unread()),
     }
 }
 
@@ -344,6 +355,7 @@ async fn send_mux(call: &Call, route: &Route, mux: &Arc<Mux>) -> Result<Reply, A
         }
         Some(CallEvent::Lost(reason)) => Err(AttemptError::sent(reason)),
         Some(CallEvent::Cancelled) => Ok(Reply::Whole(Box::new(cancelled(call)))),
+        Some(CallEvent::Unread) => Err(AttemptError::unread()),
         None => Err(AttemptError::sent("the connection ended".into())),
     }
 }
@@ -390,6 +402,7 @@ async fn send_batch(call: &Call, mux: &Arc<Mux>) -> Result<Reply, AttemptError> 
                     return Err(AttemptError::sent("a member was cancelled".into()));
                 }
                 Some(CallEvent::Lost(reason)) => return Err(AttemptError::sent(reason)),
+                Some(CallEvent::Unread) => return Err(AttemptError::unread()),
                 None => return Err(AttemptError::sent("the connection ended".into())),
             }
         };
@@ -444,6 +457,11 @@ impl AttemptError {
     pub(super) fn sent(reason: String) -> Self {
         let (progress, outcome) = (Progress::Sent, Outcome::Broken);
         Self { progress, reason, refused: false, withheld: false, outcome, last: false }
+    }
+
+    /// What the server said was not taken in time: that is this side's doing.
+    fn unread() -> Self {
+        Self::sent("what the server said was not taken in time".to_owned()).with(Outcome::Void)
     }
 
     /// There was no connection, so nothing was sent.

@@ -12,7 +12,7 @@ use holdfast_mcp::batch::is_batch;
 use holdfast_mcp::method::Method;
 use holdfast_mcp::peek::{Kind, peek};
 use holdfast_mcp::rpc_error::{RpcError, code};
-use http::header::{CONTENT_TYPE, RETRY_AFTER};
+use http::header::{AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderMap, HeaderValue, StatusCode};
 
 use super::attempt::Reply;
@@ -20,6 +20,7 @@ use super::{Call, Whole};
 use crate::clock::unix_millis;
 use crate::failure::{self, Failure};
 use crate::fleet::Outcome;
+use crate::server::Server;
 
 /// The response as the client may see it.
 ///
@@ -41,22 +42,30 @@ pub(super) fn judge(call: &Call, reply: Reply) -> Result<Reply, Failure> {
     }
 }
 
-/// What the reply says about the instance that gave it, as far as its status tells.
-pub(super) fn outcome(reply: &Reply) -> Outcome {
+/// What the reply to the call says about the instance that gave it, as far as its status tells.
+pub(super) fn outcome(call: &Call, reply: &Reply) -> Outcome {
     let (status, headers) = match reply {
         Reply::Whole(whole) => (whole.status, &whole.headers),
         Reply::Large(large) => (large.status, &large.headers),
         Reply::One(_) | Reply::Events(_) => return Outcome::Answered,
     };
-    outcome_of(status, headers)
+    outcome_of(status, headers, has_own_limits(&call.server, &call.headers))
+}
+
+/// Whether what is sent to the server with these headers has limits of its own there: it is known by its client's
+/// credential, and not by the gateway's.
+pub(super) fn has_own_limits(server: &Server, sent: &HeaderMap) -> bool {
+    server.settings.forward_authorization && sent.contains_key(AUTHORIZATION)
 }
 
 /// The same by a response's head.
-pub(super) fn outcome_of(status: StatusCode, headers: &HeaderMap) -> Outcome {
+pub(super) fn outcome_of(status: StatusCode, headers: &HeaderMap, own_limits: bool) -> Outcome {
     if status.is_success() {
         return Outcome::Answered;
     }
     match status {
+        // One client has used up what it may, and is told. Nobody else is to wait for that.
+        StatusCode::TOO_MANY_REQUESTS if own_limits => Outcome::Void,
         StatusCode::TOO_MANY_REQUESTS => Outcome::Busy(retry_after(headers)),
         StatusCode::SERVICE_UNAVAILABLE if headers.contains_key(RETRY_AFTER) => {
             Outcome::Busy(retry_after(headers))
@@ -104,7 +113,7 @@ pub(super) fn judge_whole(
             whole.status = StatusCode::OK;
             return Ok(());
         }
-        if let Outcome::Busy(_) = outcome_of(status, &whole.headers) {
+        if let Outcome::Busy(_) = outcome_of(status, &whole.headers, false) {
             return Err(overloaded(server, whole));
         }
         let reason = format!("it answered with HTTP status {status}");

@@ -9,7 +9,8 @@
 //! | write down what must not run twice | `journal` |
 //! | choose where to, send, and decide about a repeat | `answer`, `attempt` |
 //! | how often a call was tried, and where | `tries` |
-//! | relay a stream, mend it when it breaks | `relay` |
+//! | relay a stream, mend it when it breaks | `relay`, `relay/mend` |
+//! | pass a large answer on | `transfer` |
 //! | take a server's own stream up again | `take_up` |
 //! | what stands in for a server that cannot answer | `fallback` |
 //! | which questions are the same | `canonical` |
@@ -18,6 +19,7 @@
 //! | a call that its client has cancelled | `wanted` |
 //! | a subscription of the modern era, made again where it broke | `listen` |
 //! | the gateway's own client, for checks | `probe` |
+//! | what the gateway answers to servers itself | `own` |
 //! | whether an answer is this call's | `addressed` |
 //! | what a server's HTTP status may mean to a client | `judge` |
 //! | learn from answers | `observe` |
@@ -42,11 +44,13 @@ mod listen;
 pub(crate) mod mark;
 mod observe;
 mod open;
+pub(crate) mod own;
 pub(crate) mod probe;
 mod relay;
 mod state;
 mod take_up;
 mod tell;
+mod transfer;
 mod tries;
 mod wanted;
 
@@ -78,6 +82,7 @@ pub(crate) use self::open::replay;
 pub(crate) use self::relay::{First, Sink, relay};
 pub(crate) use self::take_up::resume_at_server;
 pub(crate) use self::tell::tell;
+pub(crate) use self::transfer::Transfer;
 pub(crate) use self::wanted::Wanted;
 use crate::failure::{Failure, Ran};
 use crate::fleet::{Admitted, Attempt, NotAdmitted, Outcome};
@@ -89,7 +94,6 @@ use crate::response::Headers;
 use crate::server::Server;
 use crate::session::{InUse, Session};
 use crate::upstream::events::EventSource;
-use crate::upstream::http::ResponseBody;
 
 /// When a call that could be left out is worth another try: about a round of checks.
 const DEGRADED_FOR: Duration = Duration::from_secs(5);
@@ -212,8 +216,7 @@ pub(crate) struct One {
 pub(crate) struct Large {
     pub(crate) status: StatusCode,
     pub(crate) headers: Headers,
-    pub(crate) head: Bytes,
-    pub(crate) rest: ResponseBody,
+    pub(crate) body: Transfer,
 }
 
 /// A server's stream.
@@ -381,8 +384,8 @@ impl Call {
         }
         let fleet = &self.server.fleet;
         // What opens a conversation takes nobody's room, and neither does what lasts for days.
-        let counts =
-            self.class != CallClass::Lifecycle && self.method != Method::SubscriptionsListen;
+        let lasts = self.method == Method::SubscriptionsListen;
+        let counts = self.class != CallClass::Lifecycle && !lasts;
         let admitted = match counts {
             true => {
                 Session::runs(self);
@@ -413,7 +416,7 @@ impl Call {
                     None => return Ok(Ok(())),
                 }
             }
-            false => fleet.let_in(),
+            false => fleet.let_in(lasts),
         };
         let _ = self.admitted.set(admitted);
         if !self.wanted.goes_in() {

@@ -1,13 +1,21 @@
 //! What the gateway learns from answers that pass: nothing on the way of most calls.
 
 use std::sync::{Arc, LazyLock};
+use std::time::Duration;
 
 use bytes::Bytes;
 use holdfast_mcp::method::Method;
 use holdfast_mcp::peek::{Kind, peek};
+use holdfast_store::StoreError;
 use memchr::memmem::Finder;
 
-use super::{Call, fallback};
+use super::{Call, fallback, open};
+use crate::failure::Failure;
+
+/// Subscriptions of one session, and the bytes of their addresses. The record has each twice, and no more room than
+/// the group takes in one value (256 KiB).
+const SUBSCRIPTIONS: usize = 1_000;
+const SUBSCRIBED_BYTES: usize = 48 * 1024;
 
 /// Larger bodies are never taken for errors: a JSON-RPC error is small, and looking costs.
 const LARGEST_ERROR: usize = 16 * 1024;
@@ -45,7 +53,7 @@ pub(super) async fn observe(call: &Call, answer: &Bytes) {
         Method::ResourcesSubscribe if succeeded(answer) => {
             if let Some(uri) = subscribed_uri(call) {
                 record(call, |record| {
-                    record.subscriptions.insert(uri.clone(), Bytes::copy_from_slice(&call.body));
+                    record.subscriptions.insert(uri.clone(), open::subscribe(0, &uri));
                 })
                 .await;
             }
@@ -87,10 +95,40 @@ pub(super) fn matters(method: Method) -> bool {
 
 async fn record(call: &Call, change: impl Fn(&mut holdfast_store::SessionRecord)) {
     let Some(session) = &call.session else { return };
-    if let Err(error) = session.update(&call.gateway, change).await {
+    match session.update(&call.gateway, change).await {
+        Ok(()) => {}
         // The session ended while its last answer was on the way; there is nothing to keep.
-        tracing::debug!(session = ?session.key, error = %error, "session record not updated");
+        Err(error @ (StoreError::Gone | StoreError::Missing)) => {
+            tracing::debug!(session = ?session.key, error = %error, "session record not updated");
+        }
+        Err(error) => {
+            tracing::warn!(
+                server = %call.server.name,
+                method = call.method.label(),
+                error = %error,
+                "a session's setting could not be kept: should the session move, it is lost"
+            );
+        }
     }
+}
+
+/// Why a session takes no further subscription: what it has is said again, one by one, when it moves, and all of it
+/// is in its record.
+pub(super) fn too_many(call: &Call) -> Option<Failure> {
+    let session = call.session.as_ref().filter(|_| call.method == Method::ResourcesSubscribe)?;
+    let (uri, record) = (subscribed_uri(call)?, session.record());
+    let bytes: usize = record.subscriptions.keys().map(|uri| uri.len()).sum();
+    let fits = record.subscriptions.len() < SUBSCRIPTIONS && bytes + uri.len() <= SUBSCRIBED_BYTES;
+    if fits || record.subscriptions.contains_key(&uri) {
+        return None;
+    }
+    let reason = format!(
+        "a session has at most {SUBSCRIPTIONS} subscriptions, whose addresses come to at most {} KiB: unsubscribe first",
+        SUBSCRIBED_BYTES / 1024
+    );
+    // Coming back later does not make them fewer.
+    let failure = Failure::overloaded(&call.server.name, reason, Duration::ZERO);
+    Some(Failure { retry_after: None, ..failure })
 }
 
 fn subscribed_uri(call: &Call) -> Option<Box<str>> {

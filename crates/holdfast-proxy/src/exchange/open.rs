@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use futures_util::StreamExt as _;
 use holdfast_engine::balance::Set;
 use holdfast_engine::repeat::MAX_ATTEMPTS;
 use holdfast_engine::replicated::Origin;
@@ -145,8 +146,8 @@ impl Drop for Reserved<'_> {
     }
 }
 
-/// Opens a server's session from a record: `initialize`, `notifications/initialized`, log level and
-/// subscriptions, as the client once sent them.
+/// Opens a server's session from a record: `initialize`, `notifications/initialized` and the log level as the
+/// client once sent them, and its subscriptions, several side by side.
 ///
 /// # Errors
 /// [`Failure`]; the client's call did not run.
@@ -206,10 +207,31 @@ async fn replay_unbounded(
     if record.initialized {
         repeat(gateway, server, &replayed, &own, Bytes::from_static(INITIALIZED), false).await;
     }
-    for message in record.log_level.iter().chain(record.subscriptions.values()) {
+    if let Some(message) = &record.log_level {
         repeat(gateway, server, &replayed, &own, message.clone(), true).await;
     }
+    let messages = (1..).zip(record.subscriptions.keys()).map(|(id, uri)| subscribe(id, uri));
+    futures_util::stream::iter(messages)
+        .for_each_concurrent(SIDE_BY_SIDE, |message| {
+            repeat(gateway, server, &replayed, &own, message, true)
+        })
+        .await;
     Ok(replayed)
+}
+
+/// Subscriptions that are made again at once, when a session moves.
+const SIDE_BY_SIDE: usize = 16;
+
+/// A subscription as the gateway asks for it, under an id of its own. All that the client's said is what for.
+pub(super) fn subscribe(id: usize, uri: &str) -> Bytes {
+    let id = format!("holdfast-subscribe-{id}");
+    let message = serde_json::json!({
+        "jsonrpc": "2.0",
+        "id": id,
+        "method": "resources/subscribe",
+        "params": { "uri": uri },
+    });
+    message.to_string().into()
 }
 
 pub(super) const INITIALIZED: &[u8] = br#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#;
@@ -388,7 +410,8 @@ pub(super) async fn send(
                 Ok(Collected::Whole { body, lease }) => {
                     lease.done();
                     let mut whole = Whole { status, headers: kept, body };
-                    let outcome = judge::outcome_of(whole.status, &whole.headers);
+                    let own_limits = judge::has_own_limits(server, headers);
+                    let outcome = judge::outcome_of(whole.status, &whole.headers, own_limits);
                     judge::judge_whole(&server.name, false, &mut whole)
                         .map_err(|failure| refused(failure, outcome))?;
                     let message = whole.body.clone();
@@ -421,7 +444,7 @@ pub(super) async fn send(
                     Ok(Initialized { whole, message: body, replayed })
                 }
                 Some(CallEvent::Lost(reason)) => Err(AttemptError::sent(reason)),
-                Some(CallEvent::Message(_) | CallEvent::Cancelled) | None => {
+                Some(CallEvent::Message(_) | CallEvent::Cancelled | CallEvent::Unread) | None => {
                     Err(AttemptError::sent("the connection ended before the answer".into()))
                 }
             }

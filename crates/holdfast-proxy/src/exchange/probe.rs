@@ -3,8 +3,8 @@
 //! It sends no client's credential, only what the configuration adds, and every message goes to the
 //! instance that is meant, once.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 use holdfast_config::HttpUrl;
@@ -17,8 +17,7 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
 use super::close::close_at_server;
-use super::open;
-use super::{Whole, attempt};
+use super::{Whole, attempt, open, own};
 use crate::gateway::Gateway;
 use crate::server::Server;
 use crate::session::Bound;
@@ -97,8 +96,8 @@ impl Session {
             return Ok(modern);
         };
         let (mux, unclaimed) = replayed.duplex.unzip();
-        if let Some(unclaimed) = unclaimed {
-            tokio::spawn(discard(unclaimed));
+        if let Some((mux, unclaimed)) = mux.as_ref().zip(unclaimed) {
+            tokio::spawn(answer(Arc::downgrade(mux), unclaimed));
         }
         let server_session = replayed.server_session;
         let bound = Bound {
@@ -256,15 +255,20 @@ async fn over_mux(mux: &Arc<Mux>, body: Bytes) -> Result<Bytes, Trouble> {
             Some(CallEvent::Response(answer)) => return Ok(answer),
             Some(CallEvent::Message(_)) => {}
             Some(CallEvent::Lost(reason)) => return Err(gone(reason)),
-            Some(CallEvent::Cancelled) | None => {
+            Some(CallEvent::Cancelled | CallEvent::Unread) | None => {
                 return Err(gone("the connection ended before the answer".to_owned()));
             }
         }
     }
 }
 
-async fn discard(mut unclaimed: mpsc::Receiver<Bytes>) {
-    while unclaimed.recv().await.is_some() {}
+/// Answers what the server asks outside of checks, for as long as there is the connection.
+async fn answer(mux: Weak<Mux>, mut unclaimed: mpsc::Receiver<Bytes>) {
+    while let Some(message) = unclaimed.recv().await {
+        if let (Some(reply), Some(mux)) = (own::reply(&message), mux.upgrade()) {
+            mux.reply(reply);
+        }
+    }
 }
 
 fn request(id: u64, method: &str, params: Value) -> Bytes {

@@ -10,6 +10,8 @@
 //!
 //! After a repeat, progress up to the last value that was sent is suppressed: it must only rise.
 
+mod mend;
+
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -18,7 +20,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use holdfast_engine::backoff::Backoff;
-use holdfast_engine::repeat::{Progress, Repeat, decide};
 use holdfast_mcp::batch::split_batch;
 use holdfast_mcp::method::Method;
 use holdfast_mcp::peek::{Kind, outline};
@@ -27,15 +28,13 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
-use super::attempt::{self, Route, finish_reading};
-use super::take_up::{TakenUp, take_up};
-use super::{Answer, Call, Events, Ids, Large, addressed, answer, listen, observe, tries};
-use crate::asked::{Alarm, Seldom};
+use super::attempt::{Route, finish_reading};
+use super::wanted::HangUp;
+use super::{Answer, Call, Events, Ids, addressed, answer, listen, observe, own, tell};
+use crate::asked::{Alarm, Seldom, perhaps};
 use crate::failure::Failure;
 use crate::fleet::{Attempt, Outcome};
 use crate::metrics::CallOutcome;
-use crate::random;
-use crate::session::FOLLOWS_WITHIN;
 use crate::spliced;
 use crate::streams::StreamLog;
 use crate::upstream::events::{End, EventSource, Silence};
@@ -215,7 +214,7 @@ impl Relay<'_> {
                 return self.only(&data).await;
             }
             Answer::Large(_) if matches!(self.sink, Sink::Nobody) => return,
-            Answer::Large(large) => match self.rest_of(*large).await {
+            Answer::Large(large) => match large.body.all().await {
                 Ok(body) => return self.only(&body).await,
                 Err(failure) => failure,
             },
@@ -230,30 +229,6 @@ impl Relay<'_> {
         self.render(failure).await;
     }
 
-    /// Reads the rest of a large answer: it has to become one event.
-    async fn rest_of(&self, large: Large) -> Result<Bytes, Failure> {
-        let Large { head, mut rest, .. } = large;
-        let server = &self.call.server;
-        let mut body = bytes::BytesMut::from(&head[..]);
-        let read = async {
-            while let Some(data) = rest.next().await {
-                body.extend_from_slice(&data.map_err(|error| error.to_string())?);
-                if body.len() > attempt::LARGEST_MESSAGE {
-                    return Err("its answer is over 64 MiB".to_owned());
-                }
-            }
-            Ok(())
-        };
-        let limit = server.settings.timeout;
-        match tokio::time::timeout(limit, read).await {
-            Ok(Ok(())) => {}
-            Ok(Err(reason)) => return Err(Failure::unknown(&server.name, reason)),
-            Err(_) => return Err(Failure::timed_out(&server.name, limit)),
-        }
-        rest.lease().done();
-        Ok(body.freeze())
-    }
-
     /// Relays one stream. `None`: it brought every answer. Otherwise what the call goes on with.
     async fn stream(&mut self, events: Events) -> Option<Answer> {
         let Events { mut first, mut source, mut route, mut attempt, .. } = events;
@@ -261,6 +236,7 @@ impl Relay<'_> {
         let mut retry = None;
         let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(2));
         let mut silence = Silence::new(self.call.server.settings.timeout);
+        let mut hang_up = HangUp::of(self.call);
         loop {
             let end = loop {
                 let event = match first.take() {
@@ -274,19 +250,20 @@ impl Relay<'_> {
                             return Some(Box::pin(self.goes_along()).await);
                         }
                     },
-                    None => match attempt.as_ref().and_then(|it| it.may_leave(self.call.class)) {
-                        None => self.next(&mut source, &route, &mut silence).await,
-                        Some(gone) => tokio::select! {
+                    None => {
+                        let gone = attempt.as_ref().and_then(|it| it.may_leave(self.call.class));
+                        tokio::select! {
                             biased;
                             event = self.next(&mut source, &route, &mut silence) => event,
-                            () = gone => {
+                            () = hang_up.due(&mut attempt) => Some(Err(End::Cancelled)),
+                            () = perhaps(gone) => {
                                 settle(&mut attempt, Outcome::TimedOut);
                                 drop(source);
                                 let reason = "its instance was given up while it was waited for";
                                 return Box::pin(self.again(&mut route, reason.to_owned())).await;
                             }
-                        },
-                    },
+                        }
+                    }
                 };
                 let Some(event) = event else {
                     settle(&mut attempt, Outcome::TimedOut);
@@ -311,12 +288,24 @@ impl Relay<'_> {
                 }
             };
             if matches!(end, End::Cancelled) {
+                drop(source);
                 self.left.clear();
                 self.call.settle(CallOutcome::Cancelled);
+                self.take_back(&route).await;
+                return None;
+            }
+            if matches!(end, End::Unread) {
+                // It is not its server's doing, and would come again.
+                settle(&mut attempt, Outcome::Void);
+                self.take_back(&route).await;
+                let reason = "its client did not take what the server said".to_owned();
+                self.fail(Failure::unknown(&self.call.server.name, reason)).await;
                 return None;
             }
             let reason = match &end {
-                End::Clean | End::Cancelled => "the stream ended before the answer".to_owned(),
+                End::Clean | End::Cancelled | End::Unread => {
+                    "the stream ended before the answer".to_owned()
+                }
                 End::Broken(reason) => {
                     let metrics = &self.call.server.metrics;
                     metrics.streams_broken.inc();
@@ -347,23 +336,28 @@ impl Relay<'_> {
     }
 
     /// The server's next event, if it comes in time. While the server waits for the client, which may be
-    /// away, nothing of this holds up a drain.
+    /// away, nothing of this holds up a drain, and its silence is none: a person may think for long.
     async fn next(
         &mut self,
         source: &mut EventSource,
         route: &Route,
         silence: &mut Silence,
     ) -> Option<Result<Event, End>> {
-        if let Some(session) = &route.session {
-            self.asked.retain(|id| session.waits_for(id));
+        loop {
+            if let Some(session) = &route.session {
+                self.asked.retain(|id| session.waits_for(id));
+            }
+            if self.asked.is_empty() {
+                return source.next_within(silence).await;
+            }
+            self.open = None;
+            let event = source.next_within(silence).await;
+            self.open = Some(self.call.gateway.open.token());
+            // It was not silent: its turn is when the client has answered, and its time begins anew.
+            if event.is_some() {
+                return event;
+            }
         }
-        if self.asked.is_empty() {
-            return source.next_within(silence).await;
-        }
-        self.open = None;
-        let event = source.next_within(silence).await;
-        self.open = Some(self.call.gateway.open.token());
-        event
     }
 
     /// One event of the server on its way to the client.
@@ -431,6 +425,12 @@ impl Relay<'_> {
                 let data = answer::passed_on(self.call, route, data).await;
                 self.deliver(&data, id).await;
             }
+            Kind::Request if route.lent.is_some() => {
+                // The gateway is the client of this session: the call's has no part in it.
+                if let Some(reply) = own::reply(&data) {
+                    tell::reply(self.call, route, reply);
+                }
+            }
             Kind::Request => {
                 if let (Some(session), Some(request)) = (&route.session, message.id) {
                     let id = spliced::client_id(request.as_str(), generation);
@@ -476,111 +476,6 @@ impl Relay<'_> {
         true
     }
 
-    /// Takes the server's own stream up where it ended.
-    async fn resume(
-        &mut self,
-        route: &Route,
-        last: &str,
-        retry: Option<Duration>,
-        end: &End,
-        backoff: &mut Backoff,
-    ) -> Option<EventSource> {
-        if let End::Clean = end {
-            match self.sink {
-                // The client sees the end too, and comes back when the server said.
-                Sink::Log(log) if log.resumable() => {
-                    self.open = None;
-                    log.pause().await;
-                    self.open = Some(self.call.gateway.open.token());
-                }
-                _ => tokio::time::sleep(retry.unwrap_or(Duration::from_secs(1))).await,
-            }
-        }
-        for _ in 0..RESUME_TRIES {
-            match take_up(self.call, route.bound.as_deref(), route.instance, last).await {
-                TakenUp::Stream(source) => return Some(source),
-                TakenUp::Refused => return None,
-                TakenUp::Unreachable => tokio::time::sleep(backoff.next(random::u64())).await,
-            }
-        }
-        None
-    }
-
-    /// The stream is gone for good: the call is repeated where that is safe, else it fails.
-    async fn again(&mut self, route: &mut Route, reason: String) -> Option<Answer> {
-        let call = self.call;
-        if self.listens() {
-            return Some(self.listens_again().await);
-        }
-        let waits = !matches!(self.sink, Sink::Nobody) && call.is_latest();
-        // It was sent once at least: by the node that is gone, if another goes on with its stream.
-        let sent = call.out.times().max(1);
-        let decided = decide(call.class, Progress::Sent, sent, waits);
-        self.take_back(route).await;
-        let reason = match decided {
-            Repeat::Again | Repeat::ReestablishThenAgain if call.ids.count() == 1 => {
-                if call.wanted.is_cancelled() {
-                    return Some(answer::cancelled(call));
-                }
-                // It may be lent again to this very call: nobody is to wait for one while it holds another.
-                route.lent = None;
-                match tries::room(call, sent).await {
-                    Ok(()) => {
-                        call.server.metrics.attempts_repeated.inc();
-                        tracing::debug!(server = %call.server.name, %reason, "stream broke, call sent again");
-                        self.floor = self.progress;
-                        return Some(self.first_answer().await);
-                    }
-                    Err(why) => format!("{reason} ({})", tries::not_repeated(why)),
-                }
-            }
-            _ => reason,
-        };
-        self.fail(Failure::unknown(&call.server.name, reason)).await;
-        None
-    }
-
-    /// Resolves when a failover has taken the call from its instance.
-    async fn moves_on(&self, route: &Route) {
-        let key = self.call.steering_key();
-        self.call.server.fleet.drops(route.instance, key).await;
-    }
-
-    /// Listens where the server is now, behind the client's open stream; not all do so at once.
-    async fn goes_along(&mut self) -> Answer {
-        let part = (random::u64() % 1_000) as u32;
-        tokio::time::sleep(FOLLOWS_WITHIN * part / 1_000).await;
-        match self.first_answer().await {
-            Answer::Failed(_) => self.listens_again().await,
-            again => again,
-        }
-    }
-
-    /// A listen is made again for as long as its client is there, with growing pauses.
-    async fn listens_again(&mut self) -> Answer {
-        loop {
-            tokio::time::sleep(self.backoff.next(random::u64())).await;
-            match self.first_answer().await {
-                Answer::Failed(_) => {}
-                again => return again,
-            }
-        }
-    }
-
-    /// The first answer of one more attempt, within the server's time.
-    async fn first_answer(&self) -> Answer {
-        let limit = self.call.server.settings.timeout;
-        let again = Box::pin(answer::first_answer(Arc::clone(self.call)));
-        match tokio::time::timeout(limit, again).await {
-            Ok(answer) => answer,
-            Err(_) => {
-                let failure = self.call.timed_out(limit);
-                self.call.fail(&failure);
-                Answer::Failed(failure)
-            }
-        }
-    }
-
     /// The graceful end of a listen stream: its result, so that its client listens again elsewhere.
     async fn goodbye(&mut self) {
         self.call.settle(CallOutcome::Ok);
@@ -589,20 +484,6 @@ impl Relay<'_> {
                 r#"{{"jsonrpc":"2.0","id":{id},"result":{{"resultType":"complete","_meta":{{"io.modelcontextprotocol/subscriptionId":{id}}}}}}}"#
             );
             self.send_last(result.into()).await;
-        }
-    }
-
-    /// What the lost attempt had asked of the client, and has no answer yet, is void.
-    async fn take_back(&mut self, route: &Route) {
-        let Some(session) = &route.session else { return };
-        for id in std::mem::take(&mut self.asked) {
-            if !session.answered(&id) {
-                continue;
-            }
-            let message = format!(
-                r#"{{"jsonrpc":"2.0","method":"notifications/cancelled","params":{{"requestId":{id},"reason":"the call was lost"}}}}"#
-            );
-            self.send(&message.into(), None).await;
         }
     }
 
@@ -694,6 +575,3 @@ fn settle(attempt: &mut Option<Attempt>, outcome: Outcome) {
 
 /// How long the end of a call waits for a framed client that does not read.
 const LAST_SEND: Duration = Duration::from_secs(10);
-
-/// How often a server is asked to take its stream up again.
-const RESUME_TRIES: u32 = 5;

@@ -124,6 +124,15 @@ async fn answer_server(call: &Call, session: &Arc<Session>) -> Answer {
     accepted()
 }
 
+/// Sends an answer of the gateway's own to a request of the server. Nobody waits for it.
+pub(super) fn reply(call: &Arc<Call>, route: &Route, body: Bytes) {
+    // Whoever the session is lent to next does not wait for this either.
+    let (call, route) = (Arc::clone(call), Route { lent: None, ..route.clone() });
+    tokio::spawn(async move {
+        let _ = tokio::time::timeout(DEADLINE, send(&call, &route, body)).await;
+    });
+}
+
 /// The messages of a body: the members of a batch, or the one that it is.
 fn members(body: &Bytes) -> Vec<Bytes> {
     if !is_batch(body) {

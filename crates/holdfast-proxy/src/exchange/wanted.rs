@@ -3,12 +3,20 @@
 //! | where the call is then | what follows |
 //! |---|---|
 //! | it waits for its turn at the server, or for a connection | it is answered as cancelled, and did not run |
-//! | it runs | its place is the next one's; what the server answers is passed on |
+//! | it runs | its place is the next one's, and its end says nothing of its server; what that answers within [`GRACE`] is passed on, and then it is hung up on |
 //! | it was lost, and could be sent again | it is answered as cancelled |
 
+use std::future::poll_fn;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::time::Duration;
 
 use tokio::sync::Notify;
+use tokio::time::{Instant, timeout};
+
+use super::Call;
+use crate::asked::{Alarm, Seldom, perhaps};
+use crate::fleet::Attempt;
 
 /// One call's.
 #[derive(Default)]
@@ -18,6 +26,10 @@ pub(crate) struct Wanted {
     /// Whether its session knows of it.
     listed: AtomicBool,
 }
+
+/// How long a server that was told of the cancellation may take to answer all the same. Many never do: the protocol
+/// wants no response to a cancelled call.
+pub(super) const GRACE: Duration = Duration::from_secs(10);
 
 const WAITS: u8 = 0;
 const IN: u8 = 1;
@@ -62,4 +74,58 @@ impl Wanted {
     pub(super) fn is_listed(&self) -> bool {
         self.listed.load(Ordering::Relaxed)
     }
+}
+
+/// When a server is hung up on that streams a call's answer.
+pub(super) struct HangUp<'a> {
+    /// Resolves when the call's client cancels it.
+    cancelled: Option<Seldom<Pin<Box<dyn Future<Output = ()> + Send + 'a>>>>,
+    /// Set from then on.
+    alarm: Option<Alarm>,
+}
+
+impl<'a> HangUp<'a> {
+    pub(super) fn of(call: &'a Call) -> Self {
+        let wanted = &call.wanted;
+        let cancelled =
+            wanted.is_listed().then(|| Seldom::new(Box::pin(wanted.cancelled()) as Pin<Box<_>>));
+        Self { cancelled, alarm: None }
+    }
+
+    /// Resolves [`GRACE`] after the call's client has cancelled it. What its attempt says of the instance is told
+    /// when it does.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub(super) async fn due(&mut self, attempt: &mut Option<Attempt>) {
+        if let Some(cancelled) = &mut self.cancelled {
+            cancelled.await;
+            self.cancelled = None;
+            attempt.iter_mut().for_each(Attempt::unwanted);
+            self.alarm = Some(Alarm::at(Instant::now() + GRACE));
+        }
+        perhaps(self.alarm.as_mut().map(|alarm| poll_fn(|cx| alarm.poll(cx)))).await;
+    }
+}
+
+/// What the sending of a call brings; `None`: its client has cancelled it, and its server has had its time.
+///
+/// # Cancel safety
+/// As `sent`.
+pub(super) async fn unless_cancelled<T>(
+    call: &Call,
+    attempt: &mut Attempt,
+    mut sent: Pin<&mut impl Future<Output = T>>,
+) -> Option<T> {
+    if !call.wanted.is_listed() {
+        return Some(sent.await);
+    }
+    tokio::select! {
+        biased;
+        // First: what a duplex makes of a cancellation is no answer.
+        () = call.wanted.cancelled() => {}
+        sent = &mut sent => return Some(sent),
+    }
+    attempt.unwanted();
+    timeout(GRACE, sent).await.ok()
 }

@@ -69,6 +69,8 @@ pub(crate) struct Admitted {
     answered: AtomicBool,
     /// How many places it has: a batch one for each of its calls.
     places: u32,
+    /// It is not among the calls that repeats are a share of.
+    lasts: bool,
     repeating: AtomicBool,
     /// Its place in the class was given back.
     left: AtomicBool,
@@ -330,11 +332,16 @@ impl ServerFleet {
         }
     }
 
-    /// Lets a call in that counts against no class: it opens or keeps a conversation, or lasts for as
-    /// long as its client likes.
-    pub(crate) fn let_in(self: &Arc<Self>) -> Admitted {
-        self.gate.lock().budget.began(recent());
-        Admitted::new(self, None, NO_TOOL)
+    /// Lets a call in that counts against no class: it opens or keeps a conversation, or `lasts` for as long as
+    /// its client likes. What lasts is no call that others could be a share of when they are repeated: it is under
+    /// way for days and asks nothing.
+    pub(crate) fn let_in(self: &Arc<Self>, lasts: bool) -> Admitted {
+        if !lasts {
+            self.gate.lock().budget.began(recent());
+        }
+        let mut admitted = Admitted::new(self, None, NO_TOOL);
+        admitted.lasts = lasts;
+        admitted
     }
 
     /// Lets a call in, after a wait if it has to be; or the first of so many.
@@ -597,7 +604,7 @@ impl Admitted {
     fn new(server: &Arc<ServerFleet>, class: Option<ClassId>, tool: ToolKey) -> Self {
         let server = Arc::clone(server);
         let [answered, repeating, left] = [false; 3].map(AtomicBool::new);
-        Self { server, class, tool, answered, places: 1, repeating, left }
+        Self { server, class, tool, answered, places: 1, lasts: false, repeating, left }
     }
 
     /// Its server has answered it: its tool does not hang.
@@ -648,7 +655,9 @@ impl Admitted {
 impl Drop for Admitted {
     fn drop(&mut self) {
         let mut state = self.server.gate.lock();
-        state.budget.ended();
+        if !self.lasts {
+            state.budget.ended();
+        }
         if *self.repeating.get_mut() {
             state.budget.repeat_ended();
         }

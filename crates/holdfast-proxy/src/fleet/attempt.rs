@@ -29,6 +29,8 @@ pub(crate) struct Attempt {
     tries: bool,
     /// It lasts for as long as its client likes.
     lasts: bool,
+    /// What its end says of its instance has been told.
+    told: bool,
     settled: bool,
 }
 
@@ -43,8 +45,8 @@ impl Attempt {
         begun: Instant,
     ) -> Self {
         let tries = server.instances[instance].begins(begun);
-        let (heard, lasts, settled) = (false, false, false);
-        Self { server, instance, permit, tool, begun, heard, tries, lasts, settled }
+        let [heard, lasts, told, settled] = [false; 4];
+        Self { server, instance, permit, tool, begun, heard, tries, lasts, told, settled }
     }
 
     /// Where it goes.
@@ -67,6 +69,9 @@ impl Attempt {
         let now = recent();
         if std::mem::take(&mut self.tries) {
             self.server.instances[self.instance].has_tried();
+        }
+        if self.told {
+            return;
         }
         if self.lasts {
             self.tell(Outcome::Answered, now);
@@ -98,9 +103,25 @@ impl Attempt {
         }
     }
 
+    /// Its client has no use for its answer any more, and may never get one: a server that was asked to stop
+    /// owes none. What it says of its instance is told now, as if the client had left; its place is its own until
+    /// it ends.
+    pub(crate) fn unwanted(&mut self) {
+        let now = Instant::now();
+        self.judge(self.of_one_that_left(now), now);
+    }
+
     /// It has ended.
     pub(crate) fn settle(mut self, outcome: Outcome) {
         self.end(outcome, recent());
+    }
+
+    /// What it says of its instance when its client leaves it now. Who leaves a stream that has begun may have had
+    /// enough of it: its silence is its server's time to judge.
+    fn of_one_that_left(&self, now: Instant) -> Outcome {
+        let silent =
+            !self.heard && now.saturating_duration_since(self.begun) >= self.server.silence();
+        if silent { Outcome::TimedOut } else { Outcome::Void }
     }
 
     fn end(&mut self, outcome: Outcome, now: Instant) {
@@ -109,6 +130,13 @@ impl Attempt {
         }
         self.server.instances[self.instance].ends(self.tries, self.lasts);
         self.server.is_free(self.instance);
+        self.judge(outcome, now);
+    }
+
+    fn judge(&mut self, outcome: Outcome, now: Instant) {
+        if std::mem::replace(&mut self.told, true) {
+            return;
+        }
         match self.heard {
             false => self.tell(outcome, now),
             true if !self.lasts => {
@@ -132,9 +160,6 @@ impl Drop for Attempt {
             return;
         }
         let now = Instant::now();
-        // Who leaves a stream that has begun may have had enough of it: its silence is its server's time to judge.
-        let silent =
-            !self.heard && now.saturating_duration_since(self.begun) >= self.server.silence();
-        self.end(if silent { Outcome::TimedOut } else { Outcome::Void }, now);
+        self.end(self.of_one_that_left(now), now);
     }
 }

@@ -39,8 +39,8 @@ pub(crate) async fn answer(
             Response::new(status, headers, Body::full(body))
         }
         Answer::Large(large) => {
-            let Large { status, headers, head, rest } = *large;
-            Response::new(status, headers, Body::rest(head, rest))
+            let Large { status, headers, body } = *large;
+            Response::new(status, headers, Body::Large(Box::new(body)))
         }
         Answer::One(one) => {
             let One { status, headers, event } = *one;

@@ -350,5 +350,5 @@ async fn pass_on(entered: &Entered, method: Method) -> Response {
 
 async fn plain(response: crate::upstream::http::Response) -> Response {
     let (status, headers, rest) = response.into_parts();
-    Response::new(status, headers, Body::rest(Bytes::new(), rest))
+    Response::new(status, headers, Body::rest(rest))
 }

@@ -10,8 +10,8 @@
 //! under the lock under which its end takes the stream away.
 
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -28,7 +28,7 @@ use tokio::sync::mpsc;
 
 use super::{Bound, Session, Whereto, notice, reestablish};
 use crate::cluster::{Released, ask_to_release};
-use crate::exchange::{self, Whole};
+use crate::exchange::{self, Whole, own};
 use crate::failure::Failure;
 use crate::gateway::Gateway;
 use crate::ingress::streamable::After;
@@ -287,7 +287,7 @@ pub(crate) fn feed_duplex(
     let bound = session.bound();
     let Some(standing) = stand(gateway, session, &bound) else { return };
     let log = Arc::clone(&standing.log);
-    let generation = bound.generation;
+    let (generation, mux) = (bound.generation, bound.mux.as_ref().map(Arc::downgrade));
     let session = Arc::clone(session);
     tokio::spawn(async move {
         // The session holds the duplex: waiting for that alone, the task would keep both for ever.
@@ -295,6 +295,12 @@ pub(crate) fn feed_duplex(
             data = unclaimed.recv() => data,
             () = session.ended().cancelled() => None,
         } {
+            if let Some(pong) = own::pong_for_nobody(&log, &data) {
+                if let Some(mux) = mux.as_ref().and_then(Weak::upgrade) {
+                    mux.reply(pong);
+                }
+                continue;
+            }
             let data = admit(&session, data, generation);
             // A client that does not listen must not hold up the server's answers to its calls.
             if !log.try_append(&data) {
@@ -586,7 +592,7 @@ impl Feed {
                 false
             }
             // A server that ends each stream at once is not asked twice a second.
-            (End::Clean, None) | (End::Cancelled, _) => true,
+            (End::Clean, None) | (End::Cancelled | End::Unread, _) => true,
         }
     }
 
@@ -670,6 +676,10 @@ impl Feed {
             let id = event.id.as_deref().and_then(|id| std::str::from_utf8(id).ok());
             match event.data.filter(|data| !data.is_empty()) {
                 Some(data) => {
+                    if let Some(pong) = own::pong_for_nobody(&self.log, &data) {
+                        own::say(&self.gateway, &self.session, &self.bound, &self.live(), pong);
+                        continue;
+                    }
                     let data = admit(&self.session, data, self.bound.generation);
                     self.log.append(&data, id).await;
                     self.gateway.metrics.events.inc();

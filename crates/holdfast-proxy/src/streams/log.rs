@@ -307,6 +307,11 @@ impl StreamLog {
         true
     }
 
+    /// Whether a client reads it now.
+    pub(crate) fn is_read(&self) -> bool {
+        self.inner().attached
+    }
+
     /// Whether its reader is gone and no other can come.
     fn deserted(&self, inner: &Inner) -> bool {
         !self.resumable() && !inner.attached && inner.epoch > 0

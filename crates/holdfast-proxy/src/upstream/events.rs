@@ -45,6 +45,8 @@ pub(crate) enum End {
     Clean,
     /// The client has cancelled the call.
     Cancelled,
+    /// The call's events were not taken, and there was no room for more.
+    Unread,
     /// The connection broke, or what came could not be read.
     Broken(String),
 }
@@ -65,6 +67,7 @@ impl EventSource {
                 }
                 Some(mux::CallEvent::Lost(reason)) => Err(End::Broken(reason)),
                 Some(mux::CallEvent::Cancelled) => Err(End::Cancelled),
+                Some(mux::CallEvent::Unread) => Err(End::Unread),
                 None => Err(End::Clean),
             },
         }

@@ -178,3 +178,22 @@ fn batches_and_what_is_no_tool_are_told_apart() {
     let off = with("quarantine: 0s");
     assert_eq!(one(&off).shelf_of_batch().key, one(&off).shelf_of(None).key);
 }
+
+/// Its repeats are a share of the calls that ask it something.
+#[tokio::test]
+async fn what_lasts_makes_no_room_for_repeats() {
+    let fleet = with("user: { concurrency: 2000 }");
+    let server = one(&fleet);
+    let listens: Vec<_> = (0..1000).map(|_| server.let_in(true)).collect();
+    assert_eq!(server.gate.repeats(), (0, 3));
+    // One that is repeated all the same is counted, and its end is no call's.
+    assert!(listens[0].may_repeat(1).is_ok());
+    assert_eq!(server.gate.repeats(), (1, 3));
+    let mut calls = Vec::new();
+    for _ in 0..100 {
+        calls.push(admit(server, 0).await.unwrap());
+    }
+    drop(listens);
+    assert_eq!(server.gate.repeats().1, 20);
+    drop(calls);
+}

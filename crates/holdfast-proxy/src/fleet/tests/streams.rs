@@ -6,14 +6,27 @@ use super::*;
 #[test]
 fn clients_that_leave_after_a_long_silence_are_evidence_and_those_that_leave_before_are_none() {
     let tools = ONE.replace("mcp\"", "mcp\", breaker: { per_tool: [look] }");
-    for (seconds, opens) in [(44, Phase::Closed), (45, Phase::Open)] {
+    for (seconds, opens, cancels) in [
+        (44, Phase::Closed, false),
+        (45, Phase::Open, false),
+        (44, Phase::Closed, true),
+        (45, Phase::Open, true),
+    ] {
         let fleet = fleet(&tools);
         let server = fleet.server("one").unwrap();
         let begun = Instant::now() - Duration::from_secs(seconds);
         let look = Ask { tool: Some(0), ..ask(CallClass::Write) };
-        let waiting: Vec<Attempt> =
+        let mut waiting: Vec<Attempt> =
             (0..5).map(|_| server.admit(0, &look, begun).unwrap()).collect();
+        if cancels {
+            // Told at once; nothing that comes later changes it.
+            waiting.iter_mut().for_each(Attempt::unwanted);
+            assert_eq!(phase(server, 0), opens, "after {seconds} s");
+            assert_eq!(server.snapshot().instances[0].in_flight, 5);
+            waiting.drain(..).for_each(|it| it.settle(Outcome::TimedOut));
+        }
         drop(waiting);
+        assert_eq!(server.snapshot().instances[0].in_flight, 0);
         assert_eq!(phase(server, 0), opens, "after {seconds} s");
         let failed = if opens == Phase::Open { 5 } else { 0 };
         assert_eq!(fleet.tool_evidence(0, "look").failed, failed, "after {seconds} s");

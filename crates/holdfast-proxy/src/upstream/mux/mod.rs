@@ -29,7 +29,7 @@
 //!
 //! ## Slow readers
 //! Each call has a queue, bounded in bytes and messages. In Shared mode a full queue ends its call
-//! (`Lost`), because the other clients must not wait for it; in Private mode the server is made to wait,
+//! (`Unread`), because the other clients must not wait for it; in Private mode the server is made to wait,
 //! for `stall` at most, and then the same. An answer always has room: it is the last of its call.
 //!
 //! Responses to unknown ids are dropped. A batch of a legacy server is taken apart. When the connection
@@ -120,6 +120,9 @@ pub enum CallEvent {
     Lost(String),
     /// Its client has cancelled it; servers do not answer what is cancelled.
     Cancelled,
+    /// Its messages were not taken in time, and there was no room for more: the server is told to stop. The call
+    /// may have run.
+    Unread,
 }
 
 type SharedTable = Arc<Mutex<Table>>;
@@ -224,6 +227,11 @@ impl Mux {
             }
         }
         Ok(())
+    }
+
+    /// Answers a request of the server. Returns at once; where the server takes nothing, the answer is lost.
+    pub fn reply(&self, answer: Bytes) {
+        self.courier.post(answer);
     }
 
     /// Asks the server to stop working on a call. Returns at once; the call still has to be dropped.

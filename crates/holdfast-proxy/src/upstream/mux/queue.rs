@@ -93,7 +93,7 @@ impl Queue {
             waiting.events.clear();
             waiting.bytes = 0;
         }
-        self.finish(CallEvent::Lost("client too slow".to_owned()));
+        self.finish(CallEvent::Unread);
     }
 
     /// The next event; `None` after the last.
@@ -183,7 +183,7 @@ mod tests {
         let queue = Queue::new(1, 1);
         assert_eq!(queue.push(text("a")), Push::Done);
         queue.overflow();
-        assert_eq!(queue.next().await, Some(CallEvent::Lost("client too slow".to_owned())));
+        assert_eq!(queue.next().await, Some(CallEvent::Unread));
         assert_eq!(queue.next().await, None);
     }
 }
