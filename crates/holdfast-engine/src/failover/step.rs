@@ -172,6 +172,11 @@ impl Failover {
         Some(next)
     }
 
+    /// [`Failover::not_before`], where that is a time.
+    fn waits_until(&self) -> u64 {
+        Some(self.not_before).filter(|it| *it != UNTIL_FOUND_OTHERWISE).unwrap_or_default()
+    }
+
     /// What a server waits for that rests on another instance than its primary before it goes back by
     /// itself. None: nothing, or it does not rest there. `seen` and `now` as for [`Failover::step`].
     #[must_use]
@@ -228,8 +233,7 @@ impl Sight<'_> {
         let delay = self.params.failback_delay;
         let since = primary.since.max(state.switched_at);
         // What was taken back was a move away from here.
-        let rests = Some(state.not_before).filter(|it| *it != UNTIL_FOUND_OTHERWISE);
-        let until = since.saturating_add(delay).max(rests.unwrap_or_default());
+        let until = since.saturating_add(delay).max(state.waits_until());
         if !self.params.automatic_failback || state.by_hand {
             Some(Hindrance::Operator)
         } else if !primary.is_well() {
@@ -268,8 +272,8 @@ impl Sight<'_> {
     fn rests_until(&self, state: &Failover) -> u64 {
         let is_as_it_was = |it: &Seen<'_>| it.since <= state.since;
         match state.not_before {
-            UNTIL_FOUND_OTHERWISE if !self.find(&state.active).is_some_and(is_as_it_was) => 0,
-            until => until,
+            UNTIL_FOUND_OTHERWISE if self.find(&state.active).is_some_and(is_as_it_was) => u64::MAX,
+            _ => state.waits_until(),
         }
     }
 
@@ -501,12 +505,11 @@ impl Sight<'_> {
             cause: cut(cause),
         };
         it.stage = self.first(&it);
-        let rests = Some(state.not_before).filter(|it| *it != UNTIL_FOUND_OTHERWISE);
         Failover {
             generation: state.generation.saturating_add(1),
             step: 0,
             since: self.now,
-            not_before: rests.unwrap_or_default(),
+            not_before: state.waits_until(),
             phase: phase(it),
             ..state.clone()
         }
