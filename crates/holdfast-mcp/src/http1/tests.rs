@@ -2,6 +2,7 @@
 
 use bytes::{Bytes, BytesMut};
 use http::HeaderValue;
+use http::header::CONTENT_TYPE;
 use proptest::prelude::*;
 
 use super::*;
@@ -447,8 +448,9 @@ fn a_head_that_differs_anywhere_else_is_read() {
 }
 
 #[test]
-fn what_a_head_comes_to_is_found_out_once_for_each_date_and_whatever_comes_between() {
-    let other = ANSWER.replace("Id: a", "Id: b");
+fn what_a_head_comes_to_is_found_out_once_for_each_date_and_word_and_whatever_comes_between() {
+    let other = ANSWER.replace("application/json", "text/plain");
+    let of_b = ANSWER.replace("Id: a", "Id: b");
     let mut heads = AnswerHeads::default();
     let mut found = 0;
     for (text, length, second, news, again) in [
@@ -465,6 +467,9 @@ fn what_a_head_comes_to_is_found_out_once_for_each_date_and_whatever_comes_betwe
         (ANSWER, "7", "02", false, false),
         (ANSWER, "7", "02", false, false),
         (ANSWER, "7", "02", true, true),
+        (&of_b, "7", "02", true, true),
+        (&of_b, "9", "02", false, true),
+        (ANSWER, "7", "02", true, true),
     ] {
         let answer = text.replace("LENGTH", length).replace("SS", second);
         let before = found;
@@ -480,7 +485,8 @@ fn what_a_head_comes_to_is_found_out_once_for_each_date_and_whatever_comes_betwe
                 assert!(again, "{answer}");
                 let date = kept[http::header::DATE].to_str().unwrap();
                 assert!(date.contains(&format!(":{second} ")), "{date}");
-                assert_eq!(kept[name::SESSION_ID] == "b", text == other);
+                assert_eq!(kept[CONTENT_TYPE] == "text/plain", text == other);
+                assert_eq!(kept[name::SESSION_ID] == "b", text == of_b);
                 assert!(!kept.contains_key(CONTENT_LENGTH));
             }
         }
