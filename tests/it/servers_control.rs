@@ -361,7 +361,9 @@ async fn is_left_for_the_calls_of(callers: &[usize]) {
     let seen = cluster.all_show(&ALL, "docs", "on b", on_b).await;
     assert_eq!(seen["generation"], 1, "it moved once: {seen}");
     let record = cluster.record(0).await;
-    for (kind, text) in [("verdict", "breaker open"), ("failover_began", "a breaker open")] {
+    for (kind, text) in
+        [("verdict", "breaker open"), ("failover_began", "the breakers of a are open")]
+    {
         let says = |it: &serde_json::Value| {
             it["kind"] == kind && it["text"].as_str().is_some_and(|it| it.contains(text))
         };

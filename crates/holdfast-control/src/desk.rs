@@ -15,7 +15,7 @@ use crate::report::{Of, Others, Report, ServerPart};
 /// does not know: its node is away, or the coordinator is.
 pub(crate) const FRESH: Duration = Duration::from_secs(5);
 
-/// What was said before this of an instance says nothing against what another node sees now: two reports have not
+/// What its checks said before this of an instance says nothing against what another node sees now: two reports have not
 /// come. A machine that dies with a node and a primary on it would otherwise hold the others up.
 const SPOKEN: Duration = Duration::from_secs(2);
 
@@ -136,11 +136,14 @@ impl Desk {
     pub(crate) fn others(&self, of: NodeId) -> Others {
         let desk = self.open();
         let mut scores: BTreeMap<(&str, &str), Vec<f64>> = BTreeMap::new();
-        let fresh = |heard: &&Heard| heard.at.elapsed() <= SPOKEN;
+        let fresh = |heard: &&Heard| heard.at.elapsed() <= FRESH;
         let mut calls = Vec::new();
         let others = desk.iter().filter(|(node, _)| **node != of).map(|(_, heard)| heard);
         for heard in others.filter(fresh) {
             calls.extend(heard.report.calls.iter().cloned());
+            if heard.at.elapsed() > SPOKEN {
+                continue;
+            }
             for server in &heard.report.servers {
                 for instance in &server.instances {
                     if let Some(own) = instance.vote.as_ref().and_then(|vote| vote.own) {

@@ -237,7 +237,7 @@ impl Consistency {
     fn read(field: &Field<'_>) -> Option<Self> {
         let mut section = field.section()?;
         let call = read_call(&mut section);
-        if section.given(&["tool"]).is_empty() {
+        if !section.has("tool") {
             let cure = "write { tool: NAME, arguments: { … } }";
             field.problem("a comparison without a tool".into(), "tool and arguments", cure);
         }

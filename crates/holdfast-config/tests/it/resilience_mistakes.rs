@@ -195,6 +195,12 @@ fn failovers() {
     keys("threshold: 0", "threshold", "out of range", "write 1");
     keys("ramp_step: 0", "ramp_step", "out of range", "write 0.01");
     keys("consistency: {}", "consistency", "without a tool", "tool: NAME");
+    keys(
+        "consistency: { tool: null, arguments: {} }",
+        "consistency",
+        "without a tool",
+        "tool: NAME",
+    );
     let text = format!(
         "servers: {{ a: {{ instances: [{{ id: x, url: \"http://x/\"{primary} }}, \
          {{ id: y, url: \"http://y/\"{secondary} }}], tools: {{ w: write }}, \

@@ -135,6 +135,10 @@ impl Verdicts {
         let opinion = counted.opinion?;
         let server = state.servers.by_name.get(&planned.name);
         let known = server.and_then(|it| it.verdicts.get(instance));
+        let was_out = known.is_some_and(|it| it.opinion == Some(Opinion::Unhealthy));
+        if was_out && opinion < Opinion::Unhealthy && !counted.lifts() {
+            return None;
+        }
         let score = percent(counted.score);
         let is_news = known.is_none_or(|known| {
             known.opinion != Some(opinion)

@@ -27,6 +27,7 @@
 //! | unhealthy | 0.66 of the votes, and more than half of all who might vote |
 //! | degraded | more than half of the votes say degraded or unhealthy |
 //! | healthy | more than half of the votes say healthy |
+//! | better than unhealthy, where that was concluded | the same, and more than half of all who might vote do not say unhealthy ([`Tally::lifts`]) |
 //! | none | half against half; fewer votes than the smallest of 3 and the number of members; or not of more than half |
 //!
 //! # Who does not know the instance
@@ -471,6 +472,15 @@ impl Vote {
 }
 
 // === impl Tally ===
+
+impl Tally {
+    /// Whether an instance that was found unhealthy is so no more: more than half of all who might vote say so. One
+    /// who votes before it has looked again is not enough, when those who found it have gone.
+    #[must_use]
+    pub fn lifts(&self) -> bool {
+        2 * (self.counted - self.unhealthy) > self.members
+    }
+}
 
 impl std::fmt::Display for Tally {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -230,3 +230,6 @@ pub(super) fn map(
     }
     Some(headers)
 }
+
+#[cfg(test)]
+mod tests;

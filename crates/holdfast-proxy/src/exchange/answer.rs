@@ -50,6 +50,8 @@ pub(crate) async fn first_answer(call: Arc<Call>) -> Answer {
     }
     let mut failure = match tried(&call).await {
         Ok(answer) => return answer,
+        // A server that does as it was told ends its response without an answer.
+        Err(_) if call.wanted.is_cancelled() => return cancelled(&call),
         Err(failure) => failure,
     };
     // A first sending may have had its effect, wherever the last one ended. A Read has none.
@@ -125,7 +127,11 @@ async fn tried(call: &Arc<Call>) -> Result<Answer, Failure> {
                                 call.out.set(was_out);
                             }
                             attempt.settle(outcome);
-                            if tries.asks_another(call, route.instance, &failure).await {
+                            // One client's limit is the same at the next instance.
+                            let is_its_own = outcome == Outcome::Void;
+                            if !is_its_own
+                                && tries.asks_another(call, route.instance, &failure).await
+                            {
                                 continue;
                             }
                             return Err(failure);
@@ -517,6 +523,8 @@ async fn answered(
             events.attempt = Some(attempt);
             if let Some(first) = &events.first {
                 Events::heard(&mut events.attempt, first);
+                // What is being answered holds up no repetition of others, however long it streams.
+                call.repeat_is_over();
             }
             Answer::Events(events)
         }

@@ -160,7 +160,9 @@ impl Call {
             }
             true
         };
-        tokio::time::timeout(left(self.deadline()), granted).await.unwrap_or(false)
+        tokio::time::timeout(left(self.started + self.server.settings.timeout), granted)
+            .await
+            .unwrap_or(false)
     }
 
     /// Its name in the journal, and whether a balancer gave it. Made once: the body is part of it.

@@ -507,6 +507,9 @@ impl Call {
     /// As [`Self::may_send`].
     fn goes_out(&self) -> Result<(), String> {
         self.may_send()?;
+        if self.wanted.is_cancelled() {
+            return Err("its client has cancelled it".to_owned());
+        }
         self.out.set(true);
         Ok(())
     }
@@ -565,9 +568,9 @@ impl Call {
         self.admitted.get().map_or(Ok(()), |admitted| admitted.may_repeat(sent))
     }
 
-    /// Its repetition, if it is one, has failed.
-    pub(crate) fn repeat_failed(&self) {
-        self.admitted.get().into_iter().for_each(Admitted::repeat_failed);
+    /// Its repetition, if it is one, has failed, or is being answered.
+    pub(crate) fn repeat_is_over(&self) {
+        self.admitted.get().into_iter().for_each(Admitted::repeat_is_over);
     }
 
     /// Whether it was sent as often as it may be.
@@ -592,8 +595,9 @@ impl Call {
     /// Counts the call's end.
     pub(crate) fn settle(&self, outcome: CallOutcome) {
         if let Some(ticket) = self.ticket.get() {
-            // What is known better was written down before this.
-            ticket.settle(Phase::Unknown);
+            // What is known better was written down before this. What was never sent runs when it comes again.
+            let phase = if self.ran() == Ran::No { Phase::Failed } else { Phase::Unknown };
+            ticket.settle(phase);
         }
         if let (Some(admitted), CallOutcome::Ok | CallOutcome::RpcError) =
             (self.admitted.get(), outcome)

@@ -354,9 +354,18 @@ impl Relay<'_> {
             let event = source.next_within(silence).await;
             self.open = Some(self.call.gateway.open.token());
             // It was not silent: its turn is when the client has answered, and its time begins anew.
-            if event.is_some() {
+            if event.is_some() || self.is_alone() {
                 return event;
             }
+        }
+    }
+
+    /// Whether nobody is there who could answer the server, nor comes back.
+    fn is_alone(&self) -> bool {
+        match self.sink {
+            Sink::Log(log) => log.is_deserted(),
+            Sink::Frames(frames) => frames.is_closed(),
+            Sink::Nobody => true,
         }
     }
 

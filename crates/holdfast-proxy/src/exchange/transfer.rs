@@ -88,16 +88,22 @@ impl Transfer {
         self.held_up |= self.given.take().is_some_and(|given| given.elapsed() >= SLOW);
         let broken = match rest.poll_next(cx) {
             Poll::Ready(Some(Ok(data))) => {
+                let now = Instant::now();
+                if rest.declared() == Some(0) {
+                    // A writer that counts bytes does not ask for the end.
+                    self.ends();
+                } else if now >= self.until {
+                    // It would have been here long ago, but for the client.
+                    self.held_up = true;
+                    self.fails(&self.failure(&Broken::Silent), Outcome::Void);
+                    return Poll::Ready(Some(Err(Broken::Silent)));
+                }
                 self.alarm = None;
-                self.given = Some(Instant::now());
+                self.given = Some(now);
                 return Poll::Ready(Some(Ok(data)));
             }
             Poll::Ready(None) => {
-                if let Some(rest) = self.rest.take() {
-                    rest.lease().done();
-                }
-                self.settle(Outcome::Answered);
-                self.call.settle(CallOutcome::Ok);
+                self.ends();
                 return Poll::Ready(None);
             }
             Poll::Ready(Some(Err(error))) => Broken::Server(error),
@@ -146,6 +152,15 @@ impl Transfer {
         let outcome = if self.held_up { Outcome::Void } else { self.call.judged(outcome) };
         self.settle(outcome);
         self.call.fail(failure);
+    }
+
+    /// All of it is here.
+    fn ends(&mut self) {
+        if let Some(rest) = self.rest.take() {
+            rest.lease().done();
+        }
+        self.settle(Outcome::Answered);
+        self.call.settle(CallOutcome::Ok);
     }
 
     fn settle(&mut self, outcome: Outcome) {

@@ -284,7 +284,7 @@ impl Tries {
 /// # Cancel safety
 /// Cancel safe.
 pub(super) async fn room(call: &Call, sent: u32) -> Result<(), NoRetry> {
-    call.repeat_failed();
+    call.repeat_is_over();
     match call.may_repeat(sent) {
         Err(NoRetry::Budget) => {}
         done => return done,

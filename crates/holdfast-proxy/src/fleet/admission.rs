@@ -643,11 +643,14 @@ impl Admitted {
         Ok(())
     }
 
-    /// The call's repetition has failed: others need not wait for its end.
-    pub(crate) fn repeat_failed(&self) {
-        let mut state = self.server.gate.lock();
-        if self.repeating.swap(false, Ordering::Relaxed) {
-            state.budget.repeat_ended();
+    /// The call's repetition has failed, or is being answered: others need not wait for its end.
+    pub(crate) fn repeat_is_over(&self) {
+        // Most calls are none, and touch no lock here.
+        if self.repeating.load(Ordering::Relaxed) {
+            let mut state = self.server.gate.lock();
+            if self.repeating.swap(false, Ordering::Relaxed) {
+                state.budget.repeat_ended();
+            }
         }
     }
 }

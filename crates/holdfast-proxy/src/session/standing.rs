@@ -678,6 +678,8 @@ impl Feed {
                 Some(data) => {
                     if let Some(pong) = own::pong_for_nobody(&self.log, &data) {
                         own::say(&self.gateway, &self.session, &self.bound, &self.live(), pong);
+                        // Else the server would say it again whenever its stream is opened anew.
+                        id.into_iter().for_each(|id| self.log.note_server_event(id));
                         continue;
                     }
                     let data = admit(&self.session, data, self.bound.generation);

@@ -317,6 +317,10 @@ impl StreamLog {
         !self.resumable() && !inner.attached && inner.epoch > 0
     }
 
+    pub(crate) fn is_deserted(&self) -> bool {
+        self.deserted(&self.inner())
+    }
+
     fn push(&self, inner: &mut Inner, data: &Bytes, server_event: Option<&str>) {
         if inner.state == LogState::Complete || self.deserted(inner) {
             return;

@@ -30,6 +30,9 @@ pub(crate) struct Connection {
     read: BytesMut,
     /// The request that is being written, and later room for the next one.
     out: Vec<u8>,
+    /// Bytes that the last answer took, if it was large and of known length: the next one may be too, and is
+    /// then read in one piece. Else 0.
+    expects: usize,
 }
 
 enum Io {
@@ -120,7 +123,7 @@ impl Connection {
 
     fn new(io: Io) -> Box<Self> {
         let heads = AnswerHeads::default();
-        Box::new(Self { io, heads, read: BytesMut::new(), out: Vec::new() })
+        Box::new(Self { io, heads, read: BytesMut::new(), out: Vec::new(), expects: 0 })
     }
 
     /// Whether a request may go out on it: it is open, and nothing has come that nobody asked for. Such
@@ -197,15 +200,32 @@ impl Connection {
             if let Some(head) = self.heads.head(&mut self.read, Fields::kept)? {
                 return Poll::Ready(Ok(head));
             }
-            match self.poll_fill(cx, READ) {
+            match self.poll_fill(cx, self.expects.max(READ)) {
                 Poll::Ready(Ok(0)) => break,
-                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Ok(_)) => {
+                    if self.read.len() <= READ && self.expects > 0 {
+                        // What is small may be kept for long, and does not keep the room of a large one.
+                        (self.read, self.expects) = (BytesMut::from(&self.read[..]), 0);
+                    }
+                }
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error.into())),
                 Poll::Pending if failed.is_some() => break,
                 Poll::Pending => return Poll::Pending,
             }
         }
         Poll::Ready(Err(failed.map_or(WireError::Ended, WireError::Io)))
+    }
+
+    /// Notes of how many bytes the body of an answer was that has been taken.
+    fn has_read(&mut self, body: usize) {
+        // The reader of a TLS connection cannot be asked whether there is something to make room for.
+        let is_large = body > READ && matches!(self.io, Io::Plain(_));
+        // More than it takes, so that one read tells that there is no more.
+        self.expects = if is_large { (body + READ).min(READ_AT_ONCE) } else { 0 };
+        if self.read.is_empty() {
+            // The rest of the room belongs to the body.
+            self.read = BytesMut::new();
+        }
     }
 
     fn poll_write(
@@ -441,7 +461,9 @@ impl AnswerBody {
             return Some(Err(error));
         }
         self.left = Left::Nothing;
-        Some(Ok(self.connection.read.split_to(length).freeze()))
+        let body = self.connection.read.split_to(length).freeze();
+        self.connection.has_read(length);
+        Some(Ok(body))
     }
 }
 

@@ -50,6 +50,20 @@ fn in_a_cluster_one_is_outvoted_and_two_of_three_decide() {
 }
 
 #[test]
+fn what_was_found_unhealthy_is_better_when_most_of_all_say_so() {
+    let now = Instant::now();
+    let lifts = |count: u64, opinions: &[Opinion]| {
+        let votes = opinions.iter().zip(1..).map(|(it, node)| vote(node, *it, now));
+        tally(&votes.collect::<Vec<_>>(), &members(count), &Rules::default(), now).lifts()
+    };
+    assert!(lifts(3, &[Unhealthy, Degraded, Healthy]));
+    // One has not looked again, and one who had is gone.
+    assert!(!lifts(2, &[Unhealthy, Degraded]) && !lifts(3, &[Unhealthy, Healthy]));
+    assert!(!lifts(5, &[Unhealthy, Unhealthy, Unhealthy, Healthy, Healthy]));
+    assert!(lifts(2, &[Degraded, Healthy]) && lifts(1, &[Healthy]));
+}
+
+#[test]
 fn who_was_outvoted_has_no_part_in_the_score() {
     let now = Instant::now();
     let scored = |votes: &[f64]| {

@@ -88,6 +88,34 @@ async fn a_body_of_known_length_comes_in_one_piece() {
     assert!(body.into_connection().is_some());
 }
 
+/// What follows a large answer is expected to be large, and keeps no more room than it takes if it is not.
+#[tokio::test]
+async fn large_answers_and_small_ones_follow_each_other() {
+    const LENGTHS: [usize; 7] = [100, 65_536, 65_536, 90_000, 100, 300_000, 3];
+    let (mut connection, _) = against(|mut theirs| async move {
+        for length in LENGTHS {
+            theirs.read_exact(&mut [0; 4]).await.unwrap();
+            let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n");
+            let answer = [head.as_bytes(), &vec![b'a'; length]].concat();
+            theirs.write_all(&answer).await.unwrap();
+        }
+    })
+    .await;
+    for (turn, length) in LENGTHS.into_iter().enumerate() {
+        let (_, mut body) = asked(connection).await.unwrap();
+        let before = LENGTHS[..turn].last().copied().unwrap_or_default();
+        if length <= READ && before > READ {
+            let room = body.connection.read.capacity();
+            assert!(room <= READ, "{room} bytes are kept for {length}");
+        }
+        let whole = body.whole(1 << 20).await.unwrap().unwrap();
+        assert_eq!((whole.len(), whole.iter().all(|byte| *byte == b'a')), (length, true));
+        connection = body.into_connection().expect("it may be used again");
+        assert_eq!(connection.read.capacity(), 0, "an idle connection has no buffer");
+        assert_eq!(connection.expects > 0, length > READ);
+    }
+}
+
 #[tokio::test]
 async fn a_body_that_is_cut_is_an_error_and_its_connection_is_gone() {
     let length: Pieces = &["HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\nab"];
