@@ -223,10 +223,12 @@ fn alarm(
     Some(shared.remark(server, instance, ServerHappened::Noted, text, None, *term))
 }
 
-/// Whether an alarm is the last that the record says of an instance, and not long ago. A score gives no line of
-/// its own, so what comes later is another alarm.
+/// Whether an alarm is the last that the record says of how an instance is, and not long ago. A score gives no line
+/// of its own, so what comes later is another alarm.
 fn is_alarmed(state: &ClusterState, server: &str, instance: &str, now: u64) -> bool {
-    let of = |event: &&ServerEvent| event.server == server && event.instance == instance;
+    let says =
+        |it: &ServerEvent| it.is_alarm() || matches!(it.what, ServerHappened::Verdict { .. });
+    let of = |it: &&ServerEvent| it.server == server && it.instance == instance && says(it);
     let last = state.servers.events.iter().rev().find(of);
     last.is_some_and(|it| it.is_alarm() && now.saturating_sub(it.at) < TOLD)
 }

@@ -50,8 +50,11 @@ pub(crate) async fn first_answer(call: Arc<Call>) -> Answer {
     }
     let mut failure = match tried(&call).await {
         Ok(answer) => return answer,
-        // A server that does as it was told ends its response without an answer.
-        Err(_) if call.wanted.is_cancelled() => return cancelled(&call),
+        // A server that does as it was told ends its response without an answer. Whether a Write ran is said all
+        // the same.
+        Err(_) if call.wanted.is_cancelled() && call.class == CallClass::Read => {
+            return cancelled(&call);
+        }
         Err(failure) => failure,
     };
     // A first sending may have had its effect, wherever the last one ended. A Read has none.

@@ -61,12 +61,11 @@ impl Relay<'_> {
         let sent = call.out.times().max(1);
         let decided = decide(call.class, Progress::Sent, sent, waits);
         self.take_back(route).await;
-        // A server that does as it was told ends its response without an answer.
-        if call.wanted.is_cancelled() {
-            return Some(answer::cancelled(call));
-        }
         let reason = match decided {
             Repeat::Again | Repeat::ReestablishThenAgain if call.ids.count() == 1 => {
+                if call.wanted.is_cancelled() {
+                    return Some(answer::cancelled(call));
+                }
                 // It may be lent again to this very call: nobody is to wait for one while it holds another.
                 route.lent = None;
                 match tries::room(call, sent).await {
