@@ -1,7 +1,7 @@
 //! What callgrind writes: who ran how many instructions, and who called whom.
 //!
-//! Two runs of the same script that differ in the number of calls give what one call costs: the start,
-//! the warm-up and the end are in both and fall out of the difference.
+//! Two equally long runs of the same script that differ in the number of calls give what one call costs: the
+//! start, the warm-up, what goes by time and the end are in both and fall out of the difference.
 
 use std::collections::HashMap;
 use std::path::Path;

@@ -1,13 +1,14 @@
 //! Instructions per call: the figure that does not depend on what else the machine does.
 //!
 //! One client, one connection, one worker: the fixed script of `docs/performance.md`. Each form is run
-//! twice under callgrind, with few calls and with many, and the difference is what a call costs in user
-//! space. The fast server runs in this process and does not count.
+//! twice under callgrind, with many calls and with few, and the difference is what a call costs in user
+//! space. Both runs last equally long, so that what a node does by time, for each server of its
+//! configuration too, falls out of the difference. The fast server runs in this process and does not count.
 
 use std::fmt::Write as _;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use holdfast_drill::bench::{self, Dialect, LoadPlan};
 use holdfast_tests::ports::free_address;
@@ -17,7 +18,7 @@ use crate::callgrind::{self, Profile, Share};
 use crate::targets::{self, Process};
 use crate::{Error, Options};
 
-/// Calls of the shorter run, after which caches, pools and timers are warm, and of the longer one.
+/// Few calls, after which caches, pools and timers are warm, and many.
 const CALLS: [usize; 2] = [500, 1500];
 
 /// The same of streams, whose events take their time.
@@ -90,9 +91,10 @@ pub(crate) fn run(options: &Options) -> Result<String, Error> {
         options.cases.is_empty() || options.cases.iter().any(|part| form.name.contains(part))
     };
     for form in FORMS.iter().filter(wanted) {
-        let calls = if form.streams { STREAMS } else { CALLS };
-        let [few, many] = calls.map(|calls| measure(form, &addresses, calls));
-        let (few, many, calls) = (few?, many?, calls[1] - calls[0]);
+        let [few, many] = if form.streams { STREAMS } else { CALLS };
+        let calls = many - few;
+        let (many, lasted) = measure(form, &addresses, many, Duration::ZERO)?;
+        let (few, _) = measure(form, &addresses, few, lasted)?;
         let shares = many.beyond(&few, calls);
         let each = (many.total as f64 - few.total as f64) / calls as f64;
         writeln!(text, "{:<30} {each:>8.0} instructions per call", form.name)?;
@@ -128,8 +130,13 @@ fn write_functions(text: &mut String, mut shares: Vec<Share>, many: usize) -> Re
     Ok(())
 }
 
-/// One run of the script with so many calls.
-fn measure(form: &Form, servers: &[SocketAddr], calls: usize) -> Result<Profile, Error> {
+/// One run of the script with so many calls, that serves for so long at least; and how long it served.
+fn measure(
+    form: &Form,
+    servers: &[SocketAddr],
+    calls: usize,
+    at_least: Duration,
+) -> Result<(Profile, Duration), Error> {
     let (folder, address, admin) =
         (targets::folder("instructions")?, free_address()?, free_address()?);
     let out = folder.join("callgrind.out");
@@ -140,6 +147,7 @@ fn measure(form: &Form, servers: &[SocketAddr], calls: usize) -> Result<Profile,
     command.arg("serve").arg("--config").arg(&config);
     command.env("HOLDFAST_DATA_DIR", folder.join("data"));
     let gateway = Process::start("valgrind", command, address, folder, PATIENCE)?;
+    let began = Instant::now();
     let mut plan = LoadPlan::new(address);
     (plan.dialect, plan.counts) = (form.dialect, form.counts);
     if form.servers > 1 {
@@ -151,7 +159,9 @@ fn measure(form: &Form, servers: &[SocketAddr], calls: usize) -> Result<Profile,
         plan.arguments = json!({ "pause_ms": PAUSE });
     }
     bench::call_in_turn(&plan, calls)?;
-    gateway.ended(PATIENCE, || Profile::read(&out))
+    std::thread::sleep(at_least.saturating_sub(began.elapsed()));
+    let lasted = began.elapsed();
+    Ok((gateway.ended(PATIENCE, || Profile::read(&out))?, lasted))
 }
 
 fn configuration(
@@ -177,7 +187,7 @@ admin: {{ address: \"{admin}\" }}
 servers:
 "
     );
-    // So many servers' checks are seen beside the calls, and go by time.
+    // A round of so many servers' checks more in one run than in the other would be seen.
     let checks = if servers > 1 { "health: { enabled: false }" } else { "" };
     for number in 1..=servers {
         text.push_str(&format!(
