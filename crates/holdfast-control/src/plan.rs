@@ -23,7 +23,7 @@ use crate::plane::At;
 /// What is to be looked at, and how.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// In the order of the configuration.
+    /// In the order of their names, as the configuration has them.
     pub servers: Vec<Planned>,
     pub(crate) weights: Weights,
     pub(crate) rules: Rules,
@@ -124,7 +124,8 @@ impl Plan {
 
     /// The server of this name and its place.
     pub(crate) fn find(&self, name: &str) -> Option<(usize, &Planned)> {
-        self.servers.iter().enumerate().find(|(_, server)| server.name == name)
+        let place = self.servers.binary_search_by(|server| server.name.as_str().cmp(name)).ok()?;
+        Some((place, &self.servers[place]))
     }
 
     pub(crate) fn names(&self) -> Vec<String> {

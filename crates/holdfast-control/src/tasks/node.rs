@@ -248,14 +248,16 @@ fn recent(calls: &mut VecDeque<(Instant, Traffic)>, now: Instant, traffic: Traff
     calls.front().map(|(_, oldest)| traffic.since(oldest)).unwrap_or_default()
 }
 
+/// Calls that were tried to their end: not what the client gave up, nor what was refused for another server.
 fn finished(recent: &Traffic) -> u64 {
-    recent.calls.saturating_sub(recent.cancelled)
+    recent.calls.saturating_sub(recent.cancelled).saturating_sub(recent.unasked)
 }
 
 /// The share of calls that did not fail for the gateway's or the network's reasons.
 fn succeeded(recent: &Traffic) -> Option<f64> {
     let finished = finished(recent);
-    (finished >= CALLS).then(|| 1.0 - recent.failures as f64 / finished as f64)
+    let failures = recent.failures.saturating_sub(recent.unasked);
+    (finished >= CALLS).then(|| 1.0 - failures as f64 / finished as f64)
 }
 
 /// Below zero once it is over.
@@ -323,6 +325,8 @@ mod tests {
         assert!(calls.len() <= 3);
         let cancelled = Traffic { cancelled: 30, ..traffic(40, 5) };
         assert_eq!(succeeded(&cancelled), None);
+        let refused_for_another = Traffic { unasked: 60, ..traffic(160, 60) };
+        assert_eq!(succeeded(&refused_for_another), Some(1.0));
     }
 
     #[test]

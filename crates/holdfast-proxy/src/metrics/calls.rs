@@ -199,6 +199,7 @@ impl Traffic {
         self.calls += other.calls;
         self.errors += other.errors;
         self.failures += other.failures;
+        self.unasked += other.unasked;
         self.cancelled += other.cancelled;
         self.buckets.iter_mut().zip(other.buckets).for_each(|(sum, n)| *sum += n);
     }
@@ -252,19 +253,20 @@ impl Calls {
     }
 
     pub(super) fn traffic(&self) -> Traffic {
+        let mut totals = MethodTotals::default();
+        let cells = self.shards.iter().flatten().filter_map(OnceLock::get);
+        cells.for_each(|cell| cell.add_to(&mut totals));
         let mut traffic = Traffic::default();
-        for totals in Method::ALL.iter().filter_map(|&m| self.method(m)) {
-            for (outcome, n) in CallOutcome::ALL.into_iter().zip(totals.outcomes) {
-                traffic.calls += n;
-                traffic.errors += if outcome.is_error() { n } else { 0 };
-                traffic.failures += if outcome.is_failure() { n } else { 0 };
-                traffic.unasked += if outcome == CallOutcome::Dependency { n } else { 0 };
-                traffic.cancelled += if outcome == CallOutcome::Cancelled { n } else { 0 };
-            }
-            for status in [Status::Ok, Status::Error] {
-                let buckets = totals.durations[status as usize].buckets;
-                traffic.buckets.iter_mut().zip(buckets).for_each(|(sum, n)| *sum += n);
-            }
+        for (outcome, n) in CallOutcome::ALL.into_iter().zip(totals.outcomes) {
+            traffic.calls += n;
+            traffic.errors += if outcome.is_error() { n } else { 0 };
+            traffic.failures += if outcome.is_failure() { n } else { 0 };
+            traffic.unasked += if outcome == CallOutcome::Dependency { n } else { 0 };
+            traffic.cancelled += if outcome == CallOutcome::Cancelled { n } else { 0 };
+        }
+        for status in [Status::Ok, Status::Error] {
+            let buckets = totals.durations[status as usize].buckets;
+            traffic.buckets.iter_mut().zip(buckets).for_each(|(sum, n)| *sum += n);
         }
         traffic
     }
@@ -357,6 +359,9 @@ mod tests {
         assert_eq!(traffic.cancelled, 1);
         assert_eq!(traffic.buckets.iter().sum::<u64>(), 4, "cancelled calls have no duration here");
         assert_eq!(traffic.since(&traffic), Traffic::default());
+        let mut sum = Traffic::default();
+        sum.add(&traffic);
+        assert_eq!(sum, traffic, "what is added is added whole");
     }
 
     #[test]
