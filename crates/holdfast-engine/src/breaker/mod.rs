@@ -31,6 +31,7 @@
 mod cluster;
 mod gate;
 mod params;
+mod row;
 mod rules;
 mod share;
 mod types;
@@ -155,7 +156,7 @@ impl Breaker {
         self.tick(now, chance);
         let in_time = now.saturating_duration_since(permit.at) < self.params.slow;
         if !permit.begun && permit.epoch == self.epoch && in_time {
-            permit.begun = self.window.begun(permit.slot);
+            permit.begun = self.window.begun(permit.booking);
             if permit.begun {
                 self.tried_well(now);
             }
@@ -175,7 +176,7 @@ impl Breaker {
         }
         let slow = !permit.begun && now.saturating_duration_since(permit.at) >= self.params.slow;
         match outcome {
-            Outcome::Success if !slow => self.succeeded(permit.slot, permit.begun, now),
+            Outcome::Success if !slow => self.succeeded(permit.booking, permit.begun, now),
             Outcome::Success | Outcome::Failure => self.failed(now, chance),
             Outcome::NotReached => self.not_reached(now, chance),
             Outcome::BackPressure { .. } | Outcome::SessionLost => {}
@@ -193,7 +194,7 @@ impl Breaker {
     }
 
     fn permit(&mut self, now: Instant) -> Permit {
-        Permit { epoch: self.epoch, begun: false, slot: self.window.admitted(), at: now }
+        Permit { epoch: self.epoch, begun: false, booking: self.window.admitted(), at: now }
     }
 
     /// Takes a call off the book. False if it says nothing any more.
@@ -201,7 +202,7 @@ impl Breaker {
         permit.epoch == self.epoch
             && match permit.begun {
                 true => self.window.finished(),
-                false => self.window.ended(permit.slot),
+                false => self.window.ended(permit.booking),
             }
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::window::{Window, clearly_above};
+use super::window::{Booking, Window, clearly_above};
 use super::{Breaker, Cause, Params, Phase, State, Transition};
 
 /// How many transitions are kept for a caller that does not take them.
@@ -12,8 +12,8 @@ impl Breaker {
     // --- evidence ---
 
     /// `has_tried`: its beginning has counted as a try that went well.
-    pub(super) fn succeeded(&mut self, slot: u64, has_tried: bool, now: Instant) {
-        self.window.succeeded(slot);
+    pub(super) fn succeeded(&mut self, booking: Booking, has_tried: bool, now: Instant) {
+        self.window.succeeded(booking);
         self.in_a_row = 0;
         self.not_reached_in_a_row = 0;
         match &mut self.state {

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
+use super::window::Booking;
+
 /// How an attempt ended, as far as the server's health is concerned.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Outcome {
@@ -32,7 +34,7 @@ pub struct Permit {
     pub(super) epoch: u32,
     /// It has begun to answer.
     pub(super) begun: bool,
-    pub(super) slot: u64,
+    pub(super) booking: Booking,
     pub(super) at: Instant,
 }
 

@@ -12,8 +12,10 @@
 
 use std::time::{Duration, Instant};
 
+use super::row::Row;
+
 /// Slots for calls under way: eight to a `slow`, one that is being filled, and some to spare.
-const SLOTS: usize = 16;
+pub(super) const SLOTS: usize = 16;
 /// A slot is ripe when so many others have ended since it did.
 const UNRIPE: u64 = 8;
 /// Parts of the window.
@@ -38,8 +40,15 @@ pub(super) struct Counts {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(super) struct Overdue {
     pub(super) calls: u32,
-    /// Those of them after which no admitted call has succeeded yet.
+    /// Those of them that were admitted after every call that has succeeded.
     pub(super) in_a_row: u32,
+}
+
+/// Where a call is booked.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Booking {
+    slot: u64,
+    number: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -55,8 +64,7 @@ pub(super) struct Window {
     slot_width: Duration,
     /// Slots with lower numbers are ripe.
     ripe: u64,
-    /// One more than the newest slot in which a call was admitted that succeeded.
-    succeeded_after: u64,
+    row: Row,
 
     parts: [Counts; PARTS],
     part: usize,
@@ -79,7 +87,7 @@ impl Window {
             slot_ends: now + slot_width,
             slot_width,
             ripe: 0,
-            succeeded_after: 0,
+            row: Row::default(),
             parts: [Counts::default(); PARTS],
             part: 0,
             part_ends: now + part_width,
@@ -93,19 +101,20 @@ impl Window {
         self.slot_ends.min(self.part_ends)
     }
 
-    /// Books a call as under way: the slot that it is in.
-    pub(super) fn admitted(&mut self) -> u64 {
+    /// Books a call as under way.
+    pub(super) fn admitted(&mut self) -> Booking {
         let slot = self.slot;
         self.slots[index(slot)] += 1;
         self.under_way += 1;
-        slot
+        Booking { slot, number: self.row.admitted((self.ripe..=slot).rev()) }
     }
 
     /// Takes a call off the book. False if it has been counted as overdue before.
-    pub(super) fn ended(&mut self, slot: u64) -> bool {
+    pub(super) fn ended(&mut self, Booking { slot, number }: Booking) -> bool {
         if slot < self.ripe || slot > self.slot {
             return false;
         }
+        self.row.ended(slot, number);
         let in_slot = &mut self.slots[index(slot)];
         *in_slot = in_slot.saturating_sub(1);
         self.under_way = self.under_way.saturating_sub(1);
@@ -114,8 +123,8 @@ impl Window {
 
     /// A call has begun to answer: it is under way and cannot be overdue. False if it has been counted as overdue
     /// before.
-    pub(super) fn begun(&mut self, slot: u64) -> bool {
-        let is_booked = self.ended(slot);
+    pub(super) fn begun(&mut self, booking: Booking) -> bool {
+        let is_booked = self.ended(booking);
         self.under_way += u32::from(is_booked);
         self.begun += u32::from(is_booked);
         is_booked
@@ -128,8 +137,8 @@ impl Window {
         true
     }
 
-    pub(super) fn succeeded(&mut self, slot: u64) {
-        self.succeeded_after = self.succeeded_after.max(slot + 1);
+    pub(super) fn succeeded(&mut self, booking: Booking) {
+        self.row.succeeded(booking.number);
         self.add(Counts { succeeded: 1, ..Counts::default() });
     }
 
@@ -164,14 +173,15 @@ impl Window {
             self.slot_ends += self.slot_width * steps;
             self.slot += u64::from(steps);
             let ripe = self.slot.saturating_sub(UNRIPE);
+            self.row.begins(filled + 1);
             for slot in self.ripe..ripe.min(filled + 1) {
-                let calls = std::mem::take(&mut self.slots[index(slot)]);
-                overdue.calls += calls;
-                if slot >= self.succeeded_after {
-                    overdue.in_a_row += calls;
-                }
+                overdue.calls += std::mem::take(&mut self.slots[index(slot)]);
+                overdue.in_a_row += self.row.take(slot);
             }
             self.ripe = ripe;
+            for slot in ripe.max(filled + 2)..=self.slot {
+                self.row.begins(slot);
+            }
         }
         if overdue.calls > 0 {
             self.under_way = self.under_way.saturating_sub(overdue.calls);
@@ -214,7 +224,7 @@ fn steps(now: Instant, end: Instant, width: Duration) -> u32 {
     u32::try_from(behind / width.as_nanos().max(1) + 1).unwrap_or(u32::MAX)
 }
 
-fn index(slot: u64) -> usize {
+pub(super) fn index(slot: u64) -> usize {
     usize::try_from(slot % SLOTS as u64).unwrap_or(0)
 }
 

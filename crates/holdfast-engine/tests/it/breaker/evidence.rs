@@ -158,6 +158,28 @@ fn calls_that_hang_beside_others_that_succeed_are_not_in_a_row() {
     assert_eq!((status.calls, status.failed), (10_200, 200), "all that hang are counted");
 }
 
+/// A server that stops answering has answered a moment before: what hangs was sent within milliseconds of it.
+#[test]
+fn calls_that_hang_right_after_good_ones_are_in_a_row() {
+    let slow = 3 * SECOND;
+    for clients in [5, 12, 200, 3000] {
+        let mut rig = Rig::new(Params { slow, ..Params::default() });
+        for _ in 0..40 {
+            rig.calls(Outcome::Success, clients);
+            rig.wait(Duration::from_millis(50));
+        }
+        // The last answers come while the first that hang are under way.
+        let last: Vec<_> = (0..clients).map(|_| rig.admit().expect("closed")).collect();
+        let mut hang = Vec::new();
+        for permit in last {
+            rig.settle(permit, Outcome::Success);
+            hang.push(rig.admit().expect("closed"));
+        }
+        rig.wait(slow + slow / 8);
+        assert_eq!(rig.phase(), Phase::Open, "{clients} clients");
+    }
+}
+
 #[test]
 fn an_overdue_call_is_counted_once_however_it_ends() {
     let params = Params { slow: 8 * SECOND, ..Params::default() };
