@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use holdfast_config::Config;
 use holdfast_engine::backoff::Backoff;
 use holdfast_engine::bucket::Bucket;
@@ -304,7 +304,9 @@ impl Gateway {
 
     /// Seals what is stored for others to read back.
     pub(crate) fn seal(&self, purpose: &[u8], plain: &[u8]) -> Bytes {
-        Bytes::from(self.sealer.seal_bytes(purpose, plain, random::nonce()))
+        let mut sealed = BytesMut::new();
+        self.sealer.seal_bytes_onto(purpose, plain, random::nonce(), &mut sealed);
+        sealed.freeze()
     }
 
     pub(crate) fn unseal(&self, purpose: &[u8], sealed: &[u8]) -> Option<Bytes> {

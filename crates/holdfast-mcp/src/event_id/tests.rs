@@ -65,6 +65,9 @@ fn a_token_is_good_for_its_purpose_only() {
     assert_eq!(sealer().open(bytes.as_bytes()), Err(TokenError::Forged));
     let event = sealer().seal(&sample(), NONCE);
     assert_eq!(open(b"request state", &event), Err(TokenError::Forged));
+    let mut behind = BytesMut::from(&b"behind "[..]);
+    sealer().seal_bytes_onto(b"request state", b"inner", NONCE, &mut behind);
+    assert_eq!(behind, format!("behind {bytes}"));
     let empty = sealer().seal_bytes(b"", b"", NONCE);
     assert_eq!(open(b"", &empty), Ok(Vec::new()));
 }

@@ -25,7 +25,7 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::attempt::json_headers;
 use super::{Answer, Call, Ids, Whole};
-use crate::cluster::Cluster;
+use crate::boxes::{Boxed, Boxes, worker};
 use crate::failure::{Failure, Ran};
 use crate::fleet::left;
 use crate::gateway::Gateway;
@@ -49,7 +49,7 @@ pub(crate) struct Ticket {
 pub(crate) struct Open {
     /// By how many, and since when: a call that arrives a second time may hold its key for a moment.
     keys: Mutex<HashMap<CallKey, (usize, Instant)>>,
-    /// Those that it was working on.
+    /// Those that it was working on, of calls that a balancer has named: other nodes ask for no others.
     past: Mutex<Recent>,
     /// Those that other nodes were told that it has never had: it does not begin with them any more.
     barred: Mutex<Recent>,
@@ -69,6 +69,7 @@ struct Recent {
 struct Running {
     gateway: std::sync::Weak<Gateway>,
     key: CallKey,
+    by_balancer: bool,
 }
 
 /// Answers larger than this are not kept: sealing makes them a third longer, and entries hold 64 KiB.
@@ -216,8 +217,7 @@ impl Call {
 /// An entry that was written and has no ticket yet is found as an orphan of this node.
 pub(super) async fn admit(call: &Arc<Call>) -> Result<(), Answer> {
     let gateway = &call.gateway;
-    let Some(cluster) = &gateway.cluster else { return Ok(()) };
-    if call.class != CallClass::Write || call.ticket.get().is_some() {
+    if gateway.cluster.is_none() || call.class != CallClass::Write || call.ticket.get().is_some() {
         return Ok(());
     }
     // Until the journal has been asked nobody knows whether a balancer has sent it to another node as well.
@@ -229,19 +229,27 @@ pub(super) async fn admit(call: &Arc<Call>) -> Result<(), Answer> {
     if call.is_journaled()
         && let Some((key, by_balancer)) = call.key()
     {
-        Box::pin(enter(call, cluster, key, by_balancer)).await?;
+        Boxed::new(&ENTERING, Entering { call: Arc::clone(call), key, by_balancer }).await?;
     }
     call.out.set(false);
     Ok(())
 }
 
-async fn enter(
-    call: &Arc<Call>,
-    cluster: &Cluster,
+/// A call that its node's journal is asked about.
+struct Entering {
+    call: Arc<Call>,
     key: CallKey,
     by_balancer: bool,
-) -> Result<(), Answer> {
-    let gateway = &call.gateway;
+}
+
+thread_local! {
+    static ENTERING: Boxes<Entering, Result<(), Answer>> =
+        const { Boxes::new(|| worker(&ENTERING, enter)) };
+}
+
+async fn enter(Entering { call, key, by_balancer }: Entering) -> Result<(), Answer> {
+    let (call, gateway) = (&call, &call.gateway);
+    let Some(cluster) = &gateway.cluster else { return Ok(()) };
     let principal = call.principal.digest;
     let mut pause = Backoff::new(Duration::from_millis(5), Duration::from_millis(100));
     let mut found: Option<(Entry, u64)> = None;
@@ -272,9 +280,10 @@ async fn enter(
                     phase: Phase::Pending,
                 };
                 let begun = Instant::now();
-                let running = gateway.open_entry(key);
-                // Asked when it is open: another node that bars it now finds it here.
-                if gateway.journal.is_barred(&key) {
+                let running = gateway.open_entry(key, by_balancer);
+                // Asked when it is open: another node that bars it now finds it here. None bars what no balancer
+                // has named.
+                if by_balancer && gateway.journal.is_barred(&key) {
                     return Err(unknown(call, "another node has answered it in the meantime"));
                 }
                 // That it was barred is forgotten some time after.
@@ -439,7 +448,7 @@ pub(crate) async fn inherit(call: &Call, key: CallKey) -> Fate {
             Phase::Pending | Phase::Streaming { .. } if !cluster.may_run(entry.owner) => {
                 let entry = Entry { owner: cluster.me(), phase: Phase::Pending, ..entry };
                 let begun = Instant::now();
-                let running = gateway.open_entry(key);
+                let running = gateway.open_entry(key, entry.by_balancer);
                 match gateway.patiently(|| gateway.store.settle(&key, revision, &entry)).await {
                     Ok(revision) => {
                         let gateway = Arc::downgrade(gateway);
@@ -587,6 +596,26 @@ impl Open {
         self.barred.lock().unwrap_or_else(PoisonError::into_inner).has(key)
     }
 
+    fn hold(&self, key: CallKey) {
+        let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        keys.entry(key).or_insert_with(|| (0, Instant::now())).0 += 1;
+    }
+
+    fn let_go(&self, key: &CallKey, by_balancer: bool) {
+        let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some((holders, _)) = keys.get_mut(key) else { return };
+        *holders -= 1;
+        if *holders > 0 {
+            return;
+        }
+        if by_balancer {
+            // Remembered before it is let go: whoever asks meanwhile finds it in one of the two.
+            let mut past = self.past.lock().unwrap_or_else(PoisonError::into_inner);
+            past.insert(*key, Instant::now());
+        }
+        keys.remove(key);
+    }
+
     /// Whether this process has never had the call, and from now on does not begin with it. A process
     /// that is young does not know what the one before it had.
     pub(crate) fn bar(&self, key: CallKey, now: Instant) -> bool {
@@ -641,26 +670,16 @@ impl Gateway {
         }
     }
 
-    fn open_entry(self: &Arc<Self>, key: CallKey) -> Arc<Running> {
-        let mut keys = self.journal.keys.lock().unwrap_or_else(PoisonError::into_inner);
-        keys.entry(key).or_insert_with(|| (0, Instant::now())).0 += 1;
-        drop(keys);
-        Arc::new(Running { gateway: Arc::downgrade(self), key })
+    fn open_entry(self: &Arc<Self>, key: CallKey, by_balancer: bool) -> Arc<Running> {
+        self.journal.hold(key);
+        Arc::new(Running { gateway: Arc::downgrade(self), key, by_balancer })
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        let Some(gateway) = self.gateway.upgrade() else { return };
-        let mut keys = gateway.journal.keys.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((holders, _)) = keys.get_mut(&self.key) {
-            *holders -= 1;
-            if *holders == 0 {
-                // Remembered before it is let go: whoever asks meanwhile finds it in one of the two.
-                let mut past = gateway.journal.past.lock().unwrap_or_else(PoisonError::into_inner);
-                past.insert(self.key, Instant::now());
-                keys.remove(&self.key);
-            }
+        if let Some(gateway) = self.gateway.upgrade() {
+            gateway.journal.let_go(&self.key, self.by_balancer);
         }
     }
 }

@@ -27,6 +27,20 @@ fn what_runs_or_has_just_run_is_not_barred_for_others() {
 }
 
 #[test]
+fn of_what_has_run_only_that_is_remembered_which_a_balancer_has_named() {
+    let open = Open::default();
+    for (key, by_balancer) in [(KEY, true), (CallKey([8; 32]), false)] {
+        open.hold(key);
+        open.hold(key);
+        open.let_go(&key, by_balancer);
+        assert!(open.is_open(&key), "another sending has it");
+        open.let_go(&key, by_balancer);
+        assert!(!open.is_open(&key));
+        assert_eq!(open.past.lock().unwrap().has(&key), by_balancer);
+    }
+}
+
+#[test]
 fn keys_are_remembered_for_a_while_and_then_forgotten() {
     let born = Instant::now();
     let key = |number| CallKey([number; 32]);

@@ -59,6 +59,10 @@ struct Complaint {
 
 impl Routes {
     pub(super) fn of(&self, key: &[u8]) -> &Arc<Link> {
+        // One that is alone has all buckets.
+        if let [only] = &self.links[..] {
+            return only;
+        }
         &self.links[self.buckets[Bucket::of(key).index()]]
     }
 

@@ -12,8 +12,6 @@
 //! touches is in one slot of Redis Cluster. 64 buckets spread well over any number of masters that
 //! makes sense here, and are few enough to look through for what is due.
 
-use bytes::Bytes;
-
 /// How many buckets there are. It is part of where things are: another number finds nothing.
 pub(super) const BUCKETS: u8 = 64;
 
@@ -29,13 +27,13 @@ pub(super) struct Bucket(u8);
 pub(super) struct Names {
     /// Of every bucket, in their order: what is named with each write is named once.
     buckets: Vec<Named>,
-    channel: Bytes,
+    channel: String,
 }
 
 #[derive(Clone, Debug)]
 struct Named {
     tag: String,
-    due: Bytes,
+    due: String,
 }
 
 impl Bucket {
@@ -58,20 +56,17 @@ impl Names {
     pub(super) fn new(prefix: &str) -> Self {
         let named = |bucket: Bucket| {
             let tag = format!("{{{prefix}:{:02x}}}", bucket.0);
-            Named { due: (tag.clone() + "due").into(), tag }
+            Named { due: tag.clone() + "due", tag }
         };
-        Self {
-            buckets: Bucket::all().map(named).collect(),
-            channel: format!("{prefix}:changes").into(),
-        }
+        Self { buckets: Bucket::all().map(named).collect(), channel: format!("{prefix}:changes") }
     }
 
     pub(super) fn entry(&self, key: &[u8]) -> Vec<u8> {
         [self.tag(Bucket::of(key)).as_bytes(), key].concat()
     }
 
-    pub(super) fn due(&self, bucket: Bucket) -> Bytes {
-        self.buckets[bucket.index()].due.clone()
+    pub(super) fn due(&self, bucket: Bucket) -> &[u8] {
+        self.buckets[bucket.index()].due.as_bytes()
     }
 
     pub(super) fn mark(&self, bucket: Bucket) -> String {
@@ -82,8 +77,8 @@ impl Names {
         format!("{}probe", self.tag(bucket))
     }
 
-    pub(super) fn channel(&self) -> Bytes {
-        self.channel.clone()
+    pub(super) fn channel(&self) -> &[u8] {
+        self.channel.as_bytes()
     }
 
     /// The slot of a bucket in Redis Cluster.
@@ -92,7 +87,8 @@ impl Names {
         crc16(&tag.as_bytes()[1..tag.len() - 1]) % SLOTS
     }
 
-    fn tag(&self, bucket: Bucket) -> &str {
+    /// What the names of a bucket's keys begin with; an entry's goes on with its key of the store.
+    pub(super) fn tag(&self, bucket: Bucket) -> &str {
         &self.buckets[bucket.index()].tag
     }
 }
@@ -139,7 +135,7 @@ mod tests {
         let tag = format!("{{holdfast:{:02x}}}", bucket.0);
         assert!(names.entry(key).starts_with(tag.as_bytes()));
         assert!(names.entry(key).ends_with(key));
-        assert_eq!(names.due(bucket), format!("{tag}due"));
+        assert_eq!(names.due(bucket), format!("{tag}due").as_bytes());
         assert_eq!(names.mark(bucket), format!("{tag}mark"));
     }
 

@@ -286,7 +286,7 @@ impl RedisKv {
     fn put_call(&self, put: &Put) -> (Call, Lasting) {
         let shared = &self.shared;
         let (lasting, channel) = kind(&put.key);
-        let channel = if channel { shared.names.channel() } else { Bytes::new() };
+        let channel = if channel { shared.names.channel() } else { &[] };
         (Call::put(&shared.names, put, shared.clock.given(), channel), lasting)
     }
 
@@ -336,7 +336,7 @@ impl RedisKv {
             let mut commands = Pipeline::new();
             for bucket in link.target.buckets(&shared.names) {
                 let mut range = cmd("ZRANGEBYSCORE");
-                range.arg(&shared.names.due(bucket)[..]).arg("-inf").arg(self.now());
+                range.arg(shared.names.due(bucket)).arg("-inf").arg(self.now());
                 range.arg("WITHSCORES").arg("LIMIT").arg(0).arg(limit);
                 commands.add_command(range);
             }

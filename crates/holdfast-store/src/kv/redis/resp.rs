@@ -18,17 +18,24 @@ pub(super) fn take(input: &[u8]) -> RedisResult<Option<(Value, usize)>> {
 
 /// What a script says that has done something: an array of three numbers.
 fn numbers(input: &[u8]) -> Option<(Value, usize)> {
-    const HEAD: &[u8] = b"*3\r\n";
-    let mut at = HEAD.len();
-    input.strip_prefix(HEAD)?;
+    let mut rest = input.strip_prefix(b"*3\r\n")?;
     let mut numbers = Vec::with_capacity(3);
     for _ in 0..3 {
-        let line = line(input.get(at..)?)?;
-        let digits = line.strip_prefix(b":")?;
-        numbers.push(Value::Int(std::str::from_utf8(digits).ok()?.parse().ok()?));
-        at += line.len() + 2;
+        let number;
+        (number, rest) = number_of(rest.strip_prefix(b":")?)?;
+        numbers.push(Value::Int(number));
     }
-    Some((Value::Array(numbers), at))
+    Some((Value::Array(numbers), input.len() - rest.len()))
+}
+
+/// The digits that a line consists of, and what comes behind it.
+fn number_of(line: &[u8]) -> Option<(i64, &[u8])> {
+    let end = line.iter().position(|byte| !byte.is_ascii_digit()).filter(|end| *end > 0)?;
+    let (digits, rest) = line.split_at(end);
+    let number = digits.iter().try_fold(0_i64, |number, digit| {
+        number.checked_mul(10)?.checked_add(i64::from(digit - b'0'))
+    });
+    Some((number?, rest.strip_prefix(b"\r\n")?))
 }
 
 /// How long the reply is that begins here. What is no reply ends with its line.
@@ -73,7 +80,7 @@ mod tests {
     use super::*;
 
     /// Replies of every kind that our commands have, one after the other.
-    const REPLIES: &[u8] = b"*3\r\n:1\r\n:1765000000000000\r\n:0\r\n+OK\r\n:2\r\n$3\r\na\r\n\r\n_\r\n$-1\r\n#t\r\n,1.5\r\n\
+    const REPLIES: &[u8] = b"*3\r\n:0\r\n:-7\r\n:9223372036854775807\r\n*3\r\n:1\r\n:1765000000000000\r\n:0\r\n+OK\r\n:2\r\n$3\r\na\r\n\r\n_\r\n$-1\r\n#t\r\n,1.5\r\n\
         *2\r\n:0\r\n$4\r\n\r\n\r\n\r\n*2\r\n:0\r\n_\r\n%1\r\n+a\r\n:1\r\n~1\r\n:1\r\n-OOM command not allowed\r\n\
         !8\r\nERR a\r\nb\r\n*3\r\n$6\r\nmaster\r\n:7\r\n*1\r\n*3\r\n+h\r\n+1\r\n+2\r\n*0\r\n*-1\r\n";
 
@@ -91,12 +98,18 @@ mod tests {
             whole = &whole[length..];
             taken += 1;
         }
-        assert_eq!(taken, 17);
+        assert_eq!(taken, 18);
     }
 
     #[test]
     fn what_is_no_reply_is_an_error_and_ends() {
-        for wrong in [&b"HTTP/1.1 400 Bad Request\r\n"[..], b"\r\n", b"*x\r\n", b"?\r\n"] {
+        for wrong in [
+            &b"HTTP/1.1 400 Bad Request\r\n"[..],
+            b"\r\n",
+            b"*x\r\n",
+            b"?\r\n",
+            b"*3\r\n:1\r\n:9223372036854775808\r\n:0\r\n",
+        ] {
             assert!(take(wrong).is_err(), "{:?}", wrong.escape_ascii().to_string());
         }
         let deep = b"*1\r\n".repeat(100);

@@ -29,8 +29,20 @@ struct Source {
 pub(super) struct Call {
     script: Kind,
     /// Its keys, and then its arguments; shared, since it is kept to be sent once more.
-    words: Arc<[Bytes]>,
+    words: Arc<Words>,
 }
+
+/// Words, one behind the other.
+#[derive(Debug)]
+struct Words {
+    text: Vec<u8>,
+    /// Where each of them ends.
+    ends: [usize; MOST],
+    many: usize,
+}
+
+/// Words of the script that has the most.
+const MOST: usize = 10;
 
 #[derive(Clone, Copy, Debug)]
 enum Kind {
@@ -70,39 +82,36 @@ impl Source {
 
 impl Call {
     /// `now` is 0 for Redis' own time. `channel` is told of the change, unless it is empty.
-    pub(super) fn put(names: &Names, put: &Put, now: u64, channel: Bytes) -> Self {
-        let [entry, due] = of(names, &put.key);
-        let words = [
-            entry,
-            due,
-            number(now),
-            expectation(put.expect),
-            put.value.clone(),
-            number(entry::deadline(put.deadline)),
-            put.key.clone(),
-            kind(&put.key),
-            Bytes::from_static(if put.later { b"later" } else { b"" }),
-            channel,
-        ];
+    pub(super) fn put(names: &Names, put: &Put, now: u64, channel: &[u8]) -> Self {
+        let words = Words::of_entry(names, &put.key, put.value.len())
+            .number(now)
+            .expectation(put.expect)
+            .word(&put.value)
+            .number(entry::deadline(put.deadline))
+            .word(&put.key)
+            .word(kind(&put.key))
+            .word(if put.later { b"later" } else { b"" })
+            .word(channel);
         Self { script: Kind::Put, words: Arc::new(words) }
     }
 
-    pub(super) fn delete(names: &Names, key: &Bytes, expect: Expect, now: u64) -> Self {
-        let [entry, due] = of(names, key);
-        let words = [entry, due, number(now), expectation(expect), key.clone()];
+    pub(super) fn delete(names: &Names, key: &[u8], expect: Expect, now: u64) -> Self {
+        let words = Words::of_entry(names, key, 0).number(now).expectation(expect).word(key);
         Self { script: Kind::Delete, words: Arc::new(words) }
     }
 
-    pub(super) fn touch(names: &Names, key: &Bytes, deadline: u64, now: u64) -> Self {
-        let [entry, due] = of(names, key);
-        let deadline = number(entry::deadline(Some(deadline)));
-        let words = [entry, due, number(now), deadline, key.clone(), kind(key)];
+    pub(super) fn touch(names: &Names, key: &[u8], deadline: u64, now: u64) -> Self {
+        let words = Words::of_entry(names, key, 0)
+            .number(now)
+            .number(entry::deadline(Some(deadline)))
+            .word(key)
+            .word(kind(key));
         Self { script: Kind::Touch, words: Arc::new(words) }
     }
 
     /// `mark` is set if there is none; empty: it is not.
     pub(super) fn beat(names: &Names, bucket: Bucket, mark: &str) -> Self {
-        let words = [names.mark(bucket).into(), Bytes::copy_from_slice(mark.as_bytes())];
+        let words = Words::with_room(0).word(names.mark(bucket).as_bytes()).word(mark.as_bytes());
         Self { script: Kind::Beat, words: Arc::new(words) }
     }
 
@@ -128,16 +137,15 @@ impl Call {
 
     fn command(&self, head: [&[u8]; 3]) -> Cmd {
         let mut command = Cmd::new();
-        for word in head.into_iter().chain(self.words.iter().map(|word| &word[..])) {
+        for word in head.into_iter().chain(self.words.iter()) {
             command.arg(word);
         }
         command
     }
 
     fn add(&self, head: [&[u8]; 3], commands: &mut Commands) {
-        let many = (head.len() + self.words.len()) as u64;
-        let words = self.words.iter().map(|word| &word[..]);
-        commands.add(many, head.into_iter().chain(words));
+        let many = (head.len() + self.words.many) as u64;
+        commands.add(many, head.into_iter().chain(self.words.iter()));
     }
 
     fn digest(&self) -> [&[u8]; 3] {
@@ -166,6 +174,58 @@ impl Call {
     }
 }
 
+// === impl Words ===
+
+impl Words {
+    /// None, with room for a script's usual ones and so many bytes more.
+    fn with_room(more: usize) -> Self {
+        Self { text: Vec::with_capacity(USUAL + more), ends: [0; MOST], many: 0 }
+    }
+
+    /// The keys of an entry and of the index of its bucket's deadlines; the others come behind them.
+    fn of_entry(names: &Names, key: &[u8], more: usize) -> Self {
+        let bucket = Bucket::of(key);
+        let mut words = Self::with_room(2 * key.len() + more);
+        words.text.extend_from_slice(names.tag(bucket).as_bytes());
+        words.word(key).word(names.due(bucket))
+    }
+
+    /// Adds one.
+    fn word(mut self, word: &[u8]) -> Self {
+        self.text.extend_from_slice(word);
+        self.end()
+    }
+
+    fn number(mut self, number: u64) -> Self {
+        decimal(number, &mut self.text);
+        self.end()
+    }
+
+    fn expectation(self, expect: Expect) -> Self {
+        match expect {
+            Expect::Any => self.word(b"any"),
+            Expect::Absent => self.word(b"absent"),
+            Expect::Revision(revision) => self.number(revision),
+        }
+    }
+
+    fn end(mut self) -> Self {
+        self.ends[self.many] = self.text.len();
+        self.many += 1;
+        self
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &[u8]> {
+        let mut start = 0;
+        self.ends[..self.many]
+            .iter()
+            .map(move |&end| &self.text[std::mem::replace(&mut start, end)..end])
+    }
+}
+
+/// Bytes of the words beside the entry's key and value.
+const USUAL: usize = 192;
+
 // === impl Outcome ===
 
 impl Outcome {
@@ -191,29 +251,35 @@ impl Outcome {
     }
 }
 
-/// The keys of an entry, and of the index of its bucket's deadlines.
-fn of(names: &Names, key: &[u8]) -> [Bytes; 2] {
-    [names.entry(key).into(), names.due(Bucket::of(key))]
-}
-
-fn number(number: u64) -> Bytes {
-    if number == 0 {
-        return Bytes::from_static(b"0");
-    }
-    let mut text = Vec::with_capacity(20);
-    decimal(number, &mut text);
-    text.into()
-}
-
-fn expectation(expect: Expect) -> Bytes {
-    match expect {
-        Expect::Any => Bytes::from_static(b"any"),
-        Expect::Absent => Bytes::from_static(b"absent"),
-        Expect::Revision(revision) => number(revision),
-    }
-}
-
-fn kind(key: &[u8]) -> Bytes {
+fn kind(key: &[u8]) -> &'static [u8] {
     let session = key.starts_with(holdfast_engine::replicated::SESSIONS);
-    Bytes::from_static(if session { b"session" } else { b"" })
+    if session { b"session" } else { b"" }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_put_says_its_words_in_the_order_of_its_script_to_the_library_and_to_a_writer() {
+        let names = Names::new("holdfast");
+        let key = Bytes::from_static(b"s/0123456789abcdef");
+        let put = Put {
+            key: key.clone(),
+            value: Bytes::from_static(b"a\r\nvalue"),
+            expect: Expect::Revision(1_765_000_000_000_000),
+            deadline: Some(1_765_000_300_000),
+            later: true,
+        };
+        let call = Call::put(&names, &put, 0, names.channel());
+        let mut cmd = Cmd::new();
+        cmd.arg("EVAL").arg(PUT.text).arg(2);
+        cmd.arg(names.entry(&key)).arg(names.due(Bucket::of(&key)));
+        cmd.arg(0).arg(1_765_000_000_000_000_u64).arg(&put.value[..]).arg(1_765_000_300_000_u64);
+        cmd.arg(&key[..]).arg("session").arg("later").arg("holdfast:changes");
+        assert_eq!(call.by_text().get_packed_command(), cmd.get_packed_command());
+        let mut commands = Commands::default();
+        call.add_by_digest(&mut commands);
+        assert_eq!(commands.bytes, call.by_digest().get_packed_command());
+    }
 }
