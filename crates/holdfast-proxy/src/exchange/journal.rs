@@ -25,7 +25,7 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::attempt::json_headers;
 use super::{Answer, Call, Ids, Whole};
-use crate::cluster::Cluster;
+use crate::cluster::{ASKED_WITHIN, Cluster};
 use crate::failure::{Failure, Ran};
 use crate::fleet::left;
 use crate::gateway::Gateway;
@@ -160,9 +160,11 @@ impl Call {
             }
             true
         };
-        tokio::time::timeout(left(self.started + self.server.settings.timeout), granted)
-            .await
-            .unwrap_or(false)
+        let end = self.started + self.server.settings.timeout;
+        // What a balancer may have brought elsewhere is asked about there before that.
+        let asks = self.balancer_id.as_ref().map_or(Duration::ZERO, |_| ASKED_WITHIN);
+        let before = end.saturating_duration_since(Instant::now()).saturating_sub(asks);
+        tokio::time::timeout(left(end).min(before), granted).await.unwrap_or(false)
     }
 
     /// Its name in the journal, and whether a balancer gave it. Made once: the body is part of it.
