@@ -77,6 +77,9 @@ const LARGEST_KEPT: usize = 46 * 1024;
 /// How long a call waits for the cluster from its receipt on: it has its entry within [`MAX_AGE`] then.
 const WAITS: Duration = MAX_AGE.saturating_sub(Duration::from_secs(2));
 
+/// What is left of a server's time for an answer that the gateway gives itself.
+const ANSWERS: Duration = Duration::from_millis(50);
+
 /// How often a call without a lease looks for one.
 const LEASE_POLL: Duration = Duration::from_millis(20);
 
@@ -382,7 +385,12 @@ async fn unavailable(call: &Call, reason: &str) -> Answer {
     let elsewhere = match (&call.balancer_id, call.key()) {
         _ if call.again => true,
         (None, _) => false,
-        (Some(_), Some((key, _))) => !crate::cluster::nobody_has(&call.gateway, &key).await,
+        (Some(_), Some((key, _))) => {
+            // However late it is: its client is told of the group before the server's time is over.
+            let end = call.started + call.server.settings.timeout - ANSWERS;
+            let asked = crate::cluster::nobody_has(&call.gateway, &key);
+            !tokio::time::timeout_at(end.into(), asked).await.unwrap_or(false)
+        }
         (Some(_), None) => true,
     };
     if elsewhere {
