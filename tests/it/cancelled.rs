@@ -1,6 +1,13 @@
 //! `notifications/cancelled` from a legacy client, wherever its call is.
 
+use std::net::SocketAddr;
+use std::time::Duration;
+
 use serde_json::Value;
+use tokio::io::copy_bidirectional;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 use crate::harness::client::{Client, Posted};
 use crate::harness::gateway::{Gateway, Setup};
@@ -56,6 +63,79 @@ async fn a_call_that_waits_for_its_turn() {
         assert!(running.await.unwrap().get("result").is_some());
         assert!(recorder.calls("write").is_empty(), "it ran");
     }
+}
+
+/// A way to a server on which connections are not made, and then they are.
+struct Way {
+    listener: TcpListener,
+    server: SocketAddr,
+    /// What stands in line before anybody else.
+    line: Vec<TcpStream>,
+}
+
+impl Way {
+    async fn to(server: SocketAddr) -> Self {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.bind("127.0.0.1:0".parse().expect("an address")).expect("bind a free port");
+        let listener = socket.listen(1).expect("listen");
+        Self { listener, server, line: Vec::new() }
+    }
+
+    fn address(&self) -> SocketAddr {
+        self.listener.local_addr().expect("a bound socket has an address")
+    }
+
+    /// From here on nobody gets through: so many stand in line that the system drops who comes.
+    async fn fill(&mut self) {
+        let address = self.address();
+        let comes = || timeout(Duration::from_millis(300), TcpStream::connect(address));
+        while let Ok(came) = comes().await {
+            self.line.push(came.expect("somebody listens"));
+        }
+    }
+
+    /// Lets everybody through, until dropped.
+    async fn pass(&mut self) {
+        self.line.clear();
+        let mut connections = JoinSet::new();
+        while let Ok((mut theirs, _)) = self.listener.accept().await {
+            let Ok(mut ours) = TcpStream::connect(self.server).await else { return };
+            connections.spawn(async move {
+                drop(copy_bidirectional(&mut theirs, &mut ours).await);
+            });
+        }
+    }
+}
+
+/// What is cancelled while its connection is made is not sent on it.
+#[tokio::test]
+async fn a_call_that_connects() {
+    let recorder = Recorder::start().await;
+    let mut way = Way::to(recorder.address).await;
+    let settings =
+        format!(r#"{{ url: "http://{}/mcp", timeout: 10m, connect_timeout: 30s }}"#, way.address());
+    let gateway = Setup::new().server("main", &settings).section(WHOLE).start().await;
+    let client = tokio::select! {
+        client = Client::legacy(&gateway).initialized() => client,
+        () = way.pass() => unreachable!("it listens"),
+    };
+    way.fill().await;
+    let first = client.clone();
+    let connecting = tokio::spawn(async move { first.call(1, "write").await });
+    let in_flight = r#"holdfast_instance_in_flight{server_id="main",instance="1"}"#;
+    gateway.wait_metric(in_flight, |now| now == 1.0).await;
+    // What tells the server of it has to connect as well.
+    let cancelling = tokio::spawn(async move { cancel(&client, 1).await });
+    let runs = r#"holdfast_bulkhead_running{server_id="main",class="user"}"#;
+    gateway.wait_metric(runs, |now| now == 0.0).await;
+    let (answer, cancelled) = tokio::select! {
+        ended = async { tokio::join!(connecting, cancelling) } => ended,
+        () = way.pass() => unreachable!("it listens"),
+    };
+    cancelled.unwrap();
+    let answer = answer.unwrap();
+    assert_eq!(answer["error"]["code"], -32800, "{answer}");
+    assert!(recorder.calls("write").is_empty(), "it ran");
 }
 
 /// The server may answer it yet, or never: nobody waits for that.

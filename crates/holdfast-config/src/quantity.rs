@@ -77,62 +77,72 @@ impl Field<'_> {
 
     /// A duration in `range`.
     pub(crate) fn duration(&self, range: &RangeInclusive<Duration>) -> Option<Duration> {
-        let text = self.text()?;
-        let show = units::show_duration;
-        let allowed = format!(
-            "{} to {}, as a whole number and ms, s, m, h or d",
-            show(*range.start()),
-            show(*range.end())
-        );
-        match units::duration(&text) {
-            Ok(value) if range.contains(&value) => Some(value),
-            Ok(value) => {
-                let cure = format!("write {}", show(value.clamp(*range.start(), *range.end())));
-                self.problem(format!("{} is out of range", self.shown()), &allowed, &cure);
-                None
-            }
-            Err(Bad::NoUnit) => {
-                let text = text.trim();
-                let found = format!("{} has no unit", self.shown());
-                self.problem(found, &allowed, &format!("write {text}s or {text}ms"));
-                None
-            }
-            Err(Bad::Form) => {
-                let cure = format!("write something like {}", example_duration(range));
-                self.wrong("a duration", &allowed, &cure);
-                None
-            }
-        }
+        let unit = Unit {
+            name: "a duration",
+            units: "ms, s, m, h or d",
+            with_unit: |number| format!("{number}s or {number}ms"),
+            example: || example_duration(range),
+            read: units::duration,
+            show: units::show_duration,
+        };
+        self.amount(range, unit)
     }
 
     /// A number of bytes in `range`.
     pub(crate) fn size(&self, range: &RangeInclusive<u64>) -> Option<u64> {
+        let unit = Unit {
+            name: "a size",
+            units: "B, KiB, MiB or GiB",
+            with_unit: |number| format!("{number}B, {number}KiB or {number}MiB"),
+            example: || "512KiB or 4MiB".to_owned(),
+            read: units::size,
+            show: units::show_size,
+        };
+        self.amount(range, unit)
+    }
+
+    /// A whole number with a unit, in `range`.
+    fn amount<T: Copy + Ord>(
+        &self,
+        range: &RangeInclusive<T>,
+        unit: Unit<T, impl Fn() -> String>,
+    ) -> Option<T> {
         let text = self.text()?;
-        let show = units::show_size;
+        let show = unit.show;
         let allowed = format!(
-            "{} to {}, as a whole number and B, KiB, MiB or GiB",
+            "{} to {}, as a whole number and {}",
             show(*range.start()),
-            show(*range.end())
+            show(*range.end()),
+            unit.units
         );
-        match units::size(&text) {
-            Ok(value) if range.contains(&value) => Some(value),
+        match (unit.read)(&text) {
+            Ok(value) if range.contains(&value) => return Some(value),
             Ok(value) => {
                 let cure = format!("write {}", show(value.clamp(*range.start(), *range.end())));
                 self.problem(format!("{} is out of range", self.shown()), &allowed, &cure);
-                None
             }
             Err(Bad::NoUnit) => {
-                let text = text.trim();
-                let found = format!("{} has no unit", self.shown());
-                self.problem(found, &allowed, &format!("write {text}B, {text}KiB or {text}MiB"));
-                None
+                let cure = format!("write {}", (unit.with_unit)(text.trim()));
+                self.problem(format!("{} has no unit", self.shown()), &allowed, &cure);
             }
             Err(Bad::Form) => {
-                self.wrong("a size", &allowed, "write something like 512KiB or 4MiB");
-                None
+                let cure = format!("write something like {}", (unit.example)());
+                self.wrong(unit.name, &allowed, &cure);
             }
         }
+        None
     }
+}
+
+/// How an amount is written that has a unit.
+struct Unit<T, E> {
+    name: &'static str,
+    units: &'static str,
+    /// A number that lacks its unit, with those that are likely.
+    with_unit: fn(&str) -> String,
+    example: E,
+    read: fn(&str) -> Result<T, Bad>,
+    show: fn(T) -> String,
 }
 
 fn example_duration(range: &RangeInclusive<Duration>) -> String {

@@ -1,4 +1,4 @@
-//! Which servers need which others, and what it means for them when one is not there.
+//! Which servers need which others.
 //!
 //! A server whose tools call another one fails when that does: slowly, with its own breaker learning
 //! it the hard way. So a call is refused while something is open that its server depends on, directly
@@ -13,8 +13,6 @@ use std::fmt;
 pub struct DependencyGraph<S> {
     /// Server → everything it needs, the nearest first.
     needs: BTreeMap<S, Vec<S>>,
-    /// Server → everything that needs it.
-    needed_by: BTreeMap<S, BTreeSet<S>>,
 }
 
 /// Servers that depend on one another in a circle: each on the next, the last on the first.
@@ -34,48 +32,22 @@ impl<S: Ord + Clone> DependencyGraph<S> {
             direct.entry(server).or_default().insert(needed);
         }
         find_cycle(&direct)?;
-        let needs: BTreeMap<S, Vec<S>> =
+        let needs =
             direct.keys().map(|server| (server.clone(), nearest_first(server, &direct))).collect();
-        let mut needed_by: BTreeMap<S, BTreeSet<S>> = BTreeMap::new();
-        for (server, needed) in &needs {
-            for needed in needed {
-                needed_by.entry(needed.clone()).or_default().insert(server.clone());
-            }
-        }
-        Ok(Self { needs, needed_by })
+        Ok(Self { needs })
     }
 
-    /// The server for whose sake a call to `server` is refused: the nearest of those it depends on
-    /// that is open.
-    #[must_use]
-    pub fn blocked_by(&self, server: &S, open: &BTreeSet<S>) -> Option<&S> {
-        if open.is_empty() {
-            return None;
-        }
-        self.needs(server).iter().find(|needed| open.contains(needed))
-    }
-
-    /// Everything that `server` depends on, directly or through others, the nearest first.
+    /// Everything that `server` depends on, directly or through others, the nearest first: a call to it is refused
+    /// while one of them is open.
     #[must_use]
     pub fn needs(&self, server: &S) -> &[S] {
         self.needs.get(server).map_or(&[], Vec::as_slice)
-    }
-
-    /// The servers that are of no use while `server` is not there, itself not among them.
-    pub fn blast_radius(&self, server: &S) -> impl Iterator<Item = &S> {
-        self.needed_by.get(server).into_iter().flatten()
-    }
-
-    /// Whether nothing depends on anything.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.needs.is_empty()
     }
 }
 
 impl<S> Default for DependencyGraph<S> {
     fn default() -> Self {
-        Self { needs: BTreeMap::new(), needed_by: BTreeMap::new() }
+        Self { needs: BTreeMap::new() }
     }
 }
 
@@ -152,24 +124,15 @@ mod tests {
     }
 
     #[test]
-    fn a_call_is_refused_for_the_nearest_server_that_is_open() {
+    fn what_a_server_needs_comes_with_the_nearest_first_and_without_itself() {
         let graph =
             graph(&[("shop", "stock"), ("shop", "users"), ("stock", "db"), ("users", "db")])
                 .unwrap();
-        let blocked = |server, open: &[&'static str]| {
-            graph.blocked_by(&server, &open.iter().copied().collect()).copied()
-        };
-        assert_eq!(blocked("shop", &[]), None);
-        assert_eq!(blocked("shop", &["db"]), Some("db"));
-        assert_eq!(blocked("shop", &["db", "users"]), Some("users"));
-        assert_eq!(blocked("shop", &["shop"]), None, "its own breaker is another question");
-        assert_eq!(blocked("db", &["shop", "stock", "users"]), None);
-        assert_eq!(blocked("unknown", &["db"]), None);
         assert_eq!(graph.needs(&"shop"), ["stock", "users", "db"]);
-        let radius: Vec<_> = graph.blast_radius(&"db").copied().collect();
-        assert_eq!(radius, ["shop", "stock", "users"]);
-        assert_eq!(graph.blast_radius(&"shop").count(), 0);
-        assert!(DependencyGraph::<&str>::default().is_empty());
+        assert_eq!(graph.needs(&"stock"), ["db"]);
+        for none in ["db", "unknown"] {
+            assert!(graph.needs(&none).is_empty(), "{none}");
+        }
     }
 
     #[test]
@@ -193,11 +156,10 @@ mod tests {
     }
 
     proptest! {
-        /// Against the slow way: a server is in another's radius if there is a path.
+        /// Against the slow way: a server needs another if there is a path.
         #[test]
-        fn who_is_reached_is_blocked(
+        fn who_is_reached_is_needed(
             edges in prop::collection::vec((0u8..12, 0u8..12), 0..40),
-            open in prop::collection::btree_set(0u8..12, 0..4),
         ) {
             let mut reaches = [[false; 12]; 12];
             for (from, to) in &edges {
@@ -228,11 +190,6 @@ mod tests {
                         };
                         let reached: BTreeSet<u8> = slow(usize::from(from)).collect();
                         prop_assert_eq!(&needs, &reached);
-                        let blocked = graph.blocked_by(&from, &open);
-                        prop_assert_eq!(blocked.is_some(), !needs.is_disjoint(&open));
-                        for to in &reached {
-                            prop_assert!(graph.blast_radius(to).any(|it| *it == from));
-                        }
                     }
                 }
             }

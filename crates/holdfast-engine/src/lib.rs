@@ -4,26 +4,28 @@
 //! randomness are arguments, and effects are what the caller does with an answer. So each rule can be
 //! tested as a table, and the same input gives the same decision on every node.
 //!
-//! | module | decides | design |
+//! | module | decides | read |
 //! |---|---|---|
-//! | [`class`] | what a call may do | "Call classes" |
-//! | [`repeat`] | whether a failed call is sent again; whether a server lost its session | "Rules of repetition" |
-//! | [`bucket`] | whether a principal may call now | limits |
-//! | [`breaker`] | whether a call may go to a server, by how those before it went | "Breakers and the cluster" |
-//! | [`retry_budget`] | how many calls are sent again beside those that are sent anyway | limits |
-//! | [`limits`] | how many calls run at once, and who waits | limits |
-//! | [`cascade`] | whom a call waits for; who is hit when a server is away | limits |
-//! | [`fallback`] | which answers are kept, and for whom | |
-//! | [`backoff`] | how long to wait before a next attempt | |
-//! | [`journal`] | what a second arrival of a call does; what becomes of a dead node's calls | "Rules of repetition", "Orphans" |
-//! | [`lease`] | who may send a Write now; who is declared dead | "Cluster" |
-//! | [`health`] | how well an instance is, by checks, calls and the votes of the nodes | "Cluster" |
-//! | [`balance`] | which of several instances gets a call | requirements C6 |
-//! | [`failover`] | how a server moves from one instance to another and back | "Cluster" |
-//! | [`objectives`] | what an outage took, against what its tier allows | requirements E1 |
-//! | [`loss`] | which outage a Write of unknown outcome, or a session that moved, belongs to | requirements E1 |
-//! | [`configuration`] | which configuration a node goes by, and proposes | requirements A4 |
-//! | [`replicated`] | what every entry of the Raft log does, on every node alike | "Cluster" |
+//! | [`class`] | what a call may do | `docs/life-of-a-request.md`, part 5 |
+//! | [`repeat`] | whether a failed call is sent again; whether a server lost its session | the same |
+//! | [`bucket`] | whether a principal may call now | `docs/configuration.md`, limits |
+//! | [`breaker`] | whether a call may go to a server, by how those before it went | `docs/state-machines.md`; decisions 10 and 30 |
+//! | [`retry_budget`] | how many calls are sent again beside those that are sent anyway | decision 10 |
+//! | [`limits`] | how many calls run at once, and who waits | `docs/state-machines.md`, "Bulkhead"; decisions 10 and 24 |
+//! | [`cascade`] | which servers a call needs beside its own | `docs/configuration.md`, `depends_on` |
+//! | [`fallback`] | which answers are kept, and for whom | `docs/configuration.md`, `fallback` |
+//! | [`backoff`] | how long to wait before a next attempt |  |
+//! | [`journal`] | what a second arrival of a call does; what becomes of a dead node's calls | `docs/state-machines.md`, "Calls in the journal"; decision 8 |
+//! | [`lease`] | who may send a Write now; who is declared dead | `docs/state-machines.md`, "Leases"; decision 6 |
+//! | [`health`] | how well an instance is, by checks, calls and the votes of the nodes | `docs/state-machines.md`; decisions 12 and 22 |
+//! | [`balance`] | which of several instances gets a call | `docs/configuration.md`, `balance` |
+//! | [`failover`] | how a server moves from one instance to another and back | `docs/failover.md`, `docs/state-machines.md`; decision 11 |
+//! | [`objectives`] | what an outage took, against what its tier allows | `docs/failover.md`, "Objectives"; `docs/state-machines.md`, "Outage" |
+//! | [`loss`] | which outage a Write of unknown outcome, or a session that moved, belongs to | decisions 23 and 28 |
+//! | [`configuration`] | which configuration a node goes by, and proposes | `docs/state-machines.md`; decision 14 |
+//! | [`replicated`] | what every entry of the Raft log does, on every node alike | `docs/architecture.md`, "What the nodes agree on"; decision 6 |
+//!
+//! Decisions are in `docs/decisions/`, by their numbers.
 //!
 //! # A call that failed
 //! ```

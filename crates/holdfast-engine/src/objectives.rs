@@ -331,24 +331,6 @@ impl Outage {
         self.detected.saturating_sub(self.began)
     }
 
-    /// From the verdict to the beginning of the failover.
-    #[must_use]
-    pub fn decision(&self) -> Option<u64> {
-        Some(self.decided?.saturating_sub(self.detected))
-    }
-
-    /// From the beginning of the failover to the switch.
-    #[must_use]
-    pub fn switch(&self) -> Option<u64> {
-        Some(self.switched?.saturating_sub(self.decided?))
-    }
-
-    /// From the switch, or the verdict if there was none, to the first good answer.
-    #[must_use]
-    pub fn answer(&self) -> Option<u64> {
-        Some(self.ended?.saturating_sub(self.switched.unwrap_or(self.detected)))
-    }
-
     /// What else happens to the server. `is_ill`: the instance that it happens to was found to be of no use.
     /// Returns whether the outage is over.
     fn hear(&mut self, event: &ServerEvent, is_ill: bool) -> bool {

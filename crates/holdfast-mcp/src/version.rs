@@ -21,7 +21,10 @@
 
 use std::fmt;
 
+use http::HeaderMap;
+
 use crate::{
+    headers::name,
     method::Method,
     peek::{Kind, Peek},
 };
@@ -111,8 +114,7 @@ impl fmt::Display for Version {
     }
 }
 
-/// The era of a message at its receipt; `header` is the value of `MCP-Protocol-Version`. See the
-/// table above.
+/// The era of a message at its receipt; `header` is what its [headers say](header). See the table above.
 #[must_use]
 pub fn classify(header: Option<&str>, peek: &Peek<'_>) -> Era {
     let is_handshake =
@@ -125,6 +127,18 @@ pub fn classify(header: Option<&str>, peek: &Peek<'_>) -> Era {
         None if is_handshake => return Era::Legacy,
         None => {}
     }
+    era_said(header)
+}
+
+/// What a request's headers say of its version; what is no text is none that there is.
+#[must_use]
+pub fn header(headers: &HeaderMap) -> Option<&str> {
+    headers.get(name::PROTOCOL_VERSION).map(|value| value.to_str().unwrap_or("?"))
+}
+
+/// The era of a request by its [header](header) alone: of one that has no body, or whose body is not here yet.
+#[must_use]
+pub fn era_said(header: Option<&str>) -> Era {
     match header.map(Version::parse) {
         None => Era::Legacy,
         Some(Some(version)) => version.era(),
@@ -169,6 +183,24 @@ mod tests {
             );
         }
         assert_eq!(Version::ASSUMED.as_str(), "2025-03-26");
+    }
+
+    #[test]
+    fn without_a_body_the_header_says_the_era() {
+        for (value, era) in [
+            (None, Era::Legacy),
+            (Some(&b"2025-03-26"[..]), Era::Legacy),
+            (Some(b"2025-11-25"), Era::Legacy),
+            (Some(b"2026-07-28"), Era::Modern),
+            (Some(b"2030-01-01"), Era::Modern),
+            (Some(b""), Era::Modern),
+            (Some(b"\xe9"), Era::Modern),
+        ] {
+            let mut headers = HeaderMap::new();
+            let value = value.map(|it| http::HeaderValue::from_bytes(it).unwrap());
+            value.map(|it| headers.insert(name::PROTOCOL_VERSION, it));
+            assert_eq!(era_said(header(&headers)), era, "{headers:?}");
+        }
     }
 
     #[test]

@@ -26,7 +26,6 @@ pub(crate) type RequestBody = UnsyncBoxBody<Bytes, BoxError>;
 /// A connection; clones are the same one. It ends when the last clone and the last stream are gone.
 #[derive(Clone)]
 pub(crate) struct Connection {
-    peer: Caller,
     sender: SendRequest<RequestBody>,
     /// Ends every task of the connection, and with them the connection.
     end: CancellationToken,
@@ -66,18 +65,13 @@ impl Connection {
             .handshake(TokioIo::new(stream))
             .await
             .map_err(|error| PeerError::Unreachable(text(&error)))?;
-        let name = peer.name.clone();
+        let name = peer.name;
         tasks.execute(async move {
             if let Err(error) = driver.await {
                 tracing::debug!(peer = %name, error = text(&error), "connection to a peer ended");
             }
         });
-        Ok(Self { peer, sender, end })
-    }
-
-    /// Who accepted it, proven.
-    pub(crate) fn peer(&self) -> &Caller {
-        &self.peer
+        Ok(Self { sender, end })
     }
 
     /// Whether it takes requests, as far as is known.

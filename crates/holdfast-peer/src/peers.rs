@@ -131,15 +131,6 @@ impl Peers {
         self.read_answer(response, deadline).await
     }
 
-    /// Finds out who is at `address`, proven.
-    ///
-    /// # Errors
-    /// See [`PeerError`]; all of them mean that nobody was found.
-    pub async fn identify(&self, address: &str, deadline: Duration) -> Result<Caller, PeerError> {
-        let connection = self.dial_once(address, Instant::now() + deadline).await?;
-        Ok(connection.peer().clone())
-    }
-
     /// Sends a request on to `to`, on [`Lane::Data`], and waits for the head of the answer.
     ///
     /// Method, URI, version and headers arrive as they are, except for headers that belong to the

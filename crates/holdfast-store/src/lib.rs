@@ -271,7 +271,7 @@ impl Store {
     }
 
     fn after(&self, keep: Duration) -> u64 {
-        self.now().saturating_add(u64::try_from(keep.as_millis()).unwrap_or(u64::MAX))
+        self.now().saturating_add(kv::millis(keep))
     }
 
     /// A number that no other write of any node has.

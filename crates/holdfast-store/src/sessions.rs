@@ -65,16 +65,6 @@ impl Store {
         live(key, entry.as_ref())
     }
 
-    /// Reads a session that this node was told had changed: its own copy where that follows the group,
-    /// else what Redis has.
-    ///
-    /// # Errors
-    /// As [`Store::get`].
-    pub async fn get_changed(&self, key: SessionKey) -> Result<SessionRecord, StoreError> {
-        let entry = self.kv.get_followed(&keys::session(key)).await?;
-        live(key, entry.as_ref())
-    }
-
     /// Reads this node's copy of a session, without asking anybody. Redis' copy here is of what was
     /// read or written here last, and may have nothing.
     ///

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::encode::{Malformed, decode, encode};
 use crate::kv::NotWritten;
-use crate::{SessionKey, Store, StoreError, keys};
+use crate::{Store, StoreError, keys};
 
 /// A stream that a client may come back for. Its record is in the store before the first of its event
 /// ids goes out; what changes with every event (instance, the server's own session and event id) is in
@@ -55,12 +55,6 @@ impl StreamRecord {
     /// The longest body that is stored, in bytes. A call with a longer one is not repeated by another
     /// node.
     pub const LONGEST: usize = 64 * 1024;
-
-    /// The key of the session that its call belongs to, if to any.
-    #[must_use]
-    pub fn session_key(&self) -> Option<SessionKey> {
-        self.session.map(SessionKey)
-    }
 
     pub(crate) fn encode(&self, serial: u64) -> Result<Bytes, Malformed> {
         let wire = Wire {
@@ -141,18 +135,6 @@ impl Store {
         match self.write_stream(record, keep, Expect::Revision(expected)).await {
             Ok(revision) => Ok(revision),
             Err(NotWritten::Mismatch(found)) => Err(conflict(expected, found.as_ref())),
-            Err(NotWritten::Failed(error)) => Err(error),
-        }
-    }
-
-    /// Removes the record of a stream, if there is one.
-    ///
-    /// # Errors
-    /// What the group says; then the record goes when its time is over.
-    pub async fn remove_stream(&self, stream: u128) -> Result<(), StoreError> {
-        self.operations.durable.inc();
-        match self.kv.delete(keys::stream(stream), Expect::Any).await {
-            Ok(()) | Err(NotWritten::Mismatch(_)) => Ok(()),
             Err(NotWritten::Failed(error)) => Err(error),
         }
     }

@@ -71,3 +71,21 @@ async fn what_takes_the_group_is_refused_for_that_before_the_servers_time_is_ove
     }
     assert!(recorder.calls("refused").is_empty());
 }
+
+/// What a balancer names it may have brought to one of the others, which are asked; that they take their time does not
+/// make it the server's.
+#[tokio::test]
+async fn what_a_balancer_names_is_refused_for_the_group_too_where_the_others_say_nothing() {
+    let recorder = Recorder::start().await;
+    let settings = format!("{{ url: \"{}\", timeout: 4s }}", recorder.url());
+    let cluster = Setup::new().server("only", &settings).cluster().await;
+    let client = cluster.client(0).with("X-Request-ID", "w").initialized().await;
+    for at in [1, 2] {
+        cluster[at].freeze();
+    }
+    cluster[0].readiness_becomes(503).await;
+    let answer = client.call(1, "refused").await;
+    assert_eq!(answer["error"]["code"], -31004, "{answer}");
+    assert_eq!(answer["error"]["data"]["mayHaveRun"], true, "{answer}");
+    assert!(recorder.calls("refused").is_empty());
+}

@@ -1,8 +1,9 @@
 //! A Write runs once, however many nodes are asked and whichever of them is lost.
 
 use super::{KEYS, balanced, is_unknown, start};
+use crate::harness::gateway::Setup;
 use crate::harness::message::{self, MODERN};
-use crate::harness::recorder::{Gate, Reply};
+use crate::harness::recorder::{Gate, Recorder, Reply};
 use crate::harness::wire::Conn;
 use crate::harness::within;
 
@@ -186,4 +187,36 @@ async fn a_write_without_a_name_begins_before_it_is_sent() {
     let named = client.clone().with("X-Request-ID", "named");
     let answer = named.post(&message::modern_call(2, "slow")).await.answer();
     assert_eq!(answer.json()["id"], 2, "{}", answer.text());
+}
+
+/// Its client has left while it waited: what nobody has sent runs when it comes again.
+#[tokio::test]
+async fn a_write_that_was_never_sent_runs_when_it_comes_again() {
+    let gate = Gate::new();
+    let recorder = Recorder::gated(&gate).await;
+    let settings = format!(
+        r#"{{ url: "{}", timeout: 10m, pool: {{ max_connections: 1, queue_timeout: 5m }} }}"#,
+        recorder.url()
+    );
+    let cluster = Setup::new().server("only", &settings).cluster().await;
+    let client = cluster.client(0).speaking(MODERN);
+    let holds = client.clone();
+    let holding = tokio::spawn(async move { holds.call(1, "slow").await });
+    recorder.wait_for("the call at the server", 1, |seen| seen.tool() == "slow").await;
+
+    let write = message::modern_call(2, "write");
+    let mut conn = Conn::open(cluster[0].address).await;
+    conn.send(client.request("POST", &[("X-Request-ID", "w")], Some(&write))).await;
+    // It is in the journal before it waits for a connection.
+    let waits = r#"holdfast_pool_waiting{server_id="only"}"#;
+    cluster[0].comes_to_metric(&format!("{waits} 1")).await;
+    drop(conn);
+    cluster[0].comes_to_metric(&format!("{waits} 0")).await;
+    assert!(recorder.calls("write").is_empty(), "it ran");
+
+    gate.open();
+    assert!(holding.await.expect("no panic").get("result").is_some());
+    let response = balanced(&client.on(cluster[1].address), "w", &write).await;
+    assert!(response.get("result").is_some(), "{response}");
+    assert_eq!(recorder.calls("write").len(), 1);
 }

@@ -304,11 +304,15 @@ impl Gateway {
 
     /// The value of a metric without labels, or the sum over its labels.
     pub(crate) async fn metric(&self, name: &str) -> f64 {
+        metric_in(&self.metrics().await, name)
+    }
+
+    pub(crate) async fn metrics(&self) -> String {
         let request =
             format!("GET /metrics HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", self.admin);
         let answer = Conn::open(self.admin).await.exchange(request).await;
         assert_eq!(answer.status, 200, "{}", answer.text());
-        metric_in(&answer.text(), name)
+        answer.text()
     }
 
     /// Polls a metric until it fits.

@@ -49,7 +49,8 @@ pub(crate) enum Reply {
 pub(crate) enum Step {
     Send(String),
     Wait(Gate),
-    /// Everything that is said from this number on, as it is said; it does not end by itself.
+    /// Everything that is said from this number on, as it is said, until what is said is nothing: then the connection
+    /// ends.
     Follow(Feed, usize),
     /// The connection ends in the middle of the stream.
     Cut,
@@ -406,7 +407,7 @@ async fn write_stream(stream: &mut TcpStream, steps: Vec<Step>, state: &State) -
                         }
                     };
                     let chunk = format!("{:x}\r\n{text}\r\n", text.len());
-                    if stream.write_all(chunk.as_bytes()).await.is_err() {
+                    if text.is_empty() || stream.write_all(chunk.as_bytes()).await.is_err() {
                         return false;
                     }
                 }

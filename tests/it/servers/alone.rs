@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::harness::client::Client;
 use crate::harness::gateway::{Gateway, Setup};
-use crate::harness::message;
+use crate::harness::message::{self, META};
 use crate::harness::process::binary;
 use crate::harness::recorder::{Gate, Recorder, Reply, Seen};
 use crate::harness::wire::Conn;
@@ -182,6 +182,39 @@ async fn that_stops_in_the_middle_of_a_large_answer_has_failed() {
     assert_eq!(gateway.metric(failed).await, 3.0);
 }
 
+/// Who writes an answer may count its bytes and never ask for its end, as on a connection that has seen a long request.
+#[tokio::test]
+async fn that_gives_a_large_answer_has_given_it_with_its_last_byte() {
+    let content = "x".repeat(2 * 1024 * 1024);
+    let large = format!(r#"{{"content":"{content}","resultType":"complete"}}"#);
+    let recorder = Recorder::scripted(move |seen| {
+        (seen.tool() == "large").then(|| Reply::json(message::result(seen.id(), &large)))
+    })
+    .await;
+    let gateway = Setup::http(&recorder.url()).start().await;
+    let client = Client::modern(&gateway);
+    let text = "x".repeat(100 * 1024);
+    let arguments = format!(r#"{{"name":"tool","arguments":{{"text":"{text}"}},{META}}}"#);
+    let long = message::request(1, "tools/call", &arguments);
+    for first in [message::modern_call(1, "tool"), long] {
+        let mut conn = Conn::open(gateway.address).await;
+        for (body, bytes) in [(first, 50), (message::modern_call(2, "large"), content.len())] {
+            conn.send(client.request("POST", &[], Some(&body))).await;
+            let answer = conn.answer().await.expect("an answer");
+            assert_eq!(answer.status, 200);
+            assert!(answer.body.len() > bytes, "{} bytes", answer.body.len());
+        }
+    }
+    let ended = |status: &str| {
+        format!(
+            r#"mcp_request_duration_seconds_count{{method="tools/call",server_id="main",status="{status}"}}"#
+        )
+    };
+    gateway.wait_metric(&ended("ok"), |it| it == 4.0).await;
+    let cancelled = gateway.metrics().await;
+    assert!(!cancelled.contains(&ended("cancelled")), "{cancelled}");
+}
+
 /// A client that takes its time keeps the server waiting, which need not have that.
 #[tokio::test]
 async fn that_cuts_what_its_client_does_not_take_is_not_to_blame() {
@@ -240,6 +273,30 @@ async fn that_limits_one_user_serves_the_others() {
     refused(&Client::modern(&gateway).call(9, "write").await, -31003);
     refused(&user("bob").call(9, "write").await, -31001);
     assert_eq!(gateway.metric(rests).await, 1.0);
+}
+
+/// One user's part is the same at each instance: a Read that is told to come back later is not tried at the next one.
+#[tokio::test]
+async fn that_limits_one_user_is_asked_once_for_all_of_its_instances() {
+    let server = || {
+        Recorder::scripted(|seen| {
+            let limited = seen.header("authorization").is_some();
+            let after = ("Retry-After".to_owned(), "60".to_owned());
+            (limited && seen.tool() == "look").then(|| Reply::Json(429, vec![after], String::new()))
+        })
+    };
+    let (a, b) = (server().await, server().await);
+    let settings = format!(
+        r#"{{ instances: [ {{ id: a, url: "{}" }}, {{ id: b, url: "{}" }} ], tools: {{ look: read }}, forward_authorization: true }}"#,
+        a.url(),
+        b.url()
+    );
+    let gateway = Setup::new().server("main", &settings).start().await;
+    let client = Client::modern(&gateway).with("Authorization", "Bearer ann");
+    for asked in 1..=4 {
+        refused(&client.call(asked, "look").await, -31003);
+        assert_eq!(a.calls("look").len() + b.calls("look").len(), asked);
+    }
 }
 
 /// It comes back carefully: some calls try it, and when they succeed it is open to all.

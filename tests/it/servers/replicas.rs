@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
 use crate::harness::client::Client;
+use crate::harness::eventually;
 use crate::harness::gateway::{Gateway, Setup};
 use crate::harness::message;
 use crate::harness::process::binary;
@@ -244,10 +245,7 @@ async fn with_sessions_that_end_in_the_middle_of_their_calls() {
         let client = Client::legacy(&gateway).initialized().await;
         let caller = client.clone();
         let call = tokio::spawn(async move { caller.call(1, "slow").await });
-        crate::harness::eventually("the call", || {
-            (recorder.calls("slow").len() >= number).then_some(())
-        })
-        .await;
+        eventually("the call", || (recorder.calls("slow").len() >= number).then_some(())).await;
         let deleting = tokio::spawn(async move { client.delete().await });
         let answer = call.await.expect("an answer");
         assert_eq!(answer["error"]["code"], -31002, "{answer}");
@@ -310,4 +308,50 @@ async fn repeats_are_no_more_than_their_budget() {
         good += usize::from(answer.get("result").is_some());
     }
     assert_eq!(good, 3);
+}
+
+/// One that is being answered takes nobody's place, however long it streams.
+#[tokio::test]
+async fn a_repeat_that_has_begun_leaves_its_place_in_the_budget() {
+    let (gate, seen) = (Gate::new(), Arc::new(Mutex::new(BTreeSet::new())));
+    let server = || {
+        let (gate, seen) = (gate.clone(), Arc::clone(&seen));
+        Recorder::scripted(move |call: &Seen| {
+            // The first sending of each call fails, and the second one begins and goes on for long.
+            (call.tool() == "look").then(|| match seen.lock().unwrap().insert(call.id()) {
+                true => Reply::refused(500, String::new()),
+                false => Reply::streamed(call, [Step::Wait(gate.clone())]),
+            })
+        })
+    };
+    let (one, other) = (server().await, server().await);
+    let settings = format!(
+        r#"{{ instances: [ {{ id: a, url: "{}" }}, {{ id: b, url: "{}" }} ], tools: {{ look: read }},
+             breaker: {{ consecutive_failures: 15, failure_rate: 1 }} }}"#,
+        one.url(),
+        other.url()
+    );
+    let gateway = Setup::new()
+        .server("main", &settings)
+        .section("retry_budget: { share: 0, at_least: 3 }")
+        .start()
+        .await;
+    let client = Client::modern(&gateway);
+    let calls: Vec<_> = (0..5)
+        .map(|id| {
+            let client = client.clone();
+            tokio::spawn(async move { client.call(id, "look").await })
+        })
+        .collect();
+    // Three in a second or two, and these are no more under way after that.
+    eventually("every call's second sending", || {
+        (one.calls("look").len() + other.calls("look").len() == 5 + 5).then_some(())
+    })
+    .await;
+    gate.open();
+    for call in calls {
+        let answer = call.await.unwrap();
+        assert!(answer.get("result").is_some(), "{answer}");
+    }
+    assert_eq!(gateway.metric(r#"holdfast_repeats_denied_total{server_id="main"}"#).await, 0.0);
 }

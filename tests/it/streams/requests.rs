@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use super::start;
 use crate::harness::client::Client;
+use crate::harness::duplex::Duplex;
 use crate::harness::gateway::Setup;
-use crate::harness::message;
-use crate::harness::recorder::{Feed, Gate, Recorder, Reply, Step};
+use crate::harness::message::{self, LEGACY};
+use crate::harness::recorder::{Feed, Gate, Recorder, Reply, Seen, Step};
 use crate::harness::within;
 
 const SAMPLE: &str = r#"{ "jsonrpc":"2.0","id":0,"method":"sampling/createMessage","params":{"maxTokens":1.0,"messages":[]}}"#;
@@ -275,22 +276,60 @@ async fn a_ping_is_answered_by_whoever_is_there() {
     .await;
     let client = Client::legacy(&gateway).initialized().await;
     let mut stream = client.get(None).await.stream();
-    feed.say(message::event(PING));
+    let ping = |id: usize| {
+        let ping = PING.replace("p1", &format!("p{id}"));
+        feed.say(message::event_with_id(&format!("e{id}"), &ping));
+    };
+    ping(1);
     stream.find("the ping", |it| it["method"] == "ping").await;
     assert_eq!(client.post(PONG).await.answer().status, 202);
     recorder.wait_for("its client's answer", 1, |seen| seen.text() == PONG).await;
     drop(stream);
     // Those that come before the client is missed wait for it.
-    within("an answer for nobody", async {
+    let last = within("an answer for nobody", async {
         for id in 2.. {
-            let ping = PING.replace("p1", &format!("p{id}"));
-            feed.say(message::event(&ping));
+            ping(id);
             tokio::time::sleep(Duration::from_millis(100)).await;
-            let ids = recorder.seen().into_iter().map(|seen| seen.text());
-            if ids.filter(|text| text.contains("\"result\":{}")).count() > 1 {
-                break;
+            let pong = PONG.replace("p1", &format!("p{id}"));
+            if recorder.seen().iter().any(|seen| seen.text() == pong) {
+                return id;
             }
         }
+        unreachable!("ids do not end")
     })
     .await;
+    // Nor does the server say it again when its stream is opened anew.
+    feed.say(String::new());
+    let resumed = |seen: &Seen| seen.method == "GET" && seen.header("last-event-id").is_some();
+    let resumed = recorder.wait_for("the stream, opened anew", 1, resumed).await;
+    assert_eq!(resumed[0].header("last-event-id"), Some(&*format!("e{last}")));
+}
+
+/// One that has asked its client something waits for that client: for one that is gone and cannot come back, no longer
+/// than it is waited for itself.
+#[tokio::test]
+async fn nobody_is_waited_for_who_cannot_answer() {
+    let never = Gate::new();
+    let recorder = Recorder::scripted(move |seen| {
+        let asks = [Step::Send(message::event(SAMPLE)), Step::Wait(never.clone())];
+        (seen.tool() == "ask").then(|| Reply::Stream(asks.into()))
+    })
+    .await;
+    let settings = format!(r#"{{ url: "{}", timeout: 2s }}"#, recorder.url());
+    let gateway = Setup::new().server("main", &settings).start().await;
+    // Streams of this version have no ids to come back with.
+    let client = Client::legacy(&gateway).speaking("2025-06-18").initialized().await;
+    let mut stream = client.post(&message::call(1, "ask")).await.stream();
+    stream.find("the request", |it| it["method"] == "sampling/createMessage").await;
+    assert_eq!(stream.last_id, None);
+    drop(stream);
+    let mut framed = Duplex::websocket(gateway.address, "/mcp").await;
+    framed.ask(&message::initialize(LEGACY)).await;
+    framed.send(&message::notification("notifications/initialized", "{}")).await;
+    framed.send(&message::call(1, "ask")).await;
+    while framed.message().await.expect("the request")["method"] != "sampling/createMessage" {}
+    drop(framed);
+    gateway.wait_metric(r#"holdfast_server_in_flight{server_id="main"}"#, |it| it == 0.0).await;
+    let ended = r#"mcp_errors_total{method="tools/call",server_id="main",error_type="timed_out"}"#;
+    assert_eq!(gateway.metric(ended).await, 2.0);
 }

@@ -50,14 +50,6 @@ pub(crate) const LEAST_SECRET: usize = crate::node::LEAST_SECRET;
 pub(crate) const PORT: u16 = 37375;
 
 impl Cluster {
-    /// `HOST:PORT` at which the others reach this node.
-    pub fn advertised(&self) -> &str {
-        match &self.advertise {
-            Some(address) => address,
-            None => self.nodes.get(&self.node_id).map_or("", String::as_str),
-        }
-    }
-
     /// How many nodes are configured.
     pub fn size(&self) -> usize {
         self.nodes.len()

@@ -62,12 +62,6 @@ impl Fallback {
     pub fn is_empty(&self) -> bool {
         self.cache.is_none() && self.server.is_none() && self.answer.is_none()
     }
-
-    /// Whether it is for a Read of `tool` (`None`: of something that is no tool).
-    pub fn covers(&self, tool: Option<&str>) -> bool {
-        let named = |tool: &str| self.tools.iter().any(|known| known == tool);
-        self.tools.is_empty() || tool.is_some_and(named)
-    }
 }
 
 impl FallbackCache {

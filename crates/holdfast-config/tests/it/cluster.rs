@@ -57,7 +57,7 @@ fn one_file_serves_nodes_that_differ_in_their_name_alone() {
         assert_eq!(cluster.listen.to_string(), listen);
         assert_eq!(cluster.size(), 3);
         assert_eq!(cluster.failover_timeout, Duration::from_secs(1));
-        assert_eq!(cluster.advertised(), cluster.nodes[name]);
+        assert_eq!(cluster.advertise, None);
         assert_eq!(config.sessions.store, StoreKind::Replicated);
         assert_eq!(config.servers["docs"].tier, Tier::One);
         // What one node seals, the others open.
@@ -108,7 +108,7 @@ fn every_key_is_read() {
     let (config, cluster) = clustered(&text, &[]);
     assert_eq!(cluster.previous_secret.as_ref().unwrap().expose_secret().len(), 64);
     assert_eq!(cluster.listen.to_string(), "0.0.0.0:9");
-    assert_eq!(cluster.advertised(), "front.example:10");
+    assert_eq!(cluster.advertise.as_deref(), Some("front.example:10"));
     assert_eq!(cluster.failover_timeout, Duration::from_millis(300));
     assert_eq!(config.servers["docs"].tier, Tier::Two);
     assert_eq!(config.servers["other"].tier, Tier::One);

@@ -29,8 +29,8 @@ fn an_outage_is_measured_from_the_first_evidence_to_the_first_good_answer() {
     ];
     let outages = outages(&events);
     let [it] = &outages[..] else { panic!("{outages:?}") };
-    assert_eq!((it.detection(), it.decision()), (600, Some(50)));
-    assert_eq!((it.switch(), it.answer()), (Some(250), Some(400)));
+    assert_eq!((it.detection(), it.decided), (600, Some(1_050)));
+    assert_eq!((it.switched, it.ended), (Some(1_300), Some(1_700)));
     assert_eq!(it.ending, Ending::FailedOver);
     let met = Judged { took: 1_300, rto: Compliance::Met, in_doubt: 0, rpo: None };
     assert_eq!(it.judge(Objective::of_tier(1), 9_999), met);
@@ -216,8 +216,8 @@ fn one_whose_breakers_are_open_is_out_whatever_its_checks_say() {
         event(1_400, "b", Answered { lost: None }),
     ];
     let it = &outages(&moved)[0];
-    assert_eq!((it.detection(), it.decision(), it.switch()), (300, Some(10), Some(290)));
-    assert_eq!((it.answer(), it.ending), (Some(100), Ending::FailedOver));
+    assert_eq!((it.detection(), it.decided, it.switched), (300, Some(1_010), Some(1_300)));
+    assert_eq!((it.ended, it.ending), (Some(1_400), Ending::FailedOver));
     assert_eq!(it.failover(1_000, 9_999), Some((400, Compliance::Met)));
     // It falls further and gets better by degrees: one outage, until its calls succeed.
     let degrees = [

@@ -133,7 +133,7 @@ async fn a_socket_that_accepts_and_stays_silent_times_out_unsent() {
     let error = peers.forward(NODE, request, SHORT).await.unwrap_err();
     assert_eq!(error, PeerError::TimedOut { sent: false });
     let address = silent.local_addr().unwrap().to_string();
-    let error = peers.identify(&address, SHORT).await.unwrap_err();
+    let error = peers.call_address(&address, "echo", Bytes::new(), SHORT).await.unwrap_err();
     assert_eq!(error, PeerError::TimedOut { sent: false });
 }
 

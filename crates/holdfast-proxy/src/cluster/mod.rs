@@ -27,7 +27,8 @@ use tokio::sync::{SetOnce, mpsc, watch};
 pub(crate) use self::follow::{follow, keep};
 pub(crate) use self::forward::{Forwarding, Lost, Relayed, forward};
 pub(crate) use self::notes::{
-    Released, answer, ask_for_store, ask_to_release, nobody_has, tell_cancelled, tell_ended,
+    ASKED_WITHIN, Released, answer, ask_for_store, ask_to_release, nobody_has, tell_cancelled,
+    tell_ended,
 };
 pub(crate) use self::receive::serve;
 pub use self::receive::{Cut, Forwarded};

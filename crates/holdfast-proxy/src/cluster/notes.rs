@@ -35,6 +35,9 @@ const BARRED: &[u8] = b"barred";
 /// How long another node may take over a note.
 const WITHIN: Duration = Duration::from_millis(750);
 
+/// Within this time [`nobody_has`] has an answer.
+pub(crate) const ASKED_WITHIN: Duration = Duration::from_secs(1);
+
 /// How long another node may take to say whether the store answers it: it knows that already, and
 /// whoever asks has an answer of its own to give in time.
 const STORE_WITHIN: Duration = Duration::from_millis(300);

@@ -416,8 +416,8 @@ async fn send_batch(call: &Call, mux: &Arc<Mux>) -> Result<Reply, AttemptError> 
     Ok(Reply::Whole(Box::new(whole)))
 }
 
-/// The HTTP status that a modern client expects beside an error (mcp-wire 2.4); legacy errors come
-/// with 200.
+/// The HTTP status that a modern client expects beside an error (2026-07-28 Base Protocol, "Error Codes"); legacy
+/// errors come with 200.
 fn status_of(call: &Call, body: &[u8]) -> StatusCode {
     if !call.modern() || !super::observe::is_rpc_error(body) {
         return StatusCode::OK;

@@ -26,6 +26,7 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 use super::attempt::json_headers;
 use super::{Answer, Call, Ids, Whole};
 use crate::boxes::{Boxed, Boxes, worker};
+use crate::cluster::ASKED_WITHIN;
 use crate::failure::{Failure, Ran};
 use crate::fleet::left;
 use crate::gateway::Gateway;
@@ -77,6 +78,9 @@ const LARGEST_KEPT: usize = 46 * 1024;
 
 /// How long a call waits for the cluster from its receipt on: it has its entry within [`MAX_AGE`] then.
 const WAITS: Duration = MAX_AGE.saturating_sub(Duration::from_secs(2));
+
+/// What is left of a server's time for an answer that the gateway gives itself.
+const ANSWERS: Duration = Duration::from_millis(50);
 
 /// How often a call without a lease looks for one.
 const LEASE_POLL: Duration = Duration::from_millis(20);
@@ -161,9 +165,11 @@ impl Call {
             }
             true
         };
-        tokio::time::timeout(left(self.started + self.server.settings.timeout), granted)
-            .await
-            .unwrap_or(false)
+        let end = self.started + self.server.settings.timeout;
+        // What a balancer may have brought elsewhere is asked about there before that.
+        let asks = self.balancer_id.as_ref().map_or(Duration::ZERO, |_| ASKED_WITHIN);
+        let before = end.saturating_duration_since(Instant::now()).saturating_sub(asks);
+        tokio::time::timeout(left(end).min(before), granted).await.unwrap_or(false)
     }
 
     /// Its name in the journal, and whether a balancer gave it. Made once: the body is part of it.
@@ -389,7 +395,12 @@ async fn unavailable(call: &Call, reason: &str) -> Answer {
     let elsewhere = match (&call.balancer_id, call.key()) {
         _ if call.again => true,
         (None, _) => false,
-        (Some(_), Some((key, _))) => !crate::cluster::nobody_has(&call.gateway, &key).await,
+        (Some(_), Some((key, _))) => {
+            // However late it is: its client is told of the group before the server's time is over.
+            let end = call.started + call.server.settings.timeout - ANSWERS;
+            let asked = crate::cluster::nobody_has(&call.gateway, &key);
+            !tokio::time::timeout_at(end.into(), asked).await.unwrap_or(false)
+        }
         (Some(_), None) => true,
     };
     if elsewhere {

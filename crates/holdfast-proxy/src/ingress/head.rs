@@ -10,7 +10,7 @@ use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 use holdfast_mcp::headers::{Claims, name};
-use holdfast_mcp::version::{Era, Version};
+use holdfast_mcp::version::{self, Era, era_said};
 use holdfast_store::SessionKey;
 use http::header::{ACCEPT, CONTENT_LENGTH, ORIGIN};
 use http::request::Parts;
@@ -143,10 +143,7 @@ impl Named {
 }
 
 fn is_modern(headers: &HeaderMap) -> bool {
-    headers.get(name::PROTOCOL_VERSION).is_some_and(|version| {
-        let version = version.to_str().ok().and_then(Version::parse);
-        version.is_some_and(|version| version.era() == Era::Modern)
-    })
+    era_said(version::header(headers)) == Era::Modern
 }
 
 /// Whether `Accept` covers a media type. A missing header accepts everything (RFC 9110, 12.5.1).
@@ -240,6 +237,7 @@ mod tests {
             (None, &["theirs"], Named::Unknown),
             (None, &[id, id], Named::Repeated),
             (Some("2026-07-28"), &[id, id], Named::None { is_modern: true }),
+            (Some("2030-01-01"), &[id], Named::None { is_modern: true }),
         ] {
             let mut headers = HeaderMap::new();
             version.map(|it| headers.insert(name::PROTOCOL_VERSION, HeaderValue::from_static(it)));

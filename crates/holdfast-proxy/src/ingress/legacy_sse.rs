@@ -2,8 +2,8 @@
 //! names.
 //!
 //! The session is the stream: when it ends, so does the session. The token in the messages address
-//! is unguessable and works only for the principal that opened the stream. Modern bodies travel
-//! over it too (mcp-wire 2.16), so each message's era is its own.
+//! is unguessable and works only for the principal that opened the stream. Clients whose library
+//! speaks both eras send modern bodies over it too, so each message's era is its own.
 
 use std::collections::HashMap;
 use std::convert::Infallible;

@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use holdfast_engine::class::CallClass;
 use holdfast_mcp::batch;
-use holdfast_mcp::headers::{Claims, check_modern, name};
+use holdfast_mcp::headers::{Claims, check_modern};
 use holdfast_mcp::method::Method;
 use holdfast_mcp::peek::{Kind, Peek, peek};
 use holdfast_mcp::rpc_error::{RpcError, code};
-use holdfast_mcp::version::{Era, Version, classify};
+use holdfast_mcp::version::{self, Era, Version, classify};
 use http::{HeaderMap, StatusCode};
 
 use super::Head;
@@ -127,7 +127,7 @@ pub(super) fn receive(inbound: Inbound<'_>) -> Result<Received, Refused> {
         Some(id) if message.kind == Kind::Request => Ids::One(id.to_owned_text()),
         _ => Ids::None,
     };
-    let header = version_header(inbound.headers.map());
+    let header = version::header(inbound.headers.map());
     let era = classify(header, &message);
     let version = header.and_then(Version::parse);
     if header.is_some() && version.is_none() && message.params.claimed_version.is_none() {
@@ -150,10 +150,6 @@ pub(super) fn receive(inbound: Inbound<'_>) -> Result<Received, Refused> {
     let shelf = fleet.shelf_of(tool);
     let call = Arc::new(build(inbound, era, version, method, class, shelf, ids));
     Ok(if kind == Kind::Request { Received::Call(call) } else { Received::Message(call, kind) })
-}
-
-fn version_header(headers: &HeaderMap) -> Option<&str> {
-    headers.get(name::PROTOCOL_VERSION).map(|value| value.to_str().unwrap_or("?"))
 }
 
 /// The rules of 2026-07-28 about header and body.
@@ -256,7 +252,7 @@ fn receive_batch(inbound: Inbound<'_>) -> Result<Received, Refused> {
             kind = Kind::Response;
         }
     }
-    let version = version_header(inbound.headers.map()).and_then(Version::parse);
+    let version = version::header(inbound.headers.map()).and_then(Version::parse);
     let shelf = inbound.server.fleet.shelf_of_batch();
     if ids.is_empty() {
         let call = build(inbound, Era::Legacy, version, Method::Other, class, shelf, Ids::None);

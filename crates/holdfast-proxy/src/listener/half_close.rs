@@ -5,8 +5,7 @@
 //! (`docs/decisions/0021-a-client-that-closes-its-half.md`): to a modern client a disconnect is a
 //! cancellation, and to a stream that nobody asked anything on it is the end.
 
-use holdfast_mcp::headers::name;
-use holdfast_mcp::version::{Era, Version};
+use holdfast_mcp::version::{self, Era, era_said};
 use http::{HeaderMap, Method};
 use http_body::Body as _;
 
@@ -21,11 +20,7 @@ pub(super) struct HalfClose {
 
 impl HalfClose {
     pub(super) fn of(method: &Method, headers: &HeaderMap) -> Self {
-        let version = headers.get(name::PROTOCOL_VERSION);
-        let is_legacy = version.is_none_or(|version| {
-            let version = version.to_str().ok().and_then(Version::parse);
-            version.is_some_and(|version| version.era() == Era::Legacy)
-        });
+        let is_legacy = era_said(version::header(headers)) == Era::Legacy;
         Self { is_legacy, is_get: method == Method::GET }
     }
 
@@ -43,6 +38,7 @@ impl HalfClose {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use holdfast_mcp::headers::name;
     use http::HeaderValue;
 
     #[test]

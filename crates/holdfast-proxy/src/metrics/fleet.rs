@@ -7,16 +7,17 @@ use std::sync::Arc;
 
 use holdfast_config::BulkheadClass;
 use holdfast_engine::breaker::Phase;
+use holdfast_engine::limits::bulkhead::ClassStatus;
 
 use super::ServerMetrics;
 use super::render::{COUNTER, Escaped, GAUGE, header};
-use crate::fleet::{Fleet, InstanceSnapshot, ServerSnapshot};
+use crate::fleet::{Counts, Fleet, InstanceSnapshot, ServerSnapshot};
 
 /// A family that is one number per instance.
 type InstanceFamily = (&'static str, &'static str, fn(&InstanceSnapshot) -> f64);
 
 /// One number per class of a server.
-type ClassFamily = (&'static str, &'static str, fn(&ServerSnapshot, BulkheadClass) -> u32);
+type ClassFamily = (&'static str, &'static str, fn(&ClassStatus) -> u32);
 /// One number per server.
 type ServerFamily = (&'static str, &'static str, fn(&ServerMetrics) -> u64);
 
@@ -84,29 +85,19 @@ fn each(servers: &[ServerSnapshot]) -> impl Iterator<Item = (&ServerSnapshot, &I
 
 fn classes(servers: &[ServerSnapshot], out: &mut String) -> fmt::Result {
     let families: [ClassFamily; 3] = [
-        ("holdfast_bulkhead_running", "Calls of a class that run.", |server, class| {
-            let status = server.classes.iter().find(|(it, _)| *it == class);
-            status.map_or(0, |(_, status)| status.running)
+        ("holdfast_bulkhead_running", "Calls of a class that run.", |it| it.running),
+        ("holdfast_bulkhead_quarantined", "Tools that fill a class and are limited.", |it| {
+            it.quarantined
         }),
-        (
-            "holdfast_bulkhead_quarantined",
-            "Tools that fill a class and are limited.",
-            |server, class| {
-                let status = server.classes.iter().find(|(it, _)| *it == class);
-                status.map_or(0, |(_, status)| status.quarantined)
-            },
-        ),
-        ("holdfast_bulkhead_waiting", "Calls of a class that wait.", |server, class| {
-            let status = server.classes.iter().find(|(it, _)| *it == class);
-            status.map_or(0, |(_, status)| status.waiting)
-        }),
+        ("holdfast_bulkhead_waiting", "Calls of a class that wait.", |it| it.waiting),
     ];
     for (name, help, read) in families {
         header(out, name, GAUGE, help)?;
         for server in servers {
             for class in BulkheadClass::ALL {
                 let (id, label) = (Escaped(&server.name), class.label());
-                let value = read(server, class);
+                let status = server.classes.iter().find(|(it, _)| *it == class);
+                let value = status.map_or(0, |(_, status)| read(status));
                 writeln!(out, "{name}{{server_id=\"{id}\",class=\"{label}\"}} {value}")?;
             }
         }
@@ -135,36 +126,36 @@ pub(super) fn counters(servers: &[Arc<ServerMetrics>], out: &mut String) -> fmt:
             writeln!(out, "{name}{{server_id=\"{}\"}} {}", Escaped(server.name()), read(server))?;
         }
     }
-    let name = "holdfast_breaker_transitions_total";
-    header(out, name, COUNTER, "Changes of a server's breakers, by the state that they went to.")?;
+    let (name, help) = (
+        "holdfast_breaker_transitions_total",
+        "Changes of a server's breakers, by the state that they went to.",
+    );
+    counted(servers, (name, help, "to"), Counts::each_turned, out)?;
+    let (name, help) =
+        ("holdfast_refused_total", "Calls that were refused at their admission; they did not run.");
+    counted(servers, (name, help, "reason"), Counts::each_refused, out)?;
+    let (name, help) =
+        ("holdfast_fallbacks_total", "Reads that something else answered in the server's place.");
+    counted(servers, (name, help, "kind"), Counts::each_served, out)?;
+    let (name, help) = (
+        "holdfast_fallbacks_failed_total",
+        "Reads for which the server that stands in was of no help.",
+    );
+    counted(servers, (name, help, "reason"), Counts::each_in_vain, out)
+}
+
+/// A family that counts something of each server by a label of fixed words.
+fn counted<'a, I: Iterator<Item = (&'static str, u64)>>(
+    servers: &'a [Arc<ServerMetrics>],
+    (name, help, label): (&str, &str, &str),
+    each: impl Fn(&'a Counts) -> I,
+    out: &mut String,
+) -> fmt::Result {
+    header(out, name, COUNTER, help)?;
     for server in servers {
-        for (to, count) in server.counts.each_turned() {
+        for (word, count) in each(&server.counts) {
             let id = Escaped(server.name());
-            writeln!(out, "{name}{{server_id=\"{id}\",to=\"{to}\"}} {count}")?;
-        }
-    }
-    let name = "holdfast_refused_total";
-    header(out, name, COUNTER, "Calls that were refused at their admission; they did not run.")?;
-    for server in servers {
-        for (reason, count) in server.counts.each_refused() {
-            let id = Escaped(server.name());
-            writeln!(out, "{name}{{server_id=\"{id}\",reason=\"{reason}\"}} {count}")?;
-        }
-    }
-    let name = "holdfast_fallbacks_total";
-    header(out, name, COUNTER, "Reads that something else answered in the server's place.")?;
-    for server in servers {
-        for (kind, count) in server.counts.each_served() {
-            let id = Escaped(server.name());
-            writeln!(out, "{name}{{server_id=\"{id}\",kind=\"{kind}\"}} {count}")?;
-        }
-    }
-    let name = "holdfast_fallbacks_failed_total";
-    header(out, name, COUNTER, "Reads for which the server that stands in was of no help.")?;
-    for server in servers {
-        for (reason, count) in server.counts.each_in_vain() {
-            let id = Escaped(server.name());
-            writeln!(out, "{name}{{server_id=\"{id}\",reason=\"{reason}\"}} {count}")?;
+            writeln!(out, "{name}{{server_id=\"{id}\",{label}=\"{word}\"}} {count}")?;
         }
     }
     Ok(())

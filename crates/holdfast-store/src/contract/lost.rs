@@ -59,7 +59,7 @@ async fn a_write_whose_reply_was_lost_is_found() {
 
     store.put_stream(&stream(1), MINUTE).await.unwrap();
     group.next([Fault::LoseReply]);
-    store.remove_stream(5).await.unwrap();
+    store.kv.delete(keys::stream(5), Expect::Any).await.unwrap();
     assert_eq!(store.stream(5).await.unwrap_err(), StoreError::Missing);
 }
 
@@ -81,7 +81,7 @@ async fn a_write_that_was_lost_is_made_again_once() {
         assert_eq!(touched.deadline, Some(later(2 * MINUTE)), "{:?}", fault());
         store.put_stream(&stream(1), MINUTE).await.unwrap();
         group.next([fault()]);
-        store.remove_stream(5).await.unwrap();
+        store.kv.delete(keys::stream(5), Expect::Any).await.unwrap();
         assert_eq!(store.stream(5).await.unwrap_err(), StoreError::Missing, "{:?}", fault());
     }
     let (store, group) = store();
@@ -193,7 +193,6 @@ async fn a_node_that_was_given_up_writes_nothing() {
         StoreError::Fenced
     );
     assert_eq!(store.delete(created.key, MINUTE).await.unwrap_err(), StoreError::Fenced);
-    assert_eq!(store.remove_stream(5).await.unwrap_err(), StoreError::Fenced);
     assert_eq!(store.claim("files", ME, &|_| true).await.unwrap_err(), StoreError::Fenced);
     assert_eq!(store.get(created.key).await.unwrap(), created);
     // After an unknown one, a refusal does not say that nothing happened.

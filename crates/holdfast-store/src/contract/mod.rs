@@ -93,7 +93,7 @@ const EVERY_RULE: &[fn()] = &[
     journal::an_answer_is_kept_and_one_that_is_too_large_is_known_to_have_been,
     journal::entries_live_as_long_as_they_are_kept,
     journal::every_phase_is_read_back,
-    streams::a_stream_is_recorded_taken_by_one_and_removed,
+    streams::a_stream_is_recorded_and_taken_by_one,
     streams::a_body_is_stored_up_to_its_limit,
     streams::a_stream_ends_when_its_time_is_over,
     placements::a_place_is_its_holders_until_that_is_gone_or_gives_it_up,

@@ -5,12 +5,12 @@ use std::collections::{BTreeSet, HashMap};
 use std::hash::{BuildHasher as _, Hash, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use holdfast_engine::replicated::{Expect, KvEntry, SESSIONS};
 
-use super::{NotWritten, holds};
+use super::{NotWritten, holds, millis};
 
 const SHARDS: usize = 32;
 
@@ -74,7 +74,7 @@ impl MemoryKv {
     }
 
     #[cfg(test)]
-    pub(crate) fn advance(&self, by: Duration) {
+    pub(crate) fn advance(&self, by: std::time::Duration) {
         if let Clock::Manual(now) = &self.clock {
             now.fetch_add(u64::try_from(by.as_millis()).unwrap(), Ordering::Relaxed);
         }
@@ -259,10 +259,6 @@ impl Clock {
             Self::Manual(now) => now.load(Ordering::Relaxed),
         }
     }
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

@@ -9,6 +9,8 @@ mod memory;
 mod redis;
 mod replicated;
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use holdfast_engine::replicated::{Expect, KvEntry};
 
@@ -216,4 +218,9 @@ fn holds(expect: Expect, found: Option<&KvEntry>) -> bool {
         Expect::Absent => found.is_none(),
         Expect::Revision(revision) => found.is_some_and(|entry| entry.revision == revision),
     }
+}
+
+/// As whole milliseconds, in which all deadlines are.
+pub(crate) fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

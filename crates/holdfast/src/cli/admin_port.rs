@@ -11,7 +11,7 @@ use holdfast_config::{Admin, SecretString};
 use serde::Serialize;
 
 use super::output::{say, say_json, screen};
-use super::{ConfigArgs, Failure, Format, Outcome, config_file};
+use super::{ConfigArgs, Failure, Format, Outcome, OutputArgs, config_file};
 
 /// How often `--watch` asks.
 const EVERY: Duration = Duration::from_secs(1);
@@ -26,6 +26,29 @@ pub(crate) struct AdminArgs {
     /// $HOLDFAST_ADMIN_TOKEN [default: that of the configuration]
     #[arg(long, value_name = "ADDRESS", conflicts_with = "config")]
     admin: Option<String>,
+}
+
+/// What a command shows, once or again and again.
+#[derive(Args)]
+pub(crate) struct ViewArgs {
+    #[command(flatten)]
+    admin: AdminArgs,
+    /// Ask again every second until Ctrl-C
+    #[arg(short, long)]
+    watch: bool,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+impl ViewArgs {
+    /// As [`AdminArgs::present`].
+    pub(crate) fn present<T: Serialize>(
+        &self,
+        ask: impl AsyncFn(&Client) -> Result<T, ClientError>,
+        page: impl Fn(&T) -> String,
+    ) -> Outcome {
+        self.admin.present(self.watch, self.output.output, ask, page)
+    }
 }
 
 impl AdminArgs {

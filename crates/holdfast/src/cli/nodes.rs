@@ -6,27 +6,22 @@ use clap::Args;
 use holdfast_admin::Client;
 use holdfast_admin::api::{NodeEntryDto, NodesDto};
 
-use super::admin_port::AdminArgs;
+use super::Outcome;
+use super::admin_port::ViewArgs;
 use super::config::runs;
 use super::output::{many, span, table};
 use super::reload::brief;
-use super::{Outcome, OutputArgs};
 
 #[derive(Args)]
 pub(crate) struct Nodes {
     #[command(flatten)]
-    admin: AdminArgs,
-    /// Ask again every second until Ctrl-C
-    #[arg(short, long)]
-    watch: bool,
-    #[command(flatten)]
-    output: OutputArgs,
+    view: ViewArgs,
 }
 
 impl Nodes {
     pub(crate) fn run(&self) -> Outcome {
         let ask = async |client: &Client| client.nodes().await;
-        self.admin.present(self.watch, self.output.output, ask, page)
+        self.view.present(ask, page)
     }
 }
 

@@ -7,9 +7,9 @@ use holdfast_admin::Client;
 use holdfast_admin::api::{ControlDto, InstanceControlDto, ServerDto, ServersDto, ToolDto};
 use holdfast_engine::health::{Grade, percent};
 
-use super::admin_port::AdminArgs;
+use super::Outcome;
+use super::admin_port::ViewArgs;
 use super::output::{many, table};
-use super::{Outcome, OutputArgs};
 
 /// A dash for what there is not.
 const NONE: &str = "-";
@@ -17,18 +17,13 @@ const NONE: &str = "-";
 #[derive(Args)]
 pub(crate) struct Servers {
     #[command(flatten)]
-    admin: AdminArgs,
-    /// Ask again every second until Ctrl-C
-    #[arg(short, long)]
-    watch: bool,
-    #[command(flatten)]
-    output: OutputArgs,
+    view: ViewArgs,
 }
 
 impl Servers {
     pub(crate) fn run(&self) -> Outcome {
         let ask = async |client: &Client| client.servers().await;
-        self.admin.present(self.watch, self.output.output, ask, page)
+        self.view.present(ask, page)
     }
 }
 

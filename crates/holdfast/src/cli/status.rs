@@ -4,25 +4,20 @@ use clap::Args;
 use holdfast_admin::Client;
 use holdfast_admin::api::{GaugedDto, RecentDto, ServerDto, StatusDto};
 
-use super::admin_port::AdminArgs;
+use super::admin_port::ViewArgs;
 use super::output::{span, table};
-use super::{Outcome, OutputArgs, nodes};
+use super::{Outcome, nodes};
 
 #[derive(Args)]
 pub(crate) struct Status {
     #[command(flatten)]
-    admin: AdminArgs,
-    /// Ask again every second until Ctrl-C
-    #[arg(short, long)]
-    watch: bool,
-    #[command(flatten)]
-    output: OutputArgs,
+    view: ViewArgs,
 }
 
 impl Status {
     pub(crate) fn run(&self) -> Outcome {
         let ask = async |client: &Client| client.status().await;
-        self.admin.present(self.watch, self.output.output, ask, page)
+        self.view.present(ask, page)
     }
 }
 

@@ -79,19 +79,18 @@ fn is_stale(guard: &Path) -> bool {
     changed(guard).is_none_or(|built| Some(built) < newest)
 }
 
+/// Where this test was built, and with the same features: else a test that is run by hand would wait for a build of
+/// everything, and then not find it. What cargo says of that is shown, such as that it waits for another one.
 fn build_guard(target: &Path) {
     let profile = match target.file_name().and_then(|name| name.to_str()) {
         Some("debug") | None => "dev",
         Some(profile) => profile,
     };
     let status = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
-        .args(["build", "--quiet", "--package", env!("CARGO_PKG_NAME"), "--example", "guard"])
-        .args([
-            "--profile",
-            profile,
-            "--manifest-path",
-            concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"),
-        ])
+        .args(["build", "--workspace", "--example", "guard", "--profile", profile])
+        .args(["--manifest-path", concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml")])
+        .arg("--target-dir")
+        .arg(target.parent().expect("the folder of all targets"))
         .status();
     assert!(status.is_ok_and(|status| status.success()), "the guard cannot be built");
 }

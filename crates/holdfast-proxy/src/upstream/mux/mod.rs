@@ -202,7 +202,7 @@ impl Mux {
     /// the server.
     ///
     /// In Shared mode a client's `notifications/cancelled` and responses are dropped: with ids of its
-    /// own it would hit somebody else's call. [`Self::cancel_with`] is for that.
+    /// own it would hit somebody else's call. Dropping the [`Call`] is for that.
     ///
     /// # Errors
     /// [`SendError`].
@@ -232,29 +232,6 @@ impl Mux {
     /// Answers a request of the server. Returns at once; where the server takes nothing, the answer is lost.
     pub fn reply(&self, answer: Bytes) {
         self.courier.post(answer);
-    }
-
-    /// Asks the server to stop working on a call. Returns at once; the call still has to be dropped.
-    pub fn cancel(&self, call: &Call) {
-        if let Some(id) = lock(&self.table).cancel(call.number) {
-            self.courier.post(rewrite::cancelled(&id));
-        }
-    }
-
-    /// As [`Self::cancel`] with the client's own `notifications/cancelled`, in which only the request
-    /// id is replaced where that is needed.
-    pub fn cancel_with(&self, call: &Call, notification: Bytes) {
-        let Some(id) = lock(&self.table).cancel(call.number) else {
-            return;
-        };
-        let message = match peek(&notification).ok().and_then(|peeked| peeked.params.request_id) {
-            Some(theirs) => holdfast_mcp::splice(
-                &notification,
-                &[(theirs.range_in(&notification), id.as_bytes())],
-            ),
-            None => rewrite::cancelled(&id),
-        };
-        self.courier.post(message);
     }
 
     /// Calls that the server still works on.

@@ -37,8 +37,6 @@ pub(super) struct Pending {
     pub(super) queue: Arc<Queue>,
     /// Private: its caller has gone.
     abandoned: bool,
-    /// The server was already asked to stop.
-    cancelled: bool,
 }
 
 /// A call that is about to start.
@@ -106,7 +104,6 @@ impl Table {
                 log_level: new.log_level,
                 queue: new.queue,
                 abandoned: false,
-                cancelled: false,
             },
         );
         Ok(number)
@@ -164,25 +161,12 @@ impl Table {
         (!pending.abandoned).then_some(pending)
     }
 
-    /// Notes that the server is asked to stop. Gives the id by which it knows the call, or `None` when
-    /// there is nothing to stop or it was asked before.
-    pub(super) fn cancel(&mut self, number: u64) -> Option<String> {
-        let pending = self.calls.get_mut(&number)?;
-        if std::mem::replace(&mut pending.cancelled, true) {
-            return None;
-        }
-        Some(match self.sharing {
-            Sharing::Private => pending.id.to_string(),
-            Sharing::Shared => number.to_string(),
-        })
-    }
-
     /// The caller has gone. Gives the id with which to cancel at the server, if that is to be done.
     pub(super) fn abandon(&mut self, number: u64) -> Option<String> {
         match self.sharing {
             Sharing::Shared => {
-                let pending = self.calls.remove(&number)?;
-                (!pending.cancelled).then(|| number.to_string())
+                self.calls.remove(&number)?;
+                Some(number.to_string())
             }
             Sharing::Private => {
                 let pending = self.calls.get_mut(&number)?;
@@ -323,8 +307,7 @@ mod tests {
         let one = table.insert(new("1")).expect("one");
         let two = table.insert(new("1")).expect("two");
         assert_eq!((table.by_id("1"), table.by_id("\"2\"")), (Some(one), Some(two)));
-        assert_eq!(table.cancel(two), Some("2".to_owned()));
-        assert_eq!(table.abandon(two), None, "it was cancelled before");
+        assert_eq!(table.abandon(two), Some("2".to_owned()));
         assert_eq!(table.abandon(one), Some("1".to_owned()));
         assert_eq!(table.abandon(one), None);
     }

@@ -1,7 +1,9 @@
 //! The time of Redis as this node reckons it between two heartbeats.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use crate::kv::millis;
 
 /// Milliseconds since the Unix epoch.
 #[derive(Debug)]
@@ -54,10 +56,6 @@ impl Clock {
             Self::Manual(now) => now.load(Ordering::Relaxed),
         }
     }
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

@@ -2,14 +2,15 @@
 
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::process::CommandExt;
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
 
 use super::*;
-use crate::upstream::duplex::testing::{guard_binary, runs, until};
+use crate::upstream::duplex::testing::{PATIENCE, guard_binary, runs, until};
 
 struct Guarded {
     guard: Child,
-    stdout: BufReader<ChildStdout>,
+    lines: mpsc::Receiver<String>,
 }
 
 fn guard_command(grace_ms: u64, command: &[&str]) -> Command {
@@ -31,14 +32,22 @@ fn start(grace_ms: u64, script: &str) -> Guarded {
 fn start_with(command: &mut Command) -> Guarded {
     let mut guard = command.spawn().expect("the guard starts");
     let stdout = BufReader::new(guard.stdout.take().expect("piped"));
-    Guarded { guard, stdout }
+    let (said, lines) = mpsc::channel();
+    std::thread::spawn(move || {
+        stdout.lines().map_while(Result::ok).try_for_each(|line| said.send(line))
+    });
+    Guarded { guard, lines }
 }
 
 impl Guarded {
+    /// The next line; an empty one at the end.
+    #[track_caller]
     fn line(&mut self) -> String {
-        let mut line = String::new();
-        self.stdout.read_line(&mut line).expect("a line");
-        line.trim_end().to_owned()
+        match self.lines.recv_timeout(PATIENCE) {
+            Ok(line) => line,
+            Err(mpsc::RecvTimeoutError::Disconnected) => String::new(),
+            Err(mpsc::RecvTimeoutError::Timeout) => panic!("it neither says anything nor ends"),
+        }
     }
 
     fn pid(&mut self) -> i32 {

@@ -113,18 +113,6 @@ async fn tell_passes_anything() {
 }
 
 #[tokio::test]
-async fn cancelling_names_the_clients_id() {
-    let mut connection = connect(Sharing::Private);
-    let (call, _) = connection.call(r#"{"jsonrpc":"2.0","id":"x","method":"x"}"#).await;
-    connection.mux.cancel(&call);
-    let sent = connection.sent().await;
-    assert_eq!(
-        sent,
-        r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":"x"}}"#
-    );
-}
-
-#[tokio::test]
 async fn a_request_that_was_not_sent_leaves_nothing_behind() {
     let mut connection = connect(Sharing::Private);
     let mux = connection.mux.clone();

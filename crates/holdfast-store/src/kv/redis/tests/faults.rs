@@ -304,12 +304,12 @@ async fn other_nodes_are_told_of_sessions_and_hints_and_not_of_their_own() {
     let live = store.create(record(1)).await.unwrap();
     let key = crate::keys::session(live.key);
     assert_eq!(next(&mut other.changes).await, StoreChange::Key(key.clone()));
-    assert_eq!(other.store.get_changed(live.key).await.unwrap(), live);
+    assert_eq!(other.store.get(live.key).await.unwrap(), live);
     let theirs = other.store.replace(live).await.unwrap();
     loop {
         // Its own create may have been told before it was known to be its own.
         assert_eq!(next(&mut changes).await, StoreChange::Key(key.clone()));
-        if store.get_changed(theirs.key).await.unwrap() == theirs {
+        if store.get(theirs.key).await.unwrap() == theirs {
             break;
         }
     }
