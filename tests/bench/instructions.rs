@@ -31,6 +31,9 @@ const PAUSE: u64 = 4;
 /// Callgrind is some fifty times as slow as the processor.
 const PATIENCE: Duration = Duration::from_secs(120);
 
+/// The longest that a cluster takes its node's silence for a pause.
+const PATIENCE_OF_GROUP: &str = "60000";
+
 /// What is measured.
 struct Form {
     name: &'static str,
@@ -43,10 +46,23 @@ struct Form {
     instances: usize,
     /// Servers in the configuration.
     servers: usize,
-    /// Whether the answer is a stream of 20 events, each with a read, a wake and a write of its own.
-    streams: bool,
+    /// What is called.
+    tool: Tool,
     /// The function that is counted, with all that it calls: everything, if there is none.
     within: Option<&'static str>,
+}
+
+/// What is called, and where its call is kept.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Tool {
+    /// A Read, of a node that stands alone.
+    Echo,
+    /// A Read whose answer is a stream of 20 events, each with a read, a wake and a write of its own.
+    Events,
+    /// A Write, in the journal of a cluster of one node with its store in Redis. What is written of it, before it
+    /// is sent and when it is answered, goes there by itself: calls that come together share such groups, so this
+    /// is the dearest that a Write can be.
+    Write,
 }
 
 /// Serves a client's connection, and drives those to servers meanwhile: the whole of a call but for the runtime's
@@ -62,11 +78,11 @@ const PLAIN: Form = Form {
     counts: None,
     instances: 1,
     servers: 1,
-    streams: false,
+    tool: Tool::Echo,
     within: None,
 };
 
-const FORMS: [Form; 7] = [
+const FORMS: [Form; 8] = [
     PLAIN,
     Form { name: "two instances", most: 33_100, instances: 2, ..PLAIN },
     Form { name: "with a session", most: 27_500, dialect: Dialect::Legacy, ..PLAIN },
@@ -85,7 +101,14 @@ const FORMS: [Form; 7] = [
         name: "20 events, one by one",
         most: 477_000,
         dialect: Dialect::Legacy,
-        streams: true,
+        tool: Tool::Events,
+        ..PLAIN
+    },
+    Form {
+        name: "a Write with Redis",
+        most: 94_900,
+        dialect: Dialect::Legacy,
+        tool: Tool::Write,
         ..PLAIN
     },
 ];
@@ -106,7 +129,7 @@ pub(crate) fn run(options: &Options) -> Result<String, Error> {
         options.cases.is_empty() || options.cases.iter().any(|part| form.name.contains(part))
     };
     for form in FORMS.iter().filter(wanted) {
-        let [few, many] = if form.streams { STREAMS } else { CALLS };
+        let [few, many] = if form.tool == Tool::Events { STREAMS } else { CALLS };
         let calls = many - few;
         let (many, lasted) = measure(form, &addresses, many, Duration::ZERO)?;
         let (few, _) = measure(form, &addresses, few, lasted)?;
@@ -170,7 +193,16 @@ fn measure(
     let mut command = callgrind::command(&PathBuf::from(targets::binary()?), &out);
     command.arg("serve").arg("--config").arg(&config);
     command.env("HOLDFAST_DATA_DIR", folder.join("data"));
+    let redis = if form.tool == Tool::Write { Some(targets::redis()?) } else { None };
+    if let Some((_, redis)) = redis {
+        let (name, peer) = ("node-1", free_address()?);
+        command.envs(targets::member(name, peer, &format!("{name}={peer}")));
+        // In milliseconds; a node that callgrind slows down is to lose no lease.
+        command.env("HA_FAILOVER_TIMEOUT", PATIENCE_OF_GROUP);
+        command.envs(targets::stored_in(redis));
+    }
     let gateway = Process::start("valgrind", command, address, folder, PATIENCE)?;
+    gateway.wait_until_ready(address, PATIENCE)?;
     let began = Instant::now();
     let mut plan = LoadPlan::new(address);
     (plan.dialect, plan.counts) = (form.dialect, form.counts);
@@ -178,9 +210,13 @@ fn measure(
         plan.path = "/mcp/bench-1".to_owned();
     }
     plan.grace = PATIENCE;
-    if form.streams {
-        plan.tool = "events".to_owned();
-        plan.arguments = json!({ "pause_ms": PAUSE });
+    match form.tool {
+        Tool::Echo => {}
+        Tool::Events => {
+            plan.tool = "events".to_owned();
+            plan.arguments = json!({ "pause_ms": PAUSE });
+        }
+        Tool::Write => plan.tool = "write".to_owned(),
     }
     bench::call_in_turn(&plan, calls)?;
     std::thread::sleep(at_least.saturating_sub(began.elapsed()));
@@ -215,7 +251,7 @@ servers:
         text.push_str(&format!(
             "  bench-{number}:
     {place}
-    tools: {{ echo: read, events: read }}
+    tools: {{ echo: read, events: read, write: write }}
 "
         ));
     }

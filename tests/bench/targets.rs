@@ -144,9 +144,7 @@ http {{
             }
             Form::Redis => {
                 let (redis, at) = redis()?;
-                let url = format!("redis://{at}");
-                let store = [("SESSION_STORE", "redis"), ("SESSION_STORE_URL", url.as_str())];
-                let (mut nodes, addresses) = cluster(1, &configuration, &store)?;
+                let (mut nodes, addresses) = cluster(1, &configuration, &stored_in(at))?;
                 nodes.insert(0, redis);
                 let address = addresses[0];
                 Ok(Self { name: "holdfast", address, path: PATH, processes: nodes, counted: 1 })
@@ -241,7 +239,7 @@ const ADMIN: &str = "admin";
 fn node(
     name: &str,
     configuration: &str,
-    environment: &[(&str, &str)],
+    environment: &[(&str, String)],
 ) -> Result<(Process, SocketAddr), Error> {
     let binary = binary()?;
     let (folder, address, admin) = (folder(name)?, free_address()?, free_address()?);
@@ -254,7 +252,7 @@ admin: {{ address: \"{admin}\" }}
     fs::write(&config, text)?;
     fs::write(folder.join(ADMIN), admin.to_string())?;
     let mut command = Command::new(binary);
-    command.arg("serve").arg("--config").arg(&config).envs(environment.iter().copied());
+    command.arg("serve").arg("--config").arg(&config).envs(environment.iter().cloned());
     command.env("HOLDFAST_DATA_DIR", folder.join("data"));
     Ok((Process::start(name, command, address, folder, START)?, address))
 }
@@ -263,7 +261,7 @@ admin: {{ address: \"{admin}\" }}
 fn cluster(
     many: usize,
     configuration: &str,
-    environment: &[(&str, &str)],
+    environment: &[(&str, String)],
 ) -> Result<(Vec<Process>, Vec<SocketAddr>), Error> {
     let peers: Vec<SocketAddr> = (0..many).map(|_| free_address()).collect::<Result<_, _>>()?;
     let names: Vec<String> = (1..=many).map(|number| format!("node-{number}")).collect();
@@ -272,29 +270,31 @@ fn cluster(
     let listed = listed.join(",");
     let (mut nodes, mut addresses) = (Vec::new(), Vec::new());
     for (name, peer) in names.iter().zip(&peers) {
-        let peer = peer.to_string();
-        let mut all = vec![
-            ("HA_MODE", "cluster"),
-            ("HA_NODE_ID", name.as_str()),
-            ("HA_CLUSTER_NODES", listed.as_str()),
-            ("HOLDFAST_CLUSTER_SECRET", "a secret of the benchmark, long enough"),
-            ("HOLDFAST_CLUSTER_LISTEN", peer.as_str()),
-        ];
-        all.extend_from_slice(environment);
-        let (node, address) = node(name, configuration, &all)?;
+        let environment = [&member(name, *peer, &listed)[..], environment].concat();
+        let (node, address) = node(name, configuration, &environment)?;
         nodes.push(node);
         addresses.push(address);
     }
-    let deadline = Instant::now() + Duration::from_secs(30);
     for (node, address) in nodes.iter().zip(&addresses) {
-        while !is_ready(*address) {
-            if Instant::now() > deadline {
-                return Err(format!("a node is not ready:\n{}", said(&node.log())).into());
-            }
-            std::thread::sleep(Duration::from_millis(50));
-        }
+        node.wait_until_ready(*address, Duration::from_secs(30))?;
     }
     Ok((nodes, addresses))
+}
+
+/// The environment of a node in a cluster of these.
+pub(crate) fn member(name: &str, peer: SocketAddr, listed: &str) -> [(&'static str, String); 5] {
+    [
+        ("HA_MODE", "cluster".to_owned()),
+        ("HA_NODE_ID", name.to_owned()),
+        ("HA_CLUSTER_NODES", listed.to_owned()),
+        ("HOLDFAST_CLUSTER_SECRET", "a secret of the benchmark, long enough".to_owned()),
+        ("HOLDFAST_CLUSTER_LISTEN", peer.to_string()),
+    ]
+}
+
+/// The environment of a node whose store is a Redis.
+pub(crate) fn stored_in(redis: SocketAddr) -> [(&'static str, String); 2] {
+    [("SESSION_STORE", "redis".to_owned()), ("SESSION_STORE_URL", format!("redis://{redis}"))]
 }
 
 fn is_ready(address: SocketAddr) -> bool {
@@ -312,7 +312,7 @@ fn get(address: SocketAddr, path: &str) -> std::io::Result<String> {
 }
 
 /// A Redis that keeps what it acknowledges as the shipped one does.
-fn redis() -> Result<(Process, SocketAddr), Error> {
+pub(crate) fn redis() -> Result<(Process, SocketAddr), Error> {
     let (folder, address) = (folder("redis")?, free_address()?);
     let mut command = Command::new("redis-server");
     let port = address.port().to_string();
@@ -362,6 +362,22 @@ impl Process {
             std::thread::sleep(Duration::from_millis(20));
         }
         Ok(Self { child, folder })
+    }
+
+    /// Waits until a node takes calls, at most for so long.
+    pub(crate) fn wait_until_ready(
+        &self,
+        address: SocketAddr,
+        patience: Duration,
+    ) -> Result<(), Error> {
+        let deadline = Instant::now() + patience;
+        while !is_ready(address) {
+            if Instant::now() > deadline {
+                return Err(format!("a node is not ready:\n{}", said(&self.log())).into());
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        Ok(())
     }
 
     /// Has it end in order, and looks at what it leaves behind before its folder goes.

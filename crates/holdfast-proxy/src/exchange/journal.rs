@@ -241,7 +241,7 @@ pub(super) async fn admit(call: &Arc<Call>) -> Result<(), Answer> {
     Ok(())
 }
 
-/// A call that its node's journal is asked about.
+/// A call that the journal is asked about.
 struct Entering {
     call: Arc<Call>,
     key: CallKey,
@@ -253,6 +253,7 @@ thread_local! {
         const { Boxes::new(|| worker(&ENTERING, enter)) };
 }
 
+/// What few calls need is boxed where it is awaited.
 async fn enter(Entering { call, key, by_balancer }: Entering) -> Result<(), Answer> {
     let (call, gateway) = (&call, &call.gateway);
     let Some(cluster) = &gateway.cluster else { return Ok(()) };
@@ -295,7 +296,7 @@ async fn enter(Entering { call, key, by_balancer }: Entering) -> Result<(), Answ
                 // That it was barred is forgotten some time after.
                 if begun.saturating_duration_since(call.started) >= MAX_AGE {
                     let reason = format!("it was not written down within {} s", MAX_AGE.as_secs());
-                    return Err(unavailable(call, &reason).await);
+                    return Err(Box::pin(unavailable(call, &reason)).await);
                 }
                 match write(gateway, &key, found.as_ref(), &entry).await {
                     Ok(Begin::Mine(revision)) => {
@@ -320,17 +321,18 @@ async fn enter(Entering { call, key, by_balancer }: Entering) -> Result<(), Answ
                         if call.started.elapsed() < WAITS =>
                     {
                         tokio::time::sleep(pause.next(random::u64())).await;
-                        call.leased(call.started).await;
+                        Box::pin(call.leased(call.started)).await;
                     }
                     Err(error) => {
-                        return Err(unavailable(call, &crate::failure::told(&error)).await);
+                        let reason = crate::failure::told(&error);
+                        return Err(Box::pin(unavailable(call, &reason)).await);
                     }
                 }
             }
             Arrival::Wait => {
                 waited = true;
                 tokio::time::sleep(pause.next(random::u64())).await;
-                found = look(call, &key).await?;
+                found = Box::pin(look(call, &key)).await?;
             }
             Arrival::Deliver { answer, .. } => {
                 return match gateway.unseal(PURPOSE, answer) {
@@ -342,14 +344,14 @@ async fn enter(Entering { call, key, by_balancer }: Entering) -> Result<(), Answ
                 waited = true;
                 let Some((entry, revision)) = found.take() else { continue };
                 let entry = Entry { owner: cluster.me(), phase: Phase::Unknown, ..entry };
-                match gateway.store.settle(&key, revision, &entry).await {
+                match Box::pin(gateway.store.settle(&key, revision, &entry)).await {
                     Ok(_) => {
                         // Its own node cannot tell any more that it is in doubt.
                         let received = crate::clock::seen_at(entry.started, call.started);
                         call.server.fleet.counts.losses.unknown(received);
                         return Err(unknown(call, "the node that ran it was lost"));
                     }
-                    Err(StoreError::Conflict { .. }) => found = look(call, &key).await?,
+                    Err(StoreError::Conflict { .. }) => found = Box::pin(look(call, &key)).await?,
                     Err(error) => return Err(unknown(call, &crate::failure::told(&error))),
                 }
             }
@@ -370,14 +372,14 @@ async fn write(
     found: Option<&(Entry, u64)>,
     entry: &Entry,
 ) -> Result<Begin, StoreError> {
-    let Some((_, revision)) = found else { return gateway.store.begin(key, entry).await };
-    match gateway.store.settle(key, *revision, entry).await {
-        Ok(revision) => Ok(Begin::Mine(revision)),
-        Err(StoreError::Conflict { .. } | StoreError::Missing) => {
-            gateway.store.begin(key, entry).await
+    if let Some((_, revision)) = found {
+        match Box::pin(gateway.store.settle(key, *revision, entry)).await {
+            Ok(revision) => return Ok(Begin::Mine(revision)),
+            Err(StoreError::Conflict { .. } | StoreError::Missing) => {}
+            Err(error) => return Err(error),
         }
-        Err(error) => Err(error),
     }
+    gateway.store.begin(key, entry).await
 }
 
 async fn look(call: &Call, key: &CallKey) -> Result<Option<(Entry, u64)>, Answer> {

@@ -129,7 +129,10 @@ impl Kv {
     ) -> Result<u64, NotWritten> {
         match self {
             Self::Memory(memory) => memory.put(key, value, expect, deadline),
-            Self::Replicated(replicated) => replicated.put(key, value, expect, deadline).await,
+            Self::Replicated(replicated) => {
+                // Boxed: a write to Redis is not to carry its room along.
+                Box::pin(replicated.put(key, value, expect, deadline)).await
+            }
             Self::Redis(redis) => {
                 let written = redis.put(key, value, expect, deadline, false).await;
                 written.map(|(revision, _)| revision)

@@ -37,9 +37,14 @@ pub(super) enum Lasting {
 impl Shared {
     /// A link to where the key is. Waits until `limit` for one, less if there has been none for long.
     async fn link(&self, key: &[u8], limit: Instant) -> Result<Arc<Link>, String> {
-        if let Some(link) = self.link_now(key) {
-            return Ok(link);
+        match self.link_now(key) {
+            Some(link) => Ok(link),
+            // Boxed, as is what few writes need: the future of each goes through many hands.
+            None => Box::pin(self.link_until(key, limit)).await,
         }
+    }
+
+    async fn link_until(&self, key: &[u8], limit: Instant) -> Result<Arc<Link>, String> {
         let mut reach = self.reach.subscribe();
         loop {
             let (limit, reason) = match &*reach.borrow_and_update() {
@@ -142,7 +147,7 @@ impl Shared {
                 },
                 Lasting::No => {
                     self.operations.scripts.inc();
-                    link.call(&call, self.settings.command_timeout).await
+                    Box::pin(link.call(&call, self.settings.command_timeout)).await
                 }
             };
             broke |= matches!(sent, Sent::Broke(_));
