@@ -5,9 +5,13 @@
 //! balancer's request id, or session and JSON-RPC id) is written down first, with "only if absent":
 //! whoever finds an entry waits for its owner, delivers its answer, or says that its outcome is
 //! unknown. [`holdfast_engine::journal`] decides; this does.
+//!
+//! The entry of a call that waits for its turn says that it was not sent ([`Phase::Waiting`]), until its turn comes: then
+//! it is made [`Phase::Pending`], which is a round to the store that only those pay who have waited. Whoever finds it
+//! when its node is dead runs it, or says that it did not run.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -38,7 +42,9 @@ pub(crate) struct Ticket {
     entry: Entry,
     /// When it was begun, or taken over.
     begun: Instant,
-    revision: u64,
+    revision: AtomicU64,
+    /// Whether the entry says that the call waits: then it is not sent.
+    waits: AtomicBool,
     settled: AtomicBool,
     running: Arc<Running>,
 }
@@ -53,6 +59,8 @@ pub(crate) struct Open {
     past: Mutex<Recent>,
     /// Those that other nodes were told that it has never had: it does not begin with them any more.
     barred: Mutex<Recent>,
+    /// Whether every node reads the entry of a call that waits.
+    all_read_waiting: AtomicBool,
     born: Instant,
 }
 
@@ -136,9 +144,20 @@ impl Call {
         }
         let me = cluster.me();
         let ticket = self.ticket.get();
+        if ticket.is_some_and(Ticket::waits) {
+            return Err("its entry in the journal says that it waits".to_owned());
+        }
         let (owner, begun) =
             ticket.map_or((me, self.started), |ticket| (ticket.entry.owner, ticket.begun));
         may_send(owner, me, cluster.has_lease(), begun.elapsed()).map_err(|error| error.to_string())
+    }
+
+    /// Whether another node may have taken it over while it waits here, and run it: for all that this one knows, it
+    /// was given up. With a lease it was not.
+    pub(super) fn may_be_taken(&self) -> bool {
+        let Some(cluster) = &self.gateway.cluster else { return false };
+        let lost = |ticket: &Ticket| ticket.entry.owner != cluster.me() || !cluster.has_lease();
+        self.ticket.get().is_some_and(|ticket| ticket.waits() && lost(ticket))
     }
 
     /// Waits for a lease for as long as the cluster is waited for from then on; whether there is one. It ends before
@@ -207,18 +226,25 @@ impl Call {
     }
 }
 
-/// Lets a call in: writes its entry, or answers it from the one that there is.
+/// Lets a call in: writes its entry in this phase, or answers it from the one that there is. [`Phase::Waiting`] is for
+/// a call whose turn has not come; when it has, it is let in once more, as [`Phase::Pending`].
 ///
 /// # Errors
 /// The call's answer, where it does not run here.
 ///
 /// # Cancel safety
 /// An entry that was written and has no ticket yet is found as an orphan of this node.
-pub(super) async fn admit(call: &Arc<Call>) -> Result<(), Answer> {
+pub(super) async fn admit(call: &Arc<Call>, phase: Phase) -> Result<(), Answer> {
     let gateway = &call.gateway;
     let Some(cluster) = &gateway.cluster else { return Ok(()) };
-    if call.class != CallClass::Write || call.ticket.get().is_some() {
+    if call.class != CallClass::Write {
         return Ok(());
+    }
+    if let Some(ticket) = call.ticket.get() {
+        return match ticket.waits() && phase == Phase::Pending {
+            true => Box::pin(its_turn(call, ticket)).await,
+            false => Ok(()),
+        };
     }
     // Until the journal has been asked nobody knows whether a balancer has sent it to another node as well.
     call.out.set(call.balancer_id.is_some());
@@ -229,7 +255,9 @@ pub(super) async fn admit(call: &Arc<Call>) -> Result<(), Answer> {
     if call.is_journaled()
         && let Some((key, by_balancer)) = call.key()
     {
-        Box::pin(enter(call, cluster, key, by_balancer)).await?;
+        let told = phase != Phase::Waiting || gateway.journal.all_read_waiting();
+        let phase = if told { phase } else { Phase::Pending };
+        Box::pin(enter(call, cluster, key, by_balancer, phase)).await?;
     }
     call.out.set(false);
     Ok(())
@@ -240,6 +268,7 @@ async fn enter(
     cluster: &Cluster,
     key: CallKey,
     by_balancer: bool,
+    phase: Phase,
 ) -> Result<(), Answer> {
     let gateway = &call.gateway;
     let principal = call.principal.digest;
@@ -269,7 +298,7 @@ async fn enter(
                     instance: 0,
                     started: crate::clock::unix_millis(),
                     by_balancer,
-                    phase: Phase::Pending,
+                    phase: phase.clone(),
                 };
                 let begun = Instant::now();
                 let running = gateway.open_entry(key);
@@ -279,20 +308,25 @@ async fn enter(
                 }
                 // That it was barred is forgotten some time after.
                 if begun.saturating_duration_since(call.started) >= MAX_AGE {
+                    if let Some((entry, revision)) =
+                        found.as_ref().filter(|(entry, _)| entry.phase == Phase::Waiting)
+                    {
+                        let failure = waited_elsewhere(call);
+                        match deny(call, &failure, &key, entry, *revision).await {
+                            Ok(()) => return Err(super::gave_up(call, failure)),
+                            Err(StoreError::Conflict { .. }) => {
+                                found = look(call, &key).await?;
+                                continue;
+                            }
+                            Err(error) => return Err(unknown(call, &crate::failure::told(&error))),
+                        }
+                    }
                     let reason = format!("it was not written down within {} s", MAX_AGE.as_secs());
                     return Err(unavailable(call, &reason).await);
                 }
                 match write(gateway, &key, found.as_ref(), &entry).await {
                     Ok(Begin::Mine(revision)) => {
-                        let ticket = Ticket {
-                            gateway: Arc::downgrade(gateway),
-                            entry,
-                            begun,
-                            revision,
-                            settled: AtomicBool::new(false),
-                            running,
-                        };
-                        let _ = call.ticket.set(ticket);
+                        let _ = call.ticket.set(Ticket::new(entry, revision, begun, running));
                         return Ok(());
                     }
                     // The key that was held meanwhile is let go: whoever has the entry holds it too.
@@ -346,6 +380,84 @@ async fn enter(
             }
         }
     }
+}
+
+/// The turn of a call has come that has waited: from here on its entry says that it may have been sent.
+///
+/// # Errors
+/// The call's answer: another node has taken it over, or the entry could not be written. It is not sent.
+///
+/// # Cancel safety
+/// Cancelled, the entry may be written; the call is not sent.
+async fn its_turn(call: &Arc<Call>, ticket: &Ticket) -> Result<(), Answer> {
+    let since = Instant::now();
+    let mut pause = Backoff::new(Duration::from_millis(5), Duration::from_millis(100));
+    let entry = Entry { phase: Phase::Pending, ..ticket.entry.clone() };
+    loop {
+        let revision = ticket.revision.load(Ordering::Relaxed);
+        match call.gateway.store.settle(&ticket.running.key, revision, &entry).await {
+            Ok(revision) => {
+                ticket.revision.store(revision, Ordering::Relaxed);
+                ticket.waits.store(false, Ordering::Relaxed);
+                return Ok(());
+            }
+            Err(StoreError::Conflict { .. } | StoreError::Missing) => {
+                return Err(unknown(call, "another node took it over while it waited"));
+            }
+            Err(StoreError::Unavailable(_)) if since.elapsed() < WAITS => {
+                tokio::time::sleep(pause.next(random::u64())).await;
+                call.leased(since).await;
+            }
+            Err(error) => {
+                let reason = crate::failure::told(&error);
+                let mut failure = Failure::dependency(&call.server.name, reason);
+                if !stays_unsent(call, &failure).await {
+                    failure.ran = Ran::Maybe;
+                }
+                return Err(super::gave_up(call, failure));
+            }
+        }
+    }
+}
+
+/// Why a call is not run that waited at a node that is gone.
+fn waited_elsewhere(call: &Call) -> Failure {
+    let reason = "the node at which it waited for its turn was lost".to_owned();
+    Failure::dependency(&call.server.name, reason)
+}
+
+/// Settles that a call did not run that waited, and will not.
+///
+/// # Errors
+/// As [`holdfast_store::Store::settle`].
+async fn deny(
+    call: &Call,
+    failure: &Failure,
+    key: &CallKey,
+    entry: &Entry,
+    revision: u64,
+) -> Result<(), StoreError> {
+    let gateway = &call.gateway;
+    let Some(cluster) = &gateway.cluster else { return Err(StoreError::Fenced) };
+    let answer = Some(gateway.seal(PURPOSE, &failure.render(&call.ids)));
+    let phase = Phase::Complete { answer, status: 200, is_stream: false };
+    let entry = Entry { owner: cluster.me(), phase, ..entry.clone() };
+    gateway.store.settle(key, revision, &entry).await.map(|_| ())
+}
+
+/// Whether it is sure that a call did not run which is refused so, and that it will not: what the journal has as
+/// waiting is settled there first, since another node could run it.
+///
+/// # Cancel safety
+/// Cancelled, it may be settled.
+pub(super) async fn stays_unsent(call: &Call, failure: &Failure) -> bool {
+    let Some(ticket) = call.ticket.get().filter(|ticket| ticket.waits()) else { return true };
+    let revision = ticket.revision.load(Ordering::Relaxed);
+    let denied = deny(call, failure, &ticket.running.key, &ticket.entry, revision).await;
+    if denied.is_ok() {
+        ticket.settled.store(true, Ordering::Relaxed);
+    }
+    denied.is_ok()
 }
 
 /// Writes a new entry, or one in place of another that says that its call did not run.
@@ -404,6 +516,8 @@ pub(crate) enum Fate {
     Answered(Bytes),
     /// It may be gone on with: the call has the entry's ticket now.
     Mine,
+    /// It waited for its turn where it was, and was not sent. Nobody sends it any more.
+    Denied(Failure),
     /// Nobody will ever know, or another node goes on with it.
     Unknown,
 }
@@ -427,7 +541,7 @@ pub(crate) async fn inherit(call: &Call, key: CallKey) -> Fate {
         let mine = entry.owner == cluster.me();
         match entry.phase {
             // It was taken over before, for a client that went again before it heard of that.
-            Phase::Pending | Phase::Streaming { .. }
+            Phase::Pending | Phase::Streaming { .. } | Phase::Waiting
                 if mine && gateway.journal.is_open(&key) && Instant::now() < until =>
             {
                 tokio::time::sleep(pause.next(random::u64())).await;
@@ -436,16 +550,25 @@ pub(crate) async fn inherit(call: &Call, key: CallKey) -> Fate {
                 let answer = answer.as_ref().and_then(|answer| gateway.unseal(PURPOSE, answer));
                 return answer.map_or(Fate::Unknown, Fate::Answered);
             }
+            Phase::Waiting if !cluster.may_run(entry.owner) => {
+                let failure = waited_elsewhere(call);
+                let denied = gateway.patiently(|| deny(call, &failure, &key, &entry, revision));
+                match denied.await {
+                    Ok(()) => return Fate::Denied(failure),
+                    Err(StoreError::Conflict { .. }) => {
+                        tries += 1;
+                        tokio::time::sleep(pause.next(random::u64())).await;
+                    }
+                    Err(_) => return Fate::Unknown,
+                }
+            }
             Phase::Pending | Phase::Streaming { .. } if !cluster.may_run(entry.owner) => {
                 let entry = Entry { owner: cluster.me(), phase: Phase::Pending, ..entry };
                 let begun = Instant::now();
                 let running = gateway.open_entry(key);
                 match gateway.patiently(|| gateway.store.settle(&key, revision, &entry)).await {
                     Ok(revision) => {
-                        let gateway = Arc::downgrade(gateway);
-                        let settled = AtomicBool::new(false);
-                        let ticket = Ticket { gateway, entry, begun, revision, settled, running };
-                        let _ = call.ticket.set(ticket);
+                        let _ = call.ticket.set(Ticket::new(entry, revision, begun, running));
                         return Fate::Mine;
                     }
                     // This node is behind: there may be an answer by now.
@@ -466,6 +589,22 @@ pub(crate) async fn inherit(call: &Call, key: CallKey) -> Fate {
 // === impl Ticket ===
 
 impl Ticket {
+    fn new(entry: Entry, revision: u64, begun: Instant, running: Arc<Running>) -> Self {
+        Self {
+            gateway: running.gateway.clone(),
+            begun,
+            revision: AtomicU64::new(revision),
+            waits: AtomicBool::new(entry.phase == Phase::Waiting),
+            settled: AtomicBool::new(false),
+            entry,
+            running,
+        }
+    }
+
+    fn waits(&self) -> bool {
+        self.waits.load(Ordering::Relaxed)
+    }
+
     /// Writes down the call's answer.
     pub(super) fn complete(&self, answer: &[u8]) {
         let Some(gateway) = self.gateway.upgrade() else { return };
@@ -497,7 +636,7 @@ impl Ticket {
         let Some(gateway) = self.gateway.upgrade() else { return };
         let settling = Settling {
             entry: Entry { phase, ..self.entry.clone() },
-            revision: self.revision,
+            revision: self.revision.load(Ordering::Relaxed),
             running: Arc::clone(&self.running),
             _open: gateway.open.token(),
             gateway,
@@ -573,12 +712,22 @@ impl Default for Open {
             keys: Mutex::default(),
             past: Mutex::new(Recent::since(born)),
             barred: Mutex::new(Recent::since(born)),
+            all_read_waiting: AtomicBool::new(false),
             born,
         }
     }
 }
 
 impl Open {
+    /// Whether every node reads the entry of a call that waits, as far as is known; until it is told, none does.
+    pub(crate) fn write_waiting(&self, all_read: bool) {
+        self.all_read_waiting.store(all_read, Ordering::Relaxed);
+    }
+
+    fn all_read_waiting(&self) -> bool {
+        self.all_read_waiting.load(Ordering::Relaxed)
+    }
+
     fn is_open(&self, key: &CallKey) -> bool {
         self.keys.lock().unwrap_or_else(PoisonError::into_inner).contains_key(key)
     }
