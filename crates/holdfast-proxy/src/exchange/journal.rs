@@ -10,9 +10,10 @@
 //! it is made [`Phase::Pending`], which is a round to the store that only those pay who have waited. Whoever finds it
 //! when its node is dead runs it, or says that it did not run.
 
-use std::collections::{HashMap, HashSet};
+mod open;
+
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -27,6 +28,8 @@ use http::StatusCode;
 use sha2::{Digest, Sha256};
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
+pub(crate) use self::open::Open;
+use self::open::Running;
 use super::attempt::json_headers;
 use super::{Answer, Call, Ids, Whole};
 use crate::cluster::Cluster;
@@ -49,36 +52,6 @@ pub(crate) struct Ticket {
     running: Arc<Running>,
 }
 
-/// The entries that this process is working on. An entry of this node that is not among them has
-/// nobody who will settle it.
-#[derive(Debug)]
-pub(crate) struct Open {
-    /// By how many, and since when: a call that arrives a second time may hold its key for a moment.
-    keys: Mutex<HashMap<CallKey, (usize, Instant)>>,
-    /// Those that it was working on.
-    past: Mutex<Recent>,
-    /// Those that other nodes were told that it has never had: it does not begin with them any more.
-    barred: Mutex<Recent>,
-    /// Whether every node reads the entry of a call that waits.
-    all_read_waiting: AtomicBool,
-    born: Instant,
-}
-
-/// Keys of the last while: at least [`RECENT`], and less than twice as long.
-#[derive(Debug)]
-struct Recent {
-    now: HashSet<CallKey>,
-    before: HashSet<CallKey>,
-    turned: Instant,
-}
-
-/// Keeps a key among the open ones.
-#[derive(Debug)]
-struct Running {
-    gateway: std::sync::Weak<Gateway>,
-    key: CallKey,
-}
-
 /// Answers larger than this are not kept: sealing makes them a third longer, and entries hold 64 KiB.
 const LARGEST_KEPT: usize = 46 * 1024;
 
@@ -90,14 +63,6 @@ const LEASE_POLL: Duration = Duration::from_millis(20);
 
 /// What answers are sealed for.
 const PURPOSE: &[u8] = b"journal";
-
-/// A call that has run for longer has its entry kept.
-const LONG: Duration = Duration::from_secs(60);
-
-/// How long a key is remembered that this node has let go, or was told to leave alone. A balancer that
-/// loses a connection sends the call again at once, and that sending is not older than [`MAX_AGE`] when
-/// it is given up.
-const RECENT: Duration = Duration::from_secs(30);
 
 /// How long it is tried to write a settled outcome before it is left to be found as an orphan.
 const SETTLE_FOR: Duration = Duration::from_secs(20);
@@ -702,117 +667,3 @@ impl Drop for Ticket {
         self.settle(Phase::Unknown);
     }
 }
-
-// === impl Open ===
-
-impl Default for Open {
-    fn default() -> Self {
-        let born = Instant::now();
-        Self {
-            keys: Mutex::default(),
-            past: Mutex::new(Recent::since(born)),
-            barred: Mutex::new(Recent::since(born)),
-            all_read_waiting: AtomicBool::new(false),
-            born,
-        }
-    }
-}
-
-impl Open {
-    /// Whether every node reads the entry of a call that waits, as far as is known; until it is told, none does.
-    pub(crate) fn write_waiting(&self, all_read: bool) {
-        self.all_read_waiting.store(all_read, Ordering::Relaxed);
-    }
-
-    fn all_read_waiting(&self) -> bool {
-        self.all_read_waiting.load(Ordering::Relaxed)
-    }
-
-    fn is_open(&self, key: &CallKey) -> bool {
-        self.keys.lock().unwrap_or_else(PoisonError::into_inner).contains_key(key)
-    }
-
-    fn is_barred(&self, key: &CallKey) -> bool {
-        self.barred.lock().unwrap_or_else(PoisonError::into_inner).has(key)
-    }
-
-    /// Whether this process has never had the call, and from now on does not begin with it. A process
-    /// that is young does not know what the one before it had.
-    pub(crate) fn bar(&self, key: CallKey, now: Instant) -> bool {
-        if now.saturating_duration_since(self.born) < RECENT {
-            return false;
-        }
-        // Barred first: a call that comes meanwhile is either seen here or sees that it is barred.
-        self.barred.lock().unwrap_or_else(PoisonError::into_inner).insert(key, now);
-        let past = self.past.lock().unwrap_or_else(PoisonError::into_inner).has(&key);
-        !past && !self.is_open(&key)
-    }
-}
-
-// === impl Recent ===
-
-impl Recent {
-    fn since(turned: Instant) -> Self {
-        Self { now: HashSet::new(), before: HashSet::new(), turned }
-    }
-
-    fn has(&self, key: &CallKey) -> bool {
-        self.now.contains(key) || self.before.contains(key)
-    }
-
-    fn insert(&mut self, key: CallKey, now: Instant) {
-        let age = now.saturating_duration_since(self.turned);
-        if age >= RECENT {
-            self.before = std::mem::take(&mut self.now);
-            if age >= RECENT * 2 {
-                self.before.clear();
-            }
-            self.turned = now;
-        }
-        self.now.insert(key);
-    }
-}
-
-impl Gateway {
-    /// Keeps the entries of calls that run for long.
-    pub(crate) async fn keep_entries(&self) {
-        let open: Vec<CallKey> = {
-            let keys = self.journal.keys.lock().unwrap_or_else(PoisonError::into_inner);
-            keys.iter()
-                .filter(|(_, (_, since))| since.elapsed() > LONG)
-                .map(|(key, _)| *key)
-                .collect()
-        };
-        for key in open {
-            if let Err(error) = self.store.keep_entry(&key).await {
-                tracing::debug!(%error, "the entry of a long call was not kept");
-            }
-        }
-    }
-
-    fn open_entry(self: &Arc<Self>, key: CallKey) -> Arc<Running> {
-        let mut keys = self.journal.keys.lock().unwrap_or_else(PoisonError::into_inner);
-        keys.entry(key).or_insert_with(|| (0, Instant::now())).0 += 1;
-        drop(keys);
-        Arc::new(Running { gateway: Arc::downgrade(self), key })
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let Some(gateway) = self.gateway.upgrade() else { return };
-        let mut keys = gateway.journal.keys.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((holders, _)) = keys.get_mut(&self.key) {
-            *holders -= 1;
-            if *holders == 0 {
-                // Remembered before it is let go: whoever asks meanwhile finds it in one of the two.
-                let mut past = gateway.journal.past.lock().unwrap_or_else(PoisonError::into_inner);
-                past.insert(self.key, Instant::now());
-                keys.remove(&self.key);
-            }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests;

@@ -296,10 +296,8 @@ pub(crate) fn feed_duplex(
             () = session.ended().cancelled() => None,
         } {
             // A session that is lent has no client who could answer, now or later.
-            let own = match session.is_lent() {
-                true => own::reply(&data),
-                false => own::pong_for_nobody(&log, &data),
-            };
+            let lent = session.is_lent();
+            let own = if lent { own::reply(&data) } else { own::pong_for_nobody(&log, &data) };
             if let Some(own) = own {
                 if let Some(mux) = mux.as_ref().and_then(Weak::upgrade) {
                     mux.reply(own);
