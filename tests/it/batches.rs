@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use crate::harness::client::Client;
 use crate::harness::gateway::{Gateway, Setup};
 use crate::harness::message;
-use crate::harness::recorder::{Recorder, Reply};
+use crate::harness::recorder::{Gate, Recorder, Reply, Step};
+use crate::harness::sse::End;
 
 /// A server that understands batches: it answers each request in it.
 async fn start() -> (Recorder, Gateway) {
@@ -131,4 +132,32 @@ async fn a_batch_larger_than_its_class_is_not_told_to_come_back() {
     assert_eq!(answers[0]["error"]["code"], -31003, "{answers}");
     assert!(answers[0]["error"]["data"].get("retryAfterMs").is_none(), "{answers}");
     assert!(recorder.calls("read").is_empty());
+}
+
+/// A server does not answer what was cancelled: it has done its part with the others.
+#[tokio::test]
+async fn a_stream_that_ends_without_the_answer_that_was_cancelled_has_not_failed() {
+    let gate = Gate::new();
+    let (opens, held) = (gate.clone(), gate);
+    let recorder = Recorder::scripted(move |seen| {
+        if seen.rpc() == "notifications/cancelled" {
+            opens.open();
+        }
+        seen.text().starts_with('[').then(|| {
+            Reply::Stream(vec![
+                Step::Send(message::event(&message::result(1, r#"{"content":[]}"#))),
+                Step::Wait(held.clone()),
+            ])
+        })
+    })
+    .await;
+    let gateway = Setup::http(&recorder.url()).start().await;
+    let client = Client::legacy(&gateway).speaking("2025-03-26").initialized().await;
+    let batch = format!("[{},{}]", message::call(1, "write"), message::call(2, "write"));
+    let mut stream = client.post(&batch).await.stream();
+    let answer = stream.message().await.expect("the first answer");
+    assert_eq!(answer["id"], 1, "{answer}");
+    let cancel = message::notification("notifications/cancelled", r#"{"requestId":2}"#);
+    client.post(&cancel).await;
+    assert_eq!(stream.into_end().await, (vec![], End::Clean));
 }

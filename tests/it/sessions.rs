@@ -335,6 +335,33 @@ async fn subscriptions_are_made_again_side_by_side() {
     }
 }
 
+/// Those that are under way count as those that are there.
+#[tokio::test]
+async fn subscriptions_side_by_side_are_bounded() {
+    let gate = Gate::new();
+    let held = gate.clone();
+    let (recorder, gateway) = start("", move |seen| {
+        let subscribes = seen.rpc() == "resources/subscribe";
+        subscribes.then(|| Reply::after(&held, Reply::json(message::result(seen.id(), "{}"))))
+    })
+    .await;
+    let client = Client::legacy(&gateway).initialized().await;
+    let subscribe = |id: u32| {
+        let params = format!(r#"{{"uri":"test://{id}/{}"}}"#, "x".repeat(12_000));
+        let client = client.clone();
+        tokio::spawn(async move { client.ask(id, "resources/subscribe", &params).await })
+    };
+    let fit: Vec<_> = (1..=4).map(subscribe).collect();
+    recorder.wait_for("all of them", 4, |seen| seen.rpc() == "resources/subscribe").await;
+    let answer = subscribe(5).await.unwrap();
+    assert_eq!(answer["error"]["code"], -31003, "{answer}");
+    gate.open();
+    for answer in fit {
+        let answer = answer.await.unwrap();
+        assert!(answer.get("result").is_some(), "{answer}");
+    }
+}
+
 /// What a session subscribes to is kept, and said again when it moves: there is an end to that.
 #[tokio::test]
 async fn subscriptions_are_bounded() {

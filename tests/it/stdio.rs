@@ -235,6 +235,68 @@ async fn a_cancelled_call_ends_for_its_client() {
     assert_eq!(client.call(2, "echo").await["id"], 2);
 }
 
+/// The others of its batch have their answers.
+#[tokio::test]
+async fn a_cancelled_call_of_a_batch_fails_none_of_the_others() {
+    let mark = mark("struck");
+    let log = ExecutionLog::new();
+    let gateway = Setup::new().server("main", &stdio(&log, &mark)).start().await;
+    let client = Client::legacy(&gateway).speaking("2025-03-26").initialized().await;
+    let caller = client.clone();
+    let slow = message::request(2, "tools/call", r#"{"name":"slow","arguments":{"ms":600000}}"#);
+    let batch = format!("[{},{slow}]", message::call(1, "echo"));
+    let call = tokio::spawn(async move { caller.post(&batch).await });
+    gateway.wait_metric("holdfast_in_flight", |now| now >= 1.0).await;
+    let cancel = message::notification("notifications/cancelled", r#"{"requestId":2}"#);
+    let ended = crate::harness::within("the end of the batch", async {
+        let mut call = call;
+        loop {
+            client.post(&cancel).await;
+            tokio::select! {
+                ended = &mut call => return ended.unwrap().answer(),
+                () = tokio::time::sleep(std::time::Duration::from_millis(50)) => {}
+            }
+        }
+    })
+    .await;
+    let answers = ended.json();
+    assert_eq!(answers.as_array().map(Vec::len), Some(1), "{answers}");
+    assert_eq!(answers[0]["id"], 1, "{answers}");
+    assert!(answers[0].get("result").is_some(), "{answers}");
+}
+
+/// A client without a session has none of its own at the server: what that asks it outside of calls is refused, or it
+/// would wait for ever.
+#[tokio::test]
+async fn what_a_server_asks_outside_of_calls_in_a_session_that_is_lent_is_refused() {
+    let folder = TempDir::new();
+    let seen = folder.join("seen");
+    let result = message::result(
+        r#""holdfast-initialize""#,
+        r#"{"protocolVersion":"2025-11-25","capabilities":{},"serverInfo":{"name":"s","version":"1"}}"#,
+    );
+    let script = format!(
+        "while read -r line; do case \"$line\" in\n\
+         *'\"initialize\"'*) echo '{result}';;\n\
+         *tools/call*) echo '{answer}'; echo '{asks}';;\n\
+         *'\"r1\"'*) echo \"$line\" >> {seen};;\n\
+         esac; done\n",
+        answer = message::result(1, r#"{"content":[]}"#),
+        asks = message::request(r#""r1""#, "roots/list", "{}"),
+        seen = seen.display(),
+    );
+    std::fs::write(folder.join("script"), script).unwrap();
+    let settings = format!(r#"{{ command: sh, args: ["{}"] }}"#, folder.join("script").display());
+    let gateway = Setup::new().server("main", &settings).start().await;
+    let answer = Client::legacy(&gateway).call(1, "write").await;
+    assert!(answer.get("result").is_some(), "{answer}");
+    let refused = eventually("the answer to the server", || {
+        std::fs::read_to_string(&seen).ok().filter(|seen| seen.ends_with('\n'))
+    })
+    .await;
+    assert!(refused.contains("-32601"), "{refused}");
+}
+
 /// What its client does not take is not held against it, and would come again if the call was.
 #[tokio::test]
 async fn a_server_whose_client_does_not_read_is_well_and_is_asked_once() {

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use holdfast_engine::class::CallClass;
+use holdfast_engine::journal::Phase;
 use holdfast_engine::replicated::{
     Body, Command, ControlCommand, MemberState, NodeId, Origin, Reply,
 };
@@ -91,6 +92,7 @@ impl World {
         }
         let truth = &self.group.truth;
         let entry = truth.kv.get(known.key.as_ref(), truth.control.time).and_then(decode);
+        let waits = entry.as_ref().is_some_and(|(entry, _)| entry.phase == Phase::Waiting);
         let mine = entry.is_some_and(|(entry, at)| {
             entry.owner == owner && Some(at) == revision && !entry.phase.is_finished()
         });
@@ -101,6 +103,8 @@ impl World {
             self.checks.fail(format!("call {call} was sent by {owner:?}, which was given up"));
         } else if !mine {
             self.checks.fail(format!("call {call} was sent by {owner:?}, not its owner"));
+        } else if waits {
+            self.checks.fail(format!("call {call} was sent while its entry says that it waits"));
         } else if known.answered.is_some_and(|(_, it)| told(it)) && known.anew == 0 && single {
             self.checks.fail(format!("call {call} was sent after its end was told"));
         }

@@ -3,6 +3,7 @@
 //! ```text
 //! arrive → journal (put if absent) → lease, life and age → send → settle → answer
 //!        ↘ found: wait, deliver, or take over by compare-and-set on the entry's revision
+//!          its turn has not come: waiting → (its turn) → pending, by compare-and-set → lease …
 //! ```
 //! The driver is pure as well: it gets inputs and gives effects, which the node carries out.
 
@@ -32,6 +33,10 @@ enum State {
     Beginning,
     Taking(Orphan),
     Waiting,
+    /// Its entry says that it waits for its turn.
+    Queued,
+    /// Its turn has come: the entry is made to say that it may have been sent.
+    Going,
     Sending,
     Reestablishing,
     /// The stream's beginning is being written down.
@@ -52,6 +57,8 @@ pub(crate) struct Exchange {
     /// The balancer says that it has not tried another node before.
     first: bool,
     pub(crate) received: Ms,
+    /// When its turn comes.
+    turn: Ms,
     /// When its entry was begun, or taken over.
     begun: Ms,
     client_here: bool,
@@ -81,6 +88,7 @@ impl Exchange {
         post: bool,
         first: bool,
         received: Ms,
+        turn: Ms,
     ) -> Self {
         Self {
             key,
@@ -89,6 +97,7 @@ impl Exchange {
             post,
             first,
             received,
+            turn,
             begun: received,
             client_here: true,
             state: State::Held,
@@ -118,6 +127,8 @@ impl Exchange {
                 self.begin(view, &mut out);
             }
             (State::Waiting, Input::Changed | Input::Tick) => self.look(view, &mut out),
+            (State::Queued, Input::Changed | Input::Tick) => self.queued(view, &mut out),
+            (State::Going, Input::Written(reply)) => self.goes(view, reply, &mut out),
             (State::Beginning, Input::Written(reply)) => self.begun(view, reply, &mut out),
             (State::Taking(what), Input::Written(reply)) => self.taken(view, what, reply, &mut out),
             (State::Settling(then), Input::Written(reply)) => {
@@ -185,7 +196,12 @@ impl Exchange {
             return;
         }
         self.state = State::Beginning;
-        out.push(self.propose(view.me, Phase::Pending, expect));
+        let phase = if self.waits(view) { Phase::Waiting } else { Phase::Pending };
+        out.push(self.propose(view.me, phase, expect));
+    }
+
+    fn waits(&self, view: &View<'_>) -> bool {
+        self.class == CallClass::Write && view.now < self.turn
     }
 
     fn begun(&mut self, view: &View<'_>, reply: Option<Reply>, out: &mut Vec<Effect>) {
@@ -193,6 +209,11 @@ impl Exchange {
             Some(Reply::Done { revision }) => {
                 self.revision = Some(revision);
                 self.waited = true;
+                if self.class == CallClass::Write && self.begun < self.turn {
+                    out.push(Effect::Note("waits for its turn"));
+                    self.state = State::Queued;
+                    return self.queued(view, out);
+                }
                 self.try_send(view, out);
             }
             Some(Reply::Mismatch { found: Some(found) }) => {
@@ -203,6 +224,33 @@ impl Exchange {
             // A former attempt of this proposal may have been applied: the next life finds out.
             Some(Reply::Fenced { .. }) => self.state = State::Held,
             _ => self.not_begun(out),
+        }
+    }
+
+    fn queued(&mut self, view: &View<'_>, out: &mut Vec<Effect>) {
+        if !self.client_here {
+            return self.settle(Phase::Failed, None, out);
+        }
+        if view.bug == Some(Bug::TurnUnwritten) && view.now >= self.turn {
+            return self.try_send(view, out);
+        }
+        if view.now >= self.turn {
+            self.state = State::Going;
+            out.push(self.propose_next(Phase::Pending));
+        }
+    }
+
+    fn goes(&mut self, view: &View<'_>, reply: Option<Reply>, out: &mut Vec<Effect>) {
+        match reply {
+            Some(Reply::Done { revision }) => {
+                self.revision = Some(revision);
+                self.try_send(view, out);
+            }
+            Some(Reply::Mismatch { .. }) => {
+                out.push(Effect::Note("taken over while it waited"));
+                self.answer(Answer::MayHaveRun, out);
+            }
+            _ => self.give_up(out),
         }
     }
 
@@ -231,7 +279,13 @@ impl Exchange {
         self.state = State::Waiting;
         match decision {
             Arrival::Run if self.post && self.client_here => {
-                if !self.waited && entry.phase != Phase::Failed {
+                if entry.phase == Phase::Waiting {
+                    out.push(Effect::Note("ran what waited elsewhere"));
+                    if Duration::from_millis(view.now - self.received) >= MAX_AGE {
+                        (self.owner, self.revision) = (view.me, Some(revision));
+                        return self.give_up(out);
+                    }
+                } else if !self.waited && entry.phase != Phase::Failed {
                     out.push(Effect::Note("ran anew"));
                 }
                 self.write_pending(view, Expect::Revision(revision), out);

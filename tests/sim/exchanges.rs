@@ -2,10 +2,11 @@
 
 use holdfast_engine::replicated::Body;
 
+use crate::client::Call;
 use crate::driver::Exchange;
 use crate::node::{Message, Purpose, Running};
 use crate::ports::{Effect, Input, View};
-use crate::world::{BALANCER, Event, Request, Said, World};
+use crate::world::{BALANCER, Event, FAULTS_END, Request, Said, World};
 
 impl World {
     pub(crate) fn arrive(&mut self, at: usize, attempt: usize) {
@@ -19,7 +20,11 @@ impl World {
         };
         self.trace("arrives", call as u64, at as u64);
         let call = &self.calls[call];
-        let exchange = Exchange::new(call.key, call.class, call.by_balancer, post, first, self.now);
+        let Call { key, class, by_balancer, .. } = *call;
+        // Some have to wait for their turn, for a drain say.
+        let waits = self.now < FAULTS_END && self.rng.percent(10);
+        let turn = self.now + if waits { self.rng.between(50, 4_000) } else { 0 };
+        let exchange = Exchange::new(key, class, by_balancer, post, first, self.now, turn);
         // Every attempt is one exchange, so its number names both.
         let id = attempt as u64;
         self.nodes[at].exchanges.insert(id, Running { attempt, exchange });

@@ -21,6 +21,8 @@ pub(crate) enum Bug {
     LifeUnchecked,
     /// Who waited for an entry takes its end for another call's.
     WaitingForgotten,
+    /// A call whose turn comes is sent while its entry says that it waits.
+    TurnUnwritten,
     /// A leader grants leases without asking whether it still leads.
     GrantsWithoutQuorum,
 }

@@ -10,6 +10,8 @@
 //! | of another principal | forbidden | forbidden |
 //! | pending or streaming, its owner may run | wait for it | wait for it |
 //! | pending or streaming, its owner is gone | take over | take over |
+//! | waiting, its owner may run | wait for it | wait for it |
+//! | waiting, its owner is gone: it was not sent | run | run |
 //! | complete | deliver | run |
 //! | complete, its answer too large to be kept | not kept | run |
 //! | failed: it did not run | run | run |
@@ -33,6 +35,9 @@
 //! So an entry is begun within [`MAX_AGE`] of the call's receipt, and a call that has to wait for its turn, such as
 //! for a failover's pause, is written down before it does; from then on every other sending of it finds the entry,
 //! however long the wait is. It is sent within [`SENT_WITHIN`] of that, while the entry has at least as long to live.
+//! While it waits the entry says so ([`Phase::Waiting`]), and before it is sent it is made [`Phase::Pending`], by
+//! compare-and-set. So of a call whose owner died over the wait it is known that it was not sent: either whoever finds
+//! it runs it, or its owner was faster.
 //!
 //! Whoever runs, takes over or settles does so by compare-and-set on the entry's revision, so of any
 //! number of nodes that decide at once one goes on. What becomes of a call that was taken over is
@@ -92,6 +97,9 @@ pub enum Phase {
     Failed,
     /// It may have run; its answer is lost.
     Unknown,
+    /// It waits for its turn at its owner and has not been sent: before it is, this is made [`Self::Pending`].
+    /// Nodes of an earlier version cannot read it, so it is written where all say that they can.
+    Waiting,
 }
 
 /// What the journal knows of a call.
@@ -200,9 +208,9 @@ fn decide(
         return Arrival::Forbidden;
     }
     match &entry.phase {
-        Phase::Pending | Phase::Streaming { .. } if owner_may_run => Arrival::Wait,
+        Phase::Pending | Phase::Streaming { .. } | Phase::Waiting if owner_may_run => Arrival::Wait,
         Phase::Pending | Phase::Streaming { .. } => Arrival::TakeOver,
-        Phase::Failed => Arrival::Run,
+        Phase::Failed | Phase::Waiting => Arrival::Run,
         Phase::Complete { .. } | Phase::Unknown if !names_this_call => Arrival::Run,
         Phase::Complete { answer: Some(answer), status, is_stream } => {
             Arrival::Deliver { answer, status: *status, is_stream: *is_stream }
@@ -258,7 +266,7 @@ impl Phase {
     #[must_use]
     pub fn is_finished(&self) -> bool {
         match self {
-            Self::Pending | Self::Streaming { .. } => false,
+            Self::Pending | Self::Streaming { .. } | Self::Waiting => false,
             Self::Complete { .. } | Self::Failed | Self::Unknown => true,
         }
     }
@@ -332,6 +340,8 @@ mod tests {
             (streaming(None), false, Arrival::TakeOver, Arrival::TakeOver),
             (streaming(Some("e1")), true, Arrival::Wait, Arrival::Wait),
             (streaming(Some("e1")), false, Arrival::TakeOver, Arrival::TakeOver),
+            (Phase::Waiting, true, Arrival::Wait, Arrival::Wait),
+            (Phase::Waiting, false, Arrival::Run, Arrival::Run),
             (complete(), true, deliver, Arrival::Run),
             (complete(), false, deliver, Arrival::Run),
             (not_kept(), true, Arrival::NotKept, Arrival::Run),
@@ -378,6 +388,8 @@ mod tests {
             (Phase::Pending, false, Arrival::TakeOver),
             (streaming(None), true, Arrival::Wait),
             (streaming(None), false, Arrival::TakeOver),
+            (Phase::Waiting, true, Arrival::Wait),
+            (Phase::Waiting, false, Arrival::Run),
             (complete(), false, deliver),
             (Phase::Unknown, false, Arrival::Unknown),
             (Phase::Failed, false, Arrival::Run),
@@ -411,7 +423,8 @@ mod tests {
     #[test]
     fn only_a_stream_with_event_ids_is_resumable() {
         assert!(streaming(Some("e1")).is_resumable());
-        for phase in [streaming(None), Phase::Pending, complete(), Phase::Failed, Phase::Unknown] {
+        let others = [Phase::Pending, Phase::Waiting, Phase::Failed, Phase::Unknown];
+        for phase in others.into_iter().chain([streaming(None), complete()]) {
             assert!(!phase.is_resumable(), "{phase:?}");
         }
     }
@@ -421,7 +434,7 @@ mod tests {
         for phase in [complete(), Phase::Failed, Phase::Unknown] {
             assert!(phase.is_finished(), "{phase:?}");
         }
-        for phase in [Phase::Pending, streaming(None)] {
+        for phase in [Phase::Pending, Phase::Waiting, streaming(None)] {
             assert!(!phase.is_finished(), "{phase:?}");
         }
     }

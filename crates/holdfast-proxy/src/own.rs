@@ -10,6 +10,9 @@ use crate::reload::Servers;
 /// A node that says that it reads this much (`replicated::READS`) reads the record of a session with a notice.
 const NOTICES: u32 = 2;
 
+/// And one that says this much the journal's entry of a call that waits.
+const WAITING: u32 = 3;
+
 /// What the control plane finds of the node.
 #[derive(Clone, Default, Debug)]
 pub struct Own {
@@ -33,6 +36,7 @@ impl Servers {
     /// written from here on, or no more.
     pub fn all_read(&self, reads: u32) {
         self.gateway.store.write_notices(reads >= NOTICES);
+        self.gateway.journal.write_waiting(reads >= WAITING);
     }
 
     /// What this node is busy with.

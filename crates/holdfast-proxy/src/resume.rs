@@ -266,11 +266,10 @@ impl Orphaned {
             match inherit(&call, key).await {
                 Fate::Answered(answer) => return Some(respond::one_event(&answer).body),
                 Fate::Mine => {}
+                Fate::Denied(failure) => return Some(failed(&call, &failure)),
                 Fate::Unknown => {
                     let reason = "the node that ran it was lost".to_owned();
-                    let failure = Failure::unknown(&self.server.name, reason);
-                    call.fail(&failure);
-                    return Some(respond::one_event(&failure.render(&call.ids)).body);
+                    return Some(failed(&call, &Failure::unknown(&self.server.name, reason)));
                 }
             }
         }
@@ -295,6 +294,12 @@ impl Orphaned {
         ingress::received_before(gateway, server, &self.principal, headers, body, session, before)
             .unwrap_or_else(|| Arc::clone(&self.call))
     }
+}
+
+/// The rest of a stream whose call has failed.
+fn failed(call: &Call, failure: &Failure) -> Body {
+    call.fail(failure);
+    respond::one_event(&failure.render(&call.ids)).body
 }
 
 /// Goes on with a call whose node is gone: at the server's own stream, by calling again, or not.

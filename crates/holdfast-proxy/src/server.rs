@@ -75,6 +75,8 @@ pub(crate) struct Life {
     implicit: Mutex<VecDeque<(u128, Arc<Session>)>>,
     /// Calls of such clients at once.
     pub(crate) implicit_calls: Arc<Semaphore>,
+    /// Answers of the gateway's own to what it asks over HTTP that are under way at once.
+    pub(crate) own_answers: Arc<Semaphore>,
     /// Set once, when the configuration has it no more: streams end, and what runs goes on.
     pub(crate) leaving: CancellationToken,
     /// Set once, when another life of the server takes this one's place.
@@ -138,6 +140,9 @@ pub struct ServerError {
 /// Calls of clients without a session that run at once per server, each on a session of its own: the
 /// ids of two clients may be the same. More wait.
 const IMPLICIT_CALLS: usize = 64;
+
+/// See [`Server::own_answers`]: a server that asks and takes no answers holds no more than these.
+const OWN_ANSWERS: usize = 64;
 
 /// Sessions that are kept for such clients while none of their calls runs, per server. Of more clients
 /// that are told apart, whoever has not called for longest has one opened anew.
@@ -407,6 +412,7 @@ impl Life {
             shared: tokio::sync::Mutex::default(),
             implicit: Mutex::default(),
             implicit_calls: Arc::new(Semaphore::new(IMPLICIT_CALLS)),
+            own_answers: Arc::new(Semaphore::new(OWN_ANSWERS)),
             leaving: CancellationToken::new(),
             replaced: CancellationToken::new(),
             giving_up: (0..shard_count()).map(|_| gives_up.child_token()).collect(),

@@ -265,6 +265,76 @@ async fn what_a_server_asks_in_a_session_that_is_lent_is_answered() {
     assert!(refused[0].header("mcp-session-id").is_some());
 }
 
+/// A server that takes its time over the gateway's answer keeps nobody's place.
+#[tokio::test]
+async fn an_answer_of_the_gateways_own_holds_no_place() {
+    let (asked, never) = (Gate::new(), Gate::new());
+    let (opens, waits) = (asked.clone(), asked);
+    let (_recorder, gateway) =
+        start("bulkheads: { user: { concurrency: 1, queue: 0 } }", move |seen| {
+            if seen.text() == PONG {
+                opens.open();
+                return Some(Reply::after(&never, Reply::Status(202)));
+            }
+            (seen.tool() == "ask" && seen.header("mcp-session-id").is_some()).then(|| {
+                Reply::Stream(vec![
+                    Step::Send(message::event(PING)),
+                    Step::Wait(waits.clone()),
+                    Step::Send(message::event(&message::result(seen.id(), r#"{"content":[]}"#))),
+                ])
+            })
+        })
+        .await;
+    let client = Client::legacy(&gateway);
+    for id in 1..=2 {
+        let answer = client.call(id, "ask").await;
+        assert!(answer.get("result").is_some(), "{answer}");
+    }
+}
+
+/// A server that asks whether anybody is there, and takes no answer, costs no more than so many.
+#[tokio::test]
+async fn the_gateways_own_answers_are_bounded() {
+    let (feed, gate) = (Feed::new(), Gate::new());
+    let (said, held) = (feed.clone(), gate.clone());
+    let (recorder, gateway) = start("", move |seen| {
+        if seen.text().contains(r#""result":{}"#) {
+            return Some(Reply::after(&held, Reply::Status(202)));
+        }
+        (seen.method == "GET").then(|| Reply::Stream(vec![Step::Follow(said.clone(), 0)]))
+    })
+    .await;
+    let client = Client::legacy(&gateway).initialized().await;
+    let stream = client.get(None).await.stream();
+    drop(stream);
+    let answers = || {
+        recorder.seen().into_iter().filter(|seen| seen.text().contains(r#""result":{}"#)).count()
+    };
+    let ping = |id: u32| feed.say(message::event(&PING.replace("p1", &format!("p{id}"))));
+    within("an answer for nobody", async {
+        while answers() == 0 {
+            ping(1);
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    })
+    .await;
+    (2..=300).for_each(ping);
+    let before = gateway.metric("holdfast_events_total").await;
+    feed.say(message::event(&message::notification("notifications/message", "{}")));
+    gateway.wait_metric("holdfast_events_total", |now| now > before).await;
+    gate.open();
+    let (before, mut id) = (answers(), 301);
+    within("an answer, now that they are taken", async {
+        while answers() <= before.max(64) {
+            ping(id);
+            id += 1;
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+    assert!(answers() < 200, "{} answers", answers());
+}
+
 /// One that reads its stream answers for itself; where nobody reads it, the gateway says that it is there.
 #[tokio::test]
 async fn a_ping_is_answered_by_whoever_is_there() {

@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use holdfast_engine::class::CallClass;
+use holdfast_engine::journal::Phase;
 use holdfast_engine::repeat::{Progress, Repeat, decide};
 use holdfast_mcp::method::Method;
 use holdfast_mcp::peek::peek;
@@ -58,7 +59,10 @@ pub(crate) async fn first_answer(call: Arc<Call>) -> Answer {
         Err(failure) => failure,
     };
     // A first sending may have had its effect, wherever the last one ended. A Read has none.
-    if call.class != CallClass::Read && call.out.get() && failure.ran == Ran::No {
+    let was_out = call.class != CallClass::Read && call.out.get();
+    if failure.ran == Ran::No
+        && (was_out || !Box::pin(journal::stays_unsent(&call, &failure)).await)
+    {
         failure.ran = Ran::Maybe;
     }
     if fallback::may_stand_in(&call) {
@@ -81,7 +85,7 @@ async fn tried(call: &Arc<Call>) -> Result<Answer, Failure> {
     if let Some(failure) = observe::too_many(call) {
         return Err(failure);
     }
-    if let Err(answer) = journal::admit(call).await {
+    if let Err(answer) = journal::admit(call, Phase::Pending).await {
         return Ok(answer);
     }
     let session = call.session.clone();

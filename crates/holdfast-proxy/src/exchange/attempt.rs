@@ -393,23 +393,26 @@ async fn send_batch(call: &Call, mux: &Arc<Mux>) -> Result<Reply, AttemptError> 
         }
     }
     let mut body = BytesMut::from(&b"["[..]);
-    for (index, mut call) in running.into_iter().enumerate() {
+    for mut member in running {
         let answer = loop {
-            match call.next().await {
-                Some(CallEvent::Response(answer)) => break answer,
+            match member.next().await {
+                Some(CallEvent::Response(answer)) => break Some(answer),
                 Some(CallEvent::Message(_)) => {}
-                Some(CallEvent::Cancelled) => {
-                    return Err(AttemptError::sent("a member was cancelled".into()));
-                }
+                // Nobody has a use for its answer; that is no failure of the server's, and the others have theirs.
+                Some(CallEvent::Cancelled) => break None,
                 Some(CallEvent::Lost(reason)) => return Err(AttemptError::sent(reason)),
                 Some(CallEvent::Unread) => return Err(AttemptError::unread()),
                 None => return Err(AttemptError::sent("the connection ended".into())),
             }
         };
-        if index > 0 {
+        let Some(answer) = answer else { continue };
+        if body.len() > 1 {
             body.put_u8(b',');
         }
         body.extend_from_slice(&answer);
+    }
+    if body.len() == 1 {
+        return Ok(Reply::Whole(Box::new(cancelled(call))));
     }
     body.put_u8(b']');
     let whole = Whole { status: StatusCode::OK, headers: json_headers(), body: body.freeze() };

@@ -46,6 +46,10 @@ impl ForServer {
         Self { headers, written }
     }
 
+    pub(super) fn map(&self) -> &HeaderMap {
+        &self.headers
+    }
+
     /// The same with other words in their places (`Kept::at`), those that go to the server.
     pub(crate) fn with(
         self: &Arc<Self>,

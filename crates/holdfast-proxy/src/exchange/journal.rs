@@ -5,10 +5,15 @@
 //! balancer's request id, or session and JSON-RPC id) is written down first, with "only if absent":
 //! whoever finds an entry waits for its owner, delivers its answer, or says that its outcome is
 //! unknown. [`holdfast_engine::journal`] decides; this does.
+//!
+//! The entry of a call that waits for its turn says that it was not sent ([`Phase::Waiting`]), until its turn comes: then
+//! it is made [`Phase::Pending`], which is a round to the store that only those pay who have waited. Whoever finds it
+//! when its node is dead runs it, or says that it did not run.
 
-use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+mod open;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -23,6 +28,8 @@ use http::StatusCode;
 use sha2::{Digest, Sha256};
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
+pub(crate) use self::open::Open;
+use self::open::Running;
 use super::attempt::json_headers;
 use super::{Answer, Call, Ids, Whole};
 use crate::boxes::{Boxed, Boxes, worker};
@@ -39,38 +46,11 @@ pub(crate) struct Ticket {
     entry: Entry,
     /// When it was begun, or taken over.
     begun: Instant,
-    revision: u64,
+    revision: AtomicU64,
+    /// Whether the entry says that the call waits: then it is not sent.
+    waits: AtomicBool,
     settled: AtomicBool,
     running: Arc<Running>,
-}
-
-/// The entries that this process is working on. An entry of this node that is not among them has
-/// nobody who will settle it.
-#[derive(Debug)]
-pub(crate) struct Open {
-    /// By how many, and since when: a call that arrives a second time may hold its key for a moment.
-    keys: Mutex<HashMap<CallKey, (usize, Instant)>>,
-    /// Those that it was working on, of calls that a balancer has named: other nodes ask for no others.
-    past: Mutex<Recent>,
-    /// Those that other nodes were told that it has never had: it does not begin with them any more.
-    barred: Mutex<Recent>,
-    born: Instant,
-}
-
-/// Keys of the last while: at least [`RECENT`], and less than twice as long.
-#[derive(Debug)]
-struct Recent {
-    now: HashSet<CallKey>,
-    before: HashSet<CallKey>,
-    turned: Instant,
-}
-
-/// Keeps a key among the open ones.
-#[derive(Debug)]
-struct Running {
-    gateway: std::sync::Weak<Gateway>,
-    key: CallKey,
-    by_balancer: bool,
 }
 
 /// Answers larger than this are not kept: sealing makes them a third longer, and entries hold 64 KiB.
@@ -87,14 +67,6 @@ const LEASE_POLL: Duration = Duration::from_millis(20);
 
 /// What answers are sealed for.
 const PURPOSE: &[u8] = b"journal";
-
-/// A call that has run for longer has its entry kept.
-const LONG: Duration = Duration::from_secs(60);
-
-/// How long a key is remembered that this node has let go, or was told to leave alone. A balancer that
-/// loses a connection sends the call again at once, and that sending is not older than [`MAX_AGE`] when
-/// it is given up.
-const RECENT: Duration = Duration::from_secs(30);
 
 /// How long it is tried to write a settled outcome before it is left to be found as an orphan.
 const SETTLE_FOR: Duration = Duration::from_secs(20);
@@ -141,9 +113,20 @@ impl Call {
         }
         let me = cluster.me();
         let ticket = self.ticket.get();
+        if ticket.is_some_and(Ticket::waits) {
+            return Err("its entry in the journal says that it waits".to_owned());
+        }
         let (owner, begun) =
             ticket.map_or((me, self.started), |ticket| (ticket.entry.owner, ticket.begun));
         may_send(owner, me, cluster.has_lease(), begun.elapsed()).map_err(|error| error.to_string())
+    }
+
+    /// Whether another node may have taken it over while it waits here, and run it: for all that this one knows, it
+    /// was given up. With a lease it was not.
+    pub(super) fn may_be_taken(&self) -> bool {
+        let Some(cluster) = &self.gateway.cluster else { return false };
+        let lost = |ticket: &Ticket| ticket.entry.owner != cluster.me() || !cluster.has_lease();
+        self.ticket.get().is_some_and(|ticket| ticket.waits() && lost(ticket))
     }
 
     /// Waits for a lease for as long as the cluster is waited for from then on; whether there is one. It ends before
@@ -214,17 +197,24 @@ impl Call {
     }
 }
 
-/// Lets a call in: writes its entry, or answers it from the one that there is.
+/// Lets a call in: writes its entry in this phase, or answers it from the one that there is. [`Phase::Waiting`] is for
+/// a call whose turn has not come; when it has, it is let in once more, as [`Phase::Pending`].
 ///
 /// # Errors
 /// The call's answer, where it does not run here.
 ///
 /// # Cancel safety
 /// An entry that was written and has no ticket yet is found as an orphan of this node.
-pub(super) async fn admit(call: &Arc<Call>) -> Result<(), Answer> {
+pub(super) async fn admit(call: &Arc<Call>, phase: Phase) -> Result<(), Answer> {
     let gateway = &call.gateway;
-    if gateway.cluster.is_none() || call.class != CallClass::Write || call.ticket.get().is_some() {
+    if gateway.cluster.is_none() || call.class != CallClass::Write {
         return Ok(());
+    }
+    if let Some(ticket) = call.ticket.get() {
+        return match ticket.waits() && phase == Phase::Pending {
+            true => Box::pin(its_turn(call, ticket)).await,
+            false => Ok(()),
+        };
     }
     // Until the journal has been asked nobody knows whether a balancer has sent it to another node as well.
     call.out.set(call.balancer_id.is_some());
@@ -235,7 +225,10 @@ pub(super) async fn admit(call: &Arc<Call>) -> Result<(), Answer> {
     if call.is_journaled()
         && let Some((key, by_balancer)) = call.key()
     {
-        Boxed::new(&ENTERING, Entering { call: Arc::clone(call), key, by_balancer }).await?;
+        let told = phase != Phase::Waiting || gateway.journal.all_read_waiting();
+        let phase = if told { phase } else { Phase::Pending };
+        let call = Arc::clone(call);
+        Boxed::new(&ENTERING, Entering { call, key, by_balancer, phase }).await?;
     }
     call.out.set(false);
     Ok(())
@@ -246,6 +239,7 @@ struct Entering {
     call: Arc<Call>,
     key: CallKey,
     by_balancer: bool,
+    phase: Phase,
 }
 
 thread_local! {
@@ -254,7 +248,7 @@ thread_local! {
 }
 
 /// What few calls need is boxed where it is awaited.
-async fn enter(Entering { call, key, by_balancer }: Entering) -> Result<(), Answer> {
+async fn enter(Entering { call, key, by_balancer, phase }: Entering) -> Result<(), Answer> {
     let (call, gateway) = (&call, &call.gateway);
     let Some(cluster) = &gateway.cluster else { return Ok(()) };
     let principal = call.principal.digest;
@@ -284,7 +278,7 @@ async fn enter(Entering { call, key, by_balancer }: Entering) -> Result<(), Answ
                     instance: 0,
                     started: crate::clock::unix_millis(),
                     by_balancer,
-                    phase: Phase::Pending,
+                    phase: phase.clone(),
                 };
                 let begun = Instant::now();
                 let running = gateway.open_entry(key, by_balancer);
@@ -295,20 +289,25 @@ async fn enter(Entering { call, key, by_balancer }: Entering) -> Result<(), Answ
                 }
                 // That it was barred is forgotten some time after.
                 if begun.saturating_duration_since(call.started) >= MAX_AGE {
+                    if let Some((entry, revision)) =
+                        found.as_ref().filter(|(entry, _)| entry.phase == Phase::Waiting)
+                    {
+                        let failure = waited_elsewhere(call);
+                        match Box::pin(deny(call, &failure, &key, entry, *revision)).await {
+                            Ok(()) => return Err(super::gave_up(call, failure)),
+                            Err(StoreError::Conflict { .. }) => {
+                                found = Box::pin(look(call, &key)).await?;
+                                continue;
+                            }
+                            Err(error) => return Err(unknown(call, &crate::failure::told(&error))),
+                        }
+                    }
                     let reason = format!("it was not written down within {} s", MAX_AGE.as_secs());
                     return Err(Box::pin(unavailable(call, &reason)).await);
                 }
                 match write(gateway, &key, found.as_ref(), &entry).await {
                     Ok(Begin::Mine(revision)) => {
-                        let ticket = Ticket {
-                            gateway: Arc::downgrade(gateway),
-                            entry,
-                            begun,
-                            revision,
-                            settled: AtomicBool::new(false),
-                            running,
-                        };
-                        let _ = call.ticket.set(ticket);
+                        let _ = call.ticket.set(Ticket::new(entry, revision, begun, running));
                         return Ok(());
                     }
                     // The key that was held meanwhile is let go: whoever has the entry holds it too.
@@ -363,6 +362,84 @@ async fn enter(Entering { call, key, by_balancer }: Entering) -> Result<(), Answ
             }
         }
     }
+}
+
+/// The turn of a call has come that has waited: from here on its entry says that it may have been sent.
+///
+/// # Errors
+/// The call's answer: another node has taken it over, or the entry could not be written. It is not sent.
+///
+/// # Cancel safety
+/// Cancelled, the entry may be written; the call is not sent.
+async fn its_turn(call: &Arc<Call>, ticket: &Ticket) -> Result<(), Answer> {
+    let since = Instant::now();
+    let mut pause = Backoff::new(Duration::from_millis(5), Duration::from_millis(100));
+    let entry = Entry { phase: Phase::Pending, ..ticket.entry.clone() };
+    loop {
+        let revision = ticket.revision.load(Ordering::Relaxed);
+        match call.gateway.store.settle(&ticket.running.key, revision, &entry).await {
+            Ok(revision) => {
+                ticket.revision.store(revision, Ordering::Relaxed);
+                ticket.waits.store(false, Ordering::Relaxed);
+                return Ok(());
+            }
+            Err(StoreError::Conflict { .. } | StoreError::Missing) => {
+                return Err(unknown(call, "another node took it over while it waited"));
+            }
+            Err(StoreError::Unavailable(_)) if since.elapsed() < WAITS => {
+                tokio::time::sleep(pause.next(random::u64())).await;
+                call.leased(since).await;
+            }
+            Err(error) => {
+                let reason = crate::failure::told(&error);
+                let mut failure = Failure::dependency(&call.server.name, reason);
+                if !stays_unsent(call, &failure).await {
+                    failure.ran = Ran::Maybe;
+                }
+                return Err(super::gave_up(call, failure));
+            }
+        }
+    }
+}
+
+/// Why a call is not run that waited at a node that is gone.
+fn waited_elsewhere(call: &Call) -> Failure {
+    let reason = "the node at which it waited for its turn was lost".to_owned();
+    Failure::dependency(&call.server.name, reason)
+}
+
+/// Settles that a call did not run that waited, and will not.
+///
+/// # Errors
+/// As [`holdfast_store::Store::settle`].
+async fn deny(
+    call: &Call,
+    failure: &Failure,
+    key: &CallKey,
+    entry: &Entry,
+    revision: u64,
+) -> Result<(), StoreError> {
+    let gateway = &call.gateway;
+    let Some(cluster) = &gateway.cluster else { return Err(StoreError::Fenced) };
+    let answer = Some(gateway.seal(PURPOSE, &failure.render(&call.ids)));
+    let phase = Phase::Complete { answer, status: 200, is_stream: false };
+    let entry = Entry { owner: cluster.me(), phase, ..entry.clone() };
+    gateway.store.settle(key, revision, &entry).await.map(|_| ())
+}
+
+/// Whether it is sure that a call did not run which is refused so, and that it will not: what the journal has as
+/// waiting is settled there first, since another node could run it.
+///
+/// # Cancel safety
+/// Cancelled, it may be settled.
+pub(super) async fn stays_unsent(call: &Call, failure: &Failure) -> bool {
+    let Some(ticket) = call.ticket.get().filter(|ticket| ticket.waits()) else { return true };
+    let revision = ticket.revision.load(Ordering::Relaxed);
+    let denied = deny(call, failure, &ticket.running.key, &ticket.entry, revision).await;
+    if denied.is_ok() {
+        ticket.settled.store(true, Ordering::Relaxed);
+    }
+    denied.is_ok()
 }
 
 /// Writes a new entry, or one in place of another that says that its call did not run.
@@ -426,6 +503,8 @@ pub(crate) enum Fate {
     Answered(Bytes),
     /// It may be gone on with: the call has the entry's ticket now.
     Mine,
+    /// It waited for its turn where it was, and was not sent. Nobody sends it any more.
+    Denied(Failure),
     /// Nobody will ever know, or another node goes on with it.
     Unknown,
 }
@@ -449,7 +528,7 @@ pub(crate) async fn inherit(call: &Call, key: CallKey) -> Fate {
         let mine = entry.owner == cluster.me();
         match entry.phase {
             // It was taken over before, for a client that went again before it heard of that.
-            Phase::Pending | Phase::Streaming { .. }
+            Phase::Pending | Phase::Streaming { .. } | Phase::Waiting
                 if mine && gateway.journal.is_open(&key) && Instant::now() < until =>
             {
                 tokio::time::sleep(pause.next(random::u64())).await;
@@ -458,16 +537,25 @@ pub(crate) async fn inherit(call: &Call, key: CallKey) -> Fate {
                 let answer = answer.as_ref().and_then(|answer| gateway.unseal(PURPOSE, answer));
                 return answer.map_or(Fate::Unknown, Fate::Answered);
             }
+            Phase::Waiting if !cluster.may_run(entry.owner) => {
+                let failure = waited_elsewhere(call);
+                let denied = gateway.patiently(|| deny(call, &failure, &key, &entry, revision));
+                match denied.await {
+                    Ok(()) => return Fate::Denied(failure),
+                    Err(StoreError::Conflict { .. }) => {
+                        tries += 1;
+                        tokio::time::sleep(pause.next(random::u64())).await;
+                    }
+                    Err(_) => return Fate::Unknown,
+                }
+            }
             Phase::Pending | Phase::Streaming { .. } if !cluster.may_run(entry.owner) => {
                 let entry = Entry { owner: cluster.me(), phase: Phase::Pending, ..entry };
                 let begun = Instant::now();
                 let running = gateway.open_entry(key, entry.by_balancer);
                 match gateway.patiently(|| gateway.store.settle(&key, revision, &entry)).await {
                     Ok(revision) => {
-                        let gateway = Arc::downgrade(gateway);
-                        let settled = AtomicBool::new(false);
-                        let ticket = Ticket { gateway, entry, begun, revision, settled, running };
-                        let _ = call.ticket.set(ticket);
+                        let _ = call.ticket.set(Ticket::new(entry, revision, begun, running));
                         return Fate::Mine;
                     }
                     // This node is behind: there may be an answer by now.
@@ -488,6 +576,22 @@ pub(crate) async fn inherit(call: &Call, key: CallKey) -> Fate {
 // === impl Ticket ===
 
 impl Ticket {
+    fn new(entry: Entry, revision: u64, begun: Instant, running: Arc<Running>) -> Self {
+        Self {
+            gateway: running.gateway.clone(),
+            begun,
+            revision: AtomicU64::new(revision),
+            waits: AtomicBool::new(entry.phase == Phase::Waiting),
+            settled: AtomicBool::new(false),
+            entry,
+            running,
+        }
+    }
+
+    fn waits(&self) -> bool {
+        self.waits.load(Ordering::Relaxed)
+    }
+
     /// Writes down the call's answer.
     pub(super) fn complete(&self, answer: &[u8]) {
         let Some(gateway) = self.gateway.upgrade() else { return };
@@ -519,7 +623,7 @@ impl Ticket {
         let Some(gateway) = self.gateway.upgrade() else { return };
         let settling = Settling {
             entry: Entry { phase, ..self.entry.clone() },
-            revision: self.revision,
+            revision: self.revision.load(Ordering::Relaxed),
             running: Arc::clone(&self.running),
             _open: gateway.open.token(),
             gateway,
@@ -585,117 +689,3 @@ impl Drop for Ticket {
         self.settle(Phase::Unknown);
     }
 }
-
-// === impl Open ===
-
-impl Default for Open {
-    fn default() -> Self {
-        let born = Instant::now();
-        Self {
-            keys: Mutex::default(),
-            past: Mutex::new(Recent::since(born)),
-            barred: Mutex::new(Recent::since(born)),
-            born,
-        }
-    }
-}
-
-impl Open {
-    fn is_open(&self, key: &CallKey) -> bool {
-        self.keys.lock().unwrap_or_else(PoisonError::into_inner).contains_key(key)
-    }
-
-    fn is_barred(&self, key: &CallKey) -> bool {
-        self.barred.lock().unwrap_or_else(PoisonError::into_inner).has(key)
-    }
-
-    fn hold(&self, key: CallKey) {
-        let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
-        keys.entry(key).or_insert_with(|| (0, Instant::now())).0 += 1;
-    }
-
-    fn let_go(&self, key: &CallKey, by_balancer: bool) {
-        let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some((holders, _)) = keys.get_mut(key) else { return };
-        *holders -= 1;
-        if *holders > 0 {
-            return;
-        }
-        if by_balancer {
-            // Remembered before it is let go: whoever asks meanwhile finds it in one of the two.
-            let mut past = self.past.lock().unwrap_or_else(PoisonError::into_inner);
-            past.insert(*key, Instant::now());
-        }
-        keys.remove(key);
-    }
-
-    /// Whether this process has never had the call, and from now on does not begin with it. A process
-    /// that is young does not know what the one before it had.
-    pub(crate) fn bar(&self, key: CallKey, now: Instant) -> bool {
-        if now.saturating_duration_since(self.born) < RECENT {
-            return false;
-        }
-        // Barred first: a call that comes meanwhile is either seen here or sees that it is barred.
-        self.barred.lock().unwrap_or_else(PoisonError::into_inner).insert(key, now);
-        let past = self.past.lock().unwrap_or_else(PoisonError::into_inner).has(&key);
-        !past && !self.is_open(&key)
-    }
-}
-
-// === impl Recent ===
-
-impl Recent {
-    fn since(turned: Instant) -> Self {
-        Self { now: HashSet::new(), before: HashSet::new(), turned }
-    }
-
-    fn has(&self, key: &CallKey) -> bool {
-        self.now.contains(key) || self.before.contains(key)
-    }
-
-    fn insert(&mut self, key: CallKey, now: Instant) {
-        let age = now.saturating_duration_since(self.turned);
-        if age >= RECENT {
-            self.before = std::mem::take(&mut self.now);
-            if age >= RECENT * 2 {
-                self.before.clear();
-            }
-            self.turned = now;
-        }
-        self.now.insert(key);
-    }
-}
-
-impl Gateway {
-    /// Keeps the entries of calls that run for long.
-    pub(crate) async fn keep_entries(&self) {
-        let open: Vec<CallKey> = {
-            let keys = self.journal.keys.lock().unwrap_or_else(PoisonError::into_inner);
-            keys.iter()
-                .filter(|(_, (_, since))| since.elapsed() > LONG)
-                .map(|(key, _)| *key)
-                .collect()
-        };
-        for key in open {
-            if let Err(error) = self.store.keep_entry(&key).await {
-                tracing::debug!(%error, "the entry of a long call was not kept");
-            }
-        }
-    }
-
-    fn open_entry(self: &Arc<Self>, key: CallKey, by_balancer: bool) -> Arc<Running> {
-        self.journal.hold(key);
-        Arc::new(Running { gateway: Arc::downgrade(self), key, by_balancer })
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        if let Some(gateway) = self.gateway.upgrade() {
-            gateway.journal.let_go(&self.key, self.by_balancer);
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests;

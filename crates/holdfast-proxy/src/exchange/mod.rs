@@ -162,6 +162,8 @@ pub(crate) struct Out {
     is: AtomicBool,
     /// How often it was sent when its answer last began to stream. Should that break off, it goes on from there.
     times: AtomicU32,
+    /// Whether it was sent once more since its server has moved.
+    elsewhere: AtomicBool,
 }
 
 /// What is held while a call runs.
@@ -285,6 +287,15 @@ impl Out {
     fn times(&self) -> u32 {
         self.times.load(Ordering::Relaxed)
     }
+
+    /// It is sent once more since its server has moved; whether that is the first time.
+    fn goes_elsewhere(&self) -> bool {
+        !self.elsewhere.swap(true, Ordering::Relaxed)
+    }
+
+    fn went_elsewhere(&self) -> bool {
+        self.elsewhere.load(Ordering::Relaxed)
+    }
 }
 
 // === impl Ids ===
@@ -327,6 +338,11 @@ impl Ids {
             message.kind == Kind::Response
                 && message.id.is_some_and(|answered| answered.as_str() == &**id)
         })
+    }
+
+    /// Whether one of several has this id (JSON text).
+    pub(crate) fn hold(&self, id: &str) -> bool {
+        matches!(self, Self::Batch(ids) if ids.iter().any(|own| **own == *id))
     }
 
     /// Whether it is the one with this id (JSON text).
@@ -434,7 +450,7 @@ impl Call {
         self: &Arc<Self>,
         mut turn: impl Future<Output = T> + Unpin,
     ) -> Result<T, Answer> {
-        let mut written = std::pin::pin!(journal::admit(self));
+        let mut written = std::pin::pin!(journal::admit(self, Phase::Waiting));
         let comes = tokio::select! {
             biased;
             written = &mut written => {
@@ -516,7 +532,7 @@ impl Call {
 
     /// Whether it may have had its effect.
     fn ran(&self) -> Ran {
-        if self.again || self.out.get() { Ran::Maybe } else { Ran::No }
+        if self.again || self.out.get() || self.may_be_taken() { Ran::Maybe } else { Ran::No }
     }
 
     /// What it ends with when its time is over, after so long.

@@ -1,5 +1,6 @@
 //! What the gateway learns from answers that pass: nothing on the way of most calls.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
@@ -116,10 +117,15 @@ async fn record(call: &Call, change: impl Fn(&mut holdfast_store::SessionRecord)
 /// is in its record.
 pub(super) fn too_many(call: &Call) -> Option<Failure> {
     let session = call.session.as_ref().filter(|_| call.method == Method::ResourcesSubscribe)?;
-    let (uri, record) = (subscribed_uri(call)?, session.record());
-    let bytes: usize = record.subscriptions.keys().map(|uri| uri.len()).sum();
-    let fits = record.subscriptions.len() < SUBSCRIPTIONS && bytes + uri.len() <= SUBSCRIBED_BYTES;
-    if fits || record.subscriptions.contains_key(&uri) {
+    let uri = subscribed_uri(call)?;
+    // Those that are under way count as what they become: side by side all of them would find room. They are looked at
+    // first, since each is in the record before it is under way no more.
+    let beside = session.running_before(call.number, Method::ResourcesSubscribe);
+    let mut all: BTreeSet<Box<str>> =
+        beside.iter().filter_map(|call| subscribed_uri(call)).collect();
+    all.extend(session.record().subscriptions.keys().cloned());
+    let bytes: usize = all.iter().map(|uri| uri.len()).sum();
+    if all.contains(&uri) || (all.len() < SUBSCRIPTIONS && bytes + uri.len() <= SUBSCRIBED_BYTES) {
         return None;
     }
     let reason = format!(

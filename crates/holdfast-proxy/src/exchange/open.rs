@@ -589,17 +589,18 @@ fn announces(message: &[u8]) -> Announces {
     Announces { tools: says(tools), prompts: says(prompts), resources: says(resources) }
 }
 
-/// Writes the record and puts the living session into the table.
+/// Writes the record and puts the living session into the table. One that is to be `lent` has the gateway for a
+/// client, which has said that it is initialized.
 pub(super) async fn begin(
     call: &Call,
     key: SessionKey,
     initialize: &[u8],
     replayed: Replayed,
-    initialized: bool,
+    lent: bool,
     deadline: std::time::Instant,
 ) -> Result<Arc<Session>, Failure> {
     let gateway = &call.gateway;
-    let mut record = blank(call, key, initialize, initialized);
+    let mut record = blank(call, key, initialize, lent);
     record.version = replayed.version;
     record.announces = replayed.announces;
     record.binding = Binding {
@@ -628,6 +629,9 @@ pub(super) async fn begin(
     let now = gateway.clock.now();
     let gauge = call.server.metrics.sessions.enter();
     let session = Session::new(record, server, bound, call.principal.clone(), gauge, now);
+    if lent {
+        session.set_lent();
+    }
     gateway.sessions.insert(Arc::clone(&session));
     gateway.show_latest(&session);
     gateway.metrics.sessions.set(gateway.sessions.len());

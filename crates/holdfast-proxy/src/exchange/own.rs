@@ -43,7 +43,7 @@ pub(crate) fn reply(message: &[u8]) -> Option<Bytes> {
 }
 
 /// Sends an answer of the gateway's own to an HTTP server. Nobody waits for it: where it does not arrive, the server
-/// asks again. `live`: the session's headers.
+/// asks again. So it is left out where the server takes its time over too many others. `live`: the session's headers.
 pub(crate) fn say(
     gateway: &Arc<Gateway>,
     session: &Session,
@@ -53,6 +53,10 @@ pub(crate) fn say(
 ) {
     let server = session.server();
     let Some(instance) = server.fleet.place(bound.mark) else { return };
+    let Ok(room) = Arc::clone(&server.own_answers).try_acquire_owned() else {
+        tracing::debug!(server = %server.name, "takes no answers of the gateway's, this one is left out");
+        return;
+    };
     let mut headers = headers::for_own_message(live);
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(ACCEPT, HeaderValue::from_static("application/json, text/event-stream"));
@@ -69,6 +73,7 @@ pub(crate) fn say(
         if let Ok(Some(Collected::Whole { lease, .. })) = tokio::time::timeout(WITHIN, sent).await {
             lease.done();
         }
+        drop(room);
     });
 }
 

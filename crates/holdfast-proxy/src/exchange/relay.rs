@@ -302,6 +302,16 @@ impl Relay<'_> {
                 self.fail(Failure::unknown(&self.call.server.name, reason)).await;
                 return None;
             }
+            if self.call.wanted.are_struck(&self.left) {
+                // Its client has cancelled all that is left of the batch: it misses nothing.
+                drop(source);
+                let none = self.left.len() == self.call.ids.count();
+                settle(&mut attempt, if none { Outcome::Void } else { Outcome::Answered });
+                self.left.clear();
+                self.call.settle(if none { CallOutcome::Cancelled } else { CallOutcome::Ok });
+                self.take_back(&route).await;
+                return None;
+            }
             let reason = match &end {
                 End::Clean | End::Cancelled | End::Unread => {
                     "the stream ended before the answer".to_owned()

@@ -11,7 +11,7 @@ use holdfast_mcp::peek::{Kind, peek};
 use http::{Method as HttpMethod, StatusCode};
 
 use super::attempt::{self, Route};
-use super::{Answer, Call, Whole, answer};
+use super::{Answer, Call, Whole, answer, own};
 use crate::cluster;
 use crate::response::Headers;
 use crate::session::{self, Session, Whereto};
@@ -124,13 +124,16 @@ async fn answer_server(call: &Call, session: &Arc<Session>) -> Answer {
     accepted()
 }
 
-/// Sends an answer of the gateway's own to a request of the server. Nobody waits for it.
-pub(super) fn reply(call: &Arc<Call>, route: &Route, body: Bytes) {
-    // Whoever the session is lent to next does not wait for this either.
-    let (call, route) = (Arc::clone(call), Route { lent: None, ..route.clone() });
-    tokio::spawn(async move {
-        let _ = tokio::time::timeout(DEADLINE, send(&call, &route, body)).await;
-    });
+/// Sends an answer of the gateway's own to a request of the server. Nobody waits for it: neither the call, whose place
+/// is the next one's when it ends, nor whoever the session is lent to then.
+pub(super) fn reply(call: &Call, route: &Route, body: Bytes) {
+    match (&route.mux, &route.session, &route.bound) {
+        (Some(mux), _, _) => mux.reply(body),
+        (None, Some(session), Some(bound)) => {
+            own::say(&call.gateway, session, bound, call.headers.map(), body);
+        }
+        (None, _, _) => {}
+    }
 }
 
 /// The messages of a body: the members of a batch, or the one that it is.

@@ -43,8 +43,6 @@ pub(super) struct Tries {
     rounds: u32,
     /// How often its session went to where its server had moved.
     followed: u32,
-    /// Whether it was sent once more since its server has moved.
-    went_elsewhere: bool,
     /// It may be sent once more: it was taken back from a silent instance for that.
     may_repeat: bool,
 }
@@ -74,7 +72,6 @@ impl Tries {
             patience: None,
             rounds: 0,
             followed: 0,
-            went_elsewhere: false,
             may_repeat: false,
         }
     }
@@ -220,19 +217,12 @@ impl Tries {
             && self.repeat(call).await.is_ok()
     }
 
-    /// A Read that has failed as often as it may, at an instance that is being left, is sent once more when
-    /// its server has moved: what its attempts are counted for is the instance that dies, and not the one that
-    /// is well. Beside other calls it is one more repetition, for which the server's budget needs room.
+    /// Counts a sending less where the call [`goes_elsewhere`].
     ///
     /// # Cancel safety
     /// Cancel safe.
     pub(super) async fn looks_elsewhere(&mut self, call: &Call, route: &Route) {
-        let may = call.class == CallClass::Read && !self.went_elsewhere && self.in_all() > 1;
-        if may
-            && call.is_spent(self.in_all())
-            && call.server.fleet.is_left(route.instance, call.steering_key()).await
-        {
-            self.went_elsewhere = true;
+        if goes_elsewhere(call, route, self.in_all()).await {
             self.sent -= 1;
         }
     }
@@ -273,6 +263,21 @@ impl Tries {
         }
         room(call, self.in_all()).await
     }
+}
+
+/// Whether a Read that was sent so often, as often as it may be, to an instance that is being left is sent once more,
+/// since its server has moved: what its attempts are counted for is the instance that dies, and not the one that is
+/// well. Beside other calls it is one more repetition, for which the server's budget needs room. Once in a call's life.
+///
+/// # Cancel safety
+/// Cancel safe.
+pub(super) async fn goes_elsewhere(call: &Call, route: &Route, sent: u32) -> bool {
+    call.class == CallClass::Read
+        && sent > 1
+        && call.is_spent(sent)
+        && !call.out.went_elsewhere()
+        && call.server.fleet.is_left(route.instance, call.steering_key()).await
+        && call.out.goes_elsewhere()
 }
 
 /// Waits until the server's budget of repeats has room for one more of a call that was sent so often, the last

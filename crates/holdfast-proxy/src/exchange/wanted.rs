@@ -5,10 +5,12 @@
 //! | it waits for its turn at the server, or for a connection | it is answered as cancelled, and did not run |
 //! | it runs | its place is the next one's, and its end says nothing of its server; what that answers within [`GRACE`] is passed on, and then it is hung up on |
 //! | it was lost, and could be sent again | it is answered as cancelled |
+//! | it runs in a batch | the others get their answers, and a server that ends without this one has not failed |
 
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -25,6 +27,8 @@ pub(crate) struct Wanted {
     told: Notify,
     /// Whether its session knows of it.
     listed: AtomicBool,
+    /// The ids of a batch (JSON text) whose answers its client has no use for any more.
+    struck: OnceLock<Box<Mutex<Vec<Box<str>>>>>,
 }
 
 /// How long a server that was told of the cancellation may take to answer all the same. Many never do: the protocol
@@ -53,6 +57,22 @@ impl Wanted {
 
     pub(super) fn is_cancelled(&self) -> bool {
         self.state.load(Ordering::Acquire) == CANCELLED
+    }
+
+    /// Its client has no use any more for the answer to this one of its ids (JSON text).
+    pub(crate) fn strike(&self, id: &str) {
+        let struck = self.struck.get_or_init(Box::default);
+        let mut struck = struck.lock().unwrap_or_else(PoisonError::into_inner);
+        if !struck.iter().any(|it| **it == *id) {
+            struck.push(id.into());
+        }
+    }
+
+    /// Whether its client has no use for the answers to any of these ids.
+    pub(super) fn are_struck(&self, ids: &[Box<str>]) -> bool {
+        let Some(struck) = self.struck.get() else { return false };
+        let struck = struck.lock().unwrap_or_else(PoisonError::into_inner);
+        ids.iter().all(|id| struck.contains(id))
     }
 
     /// Resolves once its client has cancelled it.

@@ -107,6 +107,9 @@ const TOOLS: u32 = 1024;
 const NO_TOOL: ToolKey = ToolKey(0);
 const BATCHES: ToolKey = ToolKey(TOOLS + 1);
 
+/// How often a call that waits looks whether a tool that hangs keeps it out.
+const RELIEF: Duration = Duration::from_millis(250);
+
 /// When a batch for which there are too few places is worth another try.
 const SHORTLY: Duration = Duration::from_secs(1);
 
@@ -170,6 +173,22 @@ impl Gate {
         let mut state = self.lock();
         state.bulkheads.spare(id(BulkheadClass::Background), spared);
         state.relieve(server, now);
+    }
+
+    /// Waits for a word, and looks now and then meanwhile whether a tool that hangs keeps others out: nobody else may
+    /// be there to see that.
+    ///
+    /// # Cancel safety
+    /// As `word`.
+    async fn relieves<T>(&self, server: &str, word: impl Future<Output = T>) -> T {
+        let mut word = std::pin::pin!(word);
+        while !self.quarantine.is_zero() {
+            match tokio::time::timeout(RELIEF, word.as_mut()).await {
+                Ok(word) => return word,
+                Err(_) => self.lock().relieve(server, Instant::now()),
+            }
+        }
+        word.await
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -273,17 +292,21 @@ impl State {
         }
     }
 
-    /// Lets in whoever may go.
+    /// Lets in whoever may go. If anybody does there is room in the queue, for whoever is first in line before it.
     fn let_in(&mut self, now: Instant) {
         if self.waiting.is_empty() {
             return;
         }
+        let before = self.waiting.len();
         while let Some(granted) = self.bulkheads.next(now) {
             let told = self.waiting.remove(&granted.ticket).map(|waiting| waiting.send(()));
             if told != Some(Ok(())) {
                 // It has given up at this very moment.
                 self.bulkheads.leave(granted.class, granted.tool, None);
             }
+        }
+        if self.waiting.len() < before {
+            self.tell_line();
         }
     }
 }
@@ -392,7 +415,7 @@ impl ServerFleet {
             loop {
                 let freed = freed.notified();
                 match self.ask_in(class, tool, places) {
-                    Err(NotAdmitted::Full { .. }) => freed.await,
+                    Err(NotAdmitted::Full { .. }) => self.gate.relieves(&self.name, freed).await,
                     asked => return asked,
                 }
             }

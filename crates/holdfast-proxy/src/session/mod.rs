@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use holdfast_engine::replicated::Origin;
+use holdfast_mcp::method::Method;
 use holdfast_mcp::version::Version;
 use holdfast_store::{Binding, Notice, SessionKey, SessionRecord, StoreError};
 use http::HeaderValue;
@@ -115,6 +116,8 @@ pub(crate) struct Session {
     ending: AtomicBool,
     /// Looked up since the sweep last asked.
     sought: AtomicBool,
+    /// The gateway is its client, and lends it to clients that have none.
+    lent: AtomicBool,
     /// Its client is to be told of its last move with its next answer, as the record has it.
     owes_notice: AtomicBool,
 }
@@ -178,6 +181,7 @@ impl Session {
             moved: AtomicBool::new(false),
             ending: AtomicBool::new(false),
             sought: AtomicBool::new(false),
+            lent: AtomicBool::new(false),
             owes_notice,
         })
     }
@@ -289,6 +293,15 @@ impl Session {
     /// server's.
     pub(crate) fn set_ending(&self, ending: bool) {
         self.ending.store(ending, Ordering::Release);
+    }
+
+    /// The gateway is its client, and lends it to clients that have none.
+    pub(crate) fn set_lent(&self) {
+        self.lent.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_lent(&self) -> bool {
+        self.lent.load(Ordering::Relaxed)
     }
 
     /// Whether its server is being told to end it, or was.
@@ -515,8 +528,24 @@ impl Session {
     /// Whether this node serves such a request.
     pub(crate) fn cancelled(&self, id: &str) -> bool {
         let calls: Vec<_> = self.running().iter().filter_map(Weak::upgrade).collect();
-        let calls = calls.iter().filter(|call| call.ids.is(id));
-        calls.map(|call| call.cancel()).count() > 0
+        let cancel = |call: &&Arc<Call>| {
+            let (is, holds) = (call.ids.is(id), call.ids.hold(id));
+            if is {
+                call.cancel();
+            } else if holds {
+                call.wanted.strike(id);
+            }
+            is || holds
+        };
+        calls.iter().filter(cancel).count() > 0
+    }
+
+    /// The calls of this method that have begun here before the one of this number and may be running.
+    pub(crate) fn running_before(&self, number: u64, method: Method) -> Vec<Arc<Call>> {
+        // All of them first: the last hold on a call may be let go only when the list is not held any more.
+        let mut calls: Vec<_> = self.running().iter().filter_map(Weak::upgrade).collect();
+        calls.retain(|call| call.number < number && call.method == method);
+        calls
     }
 
     /// A request of the server went to the client under this id (JSON text).

@@ -295,9 +295,12 @@ pub(crate) fn feed_duplex(
             data = unclaimed.recv() => data,
             () = session.ended().cancelled() => None,
         } {
-            if let Some(pong) = own::pong_for_nobody(&log, &data) {
+            // A session that is lent has no client who could answer, now or later.
+            let lent = session.is_lent();
+            let own = if lent { own::reply(&data) } else { own::pong_for_nobody(&log, &data) };
+            if let Some(own) = own {
                 if let Some(mux) = mux.as_ref().and_then(Weak::upgrade) {
-                    mux.reply(pong);
+                    mux.reply(own);
                 }
                 continue;
             }

@@ -119,6 +119,30 @@ pub(super) async fn who_was_overtaken_does_not_settle() {
 }
 
 #[tokio::test]
+pub(super) async fn what_waits_goes_or_is_taken_over_and_never_both() {
+    for bench in benches() {
+        let (store, name) = (&bench.store, bench.name);
+        let theirs = Entry { owner: OTHER, ..entry(Phase::Pending) };
+        for (round, taken_first) in [false, true].into_iter().enumerate() {
+            let key = CallKey([20 + round as u8; 32]);
+            let begun = store.begin(&key, &entry(Phase::Waiting)).await.unwrap();
+            let Begin::Mine(waiting) = begun else { panic!("{name}: there was none") };
+            let (first, second) = match taken_first {
+                true => (theirs.clone(), entry(Phase::Pending)),
+                false => (entry(Phase::Pending), theirs.clone()),
+            };
+            let found = store.settle(&key, waiting, &first).await.unwrap();
+            assert_eq!(
+                store.settle(&key, waiting, &second).await.unwrap_err(),
+                StoreError::Conflict { expected: waiting, found },
+                "{name}"
+            );
+            assert_eq!(store.entry(&key).await.unwrap(), (first, found), "{name}");
+        }
+    }
+}
+
+#[tokio::test]
 pub(super) async fn an_answer_is_kept_and_one_that_is_too_large_is_known_to_have_been() {
     for bench in benches() {
         let store = &bench.store;
@@ -178,7 +202,8 @@ pub(super) async fn every_phase_is_read_back() {
         let store = &bench.store;
         let begun = store.begin(&KEY, &entry(Phase::Pending)).await.unwrap();
         let Begin::Mine(mut revision) = begun else { panic!("there was none") };
-        for phase in [streaming.clone(), Phase::Failed, Phase::Unknown, complete(9).phase] {
+        let others = [Phase::Waiting, Phase::Failed, Phase::Unknown, complete(9).phase];
+        for phase in std::iter::once(streaming.clone()).chain(others) {
             revision = store.settle(&KEY, revision, &entry(phase.clone())).await.unwrap();
             assert_eq!(store.entry(&KEY).await.unwrap(), (entry(phase), revision));
         }

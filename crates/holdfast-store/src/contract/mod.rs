@@ -90,6 +90,7 @@ const EVERY_RULE: &[fn()] = &[
     journal::of_many_that_begin_at_once_one_has_the_entry,
     journal::what_is_settled_without_waiting_is_settled_once,
     journal::who_was_overtaken_does_not_settle,
+    journal::what_waits_goes_or_is_taken_over_and_never_both,
     journal::an_answer_is_kept_and_one_that_is_too_large_is_known_to_have_been,
     journal::entries_live_as_long_as_they_are_kept,
     journal::every_phase_is_read_back,

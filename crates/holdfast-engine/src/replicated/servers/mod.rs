@@ -54,8 +54,9 @@ pub const STORE: &str = "session store: ";
 /// The most tools of a server whose breakers are kept.
 pub const MAX_TOOLS: usize = 128;
 /// Which commands this version reads: rises when the log gets one that the version before cannot decode. The
-/// nodes say it of themselves, and what one of them could not read is not proposed before all can.
-pub const READS: u32 = 2;
+/// nodes say it of themselves, and what one of them could not read is not proposed before all can. So it does
+/// when the store gets a record that they cannot read.
+pub const READS: u32 = 3;
 /// The most configuration versions that are remembered.
 pub const MAX_VERSIONS: usize = 8;
 

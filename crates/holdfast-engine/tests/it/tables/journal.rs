@@ -24,19 +24,23 @@ enum Found {
     PendingAlone,
     Streaming,
     StreamingAlone,
+    Waiting,
+    WaitingAlone,
     Complete,
     TooLarge,
     Failed,
     Unknown,
 }
 
-const FOUND: [(Found, &str); 10] = [
+const FOUND: [(Found, &str); 12] = [
     (Found::Nothing, "no entry"),
     (Found::Foreign, "another principal's"),
     (Found::Pending, "pending"),
     (Found::PendingAlone, "pending, its owner is gone"),
     (Found::Streaming, "streaming"),
     (Found::StreamingAlone, "streaming, its owner is gone"),
+    (Found::Waiting, "waiting"),
+    (Found::WaitingAlone, "waiting, its owner is gone"),
     (Found::Complete, "complete"),
     (Found::TooLarge, "complete, its answer not kept"),
     (Found::Failed, "failed"),
@@ -66,6 +70,7 @@ fn arrives(found: Found, by: By) -> String {
     let phase = match found {
         Found::Nothing | Found::Foreign | Found::Pending | Found::PendingAlone => Phase::Pending,
         Found::Streaming | Found::StreamingAlone => streaming,
+        Found::Waiting | Found::WaitingAlone => Phase::Waiting,
         Found::Complete => complete(Some(Bytes::from_static(b"answer"))),
         Found::TooLarge => complete(None),
         Found::Failed => Phase::Failed,
@@ -82,7 +87,8 @@ fn arrives(found: Found, by: By) -> String {
         phase,
     };
     let entry = (found != Found::Nothing).then_some(&entry);
-    let lives = !matches!(found, Found::PendingAlone | Found::StreamingAlone);
+    let alone = [Found::PendingAlone, Found::StreamingAlone, Found::WaitingAlone];
+    let lives = !alone.contains(&found);
     let does = match by {
         By::Waited => awaited(entry, PRINCIPAL, lives),
         By::Balancer | By::BalancerOnce => arrival(entry, PRINCIPAL, true, lives),

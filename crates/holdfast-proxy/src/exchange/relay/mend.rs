@@ -58,16 +58,20 @@ impl Relay<'_> {
         }
         let waits = !matches!(self.sink, Sink::Nobody) && call.is_latest();
         // It was sent once at least: by the node that is gone, if another goes on with its stream.
-        let sent = call.out.times().max(1);
-        let decided = decide(call.class, Progress::Sent, sent, waits);
+        let mut sent = call.out.times().max(1);
         self.take_back(route).await;
+        // It may be lent again to this very call: nobody is to wait for one while it holds another.
+        route.lent = None;
+        if Box::pin(tries::goes_elsewhere(call, route, sent)).await {
+            sent -= 1;
+            call.out.set_times(sent);
+        }
+        let decided = decide(call.class, Progress::Sent, sent, waits);
         let reason = match decided {
             Repeat::Again | Repeat::ReestablishThenAgain if call.ids.count() == 1 => {
                 if call.wanted.is_cancelled() {
                     return Some(answer::cancelled(call));
                 }
-                // It may be lent again to this very call: nobody is to wait for one while it holds another.
-                route.lent = None;
                 match tries::room(call, sent).await {
                     Ok(()) => {
                         call.server.metrics.attempts_repeated.inc();

@@ -15,7 +15,7 @@ use tokio::net::TcpListener;
 
 use super::*;
 use crate::exchange::headers::ForServer;
-use crate::exchange::{Answer, Guards, Ids, Out, Wanted, answer};
+use crate::exchange::{Answer, First, Guards, Ids, Out, Sink, Wanted, answer, relay};
 use crate::fleet::Word;
 use crate::gateway::Gateway;
 use crate::principal::Principal;
@@ -59,7 +59,12 @@ impl Instance {
                     }
                 }
                 hears(count.fetch_add(1, SeqCst) + 1);
-                let head = "content-type: application/json\r\nconnection: close";
+                let kind = if body.starts_with("data:") {
+                    "text/event-stream"
+                } else {
+                    "application/json"
+                };
+                let head = format!("content-type: {kind}\r\nconnection: close");
                 let length = body.len();
                 let answer = format!(
                     "HTTP/1.1 {status}\r\n{head}\r\ncontent-length: {length}\r\n\r\n{body}"
@@ -122,14 +127,43 @@ struct Story {
     /// next one.
     moves: &'static [usize],
     second_is_well: bool,
+    /// What an instance says that is not well.
+    fails: (&'static str, &'static str),
 }
 
 /// A Read that is sent as often as it may be where it fails, and whose server moves then.
 const READ: Story =
-    Story { class: CallClass::Read, attempts: 3, moves: &[3], second_is_well: true };
+    Story { class: CallClass::Read, attempts: 3, moves: &[3], second_is_well: true, fails: BROKEN };
+
+const BROKEN: (&str, &str) = ("500 Broken", "");
+
+/// A stream that ends before its answer.
+const ENDS: (&str, &str) =
+    ("200 OK", "data: {\"jsonrpc\":\"2.0\",\"method\":\"notifications/message\"}\n\n");
 
 /// What it comes to, and how often each instance was asked.
 async fn told(story: Story) -> (Answer, [usize; 3]) {
+    let (gateway, instances) = world(story).await;
+    let answer = answer::first_answer(call(&gateway, story.class)).await;
+    (answer, [0, 1, 2].map(|it: usize| instances[it].asked()))
+}
+
+/// The last that its client gets where its answers begin to stream, and how often each instance was asked.
+async fn relayed(story: Story) -> (Bytes, [usize; 3]) {
+    let (gateway, instances) = world(story).await;
+    let call = call(&gateway, story.class);
+    let first = answer::first_answer(Arc::clone(&call)).await;
+    assert!(matches!(first, Answer::Events(_)), "its answer streams");
+    let (frames, mut said) = tokio::sync::mpsc::channel(16);
+    relay(call, First::Here(first), Sink::Frames(frames)).await;
+    let mut last = Bytes::new();
+    while let Some(message) = said.recv().await {
+        last = message;
+    }
+    (last, [0, 1, 2].map(|it: usize| instances[it].asked()))
+}
+
+async fn world(story: Story) -> (Arc<Gateway>, Vec<Instance>) {
     let node: Arc<Mutex<Option<Arc<Gateway>>>> = Arc::default();
     let (sent, moved) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let hears = {
@@ -147,7 +181,7 @@ async fn told(story: Story) -> (Answer, [usize; 3]) {
     };
     let mut instances = Vec::new();
     for is_well in [false, story.second_is_well, true] {
-        let (status, body) = if is_well { ("200 OK", ANSWER) } else { ("500 Broken", "") };
+        let (status, body) = if is_well { ("200 OK", ANSWER) } else { story.fails };
         instances.push(Instance::start(status, body, Arc::clone(&hears) as _).await);
     }
     let yaml = format!(
@@ -162,8 +196,7 @@ async fn told(story: Story) -> (Answer, [usize; 3]) {
     let gateway = proxy.current.load_full();
     *node.lock().unwrap() = Some(Arc::clone(&gateway));
     gateway.fleet.route(0, Arc::new(Failover::new("a")));
-    let answer = answer::first_answer(call(&gateway, story.class)).await;
-    (answer, [0, 1, 2].map(|it: usize| instances[it].asked()))
+    (gateway, instances)
 }
 
 /// It is not sent any more, and nobody knows what came of it.
@@ -208,4 +241,16 @@ async fn a_read_that_is_never_to_be_repeated_is_not_for_a_move_either() {
 #[tokio::test]
 async fn a_read_that_may_still_be_repeated_is_sent_no_more_often_for_a_move() {
     ends(Story { moves: &[2], second_is_well: false, ..READ }, [2, 1, 0]).await;
+}
+
+#[tokio::test]
+async fn a_read_whose_streams_broke_at_the_instance_that_is_left_is_sent_once_more_to_the_other() {
+    let (last, asked) = relayed(Story { fails: ENDS, ..READ }).await;
+    assert_eq!(asked, [3, 1, 0]);
+    assert_eq!(last, ANSWER);
+    // And not for the next move.
+    let again = Story { moves: &[3, 4], second_is_well: false, fails: ENDS, ..READ };
+    let (last, asked) = relayed(again).await;
+    assert_eq!(asked, [3, 1, 0]);
+    assert!(last.windows(6).any(|it| it == b"-31002"), "{last:?}");
 }

@@ -197,3 +197,43 @@ async fn what_lasts_makes_no_room_for_repeats() {
     assert_eq!(server.gate.repeats().1, 20);
     drop(calls);
 }
+
+/// What stands in line before the queue, as after a failover's pause.
+async fn late_in(server: &Arc<ServerFleet>, tool: u32) -> Result<Admitted, NotAdmitted> {
+    server.admit_late(USER, ToolKey(tool), 1, late()).await
+}
+
+/// The place in the queue that it takes is free for the one that gave up, and nobody else comes or goes.
+#[tokio::test]
+async fn who_stands_before_the_queue_is_told_that_one_has_gone_from_it() {
+    let fleet = with("quarantine: 0s, user: { concurrency: 1, queue: 1 }");
+    let server = one(&fleet);
+    let running = admit(server, 0).await.unwrap();
+    let mut queued = Box::pin(admit(server, 0));
+    assert!(poll!(queued.as_mut()).is_pending());
+    let mut first = std::pin::pin!(late_in(server, 0));
+    assert!(poll!(first.as_mut()).is_pending());
+    let mut second = std::pin::pin!(late_in(server, 0));
+    assert!(poll!(second.as_mut()).is_pending());
+    drop(running);
+    assert!(poll!(first.as_mut()).is_pending(), "in the queue");
+    assert!(poll!(second.as_mut()).is_pending(), "before it");
+    // It was let in and gives up before it hears of that.
+    drop(queued);
+    let _first = poll!(first.as_mut());
+    assert!(poll!(second.as_mut()).is_pending());
+    assert_eq!(server.gate.lock().waiting.len(), 1, "in the queue");
+}
+
+/// There is no queue in which somebody would see that.
+#[tokio::test(start_paused = true)]
+async fn who_stands_in_line_alone_sees_that_a_tool_hangs() {
+    let fleet = with("quarantine: 30s, user: { concurrency: 4, queue: 0 }");
+    let (server, now) = (one(&fleet), Instant::now());
+    entered(server, 1, 4, now - HANGS + Duration::from_millis(50));
+    let mut first = std::pin::pin!(late_in(server, 2));
+    assert!(poll!(first.as_mut()).is_pending());
+    std::thread::sleep(Duration::from_millis(100));
+    tokio::time::advance(Duration::from_millis(300)).await;
+    assert!(poll!(first.as_mut()).is_ready());
+}

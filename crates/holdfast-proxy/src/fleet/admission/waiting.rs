@@ -10,9 +10,6 @@ use tokio::sync::oneshot;
 use super::super::server::ServerFleet;
 use super::{Admitted, NotAdmitted, id};
 
-/// How often a call that waits looks whether a tool that hangs keeps it out.
-const RELIEF: Duration = Duration::from_millis(250);
-
 /// What a call that asks to be let in has got.
 pub(super) enum Asked<'a> {
     /// A place.
@@ -36,16 +33,7 @@ impl Waiting<'_> {
     /// Its place, when its turn comes within this time.
     pub(super) async fn granted(mut self, patience: Duration) -> Result<Admitted, NotAdmitted> {
         let (server, granted) = (self.server, &mut self.granted);
-        let gate = &server.gate;
-        let waited = async {
-            while !gate.quarantine.is_zero() {
-                match tokio::time::timeout(RELIEF, &mut *granted).await {
-                    Ok(granted) => return granted,
-                    Err(_) => gate.lock().relieve(&server.name, Instant::now()),
-                }
-            }
-            granted.await
-        };
+        let waited = server.gate.relieves(&server.name, granted);
         if let Ok(Ok(())) = tokio::time::timeout(patience, waited).await {
             self.ticket = None;
             self.server.gate.lock().budget.began(Instant::now());
@@ -73,6 +61,7 @@ impl Drop for Waiting<'_> {
             // It was let in at this very moment.
             state.bulkheads.leave(place, self.tool, None);
             state.let_in(Instant::now());
+            state.tell_line();
         }
     }
 }
