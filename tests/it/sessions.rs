@@ -240,6 +240,29 @@ async fn legacy_calls_without_a_session_are_served() {
     assert_eq!(listed["result"]["tools"][0]["name"], "read");
 }
 
+/// The protocol has a status for a call that lacks its session, and no words.
+#[tokio::test]
+async fn a_server_that_gives_sessions_may_refuse_others_in_any_words() {
+    for status in [400, 404] {
+        let (recorder, gateway) = start("", move |seen| {
+            let opens = seen.text().contains("initialize");
+            let comes_without = seen.method == "POST" && seen.header("mcp-session-id").is_none();
+            let said =
+                r#"{"jsonrpc":"2.0","id":null,"error":{"code":-32000,"message":"who are you?"}}"#;
+            (comes_without && !opens).then(|| Reply::Json(status, Vec::new(), said.to_owned()))
+        })
+        .await;
+        // Somebody has been given one.
+        let _other = Client::legacy(&gateway).initialized().await;
+        let client = Client::legacy(&gateway);
+        for id in 1..=2 {
+            let response = client.call(id, "tool").await;
+            assert_eq!(response["result"]["content"][0]["text"], "tool done", "{response}");
+        }
+        assert_eq!(recorder.calls("tool").len(), 3, "the first came without, {status}");
+    }
+}
+
 #[tokio::test]
 async fn there_is_a_cap_on_sessions() {
     let (recorder, gateway) =

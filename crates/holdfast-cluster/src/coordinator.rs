@@ -235,7 +235,8 @@ impl Node {
         let command = ControlCommand::Declare { node, generation, state, term, reason };
         match self.propose(Body::Control(command), self.options.failover_timeout).await {
             Ok(Reply::Done { .. }) => {}
-            Ok(reply) => tracing::info!(node, ?reply, "the declaration was refused"),
+            // Another came before it, or this node leads no more.
+            Ok(reply) => tracing::debug!(node, ?reply, "the declaration was not needed any more"),
             Err(error) => tracing::info!(node, %error, "the declaration was not made"),
         }
     }

@@ -68,6 +68,8 @@ pub(crate) struct Life {
     pub(crate) restarts: Restarts,
     /// Whether a legacy call without a session was refused: the next ones get the implicit one.
     pub(crate) wants_session: AtomicBool,
+    /// Whether it has given a session to whoever initialized one: then it may refuse others in any words.
+    pub(crate) gives_sessions: AtomicBool,
     /// The duplex that all modern clients share.
     pub(crate) shared: tokio::sync::Mutex<Option<Arc<Mux>>>,
     /// Idle sessions that the gateway holds for clients that send none, each with whom it serves; the one
@@ -409,6 +411,7 @@ impl Life {
             processes: Gauge::default(),
             restarts: Restarts::default(),
             wants_session: AtomicBool::new(false),
+            gives_sessions: AtomicBool::new(false),
             shared: tokio::sync::Mutex::default(),
             implicit: Mutex::default(),
             implicit_calls: Arc::new(Semaphore::new(IMPLICIT_CALLS)),

@@ -23,6 +23,7 @@ use sha2::{Digest, Sha256};
 
 use self::lines::{Lines, Setting};
 use crate::Config;
+use crate::field::join;
 
 /// One setting that differs between two configurations.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -94,6 +95,9 @@ pub(crate) fn is_among(key: &str, keys: &[&str]) -> bool {
 
 // === impl Config ===
 
+/// What a server as a whole is, where it was not before or is no more.
+const CONFIGURED: &str = "configured";
+
 /// No lease lasts longer where there is no cluster to say otherwise.
 const NO_LEASE: Duration = Duration::from_secs(1);
 
@@ -124,11 +128,21 @@ impl Config {
     }
 
     /// The settings in which `new` differs, sorted by key. A secret that changed is among them, and
-    /// not what it was or is.
+    /// not what it was or is. A server that comes or goes is one change.
     pub fn difference(&self, new: &Self) -> Vec<Change> {
-        let mut old = self.settings();
-        let mut changes = Vec::new();
-        for (key, now) in new.settings() {
+        let (gone, come) = (self.servers_beyond(new), new.servers_beyond(self));
+        let whole: Vec<&str> = gone.iter().chain(&come).map(String::as_str).collect();
+        let parts = |config: &Self| {
+            let mut settings = config.settings();
+            settings.retain(|key, _| !is_among(key, &whole));
+            settings
+        };
+        let configured = || Some(CONFIGURED.to_owned());
+        let mut changes: Vec<Change> = Vec::new();
+        changes.extend(gone.iter().map(|key| Change::shown(key.clone(), configured(), None)));
+        changes.extend(come.iter().map(|key| Change::shown(key.clone(), None, configured())));
+        let mut old = parts(self);
+        for (key, now) in parts(new) {
             let before = old.remove(&key);
             if before.as_ref() != Some(&now) {
                 changes.push(Change::of(key, before, Some(now)));
@@ -137,6 +151,12 @@ impl Config {
         changes.extend(old.into_iter().map(|(key, before)| Change::of(key, Some(before), None)));
         changes.sort_by(|a, b| a.key.cmp(&b.key));
         changes
+    }
+
+    /// The keys of the servers that `other` does not have.
+    fn servers_beyond(&self, other: &Self) -> Vec<String> {
+        let names = self.servers.keys().filter(|name| !other.servers.contains_key(*name));
+        names.map(|name| join("servers", name)).collect()
     }
 
     fn settings(&self) -> BTreeMap<String, Setting> {
@@ -150,9 +170,13 @@ impl Config {
 
 impl Change {
     fn of(key: String, old: Option<Setting>, new: Option<Setting>) -> Self {
-        let when = if is_among(&key, &RESTART) { When::Restart } else { When::Running };
         let shown = |setting: Option<Setting>| setting.map(|setting| setting.shown().to_owned());
-        Self { key, old: shown(old), new: shown(new), when }
+        Self::shown(key, shown(old), shown(new))
+    }
+
+    fn shown(key: String, old: Option<String>, new: Option<String>) -> Self {
+        let when = if is_among(&key, &RESTART) { When::Restart } else { When::Running };
+        Self { key, old, new, when }
     }
 }
 

@@ -445,7 +445,18 @@ async fn discard(mut unclaimed: tokio::sync::mpsc::Receiver<Bytes>) {
 /// Whether the reply says that the server does not know the session, and how it said so.
 fn lost_session(call: &Call, route: &Route, reply: &Reply) -> Option<String> {
     let Reply::Whole(whole) = reply else { return None };
-    whole.says_lost(route.has_server_session(), call.modern())
+    let said = whole.says_lost(route.has_server_session(), call.modern());
+    said.or_else(|| wants_session(call, route, whole.status))
+}
+
+/// Whether a server that gives sessions refuses a call that came without one: the protocol has a status for it, and
+/// no words (2025-11-25, Streamable HTTP, session management). Once it has, all get one.
+fn wants_session(call: &Call, route: &Route, status: StatusCode) -> Option<String> {
+    let came_without = route.session.is_none() && !call.modern() && !lends_session(call);
+    let refuses = matches!(status, StatusCode::BAD_REQUEST | StatusCode::NOT_FOUND);
+    let gives = call.server.gives_sessions.load(Ordering::Relaxed);
+    (came_without && refuses && gives)
+        .then(|| format!("the server refuses a call without a session ({})", status.as_u16()))
 }
 
 /// Opens the session again that the server has lost. A legacy client without a session, at a server

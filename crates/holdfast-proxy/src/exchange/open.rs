@@ -2,6 +2,7 @@
 //! clients that send none.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -395,6 +396,9 @@ pub(super) async fn send(
             let status = response.status;
             let server_session =
                 response.session_id().filter(|_| status.is_success()).and_then(ServerSession::said);
+            if server_session.is_some() {
+                server.gives_sessions.store(true, Ordering::Relaxed);
+            }
             let is_stream = response.is_event_stream() && status.is_success();
             let (status, kept, body) = response.into_parts();
             if is_stream {

@@ -130,7 +130,10 @@ fn history(page: &ConfigHistoryDto) -> String {
             _ => runs(it),
         };
         let since = it.since_unix_ms.map_or_else(|| "-".to_owned(), utc);
-        let file = it.file.clone().unwrap_or_else(|| "-".to_owned());
+        let file = match &it.trouble {
+            Some(_) => "refused".to_owned(),
+            None => it.file.clone().unwrap_or_else(|| "-".to_owned()),
+        };
         vec![it.node.clone(), runs, since, file]
     };
     let rows: Vec<_> = page.nodes.iter().map(row).collect();

@@ -140,7 +140,8 @@ impl Following<'_> {
     }
 
     fn conclude(&self, end: &ControlDto, target: Option<&str>) -> Outcome {
-        let (server, active) = (self.server, end.active.as_deref().unwrap_or_default());
+        // None: the configuration has it no more.
+        let (server, active) = (self.server, end.active.as_deref().unwrap_or("no instance"));
         if end.phase.as_deref() == Some("failover_failed") {
             return Err(anyhow!("{server} stays on {active}: {}", end.reason).into());
         }
