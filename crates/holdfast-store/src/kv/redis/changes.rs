@@ -71,7 +71,7 @@ async fn hear(
     let connection = shared.dialler.dial(address, Server::Data, Some(pushed)).await;
     let connection = connection.map_err(|error| Unheard::Broken(error.to_string()))?;
     let mut subscribe = cmd("SUBSCRIBE");
-    subscribe.arg(&shared.names.channel()[..]);
+    subscribe.arg(shared.names.channel());
     let within = shared.settings.command_timeout;
     match connection.ask(&subscribe, within).await {
         Ok(Value::ServerError(error)) => {
