@@ -139,7 +139,7 @@ async fn calls_are_logged_at_debug_only() {
 
 /// A server that is well and refuses connections from here: whoever looks at this node is told.
 #[tokio::test]
-async fn a_node_says_that_it_cannot_reach_what_is_healthy() {
+async fn a_node_of_its_own_says_that_it_cannot_reach_what_another_check_finds_well() {
     let monitor = Recorder::scripted(|_| Some(Reply::json("{}".into()))).await;
     let checks = format!(r#"checks: [ {{ type: http, url: "{}" }} ]"#, monitor.url());
     let settings = format!(
@@ -147,8 +147,9 @@ async fn a_node_says_that_it_cannot_reach_what_is_healthy() {
         free_address()
     );
     let gateway = Setup::new().server("main", &settings).start().await;
+    // Whatever the monitor says: nobody gets in.
     let verdict = r#"holdfast_control_instance_verdict{server="main",instance="1"}"#;
-    gateway.wait_metric(verdict, |it| it == 0.0).await;
+    gateway.wait_metric(verdict, |it| it == 2.0).await;
     let reach = |body: &Value| {
         let checks = body["checks"].as_array().expect("checks");
         checks.iter().find(|it| it["name"] == "server:main/reach").cloned()
@@ -161,6 +162,8 @@ async fn a_node_says_that_it_cannot_reach_what_is_healthy() {
     let health = get(gateway.admin, "/health").await;
     let found = reach(&health.json()).expect("a check of its own");
     assert_eq!((health.status, &found["ok"]), (200, &Value::Bool(false)), "{found}");
+    let error = found["error"].as_str().expect("words");
+    assert!(error.ends_with(", and is found unhealthy: look at the server"), "{error}");
 }
 
 /// A server of the modern era has no `ping`, and is not asked for one: its first check is as good as the others.
