@@ -1,6 +1,9 @@
 //! What balancers, scrapers and operators ask.
 
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -10,6 +13,7 @@ use crate::harness::message;
 use crate::harness::process::{binary, free_address};
 use crate::harness::recorder::{Recorder, Reply, Seen};
 use crate::harness::wire::{Answer, Conn};
+use crate::harness::within;
 
 async fn get(address: std::net::SocketAddr, path: &str) -> Answer {
     let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
@@ -139,7 +143,7 @@ async fn calls_are_logged_at_debug_only() {
 
 /// A server that is well and refuses connections from here: whoever looks at this node is told.
 #[tokio::test]
-async fn a_node_says_that_it_cannot_reach_what_is_healthy() {
+async fn a_node_of_its_own_says_that_it_cannot_reach_what_another_check_finds_well() {
     let monitor = Recorder::scripted(|_| Some(Reply::json("{}".into()))).await;
     let checks = format!(r#"checks: [ {{ type: http, url: "{}" }} ]"#, monitor.url());
     let settings = format!(
@@ -147,8 +151,9 @@ async fn a_node_says_that_it_cannot_reach_what_is_healthy() {
         free_address()
     );
     let gateway = Setup::new().server("main", &settings).start().await;
+    // Whatever the monitor says: nobody gets in.
     let verdict = r#"holdfast_control_instance_verdict{server="main",instance="1"}"#;
-    gateway.wait_metric(verdict, |it| it == 0.0).await;
+    gateway.wait_metric(verdict, |it| it == 2.0).await;
     let reach = |body: &Value| {
         let checks = body["checks"].as_array().expect("checks");
         checks.iter().find(|it| it["name"] == "server:main/reach").cloned()
@@ -161,6 +166,8 @@ async fn a_node_says_that_it_cannot_reach_what_is_healthy() {
     let health = get(gateway.admin, "/health").await;
     let found = reach(&health.json()).expect("a check of its own");
     assert_eq!((health.status, &found["ok"]), (200, &Value::Bool(false)), "{found}");
+    let error = found["error"].as_str().expect("words");
+    assert!(error.ends_with(", and is found unhealthy: look at the server"), "{error}");
 }
 
 /// A server of the modern era has no `ping`, and is not asked for one: its first check is as good as the others.
@@ -183,4 +190,78 @@ async fn a_server_of_the_modern_era_is_well_from_its_first_check_on() {
     // Its session is opened with the first.
     recorder.wait_for("a second check", 3, is_check).await;
     assert!(recorder.rpc("ping").is_empty());
+}
+
+/// It is there, and says when it wants to be asked again: neither well nor ill, and it is left alone until then.
+#[tokio::test]
+async fn a_check_that_is_asked_to_come_later_says_nothing_and_does() {
+    let is_busy = Arc::new(AtomicBool::new(false));
+    let busy = Arc::clone(&is_busy);
+    let recorder = Recorder::scripted(move |seen| {
+        let later = vec![("Retry-After".to_owned(), "3600".to_owned())];
+        let asks = seen.rpc() == "ping" && busy.load(Ordering::Relaxed);
+        asks.then(|| Reply::Json(429, later, String::new()))
+    })
+    .await;
+    let settings = format!(
+        r#"{{ url: "{}", health: {{ interval: 500ms, retries: 0, checks: [ {{ type: ping }} ] }} }}"#,
+        recorder.url()
+    );
+    let gateway = Setup::new().server("main", &settings).start().await;
+    let verdict = r#"holdfast_control_instance_verdict{server="main",instance="1"}"#;
+    gateway.wait_metric(verdict, |it| it == 0.0).await;
+    is_busy.store(true, Ordering::Relaxed);
+    let asked = |recorder: &Recorder| recorder.rpc("ping").len();
+    let shown = within("it is shown", async {
+        loop {
+            let body = get(gateway.admin, "/health").await.json();
+            let ping = check(&body, "server:main/ping").clone();
+            if ping.get("detail").is_some() {
+                return ping;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+    let told = shown["detail"].as_str().expect("words");
+    assert!(shown["ok"] == true && told.starts_with("it asks for fewer calls, for "), "{shown}");
+    let before = asked(&recorder);
+    // Some rounds go by.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!(asked(&recorder), before, "it is asked all the same");
+    assert_eq!(gateway.metric(verdict).await, 0.0, "it was found well");
+}
+
+/// What was started again with sessions knows nobody who brings none.
+#[tokio::test]
+async fn a_server_that_comes_to_have_sessions_is_asked_on_one() {
+    for status in [400, 404] {
+        let has_sessions = Arc::new(AtomicBool::new(false));
+        let has = Arc::clone(&has_sessions);
+        let recorder = Recorder::scripted(move |seen| {
+            let brings_one = seen.header("mcp-session-id").is_some();
+            match (&*seen.rpc(), has.load(Ordering::Relaxed)) {
+                ("initialize", false) => Some(Reply::json(message::result(
+                    seen.id(),
+                    r#"{"protocolVersion":"2025-11-25","capabilities":{},"serverInfo":{"name":"r","version":"1"}}"#,
+                ))),
+                ("initialize", true) => None,
+                (_, true) if !brings_one => Some(Reply::refused(status, "who?".to_owned())),
+                ("ping", _) => Some(Reply::json(message::result(seen.id(), "{}"))),
+                _ => None,
+            }
+        })
+        .await;
+        let settings = format!(
+            r#"{{ url: "{}", health: {{ interval: 500ms, checks: [ {{ type: ping }} ] }} }}"#,
+            recorder.url()
+        );
+        let _gateway = Setup::new().server("main", &settings).start().await;
+        let with = |seen: &Seen, session| {
+            seen.rpc() == "ping" && seen.header("mcp-session-id").is_some() == session
+        };
+        recorder.wait_for("a check without a session", 2, |seen| with(seen, false)).await;
+        has_sessions.store(true, Ordering::Relaxed);
+        recorder.wait_for("a check with one", 2, |seen| with(seen, true)).await;
+    }
 }

@@ -3,6 +3,7 @@
 
 mod back;
 mod packets;
+mod shut;
 mod steps;
 mod told;
 mod waits;
@@ -296,6 +297,11 @@ async fn a_node_that_is_cut_off_from_a_healthy_server_fails_nothing_over() {
     drop(links.remove(cut));
     let fails = |it: &serde_json::Value| it["score"].as_f64().is_some_and(|score| score < 0.5);
     cluster.shows(cut, "docs", "cut off", |seen| fails(&seen["instances"][0])).await;
+    // Its operator is told where to look.
+    assert_eq!(own.call(1, "echo").await["error"]["code"], -31001);
+    let reach = cluster[cut].check("server:docs/a/reach").await.expect("it is shown");
+    let told = "and the others find it healthy: if that lasts, look at this node's network";
+    assert!(reach["error"].as_str().is_some_and(|it| it.contains(told)), "{reach}");
     // The others' votes are renewed once a second; ten rounds of them change nothing.
     for round in 0..50 {
         let response = client.post(&write(&format!("k{round}"), 0)).await.response().await;

@@ -197,7 +197,9 @@ mod tests {
     const DOWN: Opinion = Opinion::Unhealthy;
 
     fn made(name: &'static str, weight: f64, outcome: Outcome) -> Made<'static> {
-        let check = Checked { name, weight, critical: false, slight: name == "connect", outcome };
+        let connects = name == "connect";
+        let (slight, knocks) = (connects, connects);
+        let check = Checked { name, weight, critical: false, slight, knocks, outcome };
         Made { check, external: false, text: String::new() }
     }
 
@@ -271,6 +273,26 @@ mod tests {
         assert_eq!(hears(Outcome::Passed), (Some(0.0), 0));
         assert_eq!(hears(Outcome::Skipped), (None, 0), "it cannot be asked");
         assert_eq!(hears(Outcome::Passed), (Some(1.0), 0), "and begins anew");
+    }
+
+    /// What is kept goes on answering while nobody new gets in.
+    #[test]
+    fn one_that_takes_no_new_connections_is_of_no_use_after_its_looks_and_well_again_after_theirs()
+    {
+        let refused = Outcome::Failed(Failure::Unreachable);
+        let of = |connect| [made("connect", 0.3, connect), made("ping", 0.7, Outcome::Passed)];
+        let mut look = Look::default();
+        let mut sees = |round: &[Made<'_>], now| {
+            take(&mut look, round, now);
+            (look.own, look.fatal, look.good)
+        };
+        let unreachable = Some(Failure::Unreachable);
+        assert_eq!(sees(&of(Outcome::Passed), 1_000), (Some(1.0), None, 1));
+        assert_eq!(sees(&of(refused), 2_000), (Some(1.0), None, 0), "one look");
+        assert_eq!(sees(&of(refused), 3_000), (Some(0.0), unreachable, 0));
+        assert_eq!(sees(&of(Outcome::Passed), 4_000), (Some(0.0), unreachable, 1), "not well yet");
+        assert_eq!(sees(&of(Outcome::Passed), 5_000), (Some(0.0), unreachable, 2));
+        assert_eq!(sees(&of(Outcome::Passed), 6_000), (Some(1.0), None, 3));
     }
 
     #[test]

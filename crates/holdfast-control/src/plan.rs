@@ -53,6 +53,8 @@ pub struct Planned {
     /// In the order of the configuration.
     pub instances: Vec<PlannedInstance>,
     pub(crate) health: ServerHealth,
+    /// What is asked beside the configured checks, where none of them makes a new connection.
+    pub(crate) knock: Option<Check>,
     pub(crate) bars: Bars,
     pub(crate) objectives: Objectives,
     pub(crate) breaker: Option<BreakerRules>,
@@ -211,10 +213,12 @@ impl Planned {
                 vec![only(format!("{} {:?}", process.command, process.args))]
             }
         };
+        let health = health(server);
         let mut planned = Self {
             name: name.to_owned(),
             instances,
-            health: health(server),
+            knock: knock(server, &health.checks),
+            health,
             bars,
             objectives: server.objectives,
             breaker: breaker(&server.breaker),
@@ -270,6 +274,22 @@ fn health(server: &Server) -> ServerHealth {
         health.checks.retain(|check| check.kind == CheckKind::Connect);
     }
     health
+}
+
+/// Checks keep their connections, and an instance that takes no new ones goes on answering over those. So each
+/// round makes a new one, also where no check of its own does; a process has none. It counts nothing but its
+/// failure.
+fn knock(server: &Server, checks: &[Check]) -> Option<Check> {
+    let connects = |check: &Check| check.scores() && check.kind == CheckKind::Connect;
+    let is_needed = checks.iter().any(Check::scores) && !checks.iter().any(connects);
+    let is_address = !matches!(server.transport, Transport::Stdio(_));
+    (is_needed && is_address).then(|| Check {
+        name: CheckKind::Connect.label().to_owned(),
+        kind: CheckKind::Connect,
+        weight: 0.0,
+        critical: false,
+        external: false,
+    })
 }
 
 /// What the cluster's verdict is made by; none where no breaker is wanted.

@@ -435,8 +435,16 @@ impl Shared {
                 known.entry(at).or_default().calls.push(calls);
             }
         }
+        // Who finds it of no use has met what this node may not have: calls, or a new connection.
+        let lost = |heard: Option<&Heard>| {
+            let ill = |score: &&f64| Opinion::of(**score) == Opinion::Unhealthy;
+            heard.map_or(0, |it| it.scores.iter().filter(ill).count())
+        };
+        let mut suspects = Vec::new();
         let news = {
             let others = &mut *lock(&self.others);
+            let is_news = |(at, it): &(&At, &Heard)| lost(Some(*it)) > lost(others.heard.get(*at));
+            suspects.extend(known.iter().filter(is_news).map(|(at, _)| *at));
             let (now, was_fresh) = (tokio::time::Instant::now(), others.is_fresh());
             others.at = Some(now);
             if !was_fresh {
@@ -445,6 +453,9 @@ impl Shared {
             // What was too old to vote with counts again, the same or not.
             std::mem::replace(&mut others.heard, known.clone()) != known || !was_fresh
         };
+        for probe in suspects.iter().filter_map(|at| self.nudges.probes.get(at)) {
+            probe.nudge();
+        }
         // This node's vote is another one then, and may be what the others wait for.
         if news {
             self.nudges.report.nudge();

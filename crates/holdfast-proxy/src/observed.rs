@@ -127,10 +127,17 @@ fn kept_back(name: String, whose: &str, breaker: &breaker::Status) -> Option<Che
     })
 }
 
-/// That this node alone cannot reach an instance, if it is so: its calls are refused or go elsewhere, and nothing
-/// fails over for that.
-fn cut_off(it: &InstanceSnapshot, name: &impl Fn(&str) -> String) -> Option<Check> {
-    let away_for = it.away_for.filter(|_| it.verdict.opinion == Some(Opinion::Healthy))?;
+/// That this node cannot reach an instance, if it is so, and whose trouble it is. What this node alone does not reach
+/// has its calls refused or sent elsewhere, and nothing fails over for that.
+fn cut_off(it: &InstanceSnapshot, is_alone: bool, name: &impl Fn(&str) -> String) -> Option<Check> {
+    let away_for = it.away_for?;
+    let so = match it.verdict.opinion {
+        Some(Opinion::Healthy) if !is_alone => {
+            ", and the others find it healthy: if that lasts, look at this node's network"
+        }
+        Some(Opinion::Unhealthy) => ", and is found unhealthy: look at the server",
+        Some(Opinion::Healthy | Opinion::Degraded) | None => "",
+    };
     Some(Check {
         name: name("reach"),
         ok: false,
@@ -138,7 +145,7 @@ fn cut_off(it: &InstanceSnapshot, name: &impl Fn(&str) -> String) -> Option<Chec
         elapsed: Duration::ZERO,
         age: Duration::ZERO,
         detail: Some(format!(
-            "it refuses connections from this node for {} s, and is found healthy: look at this node's network",
+            "it refuses connections from this node for {} s{so}",
             away_for.as_secs()
         )),
     })
@@ -185,7 +192,7 @@ impl Gateway {
             let name = |check: &str| format!("server:{server}{instance}/{check}");
             if !it.checks.is_empty() {
                 checks.extend(found(&it, measure, &name));
-                checks.extend(cut_off(&it, &name));
+                checks.extend(cut_off(&it, self.cluster.is_none(), &name));
                 checks.extend(kept_back(name("breaker"), "its", &it.breaker));
             }
             for made in it.checks.iter() {

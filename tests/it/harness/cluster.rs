@@ -345,6 +345,12 @@ impl Node {
         self.says("/api/nodes").await
     }
 
+    /// A check that `/health` shows under this name.
+    pub(crate) async fn check(&self, name: &str) -> Option<Value> {
+        let health = self.says("/health").await?;
+        health["checks"].as_array()?.iter().find(|it| it["name"] == name).cloned()
+    }
+
     /// What its operator's port answers; `None` when nobody does, or it refuses.
     pub(crate) async fn says(&self, path: &str) -> Option<Value> {
         let (status, body) = get(self.admin, path).await?;

@@ -1,5 +1,8 @@
 //! Checks one instance when it is due, or at once when something speaks against it.
 //!
+//! Each round makes a new connection, whether or not one of the configured checks does (`Planned::knock`):
+//! those that are kept say nothing of whether a call gets in.
+//!
 //! One task per instance and node: each node is a vantage point of its own, and a check that hangs
 //! delays no other. When a round's checks end, how they ended is believed or not by
 //! `engine::health::hysteresis`, and the planner says when the next is due. No round waits for checks that
@@ -8,7 +11,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::join_all;
+use futures_util::future::{join, join_all};
 use holdfast_config::{Check, CheckKind};
 use holdfast_engine::health::hysteresis::Patience;
 use holdfast_engine::health::schedule::{LEAST, Rhythm, Round, Schedule, soon};
@@ -75,16 +78,24 @@ impl Probe {
                 kind => ask(&shared, at, kind).await,
             }
         });
-        let own: Vec<Checked> = join_all(own).await;
+        let knock = async {
+            let check = shared.plan.servers[at.server].knock.as_ref()?;
+            Some((check.clone(), ask(&shared, at, &check.kind).await))
+        };
+        let (own, knock): (Vec<Checked>, _) = join(join_all(own), knock).await;
+        // That a connection comes about says nothing that the others do not.
+        let shut = knock.filter(|(_, it)| matches!(it.outcome, Outcome::Failed(_)));
         // Where all is well there is time for what the monitors say now.
-        let is_ill = own.iter().any(|it| matches!(it.outcome, Outcome::Failed(_)));
+        let is_ill =
+            shut.is_some() || own.iter().any(|it| matches!(it.outcome, Outcome::Failed(_)));
         self.beside.hear(if is_ill { Duration::ZERO } else { LEAST }).await;
         let (mut own, mut others) = (own.into_iter(), self.beside.last());
         let ended = |check: &Check| match check.scores() {
             true => Some((check.clone(), own.next()?)),
             false => others.next()?,
         };
-        let mut round: Vec<(Check, Checked)> = checks.iter().filter_map(ended).collect();
+        let mut round: Vec<(Check, Checked)> =
+            checks.iter().filter_map(ended).chain(shut).collect();
         let scoring = || round.iter().filter(|(check, _)| check.scores());
         let slowest = scoring().map(|(_, it)| it.took).max().unwrap_or_default();
         let all_failed =
@@ -106,6 +117,7 @@ impl Probe {
 
     /// Takes a round down; when the next one is due.
     fn conclude(&mut self, round: &[(Check, Checked)]) -> Duration {
+        self.shared.plane.checked(self.at, round.iter().map(shown).collect());
         // What an instance reads of its resources is the data plane's, which has kept it.
         let counted = || round.iter().filter(|(check, _)| check.scores() || check.external);
         let made: Vec<Made<'_>> = counted().map(|(check, it)| taken(check, it)).collect();
@@ -133,7 +145,6 @@ impl Probe {
                 look.in_doubt = true;
             }
         });
-        shared.plane.checked(self.at, round.iter().map(shown).collect());
         shared.nudges.report.nudge();
         // What cannot be used at all is looked at again at once until it is believed, or not so.
         let (believed, in_doubt) =
@@ -218,6 +229,7 @@ fn taken<'a>(check: &'a Check, it: &Checked) -> Made<'a> {
             weight: check.weight,
             critical: check.critical,
             slight: matches!(check.kind, CheckKind::Connect | CheckKind::Latency { .. }),
+            knocks: check.kind == CheckKind::Connect,
             outcome: it.outcome,
         },
         external: check.external,
@@ -233,7 +245,9 @@ fn shown((check, it): &(Check, Checked)) -> CheckResult {
         Outcome::Failed(failure) => Some(format!("{}: {}", failure.label(), it.text).into()),
         Outcome::Passed | Outcome::Partly(_) | Outcome::Skipped => None,
     };
-    let says = check.external || matches!(check.kind, CheckKind::Resource { .. });
+    let says = check.external
+        || it.outcome == Outcome::Skipped
+        || matches!(check.kind, CheckKind::Resource { .. });
     let detail = (says && !it.text.is_empty()).then(|| it.text.as_str().into());
     CheckResult { name: check.name.as_str().into(), error, detail, elapsed: it.took, at }
 }

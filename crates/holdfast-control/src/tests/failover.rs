@@ -42,6 +42,55 @@ async fn a_primary_that_is_gone_is_left_by_all_nodes_at_once() {
     assert!(executed <= 500, "A5: switched {executed} ms after that");
 }
 
+/// A wedged listener, or no file descriptors left: what was connected before is served as well as ever. Whatever the
+/// checks are: only the first of these makes a new connection by itself.
+#[tokio::test(start_paused = true)]
+async fn a_primary_that_takes_no_new_connections_is_left_whatever_is_kept_alive() {
+    let ping = "checks: [ { type: ping } ]";
+    let others = [
+        "checks: [ { type: connect }, { type: ping } ]",
+        "checks: [ { type: ping }, { type: tool, tool: count, arguments: {} } ]",
+    ];
+    for (checks, nodes) in [ping].into_iter().chain(others).flat_map(|it| [(it, 3), (it, 1)]) {
+        let world = World::start(&PAIR.replace(ping, checks), nodes);
+        well(&world).await;
+        world.set_shut("a", true);
+        let shut = world.time();
+        world.until("moved", 10 * SECONDS, |world| world.all_go_to(0, "b")).await;
+        let moved = world.time() - shut;
+        // As one that is gone.
+        assert!(moved < 3_000, "after {moved} ms: {checks}");
+        world.until("at rest", 10 * SECONDS, on_secondary).await;
+        let incidents = world.control(0).incidents();
+        assert_eq!(incidents.len(), 1, "{incidents:?}");
+        let history = world.history("docs").join("\n");
+        assert!(history.contains("a is unreachable"), "{history}");
+        let why = &world.control(0).servers()[0].instances[0].why;
+        assert_eq!(why, &["connect: unreachable (connection refused)"], "{checks}");
+
+        world.set_shut("a", false);
+        let is_well =
+            |world: &World| world.server("docs").verdicts["a"].opinion == Some(Opinion::Healthy);
+        world.until("well", 10 * SECONDS, is_well).await;
+    }
+}
+
+/// Checks are seldom, and the calls of one node alone find out. The others look when they hear of it, and not when
+/// their intervals are over.
+#[tokio::test(start_paused = true)]
+async fn what_one_node_finds_of_no_use_the_others_look_at_at_once() {
+    let yaml = PAIR.replace("interval: 1s, timeout: 500ms", "interval: 5m, timeout: 500ms");
+    let world = World::start(&yaml, 3);
+    well(&world).await;
+    tokio::time::sleep(10 * SECONDS).await;
+    world.set_shut("a", true);
+    world.is_refused(2, "a");
+    let shut = world.time();
+    world.until("moved", 60 * SECONDS, |world| world.all_go_to(0, "b")).await;
+    let moved = world.time() - shut;
+    assert!(moved < 10_000, "after {moved} ms");
+}
+
 /// A machine dies with a node and the primary on it: the node has found the primary well until then.
 #[tokio::test(start_paused = true)]
 async fn the_last_word_of_a_node_that_dies_with_the_primary_does_not_hold_the_others_up() {

@@ -60,6 +60,8 @@ pub(crate) struct World {
     together: bool,
     /// Instances that do not answer, by id.
     down: Mutex<BTreeSet<String>>,
+    /// Instances that take no new connections, and answer over those that there are.
+    shut: Mutex<BTreeSet<String>>,
     /// Instances that take connections and say nothing.
     frozen: Mutex<BTreeSet<String>>,
     /// How long an instance takes to answer a check, where that is long.
@@ -169,6 +171,7 @@ impl World {
             nodes: (0..nodes).map(node).collect(),
             together,
             down: Mutex::default(),
+            shut: Mutex::default(),
             frozen: Mutex::default(),
             slow: Mutex::default(),
             hung: Mutex::default(),
@@ -323,6 +326,24 @@ impl World {
 
     fn lives(&self, node: usize) -> bool {
         !*lock(&self.nodes[node].dead)
+    }
+
+    /// Whether it takes no new connections.
+    pub(crate) fn set_shut(&self, instance: &str, shut: bool) {
+        let mut all = lock(&self.shut);
+        if shut {
+            all.insert(instance.to_owned());
+        } else {
+            all.remove(instance);
+        }
+    }
+
+    /// A node's call has found out that it takes none.
+    pub(crate) fn is_refused(&self, node: usize, instance: &str) {
+        let plane = &self.nodes[node].plane;
+        let at = plane.place(instance).expect("an instance");
+        lock(&plane.suspects).push(at);
+        plane.changed.notify_one();
     }
 
     pub(crate) fn set_down(&self, instance: &str, down: bool) {

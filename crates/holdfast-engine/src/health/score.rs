@@ -2,7 +2,8 @@
 //!
 //! The score is the mean of the checks' values by weight. A check that could not be made says nothing
 //! and is left out; if none could be made there is no score. A *critical* check that fails makes the
-//! instance critical whatever the others say.
+//! instance critical whatever the others say; so does a new connection that does not come about: what
+//! the others ask over connections that they keep, no new caller gets.
 
 use super::{Status, percent};
 
@@ -37,13 +38,16 @@ pub enum Failure {
 pub struct Checked<'a> {
     /// Its name, as configured.
     pub name: &'a str,
-    /// What it counts, above 0; only the proportion matters.
+    /// What it counts; only the proportion matters. 0: nothing, but for what its failure alone does.
     pub weight: f64,
     /// Its failure alone makes the instance critical.
     pub critical: bool,
     /// That it passes shows little: an instance takes a connection and serves nobody. So it speaks
     /// against no failure of the others.
     pub slight: bool,
+    /// It makes a new connection, as calls do. If none comes about the instance cannot be reached,
+    /// whatever answers over those that were there before.
+    pub knocks: bool,
     /// How it ended.
     pub outcome: Outcome,
 }
@@ -53,7 +57,7 @@ pub struct Checked<'a> {
 pub enum Why<'a> {
     /// Nothing: all checks passed.
     AllPassed,
-    /// A critical check failed.
+    /// A critical check failed, or one that knocks.
     Critical(&'a str, Failure),
     /// This check, of those that are not critical, takes the most off: so much of 1.
     Mostly(&'a str, f64),
@@ -64,12 +68,13 @@ pub enum Why<'a> {
 pub struct Report<'a> {
     /// The composite score, 0 to 1.
     pub score: f64,
-    /// Its status; critical if a critical check failed.
+    /// Its status; critical if a critical check failed, or one that knocks.
     pub status: Status,
     /// What pulls it down most.
     pub why: Why<'a>,
     /// Why the instance cannot be used at all, if it cannot: no connection, no credential or no answer
-    /// by any check that was made, slight ones that passed aside; or the failure of a critical one.
+    /// by any check that was made, slight ones that passed aside; or the failure of one that knocks, or of a
+    /// critical one.
     pub fatal: Option<Failure>,
 }
 
@@ -83,10 +88,13 @@ pub fn report<'a>(checks: &[Checked<'a>]) -> Option<Report<'a>> {
     }
     let lost = |it: &Checked<'_>| it.weight / total * (1.0 - value(it.outcome));
     let score = (1.0 - checks.iter().filter(made).map(lost).sum::<f64>()).clamp(0.0, 1.0);
-    let critical = checks.iter().filter(made).find_map(|it| match it.outcome {
-        Outcome::Failed(failure) if it.critical => Some((it.name, failure)),
-        _ => None,
-    });
+    let failed = |decides: fn(&Checked<'_>) -> bool| {
+        checks.iter().find_map(|it| match it.outcome {
+            Outcome::Failed(failure) if decides(it) => Some((it.name, failure)),
+            _ => None,
+        })
+    };
+    let critical = failed(|it| it.knocks).or_else(|| failed(|it| it.critical));
     let why = match critical {
         Some((name, failure)) => Why::Critical(name, failure),
         None => checks
@@ -151,7 +159,7 @@ impl std::fmt::Display for Why<'_> {
         match self {
             Self::AllPassed => f.write_str("all checks passed"),
             Self::Critical(name, failure) => {
-                write!(f, "critical check {name}: {}", failure.label())
+                write!(f, "check {name} alone: {}", failure.label())
             }
             Self::Mostly(name, lost) => write!(f, "mostly check {name} (-{:.2})", lost),
         }
@@ -184,7 +192,7 @@ mod tests {
     use super::*;
 
     fn check(name: &str, weight: f64, outcome: Outcome) -> Checked<'_> {
-        Checked { name, weight, critical: false, slight: false, outcome }
+        Checked { name, weight, critical: false, slight: false, knocks: false, outcome }
     }
 
     const REFUSED: Outcome = Outcome::Failed(Failure::Unreachable);
@@ -278,5 +286,30 @@ mod tests {
         assert_eq!(report(&[connect]).unwrap().fatal, None);
         let refused = Checked { outcome: REFUSED, ..connect };
         assert_eq!(report(&[refused]).unwrap().fatal, Some(Failure::Unreachable));
+    }
+
+    /// Whatever it counts beside the others, and also where it was not configured and counts nothing.
+    #[test]
+    fn what_answers_over_connections_that_are_kept_does_not_speak_for_one_that_takes_no_new_ones() {
+        for weight in [0.0, 0.3, 1.0] {
+            let connect = |outcome| Checked {
+                slight: true,
+                knocks: true,
+                ..check("connect", weight, outcome)
+            };
+            let with =
+                |outcome| report(&[connect(outcome), check("ping", 0.7, Outcome::Passed)]).unwrap();
+            let shut = with(REFUSED);
+            assert_eq!(shut.fatal, Some(Failure::Unreachable));
+            assert_eq!(shut.status, Status::Critical);
+            assert_eq!(shut.why, Why::Critical("connect", Failure::Unreachable));
+            assert_eq!(with(Outcome::Passed).fatal, None);
+            assert_eq!(with(Outcome::Skipped).fatal, None);
+            // It is named before what a critical check says, which nobody gets to.
+            let query =
+                Checked { critical: true, ..check("query", 1.0, Outcome::Failed(Failure::Wrong)) };
+            let both = report(&[query, connect(REFUSED)]).unwrap();
+            assert_eq!(both.fatal, Some(Failure::Unreachable));
+        }
     }
 }

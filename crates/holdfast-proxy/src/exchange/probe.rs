@@ -5,6 +5,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use bytes::Bytes;
 use holdfast_config::HttpUrl;
@@ -17,7 +18,8 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
 use super::close::close_at_server;
-use super::{Whole, attempt, open, own};
+use super::{Whole, attempt, judge, open, own};
+use crate::fleet::{Outcome, SHORT_REST};
 use crate::gateway::Gateway;
 use crate::server::Server;
 use crate::session::Bound;
@@ -58,7 +60,13 @@ pub(crate) struct Trouble {
     pub(crate) text: String,
     /// The server does not know the session, or its connection is gone.
     pub(crate) lost: bool,
+    /// It asks for fewer calls, for so long.
+    pub(crate) rest: Option<Duration>,
 }
+
+/// A check is not made again for as long as its server asks for fewer calls, up to this: what answers nothing else
+/// for ever is asked now and then all the same.
+const LONGEST_REST: Duration = Duration::from_secs(60);
 
 /// An answer larger than this is none.
 const LARGEST: usize = 4 * 1024 * 1024;
@@ -239,9 +247,16 @@ impl Session {
         if credential(status) {
             return Err(Trouble::refused(status));
         }
+        if let Outcome::Busy(rest) = judge::outcome_of(status, &headers, false) {
+            return Err(Trouble::busy(rest));
+        }
         let whole = Whole { status, headers, body };
         let has_session = self.0.bound.as_ref().is_some_and(|it| it.server_session.is_some());
-        let lost = whole.says_lost(has_session, self.is_modern()).is_some();
+        // One that had no sessions may have them now: then it knows nobody who brings none. What it says of
+        // that is its own affair; the handshake tells.
+        let may_want_one =
+            !has_session && matches!(status, StatusCode::BAD_REQUEST | StatusCode::NOT_FOUND);
+        let lost = may_want_one || whole.says_lost(has_session, self.is_modern()).is_some();
         let text = format!("it answered with HTTP status {status}");
         Err(Trouble { lost, ..Trouble::wrong(&text) })
     }
@@ -295,7 +310,7 @@ pub(crate) async fn get(gateway: &Gateway, url: &HttpUrl) -> Result<(u16, Bytes)
     let headers = HeaderMap::new();
     let fields = Fields::Map(&headers);
     let outgoing = Outgoing { method: Method::GET, fields, session: None, body: Bytes::new() };
-    let within = std::time::Duration::from_secs(10);
+    let within = Duration::from_secs(10);
     let sent = upstream::send(&target, &outgoing, within, &gateway.client_tls, None).await;
     let response = match sent {
         Ok(response) => response,
@@ -323,7 +338,7 @@ pub(crate) async fn get(gateway: &Gateway, url: &HttpUrl) -> Result<(u16, Bytes)
 
 impl Trouble {
     pub(crate) fn new(failure: Failure, text: &str) -> Self {
-        Self { failure, text: text.to_owned(), lost: false }
+        Self { failure, text: text.to_owned(), lost: false, rest: None }
     }
 
     fn wrong(text: &str) -> Self {
@@ -335,7 +350,16 @@ impl Trouble {
         Self::new(Failure::Authentication, &text)
     }
 
+    /// It asks for fewer calls, for so long.
+    pub(crate) fn busy(rest: Option<Duration>) -> Self {
+        let rest = rest.unwrap_or(SHORT_REST).min(LONGEST_REST);
+        Self { rest: Some(rest), ..Self::wrong("it asks for fewer calls") }
+    }
+
     fn of(error: attempt::AttemptError) -> Self {
+        if let Outcome::Busy(rest) = error.outcome {
+            return Self::busy(rest);
+        }
         if error.refused {
             // The reason names the address.
             return Self::new(Failure::Unreachable, "no connection");

@@ -5,7 +5,7 @@
 //! that has forgotten it is asked for another one within the same check; a server of the modern era has
 //! no sessions, and is spoken to as such from its first refusal on.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -31,6 +31,27 @@ pub struct Checked {
     pub text: String,
 }
 
+// === impl Kept ===
+
+impl Kept {
+    /// The session, which is nobody's any more.
+    pub(crate) async fn take(&self) -> Option<Session> {
+        self.session.lock().await.take()
+    }
+
+    /// How long it still wants to be left alone.
+    fn rests(&self) -> Option<Duration> {
+        let until = *self.rests_until.lock().unwrap_or_else(PoisonError::into_inner);
+        let left = until?.saturating_duration_since(Instant::now());
+        (!left.is_zero()).then_some(left)
+    }
+
+    fn rest(&self, rest: Duration) {
+        let until = Some(Instant::now() + rest);
+        *self.rests_until.lock().unwrap_or_else(PoisonError::into_inner) = until;
+    }
+}
+
 // === impl Checked ===
 
 impl Checked {
@@ -41,8 +62,13 @@ impl Checked {
     }
 }
 
-/// The session that the checks of one instance share.
-pub(crate) type Kept = tokio::sync::Mutex<Option<Session>>;
+/// What the checks of one instance share.
+#[derive(Debug, Default)]
+pub(crate) struct Kept {
+    session: tokio::sync::Mutex<Option<Session>>,
+    /// Until when it has asked for fewer calls: it is asked nothing on the session.
+    rests_until: std::sync::Mutex<Option<Instant>>,
+}
 
 /// Makes a check, within its time.
 ///
@@ -62,7 +88,16 @@ pub(crate) async fn check(
     let took = begun.elapsed();
     let (outcome, text) = match done {
         Ok(Ok((outcome, text))) => (outcome, text),
+        // It is there, and says when it wants to be asked again: neither well nor ill.
+        Ok(Err(Trouble { rest: Some(rest), text, .. })) => {
+            (Outcome::Skipped, format!("{text}, for {} s", rest.as_secs_f64().ceil()))
+        }
         Ok(Err(trouble)) => (Outcome::Failed(trouble.failure), trouble.text),
+        // As for calls: what lets nobody in is not there.
+        Err(_) if *kind == CheckKind::Connect => (
+            Outcome::Failed(Failure::Unreachable),
+            format!("no connection within {} ms", within.as_millis()),
+        ),
         Err(_) => (
             Outcome::Failed(Failure::TimedOut),
             format!("no answer within {} ms", within.as_millis()),
@@ -84,7 +119,11 @@ async fn one(
             ask(gateway, server, instance, Asked::Ping).await.and_then(|_| well(String::new()))
         }
         CheckKind::Initialize => {
-            let session = Session::open(gateway, server, instance).await?;
+            let opened = match kept(server, instance)?.rests() {
+                None => Session::open(gateway, server, instance).await,
+                Some(rest) => Err(Trouble::busy(Some(rest))),
+            };
+            let session = opened.inspect_err(|trouble| rest(server, instance, trouble))?;
             session.close(gateway, server, instance).await;
             well(String::new())
         }
@@ -167,6 +206,17 @@ async fn connect(server: &Server, instance: usize) -> Result<(), Trouble> {
     }
 }
 
+fn kept(server: &Server, instance: usize) -> Result<&Arc<Kept>, Trouble> {
+    server.checks.get(instance).ok_or_else(|| wrong("there is no such instance"))
+}
+
+/// Leaves it alone for as long as it asks for.
+fn rest(server: &Server, instance: usize, trouble: &Trouble) {
+    if let (Some(rest), Ok(kept)) = (trouble.rest, kept(server, instance)) {
+        kept.rest(rest);
+    }
+}
+
 /// Asks on the session that is kept; on a new one where there is none, or it is not known any more.
 async fn ask(
     gateway: &Arc<Gateway>,
@@ -174,7 +224,20 @@ async fn ask(
     instance: usize,
     asked: Asked,
 ) -> Result<Value, Trouble> {
-    let kept = server.checks.get(instance).ok_or_else(|| wrong("there is no such instance"))?;
+    if let Some(left) = kept(server, instance)?.rests() {
+        return Err(Trouble::busy(Some(left)));
+    }
+    let answer = ask_now(gateway, server, instance, asked).await;
+    answer.inspect_err(|trouble| rest(server, instance, trouble))
+}
+
+async fn ask_now(
+    gateway: &Arc<Gateway>,
+    server: &Arc<Server>,
+    instance: usize,
+    asked: Asked,
+) -> Result<Value, Trouble> {
+    let kept = &kept(server, instance)?.session;
     let (session, fresh) = {
         let mut kept = kept.lock().await;
         match &*kept {

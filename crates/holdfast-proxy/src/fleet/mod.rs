@@ -72,6 +72,7 @@ pub(crate) use self::knock::TICK;
 pub(crate) use self::losses::Losses;
 pub use self::losses::Lost;
 pub use self::outcome::Outcome;
+pub(crate) use self::outcome::SHORT_REST;
 pub(crate) use self::queue::InLine;
 pub(crate) use self::refusal::{Reason, Refused};
 pub(crate) use self::server::Ask;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use holdfast_engine::breaker;
 
 /// The rest that an instance gets that asks for one and does not say how long.
-const SHORT_REST: Duration = Duration::from_secs(1);
+pub(crate) const SHORT_REST: Duration = Duration::from_secs(1);
 
 /// What one sending of a call says about its instance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -122,8 +122,7 @@ async fn close_checks(gateway: &Gateway, old: &Server, new: Option<&Server>) {
         if goes_on {
             continue;
         }
-        let session = kept.lock().await.take();
-        if let Some(session) = session {
+        if let Some(session) = kept.take().await {
             session.close(gateway, old, instance).await;
         }
     }

@@ -43,6 +43,8 @@ pub(crate) struct FakePlane {
     pub(crate) activity: Mutex<Activity>,
     pub(crate) found: Mutex<Own>,
     pub(super) changed: Notify,
+    /// Instances that have failed a call since that was last asked.
+    pub(super) suspects: Mutex<Vec<At>>,
 }
 
 impl FakePlane {
@@ -127,9 +129,16 @@ impl Plane for FakePlane {
                 return Checked { outcome, took: within, text: String::new() };
             }
             tokio::time::sleep(took).await;
-            let is_lost = lock(&self.world().lost)
-                .get_mut(&(self.node, name.clone()))
-                .is_some_and(|left| std::mem::replace(left, left.saturating_sub(1)) > 0);
+            let is_shut = lock(&self.world().shut).contains(name);
+            if is_shut && *check == CheckKind::Connect {
+                let outcome = Outcome::Failed(Failure::Unreachable);
+                return Checked { outcome, took, text: "connection refused".into() };
+            }
+            // That a connection comes about says nothing beside what is lost.
+            let is_lost = *check != CheckKind::Connect
+                && lock(&self.world().lost)
+                    .get_mut(&(self.node, name.clone()))
+                    .is_some_and(|left| std::mem::replace(left, left.saturating_sub(1)) > 0);
             if !self.reaches(at) || is_lost {
                 let outcome = Outcome::Failed(Failure::Unreachable);
                 return Checked { outcome, took, text: "refused".into() };
@@ -190,7 +199,7 @@ impl Plane for FakePlane {
     fn changed(&self) -> BoxFuture<'_, Vec<At>> {
         Box::pin(async {
             self.changed.notified().await;
-            Vec::new()
+            std::mem::take(&mut *lock(&self.suspects))
         })
     }
 
