@@ -105,7 +105,7 @@ async fn gets_the_rest_that_it_asks_for() {
     let client = Client::modern(&gateway);
     refused(&client.call(1, "tool").await, -31003);
     for id in 2..10 {
-        refused(&client.call(id, "tool").await, -31001);
+        refused(&client.call(id, "tool").await, -31003);
     }
     let rests = r#"holdfast_refused_total{server_id="main",reason="back_pressure"}"#;
     assert_eq!(gateway.metric(rests).await, 8.0);
