@@ -238,7 +238,7 @@ async fn that_limits_one_user_serves_the_others() {
     assert_eq!(gateway.metric(rests).await, 0.0);
 
     refused(&Client::modern(&gateway).call(9, "write").await, -31003);
-    refused(&user("bob").call(9, "write").await, -31001);
+    refused(&user("bob").call(9, "write").await, -31003);
     assert_eq!(gateway.metric(rests).await, 1.0);
 }
 
