@@ -128,12 +128,14 @@ impl Failure {
         }
     }
 
-    /// No instance takes the call: it did not run. What only lacks an allowance or a connection is there,
-    /// and busy.
+    /// No instance takes the call: it did not run. What only lacks an allowance or a connection, or has
+    /// asked for fewer calls, is there, and busy.
     pub(crate) fn refused(server: &Arc<str>, refused: Refused) -> Self {
         let Refused { retry_after, reason, why, reasons, .. } = refused;
         let failure = match why {
-            Why::Rate | Why::Connections => Self::overloaded(server, reason, retry_after),
+            Why::Rate | Why::Connections | Why::BackPressure => {
+                Self::overloaded(server, reason, retry_after)
+            }
             _ => Self::unavailable(server, reason),
         };
         Self { retry_after: Some(retry_after), reasons, ..failure }

@@ -105,7 +105,7 @@ async fn gets_the_rest_that_it_asks_for() {
     let client = Client::modern(&gateway);
     refused(&client.call(1, "tool").await, -31003);
     for id in 2..10 {
-        refused(&client.call(id, "tool").await, -31001);
+        refused(&client.call(id, "tool").await, -31003);
     }
     let rests = r#"holdfast_refused_total{server_id="main",reason="back_pressure"}"#;
     assert_eq!(gateway.metric(rests).await, 8.0);
@@ -271,7 +271,7 @@ async fn that_limits_one_user_serves_the_others() {
     assert_eq!(gateway.metric(rests).await, 0.0);
 
     refused(&Client::modern(&gateway).call(9, "write").await, -31003);
-    refused(&user("bob").call(9, "write").await, -31001);
+    refused(&user("bob").call(9, "write").await, -31003);
     assert_eq!(gateway.metric(rests).await, 1.0);
 }
 

@@ -2,6 +2,7 @@
 //! bad one is left alone.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use crate::harness::client::Client;
@@ -354,4 +355,67 @@ async fn a_repeat_that_has_begun_leaves_its_place_in_the_budget() {
         assert!(answer.get("result").is_some(), "{answer}");
     }
     assert_eq!(gateway.metric(r#"holdfast_repeats_denied_total{server_id="main"}"#).await, 0.0);
+}
+
+/// Three Reads of each of these sessions have their results.
+async fn threes(clients: &[Client], first: usize) {
+    for (number, client) in clients.iter().enumerate() {
+        for read in 0..3 {
+            let answer = client.call(first + number * 3 + read, "echo").await;
+            assert!(answer.get("result").is_some(), "session {number}, Read {read}: {answer}");
+        }
+    }
+}
+
+/// It takes its calls back bit by bit, and no session pays for that: neither one that was opened there by its share, nor
+/// one that has been there since before it failed.
+#[tokio::test]
+async fn that_recovers_refuses_no_session_a_call() {
+    let failing = Arc::new(AtomicBool::new(false));
+    let fails = Arc::clone(&failing);
+    let a = Recorder::start().await;
+    let b = Recorder::scripted(move |seen| {
+        let fails = fails.load(Ordering::SeqCst) && seen.rpc() == "tools/call";
+        fails.then(|| Reply::refused(500, String::new()))
+    })
+    .await;
+    let settings = format!(
+        r#"{{ instances: [ {{ id: a, url: "{}" }}, {{ id: b, url: "{}" }} ], tools: {{ echo: read }},
+            balance: {{ strategy: round_robin }}, breaker: {{ open_for: 1s, probe_interval: 100ms }} }}"#,
+        a.url(),
+        b.url()
+    );
+    let gateway = Setup::new().server("main", &settings).start().await;
+    let mut old = Vec::new();
+    for _ in 0..12 {
+        old.push(Client::legacy(&gateway).initialized().await);
+    }
+    assert!(b.rpc("initialize").len() > 2);
+    failing.store(true, Ordering::SeqCst);
+    let state = |state: &str| {
+        format!(r#"holdfast_breaker_state{{server_id="main",instance="b",state="{state}"}}"#)
+    };
+    let modern = Client::modern(&gateway);
+    for id in 0.. {
+        let answer = modern.call(id, "echo").await;
+        assert!(answer.get("result").is_some(), "{answer}");
+        if gateway.metric(&state("open")).await == 1.0 {
+            break;
+        }
+    }
+    failing.store(false, Ordering::SeqCst);
+    gateway.wait_metric(&state("open"), |open| open == 0.0).await;
+    let (before, opened) = (b.calls("echo").len(), b.rpc("initialize").len());
+    let mut new = Vec::new();
+    for number in 0..30 {
+        let client = Client::legacy(&gateway).initialized().await;
+        threes(std::slice::from_ref(&client), 2000 + number * 3).await;
+        new.push(client);
+    }
+    let opened = b.rpc("initialize").len() - opened;
+    assert!(opened > 0, "none was opened there, which would show that it is well");
+    assert_eq!(b.calls("echo").len() - before, 3 * opened, "each stayed there");
+    threes(&old, 4000).await;
+    threes(&new, 5000).await;
+    assert_eq!(gateway.metric(&state("closed")).await, 0.0, "it takes its time");
 }

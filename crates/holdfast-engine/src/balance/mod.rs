@@ -20,7 +20,8 @@
 //!    all are used, since the rest would break under the load of all. Breakers hold in a panic too;
 //!    they have their own way back.
 //! 4. The nearest region that has any is preferred.
-//! 5. The strategy decides.
+//! 5. One that has to be tried now ([`Candidate::due`]) goes first, unless a key says where the call goes.
+//! 6. The strategy decides.
 //!
 //! An instance that came back gets its share bit by bit over the slow start; after a cold start, when
 //! all are new, none does ([`Candidate::back_for`]).
@@ -95,6 +96,9 @@ pub struct Candidate {
     pub allowance: f32,
     /// How long it has been back, in milliseconds; none: it was never away, as after a cold start.
     pub back_for: Option<u64>,
+    /// Its breaker lets few calls pass, and none has tried it for its probe interval: one does now, or what it
+    /// is avoided for would keep away what shows that it is well again.
+    pub due: bool,
     /// The same for all nodes and as long as it is configured: of its name ([`seed`]).
     pub seed: u64,
     /// Whether it may be used at all, and why not. What its breaker, the server's failover and whatever
@@ -196,6 +200,8 @@ pub enum Ground {
     Sticky,
     /// There is no other.
     Only,
+    /// It has to be tried now.
+    Due,
     /// The strategy chose it.
     Chosen,
     /// The same, of all that there are: too few are well.
@@ -233,6 +239,10 @@ pub fn pick(
     };
     if first == last {
         return Ok(chosen(first, if field.is_panic { Ground::Panic } else { Ground::Only }));
+    }
+    let due = || field.open.iter().find(|it| candidates[*it].due);
+    if let Some(index) = due().filter(|_| request.key.is_none()) {
+        return Ok(chosen(index, Ground::Due));
     }
     let index = match params.strategy {
         Strategy::RoundRobin => nth(field.open, request.turn % u64::from(field.open.len())),
@@ -286,6 +296,7 @@ impl Candidate {
             latency: 0.0,
             allowance: 1.0,
             back_for: None,
+            due: false,
             seed,
             admitted: Ok(()),
         }

@@ -330,6 +330,7 @@ fn anything() -> impl proptest::strategy::Strategy<Value = Candidate> {
                 latency,
                 allowance,
                 back_for,
+                due: seed.is_multiple_of(4),
                 seed,
                 admitted,
             },
@@ -383,4 +384,25 @@ proptest! {
             }
         }
     }
+}
+
+/// What it is avoided for does not keep the call away that would show that it is well again.
+#[test]
+fn one_that_has_to_be_tried_goes_first_unless_it_may_not_or_a_key_says_otherwise() {
+    let mut all = candidates(3);
+    (all[0].latency, all[1].latency, all[2].latency) = (1_000.0, 4_000_000.0, 1_000.0);
+    let least = params(Strategy::LeastConnections);
+    near(&shares(&all, READ, least, 1_000), &[0.5, 0.0, 0.5]);
+    all[1].due = true;
+    let picked = pick(&all, &READ, &least, 1).unwrap();
+    assert_eq!((picked.id, picked.ground), (1, Ground::Due));
+    let hash = params(Strategy::Hash);
+    let keys: Vec<_> = (0..100)
+        .map(|key| pick(&all, &Request { key: Some(mix(key)), ..READ }, &hash, 1).unwrap())
+        .collect();
+    assert!(keys.iter().any(|picked| picked.id != 1), "a key stays where it is");
+    all[1].score = 0.2;
+    assert_ne!(pick(&all, &READ, &least, 1).unwrap().id, 1, "it is unwell");
+    (all[1].score, all[1].admitted) = (1.0, Err(Why::Draining));
+    assert_ne!(pick(&all, &READ, &least, 1).unwrap().id, 1);
 }

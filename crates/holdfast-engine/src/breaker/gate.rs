@@ -5,9 +5,14 @@ use std::time::{Duration, Instant};
 use super::{Breaker, Params, Refused, State, Why};
 
 impl Breaker {
-    /// Lets a share of the calls pass, and one whenever none has for an interval.
+    /// Lets a share of the calls pass, those of the sessions in it, and one whenever none has for an interval.
     #[cold]
-    pub(super) fn some_pass(&mut self, now: Instant, chance: u64) -> Result<(), Refused> {
+    pub(super) fn some_pass(
+        &mut self,
+        lot: Option<u16>,
+        now: Instant,
+        chance: u64,
+    ) -> Result<(), Refused> {
         let interval = self.params.probe_interval;
         let why = match self.state {
             State::ForcedOpen => return refuse(Why::ForcedOpen, interval),
@@ -23,7 +28,9 @@ impl Breaker {
         }
         let silent =
             self.last_probe.is_none_or(|last| now.saturating_duration_since(last) >= interval);
-        if silent {
+        if lot.is_some_and(|lot| lot < self.thousandths()) {
+            // Its session was drawn, and its calls are not.
+        } else if silent {
             self.share.charge();
         } else if !self.share.passes(self.thousandths(), chance) {
             return refuse(why, interval);

@@ -70,6 +70,8 @@ pub struct Breaker {
     held_until: Option<Instant>,
     /// It was opened by what this node saw of the server.
     own_doubt: bool,
+    /// It was not closed when an operator began to hold it open, or the cluster has opened it since.
+    was_doubted: bool,
     /// It was last opened for a reason that is the server's: by this node's calls, or by the cluster.
     is_servers: bool,
     cluster_generation: u64,
@@ -118,6 +120,7 @@ impl Breaker {
             strikes: 0,
             held_until: None,
             own_doubt: false,
+            was_doubted: false,
             is_servers: false,
             cluster_generation: 0,
             operator_generation: 0,
@@ -132,6 +135,23 @@ impl Breaker {
     /// Why it may not, and when it is worth another try.
     #[inline]
     pub fn admit(&mut self, now: Instant, chance: u64) -> Result<Permit, Refused> {
+        self.admit_with(None, now, chance)
+    }
+
+    /// [`admit`](Self::admit) for a call of a session: where not every call passes, sessions come to the share
+    /// one by one and stay in it, since one of which every tenth call passes is of no use to anybody. `lot`: 0 to
+    /// 999, drawn once for the session. What is below the share passes; beside it, the share passes of the
+    /// others' calls.
+    ///
+    /// # Errors
+    /// As `admit`.
+    #[inline]
+    pub fn admit_with(
+        &mut self,
+        lot: Option<u16>,
+        now: Instant,
+        chance: u64,
+    ) -> Result<Permit, Refused> {
         self.tick(now, chance);
         let all_pass = match self.state {
             State::Closed => self.held_until.is_none(),
@@ -142,7 +162,7 @@ impl Breaker {
             | State::ForcedOpen => false,
         };
         if !all_pass {
-            self.some_pass(now, chance)?;
+            self.some_pass(lot, now, chance)?;
         }
         Ok(self.permit(now))
     }
@@ -255,7 +275,8 @@ impl Breaker {
         self.cluster_generation = generation;
         self.own_doubt = false;
         match self.state {
-            State::ForcedOpen | State::ForcedClosed => {}
+            State::ForcedOpen => self.was_doubted |= until > now,
+            State::ForcedClosed => {}
             State::Open { until: open } => {
                 self.is_servers = true;
                 // It is the same opening, by another voice.
@@ -300,10 +321,11 @@ impl Breaker {
         true
     }
 
-    /// An operator holds the breaker open or closed, or lets it decide again: from forced open it goes
-    /// on half-open (closed, where it is not enabled), from forced closed it is closed and nothing is
-    /// counted. `generation` rises with
-    /// each of the operators' words about this breaker: an older or equal one is refused (false).
+    /// An operator holds the breaker open or closed, or lets it decide again. From forced open it goes on
+    /// half-open if it was not closed before that, or if the cluster has opened it meanwhile; else it is closed
+    /// as it was, since nothing has failed (always, where it is not enabled). From forced closed it is closed
+    /// and nothing is counted. `generation` rises with each of the operators' words about this breaker: an
+    /// older or equal one is refused (false).
     pub fn force(&mut self, what: Override, generation: u64, now: Instant) -> bool {
         if generation <= self.operator_generation {
             return false;
@@ -312,9 +334,13 @@ impl Breaker {
         self.is_servers = false;
         match (what, self.phase()) {
             (Override::Open, Phase::ForcedOpen) | (Override::Closed, Phase::ForcedClosed) => {}
-            (Override::Open, _) => self.enter(State::ForcedOpen, Cause::Operator, now),
+            (Override::Open, before) => {
+                self.was_doubted =
+                    matches!(before, Phase::Open | Phase::HalfOpen | Phase::Recovering);
+                self.enter(State::ForcedOpen, Cause::Operator, now);
+            }
             (Override::Closed, _) => self.enter(State::ForcedClosed, Cause::Operator, now),
-            (Override::Automatic, Phase::ForcedOpen) if self.params.enabled => {
+            (Override::Automatic, Phase::ForcedOpen) if self.params.enabled && self.was_doubted => {
                 self.half_open(Cause::Operator, now);
             }
             (Override::Automatic, Phase::ForcedOpen | Phase::ForcedClosed) => {
@@ -336,7 +362,8 @@ impl Breaker {
         match self.state {
             State::Open { .. } if self.is_servers => self.close(Cause::Cluster, now),
             State::HalfOpen { .. } | State::Recovering { .. } => self.close(Cause::Cluster, now),
-            State::Closed | State::Open { .. } | State::ForcedOpen | State::ForcedClosed => {}
+            State::ForcedOpen => self.was_doubted = false,
+            State::Closed | State::Open { .. } | State::ForcedClosed => {}
         }
     }
 

@@ -39,6 +39,15 @@ impl Params {
     /// The steps of a recovery: a tenth of the calls each.
     pub const STEPS: u32 = 10;
 
+    /// The thousandths that pass from the first try on: a session whose lot is below it stays in the share as
+    /// that grows. 1 to 100.
+    #[must_use]
+    pub fn first_share(&self) -> u16 {
+        let first = share(self.half_open_share, 0.0).min(1.0 / f64::from(Self::STEPS));
+        // Between 0 and 100, so nothing is cut off.
+        ((first * 1000.0).round() as u16).max(1)
+    }
+
     /// The same with every value in its range.
     #[must_use]
     pub(super) fn sane(self) -> Self {

@@ -336,27 +336,45 @@ async fn route(
     // A session that is lent goes by its own key, whoever's call it serves.
     let lent_or_own = route.session.as_ref().map(|session| session.steering_key());
     let key = lent_or_own.unwrap_or_else(|| call.steering_key());
-    if let (Some(session), Some(bound)) = (&route.session, &route.bound)
-        && fleet.is_to_leave(route.instance, key)
-    {
+    let bound = route.session.is_some() && route.bound.is_some();
+    if bound && fleet.is_to_leave(route.instance, key) {
         if fleet.has_moved_on(route.instance, key) && !tries.follows() {
             return Err(NoRoute::Failed(Failure::refused(&call.server.name, fleet.held())));
         }
-        let away =
-            session::reestablish(&call.gateway, session, bound, &call.headers, Whereto::Elsewhere);
-        let bound = Box::pin(away).await.map_err(NoRoute::Failed)?;
-        route.instance = place(call, &bound).map_err(NoRoute::Failed)?;
-        route.mux = bound.mux.clone();
-        route.bound = Some(bound);
+        go_elsewhere(call, &mut route).await.map_err(NoRoute::Failed)?;
     }
-    let ask = Ask { key, ..tries.ask(call, Some(route.instance)) };
-    match fleet.enter(route.instance, &ask) {
+    let ask = Ask { key, bound, ..tries.ask(call, Some(route.instance)) };
+    let mut entered = fleet.enter(route.instance, &ask);
+    // What takes its calls back bit by bit keeps the sessions of its share: the others are served elsewhere.
+    if bound
+        && entered.as_ref().is_err_and(|refused| refused.by_share)
+        && fleet.is_whole_elsewhere(route.instance, key)
+    {
+        go_elsewhere(call, &mut route).await.map_err(NoRoute::Failed)?;
+        entered = fleet.enter(route.instance, &ask);
+    }
+    match entered {
         Ok(attempt) => Ok((route, attempt)),
         Err(refused) => {
             tries.lent = route.lent.take();
             Err(tries.refused(call, refused).await)
         }
     }
+}
+
+/// Has the route's session opened at another instance.
+///
+/// # Errors
+/// None opened it; the call did not run.
+async fn go_elsewhere(call: &Call, route: &mut Route) -> Result<(), Failure> {
+    let (Some(session), Some(bound)) = (&route.session, &route.bound) else { return Ok(()) };
+    let away =
+        session::reestablish(&call.gateway, session, bound, &call.headers, Whereto::Elsewhere);
+    let bound = Box::pin(away).await?;
+    route.instance = place(call, &bound)?;
+    route.mux = bound.mux.clone();
+    route.bound = Some(bound);
+    Ok(())
 }
 
 /// Where a message goes that is not admitted: one that expects no answer.

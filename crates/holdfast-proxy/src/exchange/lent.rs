@@ -8,7 +8,7 @@ use holdfast_mcp::version::Version;
 use holdfast_store::SessionKey;
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::open::{Reserved, begin, blank, end_idle, replay, reserve};
+use super::open::{Reserved, begin, blank, end_idle, key_at, replay, reserve};
 use super::{Call, fallback};
 use crate::failure::Failure;
 use crate::random;
@@ -81,6 +81,7 @@ pub(super) async fn implicit(call: &Call) -> Result<Borrowed, Failure> {
     let key = SessionKey(random::u128());
     let record = blank(call, key, &initialize, true);
     let replayed = replay(gateway, &call.server, &record, &call.headers, Whereto::Same).await?;
+    let key = key_at(&call.server, replayed.instance, key);
     let session = begin(call, key, &initialize, replayed, true, call.deadline()).await?;
     reserved.principal = None;
     Ok(borrowed(session, permit))

@@ -99,6 +99,7 @@ pub(super) async fn initialize(call: &Arc<Call>) -> Answer {
         return Answer::whole(whole);
     }
     let deadline = call.started + call.server.settings.timeout;
+    let key = key_at(&call.server, replayed.instance, key);
     match begin(call, key, &call.body, replayed, false, deadline).await {
         Ok(session) => {
             reserved.principal = None;
@@ -592,6 +593,23 @@ fn announces(message: &[u8]) -> Announces {
     let Capabilities { tools, prompts, resources } = result.capabilities;
     Announces { tools: says(tools), prompts: says(prompts), resources: says(resources) }
 }
+
+/// The key of a session that was opened at this instance: as drawn, unless that takes its calls back bit by bit.
+/// Then its opening was of the share, and its calls are to be as well, on every node: another key is drawn.
+pub(super) fn key_at(server: &Server, instance: usize, drawn: SessionKey) -> SessionKey {
+    let fleet = &server.fleet;
+    if fleet.is_of_share(instance, steering_key(drawn)) {
+        return drawn;
+    }
+    let fits = |key: &SessionKey| {
+        let key = steering_key(*key);
+        fleet.is_of_share(instance, key) && !fleet.has_moved_on(instance, key)
+    };
+    std::iter::repeat_with(|| SessionKey(random::u128())).take(DRAWS).find(fits).unwrap_or(drawn)
+}
+
+/// One in a hundred keys fits the smallest share that can be configured.
+const DRAWS: usize = 2000;
 
 /// Writes the record and puts the living session into the table. One that is to be `lent` has the gateway for a
 /// client, which has said that it is initialized.

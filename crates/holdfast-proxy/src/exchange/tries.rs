@@ -82,6 +82,7 @@ impl Tries {
             class: call.class,
             named: self.turn.or(named),
             key: call.steering_key(),
+            bound: false,
             avoid: both(self.refused, self.failed),
             body: &call.body,
             tool: call.shelf.tool,

@@ -211,10 +211,32 @@ impl ServerFleet {
 
     /// Whether another instance would take such a session.
     pub(crate) fn other_than(&self, instance: usize, key: u64) -> bool {
+        self.any_other(instance, key, |_| true)
+    }
+
+    fn any_other(&self, instance: usize, key: u64, is_so: impl Fn(&Instance) -> bool) -> bool {
         (0..self.instances.len()).filter(|it| *it != instance).any(|it| {
             let other = &self.instances[it];
-            other.role != Role::Replica && other.weight > 0 && self.takes(it, key)
+            other.role != Role::Replica && other.weight > 0 && self.takes(it, key) && is_so(other)
         })
+    }
+
+    /// The lot of the call's session at an instance, by which it belongs to the share that passes there, or does
+    /// not: the same on every node and for as long as it lives. Where one instance is all there is no session
+    /// goes elsewhere, and calls are drawn.
+    pub(super) fn lot(&self, at: &Instance, ask: &Ask<'_>) -> Option<u16> {
+        (ask.bound && self.instances.len() > 1).then(|| lot(at, ask.key))
+    }
+
+    /// Whether all calls of a session with this key pass at the instance, as it takes its calls back.
+    pub(crate) fn is_of_share(&self, instance: usize, key: u64) -> bool {
+        let it = &self.instances[instance.min(self.instances.len() - 1)];
+        !it.ramps() || lot(it, key) < self.params.first_share()
+    }
+
+    /// Whether another instance takes all calls of such a session.
+    pub(crate) fn is_whole_elsewhere(&self, instance: usize, key: u64) -> bool {
+        self.any_other(instance, key, |other| !other.ramps())
     }
 
     /// Whether there is an instance to go to beside these.
@@ -239,7 +261,8 @@ impl ServerFleet {
     ) -> Result<usize, NoInstance> {
         let reads = ask.class == CallClass::Read;
         // A Write is no test: while another instance takes it, none goes to one that is being tried.
-        let wary = matches!(ask.class, CallClass::Write | CallClass::Idempotent)
+        let writes = matches!(ask.class, CallClass::Write | CallClass::Idempotent);
+        let wary = writes
             && self.instances.iter().any(|it| !it.is_tried() && !it.is_shut() && !it.is_unwell());
         let candidate = |(at, it): (usize, &Instance)| {
             let standby =
@@ -266,6 +289,7 @@ impl ServerFleet {
                 // Its turn there is taken already.
                 allowance: if ask.turn == Some(at) { 1.0 } else { self.allowance(at, now) },
                 back_for: it.back_for(now),
+                due: !writes && it.is_due(self.params.probe_interval, now),
                 admitted,
                 ..Candidate::new(u16::try_from(at).unwrap_or(u16::MAX), it.seed)
             }
@@ -295,6 +319,12 @@ impl ServerFleet {
 
 /// Servers of at most so many instances are balanced without an allocation.
 const FEW: usize = 8;
+
+/// A thousand lots, drawn by its key for each instance anew.
+fn lot(at: &Instance, key: u64) -> u16 {
+    // Below 1000, so nothing is cut off.
+    ((u128::from(balance::mix(key ^ at.seed)) * 1000) >> 64) as u16
+}
 
 /// The value that the path names in a call's arguments, hashed; `None` where there is none.
 fn hash_key(body: &[u8], path: &[String]) -> Option<u64> {

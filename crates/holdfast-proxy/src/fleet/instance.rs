@@ -55,7 +55,9 @@ pub(super) struct Life {
     opened_at: AtomicU64,
     /// Whether the breaker is half-open, and calls only try it.
     tries: AtomicBool,
-    /// Calls that try it now, and when the last one began.
+    /// Whether the breaker lets only a share of the calls pass, half-open or recovering.
+    ramps: AtomicBool,
+    /// Calls that try it now, and when the last one began that was of the share.
     trying: AtomicU32,
     tried_at: AtomicU64,
     /// Since when it cannot be reached; 0: it can.
@@ -140,6 +142,7 @@ impl Life {
             open_until: AtomicU64::new(NOT_OPEN),
             opened_at: AtomicU64::new(0),
             tries: AtomicBool::new(false),
+            ramps: AtomicBool::new(false),
             trying: AtomicU32::new(0),
             tried_at: AtomicU64::new(0),
             away_since: AtomicU64::new(0),
@@ -247,13 +250,24 @@ impl Life {
 
     /// Whether enough calls try it as it is.
     pub(super) fn is_being_tried(&self, probe_interval: Duration, now: Instant) -> bool {
-        let next = || {
-            let interval = u64::try_from(probe_interval.as_millis()).unwrap_or(UNTIL_TOLD);
-            self.tried_at.load(Ordering::Relaxed).saturating_add(interval)
-        };
         self.tries.load(Ordering::Relaxed)
             && self.trying.load(Ordering::Relaxed) >= AT_ONCE
-            && self.millis(now) < next()
+            && !self.is_silent(probe_interval, now)
+    }
+
+    /// Whether a call has to try it now: few may, and none has for so long.
+    pub(super) fn is_due(&self, probe_interval: Duration, now: Instant) -> bool {
+        self.ramps() && self.is_silent(probe_interval, now)
+    }
+
+    fn is_silent(&self, probe_interval: Duration, now: Instant) -> bool {
+        let interval = u64::try_from(probe_interval.as_millis()).unwrap_or(UNTIL_TOLD);
+        self.millis(now) >= self.tried_at.load(Ordering::Relaxed).saturating_add(interval)
+    }
+
+    /// Whether its breaker lets only a share of the calls pass.
+    pub(super) fn ramps(&self) -> bool {
+        self.ramps.load(Ordering::Relaxed)
     }
 
     /// Whether an operator holds its breaker open.
@@ -287,6 +301,8 @@ impl Life {
         let tries = self.is_tried();
         if tries {
             self.trying.fetch_add(1, Ordering::Relaxed);
+        }
+        if self.ramps() {
             self.tried_at.store(self.millis(now), Ordering::Relaxed);
         }
         tries
@@ -329,7 +345,7 @@ impl Life {
         self.trying.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Whether the breaker lets only some calls pass.
+    /// Whether the breaker is half-open, and calls only try it.
     pub(super) fn is_tried(&self) -> bool {
         self.tries.load(Ordering::Relaxed)
     }
@@ -447,14 +463,15 @@ impl Life {
         self.score.store((score * 1000.0) as u32, Ordering::Relaxed);
     }
 
-    /// Whether a call may start.
+    /// Whether a call may start; `lot`: its session's, if it has one.
     pub(super) fn admit(
         &self,
+        lot: Option<u16>,
         now: Instant,
         tell: impl FnMut(breaker::Transition),
     ) -> Result<Permit, breaker::Refused> {
         let mut breaker = self.lock();
-        let admitted = breaker.admit(now, chance());
+        let admitted = breaker.admit_with(lot, now, chance());
         self.mirror(&mut breaker, tell);
         admitted
     }
@@ -589,6 +606,8 @@ impl Life {
             self.opened_at.store(self.millis(transition.at), Ordering::Relaxed);
         }
         self.tries.store(status.phase == Phase::HalfOpen, Ordering::Relaxed);
+        let ramps = matches!(status.phase, Phase::HalfOpen | Phase::Recovering);
+        self.ramps.store(ramps, Ordering::Relaxed);
         if until != NOT_OPEN {
             self.give_up();
         }

@@ -22,6 +22,8 @@ pub(crate) struct Refused {
     /// Its instances have only just become unreachable, and may be restarting; or one has just failed, and
     /// another one is there to fail over to.
     pub(crate) may_be_over_soon: bool,
+    /// An instance that is tried again, or recovers, does not take it among its share of the calls.
+    pub(crate) by_share: bool,
     /// Of a server of several instances, why each does not take it: the first eight.
     pub(crate) reasons: Vec<Reason>,
     /// Where it may wait for its turn, if an allowance is all that is missing there.
@@ -120,9 +122,10 @@ impl ServerFleet {
         };
         // While one of them may only be restarting, its clients see a pause.
         let may_be_over_soon = away.is_some_and(|away| away < RESTART) || self.may_move(now);
+        let by_share = shut.last().is_some_and(|(_, shut)| shut.is_by_share());
         let reasons = self.reasons(shut, none);
         let turn_at = turn.map(|(_, at)| at);
-        Refused { retry_after, reason, why, may_be_over_soon, reasons, turn_at, busy_at }
+        Refused { retry_after, reason, why, may_be_over_soon, by_share, reasons, turn_at, busy_at }
     }
 
     /// Whether a failover may be about to be decided: the active instance has only just failed, and
@@ -148,6 +151,7 @@ impl ServerFleet {
             reason: "it fails over to another instance".to_owned(),
             why: Why::Paused,
             may_be_over_soon: true,
+            by_share: false,
             reasons: Vec::new(),
             turn_at: None,
             busy_at: Vec::new(),
@@ -207,6 +211,11 @@ impl ServerFleet {
 // === impl Shut ===
 
 impl Shut {
+    fn is_by_share(self) -> bool {
+        use breaker::Why::{HalfOpen, Recovering};
+        matches!(self, Self::Breaker(refused) if matches!(refused.why, HalfOpen | Recovering))
+    }
+
     fn why(self) -> Unfit {
         match self {
             Self::Away => Unfit::Unreachable,

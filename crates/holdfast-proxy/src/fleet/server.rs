@@ -66,7 +66,7 @@ pub struct ServerFleet {
     pub(super) heard: Arc<Notify>,
     timeout: Duration,
     /// The settings of its breakers.
-    params: Params,
+    pub(super) params: Params,
     /// What its calls and readings are judged by.
     pub(super) thresholds: Thresholds,
     /// Below which scores what is done.
@@ -101,6 +101,8 @@ pub(crate) struct Ask<'a> {
     pub(crate) named: Option<usize>,
     /// 64 bits that are its session's own, or its own.
     pub(crate) key: u64,
+    /// Its session lives at an instance.
+    pub(crate) bound: bool,
     /// Set that have failed it already: they come last.
     pub(crate) avoid: Set,
     /// Its body, for the strategy that looks at it.
@@ -124,6 +126,7 @@ impl<'a> Ask<'a> {
             class: CallClass::Lifecycle,
             named: prefer,
             key: chance(),
+            bound: false,
             avoid,
             body: &[],
             tool: None,
@@ -385,7 +388,7 @@ impl ServerFleet {
         let admitted = if at.is_being_tried(interval, now) {
             Err(breaker::Refused { retry_after: interval, why: breaker::Why::HalfOpen })
         } else {
-            at.admit(now, |change| self.tell(instance, change))
+            at.admit(self.lot(at, ask), now, |change| self.tell(instance, change))
         };
         let shut = match admitted {
             Ok(permit) => match self.take_allowance(instance, ask, now) {

@@ -2,6 +2,7 @@
 
 mod held;
 mod left;
+mod ramp;
 mod reach;
 mod streams;
 mod turned;

@@ -113,7 +113,8 @@ fn legal(it: &Transition) -> bool {
         (Recovering, Recovering) => {
             matches!(it.cause, Cause::Degraded { .. } | Cause::NotReachedRate { .. })
         }
-        (ForcedOpen, HalfOpen | ForcedClosed) | (ForcedClosed, Closed | ForcedOpen) => operators,
+        (ForcedOpen, HalfOpen | Closed | ForcedClosed) => operators,
+        (ForcedClosed, Closed | ForcedOpen) => operators,
         (Closed | Open | HalfOpen | Recovering, ForcedOpen | ForcedClosed) => operators,
         _ => false,
     }

@@ -119,3 +119,37 @@ fn the_share_of_a_recovery_is_that_of_its_step() {
     assert_eq!(rig.breaker.status().share, 1000);
     assert_eq!((0..1000).filter(|_| rig.admit().is_ok()).count(), 1000);
 }
+
+/// A session that is in the share stays in it: every one of its calls passes, as long as the share does not shrink, and
+/// what passes of the others' is the share still.
+#[test]
+fn calls_of_a_session_that_is_in_the_share_all_pass() {
+    let params = Params { slow: 600 * SECOND, ..Params::default() };
+    assert_eq!(params.first_share(), 100);
+    let mut rig = Rig::half_open(params);
+    let lots = |rig: &mut Rig, lot| {
+        let chance = rig.rng.next();
+        rig.breaker.admit_with(Some(lot), rig.now, chance).is_ok()
+    };
+    assert!((0..1000).all(|_| lots(&mut rig, 99)));
+    let passed = (0..10_000).filter(|_| lots(&mut rig, 100)).count();
+    assert!((983..=1017).contains(&passed), "{passed}");
+    // The third success ends the state; each step lets a tenth more in.
+    for _ in 0..3 {
+        rig.breaker.observe(Outcome::Success, rig.now, 0);
+    }
+    for step in 1..=9 {
+        assert_eq!((rig.phase(), rig.breaker.status().share), (Phase::Recovering, step * 100));
+        assert!((0..100).all(|_| lots(&mut rig, step * 100 - 1)));
+        assert!((0..100).any(|_| !lots(&mut rig, step * 100)), "step {step}");
+        rig.wait(30 * SECOND);
+    }
+}
+
+#[test]
+fn the_first_share_is_the_smaller_of_what_is_tried_with_and_a_step() {
+    for (share, first) in [(0.0, 1), (0.01, 10), (0.1, 100), (0.5, 100), (f64::NAN, 1)] {
+        let params = Params { half_open_share: share, ..Params::default() };
+        assert_eq!(params.first_share(), first, "{share}");
+    }
+}

@@ -46,6 +46,10 @@ impl Node {
     pub(crate) fn new(params: Params, bug: Option<Bug>, now: Instant) -> Self {
         let mut breaker = Breaker::new(params, now);
         if bug == Some(Bug::ColdStartRecovers) {
+            // As if it had failed before it began.
+            for _ in 0..params.consecutive_failures {
+                breaker.observe(Outcome::Failure, now, 0);
+            }
             breaker.force(Override::Open, 1, now);
             breaker.force(Override::Automatic, 2, now);
             while breaker.take_transition().is_some() {}

@@ -41,6 +41,8 @@ enum Event {
     OperatorOpen,
     OperatorClosed,
     OperatorAutomatic,
+    OperatorHeld,
+    OperatorHeldDoubted,
     OperatorOld,
     Settings,
     Off,
@@ -81,6 +83,8 @@ fn name(event: Event) -> &'static str {
         Event::OperatorOpen => "an operator holds it open",
         Event::OperatorClosed => "an operator holds it closed",
         Event::OperatorAutomatic => "an operator lets it decide",
+        Event::OperatorHeld => "an operator holds it open, and lets it decide",
+        Event::OperatorHeldDoubted => "the same, and the cluster opens it meanwhile",
         Event::OperatorOld => "an operator's older word",
         Event::Settings => "other settings",
         Event::Off => "it is switched off",
@@ -90,7 +94,7 @@ fn name(event: Event) -> &'static str {
     }
 }
 
-const EVENTS: [Event; 35] = [
+const EVENTS: [Event; 37] = [
     Event::Success,
     Event::ThirdSuccess,
     Event::Failure,
@@ -120,6 +124,8 @@ const EVENTS: [Event; 35] = [
     Event::OperatorOpen,
     Event::OperatorClosed,
     Event::OperatorAutomatic,
+    Event::OperatorHeld,
+    Event::OperatorHeldDoubted,
     Event::OperatorOld,
     Event::Settings,
     Event::Off,
@@ -357,6 +363,13 @@ fn happens(phase: Phase, event: Event) -> Phase {
         Event::OperatorOpen => assert!(rig.breaker.force(Override::Open, 5, rig.now)),
         Event::OperatorClosed => assert!(rig.breaker.force(Override::Closed, 5, rig.now)),
         Event::OperatorAutomatic => assert!(rig.breaker.force(Override::Automatic, 5, rig.now)),
+        Event::OperatorHeld | Event::OperatorHeldDoubted => {
+            assert!(rig.breaker.force(Override::Open, 5, rig.now));
+            if event == Event::OperatorHeldDoubted {
+                assert!(rig.breaker.opened_by_cluster(later, 1, rig.now, 0));
+            }
+            assert!(rig.breaker.force(Override::Automatic, 6, rig.now));
+        }
         Event::OperatorOld => {
             for what in [Override::Open, Override::Closed, Override::Automatic] {
                 assert!(!rig.breaker.force(what, 0, rig.now));

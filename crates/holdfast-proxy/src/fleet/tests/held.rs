@@ -50,10 +50,23 @@ fn what_is_said_of_a_server_lets_no_instance_go_that_is_held_for_itself() {
     fleet.say(0, None, forced(Override::Open, 4));
     assert_eq!(phases(), [Phase::ForcedOpen; 2]);
     fleet.say(0, None, forced(Override::Automatic, 5));
-    assert_eq!(phases(), [Phase::ForcedOpen, Phase::HalfOpen]);
+    assert_eq!(phases(), [Phase::ForcedOpen, Phase::Closed], "nothing has failed");
     fleet.say(0, None, forced(Override::Closed, 6));
     assert_eq!(phases(), [Phase::ForcedOpen, Phase::ForcedClosed]);
     // Let go for itself it is what its server is.
     fleet.say(0, Some(0), forced(Override::Automatic, 3));
     assert_eq!(phases(), [Phase::ForcedClosed; 2]);
+}
+
+/// What nothing has failed at is taken back whole: there is nothing to be tried.
+#[test]
+fn what_was_closed_before_it_was_held_open_takes_every_call_again() {
+    let fleet = fleet(ONE);
+    let server = fleet.server("one").unwrap();
+    fleet.say(0, None, Word::Forced { what: Override::Open, generation: 1 });
+    assert!(server.choose(&ask(CallClass::Read)).is_err());
+    fleet.say(0, None, Word::Forced { what: Override::Automatic, generation: 2 });
+    for _ in 0..100 {
+        server.choose(&ask(CallClass::Read)).unwrap().settle(Outcome::Answered);
+    }
 }
