@@ -172,7 +172,7 @@ async fn what_asks_for_a_rest_or_forgets_sessions_or_is_slow_is_well_for_all() {
         let client = modern(&cluster, at, "busy");
         refused(&led(&client, &write(1, "w")).await, -31003);
         for number in 2..6 {
-            refused(&led(&client, &write(number, "w")).await, -31001);
+            refused(&led(&client, &write(number, "w")).await, -31003);
         }
         let rests = r#"holdfast_refused_total{server_id="busy",reason="back_pressure"} 4"#;
         assert!(cluster[at].has_metric(rests).await);
