@@ -582,6 +582,10 @@ fn breakers_are_held_and_let_go() {
     let change = fake.changes.try_recv().expect("it was asked");
     assert_eq!(change, r#"POST /api/breaker {"server":"docs","instance":"a","action":"open"}"#);
     golden("breaker-clear", script(), &["breaker", "clear", "docs", "--yes"]);
+    let mut held = at_rest("a", "primary_active");
+    held.instances[1].kept = Some("forced open by an operator at gateway-2".into());
+    let script = || Script { ordered: accepted(held.clone()), ..Script::default() };
+    golden("breaker-clear-held", script(), &["breaker", "clear", "docs", "--yes"]);
     let tool = ["breaker", "open", "docs", "--tool", "write", "--yes"];
     let fake = golden("breaker-tool", script(), &tool);
     let change = fake.changes.try_recv().expect("it was asked");

@@ -4,7 +4,7 @@
 use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
-use holdfast_admin::api::BreakerActionDto;
+use holdfast_admin::api::{BreakerActionDto, OrderedDto};
 use serde_json::json;
 
 use super::admin_port::{AdminArgs, explain};
@@ -71,10 +71,28 @@ impl Breaker {
             };
             let ordered = ordered.map_err(|error| explain(&self.admin, error))?;
             match self.output.output {
-                Format::Table => say(&format!("{whose}: breaker {done}"))?,
+                Format::Table => {
+                    say(&format!("{whose}: breaker {done}"))?;
+                    for line in self.held_besides(&ordered) {
+                        say(&line)?;
+                    }
+                }
                 Format::Json => say_json(&json!(ordered))?,
             }
             Ok(ExitCode::SUCCESS)
         })
+    }
+
+    /// What is held for itself of a server whose breaker is let go: that takes a word of its own.
+    fn held_besides(&self, ordered: &OrderedDto) -> Vec<String> {
+        let whole =
+            matches!(self.action, Action::Clear) && self.instance.is_none() && self.tool.is_none();
+        let server = &self.server;
+        let instances = ordered.control.instances.iter().filter(|_| whole);
+        let held = instances.filter_map(|it| Some((&it.id, it.kept.as_ref()?)));
+        let line = |(id, kept)| {
+            format!("{server}, {id}: {kept}; `holdfast breaker clear {server} {id}` lets it go")
+        };
+        held.map(line).collect()
     }
 }
