@@ -13,7 +13,7 @@ use holdfast_config::Listen;
 use holdfast_edge::{Edge, Options, StartError};
 use tokio_util::sync::CancellationToken;
 
-use super::node::{AWAY, News, Node, describe};
+use super::node::{ADMIN_LISTEN, AWAY, News, Node, describe};
 use super::sample::SampleHttp;
 use super::{HTTP, Ports, STDIO, free, kill, log, try_it};
 use crate::cli::{Outcome, output};
@@ -59,7 +59,7 @@ async fn go(ports: &Ports, many: usize, kill: bool, stop: &CancellationToken) ->
     let running = edge.run(over.clone())?;
     let edge_ends = over.drop_guard();
     tokio::select! {
-        started = cluster.start() => started?,
+        started = cluster.start(ports.admin.is_none()) => started?,
         () = stop.cancelled() => return Ok(ExitCode::SUCCESS),
     }
     let code = if kill {
@@ -126,7 +126,7 @@ impl Cluster {
                 ("HA_CLUSTER_NODES", group.clone()),
                 ("HOLDFAST_CLUSTER_SECRET", secret.clone()),
                 ("HOLDFAST_CLUSTER_LISTEN", peers[at].to_string()),
-                ("HOLDFAST_ADMIN_LISTEN", admins[at].to_string()),
+                (ADMIN_LISTEN, admins[at].to_string()),
                 ("HOLDFAST_DATA_DIR", data.to_string_lossy().into_owned()),
                 ("HOLDFAST_CONFIG", config.to_string_lossy().into_owned()),
                 ("HOLDFAST_LOG", log("info").level),
@@ -139,11 +139,16 @@ impl Cluster {
         Ok((Self { nodes, sample, client, moved, folder }, edge))
     }
 
-    async fn start(&mut self) -> anyhow::Result<()> {
+    /// `may_move`: nobody has said at which ports operators are to reach the nodes.
+    async fn start(&mut self, may_move: bool) -> anyhow::Result<()> {
         for node in &mut self.nodes {
             node.start()?;
         }
         for node in &mut self.nodes {
+            let Err(error) = node.wait_until_ready().await else { continue };
+            if !may_move || !node.moves_on()? {
+                return Err(error);
+            }
             node.wait_until_ready().await?;
         }
         Ok(())

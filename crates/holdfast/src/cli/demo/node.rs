@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::bail;
 
 use super::child::Child;
+use super::free;
 
 /// How long a node that has died stays away: long enough to be missed.
 pub(super) const AWAY: Duration = Duration::from_secs(2);
@@ -17,6 +18,9 @@ pub(super) const AWAY: Duration = Duration::from_secs(2);
 const READY_WITHIN: Duration = Duration::from_secs(60);
 /// How long a node's health may take to answer.
 const ASKING: Duration = Duration::from_secs(2);
+
+/// Where it listens for operators.
+pub(super) const ADMIN_LISTEN: &str = "HOLDFAST_ADMIN_LISTEN";
 
 pub(super) struct Node {
     pub(super) name: String,
@@ -82,6 +86,24 @@ impl Node {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         Ok(())
+    }
+
+    /// Starts it with another port for operators, if it has ended because somebody took its own in the moment after
+    /// that was looked for. False: that is not why.
+    pub(super) fn moves_on(&mut self) -> anyhow::Result<bool> {
+        let Some(child) = &mut self.child else { return Ok(false) };
+        let last = child.ended().map(|_| child.tail()).unwrap_or_default();
+        if !(last.contains("admin.address") && last.contains("in use")) {
+            return Ok(false);
+        }
+        self.admin = free(self.admin)?;
+        for (name, value) in &mut self.environment {
+            if *name == ADMIN_LISTEN {
+                *value = self.admin.to_string();
+            }
+        }
+        self.start()?;
+        Ok(true)
     }
 
     /// Looks after it, once in a while.
