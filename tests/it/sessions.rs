@@ -263,6 +263,24 @@ async fn a_server_that_gives_sessions_may_refuse_others_in_any_words() {
     }
 }
 
+/// What answers the call by its id has looked at it: such a Write may have run, and is not sent again.
+#[tokio::test]
+async fn an_answer_with_the_status_of_a_refusal_is_an_answer() {
+    for status in [400, 404] {
+        let (recorder, gateway) = start("", move |seen| {
+            let is_write = seen.tool() == "book" && seen.header("mcp-session-id").is_none();
+            let error = r#""error":{"code":-32000,"message":"no such flight"}"#;
+            let answer = format!(r#"{{"jsonrpc":"2.0","id":{},{error}}}"#, seen.id());
+            is_write.then(|| Reply::Json(status, Vec::new(), answer))
+        })
+        .await;
+        let _other = Client::legacy(&gateway).initialized().await;
+        let answer = Client::legacy(&gateway).call(7, "book").await;
+        assert_eq!(answer["error"]["message"], "no such flight", "{answer}");
+        assert_eq!(recorder.calls("book").len(), 1, "{status}");
+    }
+}
+
 #[tokio::test]
 async fn there_is_a_cap_on_sessions() {
     let (recorder, gateway) =

@@ -372,50 +372,65 @@ async fn threes(clients: &[Client], first: usize) {
 #[tokio::test]
 async fn that_recovers_refuses_no_session_a_call() {
     let failing = Arc::new(AtomicBool::new(false));
-    let fails = Arc::clone(&failing);
-    let a = Recorder::start().await;
-    let b = Recorder::scripted(move |seen| {
-        let fails = fails.load(Ordering::SeqCst) && seen.rpc() == "tools/call";
-        fails.then(|| Reply::refused(500, String::new()))
-    })
-    .await;
+    let failing_now = || {
+        let fails = Arc::clone(&failing);
+        Recorder::scripted(move |seen| {
+            let fails = fails.load(Ordering::SeqCst) && seen.rpc() == "tools/call";
+            fails.then(|| Reply::refused(500, String::new()))
+        })
+    };
+    let (a, b, c) = (Recorder::start().await, failing_now().await, failing_now().await);
+    let both = || {
+        (
+            b.calls("echo").len() + c.calls("echo").len(),
+            b.rpc("initialize").len() + c.rpc("initialize").len(),
+        )
+    };
     let settings = format!(
-        r#"{{ instances: [ {{ id: a, url: "{}" }}, {{ id: b, url: "{}" }} ], tools: {{ echo: read }},
-            balance: {{ strategy: round_robin }}, breaker: {{ open_for: 1s, probe_interval: 100ms }} }}"#,
+        r#"{{ instances: [ {{ id: a, url: "{}" }}, {{ id: b, url: "{}" }}, {{ id: c, url: "{}" }} ],
+            tools: {{ echo: read }}, balance: {{ strategy: round_robin }}, breaker: {{ open_for: 1s, probe_interval: 100ms }} }}"#,
         a.url(),
-        b.url()
+        b.url(),
+        c.url()
     );
     let gateway = Setup::new().server("main", &settings).start().await;
     let mut old = Vec::new();
     for _ in 0..12 {
         old.push(Client::legacy(&gateway).initialized().await);
     }
-    assert!(b.rpc("initialize").len() > 2);
+    assert!(both().1 > 4);
     failing.store(true, Ordering::SeqCst);
-    let state = |state: &str| {
-        format!(r#"holdfast_breaker_state{{server_id="main",instance="b",state="{state}"}}"#)
+    let state = |instance: &str, state: &str| {
+        format!(
+            r#"holdfast_breaker_state{{server_id="main",instance="{instance}",state="{state}"}}"#
+        )
     };
+    let (mut b_open, mut c_open) = (false, false);
     let modern = Client::modern(&gateway);
     for id in 0.. {
         let answer = modern.call(id, "echo").await;
         assert!(answer.get("result").is_some(), "{answer}");
-        if gateway.metric(&state("open")).await == 1.0 {
+        b_open |= gateway.metric(&state("b", "open")).await == 1.0;
+        c_open |= gateway.metric(&state("c", "open")).await == 1.0;
+        if b_open && c_open {
             break;
         }
     }
     failing.store(false, Ordering::SeqCst);
-    gateway.wait_metric(&state("open"), |open| open == 0.0).await;
-    let (before, opened) = (b.calls("echo").len(), b.rpc("initialize").len());
+    for instance in ["b", "c"] {
+        gateway.wait_metric(&state(instance, "open"), |open| open == 0.0).await;
+    }
+    let (before, opened) = both();
     let mut new = Vec::new();
     for number in 0..30 {
         let client = Client::legacy(&gateway).initialized().await;
         threes(std::slice::from_ref(&client), 2000 + number * 3).await;
         new.push(client);
     }
-    let opened = b.rpc("initialize").len() - opened;
-    assert!(opened > 0, "none was opened there, which would show that it is well");
-    assert_eq!(b.calls("echo").len() - before, 3 * opened, "each stayed there");
+    let (calls, opened) = (both().0 - before, both().1 - opened);
+    assert!(opened > 0, "none was opened there, which would show that they are well");
+    assert_eq!(calls, 3 * opened, "each stayed there");
     threes(&old, 4000).await;
     threes(&new, 5000).await;
-    assert_eq!(gateway.metric(&state("closed")).await, 0.0, "it takes its time");
+    assert_eq!(gateway.metric(&state("b", "closed")).await, 0.0, "it takes its time");
 }

@@ -78,16 +78,12 @@ pub struct Report<'a> {
     pub fatal: Option<Failure>,
 }
 
-/// The report on a round of checks; none if none was made.
+/// The report on a round of checks; none if none was made, or only slight ones of several while the others rest: that
+/// an instance takes connections does not make it well again. That it takes none is a report all the same.
 #[must_use]
 pub fn report<'a>(checks: &[Checked<'a>]) -> Option<Report<'a>> {
     let made = |it: &&Checked<'a>| it.outcome != Outcome::Skipped && it.weight > 0.0;
     let total: f64 = checks.iter().filter(made).map(|it| it.weight).sum();
-    if total <= 0.0 {
-        return None;
-    }
-    let lost = |it: &Checked<'_>| it.weight / total * (1.0 - value(it.outcome));
-    let score = (1.0 - checks.iter().filter(made).map(lost).sum::<f64>()).clamp(0.0, 1.0);
     let failed = |decides: fn(&Checked<'_>) -> bool| {
         checks.iter().find_map(|it| match it.outcome {
             Outcome::Failed(failure) if decides(it) => Some((it.name, failure)),
@@ -95,6 +91,17 @@ pub fn report<'a>(checks: &[Checked<'a>]) -> Option<Report<'a>> {
         })
     };
     let critical = failed(|it| it.knocks).or_else(|| failed(|it| it.critical));
+    let rest =
+        checks.iter().any(|it| !it.slight && it.weight > 0.0 && it.outcome == Outcome::Skipped)
+            && checks.iter().filter(made).all(|it| it.slight && it.outcome == Outcome::Passed);
+    if critical.is_none() && (total <= 0.0 || rest) {
+        return None;
+    }
+    let lost = |it: &Checked<'_>| it.weight / total * (1.0 - value(it.outcome));
+    let score = match total > 0.0 {
+        true => (1.0 - checks.iter().filter(made).map(lost).sum::<f64>()).clamp(0.0, 1.0),
+        false => 0.0,
+    };
     let why = match critical {
         Some((name, failure)) => Why::Critical(name, failure),
         None => checks
@@ -219,6 +226,22 @@ mod tests {
             report(&[check("ping", 0.1, Outcome::Passed), check("tool", 0.9, Outcome::Skipped)])
                 .unwrap();
         assert_eq!((report.status, report.why), (Status::Healthy, Why::AllPassed));
+    }
+
+    /// An instance that is ill, and puts its checks off, is not well because it takes connections.
+    #[test]
+    fn while_the_others_rest_slight_ones_say_nothing_but_that_it_cannot_be_reached() {
+        let connect =
+            |outcome| Checked { slight: true, knocks: true, ..check("connect", 0.3, outcome) };
+        let rests = check("ping", 0.7, Outcome::Skipped);
+        assert_eq!(report(&[connect(Outcome::Passed), rests]), None);
+        let refused = report(&[connect(REFUSED), rests]).unwrap();
+        assert_eq!((refused.score, refused.fatal), (0.0, Some(Failure::Unreachable)));
+        let added = Checked { weight: 0.0, ..connect(REFUSED) };
+        let refused = report(&[added, rests]).unwrap();
+        assert_eq!((refused.score, refused.fatal), (0.0, Some(Failure::Unreachable)));
+        // Where there is nothing else it is all that is known.
+        assert_eq!(report(&[connect(Outcome::Passed)]).unwrap().status, Status::Healthy);
     }
 
     #[test]

@@ -464,17 +464,23 @@ async fn discard(mut unclaimed: tokio::sync::mpsc::Receiver<Bytes>) {
 fn lost_session(call: &Call, route: &Route, reply: &Reply) -> Option<String> {
     let Reply::Whole(whole) = reply else { return None };
     let said = whole.says_lost(route.has_server_session(), call.modern());
-    said.or_else(|| wants_session(call, route, whole.status))
+    said.or_else(|| wants_session(call, route, whole))
 }
 
 /// Whether a server that gives sessions refuses a call that came without one: the protocol has a status for it, and
-/// no words (2025-11-25, Streamable HTTP, session management). Once it has, all get one.
-fn wants_session(call: &Call, route: &Route, status: StatusCode) -> Option<String> {
-    let came_without = route.session.is_none() && !call.modern() && !lends_session(call);
-    let refuses = matches!(status, StatusCode::BAD_REQUEST | StatusCode::NOT_FOUND);
-    let gives = call.server.gives_sessions.load(Ordering::Relaxed);
-    (came_without && refuses && gives)
-        .then(|| format!("the server refuses a call without a session ({})", status.as_u16()))
+/// no words (2025-11-25, Streamable HTTP, session management). What answers the call by its id has looked at it, and
+/// may have run it. Once a server has refused one, all get a session.
+fn wants_session(call: &Call, route: &Route, whole: &Whole) -> Option<String> {
+    let came_without = route.session.is_none() && !call.modern() && !call.server.is_duplex();
+    let refuses = matches!(whole.status, StatusCode::BAD_REQUEST | StatusCode::NOT_FOUND);
+    if !(came_without && refuses && call.server.gives_sessions.load(Ordering::Relaxed)) {
+        return None;
+    }
+    let message = peek(&whole.body).ok();
+    let id = message.as_ref().and_then(|message| message.id);
+    let is_answer = id.is_some_and(|id| call.ids.iter().any(|own| *own == *id.as_str()));
+    (!is_answer)
+        .then(|| format!("the server refuses a call without a session ({})", whole.status.as_u16()))
 }
 
 /// Opens the session again that the server has lost. A legacy client without a session, at a server

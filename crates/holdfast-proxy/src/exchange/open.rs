@@ -75,7 +75,7 @@ pub(super) async fn initialize(call: &Arc<Call>) -> Answer {
         headers: &call.headers,
         body: &call.body,
         prefer: None,
-        avoid: None,
+        avoid: Set::default(),
         key: steering_key(key),
     };
     let opened = match opening.run().await {
@@ -189,13 +189,18 @@ async fn replay_unbounded(
     let bound = server.fleet.place(record.binding.instance);
     let stays = whereto == Whereto::Same
         && bound.is_some_and(|bound| server.fleet.takes(bound, steering_key(record.key)));
+    // A session that moves goes where all of its calls pass, if there is such a place.
+    let mut avoid = if stays { Set::default() } else { server.fleet.ramping() };
+    if let Some(left) = bound.filter(|_| !stays) {
+        avoid.insert(left);
+    }
     let opening = Opening {
         gateway,
         server,
         headers: &own,
         body: &record.initialize,
         prefer: bound.filter(|_| stays),
-        avoid: bound.filter(|_| !stays),
+        avoid,
         key: steering_key(record.key),
     };
     let opened = opening.run().await?;
@@ -295,8 +300,8 @@ struct Opening<'a> {
     body: &'a Bytes,
     /// The instance that comes first.
     prefer: Option<usize>,
-    /// The one that comes last.
-    avoid: Option<usize>,
+    /// Those that come last.
+    avoid: Set,
     /// What a failover knows the session by.
     key: u64,
 }
@@ -309,10 +314,7 @@ impl Opening<'_> {
     /// [`Failure`]; no session was opened.
     async fn run(&self) -> Result<Initialized, Failure> {
         let fleet = &self.server.fleet;
-        let mut failed = Set::default();
-        if let Some(avoid) = self.avoid {
-            failed.insert(avoid);
-        }
+        let mut failed = self.avoid;
         let mut refused = Set::default();
         let (mut patience, mut turn) = (None, None);
         let (mut sent, mut first_round) = (0, true);

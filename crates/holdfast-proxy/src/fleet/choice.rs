@@ -234,6 +234,15 @@ impl ServerFleet {
         !it.ramps() || lot(it, key) < self.params.first_share()
     }
 
+    /// The instances that take their calls back bit by bit.
+    pub(crate) fn ramping(&self) -> Set {
+        let mut ramping = Set::default();
+        (0..self.instances.len()).filter(|it| self.instances[*it].ramps()).for_each(|it| {
+            ramping.insert(it);
+        });
+        ramping
+    }
+
     /// Whether another instance takes all calls of such a session.
     pub(crate) fn is_whole_elsewhere(&self, instance: usize, key: u64) -> bool {
         self.any_other(instance, key, |other| !other.ramps())

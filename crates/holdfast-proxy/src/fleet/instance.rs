@@ -255,9 +255,11 @@ impl Life {
             && !self.is_silent(probe_interval, now)
     }
 
-    /// Whether a call has to try it now: few may, and none has for so long.
+    /// Whether a call has to try it now: few may, none has for so long, and none waits for its answer.
     pub(super) fn is_due(&self, probe_interval: Duration, now: Instant) -> bool {
-        self.ramps() && self.is_silent(probe_interval, now)
+        self.ramps()
+            && self.trying.load(Ordering::Relaxed) == 0
+            && self.is_silent(probe_interval, now)
     }
 
     fn is_silent(&self, probe_interval: Duration, now: Instant) -> bool {
