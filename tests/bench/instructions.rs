@@ -106,7 +106,8 @@ const FORMS: [Form; 8] = [
     },
     Form {
         name: "a Write with Redis",
-        most: 94_900,
+        // 84,500, and more slack than the others: such a node does more by time.
+        most: 92_000,
         dialect: Dialect::Legacy,
         tool: Tool::Write,
         ..PLAIN
