@@ -1,10 +1,11 @@
 //! Servers that are processes: who gets which, and that none is ever left behind.
 
-use crate::harness::client::Client;
+use crate::harness::client::{Client, Posted};
 use crate::harness::gateway::{Gateway, Setup};
 use crate::harness::message::{self, META};
 use crate::harness::process::{binary, is_alive, with_environment};
 use crate::harness::sample::{ExecutionLog, stdio};
+use crate::harness::wire::Answer;
 use crate::harness::{TempDir, eventually};
 
 async fn start(mark: &str) -> (ExecutionLog, Gateway) {
@@ -218,21 +219,28 @@ async fn a_cancelled_call_ends_for_its_client() {
         tokio::spawn(async move { caller.post(&message::request(1, "tools/call", params)).await });
     gateway.wait_metric("holdfast_in_flight", |now| now >= 1.0).await;
     let cancel = message::notification("notifications/cancelled", r#"{"requestId":1}"#);
-    // Until the call has reached the process there is nothing that could be cancelled.
-    let ended = crate::harness::within("the end of the cancelled call", async {
-        let mut call = call;
+    let ended = cancelled(&client, &cancel, call).await;
+    assert_eq!(ended.json()["error"]["code"], -32800, "{}", ended.text());
+    // The session is as it was.
+    assert_eq!(client.call(2, "echo").await["id"], 2);
+}
+
+/// Cancels until the call has ended: until it has reached the process there is nothing that could be cancelled.
+async fn cancelled(
+    client: &Client,
+    cancel: &str,
+    mut call: tokio::task::JoinHandle<Posted>,
+) -> Answer {
+    crate::harness::within("the end of the cancelled call", async {
         loop {
-            client.post(&cancel).await;
+            client.post(cancel).await;
             tokio::select! {
-                ended = &mut call => return ended.unwrap().answer(),
+                ended = &mut call => return ended.expect("the call has ended").answer(),
                 () = tokio::time::sleep(std::time::Duration::from_millis(50)) => {}
             }
         }
     })
-    .await;
-    assert_eq!(ended.json()["error"]["code"], -32800, "{}", ended.text());
-    // The session is as it was.
-    assert_eq!(client.call(2, "echo").await["id"], 2);
+    .await
 }
 
 /// The others of its batch have their answers.
@@ -248,17 +256,7 @@ async fn a_cancelled_call_of_a_batch_fails_none_of_the_others() {
     let call = tokio::spawn(async move { caller.post(&batch).await });
     gateway.wait_metric("holdfast_in_flight", |now| now >= 1.0).await;
     let cancel = message::notification("notifications/cancelled", r#"{"requestId":2}"#);
-    let ended = crate::harness::within("the end of the batch", async {
-        let mut call = call;
-        loop {
-            client.post(&cancel).await;
-            tokio::select! {
-                ended = &mut call => return ended.unwrap().answer(),
-                () = tokio::time::sleep(std::time::Duration::from_millis(50)) => {}
-            }
-        }
-    })
-    .await;
+    let ended = cancelled(&client, &cancel, call).await;
     let answers = ended.json();
     assert_eq!(answers.as_array().map(Vec::len), Some(1), "{answers}");
     assert_eq!(answers[0]["id"], 1, "{answers}");

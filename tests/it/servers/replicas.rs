@@ -260,6 +260,31 @@ async fn with_sessions_that_end_in_the_middle_of_their_calls() {
     assert!(answer.get("result").is_some(), "{answer}");
 }
 
+/// A gateway before two that allows three repeats at once and opens no breaker.
+async fn sparing(one: &Recorder, other: &Recorder) -> Gateway {
+    let settings = format!(
+        r#"{{ instances: [ {{ id: a, url: "{}" }}, {{ id: b, url: "{}" }} ], tools: {{ look: read }},
+             breaker: {{ consecutive_failures: 15, failure_rate: 1 }} }}"#,
+        one.url(),
+        other.url()
+    );
+    Setup::new()
+        .server("main", &settings)
+        .section("retry_budget: { share: 0, at_least: 3 }")
+        .start()
+        .await
+}
+
+/// So many Reads side by side.
+fn looks(gateway: &Gateway, many: usize) -> Vec<tokio::task::JoinHandle<serde_json::Value>> {
+    let client = Client::modern(gateway);
+    let call = |id| {
+        let client = client.clone();
+        tokio::spawn(async move { client.call(id, "look").await })
+    };
+    (0..many).map(call).collect()
+}
+
 /// So many repeats at once, and no more: the others wait for a while and end as their first attempt did.
 #[tokio::test]
 async fn repeats_are_no_more_than_their_budget() {
@@ -281,24 +306,8 @@ async fn repeats_are_no_more_than_their_budget() {
         })
     };
     let (one, other) = (server().await, server().await);
-    let settings = format!(
-        r#"{{ instances: [ {{ id: a, url: "{}" }}, {{ id: b, url: "{}" }} ], tools: {{ look: read }},
-             breaker: {{ consecutive_failures: 15, failure_rate: 1 }} }}"#,
-        one.url(),
-        other.url()
-    );
-    let gateway = Setup::new()
-        .server("main", &settings)
-        .section("retry_budget: { share: 0, at_least: 3 }")
-        .start()
-        .await;
-    let client = Client::modern(&gateway);
-    let calls: Vec<_> = (0..8)
-        .map(|id| {
-            let client = client.clone();
-            tokio::spawn(async move { client.call(id, "look").await })
-        })
-        .collect();
+    let gateway = sparing(&one, &other).await;
+    let calls = looks(&gateway, 8);
     let denied = r#"holdfast_repeats_denied_total{server_id="main"}"#;
     gateway.wait_metric(denied, |it| it == 5.0).await;
     assert_eq!(one.calls("look").len() + other.calls("look").len(), 8 + 3);
@@ -326,24 +335,8 @@ async fn a_repeat_that_has_begun_leaves_its_place_in_the_budget() {
         })
     };
     let (one, other) = (server().await, server().await);
-    let settings = format!(
-        r#"{{ instances: [ {{ id: a, url: "{}" }}, {{ id: b, url: "{}" }} ], tools: {{ look: read }},
-             breaker: {{ consecutive_failures: 15, failure_rate: 1 }} }}"#,
-        one.url(),
-        other.url()
-    );
-    let gateway = Setup::new()
-        .server("main", &settings)
-        .section("retry_budget: { share: 0, at_least: 3 }")
-        .start()
-        .await;
-    let client = Client::modern(&gateway);
-    let calls: Vec<_> = (0..5)
-        .map(|id| {
-            let client = client.clone();
-            tokio::spawn(async move { client.call(id, "look").await })
-        })
-        .collect();
+    let gateway = sparing(&one, &other).await;
+    let calls = looks(&gateway, 5);
     // Three in a second or two, and these are no more under way after that.
     eventually("every call's second sending", || {
         (one.calls("look").len() + other.calls("look").len() == 5 + 5).then_some(())

@@ -478,7 +478,7 @@ fn wants_session(call: &Call, route: &Route, whole: &Whole) -> Option<String> {
     }
     let message = peek(&whole.body).ok();
     let id = message.as_ref().and_then(|message| message.id);
-    let is_answer = id.is_some_and(|id| call.ids.iter().any(|own| *own == *id.as_str()));
+    let is_answer = id.is_some_and(|id| call.ids.is(id.as_str()) || call.ids.hold(id.as_str()));
     (!is_answer)
         .then(|| format!("the server refuses a call without a session ({})", whole.status.as_u16()))
 }
