@@ -3,11 +3,12 @@
 #![expect(clippy::unwrap_used, reason = "helpers of a test, outside of its functions")]
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use holdfast_drill::Port;
 use serde_json::{Value, json};
 
 /// A process that does not outlive the test.
@@ -103,9 +104,15 @@ fn eventually<T>(mut attempt: impl FnMut() -> Option<T>) -> T {
     }
 }
 
+/// A port for a server, until the end of the test.
+fn free_port() -> Port {
+    Port::keep("127.0.0.1:0".parse().unwrap()).unwrap()
+}
+
 #[test]
 fn executions_are_counted_over_a_crash_in_mid_call() {
-    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let port = free_port();
+    let address = port.address();
     let log = log_file();
     let listen = address.to_string();
     let args = ["--http", &listen, "--execution-log", log.to_str().unwrap()];
@@ -129,7 +136,8 @@ fn executions_are_counted_over_a_crash_in_mid_call() {
 
 #[test]
 fn a_crash_can_come_after_events() {
-    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let port = free_port();
+    let address = port.address();
     let listen = address.to_string();
     let rule = r#"{"tool":"write","fault":{"kind":"exit_after_events","events":1,"code":3}}"#;
     let mut server = Server::start(&["--http", &listen, "--behaviour", rule]);
@@ -154,7 +162,8 @@ fn a_process_on_stdio_ends_with_its_input() {
 
 #[test]
 fn a_process_on_stdio_is_scripted_over_a_port_of_its_own() {
-    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let port = free_port();
+    let address = port.address();
     let listen = address.to_string();
     let mut server = Server::start(&["--stdio", "--control", &listen]);
     let (mut input, _output) = server.pipes();

@@ -410,6 +410,10 @@ fn demos_run_side_by_side_on_ports_of_their_own() {
     assert!(left.len() >= 5 && left.iter().all(|port| !right.contains(port)), "{left:?} {right:?}");
     let moved = welcomes.iter().filter(|it| it.contains("Port 37373 is taken")).count();
     assert!(moved >= 1, "one of them is not where it usually is, and says so: {welcomes:?}");
+    for node in &mut both {
+        node.signal(Signal::SIGINT);
+        assert!(node.wait().success(), "{}", node.log());
+    }
 }
 
 #[test]

@@ -12,12 +12,13 @@ mod node;
 mod sample;
 mod single;
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::Args;
 use holdfast_config::{Listen, Log};
+use holdfast_drill::Port;
 
 use super::{Outcome, config_file};
 
@@ -76,21 +77,25 @@ struct Ports {
 }
 
 impl Ports {
-    /// The address for clients, and whether it is another one than usual although nobody asked.
-    fn client(&self) -> anyhow::Result<(SocketAddr, bool)> {
+    /// The port for clients, and whether it is another one than usual although nobody asked.
+    fn client(&self) -> anyhow::Result<(Port, bool)> {
         let usual = Listen::default().address;
         match self.client {
             Some(port) => asked(SocketAddr::new(usual.ip(), port), "--port").map(|it| (it, false)),
-            None => free_after(usual, APART).map(|address| (address, address != usual)),
+            None => {
+                let port = free_after(usual, APART)?;
+                let moved = port.address() != usual;
+                Ok((port, moved))
+            }
         }
     }
 
-    /// Addresses for operators, of as many nodes.
-    fn admins(&self, client: SocketAddr, many: usize) -> anyhow::Result<Vec<SocketAddr>> {
+    /// Ports for operators, of as many nodes.
+    fn admins(&self, client: SocketAddr, many: usize) -> anyhow::Result<Vec<Port>> {
         let mut admins = Vec::with_capacity(many);
         let mut from = client;
         for at in 0..many {
-            let address = match self.admin {
+            let port = match self.admin {
                 Some(0) => free(client)?,
                 Some(port) if at == 0 => asked(SocketAddr::new(client.ip(), port), "--admin-port")?,
                 _ => {
@@ -98,16 +103,16 @@ impl Ports {
                     free_after(from, 1)?
                 }
             };
-            from = address;
-            admins.push(address);
+            from = port.address();
+            admins.push(port);
         }
         Ok(admins)
     }
 }
 
-/// The address that an option asks for.
-fn asked(address: SocketAddr, option: &str) -> anyhow::Result<SocketAddr> {
-    TcpListener::bind(address).map(|_| address).with_context(|| {
+/// The port that an option asks for.
+fn asked(address: SocketAddr, option: &str) -> anyhow::Result<Port> {
+    Port::keep(address).with_context(|| {
         format!(
             "{address} ({option}) cannot be listened on: choose another port, or leave {option} out \
              and the next free one is taken"
@@ -115,20 +120,19 @@ fn asked(address: SocketAddr, option: &str) -> anyhow::Result<SocketAddr> {
     })
 }
 
-/// The address itself, or the next one, in steps, whose port nobody has.
-fn free_after(address: SocketAddr, step: u16) -> anyhow::Result<SocketAddr> {
+/// The address's own port, or the next one, in steps, that nobody has.
+fn free_after(address: SocketAddr, step: u16) -> anyhow::Result<Port> {
     (0..PORTS)
         .filter_map(|n| address.port().checked_add(n.checked_mul(step)?))
-        .map(|port| SocketAddr::new(address.ip(), port))
-        .find(|address| TcpListener::bind(address).is_ok())
+        .find_map(|port| Port::keep(SocketAddr::new(address.ip(), port)).ok())
         .with_context(|| {
             format!("{address} is taken, and so are {PORTS} ports after it: name one with --port and --admin-port")
         })
 }
 
 /// Any free port of the same address.
-fn free(like: SocketAddr) -> anyhow::Result<SocketAddr> {
-    Ok(TcpListener::bind((like.ip(), 0))?.local_addr()?)
+fn free(like: SocketAddr) -> anyhow::Result<Port> {
+    Ok(Port::keep(SocketAddr::new(like.ip(), 0))?)
 }
 
 /// Quiet unless somebody wants to hear more.

@@ -10,10 +10,11 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use holdfast_admin::Client as Operator;
 use holdfast_config::Listen;
+use holdfast_drill::Port;
 use holdfast_edge::{Edge, Options, StartError};
 use tokio_util::sync::CancellationToken;
 
-use super::node::{ADMIN_LISTEN, AWAY, News, Node, describe};
+use super::node::{AWAY, News, Node, Ports as NodePorts, describe};
 use super::sample::SampleHttp;
 use super::{HTTP, Ports, STDIO, free, kill, log, try_it};
 use crate::cli::{Outcome, output};
@@ -59,7 +60,7 @@ async fn go(ports: &Ports, many: usize, kill: bool, stop: &CancellationToken) ->
     let running = edge.run(over.clone())?;
     let edge_ends = over.drop_guard();
     tokio::select! {
-        started = cluster.start(ports.admin.is_none()) => started?,
+        started = cluster.start() => started?,
         () = stop.cancelled() => return Ok(ExitCode::SUCCESS),
     }
     let code = if kill {
@@ -81,7 +82,8 @@ fn edge(ports: &Ports, nodes: &[SocketAddr]) -> anyhow::Result<(Edge, bool)> {
     let mut looked = 0;
     loop {
         let (client, moved) = ports.client()?;
-        let mut options = Options::new(client, nodes.iter().map(SocketAddr::to_string).collect());
+        let mut options =
+            Options::new(client.address(), nodes.iter().map(SocketAddr::to_string).collect());
         options.connections = CONNECTIONS;
         options.drain_deadline = Duration::from_secs(1);
         looked += 1;
@@ -104,51 +106,51 @@ impl Cluster {
         let folder = Folder::new()?;
         let sample = SampleHttp::recording(folder.executions())?;
         let config = folder.path.join("holdfast.yaml");
-        std::fs::write(&config, configuration(sample.address)?)?;
+        std::fs::write(&config, configuration(sample.address())?)?;
 
         let names: Vec<String> = (1..=many).map(|number| format!("node-{number}")).collect();
         let like = Listen::default().address;
-        let addresses = || names.iter().map(|_| free(like)).collect::<Result<Vec<_>, _>>();
-        let (clients, peers) = (addresses()?, addresses()?);
-        let (edge, moved) = edge(ports, &clients)?;
+        let kept = || names.iter().map(|_| free(like)).collect::<Result<Vec<_>, _>>();
+        let (clients, peers) = (kept()?, kept()?);
+        let addresses: Vec<SocketAddr> = clients.iter().map(Port::address).collect();
+        let (edge, moved) = edge(ports, &addresses)?;
         let client = edge.local_addr();
 
         let admins = ports.admins(client, many)?;
-        let group: Vec<String> =
-            names.iter().zip(&peers).map(|(name, peer)| format!("{name}={peer}")).collect();
+        let group: Vec<String> = names
+            .iter()
+            .zip(&peers)
+            .map(|(name, peer)| format!("{name}={}", peer.address()))
+            .collect();
         let (group, secret) = (group.join(","), secret()?);
-        let nodes = (0..many).map(|at| {
-            let data = folder.path.join(&names[at]);
+        let ports = clients.into_iter().zip(peers).zip(admins);
+        let ports = ports.map(|((client, peer), admin)| NodePorts { client, peer, admin });
+        let nodes = names.into_iter().zip(ports).map(|(name, ports)| {
+            let data = folder.path.join(&name);
             std::fs::create_dir_all(&data)?;
             let environment = vec![
                 ("HA_MODE", "cluster".to_owned()),
-                ("HA_NODE_ID", names[at].clone()),
+                ("HA_NODE_ID", name.clone()),
                 ("HA_CLUSTER_NODES", group.clone()),
                 ("HOLDFAST_CLUSTER_SECRET", secret.clone()),
-                ("HOLDFAST_CLUSTER_LISTEN", peers[at].to_string()),
-                (ADMIN_LISTEN, admins[at].to_string()),
+                ("HOLDFAST_CLUSTER_LISTEN", ports.peer.address().to_string()),
+                ("HOLDFAST_ADMIN_LISTEN", ports.admin.address().to_string()),
                 ("HOLDFAST_DATA_DIR", data.to_string_lossy().into_owned()),
                 ("HOLDFAST_CONFIG", config.to_string_lossy().into_owned()),
                 ("HOLDFAST_LOG", log("info").level),
-                ("PORT", clients[at].port().to_string()),
+                ("PORT", ports.client.address().port().to_string()),
             ];
-            let (name, folder) = (names[at].clone(), &folder.path);
-            Ok(Node::new(name, clients[at], admins[at], folder, environment))
+            Ok(Node::new(name, ports, &folder.path, environment))
         });
         let nodes = nodes.collect::<std::io::Result<Vec<_>>>()?;
         Ok((Self { nodes, sample, client, moved, folder }, edge))
     }
 
-    /// `may_move`: nobody has said at which ports operators are to reach the nodes.
-    async fn start(&mut self, may_move: bool) -> anyhow::Result<()> {
+    async fn start(&mut self) -> anyhow::Result<()> {
         for node in &mut self.nodes {
             node.start()?;
         }
         for node in &mut self.nodes {
-            let Err(error) = node.wait_until_ready().await else { continue };
-            if !may_move || !node.moves_on()? {
-                return Err(error);
-            }
             node.wait_until_ready().await?;
         }
         Ok(())
@@ -184,7 +186,7 @@ impl Cluster {
 
     async fn leader_name(&self) -> Option<String> {
         for node in &self.nodes {
-            let asked = Operator::new(&node.admin.to_string(), None).ok()?;
+            let asked = Operator::new(&node.admin().to_string(), None).ok()?;
             let answer = tokio::time::timeout(Duration::from_secs(2), asked.nodes()).await;
             if let Ok(Ok(view)) = answer
                 && view.leader.is_some()
@@ -236,7 +238,7 @@ impl Cluster {
                     node.name.clone(),
                     node.pid.to_string(),
                     if leads { "leader".into() } else { "follower".into() },
-                    format!("http://{}/", node.admin),
+                    format!("http://{}/", node.admin()),
                 ]
             })
             .collect();
@@ -253,7 +255,7 @@ impl Cluster {
         let pid = victim.map_or(0, |node| node.pid);
         // One that is still there to be asked afterwards.
         let witness = self.nodes.iter().find(|node| node.pid != pid);
-        let admin = witness.map_or(self.client, |node| node.admin);
+        let admin = witness.map_or(self.client, Node::admin);
         format!(
             "Holdfast demo: {number} gateway nodes behind a balancer, in front of two sample servers.{moved}
 

@@ -8,9 +8,9 @@ use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
 use anyhow::bail;
+use holdfast_drill::Port;
 
 use super::child::Child;
-use super::free;
 
 /// How long a node that has died stays away: long enough to be missed.
 pub(super) const AWAY: Duration = Duration::from_secs(2);
@@ -19,13 +19,16 @@ const READY_WITHIN: Duration = Duration::from_secs(60);
 /// How long a node's health may take to answer.
 const ASKING: Duration = Duration::from_secs(2);
 
-/// Where it listens for operators.
-pub(super) const ADMIN_LISTEN: &str = "HOLDFAST_ADMIN_LISTEN";
+/// Where a node listens, whenever it runs.
+pub(super) struct Ports {
+    pub(super) client: Port,
+    pub(super) peer: Port,
+    pub(super) admin: Port,
+}
 
 pub(super) struct Node {
     pub(super) name: String,
-    pub(super) client: SocketAddr,
-    pub(super) admin: SocketAddr,
+    ports: Ports,
     environment: Vec<(&'static str, String)>,
     log: PathBuf,
     child: Option<Child>,
@@ -44,13 +47,17 @@ pub(super) enum News {
 impl Node {
     pub(super) fn new(
         name: String,
-        client: SocketAddr,
-        admin: SocketAddr,
+        ports: Ports,
         folder: &Path,
         environment: Vec<(&'static str, String)>,
     ) -> Self {
         let log = folder.join(format!("{name}.log"));
-        Self { name, client, admin, environment, log, child: None, pid: 0, back_at: None }
+        Self { name, ports, environment, log, child: None, pid: 0, back_at: None }
+    }
+
+    /// Where its operator reaches it.
+    pub(super) const fn admin(&self) -> SocketAddr {
+        self.ports.admin.address()
     }
 
     pub(super) fn start(&mut self) -> anyhow::Result<()> {
@@ -76,7 +83,7 @@ impl Node {
         let deadline = Instant::now() + READY_WITHIN;
         let name = self.name.clone();
         let Some(child) = &mut self.child else { bail!("{name} does not run") };
-        while !is_ready(self.client) {
+        while !is_ready(self.ports.client.address()) {
             if let Some(status) = child.ended() {
                 bail!("{name} has ended ({}):\n{}", describe(status), child.tail());
             }
@@ -86,24 +93,6 @@ impl Node {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         Ok(())
-    }
-
-    /// Starts it with another port for operators, if it has ended because somebody took its own in the moment after
-    /// that was looked for. False: that is not why.
-    pub(super) fn moves_on(&mut self) -> anyhow::Result<bool> {
-        let Some(child) = &mut self.child else { return Ok(false) };
-        let last = child.ended().map(|_| child.tail()).unwrap_or_default();
-        if !(last.contains("admin.address") && last.contains("in use")) {
-            return Ok(false);
-        }
-        self.admin = free(self.admin)?;
-        for (name, value) in &mut self.environment {
-            if *name == ADMIN_LISTEN {
-                *value = self.admin.to_string();
-            }
-        }
-        self.start()?;
-        Ok(true)
     }
 
     /// Looks after it, once in a while.

@@ -1,10 +1,11 @@
 //! The sample server over HTTP, a process of its own.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::bail;
+use holdfast_drill::Port;
 
 use super::child::Child;
 
@@ -13,7 +14,7 @@ const UP_WITHIN: Duration = Duration::from_secs(10);
 
 pub(super) struct SampleHttp {
     child: Child,
-    pub(super) address: SocketAddr,
+    port: Port,
     executions: Option<PathBuf>,
 }
 
@@ -29,27 +30,32 @@ impl SampleHttp {
     }
 
     fn launch(executions: Option<PathBuf>) -> anyhow::Result<Self> {
-        let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
-        let child = process(address, executions.as_deref())?;
-        let mut server = Self { child, address, executions };
+        let port = Port::keep((Ipv4Addr::LOCALHOST, 0).into())?;
+        let child = process(port.address(), executions.as_deref())?;
+        let mut server = Self { child, port, executions };
         server.wait_until_up()?;
         Ok(server)
+    }
+
+    /// Where it listens, whenever it runs.
+    pub(super) const fn address(&self) -> SocketAddr {
+        self.port.address()
     }
 
     /// Starts it again if it has ended; whether that worked.
     pub(super) fn tend(&mut self) -> Option<anyhow::Result<()>> {
         self.child.ended()?;
-        Some(process(self.address, self.executions.as_deref()).map(|child| self.child = child))
+        Some(process(self.address(), self.executions.as_deref()).map(|child| self.child = child))
     }
 
     fn wait_until_up(&mut self) -> anyhow::Result<()> {
         let deadline = Instant::now() + UP_WITHIN;
-        while TcpStream::connect(self.address).is_err() {
+        while TcpStream::connect(self.address()).is_err() {
             if let Some(status) = self.child.ended() {
                 bail!("the sample server ended at once ({status})");
             }
             if Instant::now() > deadline {
-                bail!("the sample server did not open {} within {UP_WITHIN:?}", self.address);
+                bail!("the sample server did not open {} within {UP_WITHIN:?}", self.address());
             }
             std::thread::sleep(Duration::from_millis(20));
         }

@@ -15,7 +15,8 @@ use crate::{telemetry, wire};
 pub(super) fn run(ports: &Ports) -> anyhow::Result<()> {
     let server = SampleHttp::start()?;
     let (client, moved) = ports.client()?;
-    let config = config(client, ports, server.address)?;
+    let admin = ports.admins(client.address(), 1)?.remove(0);
+    let config = config(client.address(), admin.address(), server.address())?;
     let logs = telemetry::start(&config.log)?;
     // There is no file that could change.
     wire::run(config, None, logs, |started| {
@@ -24,7 +25,7 @@ pub(super) fn run(ports: &Ports) -> anyhow::Result<()> {
     })
 }
 
-fn config(client: SocketAddr, ports: &Ports, server: SocketAddr) -> anyhow::Result<Config> {
+fn config(client: SocketAddr, admin: SocketAddr, server: SocketAddr) -> anyhow::Result<Config> {
     let mut config = Config::default();
     config.node.id = "demo".into();
     config.log = log("error");
@@ -32,7 +33,7 @@ fn config(client: SocketAddr, ports: &Ports, server: SocketAddr) -> anyhow::Resu
     config.listen.drain_deadline = Duration::from_secs(2);
     config.limits.connections = 1000;
     config.listen.address = client;
-    config.admin.address = ports.admins(client, 1)?[0];
+    config.admin.address = admin;
 
     let url: HttpUrl = format!("http://{server}/mcp").parse()?;
     let instances = vec![Instance::new("1", url)];
