@@ -36,7 +36,7 @@ const NONCE: usize = 24;
 const AT_ONCE: usize = 160;
 
 /// Nonces for the many tokens of one stream: 128 random bits of its own and a count, so they meet
-/// neither each other nor another stream's, and the operating system is asked once.
+/// neither each other nor another stream's.
 #[derive(Debug)]
 pub(crate) struct Nonces {
     stream: [u8; 16],
@@ -45,7 +45,8 @@ pub(crate) struct Nonces {
 
 impl Nonces {
     pub(crate) fn new() -> Self {
-        Self { stream: bytes(), count: 0 }
+        let [stream @ .., _, _, _, _, _, _, _, _] = nonce();
+        Self { stream, count: 0 }
     }
 
     pub(crate) fn next(&mut self) -> [u8; 24] {

@@ -239,8 +239,10 @@ impl Relay<'_> {
         let mut hang_up = HangUp::of(self.call);
         loop {
             let end = loop {
-                let event = match first.take() {
-                    Some(event) => Some(Ok(event)),
+                // What has come already waits for nothing: many events may have come together.
+                let here = first.take().map(Ok).or_else(|| source.here());
+                let event = match here {
+                    Some(event) => Some(event),
                     // A listen stream is silent for as long as nothing changes.
                     None if self.listens() => tokio::select! {
                         event = source.next() => Some(event),
@@ -280,6 +282,10 @@ impl Relay<'_> {
                         self.event(event, &route, &mut server_event, &mut retry).await;
                         if self.left.is_empty() {
                             settle(&mut attempt, Outcome::Answered);
+                            if let Sink::Log(log) = self.sink {
+                                // What is left to do is not what the client waits for.
+                                log.finish_and_let_write().await;
+                            }
                             finish_reading(source);
                             return None;
                         }

@@ -19,7 +19,7 @@ use tokio::io::AsyncWrite;
 use super::date::with_date;
 use crate::body::Body;
 use crate::response::{Ending, Headers, Response};
-use crate::streams::Given;
+use crate::streams::{Driven, Given};
 
 /// One response. Always polled by the same task.
 pub(super) struct Outgoing {
@@ -30,6 +30,8 @@ pub(super) struct Outgoing {
     piece: Bytes,
     tail: &'static [u8],
     body: Body,
+    /// What wrote the body, which may have something to do behind its end.
+    writer: Driven,
     framing: Framing,
     state: State,
     flushed: bool,
@@ -77,6 +79,7 @@ impl Outgoing {
             piece: Bytes::new(),
             tail: b"",
             body: Body::Full(None),
+            writer: Driven::default(),
             framing: Framing::Length,
             state: State::Whole,
             flushed: false,
@@ -112,7 +115,11 @@ impl Outgoing {
     ) -> Poll<io::Result<()>> {
         loop {
             let filled = self.fill(cx);
-            ready!(self.poll_write(cx, stream))?;
+            let wrote = self.poll_write(cx, stream);
+            if matches!(self.state, State::Whole) {
+                self.writer.poll(cx);
+            }
+            ready!(wrote)?;
             match &mut self.state {
                 State::Flowing if filled.is_pending() => return Poll::Pending,
                 State::Flowing => {}
@@ -185,8 +192,11 @@ impl Outgoing {
         if self.framing == Framing::Chunks {
             self.out.extend_from_slice(LAST_CHUNK);
         }
-        // Whatever the body holds is let go before the last of it is out.
-        (self.body, self.state) = (Body::Full(None), State::Whole);
+        self.state = State::Whole;
+        // Whatever the body holds is let go before the last of it is out; what wrote it ends afterwards.
+        if let Body::Stream(reader) = std::mem::replace(&mut self.body, Body::Full(None)) {
+            self.writer = reader.into_writer();
+        }
     }
 
     fn waits(&self) -> bool {

@@ -1,11 +1,13 @@
 //! One stream's events, from the first that a client may ask for again to the newest.
 
+mod entry;
 mod stuck;
 
 use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::Waker;
+use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
@@ -14,6 +16,7 @@ use holdfast_mcp::sse;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use self::entry::{Entry, FRAMING, Kept, Room};
 use self::stuck::WhenStuck;
 use super::ids::{Ids, Told};
 use crate::metrics::Metrics;
@@ -65,28 +68,11 @@ pub(crate) enum LogState {
     Complete,
 }
 
-/// An event as it is kept: its id is sealed when it is written out, and anew each time.
-#[derive(Debug)]
-struct Entry {
-    seq: u64,
-    kept: Kept,
-    /// How far the server's own stream had come with it.
-    server_event: Option<Arc<str>>,
-    /// The highest progress that the client had been told with it.
-    progress: Option<f64>,
-}
-
-#[derive(Debug)]
-enum Kept {
-    Message(Bytes),
-    /// Only an id, and the milliseconds after which to come back with it.
-    Prime(u64),
-}
-
 #[derive(Debug)]
 struct Inner {
     ids: Ids,
     entries: VecDeque<Entry>,
+    room: Room,
     next_seq: u64,
     /// First number that no reader has been given.
     undelivered: u64,
@@ -162,6 +148,7 @@ impl StreamLog {
             inner: Mutex::new(Inner {
                 ids: Ids::new(id, new.shared),
                 entries: VecDeque::new(),
+                room: Room::default(),
                 next_seq: 1,
                 undelivered: 1,
                 bytes: 0,
@@ -230,6 +217,7 @@ impl StreamLog {
             }
         }
         inner.entries.shrink_to_fit();
+        inner.room = Room::default();
     }
 
     /// Bytes of memory that a stream of which nothing more comes takes.
@@ -328,7 +316,7 @@ impl StreamLog {
         if let Some(event) = server_event {
             inner.server_event = Some(event.into());
         }
-        let data = if data.len() < SHARED { Bytes::copy_from_slice(data) } else { data.clone() };
+        let data = inner.room.kept(data);
         self.store(inner, Kept::Message(data));
     }
 
@@ -338,6 +326,9 @@ impl StreamLog {
         let entry = Entry { seq, kept, server_event: inner.server_event.clone(), progress };
         inner.bytes += entry.bytes();
         inner.undelivered_bytes += entry.bytes();
+        if inner.entries.len() == inner.entries.capacity() {
+            inner.entries.reserve(PLACES);
+        }
         inner.entries.push_back(entry);
         self.trim(inner);
         self.wake(inner);
@@ -353,9 +344,9 @@ impl StreamLog {
     }
 
     /// Until what is returned is dropped, the task of the reader of `epoch` is at the writer's.
-    pub(super) fn driven(&self, epoch: u64) -> Driven<'_> {
+    pub(super) fn driving(&self, epoch: u64) -> Driving<'_> {
         self.driven.store(epoch, Ordering::Relaxed);
-        Driven(self)
+        Driving(self)
     }
 
     /// The messages after the event `seq`, or those that nobody has been given; and whether none of
@@ -400,6 +391,19 @@ impl StreamLog {
     pub(crate) fn finish(&self) {
         self.set_state(LogState::Complete);
         self.room.notify_waiters();
+    }
+
+    /// As [`Self::finish`]. A writer that is driven by its reader is not polled on before that has written the rest, or
+    /// has found its client taking nothing: behind the end it holds nobody up.
+    pub(crate) async fn finish_and_let_write(&self) {
+        self.finish();
+        let mut waits = self.driven.load(Ordering::Relaxed) != 0;
+        poll_fn(|_| match std::mem::take(&mut waits) {
+            // Who polled comes back without being woken.
+            true => Poll::Pending,
+            false => Poll::Ready(()),
+        })
+        .await;
     }
 
     /// Ends the present response cleanly and waits until a client has come back for more.
@@ -579,15 +583,11 @@ pub(super) const STALL: Duration = Duration::from_secs(10);
 /// Events up to this many bytes leave in one write.
 const JOIN: usize = 16 * 1024;
 
-/// What an event costs beside its message: its place here, and its id and framing when it is written.
-const FRAMING: usize = 320;
-
 /// What a log has on the heap beside its events, and its place among the streams.
 const OUTSIDE: usize = 512;
 
-/// A message from here on is kept as it was read; a smaller one is copied, or it would keep the whole
-/// chunk that it came in.
-const SHARED: usize = 64 * 1024;
+/// Places for events are made so many at a time, at least.
+const PLACES: usize = 16;
 
 /// What a reader finds behind what was appended, if anything was.
 pub(super) enum Read {
@@ -600,37 +600,11 @@ pub(super) enum Read {
 }
 
 /// A log whose writer is being driven by its reader.
-pub(super) struct Driven<'a>(&'a StreamLog);
+pub(super) struct Driving<'a>(&'a StreamLog);
 
-impl Drop for Driven<'_> {
+impl Drop for Driving<'_> {
     fn drop(&mut self) {
         self.0.driven.store(0, Ordering::Relaxed);
-    }
-}
-
-// === impl Entry ===
-
-impl Entry {
-    fn told(&self) -> Told<'_> {
-        let server_event = self.server_event.as_deref();
-        Told { seq: self.seq, server_event, progress: self.progress }
-    }
-
-    fn message(&self) -> Option<&Bytes> {
-        match &self.kept {
-            Kept::Message(data) => Some(data),
-            Kept::Prime(_) => None,
-        }
-    }
-
-    /// Its message, unless that is kept as it was read.
-    fn copied(&self) -> Option<&Bytes> {
-        self.message().filter(|data| data.len() < SHARED)
-    }
-
-    /// What it counts for in queues and budgets.
-    fn bytes(&self) -> usize {
-        FRAMING + self.message().map_or(0, Bytes::len)
     }
 }
 

@@ -16,5 +16,5 @@ mod registry;
 pub(crate) mod tests;
 
 pub(crate) use self::log::{LogState, NewLog, Origin, StreamLog};
-pub(crate) use self::reader::{Given, Reader, ReaderOptions};
+pub(crate) use self::reader::{Driven, Given, Reader, ReaderOptions};
 pub(crate) use self::registry::Streams;

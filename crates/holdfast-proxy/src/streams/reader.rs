@@ -38,6 +38,10 @@ pub(crate) struct ReaderOptions {
 /// Writes to the log that a response follows.
 pub(crate) type Writer = Pin<Box<dyn Future<Output = ()> + Send>>;
 
+/// The writer of a log in the hands of who reads it. Left alone, it goes on as a task of its own.
+#[derive(Default)]
+pub(crate) struct Driven(Option<Writer>);
+
 /// What a reader has given.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Given {
@@ -53,7 +57,7 @@ pub(crate) enum Given {
 pub(crate) struct Reader {
     log: Arc<StreamLog>,
     /// Polled by whoever reads, so that an event costs one wake-up and not two.
-    writer: Option<Writer>,
+    writer: Driven,
     epoch: u64,
     next: u64,
     prime: Option<Bytes>,
@@ -80,7 +84,7 @@ impl Reader {
         Self {
             prime: log.prime(next, retry_ms),
             log,
-            writer: None,
+            writer: Driven::default(),
             epoch,
             next,
             keepalive: options.keepalive,
@@ -95,28 +99,25 @@ impl Reader {
         }
     }
 
-    /// The same with the log's writer, which it drives. Left alone, the writer goes on as a task of its
-    /// own.
+    /// The same with the log's writer, which it drives.
     pub(crate) fn driving(mut self, writer: impl Future<Output = ()> + Send + 'static) -> Self {
-        self.writer = Some(Box::pin(writer));
+        self.writer = Driven(Some(Box::pin(writer)));
         self
     }
 
     /// Lets the log's writer go on, if that is the reader's part: [`Self::poll_onto`] does, and who cannot
     /// take anything now does it with this.
     pub(crate) fn drive(&mut self, cx: &mut Context<'_>) {
-        let Some(writer) = &mut self.writer else { return };
-        let _driven = self.log.driven(self.epoch);
-        if writer.as_mut().poll(cx).is_ready() {
-            self.writer = None;
+        if self.writer.0.is_none() {
+            return;
         }
+        let _driving = self.log.driving(self.epoch);
+        self.writer.poll(cx);
     }
 
-    fn leave_writer(&mut self) {
-        let Some(writer) = self.writer.take() else { return };
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(writer);
-        }
+    /// The log's writer, which may have something to do behind the end of what is read.
+    pub(crate) fn into_writer(mut self: Box<Self>) -> Driven {
+        std::mem::take(&mut self.writer)
     }
 
     /// Appends what there is for the client.
@@ -197,7 +198,7 @@ impl http_body::Body for Reader {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         // Whoever writes this out asks when it likes, and the writer does not wait for that.
-        self.leave_writer();
+        self.writer = Driven::default();
         let mut out = BytesMut::new();
         let given = ready!(self.poll_onto(cx, &mut out));
         Poll::Ready((given != Given::End).then(|| Ok(Frame::data(out.freeze()))))
@@ -207,6 +208,28 @@ impl http_body::Body for Reader {
 impl Drop for Reader {
     fn drop(&mut self) {
         self.hang_up();
-        self.leave_writer();
+    }
+}
+
+// === impl Driven ===
+
+impl Driven {
+    /// Lets it go on.
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) {
+        if let Some(writer) = &mut self.0
+            && writer.as_mut().poll(cx).is_ready()
+        {
+            self.0 = None;
+        }
+    }
+}
+
+impl Drop for Driven {
+    fn drop(&mut self) {
+        if let Some(writer) = self.0.take()
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            runtime.spawn(writer);
+        }
     }
 }

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use super::http::ResponseBody;
 use super::mux;
+use super::wire::WireError;
 use crate::asked::Alarm;
 
 /// The largest event taken from a server. A larger one ends the stream with an error that says so.
@@ -75,6 +76,14 @@ impl EventSource {
 }
 
 impl EventSource {
+    /// As [`Self::next`] gives it, if that waits for nothing.
+    pub(crate) fn here(&mut self) -> Option<Result<Event, End>> {
+        match self {
+            Self::Http(events) => events.here(),
+            Self::Mux(_) => None,
+        }
+    }
+
     /// The next event, or `None` if the server has been silent for too long. A comment is a sign of
     /// life.
     ///
@@ -133,24 +142,46 @@ impl HttpEvents {
 
     pub(crate) async fn next(&mut self) -> Result<Event, End> {
         loop {
-            match self.decoder.next() {
-                Ok(Some(event)) => return Ok(event),
-                Ok(None) => {}
-                Err(error) => return Err(End::Broken(error.to_string())),
+            if let Some(event) = self.here() {
+                return event;
             }
             let Some(body) = &mut self.body else { return Err(End::Clean) };
-            match body.next().await {
-                Some(Ok(data)) => {
-                    self.heard = Instant::now();
-                    self.decoder.push(data);
+            let part = body.next().await;
+            self.heard = Instant::now();
+            if let Some(end) = self.take(part) {
+                return Err(end);
+            }
+        }
+    }
+
+    /// The next event, or the end, if it has been read already.
+    fn here(&mut self) -> Option<Result<Event, End>> {
+        loop {
+            match self.decoder.next() {
+                Ok(Some(event)) => return Some(Ok(event)),
+                Ok(None) => {}
+                Err(error) => return Some(Err(End::Broken(error.to_string()))),
+            }
+            let part = self.body.as_mut()?.here()?;
+            if let Some(end) = self.take(part) {
+                return Some(Err(end));
+            }
+        }
+    }
+
+    /// Takes a part of the body, or the stream's end.
+    fn take(&mut self, part: Option<Result<Bytes, WireError>>) -> Option<End> {
+        match part {
+            Some(Ok(data)) => {
+                self.decoder.push(data);
+                None
+            }
+            Some(Err(error)) => Some(End::Broken(error.to_string())),
+            None => {
+                if let Some(body) = self.body.take() {
+                    body.lease().done();
                 }
-                Some(Err(error)) => return Err(End::Broken(error.to_string())),
-                None => {
-                    if let Some(body) = self.body.take() {
-                        body.lease().done();
-                    }
-                    return Err(End::Clean);
-                }
+                Some(End::Clean)
             }
         }
     }

@@ -224,6 +224,11 @@ impl ResponseBody {
         self.answer.poll_next(cx)
     }
 
+    /// As [`Self::next`] gives it, if it has been read already.
+    pub(crate) fn here(&mut self) -> Option<Option<Result<Bytes, WireError>>> {
+        self.answer.here()
+    }
+
     /// What is left of a body that has declared its length, in bytes.
     pub(crate) fn declared(&self) -> Option<u64> {
         self.answer.declared()

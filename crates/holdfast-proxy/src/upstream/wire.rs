@@ -372,43 +372,18 @@ impl AnswerBody {
     ) -> Poll<Option<Result<Bytes, WireError>>> {
         self.poll_rest(cx);
         loop {
-            let read = &mut self.connection.read;
-            let room = match &mut self.left {
-                Left::Nothing => return Poll::Ready(None),
-                Left::Length(left) if !read.is_empty() => {
-                    let here = usize::try_from(*left).unwrap_or(usize::MAX).min(read.len());
-                    *left -= here as u64;
-                    let data = read.split_to(here).freeze();
-                    if *left == 0 {
-                        self.left = Left::Nothing;
-                    }
-                    return Poll::Ready(Some(Ok(data)));
-                }
-                Left::Length(left) => {
-                    usize::try_from(*left).unwrap_or(usize::MAX).min(READ_AT_ONCE)
-                }
-                Left::Chunks(chunks) => match chunks.next(read) {
-                    Ok(Piece::Data(data)) => return Poll::Ready(Some(Ok(data))),
-                    Ok(Piece::Wanting) => READ,
-                    Ok(Piece::End) => {
-                        self.left = Left::Nothing;
-                        return Poll::Ready(None);
-                    }
-                    Err(error) => return self.fail(error.into()),
-                },
-                Left::UntilClose if !read.is_empty() => {
-                    return Poll::Ready(Some(Ok(read.split().freeze())));
-                }
-                Left::UntilClose => READ,
+            let room = match self.look() {
+                Ok(part) => return Poll::Ready(part),
+                Err(room) => room,
             };
             match self.connection.poll_fill(cx, room) {
                 Poll::Ready(Ok(0)) if matches!(self.left, Left::UntilClose) => {
                     self.left = Left::Nothing;
                     return Poll::Ready(None);
                 }
-                Poll::Ready(Ok(0)) => return self.fail(WireError::Ended),
+                Poll::Ready(Ok(0)) => return Poll::Ready(self.fail(WireError::Ended)),
                 Poll::Ready(Ok(_)) => {}
-                Poll::Ready(Err(error)) => return self.fail(error.into()),
+                Poll::Ready(Err(error)) => return Poll::Ready(self.fail(error.into())),
                 Poll::Pending => {
                     if self.connection.read.is_empty() && self.rest.is_none() {
                         // A stream that is silent for long holds no room.
@@ -430,9 +405,45 @@ impl AnswerBody {
         }
     }
 
-    fn fail(&mut self, error: WireError) -> Poll<Option<Result<Bytes, WireError>>> {
+    /// The next part, if it has been read already; as [`Self::next`] gives it.
+    pub(crate) fn here(&mut self) -> Option<Option<Result<Bytes, WireError>>> {
+        self.look().ok()
+    }
+
+    /// The next part of what has been read, or the room for what has to be read first.
+    fn look(&mut self) -> Result<Option<Result<Bytes, WireError>>, usize> {
+        let read = &mut self.connection.read;
+        match &mut self.left {
+            Left::Nothing => Ok(None),
+            Left::Length(left) if read.is_empty() => {
+                Err(usize::try_from(*left).unwrap_or(usize::MAX).min(READ_AT_ONCE))
+            }
+            Left::Length(left) => {
+                let here = usize::try_from(*left).unwrap_or(usize::MAX).min(read.len());
+                *left -= here as u64;
+                let data = read.split_to(here).freeze();
+                if *left == 0 {
+                    self.left = Left::Nothing;
+                }
+                Ok(Some(Ok(data)))
+            }
+            Left::Chunks(chunks) => match chunks.next(read) {
+                Ok(Piece::Data(data)) => Ok(Some(Ok(data))),
+                Ok(Piece::Wanting) => Err(READ),
+                Ok(Piece::End) => {
+                    self.left = Left::Nothing;
+                    Ok(None)
+                }
+                Err(error) => Ok(self.fail(error.into())),
+            },
+            Left::UntilClose if read.is_empty() => Err(READ),
+            Left::UntilClose => Ok(Some(Ok(read.split().freeze()))),
+        }
+    }
+
+    fn fail(&mut self, error: WireError) -> Option<Result<Bytes, WireError>> {
         (self.left, self.keeps) = (Left::Nothing, false);
-        Poll::Ready(Some(Err(error)))
+        Some(Err(error))
     }
 
     /// All of a body whose length is known, in one piece without a copy; `None` if it is another kind

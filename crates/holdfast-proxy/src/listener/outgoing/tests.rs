@@ -18,6 +18,9 @@ use crate::streams::tests::{log, reader};
 struct Client {
     takes: usize,
     writes: Vec<Vec<u8>>,
+    /// What is looked at with each write, and what was seen.
+    watches: Arc<AtomicUsize>,
+    saw: Vec<usize>,
 }
 
 impl Client {
@@ -36,6 +39,8 @@ impl AsyncWrite for Client {
         _: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        let seen = self.watches.load(Ordering::Relaxed);
+        self.saw.push(seen);
         let many = bytes.len().min(self.takes);
         if many == 0 {
             return Poll::Pending;
@@ -272,4 +277,50 @@ async fn behind_a_client_that_takes_nothing_the_writer_goes_on_until_the_log_is_
     let appended = appended.load(Ordering::Relaxed);
     assert!((50..80).contains(&appended), "{appended}");
     assert!(sent.out.capacity() <= KEPT);
+}
+
+/// A response that drives its writer, and what counts the steps that this makes.
+fn driving() -> (Outgoing, Arc<AtomicUsize>) {
+    let log = log(1 << 20, 1 << 20, true);
+    let steps = Arc::new(AtomicUsize::new(0));
+    let (count, own) = (Arc::clone(&steps), Arc::clone(&log));
+    let writer = async move {
+        own.append(&"{}".into(), None).await;
+        count.fetch_add(1, Ordering::Relaxed);
+        own.finish_and_let_write().await;
+        count.fetch_add(1, Ordering::Relaxed);
+    };
+    (outgoing(Body::Stream(Box::new(reader(&log, None).driving(writer)))), steps)
+}
+
+#[tokio::test]
+async fn what_a_writer_does_behind_the_end_waits_until_that_is_out() {
+    let (mut sent, steps) = driving();
+    let mut client = Client { watches: Arc::clone(&steps), ..Client::patient() };
+    assert!(poll(&mut sent, &mut client).is_ready());
+    assert_eq!((&client.saw[..], steps.load(Ordering::Relaxed)), (&[1][..], 2));
+    assert!(client.all().ends_with(b"0\r\n\r\n"));
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_take_the_end_holds_no_writer_up() {
+    let (mut sent, steps) = driving();
+    assert!(poll(&mut sent, &mut Client::default()).is_pending());
+    assert_eq!(steps.load(Ordering::Relaxed), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_writer_that_has_more_to_do_behind_the_end_goes_on_without_its_response() {
+    let log = log(1 << 20, 1 << 20, true);
+    let done = Arc::new(tokio::sync::Notify::new());
+    let (tell, own) = (Arc::clone(&done), Arc::clone(&log));
+    let writer = async move {
+        own.finish_and_let_write().await;
+        tokio::task::yield_now().await;
+        tell.notify_one();
+    };
+    let mut sent = outgoing(Body::Stream(Box::new(reader(&log, None).driving(writer))));
+    assert!(poll(&mut sent, &mut Client::patient()).is_ready());
+    drop(sent);
+    tokio::time::timeout(Duration::from_secs(1), done.notified()).await.expect("its end");
 }

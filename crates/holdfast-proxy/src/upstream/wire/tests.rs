@@ -296,3 +296,27 @@ async fn a_silent_stream_holds_no_buffer() {
     assert_eq!((body.connection.read.capacity(), body.connection.out.capacity()), (0, 0));
     server.abort();
 }
+
+#[tokio::test]
+async fn what_has_been_read_is_here_and_what_has_not_is_not_waited_for() {
+    let (go, gone) = tokio::sync::oneshot::channel();
+    let (connection, server) = against(|mut theirs| async move {
+        let mut request = [0; 4];
+        theirs.read_exact(&mut request).await.unwrap();
+        let head = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
+        theirs.write_all(format!("{head}1\r\na\r\n1\r\nb\r\n2\r\nc").as_bytes()).await.unwrap();
+        gone.await.unwrap();
+        theirs.write_all(b"d\r\n0\r\n\r\n").await.unwrap();
+    })
+    .await;
+    let (_, mut body) = asked(connection).await.unwrap();
+    for expected in ["a", "b", "c"] {
+        assert_eq!(body.here().unwrap().unwrap().unwrap(), expected);
+    }
+    assert!(body.here().is_none());
+    go.send(()).unwrap();
+    assert_eq!(body.next().await.unwrap().unwrap(), "d");
+    assert!(body.here().unwrap().is_none(), "the end came with it");
+    assert!(body.into_connection().is_some());
+    server.await.unwrap();
+}
