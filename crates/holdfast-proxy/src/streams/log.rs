@@ -326,7 +326,7 @@ impl StreamLog {
         let entry = Entry { seq, kept, server_event: inner.server_event.clone(), progress };
         inner.bytes += entry.bytes();
         inner.undelivered_bytes += entry.bytes();
-        if inner.entries.len() == inner.entries.capacity() {
+        if inner.entries.len() == inner.entries.capacity() && !inner.entries.is_empty() {
             inner.entries.reserve(PLACES);
         }
         inner.entries.push_back(entry);
@@ -586,7 +586,7 @@ const JOIN: usize = 16 * 1024;
 /// What a log has on the heap beside its events, and its place among the streams.
 const OUTSIDE: usize = 512;
 
-/// Places for events are made so many at a time, at least.
+/// A stream of more than a few events has places made for so many at a time, at least.
 const PLACES: usize = 16;
 
 /// What a reader finds behind what was appended, if anything was.
