@@ -188,7 +188,7 @@ async fn order(shared: &Shared, order: Order) -> Result<(StatusCode, Json<Ordere
             | OrderError::Refused { .. }
             | OrderError::NotHeld { .. }
             | OrderError::TooEarly { .. } => StatusCode::CONFLICT,
-            OrderError::NoQuorum => StatusCode::SERVICE_UNAVAILABLE,
+            OrderError::NoQuorum | OrderError::Minority { .. } => StatusCode::SERVICE_UNAVAILABLE,
             OrderError::TimedOut => StatusCode::GATEWAY_TIMEOUT,
         };
         refuse(status, error.to_string())

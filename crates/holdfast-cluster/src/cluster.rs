@@ -332,6 +332,11 @@ impl Cluster {
         self.node.local_nodes()
     }
 
+    /// The names of the other nodes of the group that do not answer this one within the time.
+    pub async fn silent(&self, within: Duration) -> Vec<String> {
+        self.node.silent(within).await
+    }
+
     /// Hands leadership to the most up-to-date voter, if this node leads; never to one of `avoid`.
     /// Whether it leads no more.
     pub async fn transfer_leadership(&self, avoid: &BTreeSet<NodeId>) -> bool {

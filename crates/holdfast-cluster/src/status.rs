@@ -1,5 +1,8 @@
 //! The nodes as an operator sees them.
 
+use std::time::Duration;
+
+use futures_util::future::join_all;
 use openraft::ServerState;
 use openraft::async_runtime::watch::WatchReceiver;
 use serde::{Deserialize, Serialize};
@@ -66,6 +69,18 @@ impl Node {
             }
         }
         self.local_nodes()
+    }
+
+    /// The names of the other nodes that do not answer this one within the time. They are asked all at once.
+    pub(crate) async fn silent(&self, within: Duration) -> Vec<String> {
+        let others = self.local_nodes().into_iter();
+        let others = others.filter(|it| it.id != self.me && it.role != Role::Gone);
+        let asked = others.map(|it| async move {
+            let body = encode(&()).ok()?;
+            let answer = self.wire.call(it.id, Lane::Control, NODES, body, within).await;
+            answer.is_err().then_some(it.name)
+        });
+        join_all(asked).await.into_iter().flatten().collect()
     }
 
     pub(crate) fn local_nodes(&self) -> Vec<NodeStatus> {

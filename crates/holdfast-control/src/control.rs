@@ -305,8 +305,19 @@ impl Operated for Control {
             let node = shared.state().members.get(&me).map(|member| member.name.clone());
             let by = format!("an operator at {}", node.unwrap_or_default());
             let before = step_of(&shared.state(), order.server());
+            if !shared.group.has_quorum() {
+                planned(&shared, order.server())?;
+                return Err(minority(&shared, false).await);
+            }
             let carried = tokio::time::timeout(ORDER_WITHIN, self.carry_out(&order, &by));
-            carried.await.unwrap_or(Err(OrderError::TimedOut))?;
+            match carried.await.unwrap_or(Err(OrderError::TimedOut)) {
+                // It went meanwhile: that is what nobody answers for.
+                Err(OrderError::TimedOut) if !shared.group.has_quorum() => {
+                    return Err(minority(&shared, true).await);
+                }
+                Err(OrderError::NoQuorum) => return Err(minority(&shared, false).await),
+                carried => carried?,
+            }
             if !matches!(order, Order::Breaker { .. } | Order::ToolBreaker { .. }) {
                 // Whoever asks this node next is to see what was ordered.
                 let mut state = shared.group.state();
@@ -465,6 +476,11 @@ async fn pass_on(shared: &Shared, order: &Order, by: &str) -> Result<(), OrderEr
     let answer = shared.group.call(leader, ORDER, body.into()).await;
     let answer = answer.map_err(|_| OrderError::TimedOut)?;
     decode::<Result<(), OrderError>>(&answer).unwrap_or(Err(OrderError::TimedOut))
+}
+
+/// There is no majority; and who does not answer.
+async fn minority(shared: &Shared, is_sent: bool) -> OrderError {
+    OrderError::Minority { silent: shared.group.silent().await, is_sent }
 }
 
 fn planned<'a>(shared: &'a Shared, server: &str) -> Result<&'a Planned, OrderError> {

@@ -37,6 +37,8 @@ const PROPOSE_WITHIN: Duration = Duration::from_secs(2);
 /// How long another node may take to answer: longer than a decision takes there, or what it decided would be
 /// told again.
 const CALL_WITHIN: Duration = Duration::from_secs(3);
+/// How long another node may take to show that it is there.
+const ANSWER_WITHIN: Duration = Duration::from_millis(500);
 
 /// What all nodes agree on, and the way to change it.
 pub trait Group: Send + Sync + 'static {
@@ -66,6 +68,17 @@ pub trait Group: Send + Sync + 'static {
     /// Hands leadership over, if this node has it, to one that is none of `avoid`. Whether it has it no
     /// more.
     fn hand_over(&self, avoid: BTreeSet<NodeId>) -> BoxFuture<'_, bool>;
+
+    /// Whether a majority of the group has heard of this node lately. Without one nothing can be decided here.
+    fn has_quorum(&self) -> bool {
+        true
+    }
+
+    /// The names of the other nodes that do not answer this one. They are asked, which takes half a second
+    /// where one does not.
+    fn silent(&self) -> BoxFuture<'_, Vec<String>> {
+        Box::pin(std::future::ready(Vec::new()))
+    }
 
     /// What happened, oldest first: the last `limit` events that are known.
     fn events(&self, limit: usize) -> Vec<ServerEvent> {
@@ -121,6 +134,14 @@ impl Group for Clustered {
 
     fn time(&self) -> u64 {
         self.0.time()
+    }
+
+    fn has_quorum(&self) -> bool {
+        self.0.lease().holds()
+    }
+
+    fn silent(&self) -> BoxFuture<'_, Vec<String>> {
+        Box::pin(self.0.silent(ANSWER_WITHIN))
     }
 
     fn hand_over(&self, avoid: BTreeSet<NodeId>) -> BoxFuture<'_, bool> {

@@ -288,6 +288,14 @@ pub enum OrderError {
         /// Why.
         why: String,
     },
+    /// As `NoQuorum`, found by the node that was asked, which knows more. Comes after the others, as above.
+    #[error("{}", minority(.silent, *.is_sent))]
+    Minority {
+        /// The nodes that do not answer the one that was asked, by name.
+        silent: Vec<String>,
+        /// The order was on its way when the majority was gone.
+        is_sent: bool,
+    },
 }
 
 // === impl Order ===
@@ -305,6 +313,26 @@ impl Order {
             | Self::Breaker { server, .. } => server,
         }
     }
+}
+
+/// Why nothing is decided, and the cure.
+fn minority(silent: &[String], is_sent: bool) -> String {
+    let mut said = OrderError::NoQuorum.to_string();
+    match silent {
+        [] => said.push_str(". Look with `holdfast nodes` who is missing"),
+        [one] => said.push_str(&format!(". {one} does not answer: start it, or mend its network")),
+        more => {
+            let names = more.join(", ");
+            said.push_str(&format!(". {names} do not answer: start them, or mend their network"));
+        }
+    }
+    said.push_str(match is_sent {
+        true => {
+            ". The order was under way, and may be carried out then: look with `holdfast servers`"
+        }
+        false => ", and give the order again",
+    });
+    said
 }
 
 /// The nearest name, or all of them.

@@ -564,7 +564,8 @@ fn orders_that_cannot_be_carried_out_say_why() {
         (
             "failover-no-quorum",
             503,
-            "the cluster has no quorum: nothing can be decided until a majority of its nodes is there",
+            "the cluster has no quorum: nothing can be decided until a majority of its nodes is there. \
+             gateway-2, gateway-3 do not answer: start them, or mend their network, and give the order again",
         ),
     ];
     for (name, status, error) in table {

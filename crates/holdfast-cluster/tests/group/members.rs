@@ -229,6 +229,18 @@ async fn a_name_is_taken_for_as_long_as_its_node_lives() {
     group.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_without_a_majority_names_those_that_do_not_answer() {
+    let mut group = Group::of(&["a", "b", "c"]).await;
+    assert_eq!(group.node("a").silent(PATIENCE).await, Vec::<String>::new());
+    group.kill("b").await;
+    group.kill("c").await;
+    let mut silent = group.node("a").silent(PATIENCE).await;
+    silent.sort();
+    assert_eq!(silent, ["b", "c"]);
+    group.stop().await;
+}
+
 /// A log of one group is never mixed with that of another.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_directory_of_another_group_is_refused() {

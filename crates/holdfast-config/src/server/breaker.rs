@@ -45,7 +45,7 @@ pub struct Breaker {
     /// How long the rise to all calls takes afterwards, a tenth of them at a time. 0s (at once) to
     /// 1h.
     pub ramp_over: Duration,
-    /// Tools that have a breaker of their own besides the server's. At most 100.
+    /// Tools that have a breaker of their own beside their instances'. At most 100.
     pub per_tool: Vec<String>,
 }
 

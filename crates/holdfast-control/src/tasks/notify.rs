@@ -181,7 +181,7 @@ impl Notify {
     async fn post(&self, message: &Message<'_>) {
         // Strings and numbers: there is a JSON form.
         let Ok(body) = serde_json::to_vec(message) else { return };
-        self.deliver(message.id, body.into()).await;
+        self.deliver(message, body.into()).await;
     }
 
     /// Has the group know how far all webhooks have come. Whether it does is seen at the next turn.
@@ -192,8 +192,10 @@ impl Notify {
         }
     }
 
-    async fn deliver(&self, id: &str, body: Bytes) {
-        let webhook = &self.webhook;
+    /// Sends it until it is taken, or was tried as often as is configured: then one line says so.
+    async fn deliver(&self, message: &Message<'_>, body: Bytes) {
+        let (webhook, id) = (&self.webhook, message.id);
+        let mut failed = None;
         let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
         for attempt in 0..=webhook.retries {
             let post = Post {
@@ -206,15 +208,17 @@ impl Notify {
             };
             match post.send(&self.tls).await {
                 Ok(()) => return self.shared.metrics.announced(Announced::Taken),
-                Err(error) => {
-                    // The path may hold a credential.
-                    let host = webhook.url.authority();
-                    tracing::warn!(host, id, attempt, %error, "a webhook did not take an event");
-                }
+                Err(error) => failed = Some(error),
             }
             if attempt < webhook.retries {
                 tokio::time::sleep(backoff.next(random())).await;
             }
+        }
+        if let Some(error) = failed {
+            // The path may hold a credential.
+            let (host, tries) = (webhook.url.authority(), webhook.retries + 1);
+            let (event, kind) = (message.event, message.kind);
+            tracing::warn!(host, event, kind, id, tries, %error, "a webhook did not take an event");
         }
         self.shared.metrics.announced(Announced::GivenUp);
     }

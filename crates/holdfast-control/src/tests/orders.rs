@@ -134,5 +134,37 @@ async fn nobody_is_moved_to_what_is_down_and_without_a_coordinator_nothing_is() 
     // The last one is the coordinator here; a group of three would have none.
     world.nodes[2].loses_its_coordinator();
     let error = world.control(2).order(move_to("docs", None)).await.unwrap_err();
-    assert_eq!(error, OrderError::NoQuorum);
+    let silent = vec!["n1".to_owned(), "n2".to_owned()];
+    assert_eq!(error, OrderError::Minority { silent, is_sent: false });
+}
+
+/// It knows of no other coordinator than the one that has gone, which never answers.
+#[tokio::test(start_paused = true)]
+async fn without_a_majority_an_order_says_so_and_who_is_missing_and_is_not_sent() {
+    let world = World::start(PAIR, 3);
+    well(&world).await;
+    world.nodes[0].falls_silent();
+    world.nodes[1].falls_silent();
+    let no_quorum =
+        "the cluster has no quorum: nothing can be decided until a majority of its nodes is there";
+    let force = Force::Open;
+    let held = || Order::Breaker { server: "docs".into(), instance: None, force };
+    // It finds that the others have gone when it has sent the order.
+    world.nodes[2].is_cut_off(1);
+    let said = order(&world, move_to("docs", None)).await;
+    assert!(said.starts_with(no_quorum), "{said}");
+    assert!(said.contains("n1, n2 do not answer: start them"), "{said}");
+    assert!(said.contains("was under way, and may be carried out"), "{said}");
+    for asked in [move_to("docs", None), Order::FailBack { server: "docs".into() }, held()] {
+        let said = order(&world, asked).await;
+        assert!(said.starts_with(no_quorum), "{said}");
+        assert!(
+            said.ends_with(
+                "n1, n2 do not answer: start them, or mend their network, and give the order again"
+            ),
+            "{said}"
+        );
+    }
+    let said = order(&world, move_to("dosc", None)).await;
+    assert!(said.starts_with("no server is called"), "{said}");
 }

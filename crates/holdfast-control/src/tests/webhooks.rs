@@ -234,3 +234,69 @@ async fn well_again(world: &World) {
     };
     world.until("well again", 30 * SECONDS, healthy).await;
 }
+
+/// Keeps the fields of each warning about a webhook.
+#[derive(Clone, Default)]
+struct Warnings(Arc<Mutex<Vec<BTreeMap<&'static str, String>>>>);
+
+impl tracing::Subscriber for Warnings {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        metadata.target().ends_with("::notify")
+    }
+
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+
+    fn event(&self, event: &tracing::Event<'_>) {
+        struct Fields(BTreeMap<&'static str, String>);
+        impl tracing::field::Visit for Fields {
+            fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn std::fmt::Debug) {
+                self.0.insert(field.name(), format!("{value:?}"));
+            }
+        }
+        let mut fields = Fields(BTreeMap::new());
+        event.record(&mut fields);
+        lock(&self.0).push(fields.0);
+    }
+
+    fn enter(&self, _: &tracing::span::Id) {}
+
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
+#[tokio::test]
+async fn an_event_that_a_webhook_does_not_take_is_one_line_that_says_all() {
+    let warnings = Warnings::default();
+    let _guard = tracing::subscriber::set_default(warnings.clone());
+    let (url, _) = receiver_that(|_| Some("503 Busy")).await;
+    let host = url.strip_prefix("http://").and_then(|it| it.split('/').next()).unwrap().to_owned();
+    let notify = format!("notify: [ {{ url: \"{url}\", retries: 1, events: [breaker] }} ]\n");
+    let world = World::start(&format!("{notify}{PAIR}"), 3);
+    well(&world).await;
+    let hold = |force| Order::Breaker { server: "docs".into(), instance: Some("a".into()), force };
+    world.control(0).order(hold(Force::Open)).await.unwrap();
+    world.control(0).order(hold(Force::Clear)).await.unwrap();
+    let told = || lock(&warnings.0).clone();
+    world
+        .until("given up twice", 30 * SECONDS, |_| {
+            told()
+                .iter()
+                .any(|it| it.get("kind").is_some_and(|kind| kind.contains("breaker_released")))
+        })
+        .await;
+    let told = told();
+    assert_eq!(told.len(), 2, "{told:#?}");
+    let first = &told[0];
+    assert_eq!((&*first["host"], &*first["tries"]), (&*format!("{host:?}"), "2"), "{first:#?}");
+    assert_eq!(
+        (&*first["event"], &*first["kind"]),
+        ("\"breaker\"", "\"breaker_forced_open\""),
+        "{first:#?}"
+    );
+    assert_eq!(first["error"], "answered 503 Service Unavailable", "{first:#?}");
+}

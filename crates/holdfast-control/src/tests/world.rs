@@ -94,6 +94,8 @@ pub(crate) struct Node {
     kept: Mutex<Option<Arc<Control>>>,
     pub(crate) plane: Arc<FakePlane>,
     dead: Mutex<bool>,
+    /// So often it finds that it reaches a majority, and then no more.
+    quorum_for: Mutex<Option<u32>>,
     /// What the machine that it runs on says.
     pub(crate) machine: FakeMachine,
 }
@@ -116,6 +118,12 @@ fn id(node: usize) -> NodeId {
 impl Node {
     pub(crate) fn loses_its_coordinator(&self) {
         self.leadership.send_modify(|it| (it.leader, it.me) = (None, false));
+    }
+
+    /// It reaches no majority any more, which it finds after it has looked so often; and still takes for the
+    /// coordinator whoever it was.
+    pub(crate) fn is_cut_off(&self, looks: u32) {
+        *lock(&self.quorum_for) = Some(looks);
     }
 
     /// It says nothing any more; nobody has declared it dead yet.
@@ -157,6 +165,7 @@ impl World {
             kept: Mutex::default(),
             plane: Arc::new(FakePlane { node, ids: ids.clone(), ..FakePlane::default() }),
             dead: Mutex::new(false),
+            quorum_for: Mutex::default(),
             machine: FakeMachine::default(),
         };
         let world = Arc::new(Self {
@@ -571,6 +580,19 @@ impl Group for Seat {
 
     fn wall(&self) -> u64 {
         self.world.time()
+    }
+
+    fn has_quorum(&self) -> bool {
+        let mut looks = lock(&self.world.nodes[self.node].quorum_for);
+        let holds = *looks != Some(0);
+        *looks = looks.map(|it| it.saturating_sub(1));
+        holds
+    }
+
+    fn silent(&self) -> BoxFuture<'_, Vec<String>> {
+        let all = 0..self.world.nodes.len();
+        let dead = all.filter(|node| !self.world.lives(*node));
+        Box::pin(std::future::ready(dead.map(|node| format!("n{}", node + 1)).collect()))
     }
 
     fn hand_over(&self, avoid: BTreeSet<NodeId>) -> BoxFuture<'_, bool> {

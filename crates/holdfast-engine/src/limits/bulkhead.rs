@@ -136,6 +136,10 @@ struct Class {
     queue: VecDeque<Waiting>,
     /// It is held to a quarter of its room.
     spared: bool,
+    /// Since when it has been full.
+    full_since: Option<Instant>,
+    /// How long a full one takes until one of its calls is answered, of late; none before the first time.
+    pace: Option<Duration>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -437,7 +441,9 @@ impl Class {
         let params = ClassParams { concurrency: params.concurrency.max(1), ..params };
         let most = params.concurrency.min(total);
         let (tools, queue) = (BTreeMap::new(), VecDeque::new());
-        Self { params, most, counted: 0, tools, quarantined: 0, queue, spared: false }
+        let (counted, quarantined) = (0, 0);
+        let (full_since, pace) = (None, None);
+        Self { params, most, counted, tools, quarantined, queue, spared: false, full_since, pace }
     }
 
     fn reconfigure(&mut self, params: ClassParams, total: u32) {
@@ -489,6 +495,9 @@ impl Class {
         }
         held.calls += 1;
         self.counted += 1;
+        if self.is_full() {
+            self.full_since = Some(now);
+        }
     }
 
     fn give_back(&mut self, tool: ToolKey, answered: Option<Instant>) {
@@ -499,6 +508,11 @@ impl Class {
         }
         if let Some(now) = answered {
             held.answered = held.answered.max(now);
+            if let Some(since) = self.full_since {
+                let took = now.saturating_duration_since(since);
+                // An eighth of what is new, so that one call says little.
+                self.pace = Some(self.pace.map_or(took, |pace| (pace * 7 + took) / 8));
+            }
             if let Some(quarantine) = &mut held.quarantined {
                 quarantine.answered = true;
             }
@@ -508,6 +522,9 @@ impl Class {
             self.counted -= 1;
         }
         held.calls -= 1;
+        if !self.is_full() {
+            self.full_since = None;
+        }
     }
 
     /// Whether a call for this tool may wait: there is a place, and if the tool is in quarantine
@@ -537,12 +554,17 @@ impl Class {
     }
 
     /// So long it takes at present to get through the queue: as long as the first of it has waited. Where
-    /// nobody may wait, as long as somebody would.
+    /// nobody waits, until there is room: as long as a full class takes for that, or has by now if that is
+    /// longer.
     fn retry_after(&self, now: Instant) -> Duration {
         const LEAST: Duration = Duration::from_millis(100);
-        let most = self.params.queue_timeout.max(LEAST);
-        let first = self.queue.front().map(|first| now.saturating_duration_since(first.since));
-        first.map_or(most, |waits| waits.clamp(LEAST, most))
+        const MOST: Duration = Duration::from_secs(30);
+        if let Some(first) = self.queue.front() {
+            let most = self.params.queue_timeout.max(LEAST);
+            return now.saturating_duration_since(first.since).clamp(LEAST, most);
+        }
+        let full = self.full_since.map(|since| now.saturating_duration_since(since));
+        full.max(self.pace).unwrap_or_default().clamp(LEAST, MOST)
     }
 
     fn next_expiry(&self) -> Option<Instant> {

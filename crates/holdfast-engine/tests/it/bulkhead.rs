@@ -47,13 +47,37 @@ fn a_class_that_is_full_takes_no_room_from_another() {
         assert_eq!(refused, Entry::Refused { retry_after, why: Full::Class });
     }
     fill(&mut all, CRITICAL, 4, 2, now);
-    // Where nobody may wait: after as long as somebody would.
+}
+
+#[test]
+fn where_nobody_may_wait_a_call_is_to_come_back_when_there_is_room_as_a_rule() {
+    let ms = Duration::from_millis;
+    let now = Instant::now();
     let mut all = Bulkheads::new([class(2, 0, 1)], None, SECOND);
+    let refused = |all: &mut Bulkheads, after| match all.enter(USER, ToolKey(3), now + after) {
+        Entry::Refused { retry_after, why: Full::Class } => retry_after,
+        other => panic!("{other:?}"),
+    };
     for tool in 1..=2 {
         fill(&mut all, USER, tool, 1, now);
     }
-    let refused = all.enter(USER, ToolKey(3), now);
-    assert_eq!(refused, Entry::Refused { retry_after: 5 * SECOND, why: Full::Class });
+    // Before anything is known of it: as long as it has been full, within bounds of its own; it is not the
+    // queue's timeout, 5 s, which is of those who wait.
+    for (after, retry_after) in [(0, 100), (2_000, 2_000), (9_000, 9_000), (99_000, 30_000)] {
+        assert_eq!(refused(&mut all, ms(after)), ms(retry_after), "after {after} ms");
+    }
+    // Then as long as it takes until there is room, or has by now.
+    all.leave(USER, ToolKey(1), Some(now + ms(800)));
+    fill(&mut all, USER, 1, 1, now + ms(60_000));
+    assert_eq!(refused(&mut all, ms(60_000)), ms(800), "a while with room is no part of it");
+    assert_eq!(refused(&mut all, ms(61_000)), ms(1_000));
+    // One call says little; who leaves unanswered says nothing.
+    all.leave(USER, ToolKey(1), Some(now + ms(61_600)));
+    fill(&mut all, USER, 1, 1, now + ms(61_600));
+    assert_eq!(refused(&mut all, ms(61_600)), ms(900));
+    all.leave(USER, ToolKey(1), None);
+    fill(&mut all, USER, 1, 1, now + ms(69_000));
+    assert_eq!(refused(&mut all, ms(69_000)), ms(900));
 }
 
 #[test]
@@ -473,7 +497,7 @@ fn a_lower_limit_lets_nobody_in_until_enough_have_left_and_a_higher_one_at_once(
     assert_eq!(all_together(&all), Some((3, 3)));
     all.reconfigure([class(9, 0, 1)], Some(3), SECOND);
     let refused = all.enter(USER, ToolKey(1), now);
-    assert_eq!(refused, Entry::Refused { retry_after: 5 * SECOND, why: Full::Class });
+    assert_eq!(refused, Entry::Refused { retry_after: SECOND / 10, why: Full::Class });
 }
 
 #[test]

@@ -14,6 +14,10 @@ use super::output::{many, table};
 /// A dash for what there is not.
 const NONE: &str = "-";
 
+/// Whose word each column is: they differ where one node sees what most do not.
+const LEGEND: &str = "HEALTH: what the cluster found by the votes of its nodes. SCORE, BREAKER, CALLS: of the node that was\n\
+                      asked, by its own checks and calls; the two may differ";
+
 #[derive(Args)]
 pub(crate) struct Servers {
     #[command(flatten)]
@@ -38,7 +42,7 @@ fn page(servers: &ServersDto) -> String {
         "WHY",
     ];
     let rows: Vec<Vec<String>> = servers.iter().flat_map(rows).collect();
-    text.push_str(&format!("\n\n{}", table(&heading, &rows)));
+    text.push_str(&format!("\n\n{}\n\n{LEGEND}", table(&heading, &rows)));
     let notices =
         servers.iter().flat_map(|server| notice(server).into_iter().chain(kept_back(server)));
     let notices: Vec<String> = notices.collect();
@@ -136,6 +140,14 @@ fn kept_back(server: &ServerDto) -> impl Iterator<Item = String> {
 /// How far a move is; the commands that begin one say it too.
 pub(crate) fn progress(control: &ControlDto) -> String {
     let target = control.target.as_deref().unwrap_or(NONE);
+    let tells = control.stage.as_deref() == Some("notify");
+    // A move that is told of without having switched was taken back.
+    if let Some(active) = control.active.as_deref().filter(|active| tells && *active != target) {
+        return format!(
+            "the move to {target} is taken back, {active} serves on: operators are told{}",
+            in_brackets(&control.reason)
+        );
+    }
     let stage = match control.stage.as_deref().unwrap_or(NONE) {
         "pause" => "new calls wait".to_owned(),
         "drain" => "running calls end".to_owned(),
