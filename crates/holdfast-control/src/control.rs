@@ -12,7 +12,7 @@ use holdfast_engine::failover::{Input, Refusal};
 use holdfast_engine::replicated::{
     ClusterState, NodeId, OverrideKind, READS, Reply, ServerCommand, tool_key,
 };
-use tokio::time::MissedTickBehavior;
+use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -38,6 +38,10 @@ use crate::view;
 
 /// How long an order may take to be agreed on.
 const ORDER_WITHIN: Duration = Duration::from_secs(3);
+/// How long a majority is waited for before an order is refused.
+const QUORUM_WITHIN: Duration = Duration::from_secs(1);
+/// How often it is looked for.
+const QUORUM_LOOK: Duration = Duration::from_millis(50);
 /// How long this node may take to hear what the group has agreed on.
 const SEEN_WITHIN: Duration = Duration::from_secs(1);
 /// Why a coordinator carries out no order that moves a server.
@@ -305,7 +309,7 @@ impl Operated for Control {
             let node = shared.state().members.get(&me).map(|member| member.name.clone());
             let by = format!("an operator at {}", node.unwrap_or_default());
             let before = step_of(&shared.state(), order.server());
-            if !shared.group.has_quorum() {
+            if !comes_to_quorum(&shared).await {
                 planned(&shared, order.server())?;
                 return Err(minority(&shared, false).await);
             }
@@ -476,6 +480,19 @@ async fn pass_on(shared: &Shared, order: &Order, by: &str) -> Result<(), OrderEr
     let answer = shared.group.call(leader, ORDER, body.into()).await;
     let answer = answer.map_err(|_| OrderError::TimedOut)?;
     decode::<Result<(), OrderError>>(&answer).unwrap_or(Err(OrderError::TimedOut))
+}
+
+/// Whether there is a majority, or is in a moment: a node that has just been started, or was short of time, has not heard
+/// of it yet.
+async fn comes_to_quorum(shared: &Shared) -> bool {
+    let until = Instant::now() + QUORUM_WITHIN;
+    while !shared.group.has_quorum() {
+        if Instant::now() >= until {
+            return false;
+        }
+        tokio::time::sleep(QUORUM_LOOK).await;
+    }
+    true
 }
 
 /// There is no majority; and who does not answer.
