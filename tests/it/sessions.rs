@@ -281,6 +281,68 @@ async fn an_answer_with_the_status_of_a_refusal_is_an_answer() {
     }
 }
 
+/// What refuses a call with a session as it did without has not said that it wants one.
+#[tokio::test]
+async fn a_refusal_that_a_session_does_not_help_against_lends_none_to_the_next_calls() {
+    for status in [400, 404] {
+        let (recorder, gateway) = start("", move |seen| {
+            let said = r#"{"jsonrpc":"2.0","id":null,"error":{"code":-32600,"message":"no"}}"#;
+            (seen.tool() == "bad").then(|| Reply::Json(status, Vec::new(), said.to_owned()))
+        })
+        .await;
+        let _other = Client::legacy(&gateway).initialized().await;
+        let client = Client::legacy(&gateway);
+        client.post(&message::call(1, "bad")).await.answer();
+        let came: Vec<bool> = recorder
+            .calls("bad")
+            .iter()
+            .map(|seen| seen.header("mcp-session-id").is_some())
+            .collect();
+        assert_eq!(came, [false, true], "{status}");
+        next_calls_begin_without_a_session(&client, &recorder, status).await;
+    }
+}
+
+/// The recorder refuses the first of them, and wants a session indeed.
+async fn next_calls_begin_without_a_session(client: &Client, recorder: &Recorder, status: u16) {
+    for id in 2..=3 {
+        let sent = recorder.calls("tool").len();
+        client.call(id, "tool").await;
+        let first = recorder.calls("tool").swap_remove(sent);
+        assert_eq!(first.header("mcp-session-id").is_some(), id == 3, "{status}, call {id}");
+    }
+}
+
+/// A server that asks for a session and gives none is not asked for one by everybody from then on.
+#[tokio::test]
+async fn a_server_that_gives_no_session_is_not_taken_to_want_one() {
+    let refused = std::sync::atomic::AtomicBool::new(false);
+    let (recorder, gateway) = start("", move |seen| {
+        if seen.rpc() == "initialize" {
+            let result = r#"{"protocolVersion":"2025-11-25","capabilities":{},"serverInfo":{"name":"t","version":"1"}}"#;
+            return Some(Reply::json(message::result(seen.id(), result)));
+        }
+        if seen.method != "POST" || seen.rpc().starts_with("notifications/") {
+            return Some(Reply::Json(202, Vec::new(), String::new()));
+        }
+        let is_first = !refused.swap(true, std::sync::atomic::Ordering::SeqCst);
+        let said = r#"{"jsonrpc":"2.0","id":null,"error":{"code":-32000,"message":"Bad Request: Mcp-Session-Id header is required"}}"#;
+        Some(match is_first {
+            true => Reply::Json(400, Vec::new(), said.to_owned()),
+            false => Reply::json(message::result(seen.id(), r#"{"content":[]}"#)),
+        })
+    })
+    .await;
+    let client = Client::legacy(&gateway);
+    for (id, who) in [(1, "a"), (2, "b"), (3, "c")] {
+        // The server can tell them apart: none is lent the session of another.
+        let answer = client.clone().with("X-Who", who).call(id, "tool").await;
+        assert!(answer.get("result").is_some(), "{answer}");
+    }
+    assert_eq!(recorder.calls("tool").len(), 4, "the first one was refused once");
+    assert_eq!(recorder.rpc("initialize").len(), 1, "the first one looked for a session");
+}
+
 #[tokio::test]
 async fn there_is_a_cap_on_sessions() {
     let (recorder, gateway) =

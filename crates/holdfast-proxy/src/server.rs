@@ -66,7 +66,8 @@ pub(crate) struct Life {
     pub(crate) processes: Gauge,
     /// How soon its process may be started again.
     pub(crate) restarts: Restarts,
-    /// Whether a legacy call without a session was refused: the next ones get the implicit one.
+    /// Whether a legacy call without a session was refused: the next ones get the implicit one, until it gives
+    /// none, or refuses a call that has one in the same way.
     pub(crate) wants_session: AtomicBool,
     /// Whether it has given a session to whoever initialized one: then it may refuse others in any words.
     pub(crate) gives_sessions: AtomicBool,

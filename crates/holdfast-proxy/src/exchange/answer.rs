@@ -114,7 +114,7 @@ async fn tried(call: &Arc<Call>) -> Result<Answer, Failure> {
         };
         let Some(sent) = sent else { return Ok(cancelled(call)) };
         let error = match sent {
-            Ok(reply) => match lost_session(call, &route, &reply) {
+            Ok(reply) => match lost_session(call, &route, &reply, tries.reestablished) {
                 None => {
                     let outcome = judge::outcome(call, &reply);
                     match judge::judge(call, reply) {
@@ -224,7 +224,7 @@ async fn tried(call: &Arc<Call>) -> Result<Answer, Failure> {
             }
             Repeat::ReestablishThenAgain => {
                 tries.reestablished = true;
-                match Box::pin(make_session(call, &route)).await {
+                match Box::pin(make_session(call, &route, &mut tries)).await {
                     Ok(()) => {}
                     Err(failure) => return not_run(call, failure),
                 }
@@ -315,7 +315,8 @@ async fn route(
     tries: &mut Tries,
 ) -> Result<(Route, Attempt), NoRoute> {
     let fleet = &call.server.fleet;
-    if !call.server.is_duplex() && (session.is_none() && !lends_session(call)) {
+    let takes_none = session.is_none() && tries.lent.is_none() && !lends_session(call);
+    if !call.server.is_duplex() && takes_none {
         // What most calls take: no session, over HTTP.
         let ask = tries.ask(call, state::instance_of(call));
         let attempt = match fleet.choose(&ask) {
@@ -460,38 +461,53 @@ async fn discard(mut unclaimed: tokio::sync::mpsc::Receiver<Bytes>) {
     while unclaimed.recv().await.is_some() {}
 }
 
-/// Whether the reply says that the server does not know the session, and how it said so.
-fn lost_session(call: &Call, route: &Route, reply: &Reply) -> Option<String> {
+/// Whether the reply says that the server does not know the session, and how it said so; `again`: although that
+/// was opened for this call.
+fn lost_session(call: &Call, route: &Route, reply: &Reply, again: bool) -> Option<String> {
     let Reply::Whole(whole) = reply else { return None };
     let said = whole.says_lost(route.has_server_session(), call.modern());
-    said.or_else(|| wants_session(call, route, whole))
+    let lost = said.or_else(|| wants_session(call, route, whole));
+    // With a session it is refused as it was without: that was not for the want of one.
+    let in_vain = if lost.is_some() { again } else { refuses_unread(call, whole) };
+    if in_vain && route.lent.is_some() {
+        call.server.wants_session.store(false, Ordering::Relaxed);
+    }
+    lost
 }
 
 /// Whether a server that gives sessions refuses a call that came without one: the protocol has a status for it, and
 /// no words (2025-11-25, Streamable HTTP, session management). What answers the call by its id has looked at it, and
-/// may have run it. Once a server has refused one, all get a session.
+/// may have run it. Once a server has refused one, all get a session, until that proves to be in vain.
 fn wants_session(call: &Call, route: &Route, whole: &Whole) -> Option<String> {
     let came_without = route.session.is_none() && !call.modern() && !call.server.is_duplex();
-    let refuses = matches!(whole.status, StatusCode::BAD_REQUEST | StatusCode::NOT_FOUND);
-    if !(came_without && refuses && call.server.gives_sessions.load(Ordering::Relaxed)) {
-        return None;
+    let may_want = came_without && call.server.gives_sessions.load(Ordering::Relaxed);
+    (may_want && refuses_unread(call, whole))
+        .then(|| format!("the server refuses a call without a session ({})", whole.status.as_u16()))
+}
+
+/// Whether the reply is a refusal that does not answer the call by its id.
+fn refuses_unread(call: &Call, whole: &Whole) -> bool {
+    if !matches!(whole.status, StatusCode::BAD_REQUEST | StatusCode::NOT_FOUND) {
+        return false;
     }
     let message = peek(&whole.body).ok();
     let id = message.as_ref().and_then(|message| message.id);
-    let is_answer = id.is_some_and(|id| call.ids.is(id.as_str()) || call.ids.hold(id.as_str()));
-    (!is_answer)
-        .then(|| format!("the server refuses a call without a session ({})", whole.status.as_u16()))
+    !id.is_some_and(|id| call.ids.is(id.as_str()) || call.ids.hold(id.as_str()))
 }
 
 /// Opens the session again that the server has lost. A legacy client without a session, at a server
 /// that wants one, is lent one from here on.
-async fn make_session(call: &Call, route: &Route) -> Result<(), Failure> {
+async fn make_session(call: &Call, route: &Route, tries: &mut Tries) -> Result<(), Failure> {
     match (&route.session, &route.bound) {
         (Some(session), Some(bound)) => {
             session::reestablish(&call.gateway, session, bound, &call.headers, Whereto::Same)
                 .await?;
         }
-        _ => call.server.wants_session.store(true, Ordering::Relaxed),
+        _ => {
+            call.server.wants_session.store(true, Ordering::Relaxed);
+            // For this call already, whatever others find out of the server meanwhile.
+            tries.lent = Some(Arc::new(Box::pin(lent::implicit(call)).await?));
+        }
     }
     Ok(())
 }

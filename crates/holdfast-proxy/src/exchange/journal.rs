@@ -11,6 +11,9 @@
 //! when its node is dead runs it, or says that it did not run.
 
 mod open;
+mod settling;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -26,10 +29,10 @@ use holdfast_engine::journal::{
 use holdfast_store::{Begin, StoreError};
 use http::StatusCode;
 use sha2::{Digest, Sha256};
-use tokio_util::task::task_tracker::TaskTrackerToken;
 
 pub(crate) use self::open::Open;
 use self::open::Running;
+use self::settling::Settling;
 use super::attempt::json_headers;
 use super::{Answer, Call, Ids, Whole};
 use crate::boxes::{Boxed, Boxes, worker};
@@ -49,6 +52,8 @@ pub(crate) struct Ticket {
     revision: AtomicU64,
     /// Whether the entry says that the call waits: then it is not sent.
     waits: AtomicBool,
+    /// Whether its turn is being written, or was without a word of what came of it.
+    turns: AtomicBool,
     settled: AtomicBool,
     running: Arc<Running>,
 }
@@ -67,9 +72,6 @@ const LEASE_POLL: Duration = Duration::from_millis(20);
 
 /// What answers are sealed for.
 const PURPOSE: &[u8] = b"journal";
-
-/// How long it is tried to write a settled outcome before it is left to be found as an orphan.
-const SETTLE_FOR: Duration = Duration::from_secs(20);
 
 impl Call {
     /// Whether the journal is to know of it, where it has a name.
@@ -370,11 +372,12 @@ async fn enter(Entering { call, key, by_balancer, phase }: Entering) -> Result<(
 /// The call's answer: another node has taken it over, or the entry could not be written. It is not sent.
 ///
 /// # Cancel safety
-/// Cancelled, the entry may be written; the call is not sent.
+/// Cancelled, the entry may be written; the call is not sent, and what it comes to is written over either.
 async fn its_turn(call: &Arc<Call>, ticket: &Ticket) -> Result<(), Answer> {
     let since = Instant::now();
     let mut pause = Backoff::new(Duration::from_millis(5), Duration::from_millis(100));
-    let entry = Entry { phase: Phase::Pending, ..ticket.entry.clone() };
+    let entry = ticket.turned();
+    ticket.turns.store(true, Ordering::Relaxed);
     loop {
         let revision = ticket.revision.load(Ordering::Relaxed);
         match call.gateway.store.settle(&ticket.running.key, revision, &entry).await {
@@ -582,6 +585,7 @@ impl Ticket {
             begun,
             revision: AtomicU64::new(revision),
             waits: AtomicBool::new(entry.phase == Phase::Waiting),
+            turns: AtomicBool::new(false),
             settled: AtomicBool::new(false),
             entry,
             running,
@@ -590,6 +594,11 @@ impl Ticket {
 
     fn waits(&self) -> bool {
         self.waits.load(Ordering::Relaxed)
+    }
+
+    /// Its entry from its turn on.
+    fn turned(&self) -> Entry {
+        Entry { phase: Phase::Pending, ..self.entry.clone() }
     }
 
     /// Writes down the call's answer.
@@ -624,62 +633,12 @@ impl Ticket {
         let settling = Settling {
             entry: Entry { phase, ..self.entry.clone() },
             revision: self.revision.load(Ordering::Relaxed),
+            turned: (self.waits() && self.turns.load(Ordering::Relaxed)).then(|| self.turned()),
             running: Arc::clone(&self.running),
             _open: gateway.open.token(),
             gateway,
         };
         Arc::new(settling).begin();
-    }
-}
-
-/// What a call came to, on its way into the journal.
-struct Settling {
-    gateway: Arc<Gateway>,
-    entry: Entry,
-    /// Of the entry that it replaces.
-    revision: u64,
-    running: Arc<Running>,
-    /// The node ends after it.
-    _open: TaskTrackerToken,
-}
-
-impl Settling {
-    /// Writes it without a task, where the store can.
-    fn begin(self: Arc<Self>) {
-        let Self { gateway, entry, revision, running, .. } = &*self;
-        let (revision, settling) = (*revision, Arc::clone(&self));
-        gateway.store.post_settled(&running.key, revision, entry, move |settled| {
-            if settling.is_over(settled) {
-                return;
-            }
-            // Where there is no runtime any more, it is found as an orphan.
-            let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
-            runtime.spawn(async move { settling.write().await });
-        });
-    }
-
-    async fn write(&self) {
-        let Self { gateway, entry, revision, running, .. } = self;
-        let mut pause = Backoff::new(Duration::from_millis(50), Duration::from_secs(1));
-        let begun = tokio::time::Instant::now();
-        while begun.elapsed() < SETTLE_FOR {
-            if self.is_over(gateway.store.settle(&running.key, *revision, entry).await) {
-                return;
-            }
-            tokio::time::sleep(pause.next(random::u64())).await;
-        }
-    }
-
-    /// Whether there is nothing more to be done.
-    fn is_over(&self, settled: Result<u64, StoreError>) -> bool {
-        match settled {
-            Err(error) if error.is_of_store() => false,
-            Err(error) => {
-                tracing::debug!(%error, "a call was taken over before it was settled");
-                true
-            }
-            Ok(_) => true,
-        }
     }
 }
 

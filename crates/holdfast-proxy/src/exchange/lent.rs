@@ -1,6 +1,7 @@
 //! Sessions of the gateway's own, lent to legacy clients that send none, where a server wants one.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -47,11 +48,13 @@ pub(super) async fn implicit(call: &Call) -> Result<Borrowed, Failure> {
         return Err(Failure::unavailable(&call.server.name, "the gateway is ending".into()));
     };
     let audience = fallback::audience(call);
-    let borrowed = |session: Arc<Session>, permit| Borrowed {
-        _in_use: session.enter(gateway.clock),
-        session,
-        audience,
-        _permit: permit,
+    let borrowed = |session: Arc<Session>, permit| {
+        let gives_none = !call.server.is_duplex() && session.bound().server_session.is_none();
+        if gives_none {
+            // Whatever it refused calls for: the next ones go without, as before.
+            call.server.wants_session.store(false, Ordering::Relaxed);
+        }
+        Borrowed { _in_use: session.enter(gateway.clock), session, audience, _permit: permit }
     };
     while let Some(session) = call.server.take_implicit(audience) {
         // An expired one is forgotten here.
