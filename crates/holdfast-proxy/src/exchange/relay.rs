@@ -80,6 +80,7 @@ async fn relay_all(call: Arc<Call>, first: First, sink: Sink, open: Option<TaskT
         acknowledged: false,
         floor: call.told,
         asked: Vec::new(),
+        done: None,
         backoff: Backoff::new(Duration::from_millis(100), Duration::from_secs(15)),
     };
     let mut left = Seldom::new(Box::pin(left(&call, &sink)));
@@ -106,8 +107,14 @@ async fn relay_all(call: Arc<Call>, first: First, sink: Sink, open: Option<TaskT
         Ended::Drained => relay.goodbye().await,
         Ended::GivenUp => relay.fail(call.given_up()).await,
     }
+    if let Sink::Log(log) = &sink {
+        // What is left to do is not what the client waits for.
+        log.finish_and_let_write().await;
+    }
+    if let Some(source) = relay.done.take() {
+        finish_reading(source);
+    }
     let Sink::Log(log) = &sink else { return };
-    log.finish();
     if log.resumable() && !matches!(end, Ended::HungUp) {
         call.gateway.streams.retire(log);
     } else {
@@ -160,6 +167,8 @@ struct Relay<'a> {
     floor: Option<f64>,
     /// Requests of the server that went to the client with this call.
     asked: Vec<Box<str>>,
+    /// The server's stream that has brought all answers: its connection can be used again.
+    done: Option<EventSource>,
     /// Between listens that break.
     backoff: Backoff,
 }
@@ -282,11 +291,7 @@ impl Relay<'_> {
                         self.event(event, &route, &mut server_event, &mut retry).await;
                         if self.left.is_empty() {
                             settle(&mut attempt, Outcome::Answered);
-                            if let Sink::Log(log) = self.sink {
-                                // What is left to do is not what the client waits for.
-                                log.finish_and_let_write().await;
-                            }
-                            finish_reading(source);
+                            self.done = Some(source);
                             return None;
                         }
                     }

@@ -116,8 +116,14 @@ impl Outgoing {
         loop {
             let filled = self.fill(cx);
             let wrote = self.poll_write(cx, stream);
-            if matches!(self.state, State::Whole) {
-                self.writer.poll(cx);
+            match &mut self.body {
+                // Behind a client that takes nothing too: the writer may have nothing to do any more but to end.
+                Body::Stream(reader) if wrote.is_pending() => reader.drive(cx),
+                // With one poll it ends, or it goes on as a task of its own.
+                _ if matches!(self.state, State::Whole) => {
+                    std::mem::take(&mut self.writer).poll(cx)
+                }
+                _ => {}
             }
             ready!(wrote)?;
             match &mut self.state {
@@ -194,8 +200,8 @@ impl Outgoing {
         }
         self.state = State::Whole;
         // Whatever the body holds is let go before the last of it is out; what wrote it ends afterwards.
-        if let Body::Stream(reader) = std::mem::replace(&mut self.body, Body::Full(None)) {
-            self.writer = reader.into_writer();
+        if let Body::Stream(mut reader) = std::mem::replace(&mut self.body, Body::Full(None)) {
+            self.writer = reader.take_writer();
         }
     }
 

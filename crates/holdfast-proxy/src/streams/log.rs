@@ -569,6 +569,7 @@ impl StreamLog {
         inner.last_seen = Instant::now();
         if self.deserted(inner) {
             inner.entries.clear();
+            inner.room = Room::default();
             inner.bytes = 0;
             inner.undelivered_bytes = 0;
             inner.undelivered = inner.next_seq;

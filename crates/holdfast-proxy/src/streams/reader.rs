@@ -116,7 +116,7 @@ impl Reader {
     }
 
     /// The log's writer, which may have something to do behind the end of what is read.
-    pub(crate) fn into_writer(mut self: Box<Self>) -> Driven {
+    pub(crate) fn take_writer(&mut self) -> Driven {
         std::mem::take(&mut self.writer)
     }
 

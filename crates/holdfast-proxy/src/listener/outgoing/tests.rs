@@ -280,12 +280,12 @@ async fn behind_a_client_that_takes_nothing_the_writer_goes_on_until_the_log_is_
 }
 
 /// A response that drives its writer, and what counts the steps that this makes.
-fn driving() -> (Outgoing, Arc<AtomicUsize>) {
+fn driving(event: usize) -> (Outgoing, Arc<AtomicUsize>) {
     let log = log(1 << 20, 1 << 20, true);
     let steps = Arc::new(AtomicUsize::new(0));
     let (count, own) = (Arc::clone(&steps), Arc::clone(&log));
     let writer = async move {
-        own.append(&"{}".into(), None).await;
+        own.append(&vec![b'1'; event].into(), None).await;
         count.fetch_add(1, Ordering::Relaxed);
         own.finish_and_let_write().await;
         count.fetch_add(1, Ordering::Relaxed);
@@ -295,7 +295,7 @@ fn driving() -> (Outgoing, Arc<AtomicUsize>) {
 
 #[tokio::test]
 async fn what_a_writer_does_behind_the_end_waits_until_that_is_out() {
-    let (mut sent, steps) = driving();
+    let (mut sent, steps) = driving(2);
     let mut client = Client { watches: Arc::clone(&steps), ..Client::patient() };
     assert!(poll(&mut sent, &mut client).is_ready());
     assert_eq!((&client.saw[..], steps.load(Ordering::Relaxed)), (&[1][..], 2));
@@ -304,9 +304,12 @@ async fn what_a_writer_does_behind_the_end_waits_until_that_is_out() {
 
 #[tokio::test]
 async fn a_client_that_does_not_take_the_end_holds_no_writer_up() {
-    let (mut sent, steps) = driving();
-    assert!(poll(&mut sent, &mut Client::default()).is_pending());
-    assert_eq!(steps.load(Ordering::Relaxed), 2);
+    // What leaves no room is not known to be the end yet.
+    for event in [2, ENOUGH, 2 * ENOUGH] {
+        let (mut sent, steps) = driving(event);
+        assert!(poll(&mut sent, &mut Client::default()).is_pending());
+        assert_eq!(steps.load(Ordering::Relaxed), 2, "{event}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
