@@ -28,7 +28,7 @@ pub struct Breaker {
     /// Calls that `window` must hold before `failure_rate` says anything. 10 to 1,000,000.
     pub minimum_calls: u32,
     /// A call that has no answer for so long counts as a failure from then on, however it ends.
-    /// 100ms to 1h, at most `window`. `None`: 60s, and no longer than the server's `timeout`.
+    /// 100ms to 1h, at most `window`. `None`: 45s, and no longer than the server's `timeout`.
     pub slow_call: Option<Duration>,
     /// How long it stays open the first time. 100ms to 1h. `CIRCUIT_BREAKER_TIMEOUT` sets the
     /// default.
