@@ -134,5 +134,5 @@ fn the_examples_are_read_without_a_problem() {
         assert!(config.notices.is_empty(), "{:?}", config.notices);
         examples += 1;
     }
-    assert_eq!(examples, 3);
+    assert_eq!(examples, 4);
 }
